@@ -1,0 +1,1 @@
+"""What crosses the line between agents and the kernel: data only, no I/O."""

@@ -1,0 +1,101 @@
+"""The one door into the kernel, and the frames that come back through it.
+
+Every way in (in-process, Unix socket, HTTP) is a `Gate`. A call comes back as any number of `Token` or `Line` frames
+and then exactly one `Result` or `Fault`. Leaving `open_call` early cancels the call.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from aios.abi.calls import Answer, AnyAnswer, Call
+from aios.abi.types import LogLine, TokenLogprob, ToolCall
+from aios.errors import AiosError, KernelBug, error_classes
+
+A = TypeVar("A", bound=Answer)
+
+
+class Token(Struct, frozen=True, tag="token"):
+    """The next piece of a generation. A slow reader gets larger pieces; nothing is dropped.
+
+    `tool_calls` are whole calls: they come once each, when they are complete.
+    """
+
+    text: str = ""
+    n_tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Line(Struct, frozen=True, tag="line"):
+    """A line of a log. `n_missed` lines before it were dropped because the reader was too slow."""
+
+    line: LogLine
+    n_missed: int = 0
+
+
+class Result(Struct, Generic[A], frozen=True, tag="result"):
+    """The call succeeded. `waited_s` was spent in queues, `ran_s` with a turn."""
+
+    value: A
+    waited_s: float = 0.0
+    ran_s: float = 0.0
+    n_preemptions: int = 0
+
+
+class Fault(Struct, frozen=True, tag="fault"):
+    """The call failed; `code` is one of `aios.errors`."""
+
+    code: str
+    message: str
+    hint: str = ""
+    retry_after_s: float | None = None
+
+
+Frame = Token | Line | Result[AnyAnswer] | Fault
+Progress = Token | Line
+
+
+class Frames(Protocol[A]):
+    """The frames of one call, in order."""
+
+    def __aiter__(self) -> AsyncIterator[Progress]:
+        """Iterate over the frames before the end; raises the `AiosError` of a `Fault`."""
+        ...
+
+    async def result(self) -> Result[A]:
+        """Skip what was not read and return the end of the call.
+
+        Raises:
+            AiosError: The call ended in a `Fault`.
+        """
+        ...
+
+
+class Gate(Protocol):
+    """A way into the kernel on behalf of one process."""
+
+    async def call(self, call: Call[A]) -> Result[A]:
+        """Make a call and wait for its end; its progress frames are dropped.
+
+        Raises:
+            AiosError: The call ended in a `Fault`.
+        """
+        ...
+
+    def open_call(self, call: Call[A]) -> AbstractAsyncContextManager[Frames[A]]:
+        """Make a call and read its frames; leaving the block early cancels the call."""
+        ...
+
+
+def fault_of(error: AiosError) -> Fault:
+    """The frame that carries an error over the line."""
+    return Fault(error.code, error.message, error.hint, error.retry_after_s)
+
+
+def error_of(fault: Fault) -> AiosError:
+    """The error that a frame carries; a code that this version does not know becomes a `KernelBug`."""
+    cls = error_classes().get(fault.code, KernelBug)
+    return cls(fault.message, hint=fault.hint, retry_after_s=fault.retry_after_s)

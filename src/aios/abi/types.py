@@ -1,0 +1,248 @@
+"""The nouns that cross the line between agents and the kernel: values only, no I/O.
+
+Every value is frozen. Units and counts stand in the names: `_s` seconds, `_tokens` tokens, `n_` a count, `unix_s`
+seconds since 1970 UTC.
+"""
+
+from enum import Enum
+from typing import Annotated, NewType
+
+from msgspec import Meta, Struct
+
+Pid = NewType("Pid", int)
+"""Process id: positive, unique for the life of a kernel, never given twice."""
+
+JsonObject = dict[str, object]
+"""A JSON object that the kernel passes on without looking inside (a JSON Schema, say)."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+ShortText = Annotated[str, Meta(max_length=4096)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class State(Enum):
+    """What a process is doing, as far as the kernel can see."""
+
+    NEW = "new"  # created, its program has not started yet
+    READY = "ready"  # a call of it waits for a turn
+    RUNNING = "running"  # a call of it holds a turn
+    WAITING = (
+        "waiting"  # alive, holds nothing scarce: in its own code, or waits for another process
+    )
+    STOPPED = "stopped"  # held by `stop` until `cont`
+    EXITED = "exited"
+
+
+class Kind(Enum):
+    """How a process came to be."""
+
+    INIT = "init"  # process 1: the owner of the kernel; orphans are its children
+    PROGRAM = "program"  # an operating-system process that runs a program folder
+    TASK = "task"  # an async function inside the embedding program (trusted)
+    GUEST = "guest"  # a client that speaks to the server with a token of its own
+
+
+class Finish(Enum):
+    """Why a generation ended. Names follow the OpenAI API."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+
+
+class Usage(Struct, frozen=True):
+    """Tokens of one call or of a whole process.
+
+    `prompt_tokens` counts the whole prompt, `cached_tokens` the part of it that was not computed again.
+    """
+
+    prompt_tokens: Count = 0
+    cached_tokens: Count = 0
+    completion_tokens: Count = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+class Exit(Struct, frozen=True):
+    """How a process ended: `status` 0 is success; 128 + signal number when it was killed."""
+
+    status: int
+    reason: str = ""
+    result: str = ""
+
+
+class ToolCall(Struct, frozen=True):
+    """A tool call that a model asks for. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolSpec(Struct, frozen=True):
+    """A tool that a model may call; `parameters` is a JSON Schema of one object."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    description: str = ""
+    parameters: JsonObject = {}
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    """A piece of text in a message."""
+
+    text: str
+
+
+class ImagePart(Struct, frozen=True, tag="image"):
+    """An image in a message: an https URL or a `data:` URL. Passed on to engines that see."""
+
+    url: str
+    detail: str = "auto"
+
+
+class Role(Enum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Message(Struct, frozen=True):
+    """One message of a conversation.
+
+    `tool_calls` only on assistant messages; `tool_call_id` only on tool messages, naming the call that it answers.
+    """
+
+    role: Role
+    content: str | tuple[TextPart | ImagePart, ...] = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    def text(self) -> str:
+        """The text of the message without its images."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+class Sampling(Struct, frozen=True):
+    """How the next token is chosen. The defaults leave the model's distribution as it is.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off; `repeat_penalty` 1 and the other penalties 0
+    are off and look at the last `penalty_window_tokens` tokens. The same seed gives the same tokens, as far as the
+    engine's arithmetic is repeatable; None picks a seed.
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=100)] = 0.8
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] = 40
+    top_p: Annotated[float, Meta(ge=0, le=1)] = 0.95
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    repeat_penalty: Annotated[float, Meta(gt=0, le=100)] = 1.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    penalty_window_tokens: Annotated[int, Meta(ge=0, le=1_000_000)] = 64
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] = {}
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class JsonSchema(Struct, frozen=True, tag="json_schema"):
+    """The output must be one JSON value of this schema (2020-12); `{}` allows any JSON value."""
+
+    schema: JsonObject
+    name: str = "output"
+
+
+class Regex(Struct, frozen=True, tag="regex"):
+    """The whole output must match this regular expression (Rust `regex` syntax, no look-around)."""
+
+    pattern: Annotated[str, Meta(min_length=1, max_length=65536)]
+
+
+Constraint = JsonSchema | Regex
+
+
+class ToolChoice(Struct, frozen=True):
+    """Whether tools may, must or must not be called: `mode` is `auto`, `none`, `required` or `tool` (then `name`)."""
+
+    mode: Annotated[str, Meta(pattern="^(auto|none|required|tool)$")] = "auto"
+    name: str = ""
+
+
+class Alternative(Struct, frozen=True):
+    """A token that could have been chosen, with its natural log-probability."""
+
+    token: str
+    logprob: float
+    token_bytes: bytes = b""
+
+
+class TokenLogprob(Struct, frozen=True):
+    """The chosen token, its natural log-probability under the model, and the likeliest alternatives."""
+
+    token: str
+    logprob: float
+    token_bytes: bytes = b""
+    top: tuple[Alternative, ...] = ()
+
+
+class ProcessInfo(Struct, frozen=True):
+    """One row of `ps`."""
+
+    pid: Pid
+    ppid: Pid
+    name: str
+    program: str
+    owner: str
+    kind: Kind
+    state: State
+    nice: int
+    activity: str
+    """The call that is in flight, or empty."""
+    started_unix_s: float
+    ended_unix_s: float | None
+    exit: Exit | None
+    n_calls: int
+    n_faults: int
+    n_preemptions: int
+    waited_s: float
+    """Seconds its calls waited for turns, the present wait included."""
+    ran_s: float
+    """Seconds its calls held turns, the present one included."""
+    usage: Usage
+    os_pid: int | None = None
+
+
+class EngineInfo(Struct, frozen=True):
+    """An engine as `info` and `/v1/models` show it."""
+
+    name: str
+    kind: str
+    model: str
+    window_tokens: int
+    n_slots: int
+    n_running: int
+    n_queued: int
+    capabilities: tuple[str, ...]
+    usage: Usage
+    n_prompt_tokens_computed: int
+    note: str = ""
+    """What a user should know, such as why it is not available."""
+
+
+class LogLine(Struct, frozen=True):
+    """One line that a process wrote, or that the kernel wrote about it."""
+
+    pid: Pid
+    unix_s: float
+    stream: str
+    """`out`, `err`, `log` (the `log` call) or `kernel`."""
+    text: str

@@ -1,0 +1,168 @@
+"""How calls and frames become bytes: msgpack on the Unix socket, JSON over HTTP.
+
+The socket carries packets: a big-endian u32 length, then that many bytes of msgpack. The client's first packet is
+`Hello`, the server's `Welcome` or `Refusal`; after that any number of calls may be in flight, told apart by an id that
+the client picks. Every `Request` is answered by zero or more `Reply` packets with progress frames (only if `stream`)
+and exactly one with a `Result` or `Fault`.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.calls import AnyAnswer, AnyCall, Call
+from aios.abi.gate import Fault, Frame, Line, Result, Token
+from aios.abi.types import Pid
+from aios.errors import InvalidCall, TooLarge
+
+WIRE_VERSION = 1
+HEADER_BYTES = 4
+MAX_PACKET_BYTES = 64 << 20
+
+T = TypeVar("T")
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """The client's first packet."""
+
+    token: str
+    version: int = WIRE_VERSION
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """The token was taken: the connection speaks for this process."""
+
+    pid: Pid
+    version: int = WIRE_VERSION
+
+
+class Refusal(Struct, frozen=True, tag="refusal"):
+    """The connection is refused and will be closed."""
+
+    fault: Fault
+
+
+class Request(Struct, frozen=True, tag="request"):
+    """A call. Without `stream` only its end is sent back."""
+
+    id: int
+    call: AnyCall
+    stream: bool = False
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """The client no longer wants the call. The server still answers it with one `Result` or `Fault`."""
+
+    id: int
+
+
+class Reply(Struct, frozen=True, tag="reply"):
+    """A frame of the call with that id."""
+
+    id: int
+    frame: Token | Line | Result[AnyAnswer] | Fault
+
+
+ToServer = Hello | Request | Cancel
+ToClient = Welcome | Refusal | Reply
+
+_msgpack_out = msgspec.msgpack.Encoder()
+_json_out = msgspec.json.Encoder()
+_to_server: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
+_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+_json_call: msgspec.json.Decoder[AnyCall] = msgspec.json.Decoder(AnyCall)
+_json_frame: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(
+    Token | Line | Result[AnyAnswer] | Fault
+)
+
+
+def pack(packet: ToServer | ToClient) -> bytes:
+    """A packet as it goes on the socket, its length before it.
+
+    Raises:
+        TooLarge: It is over `MAX_PACKET_BYTES`.
+    """
+    body = _msgpack_out.encode(packet)
+    if len(body) > MAX_PACKET_BYTES:
+        raise TooLarge(
+            f"a packet of {len(body)} bytes is over the limit of {MAX_PACKET_BYTES}",
+            hint="send less",
+        )
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def packet_size(header: bytes) -> int:
+    """The length that a packet's header announces, in bytes.
+
+    Raises:
+        TooLarge: It is over `MAX_PACKET_BYTES`.
+    """
+    size = int.from_bytes(header, "big")
+    if size > MAX_PACKET_BYTES:
+        raise TooLarge(
+            f"a packet of {size} bytes is over the limit of {MAX_PACKET_BYTES}", hint="send less"
+        )
+    return size
+
+
+def unpack_to_server(body: bytes) -> ToServer:
+    """Read a packet that a client sent.
+
+    Raises:
+        InvalidCall: The bytes are no such packet, or an argument is out of range.
+    """
+    return _decode(_to_server.decode, body)
+
+
+def unpack_to_client(body: bytes) -> ToClient:
+    """Read a packet that the kernel sent.
+
+    Raises:
+        InvalidCall: The bytes are no such packet.
+    """
+    return _decode(_to_client.decode, body)
+
+
+def call_to_json(call: Call[Any]) -> bytes:
+    """A call as JSON; the key `call` names it."""
+    return _json_out.encode(call)
+
+
+def call_from_json(body: bytes) -> AnyCall:
+    """Read a call from JSON.
+
+    Raises:
+        InvalidCall: The bytes are no call; the message names the field.
+    """
+    return _decode(_json_call.decode, body)
+
+
+def frame_to_json(frame: Frame) -> bytes:
+    """A frame as JSON; the key `type` names it."""
+    return _json_out.encode(frame)
+
+
+def frame_from_json(body: bytes) -> Frame:
+    """Read a frame from JSON.
+
+    Raises:
+        InvalidCall: The bytes are no frame.
+    """
+    return _decode(_json_frame.decode, body)
+
+
+def encode_call(call: Call[Any]) -> bytes:
+    """A call as canonical msgpack, for its hash in the journal."""
+    return _msgpack_out.encode(call)
+
+
+def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Decode and turn every way of failing into the caller's mistake."""
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCall(
+            f"malformed: {error}", hint="see the reference of the system calls"
+        ) from error

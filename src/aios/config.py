@@ -1,0 +1,333 @@
+"""Every knob of AIOS, once: its name, unit, default and reason.
+
+A value comes from the first of these that sets it: a flag of the command, `AIOS_<SECTION>_<KNOB>`, the file, the default.
+The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios config` shows each value and its source.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from aios.errors import ConfigError
+
+DEFAULT_MODEL = "smollm2-135m"
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[engine]`: where tokens come from."""
+
+    kind: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|llama|openai|scripted|none)$",
+            description="auto: openai when base_url is set, else llama; scripted: no model, for tests; none: no engine",
+        ),
+    ] = "auto"
+    model: Annotated[
+        str,
+        Meta(
+            description="a name of `aios models`, a path to a GGUF, or the name that the endpoint uses"
+        ),
+    ] = ""
+    base_url: Annotated[
+        str, Meta(description="an OpenAI-compatible endpoint, such as http://localhost:8080/v1")
+    ] = ""
+    api_key_env: Annotated[
+        str,
+        Meta(
+            description="the environment variable with the endpoint's key; the key itself is never in a file"
+        ),
+    ] = "OPENAI_API_KEY"
+    n_slots: Annotated[
+        PositiveInt, Meta(le=256, description="generations at once; two cores are saturated by 8")
+    ] = 8
+    window_tokens: Annotated[
+        NonNegativeInt,
+        Meta(
+            description="prompt and output of one generation; 0: 4096, or the model's own if smaller"
+        ),
+    ] = 0
+    n_threads: Annotated[
+        NonNegativeInt, Meta(description="threads of the embedded engine; 0: one per core")
+    ] = 0
+    prefill_chunk_tokens: Annotated[
+        PositiveInt,
+        Meta(
+            le=8192,
+            description="prompt tokens between two decode steps; below 128 prefill gets slow",
+        ),
+    ] = 256
+    timeout_s: Annotated[
+        Positive, Meta(description="longest silence of a remote endpoint before the call fails")
+    ] = 120.0
+    n_retries: Annotated[
+        NonNegativeInt,
+        Meta(le=10, description="tries again at a remote endpoint before the first token"),
+    ] = 2
+
+
+class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[kernel]`: limits that keep one process from harming the others."""
+
+    max_processes: Annotated[PositiveInt, Meta(description="processes alive at once")] = 20_000
+    max_exited: Annotated[
+        NonNegativeInt, Meta(description="ended processes that `ps --all` remembers")
+    ] = 1_000
+    max_calls_per_process: Annotated[
+        PositiveInt, Meta(description="calls of one process in flight")
+    ] = 256
+    max_queue: Annotated[
+        PositiveInt, Meta(description="calls that wait for one engine before the next is refused")
+    ] = 20_000
+    max_log_bytes: Annotated[
+        PositiveInt, Meta(description="log kept in memory for each process")
+    ] = 1 << 20
+    max_journal_records: Annotated[
+        PositiveInt, Meta(description="journal records kept in memory")
+    ] = 100_000
+    stop_grace_s: Annotated[
+        Positive, Meta(description="time that calls have to end when the kernel stops")
+    ] = 5.0
+
+
+class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`: the kernel on a socket."""
+
+    host: Annotated[
+        str, Meta(description="address to listen on; anything but loopback needs allow_remote")
+    ] = "127.0.0.1"
+    port: Annotated[NonNegativeInt, Meta(le=65535, description="TCP port; 0 picks a free one")] = (
+        8411
+    )
+    allow_remote: Annotated[
+        bool, Meta(description="permit a host that is not loopback; there is no TLS")
+    ] = False
+    max_body_bytes: Annotated[PositiveInt, Meta(description="largest request body")] = 16 << 20
+    max_header_bytes: Annotated[PositiveInt, Meta(description="largest request head")] = 64 << 10
+    header_timeout_s: Annotated[
+        Positive, Meta(description="longest time for a client to send its request")
+    ] = 15.0
+    max_connections: Annotated[PositiveInt, Meta(description="connections at once")] = 1_024
+    drain_s: Annotated[Positive, Meta(description="time that calls have to end after SIGTERM")] = (
+        10.0
+    )
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it."""
+
+    engine: EngineConfig = EngineConfig()
+    kernel: KernelConfig = KernelConfig()
+    server: ServerConfig = ServerConfig()
+    home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders below `AIOS_HOME`. Nothing is made until it is written to."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        """Model files."""
+        return self.root / "models"
+
+    @property
+    def run(self) -> Path:
+        """Socket, lock and addresses of the running kernel."""
+        return self.root / "run"
+
+    @property
+    def token_file(self) -> Path:
+        """The owner's token, mode 600."""
+        return self.root / "token"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One knob as `aios config` shows it."""
+
+    name: str
+    value: object
+    source: str
+    description: str
+    env: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and where each of its values came from."""
+
+    config: Config
+    home: Home
+    file: Path
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self) -> list[Setting]:
+        """Every knob with its value and source, in the order of this file."""
+        rows = [
+            Setting(
+                "home",
+                str(self.home.root),
+                self.sources.get("home", "default"),
+                _description(Config, "home"),
+                "AIOS_HOME",
+            )
+        ]
+        for section in SECTIONS:
+            part = getattr(self.config, section)
+            for knob in part.__struct_fields__:
+                name = f"{section}.{knob}"
+                rows.append(
+                    Setting(
+                        name,
+                        getattr(part, knob),
+                        self.sources.get(name, "default"),
+                        _description(type(part), knob),
+                        _env(name),
+                    )
+                )
+        return rows
+
+
+SECTIONS = ("engine", "kernel", "server")
+
+
+def load(
+    *,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    file: Path | None = None,
+) -> Loaded:
+    """Read the configuration.
+
+    Args:
+        env: The environment; the process's own when None.
+        flags: Values by dotted name (`engine.n_slots`) from the command line; None values are skipped.
+        file: The TOML file; `AIOS_CONFIG` or the default place when None. The default place may be absent.
+
+    Raises:
+        ConfigError: A file that is not there or no TOML, an unknown knob, or a value out of range; names the source.
+    """
+    env = os.environ if env is None else env
+    path = file or _file_path(env)
+    must_exist = file is not None or "AIOS_CONFIG" in env
+    merged: dict[str, tuple[object, str]] = {}
+    for name, value in _flatten(_read_toml(path, must_exist=must_exist), path):
+        merged[name] = (value, f"file {path}")
+    for name in _knobs():
+        if _env(name) in env:
+            merged[name] = (env[_env(name)], f"environment {_env(name)}")
+    for name, flag in (flags or {}).items():
+        if flag is not None:
+            merged[name] = (flag, "flag")
+    config = _build(merged)
+    root = Path(config.home).expanduser() if config.home else _default_home(env)
+    return Loaded(
+        config, Home(root.absolute()), path, {name: source for name, (_, source) in merged.items()}
+    )
+
+
+def _build(merged: Mapping[str, tuple[object, str]]) -> Config:
+    tree: dict[str, object] = {}
+    for name, (value, source) in merged.items():
+        parsed = _convert(name, value, source)
+        section, _, knob = name.rpartition(".")
+        if section:
+            part = tree.setdefault(section, {})
+            assert isinstance(part, dict)
+            part[knob] = parsed
+        else:
+            tree[knob] = parsed
+    return msgspec.convert(tree, Config)
+
+
+def _convert(name: str, value: object, source: str) -> object:
+    knobs = _knobs()
+    if name not in knobs:
+        raise ConfigError(
+            f"unknown knob `{name}` in {source}", hint="`aios config` lists the knobs"
+        )
+    try:
+        return msgspec.convert(value, knobs[name], strict=not source.startswith("environment"))
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"`{name}` from {source}: {error}", hint="`aios config` shows each knob's meaning"
+        ) from error
+
+
+def _knobs() -> dict[str, object]:
+    """The type of every knob by its dotted name."""
+    found: dict[str, object] = {"home": str}
+    for section in SECTIONS:
+        cls = get_type_hints(Config, include_extras=True)[section]
+        for knob, kind in get_type_hints(cls, include_extras=True).items():
+            found[f"{section}.{knob}"] = kind
+    return found
+
+
+def _description(cls: type, knob: str) -> str:
+    kind = get_type_hints(cls, include_extras=True)[knob]
+    notes = (
+        meta.description for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)
+    )
+    return next((note for note in notes if note), "")
+
+
+def _env(name: str) -> str:
+    return "AIOS_" + name.replace(".", "_").upper()
+
+
+def _file_path(env: Mapping[str, str]) -> Path:
+    if "AIOS_CONFIG" in env:
+        return Path(env["AIOS_CONFIG"]).expanduser()
+    base = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".config")
+    return Path(base) / "aios" / "config.toml"
+
+
+def _default_home(env: Mapping[str, str]) -> Path:
+    base = env.get("XDG_DATA_HOME") or str(
+        Path(env.get("HOME", "~")).expanduser() / ".local" / "share"
+    )
+    return Path(base) / "aios"
+
+
+def _read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if must_exist:
+            raise ConfigError(
+                f"no configuration file at {path}", hint="unset AIOS_CONFIG or make the file"
+            ) from error
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}", hint="see docs/guides/configuration.md"
+        ) from error
+
+
+def _flatten(tree: Mapping[str, object], path: Path) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            rows.extend((f"{key}.{knob}", inner) for knob, inner in value.items())
+        elif key == "home":
+            rows.append((key, value))
+        else:
+            raise ConfigError(
+                f"`{key}` in {path} stands outside a section",
+                hint=f"sections are {', '.join(SECTIONS)}",
+            )
+    return rows

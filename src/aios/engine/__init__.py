@@ -1,0 +1,1 @@
+"""Engines: a conversation in, tokens out; they know no agent."""

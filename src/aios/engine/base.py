@@ -1,0 +1,218 @@
+"""The engine contract: a conversation in, tokens out; knows no agent, no process, no queue.
+
+An engine has `n_slots` slots; a `Sequence` is a generation that occupies one from `open` to `close`. Whoever opens
+sequences keeps to that number (the kernel's scheduler does); one more is refused, never queued. Every method may be
+called from the event loop only; an engine that needs a thread hides it. `tests/engine/contract.py` holds the suite
+that every engine passes.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from aios.abi.types import (
+    Constraint,
+    Finish,
+    Message,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    ToolChoice,
+    ToolSpec,
+    Usage,
+)
+
+
+class Ability(Enum):
+    """What an engine may or may not be able to do."""
+
+    CHAT = "chat"
+    COMPLETE = "complete"
+    EMBED = "embed"
+    TOKENIZE = "tokenize"
+    TOOLS = "tools"
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LOGPROBS = "logprobs"
+    LOGIT_BIAS = "logit_bias"
+    IMAGES = "images"
+    SUSPEND = "suspend"  # a suspended sequence goes on exactly where it was
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine offers.
+
+    `window_tokens` is what prompt and output of one sequence may take together; 0 when nobody told us.
+    `fingerprint` names model, quantisation and whatever else suspended state depends on.
+    """
+
+    model: str
+    window_tokens: int
+    n_slots: int
+    abilities: frozenset[Ability]
+    fingerprint: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation, to be put through the model's chat template."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """A text to go on with; no template."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One generation.
+
+    `max_tokens` None may fill the window. `top_logprobs` None asks for no log-probabilities, n for the chosen token's and
+    the n likeliest alternatives'. `sampling.seed` is always set by the caller (the kernel draws one if the agent did not).
+    """
+
+    prompt: ChatPrompt | TextPrompt
+    sampling: Sampling = Sampling(seed=0)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a sequence brought since the last `read`.
+
+    `text` is valid Unicode, never part of a stop string and never half a character. `tool_calls` are whole. `finish` and
+    `usage` are set on the last delta, and only there. `n_tokens` counts sampled tokens, also those whose text is held back.
+    """
+
+    text: str = ""
+    n_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """A generation taken out of its slot, to be put back by `open(job, suspended)`.
+
+    `tokens` are the prompt's and the output's ids so far, where the engine has ids. `emitted` is what the sequence has
+    handed out; `state` is the engine's own (sampler, grammar, text held back, later: pages) and opaque to the caller.
+    """
+
+    fingerprint: str
+    n_generated: int
+    tokens: tuple[int, ...] = ()
+    emitted: str = ""
+    state: object = None
+
+
+class Sequence(Protocol):
+    """A generation that occupies a slot."""
+
+    async def read(self) -> Delta:
+        """Wait for the next piece. A reader that is slow gets larger pieces; the engine never waits for it.
+
+        Raises:
+            EngineFailed: The engine broke in the middle.
+            EngineUnavailable: The engine was closed.
+        """
+        ...
+
+    async def suspend(self) -> Suspended:
+        """Take the generation out of its slot, which is then free, and hand back all that is needed to go on.
+
+        What was generated and not yet read is kept and comes with the first `read` after the next `open`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free the slot; a running step is aborted if only this sequence is in it. Closing twice is nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineStatistics:
+    """Counters since the engine was opened; all only grow but `n_running`."""
+
+    n_running: int = 0
+    n_sequences: int = 0
+    n_prompt_tokens: int = 0
+    n_prompt_tokens_computed: int = 0
+    n_generated_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A model that can be run."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it offers; valid after `start`."""
+        ...
+
+    async def start(self) -> None:
+        """Load or connect; on return the engine is ready.
+
+        Raises:
+            ModelMissing: The model's file is absent, truncated or wrong.
+            EngineUnavailable: It cannot be reached, or there is no room for it.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End every sequence (their readers get `EngineUnavailable`) and free everything. Twice is nothing."""
+        ...
+
+    async def open(self, job: Job, suspended: Suspended | None = None) -> Sequence:
+        """Put a generation into a free slot; the caller owns it until `close` or `suspend`.
+
+        Raises:
+            ContextWindowExceeded: Prompt and one token of output do not fit.
+            InvalidCall: A constraint or pattern cannot be compiled, or a message makes no sense to the template.
+            ResourceExhausted: No slot is free.
+            Unsupported: The job asks for an ability that the engine lacks.
+        """
+        ...
+
+    async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+        """Vectors of length 1, one a text.
+
+        Raises:
+            ContextWindowExceeded: A text is longer than the window.
+            Unsupported: The engine has no embeddings.
+        """
+        ...
+
+    async def tokenize(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens.
+
+        Raises:
+            Unsupported: The tokenizer is not here.
+        """
+        ...
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        """Tokens of a prompt as the model would see it.
+
+        Raises:
+            Unsupported: The tokenizer is not here.
+        """
+        ...
+
+    def statistics(self) -> EngineStatistics:
+        """Counters for `info`, `top` and the benches."""
+        ...

@@ -1,0 +1,1 @@
+"""The kernel: schedules, checks, journals and accounts for every system call."""
