@@ -42,6 +42,20 @@ class Kind(Enum):
     GUEST = "guest"  # a client that speaks to the server with a token of its own
 
 
+class Right(Enum):
+    """What a system call needs. The names are stable: policies will be written with them."""
+
+    SELF = "process.self"  # ask who one is, end oneself
+    SEE = "process.see"  # look at a process: ps, wait, logs
+    SIGNAL = "process.signal"  # kill, stop, cont, nice
+    SPAWN = "process.spawn"
+    ADMIT = "guest.admit"
+    MODEL = "model.use"
+    LOG = "log.write"
+    INFO = "kernel.info"
+    SHUTDOWN = "kernel.shutdown"
+
+
 class Finish(Enum):
     """Why a generation ended. Names follow the OpenAI API."""
 

@@ -1,0 +1,1 @@
+"""The access manager: who may do what to whom. Default deny; no path around it."""

@@ -1,0 +1,159 @@
+"""The gate for callers in the kernel's own process, and the buffer through which frames reach any reader.
+
+The server uses the same gate, so there is one way in.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
+
+import anyio
+import anyio.abc
+
+from aios.abi.calls import Answer, Call
+from aios.abi.gate import Line, Progress, Result, Token
+from aios.errors import AiosError, KernelStopping
+from aios.kernel.process import Process
+from aios.kernel.syscall import Services, perform
+
+MAX_PENDING_LINES = 10_000
+
+A = TypeVar("A", bound=Answer)
+
+
+class GateServices(Services, Protocol):
+    """What a gate uses of the kernel."""
+
+    tasks: anyio.abc.TaskGroup
+    """The kernel's root task group."""
+    is_stopping: bool
+
+
+class FrameBuffer(Generic[A]):
+    """Frames between a call and its reader. The call never waits for the reader.
+
+    Tokens that nobody has read yet merge into one frame, so memory is bounded by the generation itself. Lines beyond
+    `MAX_PENDING_LINES` push out the oldest, and the next one says how many were missed.
+    """
+
+    def __init__(self) -> None:
+        self._pending: deque[Progress] = deque()
+        self._n_missed = 0
+        self._end: Result[A] | AiosError | None = None
+        self._changed: anyio.Event | None = None
+
+    def put(self, frame: Progress) -> None:
+        """Add a frame; never waits."""
+        last = self._pending[-1] if self._pending else None
+        if isinstance(frame, Token) and isinstance(last, Token):
+            self._pending[-1] = _merged(last, frame)
+        else:
+            self._pending.append(frame)
+            if len(self._pending) > MAX_PENDING_LINES:
+                self._drop_oldest()
+        self._wake()
+
+    def finish(self, end: Result[A] | AiosError) -> None:
+        """The call has ended; only the first end counts."""
+        if self._end is None:
+            self._end = end
+            self._wake()
+
+    def __aiter__(self) -> AsyncIterator[Progress]:
+        return self
+
+    async def __anext__(self) -> Progress:
+        while not self._pending:
+            if isinstance(self._end, AiosError):
+                raise self._end
+            if self._end is not None:
+                raise StopAsyncIteration
+            await self._wait()
+        frame = self._pending.popleft()
+        if self._n_missed and isinstance(frame, Line):
+            frame, self._n_missed = Line(frame.line, frame.n_missed + self._n_missed), 0
+        return frame
+
+    async def result(self) -> Result[A]:
+        """Skip what was not read; return or raise the end."""
+        while self._end is None:
+            self._pending.clear()
+            await self._wait()
+        if isinstance(self._end, AiosError):
+            raise self._end
+        return self._end
+
+    def _drop_oldest(self) -> None:
+        dropped = self._pending.popleft()
+        self._n_missed += 1 + (dropped.n_missed if isinstance(dropped, Line) else 0)
+
+    async def _wait(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+def _merged(first: Token, second: Token) -> Token:
+    return Token(
+        first.text + second.text,
+        first.n_tokens + second.n_tokens,
+        first.logprobs + second.logprobs,
+        first.tool_calls + second.tool_calls,
+    )
+
+
+class LocalGate:
+    """The door for one process, without a wire. Implements `aios.abi.gate.Gate`."""
+
+    def __init__(self, kernel: GateServices, process: Process) -> None:
+        self._kernel = kernel
+        self._process = process
+
+    async def call(self, call: Call[A]) -> Result[A]:
+        """Make a call in the caller's own task.
+
+        Raises:
+            AiosError: The call failed.
+        """
+        if self._kernel.is_stopping:
+            raise _stopping()
+        return await perform(self._kernel, self._process, call)
+
+    @asynccontextmanager
+    async def open_call(self, call: Call[A]) -> AsyncIterator[FrameBuffer[A]]:
+        """Make a call in a task of the kernel's and read its frames; leaving early cancels it and waits until it has ended."""
+        if self._kernel.is_stopping:
+            raise _stopping()
+        frames: FrameBuffer[A] = FrameBuffer()
+        scope, over = anyio.CancelScope(), anyio.Event()
+        self._kernel.tasks.start_soon(self._perform, call, frames, scope, over)
+        try:
+            yield frames
+        finally:
+            scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await over.wait()
+
+    async def _perform(
+        self, call: Call[A], frames: FrameBuffer[A], scope: anyio.CancelScope, over: anyio.Event
+    ) -> None:
+        try:
+            with scope:
+                frames.finish(await perform(self._kernel, self._process, call, emit=frames.put))
+        except AiosError as error:
+            frames.finish(error)
+        finally:
+            frames.finish(KernelStopping("the call was cancelled", hint="ask again"))
+            over.set()
+
+
+def _stopping() -> KernelStopping:
+    return KernelStopping(
+        "the kernel is shutting down", hint="start it again (`aios serve`) and repeat the call"
+    )

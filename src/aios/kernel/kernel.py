@@ -1,0 +1,365 @@
+"""The kernel: boots the managers in order, owns the root task group, makes processes.
+
+async with open_kernel(config, home) as kernel:
+    client = Client(kernel.init_gate())
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+
+from aios import __version__
+from aios.abi.calls import KernelInfo, Spawn
+from aios.abi.types import Exit, Kind, Pid, Right
+from aios.config import Config, EngineConfig, Home
+from aios.engine.base import Engine
+from aios.engine.opening import open_engine
+from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthenticated
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.access.rights import granted
+from aios.kernel.clock import Clock, SystemClock
+from aios.kernel.gate import LocalGate
+from aios.kernel.journal import Journal
+from aios.kernel.llm import Core, ModelCalls
+from aios.kernel.loader import Child, Launch, load_program, working_folder
+from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.scheduler.policy import Fifo
+from aios.kernel.scheduler.scheduler import Scheduler
+from aios.kernel.signals import Signals
+
+TOKEN_PREFIX = "aios_"  # noqa: S105 - the public part of a token
+GUEST_SEPARATOR = "."
+MAX_TOKEN_CHARS = 256
+
+Body = Callable[[LocalGate], Awaitable[str | None]]
+"""What an in-process process runs; what it returns is its result."""
+
+
+class Kernel:
+    """One running kernel. Made by `open_kernel`."""
+
+    def __init__(
+        self,
+        config: Config,
+        home: Home,
+        *,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+        embedded: bool,
+    ) -> None:
+        self.config = config
+        self.home = home
+        self.clock = clock
+        self.tasks = tasks
+        self.embedded = embedded
+        self.urls: list[str] = []
+        self.warnings: list[str] = []
+        self.stopping = anyio.Event()
+        self.is_stopping = False
+        self.max_calls_per_process = config.kernel.max_calls_per_process
+        self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
+        self._token_pids: dict[bytes, Pid] = {}
+        self._boot(config)
+
+    def _boot(self, config: Config) -> None:
+        """Build the managers, lower floors first."""
+        limits = config.kernel
+        self.journal = Journal(max_records=limits.max_journal_records)
+        self.table = ProcessTable(
+            clock=self.clock,
+            max_alive=limits.max_processes,
+            max_exited=limits.max_exited,
+            max_log_bytes=limits.max_log_bytes,
+        )
+        self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
+        self.access = AccessManager(self.table)
+        self.models = ModelCalls(self.scheduler)
+        self.signals = Signals(self.table, self.scheduler)
+        self.init = self.table.add(
+            "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
+        )
+        self.owner_token = ""
+        self.set_owner_token(_new_token())
+
+    # --- identity ------------------------------------------------------------------------------------------------
+
+    def set_owner_token(self, token: str) -> None:
+        """Make this the token of init; the one before it is void."""
+        self._token_pids.pop(_digest(self.owner_token), None)
+        self.owner_token = token
+        self._token_pids[_digest(token)] = INIT_PID
+
+    def authenticate(self, token: str) -> Pid:
+        """The process that a token stands for.
+
+        The owner's token followed by `.NAME` stands for the guest of that name, which is made when it is not there.
+
+        Raises:
+            Unauthenticated: No process has that token.
+        """
+        if len(token) <= MAX_TOKEN_CHARS:
+            pid = self._token_pids.get(_digest(token))
+            if pid is not None:
+                return pid
+            owner, separator, name = token.partition(GUEST_SEPARATOR)
+            if separator and self._token_pids.get(_digest(owner)) == INIT_PID:
+                return self._named_guest(name)
+        raise Unauthenticated(
+            "the token is not valid", hint="the owner's token is in the file `token` of AIOS_HOME"
+        )
+
+    def gate(self, pid: Pid) -> LocalGate:
+        """The door for a process."""
+        return LocalGate(self, self.table.get(pid))
+
+    def init_gate(self) -> LocalGate:
+        """The door for the owner."""
+        return LocalGate(self, self.init)
+
+    # --- making processes ----------------------------------------------------------------------------------------
+
+    def admit(self, name: str, *, parent: Process | None = None) -> tuple[Process, str]:
+        """Make a guest and its token."""
+        process = self._add(name, Kind.GUEST, parent or self.init)
+        return process, self._issue_token(process)
+
+    def spawn_task(self, name: str, body: Body, *, ppid: Pid = INIT_PID) -> Pid:
+        """Run an async function of this program as a process. It is trusted: only its calls can be held or refused."""
+        process = self._add(name, Kind.TASK, self.table.get(ppid))
+        process.has_body = True
+        scope = anyio.CancelScope()
+        process.on_kill = scope.cancel
+        self.tasks.start_soon(self._attend_task, process, body, scope)
+        return process.pid
+
+    async def spawn(self, parent: Process, call: Spawn) -> Process:
+        """Start a program folder as a child of `parent`; returns when it runs.
+
+        Raises:
+            InvalidCall: The manifest is malformed, or `env` sets a variable of the kernel's.
+            NotFound: No such program or working directory.
+            ProgramFailed: It could not be started.
+        """
+        if not self.urls:
+            raise ProgramFailed(
+                "this kernel has no address for programs to call", hint="serve it on a socket"
+            )
+        if any(name.startswith("AIOS_") for name in call.env):
+            raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
+        program = load_program(call.program)
+        cwd = working_folder(call.cwd)
+        process = self._add(
+            call.name or program.manifest.name, Kind.PROGRAM, parent, program=str(program.folder)
+        )
+        process.nice = call.nice or program.manifest.nice
+        process.is_new = process.has_body = True
+        launch = Launch(program, call.args, cwd, call.env, self.urls[0], self._issue_token(process))
+        child = Child(process, self.clock)
+        self.tasks.start_soon(self._attend_child, process, child, launch)
+        await child.started.wait()
+        if child.error is not None:
+            raise child.error
+        return process
+
+    def end_self(self, run: Run, end: Exit) -> None:
+        """The process that makes this call ends when the call does, and its program soon after."""
+        process = run.process
+        if process.pid == INIT_PID:
+            raise Conflict("init cannot exit", hint="`aios shutdown` ends the kernel")
+        self.signals.begin_end(process, end, but=run)
+        self._forget_tokens(process)
+        if process.on_end_soon is not None:
+            self.tasks.start_soon(process.on_end_soon)
+
+    def _add(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
+        rights = granted(kind, parent.rights)
+        owner = parent.owner if kind is not Kind.GUEST else name
+        return self.table.add(
+            name, kind=kind, parent=parent, rights=rights, owner=owner, program=program
+        )
+
+    def _named_guest(self, name: str) -> Pid:
+        process = self.table.find_named(name)
+        if process is None:
+            if not name or len(name) > 64 or not name.replace("-", "").replace("_", "").isalnum():
+                raise Unauthenticated(
+                    "the guest's name in the token is malformed",
+                    hint="use letters, digits, - and _",
+                )
+            process = self._add(name, Kind.GUEST, self.init)
+        if process.kind is not Kind.GUEST:
+            raise Unauthenticated(
+                f"process {name!r} is not a guest", hint="use another name in the token"
+            )
+        return process.pid
+
+    async def _attend_child(self, process: Process, child: Child, launch: Launch) -> None:
+        process.on_end_soon = child.end_soon
+        try:
+            end = await child.run(launch)
+        finally:
+            process.has_body = False
+        if end.status and not process.exiting:
+            self._note(process, f"exited with status {end.status} {end.reason}".rstrip())
+        self._end(process, end)
+
+    async def _attend_task(self, process: Process, body: Body, scope: anyio.CancelScope) -> None:
+        end = Exit(0)
+        try:
+            with scope:
+                end = Exit(0, "", await body(LocalGate(self, process)) or "")
+        except AiosError as error:
+            end = Exit(1, f"{error.code}: {error.message}")
+        except Exception as error:  # noqa: BLE001 - the edge to embedded agents: a bug ends that agent only
+            end = Exit(1, f"{type(error).__name__}: {error}")
+        finally:
+            process.has_body = False
+            if end.status:
+                self._note(process, end.reason)
+            self._end(process, end)
+
+    def _end(self, process: Process, end: Exit) -> None:
+        self._forget_tokens(process)
+        self.signals.begin_end(process, end)
+        self.signals.settle(process)
+
+    def _note(self, process: Process, text: str) -> None:
+        process.log.write(text, stream="kernel", unix_s=self.clock.unix_s())
+
+    def _issue_token(self, process: Process) -> str:
+        token = _new_token()
+        self._token_pids[_digest(token)] = process.pid
+        return token
+
+    def _forget_tokens(self, process: Process) -> None:
+        """Tokens of an ended program are void; a guest's stays, to be told that it has exited."""
+        if process.kind is Kind.PROGRAM:
+            for digest in [d for d, pid in self._token_pids.items() if pid == process.pid]:
+                del self._token_pids[digest]
+
+    # --- the whole -----------------------------------------------------------------------------------------------
+
+    def add_engine(self, name: str, kind: str, make: Callable[[], Awaitable[Engine]]) -> None:
+        """Start an engine in the background; calls for it wait until it is ready."""
+        core = Core(name, kind, make)
+        self.models.add(core)
+        self.tasks.start_soon(self.models.start, core)
+
+    def info(self) -> KernelInfo:
+        """What runs here."""
+        return KernelInfo(
+            version=__version__,
+            os_pid=os.getpid(),
+            home=str(self.home.root),
+            started_unix_s=self._started_unix_s,
+            uptime_s=self.clock.now_s() - self._started_s,
+            n_processes=self.table.n_alive,
+            n_calls=sum(process.n_calls for process in self.table),
+            n_in_flight=sum(len(process.runs) for process in self.table),
+            n_journal_records=self.journal.statistics().n_records,
+            engines=self.models.infos(),
+            urls=tuple(self.urls),
+            warnings=tuple(self.warnings),
+            embedded=self.embedded,
+        )
+
+    def request_shutdown(self) -> None:
+        """Ask whoever serves this kernel to drain and end it."""
+        self.stopping.set()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, give those in flight `grace_s` to end, then kill every process."""
+        self.is_stopping = True
+        self.stopping.set()
+        with anyio.move_on_after(grace_s):
+            for process in self.table:
+                await process.wait_quiet()
+        for pid in sorted(self.init.children):
+            process = self.table.get(pid)
+            if process.is_alive:
+                with anyio.move_on_after(self.config.kernel.stop_grace_s):
+                    await self._kill_at_shutdown(process)
+
+    async def _kill_at_shutdown(self, process: Process) -> None:
+        if process.exiting is None:
+            await self.signals.kill(process, reason="the kernel ended")
+        else:
+            if process.on_kill is not None:
+                process.on_kill()
+            await process.wait_ended()
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the kernel's state contradicts itself."""
+        self.table.check_invariants()
+        self.scheduler.check_invariants()
+
+
+@asynccontextmanager
+async def open_kernel(
+    config: Config,
+    home: Home,
+    *,
+    engines: Mapping[str, Engine] | None = None,
+    clock: Clock | None = None,
+    embedded: bool = False,
+) -> AsyncIterator[Kernel]:
+    """Boot a kernel; on leaving, every process is killed and every engine closed.
+
+    Args:
+        config: Every knob.
+        home: Where models are.
+        engines: Engines by name, not yet started; None makes the one that `config.engine` asks for.
+        clock: The operating system's when None.
+        embedded: It lives inside a command and ends with it.
+    """
+    async with anyio.create_task_group() as tasks:
+        kernel = Kernel(config, home, clock=clock or SystemClock(), tasks=tasks, embedded=embedded)
+        for name, kind, make in _engines(config.engine, home, engines):
+            kernel.add_engine(name, kind, make)
+        try:
+            yield kernel
+        finally:
+            with anyio.CancelScope(shield=True):
+                await kernel.drain(0)
+                await kernel.models.aclose()
+            tasks.cancel_scope.cancel()
+
+
+def _engines(
+    config: EngineConfig, home: Home, given: Mapping[str, Engine] | None
+) -> list[tuple[str, str, Callable[[], Awaitable[Engine]]]]:
+    """Name, kind and maker of each engine."""
+    if given is not None:
+        return [(name, type(engine).__name__, _starter(engine)) for name, engine in given.items()]
+    if config.kind == "none":
+        return []
+
+    async def make() -> Engine:
+        engine = open_engine("local", config, home)
+        await engine.start()
+        return engine
+
+    kind = config.kind if config.kind != "auto" else ("openai" if config.base_url else "llama")
+    return [("local", kind, make)]
+
+
+def _starter(engine: Engine) -> Callable[[], Awaitable[Engine]]:
+    async def make() -> Engine:
+        await engine.start()
+        return engine
+
+    return make
+
+
+def _new_token() -> str:
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def _digest(token: str) -> bytes:
+    """Tokens are looked up by hash, so that the time of a look-up says nothing about a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,301 @@
+"""Model calls: from a chat call to an engine's sequence and back, under turns.
+
+A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or later:
+somebody better waits) the sequence is suspended and goes on in a later turn where it was. On an engine that cannot
+suspend, a stopped generation keeps its slot and is not read until its process goes on.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+import msgspec
+
+from aios.abi.calls import (
+    Chat,
+    ChatAnswer,
+    Complete,
+    CompleteAnswer,
+    CountTokens,
+    Embed,
+    Embeddings,
+    TokenCount,
+    Tokenize,
+    Tokens,
+)
+from aios.abi.gate import Token
+from aios.abi.types import (
+    EngineInfo,
+    Finish,
+    Message,
+    Role,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
+from aios.engine.base import (
+    Ability,
+    ChatPrompt,
+    Delta,
+    Engine,
+    EngineStatistics,
+    Job,
+    Sequence,
+    Suspended,
+    TextPrompt,
+)
+from aios.errors import AiosError, EngineUnavailable, NotFound
+from aios.kernel.process import Run
+from aios.kernel.scheduler.scheduler import Scheduler, Turn
+
+DEFAULT_NAMES = frozenset({"", "default"})
+CLOSE_GRACE_S = 5.0
+
+
+@dataclass(eq=False)
+class Core:
+    """An engine that the kernel runs (an LLM core, in the paper's words) and how far its start has come."""
+
+    name: str
+    kind: str
+    make: Callable[[], Awaitable[Engine]]
+    """Builds and starts the engine."""
+    model: str = ""
+    engine: Engine | None = None
+    error: AiosError | None = None
+    ready: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def resource(self) -> str:
+        """Its name in the scheduler."""
+        return f"engine:{self.name}"
+
+
+@dataclass
+class Output:
+    """What a generation has brought so far."""
+
+    text: list[str] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    n_tokens: int = 0
+    finish: Finish | None = None
+    usage: Usage = Usage()
+
+    @property
+    def is_done(self) -> bool:
+        """The generation has ended."""
+        return self.finish is not None
+
+    def add(self, delta: Delta) -> None:
+        """Take in the next piece."""
+        if delta.text:
+            self.text.append(delta.text)
+        self.tool_calls.extend(delta.tool_calls)
+        self.logprobs.extend(delta.logprobs)
+        self.n_tokens += delta.n_tokens
+        if delta.finish is not None:
+            self.finish = delta.finish
+            self.usage = delta.usage or Usage()
+
+
+class ModelCalls:
+    """The handlers of all calls that need a model."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._cores: dict[str, Core] = {}
+
+    def add(self, core: Core) -> None:
+        """Make an engine known; it takes calls once `start` has run."""
+        self._cores[core.name] = core
+
+    async def start(self, core: Core) -> None:
+        """Start an engine; calls for it wait until then. A failure is kept and told to every call."""
+        try:
+            core.engine = await core.make()
+            core.model = core.engine.capabilities.model
+            self._scheduler.set_capacity(core.resource, core.engine.capabilities.n_slots)
+        except AiosError as error:
+            core.error = error
+        finally:
+            core.ready.set()
+
+    async def aclose(self) -> None:
+        """Close every engine."""
+        for core in self._cores.values():
+            if core.engine is not None:
+                await core.engine.aclose()
+
+    async def chat(self, run: Run, call: Chat) -> ChatAnswer:
+        """Write the next message of a conversation."""
+        prompt = ChatPrompt(call.messages, call.tools, call.tool_choice)
+        core, output = await self._generate(run, call, prompt)
+        assert output.finish is not None
+        message = Message(Role.ASSISTANT, "".join(output.text), tuple(output.tool_calls))
+        return ChatAnswer(message, output.finish, output.usage, core.model, tuple(output.logprobs))
+
+    async def complete(self, run: Run, call: Complete) -> CompleteAnswer:
+        """Go on with a text."""
+        core, output = await self._generate(run, call, TextPrompt(call.prompt))
+        assert output.finish is not None
+        text = "".join(output.text)
+        return CompleteAnswer(text, output.finish, output.usage, core.model, tuple(output.logprobs))
+
+    async def embed(self, run: Run, call: Embed) -> Embeddings:
+        """Turn texts into vectors."""
+        core, engine = await self._find(run, call.model)
+        async with self._turn(run, core):
+            vectors, usage = await engine.embed(call.texts)
+        run.process.usage += usage
+        return Embeddings(vectors, usage, core.model)
+
+    async def tokenize(self, run: Run, call: Tokenize) -> Tokens:
+        """Cut a text into tokens."""
+        core, engine = await self._find(run, call.model)
+        return Tokens(await engine.tokenize(call.text), core.model)
+
+    async def count_tokens(self, run: Run, call: CountTokens) -> TokenCount:
+        """Count the tokens of a conversation."""
+        core, engine = await self._find(run, call.model)
+        n_tokens = await engine.count_tokens(ChatPrompt(call.messages, call.tools))
+        return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
+
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """The engines as `info` shows them."""
+        lanes = self._scheduler.statistics()
+        rows = []
+        for core in self._cores.values():
+            lane = lanes.get(core.resource)
+            offer = core.engine.capabilities if core.engine else None
+            numbers = core.engine.statistics() if core.engine else EngineStatistics()
+            rows.append(
+                EngineInfo(
+                    name=core.name,
+                    kind=core.kind,
+                    model=core.model,
+                    window_tokens=offer.window_tokens if offer else 0,
+                    n_slots=offer.n_slots if offer else 0,
+                    n_running=lane.n_granted if lane else 0,
+                    n_queued=lane.n_queued if lane else 0,
+                    capabilities=tuple(sorted(a.value for a in offer.abilities)) if offer else (),
+                    usage=Usage(
+                        numbers.n_prompt_tokens,
+                        numbers.n_prompt_tokens - numbers.n_prompt_tokens_computed,
+                        numbers.n_generated_tokens,
+                    ),
+                    n_prompt_tokens_computed=numbers.n_prompt_tokens_computed,
+                    note=self._note(core),
+                )
+            )
+        return tuple(rows)
+
+    def _note(self, core: Core) -> str:
+        if core.error is not None:
+            return f"{core.error.message}; {core.error.hint}"
+        return core.engine.capabilities.note if core.engine else "loading"
+
+    async def _find(self, run: Run, model: str) -> tuple[Core, Engine]:
+        """The engine for a model name; waits while it is being loaded."""
+        core = self._named(model)
+        if not core.ready.is_set():
+            with run.parked():
+                await core.ready.wait()
+            await run.runnable()
+        if core.error is not None:
+            raise _again(core.error)
+        if core.engine is None:
+            raise EngineUnavailable(f"engine {core.name} is closed", hint="start the kernel again")
+        return core, core.engine
+
+    def _named(self, model: str) -> Core:
+        if not self._cores:
+            raise EngineUnavailable(
+                "this kernel runs no engine", hint="set engine.kind, see `aios config`"
+            )
+        if model in DEFAULT_NAMES:
+            return next(iter(self._cores.values()))
+        for core in self._cores.values():
+            if model in (core.name, core.model):
+                return core
+        known = ", ".join(core.model or core.name for core in self._cores.values())
+        raise NotFound(
+            f"no engine serves the model {model[:100]!r}",
+            hint=f"models served: {known}; or `default`",
+        )
+
+    async def _generate(
+        self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
+    ) -> tuple[Core, Output]:
+        core, engine = await self._find(run, call.model)
+        job = Job(
+            prompt=prompt,
+            sampling=_seeded(call.sampling),
+            max_tokens=call.max_tokens,
+            stop=call.stop,
+            constraint=call.constraint,
+            top_logprobs=call.top_logprobs if call.logprobs else None,
+        )
+        output = Output()
+        suspended: Suspended | None = None
+        try:
+            while not output.is_done:
+                await run.runnable()
+                async with self._turn(run, core) as turn:
+                    if not turn.must_yield:
+                        suspended = await self._take_turn(
+                            engine, job, turn, output=output, suspended=suspended
+                        )
+        finally:
+            run.process.usage += output.usage if output.is_done else Usage(0, 0, output.n_tokens)
+        return core, output
+
+    async def _take_turn(
+        self, engine: Engine, job: Job, turn: Turn, *, output: Output, suspended: Suspended | None
+    ) -> Suspended | None:
+        """Generate until the output is done (then None) or the turn must end."""
+        sequence = await engine.open(job, suspended)
+        try:
+            while True:
+                with turn.interruptible():
+                    await self._drain(sequence, turn.run, output)
+                    return None
+                if Ability.SUSPEND in engine.capabilities.abilities:
+                    turn.run.n_preemptions += 1
+                    return await sequence.suspend()
+                await turn.run.runnable()
+                turn.must_yield = False
+        finally:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE_S):
+                await sequence.close()
+
+    async def _drain(self, sequence: Sequence, run: Run, output: Output) -> None:
+        """Read a sequence to its end, handing every piece on."""
+        while True:
+            delta = await sequence.read()
+            output.add(delta)
+            if run.emit is not None and (delta.text or delta.tool_calls or delta.logprobs):
+                run.emit(Token(delta.text, delta.n_tokens, delta.logprobs, delta.tool_calls))
+            if delta.finish is not None:
+                return
+
+    def _turn(self, run: Run, core: Core) -> AbstractAsyncContextManager[Turn]:
+        return self._scheduler.turn(run, core.resource)
+
+
+def _seeded(sampling: Sampling) -> Sampling:
+    """Draw a seed where the agent gave none, so that an interrupted generation can be repeated."""
+    return (
+        sampling
+        if sampling.seed is not None
+        else msgspec.structs.replace(sampling, seed=secrets.randbits(63))
+    )
+
+
+def _again(error: AiosError) -> AiosError:
+    """A fresh copy: one exception object must not be raised in many tasks."""
+    return type(error)(error.message, hint=error.hint, retry_after_s=error.retry_after_s)

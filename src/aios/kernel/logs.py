@@ -1,0 +1,73 @@
+"""The log of a process: a bounded ring of lines that readers can follow."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import anyio
+
+from aios.abi.types import LogLine, Pid
+
+LINE_OVERHEAD_BYTES = 120
+MAX_LINE_CHARS = 16_384
+
+
+@dataclass
+class LogBuffer:
+    """The last `max_bytes` of what a process wrote; the oldest lines are dropped and counted.
+
+    Lines are numbered from 0 for the life of the process, so a reader knows what it missed.
+    """
+
+    pid: Pid
+    max_bytes: int
+    lines: deque[LogLine] = field(default_factory=deque)
+    n_dropped: int = 0
+    size_bytes: int = 0
+    is_closed: bool = False
+    _changed: anyio.Event | None = None
+
+    def write(self, text: str, *, stream: str, unix_s: float) -> None:
+        """Add the lines of a text; a line over `MAX_LINE_CHARS` is cut into several."""
+        for line in text.splitlines() or [""]:
+            for start in range(0, max(len(line), 1), MAX_LINE_CHARS):
+                self._append(
+                    LogLine(self.pid, unix_s, stream, line[start : start + MAX_LINE_CHARS])
+                )
+        self._wake()
+
+    def read(self, number: int) -> tuple[list[LogLine], int, int]:
+        """Lines from that number on.
+
+        Returns: The lines, the number after the last one, and how many before the first are gone.
+        """
+        n_missed = max(0, self.n_dropped - number)
+        start = max(number, self.n_dropped) - self.n_dropped
+        found = [self.lines[i] for i in range(start, len(self.lines))]
+        return found, self.n_dropped + len(self.lines), n_missed
+
+    def tail(self, n_lines: int | None) -> int:
+        """The number at which to start for the last `n_lines` lines; None starts at 0."""
+        return 0 if n_lines is None else max(0, self.n_dropped + len(self.lines) - n_lines)
+
+    def close(self) -> None:
+        """No more lines will come; followers are woken to end."""
+        self.is_closed = True
+        self._wake()
+
+    async def wait_changed(self) -> None:
+        """Wait for a line or for the end."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _append(self, line: LogLine) -> None:
+        self.lines.append(line)
+        self.size_bytes += len(line.text) + LINE_OVERHEAD_BYTES
+        while self.size_bytes > self.max_bytes and len(self.lines) > 1:
+            self.size_bytes -= len(self.lines.popleft().text) + LINE_OVERHEAD_BYTES
+            self.n_dropped += 1
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

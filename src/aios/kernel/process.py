@@ -1,0 +1,385 @@
+"""Processes, their calls in flight, and the table that holds them.
+
+A process is a record; what runs behind it (an operating-system process, an async function, a client somewhere) is the
+loader's, the embedder's or the server's matter. A process that exited makes no more calls. `stop` holds its calls at the
+door and at every point where a call waits; a call that waits is *parked* and does nothing until it is let go on.
+"""
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+
+from aios.abi.calls import Answer
+from aios.abi.gate import Progress
+from aios.abi.types import Exit, Kind, Pid, ProcessInfo, Right, State, Usage
+from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
+from aios.kernel.clock import Clock
+from aios.kernel.logs import LogBuffer
+
+INIT_PID = Pid(1)
+
+A = TypeVar("A", bound=Answer)
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One system call in flight: who makes it, what it has cost so far, and where its frames go."""
+
+    process: "Process"
+    seq: int
+    name: str
+    scope: anyio.CancelScope
+    emit: Callable[[Progress], None] | None = None
+    waited_s: float = 0.0
+    ran_s: float = 0.0
+    n_preemptions: int = 0
+    waiting_since_s: float | None = None
+    """Set while it waits for a turn."""
+    running_since_s: float | None = None
+    """Set while it holds a turn."""
+    is_parked: bool = False
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """Mark a wait during which the call does nothing, so that `stop` need not wait for it."""
+        self.is_parked = True
+        self.process.notice_quiet()
+        try:
+            yield
+        finally:
+            self.is_parked = False
+
+    async def runnable(self) -> None:
+        """Wait, parked, while the process is stopped."""
+        while self.process.is_stopped:
+            with self.parked():
+                await self.process.wait_continued()
+
+
+@dataclass(eq=False, slots=True)
+class Process:
+    """One process. Its children are those whose `ppid` is its pid."""
+
+    pid: Pid
+    ppid: Pid
+    name: str
+    kind: Kind
+    owner: str
+    rights: frozenset[Right]
+    log: LogBuffer
+    program: str = ""
+    nice: int = 0
+    started_unix_s: float = 0.0
+    ended_unix_s: float | None = None
+    is_new: bool = False
+    is_stopped: bool = False
+    exiting: Exit | None = None
+    """Set from the moment of `exit` or `kill`: no new calls."""
+    exit: Exit | None = None
+    """Set when it has ended for good."""
+    is_waited_for: bool = False
+    """Its parent has taken notice of the exit."""
+    has_body: bool = False
+    """Something runs behind it (a child process, a task) that has not ended yet."""
+    os_pid: int | None = None
+    children: set[Pid] = field(default_factory=set)
+    runs: dict[int, Run] = field(default_factory=dict)
+    n_calls: int = 0
+    n_faults: int = 0
+    n_preemptions: int = 0
+    waited_s: float = 0.0
+    ran_s: float = 0.0
+    usage: Usage = Usage()
+    on_kill: Callable[[], None] | None = None
+    """Ends what runs behind the process, at once and without waiting."""
+    on_stop: Callable[[bool], None] | None = None
+    """Freezes (True) or thaws (False) what runs behind the process."""
+    on_end_soon: Callable[[], Coroutine[None, None, None]] | None = None
+    """Gives what runs behind the process a moment to end by itself, then ends it."""
+    _ended: anyio.Event | None = None
+    _continued: anyio.Event | None = None
+    _quiet: anyio.Event | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """It has not ended; it may be on its way out."""
+        return self.exit is None
+
+    @property
+    def state(self) -> State:
+        """What it is doing now."""
+        if self.exit is not None:
+            return State.EXITED
+        if self.is_stopped:
+            return State.STOPPED
+        if any(run.running_since_s is not None for run in self.runs.values()):
+            return State.RUNNING
+        if any(run.waiting_since_s is not None for run in self.runs.values()):
+            return State.READY
+        return State.NEW if self.is_new else State.WAITING
+
+    def begin(
+        self, name: str, *, max_calls: int, emit: Callable[[Progress], None] | None = None
+    ) -> Run:
+        """Register a call.
+
+        Raises:
+            ProcessGone: The process has exited or is about to.
+            ResourceExhausted: `max_calls` of its calls are in flight.
+        """
+        if self.exiting is not None or self.exit is not None:
+            raise self.gone()
+        if len(self.runs) >= max_calls:
+            raise ResourceExhausted(
+                f"process {self.pid} has {len(self.runs)} calls in flight, the limit is {max_calls}",
+                hint="wait for some of them, or raise kernel.max_calls_per_process",
+                retry_after_s=1.0,
+            )
+        self.n_calls += 1
+        run = Run(self, self.n_calls, name, anyio.CancelScope(), emit)
+        self.runs[run.seq] = run
+        return run
+
+    def end(self, run: Run) -> None:
+        """Forget a call and add up what it cost."""
+        del self.runs[run.seq]
+        self.waited_s += run.waited_s
+        self.ran_s += run.ran_s
+        self.n_preemptions += run.n_preemptions
+        self.notice_quiet()
+
+    def gone(self) -> ProcessGone:
+        """The error for a call of a process that has exited."""
+        end = self.exiting or self.exit or Exit(0)
+        why = f": {end.reason}" if end.reason else ""
+        return ProcessGone(
+            f"process {self.pid} ({self.name}) has exited with status {end.status}{why}",
+            hint="start a new process",
+        )
+
+    def is_quiet(self, but: Run | None = None) -> bool:
+        """Whether all its calls, `but` one, are parked."""
+        return all(run.is_parked for run in self.runs.values() if run is not but)
+
+    def notice_quiet(self) -> None:
+        """Wake who waits for the process to get quiet; they look again."""
+        if self._quiet is not None:
+            self._quiet.set()
+            self._quiet = None
+
+    async def wait_quiet(self, but: Run | None = None) -> None:
+        """Wait until all its calls, `but` one, are parked or over."""
+        while not self.is_quiet(but):
+            if self._quiet is None:
+                self._quiet = anyio.Event()
+            await self._quiet.wait()
+
+    async def wait_ended(self) -> Exit:
+        """Wait until it has ended."""
+        while self.exit is None:
+            if self._ended is None:
+                self._ended = anyio.Event()
+            await self._ended.wait()
+        return self.exit
+
+    def set_stopped(self, is_stopped: bool) -> None:
+        """Hold its calls or let them go on."""
+        self.is_stopped = is_stopped
+        if not is_stopped and self._continued is not None:
+            self._continued.set()
+            self._continued = None
+
+    async def wait_continued(self) -> None:
+        """Wait until it is no longer stopped."""
+        while self.is_stopped:
+            if self._continued is None:
+                self._continued = anyio.Event()
+            await self._continued.wait()
+
+    def mark_ended(self, end: Exit, *, unix_s: float) -> None:
+        """Set the end, once, and wake who waits for it."""
+        assert self.exit is None, f"process {self.pid} ended twice"
+        self.exit = self.exiting = end
+        self.ended_unix_s = unix_s
+        self.log.close()
+        if self._ended is not None:
+            self._ended.set()
+            self._ended = None
+
+    def info(self, now_s: float) -> ProcessInfo:
+        """The row of `ps`, with the costs of calls in flight added."""
+        runs = self.runs.values()
+        return ProcessInfo(
+            pid=self.pid,
+            ppid=self.ppid,
+            name=self.name,
+            program=self.program,
+            owner=self.owner,
+            kind=self.kind,
+            state=self.state,
+            nice=self.nice,
+            activity=next((run.name for run in reversed(runs)), ""),
+            started_unix_s=self.started_unix_s,
+            ended_unix_s=self.ended_unix_s,
+            exit=self.exit,
+            n_calls=self.n_calls,
+            n_faults=self.n_faults,
+            n_preemptions=self.n_preemptions + sum(run.n_preemptions for run in runs),
+            waited_s=self.waited_s
+            + sum(_spent(run.waited_s, run.waiting_since_s, now_s) for run in runs),
+            ran_s=self.ran_s + sum(_spent(run.ran_s, run.running_since_s, now_s) for run in runs),
+            usage=self.usage,
+            os_pid=self.os_pid,
+        )
+
+
+def _spent(settled_s: float, since_s: float | None, now_s: float) -> float:
+    return settled_s + (now_s - since_s if since_s is not None else 0.0)
+
+
+class ProcessTable:
+    """All processes by pid, and the tree that they form. Pids only grow."""
+
+    def __init__(
+        self, *, clock: Clock, max_alive: int, max_exited: int, max_log_bytes: int
+    ) -> None:
+        self._clock = clock
+        self._max_alive = max_alive
+        self._max_exited = max_exited
+        self._max_log_bytes = max_log_bytes
+        self._by_pid: dict[Pid, Process] = {}
+        self._names: dict[str, Pid] = {}
+        self._exited: dict[Pid, None] = {}
+        self._last_pid = 0
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._by_pid.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    @property
+    def n_alive(self) -> int:
+        """Processes that have not ended."""
+        return len(self._by_pid) - len(self._exited)
+
+    def add(
+        self,
+        name: str,
+        *,
+        kind: Kind,
+        parent: Process | None,
+        rights: frozenset[Right],
+        owner: str,
+        program: str = "",
+    ) -> Process:
+        """A new process under that parent; a taken name gets the next free number after it.
+
+        Raises:
+            ProcessGone: The parent has exited.
+            ResourceExhausted: The table is full.
+        """
+        if parent is not None and parent.exiting is not None:
+            raise parent.gone()
+        if self.n_alive >= self._max_alive:
+            raise ResourceExhausted(
+                f"{self.n_alive} processes are alive, the limit is {self._max_alive}",
+                hint="end some (`aios ps`, `aios kill`) or raise kernel.max_processes",
+            )
+        self._last_pid += 1
+        pid = Pid(self._last_pid)
+        process = Process(
+            pid=pid,
+            ppid=parent.pid if parent else Pid(0),
+            name=self._free_name(name, pid),
+            kind=kind,
+            owner=owner,
+            rights=rights,
+            program=program,
+            log=LogBuffer(pid, self._max_log_bytes),
+            started_unix_s=self._clock.unix_s(),
+        )
+        self._by_pid[pid] = process
+        self._names[process.name] = pid
+        if parent is not None:
+            parent.children.add(pid)
+        return process
+
+    def get(self, pid: Pid) -> Process:
+        """The process with that pid.
+
+        Raises:
+            NotFound: There is none, or it ended so long ago that it is forgotten.
+        """
+        process = self._by_pid.get(pid)
+        if process is None:
+            raise NotFound(f"no process {pid}", hint="`aios ps --all` lists them")
+        return process
+
+    def find_named(self, name: str) -> Process | None:
+        """The living process of that name."""
+        pid = self._names.get(name)
+        return None if pid is None else self._by_pid[pid]
+
+    def tree(self, process: Process) -> list[Process]:
+        """A process and its living descendants, parents first."""
+        found = [process]
+        for parent in found:
+            found.extend(
+                child for pid in sorted(parent.children) if (child := self._by_pid[pid]).is_alive
+            )
+        return found
+
+    def is_within(self, process: Process, ancestor: Process) -> bool:
+        """Whether `process` is `ancestor` or a descendant of it."""
+        while process is not ancestor:
+            if process.ppid == 0:
+                return False
+            process = self._by_pid[process.ppid]
+        return True
+
+    def end(self, process: Process, end: Exit) -> None:
+        """Record the end of a process: its children become init's, and the oldest ended one may be forgotten."""
+        if process.pid == INIT_PID:
+            raise Conflict(
+                "init cannot end before the kernel", hint="`aios shutdown` ends the kernel"
+            )
+        process.mark_ended(end, unix_s=self._clock.unix_s())
+        self._names.pop(process.name, None)
+        self._exited[process.pid] = None
+        init = self._by_pid[INIT_PID]
+        for pid in process.children:
+            self._by_pid[pid].ppid = INIT_PID
+            init.children.add(pid)
+        process.children.clear()
+        while len(self._exited) > self._max_exited:
+            self._forget(next(iter(self._exited)))
+
+    def _forget(self, pid: Pid) -> None:
+        del self._exited[pid]
+        process = self._by_pid.pop(pid)
+        self._by_pid[process.ppid].children.discard(pid)
+
+    def _free_name(self, name: str, pid: Pid) -> str:
+        if name not in self._names:
+            return name
+        return f"{name}-{pid}"
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the table contradicts itself."""
+        for pid, process in self._by_pid.items():
+            assert process.pid == pid
+            assert (process.exit is None) == (pid not in self._exited), (
+                f"{pid} is in the wrong list"
+            )
+            assert not (process.exit and process.runs), (
+                f"{pid} has ended and still runs {process.runs}"
+            )
+            if process.ppid:
+                assert pid in self._by_pid[process.ppid].children, f"{pid} is lost to its parent"
+        for name, pid in self._names.items():
+            assert self._by_pid[pid].name == name
+            assert self._by_pid[pid].is_alive

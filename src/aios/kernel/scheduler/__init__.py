@@ -1,0 +1,1 @@
+"""The scheduler: who may use a scarce thing next. A pure core decides, an async shell waits."""

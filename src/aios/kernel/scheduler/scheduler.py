@@ -1,0 +1,188 @@
+"""The async shell of the scheduler: waits for the turns that the core grants.
+
+async with scheduler.turn(run, "engine:local") as turn:   # waits here; cancelled = withdrawn
+    ...
+    if turn.must_yield: ...                                # leave, or `await turn.renew()`
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from aios.abi.types import Pid
+from aios.errors import ResourceExhausted
+from aios.kernel.clock import Clock
+from aios.kernel.process import Run
+from aios.kernel.scheduler.core import (
+    Arrive,
+    Core,
+    Event,
+    Grant,
+    Hold,
+    Leave,
+    Refuse,
+    Renew,
+    Resize,
+    Unhold,
+    Yield,
+)
+from aios.kernel.scheduler.policy import Policy, Ticket
+
+
+@dataclass(eq=False)
+class Turn:
+    """The right to use one unit of a resource, for as long as its block lasts."""
+
+    ticket_id: int
+    run: Run
+    _scheduler: "Scheduler"
+    must_yield: bool = False
+    is_granted: bool = False
+    refused_at: int | None = None
+    _granted: anyio.Event | None = None
+    _interrupt: anyio.CancelScope | None = None
+
+    def interruptible(self) -> anyio.CancelScope:
+        """A scope whose block is cut short when the turn must end; look at `cancelled_caught` after it."""
+        self._interrupt = anyio.CancelScope()
+        if self.must_yield:
+            self._interrupt.cancel()
+        return self._interrupt
+
+    async def renew(self) -> None:
+        """Give the turn back and wait for another. Whatever occupies the resource must have been freed before."""
+        self._scheduler.give_back(self)
+        await self._scheduler.wait(self)
+
+    def ask_to_yield(self) -> None:
+        """Called by the scheduler: end as soon as possible."""
+        self.must_yield = True
+        if self._interrupt is not None:
+            self._interrupt.cancel()
+
+    def grant(self) -> None:
+        """Called by the scheduler: the turn begins."""
+        self.is_granted = True
+        self.must_yield = False
+        if self._granted is not None:
+            self._granted.set()
+
+    async def wait_granted(self) -> None:
+        """Wait for the beginning of the turn."""
+        if not self.is_granted:
+            self._granted = anyio.Event()
+            await self._granted.wait()
+            self._granted = None
+
+
+@dataclass(frozen=True)
+class LaneStatistics:
+    """How busy a resource is."""
+
+    capacity: int
+    n_granted: int
+    n_queued: int
+
+
+@dataclass(eq=False)
+class Scheduler:
+    """Hands out turns at resources."""
+
+    policy: Policy
+    clock: Clock
+    max_queue: int
+    _capacities: dict[str, int] = field(default_factory=dict)
+    _turns: dict[int, Turn] = field(default_factory=dict)
+    _last_ticket: int = 0
+
+    def __post_init__(self) -> None:
+        self._core = Core(policy=self.policy, max_queue=self.max_queue)
+
+    def set_capacity(self, resource: str, capacity: int) -> None:
+        """Make a resource known, or change how many turns it has at once."""
+        self._capacities[resource] = capacity
+        self._handle(Resize(resource, capacity))
+
+    @asynccontextmanager
+    async def turn(self, run: Run, resource: str) -> AsyncIterator[Turn]:
+        """Hold one unit of a resource; waits, parked, until it is granted. Cancelling withdraws.
+
+        Raises:
+            ResourceExhausted: `max_queue` calls wait for it already.
+        """
+        self._last_ticket += 1
+        ticket = Ticket(self._last_ticket, run.process.pid, resource, run.process.nice)
+        turn = Turn(ticket.id, run, self)
+        self._turns[ticket.id] = turn
+        self._handle(Arrive(ticket))
+        if turn.refused_at is not None:
+            del self._turns[ticket.id]
+            raise ResourceExhausted(
+                f"{turn.refused_at} calls wait for {resource} already",
+                hint="try again later",
+                retry_after_s=5.0,
+            )
+        try:
+            await self.wait(turn)
+            yield turn
+        finally:
+            self._stop_running(turn)
+            del self._turns[ticket.id]
+            self._handle(Leave(ticket.id))
+
+    async def wait(self, turn: Turn) -> None:
+        """Wait, parked, for a turn that has arrived or was given back."""
+        run = turn.run
+        if not turn.is_granted:
+            run.waiting_since_s = self.clock.now_s()
+            try:
+                with run.parked():
+                    await turn.wait_granted()
+            finally:
+                run.waited_s += self.clock.now_s() - run.waiting_since_s
+                run.waiting_since_s = None
+        run.running_since_s = self.clock.now_s()
+
+    def give_back(self, turn: Turn) -> None:
+        """End a turn and queue its ticket again."""
+        self._stop_running(turn)
+        turn.is_granted = False
+        self._handle(Renew(turn.ticket_id))
+
+    def hold(self, pid: Pid) -> None:
+        """The process is stopped: its turns end and it gets none."""
+        self._handle(Hold(pid))
+
+    def unhold(self, pid: Pid) -> None:
+        """The process goes on."""
+        self._handle(Unhold(pid))
+
+    def statistics(self) -> dict[str, LaneStatistics]:
+        """How busy each resource is."""
+        return {
+            name: LaneStatistics(capacity, self._core.n_granted(name), self._core.n_queued(name))
+            for name, capacity in self._capacities.items()
+        }
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the core contradicts itself or the shell."""
+        self._core.check_invariants()
+
+    def _stop_running(self, turn: Turn) -> None:
+        run = turn.run
+        if run.running_since_s is not None:
+            run.ran_s += self.clock.now_s() - run.running_since_s
+            run.running_since_s = None
+
+    def _handle(self, event: Event) -> None:
+        for instruction in self._core.handle(event):
+            turn = self._turns[instruction.ticket_id]
+            match instruction:
+                case Grant():
+                    turn.grant()
+                case Yield():
+                    turn.ask_to_yield()
+                case Refuse(n_queued=n_queued):
+                    turn.refused_at = n_queued

@@ -1,0 +1,114 @@
+"""Signals and the ends of processes: kill, stop, cont, exit, and what follows from them.
+
+`kill` and `stop` act at once on the whole tree (no new calls, no turns, the operating-system processes signalled) and then
+wait until no call of the tree acts any more; so when they return, nothing the tree asked for takes effect.
+"""
+
+from dataclasses import dataclass
+
+from aios.abi.types import Exit, Pid
+from aios.errors import AccessDenied, Conflict
+from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.scheduler.scheduler import Scheduler
+
+KILLED_STATUS = 137
+"""128 + SIGKILL, as shells have it."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What can be done to processes."""
+
+    table: ProcessTable
+    scheduler: Scheduler
+
+    async def kill(self, target: Process, *, reason: str, by: Run | None = None) -> list[Pid]:
+        """End a process and its descendants.
+
+        Raises:
+            AccessDenied: The target is init.
+            Conflict: It has ended already.
+        """
+        self._check(target, "kill")
+        tree = self.table.tree(target)
+        for process in tree:
+            self.begin_end(process, Exit(KILLED_STATUS, reason or "killed"), but=by)
+            if process.on_kill is not None:
+                process.on_kill()
+        for process in reversed(tree):
+            self.settle(process)
+            if by is None or by.process is not process:
+                await process.wait_ended()
+        return [process.pid for process in tree]
+
+    async def stop(self, target: Process, *, by: Run | None = None) -> list[Pid]:
+        """Hold a process and its descendants; those that are stopped already stay so.
+
+        Raises:
+            AccessDenied: The target is init.
+            Conflict: It has ended.
+        """
+        self._check(target, "stop")
+        tree = self.table.tree(target)
+        for process in tree:
+            process.set_stopped(True)
+            self.scheduler.hold(process.pid)
+            if process.on_stop is not None:
+                process.on_stop(True)
+        for process in tree:
+            await process.wait_quiet(by)
+        return [process.pid for process in tree]
+
+    def cont(self, target: Process) -> list[Pid]:
+        """Let a process and its descendants go on; those that are not stopped just do.
+
+        Raises:
+            AccessDenied: The target is init.
+            Conflict: It has ended.
+        """
+        self._check(target, "continue")
+        tree = self.table.tree(target)
+        for process in tree:
+            self._let_go(process)
+        return [process.pid for process in tree]
+
+    def begin_end(self, process: Process, end: Exit, *, but: Run | None = None) -> None:
+        """From now on the process makes no calls; those in flight, `but` one, are cancelled."""
+        if process.exiting is None:
+            process.exiting = end
+        self._cut(process, but=but)
+
+    def settle(self, process: Process) -> None:
+        """End the process for good if it is ending, nothing runs behind it and no call of it is in flight."""
+        if (
+            process.exiting is not None
+            and process.exit is None
+            and not process.runs
+            and not process.has_body
+        ):
+            self.scheduler.unhold(process.pid)
+            self.table.end(process, process.exiting)
+
+    def _cut(self, process: Process, *, but: Run | None) -> None:
+        """Cancel its calls; a stopped process is let go, since it can only end."""
+        for run in list(process.runs.values()):
+            if run is not but:
+                run.scope.cancel()
+        self._let_go(process)
+
+    def _let_go(self, process: Process) -> None:
+        if process.is_stopped:
+            process.set_stopped(False)
+            self.scheduler.unhold(process.pid)
+            if process.on_stop is not None:
+                process.on_stop(False)
+
+    def _check(self, target: Process, verb: str) -> None:
+        if target.pid == INIT_PID:
+            raise AccessDenied(f"nobody may {verb} init", hint="`aios shutdown` ends the kernel")
+        if target.exiting is not None:
+            end = target.exiting
+            raise Conflict(
+                f"process {target.pid} ({target.name}) has exited with status {end.status}",
+                hint="`aios ps --all`",
+            )

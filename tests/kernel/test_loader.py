@@ -1,0 +1,197 @@
+import os
+import signal
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
+from aios.abi.gate import Line
+from aios.abi.types import Pid
+from aios.errors import InvalidCall, NotFound, ProgramFailed
+from aios.kernel.kernel import Kernel
+from aios.kernel.loader import exit_of, load_program
+from tests.kernel.conftest import MakeProgram, OpenKernel
+
+URL = "unix:///nowhere"
+
+
+async def spawned(kernel: Kernel, call: Spawn) -> Pid:
+    kernel.urls = [URL]
+    return (await kernel.init_gate().call(call)).value.pid
+
+
+async def log_of(kernel: Kernel, pid: Pid) -> list[tuple[str, str]]:
+    async with kernel.init_gate().open_call(Logs(pid=pid, follow=True)) as frames:
+        return [(frame.line.stream, frame.line.text) async for frame in frames if isinstance(frame, Line)]
+
+
+def os_process_is_gone(os_pid: int) -> bool:
+    try:
+        os.kill(os_pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.anyio
+async def test_a_program_runs_with_its_arguments_and_its_output_is_its_log(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
+    path = program("import sys\nprint('args', sys.argv[1:])\nprint('oh', file=sys.stderr)\n")
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=path, args=("a", "b c")))
+            assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 0
+            assert sorted(await log_of(kernel, pid)) == [("err", "oh"), ("out", "args ['a', 'b c']")]
+
+
+@pytest.mark.anyio
+async def test_a_crash_leaves_its_traceback_in_the_log_and_its_status_in_the_table(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=program("raise SystemError('boom')")))
+            assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 1
+            lines = await log_of(kernel, pid)
+            assert ("err", "SystemError: boom") in lines
+            assert ("kernel", "exited with status 1") in lines
+
+
+@pytest.mark.anyio
+async def test_the_child_gets_a_scrubbed_environment(
+    booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "canary")
+    monkeypatch.setenv("AIOS_HOME", "/canary")
+    path = program("import os\nfor k in sorted(os.environ): print(k, os.environ[k])")
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=path, env={"MINE": "1"}))
+            await kernel.init_gate().call(Wait(pid=pid))
+            text = "\n".join(line for _, line in await log_of(kernel, pid))
+    assert "canary" not in text
+    assert "MINE 1" in text
+    assert f"AIOS_URL {URL}" in text
+    assert "AIOS_TOKEN aios_" in text
+
+
+@pytest.mark.anyio
+async def test_kill_ends_the_whole_process_group_at_once(booted: OpenKernel, program: MakeProgram) -> None:
+    source = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=program(source)))
+            process = kernel.table.get(pid)
+            while not process.log.lines:
+                await process.log.wait_changed()
+            grandchild = int(process.log.lines[0].text)
+            os_pid = process.os_pid
+            assert os_pid is not None
+            await kernel.init_gate().call(Kill(pid=pid))
+            assert process.exit is not None
+            assert process.exit.status == 137
+            assert os_process_is_gone(os_pid)
+            while not os_process_is_gone(grandchild):  # SIGKILL was sent; init reaps it
+                await anyio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_stop_freezes_the_operating_system_process(booted: OpenKernel, program: MakeProgram) -> None:
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=program("import time; time.sleep(60)")))
+            await kernel.init_gate().call(Stop(pid=pid))
+            stat = Path(f"/proc/{kernel.table.get(pid).os_pid}/stat")
+            while stat.read_text().rsplit(")", 1)[1].split()[0] != "T":
+                await anyio.sleep(0.01)
+            await kernel.init_gate().call(Kill(pid=pid))
+
+
+@pytest.mark.anyio
+async def test_a_program_that_exits_by_call_and_lingers_is_killed(
+    booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.loader.EXIT_GRACE_S", 0.1)
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=program("import time; time.sleep(60)")))
+            await kernel.gate(pid).call(ExitSelf(status=4, result="mine"))
+            end = (await kernel.init_gate().call(Wait(pid=pid))).value.exit
+            assert (end.status, end.result) == (4, "mine")
+
+
+@pytest.mark.anyio
+async def test_a_flood_without_line_ends_stays_within_the_log(booted: OpenKernel, program: MakeProgram) -> None:
+    path = program("import sys\nfor _ in range(300): sys.stdout.write('x' * 65536)")
+    with anyio.fail_after(20):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=path))
+            await kernel.init_gate().call(Wait(pid=pid))
+            log = kernel.table.get(pid).log
+            assert log.size_bytes <= log.max_bytes
+            assert log.n_dropped > 0
+
+
+@pytest.mark.anyio
+async def test_programs_need_an_address_to_call(booted: OpenKernel, program: MakeProgram) -> None:
+    async with booted() as kernel:
+        with pytest.raises(ProgramFailed, match="no address"):
+            await kernel.init_gate().call(Spawn(program=program("")))
+
+
+@pytest.mark.anyio
+async def test_the_kernels_own_variables_cannot_be_set(booted: OpenKernel, program: MakeProgram) -> None:
+    async with booted() as kernel:
+        with pytest.raises(InvalidCall, match="AIOS_"):
+            await spawned(kernel, Spawn(program=program(""), env={"AIOS_TOKEN": "stolen"}))
+
+
+@pytest.mark.anyio
+async def test_a_missing_working_directory_is_said(booted: OpenKernel, program: MakeProgram) -> None:
+    async with booted() as kernel:
+        with pytest.raises(NotFound, match="working directory /not/there"):
+            await spawned(kernel, Spawn(program=program(""), cwd="/not/there"))
+
+
+def test_a_folder_without_a_manifest_is_no_program(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"agent\.toml is not there"):
+        load_program(str(tmp_path))
+    with pytest.raises(NotFound):
+        load_program(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "complaint"),
+    [
+        ("name = 3", "Expected `str`"),
+        ("nope = [", "no manifest"),
+        ("entry = 'main.py'", "missing required field `name`"),
+        ("name = 'a'\ncolour = 'red'", "unknown field `colour`"),
+        ("name = '../x'", "regex"),
+        ("name = 'a'\nnice = 99", "<= 19"),
+        ("#" * 70_000, "over 65536 bytes"),
+    ],
+)
+def test_a_malformed_manifest_is_refused_with_the_reason(
+    program: MakeProgram, manifest: str, complaint: str
+) -> None:
+    with pytest.raises(InvalidCall, match=complaint):
+        load_program(program("", manifest=manifest))
+
+
+@pytest.mark.parametrize("entry", ["absent.py", "../other.py", "/bin/true", "."])
+def test_an_entry_outside_the_folder_or_absent_is_refused(program: MakeProgram, entry: str) -> None:
+    with pytest.raises(NotFound, match="entry"):
+        load_program(program("", manifest=f"name = 'a'\nentry = '{entry}'"))
+
+
+def test_return_codes_become_exits_as_in_a_shell() -> None:
+    assert exit_of(3).status == 3
+    killed = exit_of(-signal.SIGSEGV)
+    assert (killed.status, killed.reason) == (139, "killed by SIGSEGV")

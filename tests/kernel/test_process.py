@@ -1,0 +1,149 @@
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aios.abi.types import Exit, Kind, Right, State
+from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
+from aios.kernel.clock import SystemClock
+from aios.kernel.process import Process, ProcessTable
+
+
+def table_of(*, max_alive: int = 1000, max_exited: int = 1000) -> ProcessTable:
+    table = ProcessTable(
+        clock=SystemClock(), max_alive=max_alive, max_exited=max_exited, max_log_bytes=1 << 16
+    )
+    add(table, "init", None)
+    return table
+
+
+def add(table: ProcessTable, name: str, parent: Process | None) -> Process:
+    return table.add(name, kind=Kind.TASK, parent=parent, rights=frozenset(Right), owner="me")
+
+
+def test_pids_grow_and_are_never_given_twice() -> None:
+    table = table_of(max_exited=0)
+    init = next(iter(table))
+    first = add(table, "a", init)
+    table.end(first, Exit(0))
+    assert add(table, "a", init).pid == first.pid + 1
+    with pytest.raises(NotFound, match=f"no process {first.pid}"):
+        table.get(first.pid)
+
+
+def test_a_name_is_unique_among_the_living_and_free_after_the_end() -> None:
+    table = table_of()
+    init = next(iter(table))
+    first, second = add(table, "worker", init), add(table, "worker", init)
+    assert second.name == f"worker-{second.pid}"
+    table.end(first, Exit(0))
+    assert add(table, "worker", init).name == "worker"
+
+
+def test_orphans_become_children_of_init() -> None:
+    table = table_of()
+    init = next(iter(table))
+    parent = add(table, "parent", init)
+    child = add(table, "child", parent)
+    table.end(parent, Exit(0))
+    assert child.ppid == init.pid
+    assert child.pid in init.children
+    table.check_invariants()
+
+
+def test_a_full_table_refuses_and_says_how_to_mend_it() -> None:
+    table = table_of(max_alive=2)
+    init = next(iter(table))
+    add(table, "a", init)
+    with pytest.raises(ResourceExhausted, match="2 processes are alive") as caught:
+        add(table, "b", init)
+    assert "kernel.max_processes" in caught.value.hint
+
+
+def test_a_process_that_exits_can_have_no_children() -> None:
+    table = table_of()
+    parent = add(table, "parent", next(iter(table)))
+    parent.exiting = Exit(3, "done for")
+    with pytest.raises(ProcessGone, match="status 3: done for"):
+        add(table, "child", parent)
+
+
+def test_init_does_not_end() -> None:
+    table = table_of()
+    with pytest.raises(Conflict):
+        table.end(next(iter(table)), Exit(0))
+
+
+@pytest.mark.anyio
+async def test_the_state_follows_from_what_the_calls_do() -> None:
+    table = table_of()
+    process = add(table, "a", next(iter(table)))
+    assert process.state is State.WAITING
+    run = process.begin("chat", max_calls=2)
+    run.waiting_since_s = 1.0
+    assert process.state is State.READY
+    run.waiting_since_s, run.running_since_s = None, 2.0
+    assert process.state is State.RUNNING
+    process.set_stopped(True)
+    assert process.state is State.STOPPED
+    process.end(run)
+    table.end(process, Exit(0))
+    assert process.state is State.EXITED
+
+
+@pytest.mark.anyio
+async def test_calls_in_flight_are_bounded() -> None:
+    process = add(table_of(), "a", None)
+    process.begin("chat", max_calls=1)
+    with pytest.raises(ResourceExhausted, match="1 calls in flight"):
+        process.begin("chat", max_calls=1)
+
+
+@pytest.mark.anyio
+async def test_the_row_of_ps_adds_what_calls_in_flight_have_cost() -> None:
+    process = add(table_of(), "a", None)
+    done = process.begin("chat", max_calls=9)
+    done.waited_s, done.ran_s, done.n_preemptions = 1.0, 2.0, 1
+    process.end(done)
+    live = process.begin("embed", max_calls=9)
+    live.waited_s, live.running_since_s, live.n_preemptions = 0.5, 10.0, 2
+    row = process.info(now_s=14.0)
+    assert (row.waited_s, row.ran_s, row.n_preemptions) == (1.5, 6.0, 3)
+    assert (row.activity, row.n_calls) == ("embed", 2)
+
+
+@pytest.mark.anyio
+async def test_quiet_means_that_every_other_call_is_parked() -> None:
+    process = add(table_of(), "a", None)
+    own, other = process.begin("stop", max_calls=9), process.begin("chat", max_calls=9)
+    order: list[str] = []
+
+    async def wait_quiet() -> None:
+        await process.wait_quiet(own)
+        order.append("quiet")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_quiet)
+            await anyio.wait_all_tasks_blocked()
+            order.append("parking")
+            with other.parked():
+                await anyio.wait_all_tasks_blocked()
+    assert order == ["parking", "quiet"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["add", "end"]), st.integers(0, 30)), max_size=60))
+def test_the_tree_holds_together_whatever_is_born_and_dies(steps: list[tuple[str, int]]) -> None:
+    table = table_of(max_exited=5)
+    for step, number in steps:
+        alive = [process for process in table if process.is_alive]
+        chosen = alive[number % len(alive)]
+        if step == "add":
+            add(table, f"p{number % 3}", chosen)
+        elif chosen.pid != 1:
+            table.end(chosen, Exit(0))
+        table.check_invariants()
+    init = table.get(next(iter(table)).pid)
+    assert {p.pid for p in table.tree(init)} == {p.pid for p in table if p.is_alive}
+    assert all(table.is_within(process, init) for process in table)
