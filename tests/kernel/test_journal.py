@@ -32,7 +32,12 @@ def test_the_oldest_settled_records_are_dropped_and_open_ones_never() -> None:
     assert [record.seq for record in journal.records(Pid(1))] == [1, 5, 6]
     assert kept.outcome is Outcome.OPEN
     statistics = journal.statistics()
-    assert (statistics.n_records, statistics.n_open, statistics.n_written, statistics.n_dropped) == (3, 1, 6, 3)
+    assert (
+        statistics.n_records,
+        statistics.n_open,
+        statistics.n_written,
+        statistics.n_dropped,
+    ) == (3, 1, 6, 3)
 
 
 def test_a_record_cannot_be_settled_twice() -> None:

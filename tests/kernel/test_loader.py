@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.conftest import MakeProgram, OpenKernel
 
 from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
 from aios.abi.gate import Line
@@ -11,7 +12,6 @@ from aios.abi.types import Pid
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
 from aios.kernel.loader import exit_of, load_program
-from tests.kernel.conftest import MakeProgram, OpenKernel
 
 URL = "unix:///nowhere"
 
@@ -23,7 +23,11 @@ async def spawned(kernel: Kernel, call: Spawn) -> Pid:
 
 async def log_of(kernel: Kernel, pid: Pid) -> list[tuple[str, str]]:
     async with kernel.init_gate().open_call(Logs(pid=pid, follow=True)) as frames:
-        return [(frame.line.stream, frame.line.text) async for frame in frames if isinstance(frame, Line)]
+        return [
+            (frame.line.stream, frame.line.text)
+            async for frame in frames
+            if isinstance(frame, Line)
+        ]
 
 
 def os_process_is_gone(os_pid: int) -> bool:
@@ -43,7 +47,10 @@ async def test_a_program_runs_with_its_arguments_and_its_output_is_its_log(
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=path, args=("a", "b c")))
             assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 0
-            assert sorted(await log_of(kernel, pid)) == [("err", "oh"), ("out", "args ['a', 'b c']")]
+            assert sorted(await log_of(kernel, pid)) == [
+                ("err", "oh"),
+                ("out", "args ['a', 'b c']"),
+            ]
 
 
 @pytest.mark.anyio
@@ -78,7 +85,9 @@ async def test_the_child_gets_a_scrubbed_environment(
 
 
 @pytest.mark.anyio
-async def test_kill_ends_the_whole_process_group_at_once(booted: OpenKernel, program: MakeProgram) -> None:
+async def test_kill_ends_the_whole_process_group_at_once(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
     source = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -102,7 +111,9 @@ async def test_kill_ends_the_whole_process_group_at_once(booted: OpenKernel, pro
 
 
 @pytest.mark.anyio
-async def test_stop_freezes_the_operating_system_process(booted: OpenKernel, program: MakeProgram) -> None:
+async def test_stop_freezes_the_operating_system_process(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
     with anyio.fail_after(10):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=program("import time; time.sleep(60)")))
@@ -127,7 +138,9 @@ async def test_a_program_that_exits_by_call_and_lingers_is_killed(
 
 
 @pytest.mark.anyio
-async def test_a_flood_without_line_ends_stays_within_the_log(booted: OpenKernel, program: MakeProgram) -> None:
+async def test_a_flood_without_line_ends_stays_within_the_log(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
     path = program("import sys\nfor _ in range(300): sys.stdout.write('x' * 65536)")
     with anyio.fail_after(20):
         async with booted() as kernel:
@@ -146,14 +159,18 @@ async def test_programs_need_an_address_to_call(booted: OpenKernel, program: Mak
 
 
 @pytest.mark.anyio
-async def test_the_kernels_own_variables_cannot_be_set(booted: OpenKernel, program: MakeProgram) -> None:
+async def test_the_kernels_own_variables_cannot_be_set(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
     async with booted() as kernel:
         with pytest.raises(InvalidCall, match="AIOS_"):
             await spawned(kernel, Spawn(program=program(""), env={"AIOS_TOKEN": "stolen"}))
 
 
 @pytest.mark.anyio
-async def test_a_missing_working_directory_is_said(booted: OpenKernel, program: MakeProgram) -> None:
+async def test_a_missing_working_directory_is_said(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
     async with booted() as kernel:
         with pytest.raises(NotFound, match="working directory /not/there"):
             await spawned(kernel, Spawn(program=program(""), cwd="/not/there"))

@@ -78,17 +78,19 @@ def test_init_does_not_end() -> None:
 async def test_the_state_follows_from_what_the_calls_do() -> None:
     table = table_of()
     process = add(table, "a", next(iter(table)))
-    assert process.state is State.WAITING
+    states = [process.state]
     run = process.begin("chat", max_calls=2)
     run.waiting_since_s = 1.0
-    assert process.state is State.READY
+    states.append(process.state)
     run.waiting_since_s, run.running_since_s = None, 2.0
-    assert process.state is State.RUNNING
+    states.append(process.state)
     process.set_stopped(True)
-    assert process.state is State.STOPPED
+    states.append(process.state)
     process.end(run)
     table.end(process, Exit(0))
-    assert process.state is State.EXITED
+    states.append(process.state)
+    expected = [State.WAITING, State.READY, State.RUNNING, State.STOPPED, State.EXITED]
+    assert states == expected
 
 
 @pytest.mark.anyio

@@ -202,31 +202,35 @@ class ModelCalls:
     async def _find(self, run: Run, model: str) -> tuple[Core, Engine]:
         """The engine for a model name; waits while it is being loaded."""
         core = self._named(model)
-        if not core.ready.is_set():
-            with run.parked():
-                await core.ready.wait()
-            await run.runnable()
+        if core is None:
+            await self._loaded(run, *self._cores.values())  # some tell their model only then
+            core = self._named(model)
+        if core is None:
+            known = ", ".join(core.model or core.name for core in self._cores.values())
+            hint = f"models served: {known}; or `default`"
+            raise NotFound(f"no engine serves the model {model[:100]!r}", hint=hint)
+        await self._loaded(run, core)
         if core.error is not None:
             raise _again(core.error)
         if core.engine is None:
             raise EngineUnavailable(f"engine {core.name} is closed", hint="start the kernel again")
         return core, core.engine
 
-    def _named(self, model: str) -> Core:
+    def _named(self, model: str) -> Core | None:
         if not self._cores:
             raise EngineUnavailable(
                 "this kernel runs no engine", hint="set engine.kind, see `aios config`"
             )
         if model in DEFAULT_NAMES:
             return next(iter(self._cores.values()))
-        for core in self._cores.values():
-            if model in (core.name, core.model):
-                return core
-        known = ", ".join(core.model or core.name for core in self._cores.values())
-        raise NotFound(
-            f"no engine serves the model {model[:100]!r}",
-            hint=f"models served: {known}; or `default`",
-        )
+        return next((c for c in self._cores.values() if model in (c.name, c.model)), None)
+
+    async def _loaded(self, run: Run, *cores: Core) -> None:
+        for core in cores:
+            if not core.ready.is_set():
+                with run.parked():
+                    await core.ready.wait()
+                await run.runnable()
 
     async def _generate(
         self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
@@ -242,16 +246,15 @@ class ModelCalls:
         )
         output = Output()
         suspended: Suspended | None = None
-        try:
-            while not output.is_done:
-                await run.runnable()
-                async with self._turn(run, core) as turn:
-                    if not turn.must_yield:
-                        suspended = await self._take_turn(
-                            engine, job, turn, output=output, suspended=suspended
-                        )
-        finally:
-            run.process.usage += output.usage if output.is_done else Usage(0, 0, output.n_tokens)
+        while not output.is_done:
+            await run.runnable()
+            async with self._turn(run, core) as turn:
+                if not turn.must_yield:
+                    suspended = await self._take_turn(
+                        engine, job, turn, output=output, suspended=suspended
+                    )
+        rest = output.usage.completion_tokens - output.n_tokens  # most were counted as they came
+        run.process.usage += msgspec.structs.replace(output.usage, completion_tokens=rest)
         return core, output
 
     async def _take_turn(
@@ -278,6 +281,7 @@ class ModelCalls:
         while True:
             delta = await sequence.read()
             output.add(delta)
+            run.process.usage += Usage(completion_tokens=delta.n_tokens)
             if run.emit is not None and (delta.text or delta.tool_calls or delta.logprobs):
                 run.emit(Token(delta.text, delta.n_tokens, delta.logprobs, delta.tool_calls))
             if delta.finish is not None:

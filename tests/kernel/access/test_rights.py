@@ -6,7 +6,9 @@ from aios.kernel.access.rights import DEFAULTS, granted
 
 
 @given(st.sampled_from(Kind), st.frozensets(st.sampled_from(Right)))
-def test_a_process_never_has_more_rights_than_its_parent(kind: Kind, parent: frozenset[Right]) -> None:
+def test_a_process_never_has_more_rights_than_its_parent(
+    kind: Kind, parent: frozenset[Right]
+) -> None:
     assert granted(kind, parent) <= parent
 
 

@@ -108,7 +108,9 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
         self.last += 1
         self.pids[self.last] = pid
         refused = [
-            i for i in self.handle(Arrive(ticket(self.last, pid, resource))) if isinstance(i, Refuse)
+            i
+            for i in self.handle(Arrive(ticket(self.last, pid, resource)))
+            if isinstance(i, Refuse)
         ]
         return -1 if refused else self.last
 
@@ -144,5 +146,7 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
         self.core.check_invariants()
 
 
-AnySequenceOfEvents.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnySequenceOfEvents.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
 TestAnySequenceOfEvents = AnySequenceOfEvents.TestCase

@@ -1,0 +1,186 @@
+import anyio
+import pytest
+from tests.kernel.calls import chat, slow_engine
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import Chat, Complete, CountTokens, Embed, Tokenize
+from aios.abi.gate import Token
+from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
+from aios.engine.base import Engine
+from aios.engine.script import Reply, Script
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import ContextWindowExceeded, EngineFailed, EngineUnavailable, NotFound
+from aios.kernel.llm import Core
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_chat_brings_a_message_its_usage_and_its_times(booted: OpenKernel) -> None:
+    async with booted(ScriptedEngine(script=Script(replies=("Hello there.",)))) as kernel:
+        result = await kernel.init_gate().call(chat("hi"))
+        assert result.value.message == Message(Role.ASSISTANT, "Hello there.")
+        assert result.value.finish is Finish.STOP
+        assert result.value.model == "scripted"
+        assert result.value.usage.completion_tokens > 0
+        assert result.ran_s > 0
+        assert kernel.init.usage == result.value.usage
+
+
+async def test_streamed_pieces_add_up_to_the_message(booted: OpenKernel) -> None:
+    async with booted(slow_engine(n_tokens=30, token_delay_s=0.001)) as kernel:
+        async with kernel.init_gate().open_call(chat()) as frames:
+            tokens = [frame async for frame in frames if isinstance(frame, Token)]
+            result = await frames.result()
+        assert "".join(token.text for token in tokens) == result.value.message.content
+        assert sum(token.n_tokens for token in tokens) == result.value.usage.completion_tokens == 30
+
+
+async def test_a_tool_call_comes_back_whole(booted: OpenKernel) -> None:
+    tool = ToolSpec("clock", "tells the time", {"type": "object", "properties": {}})
+    call = Chat(
+        messages=(Message(Role.USER, "what time is it"),),
+        tools=(tool,),
+        tool_choice=ToolChoice("required"),
+    )
+    async with booted(ScriptedEngine()) as kernel:
+        answer = (await kernel.init_gate().call(call)).value
+    assert answer.finish is Finish.TOOL_CALLS
+    assert [made.name for made in answer.message.tool_calls] == ["clock"]
+
+
+async def test_no_more_generations_run_at_once_than_the_engine_has_slots(
+    booted: OpenKernel,
+) -> None:
+    engine = slow_engine(n_slots=2, n_tokens=10)
+    most = 0
+    with anyio.fail_after(10):
+        async with booted(engine) as kernel:
+
+            async def talk() -> None:
+                nonlocal most
+                async with kernel.init_gate().open_call(chat()) as frames:
+                    async for _ in frames:
+                        most = max(most, engine.statistics().n_running)
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(8):
+                    tasks.start_soon(talk)
+    assert most == 2
+
+
+async def test_waiting_and_running_times_are_told_apart(booted: OpenKernel) -> None:
+    with anyio.fail_after(10):
+        async with booted(slow_engine(n_tokens=20, token_delay_s=0.005)) as kernel:
+            waited: list[float] = []
+
+            async def talk() -> None:
+                result = await kernel.init_gate().call(chat())
+                waited.append(result.waited_s)
+                assert result.ran_s >= 0.08
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(talk)
+    first, second, third = sorted(waited)
+    assert first < 0.05
+    assert second >= 0.08
+    assert third >= 0.17
+
+
+@pytest.mark.parametrize("model", ["", "default", "engine0", "scripted"])
+async def test_a_model_is_found_by_default_by_engine_and_by_model_name(
+    booted: OpenKernel, model: str
+) -> None:
+    call = Chat(messages=(Message(Role.USER, "hi"),), model=model)
+    async with booted(ScriptedEngine()) as kernel:
+        assert (await kernel.init_gate().call(call)).value.model == "scripted"
+
+
+async def test_an_unknown_model_is_named_together_with_the_known_ones(booted: OpenKernel) -> None:
+    call = Chat(messages=(Message(Role.USER, "hi"),), model="gpt-9")
+    async with booted(ScriptedEngine()) as kernel:
+        await kernel.init_gate().call(chat())
+        with pytest.raises(NotFound, match="gpt-9") as caught:
+            await kernel.init_gate().call(call)
+        assert "scripted" in caught.value.hint
+
+
+async def test_a_kernel_without_an_engine_says_so(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        with pytest.raises(EngineUnavailable, match="no engine"):
+            await kernel.init_gate().call(chat())
+
+
+async def test_calls_wait_while_an_engine_loads_and_learn_why_it_failed(booted: OpenKernel) -> None:
+    loaded = anyio.Event()
+
+    async def make() -> Engine:
+        await loaded.wait()
+        raise EngineUnavailable("no weights", hint="aios pull")
+
+    with anyio.fail_after(5):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            core = Core("slow", "llama", make)
+            kernel.models.add(core)
+            tasks.start_soon(kernel.models.start, core)
+            failures: list[str] = []
+
+            async def ask() -> None:
+                with pytest.raises(EngineUnavailable) as caught:
+                    await kernel.init_gate().call(chat())
+                failures.append(caught.value.hint)
+
+            for _ in range(2):
+                tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert kernel.models.infos()[0].note == "loading"
+            loaded.set()
+        assert failures == ["aios pull", "aios pull"]
+        assert kernel.models.infos()[0].note == "no weights; aios pull"
+
+
+async def test_an_engine_that_breaks_in_the_middle_faults_the_call_and_frees_its_slot(
+    booted: OpenKernel,
+) -> None:
+    script = Script(replies=(Reply("one two three four", fail_after_tokens=2), "fine"))
+    async with booted(ScriptedEngine(n_slots=1, script=script, tokens_per_read=1)) as kernel:
+        gate = kernel.init_gate()
+        with pytest.raises(EngineFailed):
+            await gate.call(chat())
+        assert kernel.init.usage == Usage(0, 0, 2), "what was generated is accounted for"
+        assert (await gate.call(chat())).value.message.content == "fine"
+
+
+async def test_a_prompt_that_is_too_long_is_refused_and_frees_its_turn(booted: OpenKernel) -> None:
+    async with booted(ScriptedEngine(window_tokens=64, n_slots=1)) as kernel:
+        with pytest.raises(ContextWindowExceeded):
+            await kernel.init_gate().call(chat("word " * 100))
+        await kernel.init_gate().call(chat("hi", max_tokens=2))
+
+
+async def test_completions_embeddings_and_tokens(booted: OpenKernel) -> None:
+    async with booted(ScriptedEngine()) as kernel:
+        gate = kernel.init_gate()
+        completed = (await gate.call(Complete(prompt="Once", max_tokens=4))).value
+        assert completed.usage.completion_tokens == 4
+        embedded = (await gate.call(Embed(texts=("a b", "c")))).value
+        assert [round(sum(x * x for x in vector), 6) for vector in embedded.vectors] == [1.0, 1.0]
+        tokens = (await gate.call(Tokenize(text="a b c"))).value.tokens
+        assert len(tokens) == 3
+        counted = (await gate.call(CountTokens(messages=(Message(Role.USER, "a b c"),)))).value
+        assert counted.window_tokens == 8192
+        assert counted.n_tokens > 3
+
+
+async def test_the_same_seed_gives_the_same_text_and_none_draws_one(booted: OpenKernel) -> None:
+    def call(seed: int | None) -> Chat:
+        return Chat(
+            messages=(Message(Role.USER, "hi"),), sampling=Sampling(seed=seed), max_tokens=40
+        )
+
+    async with booted(ScriptedEngine()) as kernel:
+        gate = kernel.init_gate()
+        seeded = [(await gate.call(call(5))).value.message.content for _ in range(2)]
+        drawn = {(await gate.call(call(None))).value.message.content for _ in range(4)}
+    assert seeded[0] == seeded[1]
+    assert len(drawn) > 1

@@ -1,0 +1,260 @@
+from random import Random
+
+import anyio
+import pytest
+from tests.kernel.calls import chat, slow_engine
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Ps, Stop, Wait
+from aios.abi.gate import Token
+from aios.abi.types import Pid, State
+from aios.engine.base import Ability
+from aios.engine.script import Script
+from aios.engine.scripted import ABILITIES, ScriptedEngine
+from aios.errors import AccessDenied, AiosError, Conflict, DeadlineExceeded, ProcessGone
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
+
+
+def guest(kernel: Kernel, name: str = "guest", *, parent: Pid = Pid(1)) -> tuple[Pid, LocalGate]:
+    process, _ = kernel.admit(name, parent=kernel.table.get(parent))
+    return process.pid, kernel.gate(process.pid)
+
+
+@pytest.mark.anyio
+async def test_a_call_of_a_stopped_process_waits_at_the_door_until_it_goes_on(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+            await kernel.init_gate().call(Stop(pid=pid))
+            done = anyio.Event()
+
+            async def ask() -> None:
+                await gate.call(GetPid())
+                done.set()
+
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert not done.is_set()
+            await kernel.init_gate().call(Cont(pid=pid))
+            await done.wait()
+
+
+@pytest.mark.anyio
+async def test_stop_halts_a_generation_and_cont_lets_it_go_on_without_a_gap(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(10):
+        async with booted(slow_engine(n_tokens=200, token_delay_s=0)) as plain:
+            whole = (await plain.init_gate().call(chat(max_tokens=200))).value.message.text()
+        async with booted(slow_engine(n_tokens=200)) as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+            pieces: list[str] = []
+            started, over = anyio.Event(), anyio.Event()
+
+            async def talk() -> None:
+                async with gate.open_call(chat(max_tokens=200)) as frames:
+                    async for frame in frames:
+                        assert isinstance(frame, Token)
+                        pieces.append(frame.text)
+                        started.set()
+                    assert (await frames.result()).n_preemptions == 1
+                over.set()
+
+            tasks.start_soon(talk)
+            await started.wait()
+            await kernel.init_gate().call(Stop(pid=pid))
+            await anyio.wait_all_tasks_blocked()
+            n_before = len("".join(pieces))
+            assert kernel.table.get(pid).state is State.STOPPED
+            assert kernel.scheduler.statistics()["engine:engine0"].n_granted == 0, (
+                "its slot is free"
+            )
+            other = await kernel.init_gate().call(chat(max_tokens=3))
+            assert other.value.usage.completion_tokens == 3
+            assert len("".join(pieces)) == n_before, "a stopped process got more text"
+            await kernel.init_gate().call(Cont(pid=pid))
+            await over.wait()
+            assert len("".join(pieces)) > n_before
+            assert "".join(pieces) == whole
+
+
+@pytest.mark.anyio
+async def test_kill_ends_the_calls_in_flight_and_refuses_new_ones(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted(slow_engine()) as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+            faults: list[AiosError] = []
+
+            async def talk() -> None:
+                with pytest.raises(ProcessGone) as caught:
+                    await gate.call(chat())
+                faults.append(caught.value)
+
+            tasks.start_soon(talk)
+            await anyio.wait_all_tasks_blocked()
+            await kernel.init_gate().call(Kill(pid=pid, reason="enough"))
+            assert kernel.table.get(pid).state is State.EXITED
+            assert kernel.scheduler.statistics()["engine:engine0"].n_granted == 0
+            with pytest.raises(ProcessGone, match="137: enough"):
+                await gate.call(GetPid())
+            await anyio.wait_all_tasks_blocked()
+            assert len(faults) == 1
+
+
+@pytest.mark.anyio
+async def test_kill_and_stop_reach_the_whole_tree_and_nobody_else(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            top, _ = guest(kernel, "top")
+            child, _ = guest(kernel, "child", parent=top)
+            grandchild, _ = guest(kernel, "grandchild", parent=child)
+            bystander, _ = guest(kernel, "bystander")
+            init = kernel.init_gate()
+            assert set((await init.call(Stop(pid=top))).value.pids) == {top, child, grandchild}
+            assert kernel.table.get(bystander).state is State.WAITING
+            assert set((await init.call(Kill(pid=child))).value.pids) == {child, grandchild}
+            assert kernel.table.get(top).state is State.STOPPED
+            await init.call(Kill(pid=top))
+            living = [row.pid for row in (await init.call(Ps())).value.processes]
+            assert living == [1, bystander]
+
+
+@pytest.mark.anyio
+async def test_a_process_can_kill_itself(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            pid, gate = guest(kernel)
+            assert (await gate.call(Kill(pid=pid))).value.pids == (pid,)
+            assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 137
+
+
+@pytest.mark.anyio
+async def test_a_process_can_stop_itself_and_is_let_go_by_another(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            pid, gate = guest(kernel)
+            assert (await gate.call(Stop(pid=pid))).value.pids == (pid,)
+            with pytest.raises(DeadlineExceeded):
+                await gate.call(GetPid(deadline_s=0.01))
+            await kernel.init_gate().call(Cont(pid=pid))
+            await gate.call(GetPid())
+
+
+@pytest.mark.anyio
+async def test_init_cannot_be_signalled_and_the_dead_cannot_either(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        init = kernel.init_gate()
+        for call in (Kill(pid=Pid(1)), Stop(pid=Pid(1)), Cont(pid=Pid(1))):
+            with pytest.raises(AccessDenied, match="init"):
+                await init.call(call)
+        pid, gate = guest(kernel)
+        await gate.call(ExitSelf())
+        for call in (Kill(pid=pid), Stop(pid=pid), Cont(pid=pid)):
+            with pytest.raises(Conflict, match="has exited with status 0"):
+                await init.call(call)
+
+
+@pytest.mark.anyio
+async def test_a_stopped_process_can_be_killed(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted(slow_engine()) as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+
+            async def talk() -> None:
+                with pytest.raises(ProcessGone):
+                    await gate.call(chat())
+
+            tasks.start_soon(talk)
+            await anyio.wait_all_tasks_blocked()
+            await kernel.init_gate().call(Stop(pid=pid))
+            await kernel.init_gate().call(Kill(pid=pid))
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_cannot_suspend_is_not_read_while_its_process_is_stopped(
+    booted: OpenKernel,
+) -> None:
+    engine = ScriptedEngine(
+        n_slots=1,
+        script=Script(answer_tokens=50, token_delay_s=0.002),
+        abilities=ABILITIES - {Ability.SUSPEND},
+    )
+    with anyio.fail_after(10):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+            texts: list[str] = []
+            over = anyio.Event()
+
+            async def talk() -> None:
+                async with gate.open_call(chat()) as frames:
+                    texts.extend([f.text async for f in frames if isinstance(f, Token)])
+                over.set()
+
+            tasks.start_soon(talk)
+            await anyio.wait_all_tasks_blocked()
+            await kernel.init_gate().call(Stop(pid=pid))
+            await kernel.init_gate().call(Cont(pid=pid))
+            await over.wait()
+            assert kernel.table.get(pid).usage.completion_tokens == 50
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.anyio
+async def test_nothing_leaks_whatever_is_stopped_killed_or_cancelled_and_when(
+    booted: OpenKernel, seed: int
+) -> None:
+    """Invariants 1, 4 and 9: every call ends once, signals hold, no turn or call leaks."""
+    chance = Random(seed)  # noqa: S311 - the seed is the test's name
+    ends: list[str] = []
+    n_started = 0
+
+    async def agent(gate: LocalGate) -> None:
+        nonlocal n_started
+        while True:
+            n_started += 1
+            try:
+                with anyio.move_on_after(chance.uniform(0.001, 0.03)) as scope:
+                    if chance.random() < 0.5:
+                        await gate.call(chat(max_tokens=5))
+                    else:
+                        async with gate.open_call(chat(max_tokens=5)) as frames:
+                            async for _ in frames:
+                                if chance.random() < 0.2:
+                                    break
+                ends.append("cancelled" if scope.cancelled_caught else "done")
+            except AiosError as error:
+                ends.append(error.code)
+                if isinstance(error, ProcessGone):
+                    return
+
+    with anyio.fail_after(20):
+        async with booted(slow_engine(n_slots=2, n_tokens=20, token_delay_s=0.0005)) as kernel:
+            init = kernel.init_gate()
+            async with anyio.create_task_group() as tasks:
+                pids = []
+                for number in range(8):
+                    pid, gate = guest(kernel, f"agent{number}")
+                    pids.append(pid)
+                    tasks.start_soon(agent, gate)
+                for _ in range(60):
+                    await anyio.sleep(chance.uniform(0, 0.004))
+                    pid = chance.choice(pids)
+                    call = chance.choice([Stop, Cont, Cont])(pid=pid)
+                    await init.call(call)
+                    if isinstance(call, Stop):
+                        process = kernel.table.get(pid)
+                        before = process.usage, process.n_faults
+                        assert process.is_quiet()
+                        await anyio.sleep(0.002)
+                        assert process.usage == before[0], (
+                            f"a stopped process computed (seed {seed})"
+                        )
+                    kernel.check_invariants()
+                for pid in pids:
+                    await init.call(Kill(pid=pid))
+                kernel.check_invariants()
+            assert len(ends) == n_started, f"a call ended twice or never (seed {seed})"
+            assert all(not process.runs for process in kernel.table)

@@ -1,0 +1,254 @@
+import typing
+from collections.abc import Awaitable, Callable
+
+import anyio
+import msgspec
+import pytest
+from tests.kernel.calls import chat, slow_engine
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import (
+    Admit,
+    Answer,
+    AnyCall,
+    Call,
+    ExitSelf,
+    GetPid,
+    Info,
+    Kill,
+    Log,
+    Logs,
+    Nice,
+    Ps,
+    Shutdown,
+    Spawn,
+    Wait,
+)
+from aios.abi.gate import Line
+from aios.abi.types import Exit, Pid
+from aios.config import KernelConfig
+from aios.errors import (
+    AccessDenied,
+    Conflict,
+    DeadlineExceeded,
+    InvalidCall,
+    KernelBug,
+    NotFound,
+    ProcessGone,
+    ResourceExhausted,
+)
+from aios.kernel import syscall
+from aios.kernel.gate import LocalGate
+from aios.kernel.journal import Outcome
+from aios.kernel.process import Run
+
+pytestmark = pytest.mark.anyio
+
+
+def test_every_call_has_an_entry_in_the_table() -> None:
+    assert set(typing.get_args(AnyCall)) == set(syscall.TABLE)
+
+
+def test_an_entry_with_a_target_belongs_to_a_call_that_names_one() -> None:
+    for call, entry in syscall.TABLE.items():
+        fields = {field.name for field in msgspec.structs.fields(call)}
+        assert entry.has_target == ("pid" in fields), call
+
+
+async def test_an_unknown_call_is_refused(booted: OpenKernel) -> None:
+    class Strange(Call[Answer], frozen=True):
+        pass
+
+    async with booted() as kernel:
+        with pytest.raises(InvalidCall, match="Strange is no system call"):
+            await kernel.init_gate().call(Strange())
+
+
+async def test_a_call_that_takes_too_long_ends_with_its_deadline(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted(slow_engine()) as kernel:
+            with pytest.raises(DeadlineExceeded, match=r"chat was not done within 0\.05 s"):
+                await kernel.init_gate().call(chat(deadline_s=0.05))
+
+
+async def test_a_deadline_holds_in_the_queue_too(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted(slow_engine()) as kernel, anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.init_gate().call, chat())
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(DeadlineExceeded, match=r"waited 0\.[0-9] s for turns"):
+                await kernel.init_gate().call(chat(deadline_s=0.05))
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_bug_in_a_handler_is_a_fault_of_that_call_alone(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: syscall.Services, __: Run, ___: Info) -> Answer:
+        raise ZeroDivisionError("oops")
+
+    entry = syscall.TABLE[Info]
+    table = {**syscall.TABLE, Info: syscall.Entry(broken, entry.right)}
+    monkeypatch.setattr(syscall, "TABLE", table)
+    async with booted() as kernel:
+        gate = kernel.init_gate()
+        with pytest.raises(
+            KernelBug, match="info failed inside the kernel: ZeroDivisionError: oops"
+        ):
+            await gate.call(Info())
+        await gate.call(GetPid())
+        outcomes = [record.outcome for record in kernel.journal.records(Pid(1))]
+        assert outcomes == [Outcome.FAULT, Outcome.DONE]
+
+
+async def test_calls_in_flight_are_bounded_per_process(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with (
+            booted(slow_engine(), limits=KernelConfig(max_calls_per_process=2)) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            gate = kernel.gate(kernel.admit("greedy")[0].pid)
+            for _ in range(2):
+                tasks.start_soon(gate.call, chat())
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ResourceExhausted):
+                await gate.call(GetPid())
+            await kernel.init_gate().call(GetPid())
+            tasks.cancel_scope.cancel()
+
+
+async def test_the_queue_of_an_engine_is_bounded(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with (
+            booted(slow_engine(), limits=KernelConfig(max_queue=2)) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            for _ in range(3):
+                tasks.start_soon(kernel.init_gate().call, chat())
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(
+                ResourceExhausted, match="2 calls wait for engine:engine0"
+            ) as caught:
+                await kernel.init_gate().call(chat())
+            assert caught.value.retry_after_s
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_guest_sees_and_reaches_only_its_own_tree(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        alice, bob = kernel.admit("alice")[0], kernel.admit("bob")[0]
+        gate = kernel.gate(alice.pid)
+        assert [row.pid for row in (await gate.call(Ps())).value.processes] == [alice.pid]
+        for call in (
+            Wait(pid=bob.pid),
+            Kill(pid=bob.pid),
+            Logs(pid=bob.pid),
+            Nice(pid=bob.pid, nice=5),
+        ):
+            with pytest.raises(AccessDenied):
+                await gate.call(call)
+        for denied in (Spawn(program="/bin"), Admit(), Shutdown()):
+            with pytest.raises(AccessDenied, match="no right"):
+                await gate.call(denied)
+
+
+async def test_only_the_owner_makes_a_process_less_nice(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        process, _ = kernel.admit("worker")
+        gate = kernel.gate(process.pid)
+        assert (await gate.call(Nice(pid=process.pid, nice=5))).value.nice == 5
+        with pytest.raises(AccessDenied, match="less nice"):
+            await gate.call(Nice(pid=process.pid, nice=0))
+        assert (await kernel.init_gate().call(Nice(pid=process.pid, nice=-5))).value.nice == -5
+
+
+async def test_exit_ends_the_process_with_its_result(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            process, _ = kernel.admit("worker")
+            await kernel.gate(process.pid).call(ExitSelf(status=3, result="done"))
+            waited = await kernel.init_gate().call(Wait(pid=process.pid))
+            assert waited.value.exit == Exit(3, "", "done")
+            with pytest.raises(ProcessGone):
+                await kernel.gate(process.pid).call(GetPid())
+
+
+async def test_init_cannot_exit(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        with pytest.raises(Conflict, match="init cannot exit"):
+            await kernel.init_gate().call(ExitSelf())
+
+
+async def test_wait_without_a_pid_returns_each_child_once(booted: OpenKernel) -> None:
+    def ends_after(event: anyio.Event, result: str) -> Callable[[LocalGate], Awaitable[str]]:
+        async def body(_: LocalGate) -> str:
+            await event.wait()
+            return result
+
+        return body
+
+    with anyio.fail_after(5):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            events = [anyio.Event(), anyio.Event()]
+            for number, event in enumerate(events):
+                kernel.spawn_task(f"child{number}", ends_after(event, str(number)))
+            results: list[str] = []
+
+            async def wait_any() -> None:
+                results.extend(
+                    [(await kernel.init_gate().call(Wait())).value.exit.result for _ in events]
+                )
+
+            tasks.start_soon(wait_any)
+            await anyio.wait_all_tasks_blocked()
+            events[1].set()
+            await anyio.wait_all_tasks_blocked()
+            assert results == [] or results == ["1"]
+            events[0].set()
+        assert results == ["1", "0"]
+
+
+async def test_wait_says_when_there_is_nobody_to_wait_for(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        with pytest.raises(NotFound, match="no child"):
+            await kernel.init_gate().call(Wait())
+        with pytest.raises(NotFound, match="no process 77"):
+            await kernel.init_gate().call(Wait(pid=Pid(77)))
+        with pytest.raises(Conflict, match="its own end"):
+            await kernel.init_gate().call(Wait(pid=Pid(1)))
+
+
+async def test_a_log_can_be_followed_to_the_end_of_its_process(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            process, _ = kernel.admit("worker")
+            gate = kernel.gate(process.pid)
+            await gate.call(Log(text="one\ntwo"))
+            texts: list[str] = []
+
+            async def follow() -> None:
+                async with kernel.init_gate().open_call(
+                    Logs(pid=process.pid, follow=True, tail=1)
+                ) as frames:
+                    texts.extend([f.line.text async for f in frames if isinstance(f, Line)])
+                    assert (await frames.result()).value.n_lines == 2
+
+            tasks.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            await gate.call(Log(text="three"))
+            await gate.call(ExitSelf())
+        assert texts == ["two", "three"]
+
+
+async def test_info_counts_what_runs(booted: OpenKernel) -> None:
+    async with booted(slow_engine(n_slots=3)) as kernel:
+        await kernel.init_gate().call(chat(max_tokens=1))
+        info = (await kernel.init_gate().call(Info())).value
+        assert (info.n_processes, info.n_calls, info.n_in_flight) == (1, 2, 1)
+        assert (info.engines[0].model, info.engines[0].n_slots) == ("scripted", 3)
+
+
+async def test_shutdown_tells_whoever_serves_the_kernel(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        await kernel.init_gate().call(Shutdown())
+        assert kernel.stopping.is_set()
