@@ -5,9 +5,9 @@ import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import GetPid, Wait
+from aios.abi.calls import ExitSelf, GetPid, Wait
 from aios.abi.types import Exit, Pid
-from aios.config import Config, EngineConfig, Home
+from aios.config import Config, EngineConfig, Home, KernelConfig
 from aios.errors import NotFound, Unauthenticated
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
@@ -116,3 +116,15 @@ async def test_without_an_engine_the_kernel_still_serves(tmp_path: Path) -> None
         assert (await kernel.init_gate().call(GetPid())).value.pid == 1
         with pytest.raises(NotFound):
             kernel.gate(Pid(5))
+
+
+async def test_the_tokens_of_guests_that_are_forgotten_are_void(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_exited=1)) as kernel:
+        tokens = []
+        for number in range(3):
+            process, token = kernel.admit(f"guest{number}")
+            tokens.append(token)
+            await kernel.gate(process.pid).call(ExitSelf())
+        with pytest.raises(Unauthenticated):
+            kernel.authenticate(tokens[0])
+        assert kernel.authenticate(tokens[2]) == process.pid, "it is told that it has exited"

@@ -4,9 +4,7 @@ async with open_kernel(config, home) as kernel:
     client = Client(kernel.init_gate())
 """
 
-import hashlib
 import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -24,6 +22,7 @@ from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
 from aios.kernel.clock import Clock, SystemClock
 from aios.kernel.gate import LocalGate
+from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.journal import Journal
 from aios.kernel.llm import Core, ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
@@ -31,10 +30,6 @@ from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.policy import Fifo
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.signals import Signals
-
-TOKEN_PREFIX = "aios_"  # noqa: S105 - the public part of a token
-GUEST_SEPARATOR = "."
-MAX_TOKEN_CHARS = 256
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -63,7 +58,7 @@ class Kernel:
         self.is_stopping = False
         self.max_calls_per_process = config.kernel.max_calls_per_process
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
-        self._token_pids: dict[bytes, Pid] = {}
+        self._tokens = Tokens()
         self._boot(config)
 
     def _boot(self, config: Config) -> None:
@@ -75,6 +70,7 @@ class Kernel:
             max_alive=limits.max_processes,
             max_exited=limits.max_exited,
             max_log_bytes=limits.max_log_bytes,
+            on_forget=self._tokens.revoke,
         )
         self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
@@ -83,16 +79,13 @@ class Kernel:
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )
-        self.owner_token = ""
-        self.set_owner_token(_new_token())
+        self.owner_token = self._tokens.issue(INIT_PID)
 
     # --- identity ------------------------------------------------------------------------------------------------
 
     def set_owner_token(self, token: str) -> None:
         """Make this the token of init; the one before it is void."""
-        self._token_pids.pop(_digest(self.owner_token), None)
-        self.owner_token = token
-        self._token_pids[_digest(token)] = INIT_PID
+        self.owner_token = self._tokens.issue(INIT_PID, token)
 
     def authenticate(self, token: str) -> Pid:
         """The process that a token stands for.
@@ -102,16 +95,14 @@ class Kernel:
         Raises:
             Unauthenticated: No process has that token.
         """
-        if len(token) <= MAX_TOKEN_CHARS:
-            pid = self._token_pids.get(_digest(token))
-            if pid is not None:
-                return pid
-            owner, separator, name = token.partition(GUEST_SEPARATOR)
-            if separator and self._token_pids.get(_digest(owner)) == INIT_PID:
-                return self._named_guest(name)
-        raise Unauthenticated(
-            "the token is not valid", hint="the owner's token is in the file `token` of AIOS_HOME"
-        )
+        pid = self._tokens.find(token)
+        if pid is not None:
+            return pid
+        owner, name = split_guest(token)
+        if name and self._tokens.find(owner) == INIT_PID:
+            return self._named_guest(name)
+        hint = "the owner's token is in the file `token` of AIOS_HOME"
+        raise Unauthenticated("the token is not valid", hint=hint)
 
     def gate(self, pid: Pid) -> LocalGate:
         """The door for a process."""
@@ -126,7 +117,7 @@ class Kernel:
     def admit(self, name: str, *, parent: Process | None = None) -> tuple[Process, str]:
         """Make a guest and its token."""
         process = self._add(name, Kind.GUEST, parent or self.init)
-        return process, self._issue_token(process)
+        return process, self._tokens.issue(process.pid)
 
     def spawn_task(self, name: str, body: Body, *, ppid: Pid = INIT_PID) -> Pid:
         """Run an async function of this program as a process. It is trusted: only its calls can be held or refused."""
@@ -158,7 +149,9 @@ class Kernel:
         )
         process.nice = call.nice or program.manifest.nice
         process.is_new = process.has_body = True
-        launch = Launch(program, call.args, cwd, call.env, self.urls[0], self._issue_token(process))
+        launch = Launch(
+            program, call.args, cwd, call.env, self.urls[0], self._tokens.issue(process.pid)
+        )
         child = Child(process, self.clock)
         self.tasks.start_soon(self._attend_child, process, child, launch)
         await child.started.wait()
@@ -172,7 +165,7 @@ class Kernel:
         if process.pid == INIT_PID:
             raise Conflict("init cannot exit", hint="`aios shutdown` ends the kernel")
         self.signals.begin_end(process, end, but=run)
-        self._forget_tokens(process)
+        self._revoke(process)
         if process.on_end_soon is not None:
             self.tasks.start_soon(process.on_end_soon)
 
@@ -186,11 +179,6 @@ class Kernel:
     def _named_guest(self, name: str) -> Pid:
         process = self.table.find_named(name)
         if process is None:
-            if not name or len(name) > 64 or not name.replace("-", "").replace("_", "").isalnum():
-                raise Unauthenticated(
-                    "the guest's name in the token is malformed",
-                    hint="use letters, digits, - and _",
-                )
             process = self._add(name, Kind.GUEST, self.init)
         if process.kind is not Kind.GUEST:
             raise Unauthenticated(
@@ -224,23 +212,17 @@ class Kernel:
             self._end(process, end)
 
     def _end(self, process: Process, end: Exit) -> None:
-        self._forget_tokens(process)
+        self._revoke(process)
         self.signals.begin_end(process, end)
         self.signals.settle(process)
 
+    def _revoke(self, process: Process) -> None:
+        """The token of an ended program is void; a guest's is kept, so that it is told that it has exited."""
+        if process.kind is Kind.PROGRAM:
+            self._tokens.revoke(process.pid)
+
     def _note(self, process: Process, text: str) -> None:
         process.log.write(text, stream="kernel", unix_s=self.clock.unix_s())
-
-    def _issue_token(self, process: Process) -> str:
-        token = _new_token()
-        self._token_pids[_digest(token)] = process.pid
-        return token
-
-    def _forget_tokens(self, process: Process) -> None:
-        """Tokens of an ended program are void; a guest's stays, to be told that it has exited."""
-        if process.kind is Kind.PROGRAM:
-            for digest in [d for d, pid in self._token_pids.items() if pid == process.pid]:
-                del self._token_pids[digest]
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
@@ -278,7 +260,7 @@ class Kernel:
         self.stopping.set()
         with anyio.move_on_after(grace_s):
             for process in self.table:
-                await process.wait_quiet()
+                await process.wait_drained()
         for pid in sorted(self.init.children):
             process = self.table.get(pid)
             if process.is_alive:
@@ -354,12 +336,3 @@ def _starter(engine: Engine) -> Callable[[], Awaitable[Engine]]:
         return engine
 
     return make
-
-
-def _new_token() -> str:
-    return TOKEN_PREFIX + secrets.token_urlsafe(32)
-
-
-def _digest(token: str) -> bytes:
-    """Tokens are looked up by hash, so that the time of a look-up says nothing about a token."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -177,6 +177,15 @@ class Process:
                 self._quiet = anyio.Event()
             await self._quiet.wait()
 
+    async def wait_drained(self) -> None:
+        """Wait until no call of it computes or waits for a turn; those that wait for other things stay."""
+        while any(
+            not run.is_parked or run.waiting_since_s is not None for run in self.runs.values()
+        ):
+            if self._quiet is None:
+                self._quiet = anyio.Event()
+            await self._quiet.wait()
+
     async def wait_ended(self) -> Exit:
         """Wait until it has ended."""
         while self.exit is None:
@@ -244,12 +253,19 @@ class ProcessTable:
     """All processes by pid, and the tree that they form. Pids only grow."""
 
     def __init__(
-        self, *, clock: Clock, max_alive: int, max_exited: int, max_log_bytes: int
+        self,
+        *,
+        clock: Clock,
+        max_alive: int,
+        max_exited: int,
+        max_log_bytes: int,
+        on_forget: Callable[[Pid], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._max_alive = max_alive
         self._max_exited = max_exited
         self._max_log_bytes = max_log_bytes
+        self._on_forget = on_forget
         self._by_pid: dict[Pid, Process] = {}
         self._names: dict[str, Pid] = {}
         self._exited: dict[Pid, None] = {}
@@ -362,6 +378,7 @@ class ProcessTable:
         del self._exited[pid]
         process = self._by_pid.pop(pid)
         self._by_pid[process.ppid].children.discard(pid)
+        self._on_forget(pid)
 
     def _free_name(self, name: str, pid: Pid) -> str:
         if name not in self._names:
