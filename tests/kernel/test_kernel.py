@@ -120,11 +120,10 @@ async def test_without_an_engine_the_kernel_still_serves(tmp_path: Path) -> None
 
 async def test_the_tokens_of_guests_that_are_forgotten_are_void(booted: OpenKernel) -> None:
     async with booted(limits=KernelConfig(max_exited=1)) as kernel:
-        tokens = []
-        for number in range(3):
-            process, token = kernel.admit(f"guest{number}")
-            tokens.append(token)
+        guests = [kernel.admit(f"guest{number}") for number in range(3)]
+        for process, _ in guests:
             await kernel.gate(process.pid).call(ExitSelf())
         with pytest.raises(Unauthenticated):
-            kernel.authenticate(tokens[0])
-        assert kernel.authenticate(tokens[2]) == process.pid, "it is told that it has exited"
+            kernel.authenticate(guests[0][1])
+        last, token = guests[2]
+        assert kernel.authenticate(token) == last.pid, "it is told that it has exited"

@@ -246,13 +246,14 @@ class ModelCalls:
         )
         output = Output()
         suspended: Suspended | None = None
-        while not output.is_done:
-            await run.runnable()
-            async with self._turn(run, core) as turn:
-                if not turn.must_yield:
-                    suspended = await self._take_turn(
-                        engine, job, turn, output=output, suspended=suspended
-                    )
+        async with self._turn(run, core) as turn:
+            while not output.is_done:
+                if turn.must_yield:
+                    await turn.renew()
+                    continue
+                suspended = await self._take_turn(
+                    engine, job, turn, output=output, suspended=suspended
+                )
         rest = output.usage.completion_tokens - output.n_tokens  # most were counted as they came
         run.process.usage += msgspec.structs.replace(output.usage, completion_tokens=rest)
         return core, output
@@ -265,7 +266,7 @@ class ModelCalls:
         try:
             while True:
                 with turn.interruptible():
-                    await self._drain(sequence, turn.run, output)
+                    await self._drain(sequence, turn, output)
                     return None
                 if Ability.SUSPEND in engine.capabilities.abilities:
                     turn.run.n_preemptions += 1
@@ -276,15 +277,18 @@ class ModelCalls:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE_S):
                 await sequence.close()
 
-    async def _drain(self, sequence: Sequence, run: Run, output: Output) -> None:
-        """Read a sequence to its end, handing every piece on."""
+    async def _drain(self, sequence: Sequence, turn: Turn, output: Output) -> None:
+        """Read a sequence to its end, handing every piece on and accounting for it."""
+        run = turn.run
         while True:
             delta = await sequence.read()
             output.add(delta)
             run.process.usage += Usage(completion_tokens=delta.n_tokens)
+            turn.spend(delta.n_tokens)
             if run.emit is not None and (delta.text or delta.tool_calls or delta.logprobs):
                 run.emit(Token(delta.text, delta.n_tokens, delta.logprobs, delta.tool_calls))
             if delta.finish is not None:
+                turn.spend(output.usage.prompt_tokens - output.usage.cached_tokens)
                 return
 
     def _turn(self, run: Run, core: Core) -> AbstractAsyncContextManager[Turn]:

@@ -33,6 +33,8 @@ class Run:
     name: str
     scope: anyio.CancelScope
     emit: Callable[[Progress], None] | None = None
+    deadline_s: float | None = None
+    """When it must be done, on the kernel's clock."""
     waited_s: float = 0.0
     ran_s: float = 0.0
     n_preemptions: int = 0

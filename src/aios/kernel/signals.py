@@ -86,7 +86,7 @@ class Signals:
             and not process.runs
             and not process.has_body
         ):
-            self.scheduler.unhold(process.pid)
+            self.scheduler.forget(process.pid)
             self.table.end(process, process.exiting)
 
     def _cut(self, process: Process, *, but: Run | None) -> None:

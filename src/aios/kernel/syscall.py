@@ -166,6 +166,7 @@ async def _within_scope(
     with run.scope:
         if call.deadline_s is not None:
             run.scope.deadline = anyio.current_time() + call.deadline_s
+            run.deadline_s = kernel.clock.now_s() + call.deadline_s
         await run.runnable()
         target = _target(kernel, call) if entry.has_target else None
         kernel.access.check(run.process, entry.right, target)

@@ -14,14 +14,20 @@ from aios.kernel.scheduler.core import (
     Refuse,
     Renew,
     Resize,
+    SetPolicy,
+    Spend,
     Unhold,
     Yield,
 )
-from aios.kernel.scheduler.policy import Fifo, Ticket
+from aios.kernel.scheduler.policy import POLICIES, Fifo, Ticket
 
 
 def ticket(number: int, pid: int = 1, resource: str = "engine") -> Ticket:
     return Ticket(number, Pid(pid), resource)
+
+
+def handle(core: Core, event: Event, now_s: float = 0.0) -> list[Instruction]:
+    return core.handle(event, now_s)
 
 
 def core_of(capacity: int, *, max_queue: int = 1000) -> Core:
@@ -30,54 +36,54 @@ def core_of(capacity: int, *, max_queue: int = 1000) -> Core:
 
 def test_turns_are_granted_up_to_the_capacity_and_then_in_order_of_arrival() -> None:
     core = core_of(2)
-    granted = [core.handle(Arrive(ticket(n, pid=n))) for n in range(1, 6)]
+    granted = [handle(core, Arrive(ticket(n, pid=n))) for n in range(1, 6)]
     assert granted == [[Grant(1)], [Grant(2)], [], [], []]
-    assert core.handle(Leave(2)) == [Grant(3)]
-    assert core.handle(Leave(1)) == [Grant(4)]
+    assert handle(core, Leave(2)) == [Grant(3)]
+    assert handle(core, Leave(1)) == [Grant(4)]
 
 
 def test_a_ticket_that_left_the_queue_is_never_granted() -> None:
     core = core_of(1)
     for n in (1, 2, 3):
-        core.handle(Arrive(ticket(n)))
-    assert core.handle(Leave(2)) == []
-    assert core.handle(Leave(1)) == [Grant(3)]
+        handle(core, Arrive(ticket(n)))
+    assert handle(core, Leave(2)) == []
+    assert handle(core, Leave(1)) == [Grant(3)]
 
 
 def test_a_full_queue_refuses_and_says_how_long_it_is() -> None:
     core = core_of(1, max_queue=2)
     for n in (1, 2, 3):
-        core.handle(Arrive(ticket(n)))
-    assert core.handle(Arrive(ticket(4))) == [Refuse(4, 2)]
+        handle(core, Arrive(ticket(n)))
+    assert handle(core, Arrive(ticket(4))) == [Refuse(4, 2)]
     core.check_invariants()
 
 
 def test_a_stopped_process_yields_its_turn_and_gets_none_until_it_goes_on() -> None:
     core = core_of(1)
-    core.handle(Arrive(ticket(1, pid=7)))
-    core.handle(Arrive(ticket(2, pid=7)))
-    assert core.handle(Hold(Pid(7))) == [Yield(1)]
-    assert core.handle(Leave(1)) == []
-    assert core.handle(Arrive(ticket(3, pid=8))) == [Grant(3)]
-    assert core.handle(Leave(3)) == []
-    assert core.handle(Unhold(Pid(7))) == [Grant(2)]
+    handle(core, Arrive(ticket(1, pid=7)))
+    handle(core, Arrive(ticket(2, pid=7)))
+    assert handle(core, Hold(Pid(7))) == [Yield(1)]
+    assert handle(core, Leave(1)) == []
+    assert handle(core, Arrive(ticket(3, pid=8))) == [Grant(3)]
+    assert handle(core, Leave(3)) == []
+    assert handle(core, Unhold(Pid(7))) == [Grant(2)]
 
 
 def test_a_renewed_ticket_keeps_its_rank() -> None:
     core = core_of(1)
-    core.handle(Arrive(ticket(1)))
-    core.handle(Arrive(ticket(2)))
-    assert core.handle(Renew(1)) == [Grant(1)]
+    handle(core, Arrive(ticket(1)))
+    handle(core, Arrive(ticket(2)))
+    assert handle(core, Renew(1)) == [Grant(1)]
 
 
 def test_a_larger_capacity_grants_at_once_and_a_smaller_one_lets_turns_end() -> None:
     core = core_of(1)
     for n in (1, 2, 3):
-        core.handle(Arrive(ticket(n)))
-    assert core.handle(Resize("engine", 2)) == [Grant(2)]
-    assert core.handle(Resize("engine", 1)) == []
-    assert core.handle(Leave(1)) == []
-    assert core.handle(Leave(2)) == [Grant(3)]
+        handle(core, Arrive(ticket(n)))
+    assert handle(core, Resize("engine", 2)) == [Grant(2)]
+    assert handle(core, Resize("engine", 1)) == []
+    assert handle(core, Leave(1)) == []
+    assert handle(core, Leave(2)) == [Grant(3)]
 
 
 class AnySequenceOfEvents(RuleBasedStateMachine):
@@ -94,7 +100,7 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
         self.pids: dict[int, int] = {}
 
     def handle(self, event: Event) -> list[Instruction]:
-        instructions = self.core.handle(event)
+        instructions = handle(self.core, event)
         for instruction in instructions:
             if isinstance(instruction, Grant):
                 number = instruction.ticket_id
@@ -125,6 +131,16 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
         if number in self.granted:
             self.granted.remove(number)
             self.handle(Renew(number))
+
+    @rule(number=tickets, n_tokens=st.integers(1, 200))
+    def spend(self, number: int, n_tokens: int) -> None:
+        if number in self.granted:
+            for instruction in self.handle(Spend(number, n_tokens)):
+                assert instruction == Yield(number), "only the spender is asked to yield"
+
+    @rule(name=st.sampled_from(sorted(POLICIES)))
+    def change_policy(self, name: str) -> None:
+        self.handle(SetPolicy(POLICIES[name]()))
 
     @rule(pid=st.integers(1, 4))
     def hold(self, pid: int) -> None:

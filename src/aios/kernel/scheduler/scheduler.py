@@ -19,12 +19,15 @@ from aios.kernel.scheduler.core import (
     Arrive,
     Core,
     Event,
+    Forget,
     Grant,
     Hold,
     Leave,
     Refuse,
     Renew,
     Resize,
+    SetPolicy,
+    Spend,
     Unhold,
     Yield,
 )
@@ -50,6 +53,10 @@ class Turn:
         if self.must_yield:
             self._interrupt.cancel()
         return self._interrupt
+
+    def spend(self, n_tokens: int) -> None:
+        """Account for what the holder has used; after its quantum, `must_yield` is set if somebody better waits."""
+        self._scheduler.spend(self, n_tokens)
 
     async def renew(self) -> None:
         """Give the turn back and wait for another. Whatever occupies the resource must have been freed before."""
@@ -113,7 +120,7 @@ class Scheduler:
             ResourceExhausted: `max_queue` calls wait for it already.
         """
         self._last_ticket += 1
-        ticket = Ticket(self._last_ticket, run.process.pid, resource, run.process.nice)
+        ticket = _ticket(self._last_ticket, run, resource)
         turn = Turn(ticket.id, run, self)
         self._turns[ticket.id] = turn
         self._handle(Arrive(ticket))
@@ -151,6 +158,20 @@ class Scheduler:
         turn.is_granted = False
         self._handle(Renew(turn.ticket_id))
 
+    def spend(self, turn: Turn, n_tokens: int) -> None:
+        """The holder of a turn has used so many tokens."""
+        self._handle(Spend(turn.ticket_id, n_tokens))
+
+    def set_policy(self, policy: Policy) -> None:
+        """From now on this policy decides; those that wait are ranked anew."""
+        self.policy = policy
+        self._handle(SetPolicy(policy))
+
+    def forget(self, pid: Pid) -> None:
+        """The process has ended."""
+        self._handle(Unhold(pid))
+        self._handle(Forget(pid))
+
     def hold(self, pid: Pid) -> None:
         """The process is stopped: its turns end and it gets none."""
         self._handle(Hold(pid))
@@ -177,7 +198,7 @@ class Scheduler:
             run.running_since_s = None
 
     def _handle(self, event: Event) -> None:
-        for instruction in self._core.handle(event):
+        for instruction in self._core.handle(event, self.clock.now_s()):
             turn = self._turns[instruction.ticket_id]
             match instruction:
                 case Grant():
@@ -186,3 +207,8 @@ class Scheduler:
                     turn.ask_to_yield()
                 case Refuse(n_queued=n_queued):
                     turn.refused_at = n_queued
+
+
+def _ticket(number: int, run: Run, resource: str) -> Ticket:
+    process = run.process
+    return Ticket(number, process.pid, resource, process.nice, process.owner, run.deadline_s)
