@@ -1,0 +1,1 @@
+"""The context manager: virtual memory for the contexts of agents."""
