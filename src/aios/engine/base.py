@@ -8,7 +8,7 @@ that every engine passes.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aios.abi.types import (
     Constraint,
@@ -21,6 +21,13 @@ from aios.abi.types import (
     ToolSpec,
     Usage,
 )
+
+if TYPE_CHECKING:  # numpy comes with the `local` extra; the contract must not need it
+    from collections.abc import Callable
+    from collections.abc import Sequence as Seq
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Ability(Enum):
@@ -139,6 +146,43 @@ class Sequence(Protocol):
 
     async def close(self) -> None:
         """Free the slot; a running step is aborted if only this sequence is in it. Closing twice is nothing."""
+        ...
+
+
+class PageStore(Protocol):
+    """Where an engine keeps the KV rows of prefixes, page by page; it may outlive the engine. Safe in any thread.
+
+    Keys name pages: two sequences share a key exactly when they share all tokens up to the end of that page.
+    """
+
+    def keys(self, tokens: "NDArray[np.int32]") -> list[bytes]:
+        """The names of all full pages of a sequence, in order."""
+        ...
+
+    def n_known(self, keys: "Seq[bytes]") -> int:
+        """How many pages from the start are known; changes nothing."""
+        ...
+
+    def acquire(self, keys: "Seq[bytes]") -> "list[NDArray[np.uint8]]":
+        """Pin and return the rows of the longest run of known pages from the start."""
+        ...
+
+    def release(self, keys: "Seq[bytes]") -> None:
+        """Unpin what `acquire` returned."""
+        ...
+
+    def add(
+        self, key: bytes, parent: bytes | None, write: "Callable[[NDArray[np.uint8]], None]"
+    ) -> bool:
+        """Store a page unless it is known; `write` fills it. Returns: whether it is there now."""
+        ...
+
+
+class OpenPages(Protocol):
+    """Opens the page store of a model, once its engine knows what a page is."""
+
+    def __call__(self, *, fingerprint: str, page_tokens: int, page_bytes: int) -> PageStore:
+        """The store for pages of that many tokens and bytes, of the model with that fingerprint."""
         ...
 
 

@@ -7,28 +7,34 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aios.kernel.context.files import PageFiles
-from aios.kernel.context.pages import Bytes, PageKey, PageStore, page_keys
+from aios.kernel.context.pages import Bytes, PageStore, page_keys
 
 PAGE_TOKENS = 4
 PAGE_BYTES = 64
 
 
-def keys_of(*tokens: int) -> list[PageKey]:
+def keys_of(*tokens: int) -> list[bytes]:
     return page_keys("model", np.array(tokens, np.int32), PAGE_TOKENS)
 
 
-def content(key: PageKey) -> bytes:
+def content(key: bytes) -> bytes:
     return (key * 4)[:PAGE_BYTES]
 
 
 def store_of(n_frames: int, files: PageFiles | None = None) -> PageStore:
-    return PageStore(page_bytes=PAGE_BYTES, budget_bytes=n_frames * PAGE_BYTES, files=files)
+    return PageStore(
+        fingerprint="model",
+        page_tokens=PAGE_TOKENS,
+        page_bytes=PAGE_BYTES,
+        budget_bytes=n_frames * PAGE_BYTES,
+        files=files,
+    )
 
 
-def add(store: PageStore, keys: list[PageKey]) -> int:
+def add(store: PageStore, keys: list[bytes]) -> int:
     """Store a chain of pages. Returns: how many are in memory."""
 
-    def write(key: PageKey) -> bool:
+    def write(key: bytes) -> bool:
         def fill(frame: Bytes) -> None:
             frame[:] = np.frombuffer(content(key), np.uint8)
 
@@ -143,11 +149,11 @@ def test_a_damaged_file_costs_its_page_and_no_more(tmp_path: Path) -> None:
 
 def test_looking_up_a_long_prompt_is_quick() -> None:
     tokens = np.arange(4000, dtype=np.int32)
-    store = PageStore(page_bytes=64, budget_bytes=64 * 200)
+    store = PageStore(fingerprint="model", page_tokens=32, page_bytes=64, budget_bytes=64 * 200)
     best_s = 1.0
     for _ in range(5):
         start = perf_counter()
-        store.acquire(page_keys("model", tokens, 32))
+        store.acquire(store.keys(tokens))
         best_s = min(best_s, perf_counter() - start)
     assert best_s < 0.001, "the bar is 1 ms for 4,000 tokens"
 
@@ -158,7 +164,7 @@ class AnyUseOfAStore(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = store_of(5)
-        self.pinned: list[tuple[list[PageKey], list[Bytes]]] = []
+        self.pinned: list[tuple[list[bytes], list[Bytes]]] = []
 
     @rule(tokens=st.lists(st.integers(0, 2), min_size=4, max_size=20))
     def add(self, tokens: list[int]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
-from typing import NewType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +22,20 @@ from numpy.typing import NDArray
 from aios.kernel.context.files import PageFiles
 
 Bytes = NDArray[np.uint8]
-PageKey = NewType("PageKey", bytes)
-
 KEY_BYTES = 16
 SLAB_BYTES = 64 << 20
 """Frames are allocated this much at a time, up to the budget."""
 
 
-def page_keys(fingerprint: str, tokens: NDArray[np.int32], page_tokens: int) -> list[PageKey]:
+def page_keys(fingerprint: str, tokens: NDArray[np.int32], page_tokens: int) -> list[bytes]:
     """The names of all full pages of a sequence of tokens, in order. Cost: 1.5 us a page."""
     parent = blake2b(fingerprint.encode(), digest_size=KEY_BYTES).digest()
     data = np.ascontiguousarray(tokens, np.int32).tobytes()
     step = 4 * page_tokens
-    keys: list[PageKey] = []
+    keys: list[bytes] = []
     for start in range(0, len(data) - step + 1, step):
         parent = blake2b(parent + data[start : start + step], digest_size=KEY_BYTES).digest()
-        keys.append(PageKey(parent))
+        keys.append(bytes(parent))
     return keys
 
 
@@ -63,8 +60,8 @@ class PageStatistics:
 class Page:
     """A page in memory."""
 
-    key: PageKey
-    parent: PageKey | None
+    key: bytes
+    parent: bytes | None
     frame: int
     worth: float
     n_uses: int = 1
@@ -107,28 +104,42 @@ class Frames:
 
 
 class PageStore:
-    """The pages of one model.
+    """The pages of one model; an `aios.engine.base.PageStore`.
 
     Args:
+        fingerprint: Of the model and all that its KV rows depend on.
+        page_tokens: Tokens in a page.
         page_bytes: Size of a page.
         budget_bytes: Memory for pages.
         files: The disk tier; without it evicted pages are gone.
     """
 
     def __init__(
-        self, *, page_bytes: int, budget_bytes: int, files: PageFiles | None = None
+        self,
+        *,
+        fingerprint: str,
+        page_tokens: int,
+        page_bytes: int,
+        budget_bytes: int,
+        files: PageFiles | None = None,
     ) -> None:
+        self._fingerprint = fingerprint
+        self._page_tokens = page_tokens
         self.page_bytes = page_bytes
         self._frames = Frames(page_bytes, budget_bytes // page_bytes)
         self._files = files
-        self._pages: dict[PageKey, Page] = {}
-        self._heap: list[tuple[float, PageKey]] = []
+        self._pages: dict[bytes, Page] = {}
+        self._heap: list[tuple[float, bytes]] = []
         """Pages that may be evicted, by worth; entries out of date stay until they come up."""
         self._age = 0.0
         self._lock = Lock()
         self._n_added = self._n_hits = self._n_misses = self._n_evicted = 0
 
-    def acquire(self, keys: Sequence[PageKey]) -> list[Bytes]:
+    def keys(self, tokens: NDArray[np.int32]) -> list[bytes]:
+        """The names of all full pages of a sequence, in order."""
+        return page_keys(self._fingerprint, tokens, self._page_tokens)
+
+    def acquire(self, keys: Sequence[bytes]) -> list[Bytes]:
         """Pin the longest run of known pages from the start; pages on disk are read.
 
         Returns: Their rows, in order; valid until `release(keys[:n])` for as many as were returned.
@@ -147,7 +158,7 @@ class PageStore:
                 found.append(self._frames[page.frame])
             return found
 
-    def release(self, keys: Sequence[PageKey]) -> None:
+    def release(self, keys: Sequence[bytes]) -> None:
         """Unpin pages that `acquire` returned."""
         with self._lock:
             for key in keys:
@@ -156,7 +167,7 @@ class PageStore:
                 page.n_pins -= 1
                 self._offer(page)
 
-    def n_known(self, keys: Sequence[PageKey]) -> int:
+    def n_known(self, keys: Sequence[bytes]) -> int:
         """How many pages from the start are known, in memory or on disk; changes nothing."""
         with self._lock:
             for number, key in enumerate(keys):
@@ -164,7 +175,7 @@ class PageStore:
                     return number
             return len(keys)
 
-    def add(self, key: PageKey, parent: PageKey | None, write: Callable[[Bytes], None]) -> bool:
+    def add(self, key: bytes, parent: bytes | None, write: Callable[[Bytes], None]) -> bool:
         """Store a page unless it is known; `write` fills its frame.
 
         Returns: Whether it is in memory now: not if its parent is not, or every frame is pinned.
@@ -204,7 +215,7 @@ class PageStore:
                 for page in self._pages.values():
                     self._files.write(page.key, page.parent, self._frames[page.frame])
 
-    def _seat(self, key: PageKey, parent: PageKey | None) -> Page | None:
+    def _seat(self, key: bytes, parent: bytes | None) -> Page | None:
         """Give a new page a frame, evicting another if need be."""
         above = self._pages.get(parent) if parent is not None else None
         if parent is not None and above is None:
@@ -225,7 +236,7 @@ class PageStore:
             above.n_children += 1
         return page
 
-    def _read(self, key: PageKey, parent: PageKey | None) -> Page | None:
+    def _read(self, key: bytes, parent: bytes | None) -> Page | None:
         """Bring a page back from disk."""
         if self._files is None or key not in self._files:
             return None
@@ -277,7 +288,7 @@ class PageStore:
         frames = [page.frame for page in self._pages.values()]
         assert len(frames) == len(set(frames)), "two pages share a frame"
         assert len(frames) + len(self._frames._free) == self._frames.n_allocated, "a frame is lost"  # noqa: SLF001
-        children: dict[PageKey, int] = {}
+        children: dict[bytes, int] = {}
         for page in self._pages.values():
             if page.parent is not None:
                 assert page.parent in self._pages, "a page has lost its parent"
