@@ -100,6 +100,20 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[context]`: memory for the contexts of agents."""
+
+    ram_bytes: Annotated[
+        NonNegativeInt,
+        Meta(
+            description="memory for KV pages outside the engine's slots, taken as needed; 0: no pages"
+        ),
+    ] = 1 << 30
+    disk_bytes: Annotated[
+        NonNegativeInt, Meta(description="disk for pages that memory has no room for; 0: none")
+    ] = 4 << 30
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -128,6 +142,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     engine: EngineConfig = EngineConfig()
     kernel: KernelConfig = KernelConfig()
+    context: ContextConfig = ContextConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 
@@ -142,6 +157,11 @@ class Home:
     def models(self) -> Path:
         """Model files."""
         return self.root / "models"
+
+    @property
+    def pages(self) -> Path:
+        """KV pages on disk."""
+        return self.root / "pages"
 
     @property
     def run(self) -> Path:
@@ -201,7 +221,7 @@ class Loaded:
         return rows
 
 
-SECTIONS = ("engine", "kernel", "server")
+SECTIONS = ("engine", "kernel", "context", "server")
 
 
 def load(
