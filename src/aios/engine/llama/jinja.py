@@ -1,0 +1,300 @@
+"""A jinja2 environment for the templates inside model files, which strangers wrote.
+
+The sandbox of jinja2 keeps a template away from Python. It does not keep it from running for ever or from filling the
+memory, so the environment here counts steps and measures strings: a template that goes over a limit is refused. Names and
+filters are those that templates of the Hugging Face hub expect.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from threading import Lock
+from typing import Final, NoReturn
+
+from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes, pass_environment
+from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import make_attrgetter
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from aios.errors import InvalidCall, TooLarge
+
+MAX_SOURCE_CHARS: Final = 1 << 18
+MAX_OUTPUT_CHARS: Final = 1 << 24
+MAX_STEPS: Final = 50_000  # passes of all loops and macros in one rendering: a second at worst
+MAX_RANGE: Final = 10_000
+MAX_INDENT: Final = 16
+
+
+class TemplateRefused(TemplateError):
+    """The template itself says no, by `raise_exception`, or went over a limit."""
+
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """The sandbox, with limits. One rendering at a time: the count of steps is its own.
+
+    Args:
+        clock: What `strftime_now` formats.
+    """
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+        )
+        self.n_steps = 0
+        self.globals.pop("lipsum")
+        self.globals |= {
+            "range": _bounded_range,
+            "raise_exception": _refuse,
+            "strftime_now": lambda form: clock().strftime(form),
+        }
+        for name in _GROWING_FILTERS:
+            del self.filters[name]
+        self.filters |= {
+            "tojson": _to_json,
+            "replace": _replace,
+            "join": pass_environment(_join),
+            "indent": _indent,
+        }
+
+    def step(self) -> bool:
+        """Count one pass of a loop; True, so that it can stand in a condition."""
+        self.n_steps += 1
+        if self.n_steps > MAX_STEPS:
+            raise TemplateRefused(f"it takes more than {MAX_STEPS} steps")
+        return True
+
+    def joined(self, parts: Iterable[object]) -> str:
+        """What `~` does."""
+        return _concatenated("", parts)
+
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
+        """Do arithmetic, unless the result would be huge."""
+        if operator == "**":
+            raise TemplateRefused("it uses powers")
+        if operator == "*":
+            _check_product(left, right)
+        if operator == "%" and isinstance(left, str) and _WIDE_FORMAT.search(left):
+            raise TemplateRefused("it pads a text without limit")
+        result = super().call_binop(context, operator, left, right)
+        _check_length(len(result) if isinstance(result, str | list | tuple) else 0)
+        return result
+
+    def wrap_str_format(self, value: object) -> Callable[..., str] | None:
+        """What the sandbox calls for `format` of a text, to which it would give a safe form."""
+        if super().wrap_str_format(value) is not None:
+            raise TemplateRefused("it uses `format`, which can make a text of any length")
+        return None
+
+    def call(__self, __context: Context, __obj: object, *args: object, **kwargs: object) -> object:
+        """Call what the template calls, unless it is a method of a text that could make a huge one."""
+        owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        if isinstance(owner, str):
+            if name in _GROWING_METHODS:
+                raise TemplateRefused(f"it uses `{name}`, which can make a text of any length")
+            if name in _BOUNDED_METHODS:
+                return _BOUNDED_METHODS[name](owner, *args)
+        return super().call(__context, __obj, *args, **kwargs)
+
+
+class Program:
+    """A compiled template.
+
+    Args:
+        source: jinja2 source.
+        clock: What `strftime_now` formats.
+
+    Raises:
+        InvalidCall: The source is no template, or too long.
+    """
+
+    def __init__(self, source: str, clock: Callable[[], datetime]) -> None:
+        if len(source) > MAX_SOURCE_CHARS:
+            raise InvalidCall(
+                f"the model's chat template has {len(source)} characters; the limit is {MAX_SOURCE_CHARS}"
+            )
+        self._environment = BoundedEnvironment(clock)
+        self._lock = Lock()
+        try:
+            tree = _Bounding().visit(self._environment.parse(source))
+            tree.set_environment(self._environment)
+            code = self._environment.compile(tree)
+            self._template = self._environment.template_class.from_code(
+                self._environment, code, self._environment.make_globals(None)
+            )
+        except (TemplateSyntaxError, RecursionError, MemoryError) as error:
+            raise InvalidCall(f"the model's chat template is no template: {error}") from error
+
+    def render(self, variables: Mapping[str, object]) -> str:
+        """The text for these variables.
+
+        Raises:
+            InvalidCall: The template refuses them, or fails on them.
+            TooLarge: The text has more than `MAX_OUTPUT_CHARS`.
+        """
+        with self._lock:
+            self._environment.n_steps = 0
+            try:
+                return self._collect(variables)
+            except TemplateRefused as error:
+                raise InvalidCall(
+                    f"the model's chat template refuses these messages: {error}",
+                    hint="check the order of the roles, and whether this model takes system messages and tools",
+                ) from error
+            except _TEMPLATE_ERRORS as error:
+                raise InvalidCall(
+                    f"the model's chat template fails on these messages: {type(error).__name__}: {str(error)[:300]}"
+                ) from error
+
+    def _collect(self, variables: Mapping[str, object]) -> str:
+        pieces: list[str] = []
+        n_chars = 0
+        for piece in self._template.generate(variables):
+            n_chars += len(piece)
+            if n_chars > MAX_OUTPUT_CHARS:
+                raise TooLarge(f"the prompt has more than {MAX_OUTPUT_CHARS} characters")
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+# What Python raises when a template adds a number to a text, or takes a field of something undefined.
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+_GROWING_FILTERS: Final = (
+    "batch",
+    "center",
+    "format",
+    "round",
+    "slice",
+    "urlize",
+    "wordwrap",
+    "xmlattr",
+)
+_GROWING_METHODS: Final = frozenset(
+    {"center", "ljust", "rjust", "zfill", "expandtabs", "translate"}
+)
+_WIDE_FORMAT: Final = re.compile(r"\d{4}|\*")
+
+
+class _Bounding(NodeTransformer):
+    """Makes every loop and macro count its steps, and `~` measure its result."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        if node.test is not None:
+            node.test = nodes.And(_call("step"), node.test)
+        node.body.insert(0, nodes.ExprStmt(_call("step")))
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(_call("step")))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return _call("joined", nodes.List(node.nodes))
+
+
+def _call(method: str, *arguments: nodes.Expr) -> nodes.Call:
+    return nodes.Call(nodes.EnvironmentAttribute(method), list(arguments), [], None, None)
+
+
+class _Generation(Extension):
+    """`{% generation %}`, with which templates mark the assistant's words for training; it changes no text."""
+
+    tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _refuse(message: object = "") -> NoReturn:
+    raise TemplateRefused(str(message)[:500])
+
+
+def _bounded_range(*bounds: int) -> range:
+    numbers = range(*bounds)
+    if len(numbers) > MAX_RANGE:
+        raise TemplateRefused(f"it counts to {len(numbers)}; the limit is {MAX_RANGE}")
+    return numbers
+
+
+def _to_json(
+    value: object,
+    *,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without the escapes for HTML that jinja2's own filter makes: models were trained on plain JSON."""
+    if indent is not None and not 0 <= indent <= MAX_INDENT:
+        raise TemplateRefused(f"it indents by {indent}; the limit is {MAX_INDENT}")
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _replace(text: object, old: object, new: object, count: int = -1) -> str:
+    source, before, after = str(text), str(old), str(new)
+    _check_length(len(source) + source.count(before) * len(after))
+    return source.replace(before, after, count)
+
+
+def _join(
+    environment: Environment, values: Iterable[object], separator: object = "", attribute: str = ""
+) -> str:
+    if attribute:
+        values = map(make_attrgetter(environment, attribute), values)
+    return _concatenated(str(separator), values)
+
+
+def _indent(text: object, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    """What jinja2's filter does, for a width that is not absurd."""
+    margin = width if isinstance(width, str) else " " * min(width, MAX_INDENT)
+    lines = str(text).splitlines()
+    _check_length(len(str(text)) + len(lines) * len(margin))
+    rest = [margin + line if line or blank else line for line in lines[1:]]
+    return "\n".join([margin + line if first else line for line in lines[:1]] + rest)
+
+
+def _concatenated(separator: str, values: Iterable[object]) -> str:
+    parts = [str(value) for value in values]
+    _check_length(sum(map(len, parts)) + len(separator) * len(parts))
+    return separator.join(parts)
+
+
+def _check_product(left: object, right: object) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        if left.bit_length() + right.bit_length() > 256:
+            raise TemplateRefused("it multiplies huge numbers")
+        return
+    for many, times in ((left, right), (right, left)):
+        if isinstance(many, str | list | tuple) and isinstance(times, int):
+            _check_length(len(many) * times)
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_OUTPUT_CHARS:
+        raise TemplateRefused(f"it makes a text or list longer than {MAX_OUTPUT_CHARS}")
+
+
+_BOUNDED_METHODS: Final[Mapping[str, Callable[..., str]]] = {
+    "replace": _replace,
+    "join": _concatenated,
+}
