@@ -1,0 +1,291 @@
+"""The embedded engine as the kernel sees it: `aios.engine.base.Engine` over a thread that owns llama.cpp.
+
+This is the event loop's side. It turns jobs into generations, counts slots, and gives readers what the thread sends.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from threading import Thread  # noqa: TID251 - the one thread that owns the context
+from types import TracebackType
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import checkpoint
+
+from aios.abi.types import Usage
+from aios.config import EngineConfig
+from aios.engine.abilities import check_abilities, needed_abilities
+from aios.engine.base import (
+    Ability,
+    Capabilities,
+    ChatPrompt,
+    EngineStatistics,
+    Job,
+    Suspended,
+    TextPrompt,
+)
+from aios.engine.llama.embedding import EmbedRequest, Vectors
+from aios.engine.llama.generation import Generation
+from aios.engine.llama.loading import Loaded, load
+from aios.engine.llama.outbox import Outbox, Reply
+from aios.engine.llama.sequence import LlamaSequence
+from aios.errors import AiosError, EngineFailed, EngineUnavailable, InvalidCall, ResourceExhausted
+
+T = TypeVar("T")
+
+ABILITIES = frozenset(Ability) - {Ability.IMAGES}
+LIGHT_CHARS = 16_384
+"""Up to so much text is cut into tokens in the event loop, which takes 3 ms; more in a worker thread."""
+N_PREPARERS = 2
+"""Worker threads that prepare prompts and grammars at once; more would only slow the model."""
+
+log = logging.getLogger(__name__)
+
+
+class LlamaEngine:
+    """A GGUF model in this process.
+
+    Args:
+        path: The file.
+        name: The model's name, for those who ask.
+        config: Its slots, window, threads and prefill chunk are used.
+    """
+
+    def __init__(self, path: Path, *, name: str, config: EngineConfig) -> None:
+        self._path = path
+        self._name = name
+        self._config = config
+        self._thread: Thread | None = None
+        self._loaded: Loaded | None = None
+        self._gone = "has not been started"
+        self._is_closed = False
+        self._preparers = anyio.CapacityLimiter(N_PREPARERS)
+        self._running: set[LlamaSequence] = set()
+        self._waiting: set[Callable[[AiosError], None]] = set()
+        self._n_sequences = 0
+        self._n_prompt_tokens = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        loaded = self._get_loaded()
+        return Capabilities(
+            model=self._name,
+            window_tokens=loaded.context.window_tokens,
+            n_slots=len(loaded.slots),
+            abilities=ABILITIES,
+            fingerprint=loaded.fingerprint,
+            note=loaded.note,
+        )
+
+    # --- from start to close -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        ready: Reply[None] = Reply()
+        self._thread = Thread(
+            target=self._main, args=(Outbox(), ready), name=f"engine-{self._name}", daemon=True
+        )
+        self._thread.start()
+        await self._answer(ready)
+        self._gone = ""
+
+    async def aclose(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._end_all("was closed", EngineUnavailable)
+        if self._thread is None:
+            return
+        if self._loaded is not None:
+            self._loaded.loop.stop_nowait()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._thread.join)
+            for _ in range(N_PREPARERS):  # wait for who still reads the model's vocabulary
+                await self._preparers.acquire_on_behalf_of(object())
+        if self._loaded is not None:
+            self._loaded.model.close()
+
+    def _main(self, outbox: Outbox, ready: Reply[None]) -> None:
+        """The engine's thread, from beginning to end."""
+        with ExitStack() as stack:
+            stack.push(partial(self._note_end, outbox))
+            self._loaded = loaded = load(self._path, self._config, outbox)
+            stack.callback(loaded.free_contexts)
+            outbox.put(ready.receive, None)
+            outbox.flush()
+            if not self._is_closed:  # else it was closed while it loaded
+                loaded.loop.run()
+
+    def _note_end(
+        self,
+        outbox: Outbox,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        """Tell the event loop why the thread ends, if that was not meant to be."""
+        if error is not None:
+            if self._loaded is not None or not isinstance(error, AiosError):
+                log.critical("the thread of engine %s broke", self._name, exc_info=error)
+            outbox.put(self._broke, error)
+            outbox.flush()
+        return True
+
+    def _broke(self, error: BaseException) -> None:
+        if isinstance(error, AiosError) and self._loaded is None:
+            for fail in self._waiting:  # a start that failed, for a reason that says what to do
+                fail(error)
+            self._gone = f"could not be loaded: {error.message}"
+        else:
+            self._end_all(f"broke: {type(error).__name__}: {error}", EngineFailed)
+
+    def _end_all(self, reason: str, error: type[AiosError]) -> None:
+        """Nothing more comes from the engine: tell everyone who waits for something."""
+        self._gone = self._gone or reason
+        for fail in [sequence.fail for sequence in self._running] + list(self._waiting):
+            fail(error(f"engine {self._name} {reason}"))
+
+    # --- generations ---------------------------------------------------------------------------------------------
+
+    async def open(self, job: Job, suspended: Suspended | None = None) -> LlamaSequence:
+        await checkpoint()
+        loaded = self._get_open()
+        if len(self._running) >= len(loaded.slots):
+            raise ResourceExhausted(
+                f"all {len(loaded.slots)} slots are taken", hint="close a sequence first"
+            )
+        check_abilities(needed_abilities(job), self.capabilities)
+        self._check_fingerprint(suspended)
+        sequence = LlamaSequence(self, loaded.fingerprint, suspended)
+        with ExitStack() as undo:
+            self._running.add(sequence)
+            undo.callback(self._running.discard, sequence)
+            if not sequence.is_finished:
+                sequence.generation = await self._prepare(job, suspended, sequence)
+                self._get_open().loop.open_nowait(sequence.generation)
+            undo.pop_all()
+        return sequence
+
+    async def take_out(self, generation: Generation) -> None:
+        """Free the slot of a generation, and wait until the thread will not touch it again."""
+        reply: Reply[None] = Reply()
+        self._get_open().loop.suspend_nowait(generation, reply)
+        await self._answer(reply)
+
+    def release(self, sequence: LlamaSequence) -> None:
+        """The sequence no longer occupies its slot."""
+        self._running.discard(sequence)
+        if sequence.generation is not None and self._loaded is not None:
+            self._loaded.loop.close_nowait(sequence.generation)
+
+    async def _prepare(
+        self, job: Job, suspended: Suspended | None, sequence: LlamaSequence
+    ) -> Generation:
+        compiler = self._get_open().compiler
+        if suspended is not None:
+            return await self._run(partial(compiler.resume, job, suspended, sequence), _weight(job))
+        generation = await self._run(partial(compiler.compile, job, sequence), _weight(job))
+        self._n_sequences += 1
+        self._n_prompt_tokens += generation.n_prompt
+        return generation
+
+    def _check_fingerprint(self, suspended: Suspended | None) -> None:
+        ours = self._get_open().fingerprint
+        if suspended is not None and suspended.fingerprint != ours:
+            raise InvalidCall(
+                f"suspended by `{suspended.fingerprint}`; this engine is `{ours}`",
+                hint="resume it on the model that it began with",
+            )
+
+    # --- vectors and tokens --------------------------------------------------------------------------------------
+
+    async def embed(self, texts: tuple[str, ...]) -> tuple[Vectors, Usage]:
+        await checkpoint()
+        loaded = self._get_open()
+        n_chars = sum(len(text) for text in texts)
+        tokens = await self._run(lambda: [loaded.compiler.embeddable(t) for t in texts], n_chars)
+        request = EmbedRequest(tokens, Reply())
+        self._get_open().loop.embed_nowait(request)
+        try:
+            vectors = await self._answer(request.reply)
+        finally:
+            request.is_closed = True
+        return vectors, Usage(prompt_tokens=sum(len(text) for text in tokens))
+
+    async def tokenize(self, text: str) -> tuple[int, ...]:
+        await checkpoint()
+        model = self._get_open().model
+        return await self._run(
+            lambda: tuple(model.tokenize(text, special=False).tolist()), len(text)
+        )
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        await checkpoint()
+        compiler = self._get_open().compiler
+        return await self._run(partial(compiler.count_tokens, prompt), _weight_of_chat(prompt))
+
+    # --- small print ---------------------------------------------------------------------------------------------
+
+    def statistics(self) -> EngineStatistics:
+        if self._loaded is None:
+            return EngineStatistics()
+        counters = self._loaded.loop.counters
+        return EngineStatistics(
+            n_running=len(self._running),
+            n_sequences=self._n_sequences,
+            n_prompt_tokens=self._n_prompt_tokens,
+            n_prompt_tokens_computed=counters.n_prompt_tokens_computed,
+            n_generated_tokens=counters.n_generated_tokens,
+            prefill_s=counters.prefill_s,
+            decode_s=counters.decode_s,
+            extra={
+                "copied_tokens": self._loaded.slots.n_copied_tokens,
+                "prefill_steps": counters.n_prefill_steps,
+                "decode_steps": counters.n_decode_steps,
+                "aborted_steps": counters.n_aborted_steps,
+            },
+        )
+
+    async def _run(self, function: Callable[[], T], weight: float) -> T:
+        """Call a function that keeps the processor busy: here if it takes no time, else in a worker thread."""
+        if weight <= LIGHT_CHARS:
+            return function()
+        return await anyio.to_thread.run_sync(function, limiter=self._preparers)
+
+    async def _answer(self, reply: Reply[T]) -> T:
+        """Wait for the thread's answer, or for news that the thread has ended."""
+        self._waiting.add(reply.fail)
+        try:
+            return await reply.wait()
+        finally:
+            self._waiting.discard(reply.fail)
+
+    def _get_loaded(self) -> Loaded:
+        if self._loaded is None:
+            raise EngineUnavailable(f"engine {self._name} {self._gone}")
+        return self._loaded
+
+    def _get_open(self) -> Loaded:
+        if self._gone:
+            raise EngineUnavailable(
+                f"engine {self._name} {self._gone}", hint="start the kernel again"
+            )
+        return self._get_loaded()
+
+
+def _weight(job: Job) -> float:
+    """How much there is to prepare, in characters; grammars have to be compiled, which may take a second."""
+    if job.constraint is not None:
+        return float("inf")
+    if isinstance(job.prompt, TextPrompt):
+        return len(job.prompt.text)
+    return _weight_of_chat(job.prompt)
+
+
+def _weight_of_chat(prompt: ChatPrompt) -> float:
+    if prompt.tools:
+        return float("inf")
+    return sum(len(message.text()) for message in prompt.messages)

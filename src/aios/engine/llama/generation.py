@@ -1,0 +1,193 @@
+"""One generation: from the logits of its next token to text, tool calls and an end.
+
+It belongs to the engine's thread from `open` until it has ended or was suspended. What it carries from token to token is
+its tokens and a few small values, so that a suspended generation is those and nothing else: the sampler keeps no state,
+and a grammar is brought back by giving it the output again.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aios.abi.types import Alternative, Finish, TokenLogprob, ToolCall, Usage
+from aios.engine.base import Delta
+from aios.engine.llama.grammar import Matcher
+from aios.engine.llama.outbox import Reader
+from aios.engine.llama.sampling import Logits, Sampler, Tokens, find_top, log_probabilities
+from aios.engine.llama.template import ToolMode
+from aios.engine.llama.toolcalls import ToolParser
+from aios.engine.text import TextAssembler
+from aios.errors import EngineFailed
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What the tokens of a model mean.
+
+    `piece` gives the bytes that a token stands for, but for those in `shown`; `eog_tokens` end a generation.
+    """
+
+    piece: Callable[[int], bytes]
+    eog_tokens: frozenset[int]
+    shown: Mapping[int, bytes] = field(default_factory=dict)
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token adds to the text."""
+        return self.shown.get(token) or self.piece(token)
+
+
+@dataclass
+class Carried:
+    """What a generation carries beside its tokens; copied when it is suspended."""
+
+    assembler: TextAssembler
+    tool_mode: ToolMode = ToolMode.NONE
+    parser: ToolParser | None = None
+    n_reached: int = 0
+    """Tokens that were in the cells of some slot already; computing them once more is no new work."""
+    n_prompt_computed: int = 0
+    n_tool_calls: int = 0
+
+    def copy(self) -> "Carried":
+        """The same, sharing nothing that changes."""
+        return Carried(
+            copy.copy(self.assembler),
+            self.tool_mode,
+            copy.copy(self.parser),
+            self.n_reached,
+            self.n_prompt_computed,
+            self.n_tool_calls,
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class Generation:
+    """Tokens that grow.
+
+    Args:
+        start: The ids of the prompt, and of the output too when it was suspended.
+        n_prompt: How many of them are the prompt.
+        n_max: Tokens at which it ends: the window, or less if the job says so.
+        sampler: Chooses the next token.
+        speech: Turns tokens into bytes.
+        carried: How far its text has come.
+        reader: Hears of every token, in the event loop.
+        matcher: The grammar, at the end of `start`.
+        top_logprobs: As in `Job`.
+    """
+
+    start: Tokens
+    n_prompt: int
+    n_max: int
+    sampler: Sampler
+    speech: Speech
+    carried: Carried
+    reader: Reader
+    matcher: Matcher | None = None
+    top_logprobs: int | None = None
+    is_closed: bool = False
+    """Nobody wants it any more; set by the event loop, under the engine loop's lock."""
+    n_tokens: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        assert 0 < self.n_prompt <= len(self.start) < self.n_max
+        self.n_tokens = len(self.start)
+        self._tokens = np.empty(self.n_max, np.int32)
+        self._tokens[: self.n_tokens] = self.start
+
+    @property
+    def tokens(self) -> Tokens:
+        """Prompt and output so far: a view."""
+        return self._tokens[: self.n_tokens]
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        n_cached = self.n_prompt - self.carried.n_prompt_computed
+        return Usage(self.n_prompt, n_cached, self.n_tokens - self.n_prompt)
+
+    def note_computed(self, start: int, end: int) -> int:
+        """Take note that tokens `start` to `end` went through the model. Returns: how many of the prompt were new."""
+        n_new = max(0, min(end, self.n_prompt) - max(start, self.carried.n_reached))
+        self.carried.n_reached = max(self.carried.n_reached, end)
+        self.carried.n_prompt_computed += n_new
+        return n_new
+
+    def advance(self, logits: Logits) -> Delta:
+        """Choose the next token and say what it brings; the last one brings `finish`. Writes to `logits`.
+
+        Raises:
+            EngineFailed: No token may come next.
+        """
+        raw = logits.copy() if self.top_logprobs is not None else None
+        token = self._choose(logits)
+        self._tokens[self.n_tokens] = token
+        self.n_tokens += 1
+        if token in self.speech.eog_tokens:
+            return self._ended(Delta(n_tokens=1), Finish.STOP)
+        text, calls = self._parsed(self.carried.assembler.feed(self.speech.bytes_of(token)))
+        rows = () if raw is None else (self._logprob(raw, token),)
+        delta = Delta(text, 1, rows, calls)
+        if self.carried.assembler.stopped or (self.matcher is not None and self.matcher.is_done):
+            return self._ended(delta, Finish.STOP)
+        if self.n_tokens == self.n_max:
+            return self._ended(delta, Finish.LENGTH)
+        return delta
+
+    def _choose(self, logits: Logits) -> int:
+        try:
+            if self.matcher is not None:
+                self.matcher.apply_mask(logits)
+            token = self.sampler.choose(logits, self.tokens)
+        except ValueError as error:
+            raise EngineFailed(
+                f"no token may follow after {self.n_tokens - self.n_prompt} of output",
+                hint="constraint and logit bias may exclude each other; else the model is damaged",
+            ) from error
+        is_end = token in self.speech.eog_tokens
+        if self.matcher is not None and not is_end and not self.matcher.accept(token):
+            raise EngineFailed(f"the constraint allowed token {token} and then refused it")
+        return token
+
+    def _parsed(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
+        """Take tool calls out of new text."""
+        if self.carried.parser is None:
+            return text, ()
+        text, calls = self.carried.parser.feed(text)
+        self.carried.n_tool_calls += len(calls)
+        return text, calls
+
+    def _ended(self, delta: Delta, finish: Finish) -> Delta:
+        """The last delta, with all that was held back."""
+        text, calls = self._parsed(self.carried.assembler.flush())
+        if self.carried.parser is not None:
+            last_text, last_calls = self.carried.parser.flush()
+            text, calls = text + last_text, calls + last_calls
+            self.carried.n_tool_calls += len(last_calls)
+        if finish is Finish.STOP and self.carried.n_tool_calls:
+            finish = Finish.TOOL_CALLS
+        return Delta(
+            delta.text + text,
+            delta.n_tokens,
+            delta.logprobs,
+            delta.tool_calls + calls,
+            finish,
+            self.usage,
+        )
+
+    def _logprob(self, logits: Logits, token: int) -> TokenLogprob:
+        """The row of a token under the model's own distribution, before bias, penalties and constraint."""
+        logprobs = log_probabilities(logits)
+        top_ids, top = find_top(logprobs, self.top_logprobs or 0, float(logprobs.max()))
+        piece = self.speech.bytes_of
+        others = (
+            Alternative(*_spelled(piece(int(other)), float(logprob)))
+            for other, logprob in zip(top_ids, top, strict=True)
+        )
+        return TokenLogprob(*_spelled(piece(token), float(logprobs[token])), tuple(others))
+
+
+def _spelled(piece: bytes, logprob: float) -> tuple[str, float, bytes]:
+    return piece.decode("utf-8", "replace"), logprob, piece

@@ -1,0 +1,159 @@
+"""From a file to an engine that is ready to run. Done in the engine's thread, for it takes seconds."""
+
+import hashlib
+import logging
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from aios.config import EngineConfig
+from aios.engine.batch import Batcher
+from aios.engine.llama.binding import Batch, Context, Model, is_cpu_only
+from aios.engine.llama.embedding import Embedder
+from aios.engine.llama.loop import EngineLoop
+from aios.engine.llama.outbox import Outbox
+from aios.engine.llama.prompt import PromptCompiler
+from aios.engine.llama.slots import Slots
+from aios.errors import EngineUnavailable
+
+DEFAULT_WINDOW_TOKENS = 4096
+"""Where the configuration names none. The cells of all slots take their memory from the start."""
+N_DECODES = 2
+"""Decode steps between two prefill chunks."""
+FINGERPRINT_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The parts of an engine, ready to run."""
+
+    model: Model
+    context: Context
+    embedder: Embedder
+    slots: Slots
+    loop: EngineLoop
+    compiler: PromptCompiler
+    fingerprint: str
+    note: str
+
+    def free_contexts(self) -> None:
+        """Free what belongs to the engine's thread. The model stays: others may be reading its vocabulary."""
+        self.embedder.close()
+        self.context.close()
+
+
+def load(path: Path, config: EngineConfig, outbox: Outbox) -> Loaded:
+    """Load a model and make room for its slots.
+
+    Args:
+        path: The GGUF file.
+        config: Slots, window, threads and prefill chunk are used.
+        outbox: The way back to the event loop.
+
+    Raises:
+        EngineUnavailable: There is no room for the slots.
+        ModelMissing: The file is absent or damaged.
+    """
+    started_s = perf_counter()
+    log.info("loading %s", path)
+    with ExitStack() as undo:
+        model = Model(path)
+        undo.callback(model.close)
+        loaded = _load_parts(model, config, outbox, undo)
+        undo.pop_all()
+    log.info("loaded %s in %.1f s", model.description, perf_counter() - started_s)
+    return loaded
+
+
+def _load_parts(model: Model, config: EngineConfig, outbox: Outbox, undo: ExitStack) -> Loaded:
+    window_tokens = min(config.window_tokens or DEFAULT_WINDOW_TOKENS, model.n_ctx_train)
+    n_threads = config.n_threads or count_cores()
+    _check_memory(config.n_slots * window_tokens * model.cell_bytes)
+    n_batch = max(config.prefill_chunk_tokens, config.n_slots)
+    context = Context(
+        model,
+        n_slots=config.n_slots,
+        window_tokens=window_tokens,
+        n_batch=n_batch,
+        n_threads=n_threads,
+    )
+    undo.callback(context.close)
+    _warm_up(context)
+    compiler = PromptCompiler(model, window_tokens=context.window_tokens)
+    embedder = Embedder(model, outbox, n_threads=n_threads)
+    slots = Slots(context, config.n_slots)
+    batcher = Batcher(config.prefill_chunk_tokens, N_DECODES)
+    loop = EngineLoop(context, slots, batcher=batcher, embedder=embedder, outbox=outbox)
+    notes = [compiler.note]
+    if config.window_tokens > model.n_ctx_train:
+        notes.append(f"the model's own window is {model.n_ctx_train} tokens")
+    return Loaded(
+        model,
+        context,
+        embedder,
+        slots,
+        loop,
+        compiler,
+        fingerprint=fingerprint(model),
+        note="; ".join(note for note in notes if note),
+    )
+
+
+def _check_memory(needed_bytes: int) -> None:
+    """Refuse cells that memory cannot hold; the system would grant them, and then kill somebody as they are used."""
+    free_bytes = find_free_memory()
+    if is_cpu_only() and free_bytes is not None and needed_bytes > free_bytes:
+        raise EngineUnavailable(
+            f"the cells of all slots take {needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free",
+            hint="set a smaller engine.n_slots or engine.window_tokens",
+        )
+
+
+def find_free_memory() -> int | None:
+    """Bytes that could be taken without swapping, where the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = (line.split() for line in lines if line.startswith("MemAvailable:"))
+    return next((int(words[1]) * 1024 for words in found), None)
+
+
+def _warm_up(context: Context) -> None:
+    """Read all weights once, here and not in somebody's first token."""
+    batch = Batch(1)
+    batch.add(0, 0, np.zeros(1, np.int32))
+    context.decode(batch)
+    context.keep(0, 0)
+
+
+def fingerprint(model: Model) -> str:
+    """What suspended state depends on: the file, by its size, its first and its last megabyte, and how cells are kept."""
+    digest = hashlib.blake2b(digest_size=12)
+    size_bytes = model.path.stat().st_size
+    with model.path.open("rb") as file:
+        digest.update(file.read(FINGERPRINT_BYTES))
+        file.seek(max(0, size_bytes - FINGERPRINT_BYTES))
+        digest.update(file.read(FINGERPRINT_BYTES))
+    return f"llama:{model.description}:{size_bytes}:{digest.hexdigest()}:kv-f16"
+
+
+def count_cores() -> int:
+    """Physical cores that this process may use: two threads on one core only get into each other's way."""
+    cpus = os.sched_getaffinity(0)
+    cores = {_siblings(cpu) for cpu in cpus}
+    return max(1, len(cores))
+
+
+def _siblings(cpu: int) -> str:
+    """The hardware threads of a CPU's core, as Linux writes them; the CPU itself where that is not known."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)

@@ -1,0 +1,161 @@
+"""The slots of a context: who sits where, and which tokens are in whose cells.
+
+Cells outlive their generation. A newcomer takes a free slot that holds the beginning of its prompt, and what another slot
+holds of it, even a busy one, is copied instead of computed: a token takes 7 us to copy and 3 ms to compute on two cores.
+Sequences that start together with a common head compute it once: the oldest goes first, and the others are held until they
+can copy. (Pages shared by hash will take the place of the copying; `share` is all that knows of it.)
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aios.engine.batch import Progress
+from aios.engine.llama.binding import Context
+from aios.engine.llama.generation import Generation
+from aios.engine.llama.sampling import Tokens
+
+MIN_SHARED_TOKENS = 16
+"""Fewer are not worth a copy, or a wait for one."""
+COPY_RATIO = 8
+"""A copy moves a whole sequence: done if it moves at most this many tokens for each that is used."""
+N_SHARERS = 8
+"""Newcomers that are looked at before a prefill step: as many as a step may hold; the others are held."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """Cells for one sequence: they hold the first `n_computed` of `tokens`. Free if no generation sits here."""
+
+    index: int
+    generation: Generation | None = None
+    n_computed: int = 0
+    used_at: int = 0
+    left: Tokens = field(default_factory=lambda: np.empty(0, np.int32))
+    """The tokens in the cells of a free slot."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """What is in the cells, and of a generation also what is not computed yet."""
+        return self.left if self.generation is None else self.generation.tokens
+
+    @property
+    def progress(self) -> Progress:
+        """How far its generation is."""
+        return Progress(self.index, len(self.tokens), self.n_computed)
+
+
+class Slots:
+    """All slots of a context.
+
+    Args:
+        context: Whose cells they are.
+        n_slots: How many it was made for.
+    """
+
+    def __init__(self, context: Context, n_slots: int) -> None:
+        self._context = context
+        self._slots = [Slot(index) for index in range(n_slots)]
+        self._seated: dict[Generation, Slot] = {}  # oldest first
+        self._n_left = 0
+        self._state = np.empty(0, np.uint8)
+        self.n_copied_tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def n_seated(self) -> int:
+        """Slots that are not free."""
+        return len(self._seated)
+
+    def progress(self) -> list[Progress]:
+        """How far everybody is, oldest first."""
+        return [slot.progress for slot in self._seated.values()]
+
+    def sitter(self, index: int) -> Generation:
+        """The generation in a slot, which must not be free."""
+        generation = self._slots[index].generation
+        assert generation is not None
+        return generation
+
+    def seat(self, generation: Generation) -> None:
+        """Give a generation the free slot that suits it best, with what the cells there hold of its tokens.
+
+        That is the slot that it goes on with. But where it shares only a head and would destroy the rest, the slot is
+        left to whoever goes on with that, and the one that was used the longest ago is taken; `share` copies the head.
+        """
+        free = [slot for slot in self._slots if slot.generation is None]
+        wanted = generation.tokens[
+            :-1
+        ]  # the last one is always computed: it is needed for its logits
+        shared = {slot: shared_tokens(wanted, slot.left) for slot in free}
+        slot = max(free, key=lambda slot: (shared[slot], -slot.used_at))
+        if 2 * shared[slot] < slot.n_computed:
+            slot = min(free, key=lambda slot: slot.used_at)
+        self.cut(slot.index, shared[slot])
+        slot.generation = generation
+        self._seated[generation] = slot
+
+    def leave(self, generation: Generation) -> None:
+        """Free the slot of a generation, if it has one; the cells stay as they are for whoever comes."""
+        slot = self._seated.pop(generation, None)
+        if slot is not None:
+            self._n_left += 1
+            slot.used_at = self._n_left
+            slot.left = generation.tokens[: slot.n_computed]
+            slot.generation = None
+
+    def fill(self, index: int, n_tokens: int) -> None:
+        """Note that the cells of a slot hold `n_tokens` now."""
+        self._slots[index].n_computed = n_tokens
+
+    def cut(self, index: int, n_tokens: int) -> None:
+        """Drop the cells of a slot from `n_tokens` on; all of them if the model's memory cannot be cut there."""
+        self._slots[index].n_computed = n_tokens if self._context.keep(index, n_tokens) else 0
+
+    def share(self) -> frozenset[int]:
+        """Copy into slots in prefill what other slots hold of their prompts.
+
+        Returns: The slots that should wait, since an older one is about to compute more of what both need.
+        Cost: 3 us for each pair of slots, 7 us for each token copied.
+        """
+        filling = [slot for slot in self._seated.values() if slot.progress.n_missing > 1]
+        held = {slot.index for slot in filling[N_SHARERS:]}
+        for n_older, slot in enumerate(filling[:N_SHARERS]):
+            wanted = slot.tokens[:-1]
+            n_soon = max((shared_tokens(wanted, o.tokens) for o in filling[:n_older]), default=0)
+            source, n_now = self._find_source(slot)
+            if n_soon > n_now and n_soon - slot.n_computed >= MIN_SHARED_TOKENS:
+                held.add(slot.index)
+            elif source is not None:
+                self._copy(source, slot, n_now)
+        return frozenset(held)
+
+    def _find_source(self, slot: Slot) -> tuple[Slot | None, int]:
+        """Where the longest beginning of a slot's tokens lies ready, and how long it is. None: where it is."""
+        wanted = slot.tokens[:-1]
+        best, n_best = None, slot.n_computed
+        for other in self._slots:
+            n_ready = shared_tokens(wanted, other.tokens[: other.n_computed])
+            n_gained = n_ready - slot.n_computed
+            is_worth_it = n_gained >= max(MIN_SHARED_TOKENS, other.n_computed // COPY_RATIO)
+            if n_ready > n_best and is_worth_it:
+                best, n_best = other, n_ready
+        return best, n_best
+
+    def _copy(self, source: Slot, slot: Slot, n_tokens: int) -> None:
+        n_bytes = self._context.state_size_bytes(source.index)
+        if self._state.nbytes < n_bytes:
+            self._state = np.empty(n_bytes + n_bytes // 2, np.uint8)
+        n_bytes = self._context.save(source.index, self._state)
+        is_loaded = self._context.load(slot.index, self._state[:n_bytes])
+        self.cut(slot.index, n_tokens if is_loaded else 0)
+        self.n_copied_tokens += slot.n_computed
+
+
+def shared_tokens(first: Tokens, second: Tokens) -> int:
+    """Length of the longest common beginning."""
+    n_tokens = min(len(first), len(second))
+    differences = np.flatnonzero(first[:n_tokens] != second[:n_tokens])
+    return int(differences[0]) if len(differences) else n_tokens

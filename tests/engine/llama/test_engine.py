@@ -1,0 +1,225 @@
+"""The embedded engine: the contract of all engines, and what only this one promises."""
+
+import pickle
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.abi.types import Finish, Message, Role, Sampling
+from aios.config import EngineConfig
+from aios.engine.base import ChatPrompt, Engine, Job, Suspended, TextPrompt
+from aios.engine.llama.engine import LlamaEngine
+from aios.engine.models import find_model
+from aios.errors import (
+    ContextWindowExceeded,
+    EngineFailed,
+    EngineUnavailable,
+    ModelMissing,
+)
+from tests.engine.contract import EngineContract
+from tests.engine.jobs import GREEDY, chat, read_all, run
+
+pytestmark = [pytest.mark.model, pytest.mark.anyio]
+
+CONFIG = EngineConfig(n_slots=3, window_tokens=768, n_threads=1, prefill_chunk_tokens=128)
+RULES = "You are an agent in a company. " + " ".join(f"Rule {i}: be brief." for i in range(12))
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"  # one event loop for the module, so that its tests share an engine
+
+
+@asynccontextmanager
+async def started(config: EngineConfig = CONFIG) -> AsyncIterator[LlamaEngine]:
+    engine = LlamaEngine(find_model(""), name="small", config=config)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+@pytest.fixture(scope="module")
+async def shared(anyio_backend: str) -> AsyncIterator[LlamaEngine]:
+    async with started() as engine:
+        yield engine
+
+
+class TestLlama(EngineContract):
+    """The contract."""
+
+    @pytest.fixture
+    async def engine(self, shared: LlamaEngine) -> AsyncIterator[Engine]:  # type: ignore[override]  # shares one
+        yield shared
+
+    def make(self):  # type: ignore[no-untyped-def]
+        return started()
+
+
+def agent(name: str, *turns: str) -> Job:
+    """A job of one of many agents that share the rules."""
+    messages = [Message(Role.SYSTEM, f"{RULES} Your name is {name}.")]
+    roles = (Role.USER, Role.ASSISTANT)
+    messages += [Message(roles[i % 2], text) for i, text in enumerate(turns)]
+    return Job(ChatPrompt(tuple(messages)), GREEDY, max_tokens=4)
+
+
+async def test_a_conversation_that_goes_on_computes_only_what_is_new(shared: LlamaEngine) -> None:
+    first = await run(shared, agent("Ada", "What is the sea?"))
+    second = await run(shared, agent("Ada", "What is the sea?", first.text, "And the moon?"))
+    n_new = second.usage.prompt_tokens - first.usage.prompt_tokens
+    assert second.usage.cached_tokens >= second.usage.prompt_tokens - n_new - 5
+
+
+async def test_agents_that_start_together_compute_their_common_rules_once() -> None:
+    async with started() as engine:
+        usages = []
+
+        async def one(name: str) -> None:
+            usages.append((await run(engine, agent(name, "Go."))).usage)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for name in ("Ada", "Bea", "Cid"):
+                    tasks.start_soon(one, name)
+        n_rules = len(await engine.tokenize(RULES))
+        n_prompt = sum(usage.prompt_tokens for usage in usages)
+        statistics = engine.statistics()
+        assert statistics.n_prompt_tokens == n_prompt
+        assert statistics.n_prompt_tokens_computed <= n_prompt - 2 * n_rules
+        assert sum(usage.cached_tokens for usage in usages) >= 2 * n_rules
+        assert statistics.extra["copied_tokens"] >= 2 * n_rules
+
+
+async def test_closing_the_only_sequence_aborts_its_step(shared: LlamaEngine) -> None:
+    before = shared.statistics()
+    sequence = await shared.open(Job(TextPrompt("unheard of " * 200), GREEDY, max_tokens=100))
+    await anyio.sleep(0.1)  # one of its prefill steps, of 0.7 s, is running
+    await sequence.close()
+    with anyio.fail_after(30):
+        await run(shared, chat("Hello", max_tokens=1))
+    after = shared.statistics()
+    assert after.extra["aborted_steps"] == before.extra["aborted_steps"] + 1
+    assert after.n_prompt_tokens_computed - before.n_prompt_tokens_computed < 128 * 3
+
+
+async def test_a_suspended_generation_can_be_pickled_and_resumed_more_than_once(
+    shared: LlamaEngine,
+) -> None:
+    job = chat(max_tokens=12, stop=("zzz",), sampling=Sampling(temperature=0.9, seed=5))
+    whole = await run(shared, job)
+    sequence = await shared.open(job)
+    first = await sequence.read()
+    suspended: Suspended = pickle.loads(pickle.dumps(await sequence.suspend()))  # noqa: S301 - our own bytes
+    for _ in range(2):
+        rest = await read_all(again := await shared.open(job, suspended))
+        await again.close()
+        assert first.text + rest.text == whole.text
+        assert rest.usage.completion_tokens == 12
+
+
+async def test_what_was_not_read_before_a_suspension_is_read_after_it(shared: LlamaEngine) -> None:
+    job = chat(max_tokens=6)
+    whole = await run(shared, job)
+    sequence = await shared.open(job)
+    with anyio.fail_after(30):
+        while shared.statistics().n_generated_tokens == 0 or not sequence.is_finished:
+            await anyio.sleep(0)
+    suspended = await sequence.suspend()
+    assert suspended.n_generated == 6
+    assert suspended.emitted == ""
+    resumed = await shared.open(job, suspended)
+    twice = await resumed.suspend()
+    resumed = await shared.open(job, twice)
+    delta = await resumed.read()
+    assert (delta.text, delta.finish, delta.n_tokens) == (whole.text, Finish.LENGTH, 6)
+    await resumed.close()
+
+
+async def test_a_generation_does_not_depend_on_how_often_it_was_suspended(
+    shared: LlamaEngine,
+) -> None:
+    job = chat("Write a poem.", sampling=Sampling(temperature=1.3, seed=9), max_tokens=10)
+    texts = set()
+    for n_reads in (1, 2, 100):
+        text, suspended = "", None
+        for _ in range(10):
+            sequence = await shared.open(job, suspended)
+            finish = None
+            for _ in range(n_reads):
+                delta = await sequence.read()
+                text += delta.text
+                finish = delta.finish
+                if finish is not None:
+                    break
+            if finish is not None:
+                await sequence.close()
+                break
+            suspended = await sequence.suspend()
+        texts.add(text)
+    assert len(texts) == 1
+
+
+async def test_a_prompt_over_the_window_names_the_numbers(shared: LlamaEngine) -> None:
+    with pytest.raises(ContextWindowExceeded, match=r"at least \d+ tokens; the window holds 768"):
+        await shared.open(chat("word " * 800))
+
+
+async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: LlamaEngine) -> None:
+    n_turns = 0
+    async with anyio.create_task_group() as tasks:
+
+        async def count() -> None:
+            nonlocal n_turns
+            while True:
+                await anyio.sleep(0.001)
+                n_turns += 1
+
+        tasks.start_soon(count)
+        tokens = await shared.tokenize("The quick brown fox. " * 50_000)
+        tasks.cancel_scope.cancel()
+    assert len(tokens) > 200_000
+    assert n_turns > 10
+
+
+async def test_a_model_that_is_not_there_is_told_by_start_and_by_open(tmp_path: Path) -> None:
+    engine = LlamaEngine(tmp_path / "no.gguf", name="small", config=CONFIG)
+    with pytest.raises(EngineUnavailable, match="not been started"):
+        await engine.open(chat())
+    with pytest.raises(ModelMissing, match=r"no\.gguf"):
+        await engine.start()
+    with pytest.raises(EngineUnavailable, match="could not be loaded"):
+        await engine.open(chat())
+    await engine.aclose()
+
+
+async def test_an_engine_that_is_closed_while_it_loads_ends_its_thread() -> None:
+    engine = LlamaEngine(find_model(""), name="small", config=CONFIG)
+    with anyio.move_on_after(0.01):
+        await engine.start()
+    with anyio.fail_after(30):
+        await engine.aclose()
+    assert engine._thread is not None
+    assert not engine._thread.is_alive()
+
+
+async def test_when_the_thread_breaks_all_readers_are_told_and_nobody_is_let_in(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started() as engine:
+        sequence = await engine.open(chat(max_tokens=500))
+        await sequence.read()
+        monkeypatch.setattr(engine._loaded.loop, "step", lambda: 1 // 0)  # type: ignore[union-attr]
+        with anyio.fail_after(30):
+            with pytest.raises(EngineFailed, match="ZeroDivisionError"):
+                await read_all(sequence)
+            with pytest.raises(EngineUnavailable, match="broke"):
+                await engine.open(chat())
+            await sequence.close()
+        assert "broke" in caplog.text  # with its traceback
+        assert replace(engine.statistics(), extra={}).n_running == 0

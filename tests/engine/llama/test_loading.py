@@ -1,0 +1,74 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from aios.config import EngineConfig
+from aios.engine.llama.binding import Model
+from aios.engine.llama.loading import count_cores, fingerprint, load
+from aios.engine.llama.outbox import Outbox
+from aios.errors import EngineUnavailable, ModelMissing
+
+pytestmark = pytest.mark.anyio
+
+SMALL = EngineConfig(n_slots=2, window_tokens=256, n_threads=1, prefill_chunk_tokens=64)
+
+
+@pytest.mark.model
+async def test_what_is_loaded_has_the_slots_and_the_window_of_the_configuration(
+    model_path: Path,
+) -> None:
+    loaded = load(model_path, SMALL, Outbox())
+    assert len(loaded.slots) == 2
+    assert loaded.context.window_tokens == 256
+    assert loaded.context.n_cells(0) == 0  # nothing is left of the warm-up
+    assert loaded.note == ""
+    loaded.free_contexts()
+    loaded.model.close()
+
+
+@pytest.mark.model
+async def test_a_window_over_the_models_own_is_cut_and_said(model_path: Path) -> None:
+    config = EngineConfig(n_slots=1, window_tokens=10_000, n_threads=1)
+    loaded = load(model_path, config, Outbox())
+    assert loaded.context.window_tokens == 8192
+    assert "8192" in loaded.note
+    loaded.free_contexts()
+    loaded.model.close()
+
+
+async def test_a_file_that_is_not_there_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing):
+        load(tmp_path / "nothing.gguf", SMALL, Outbox())
+
+
+@pytest.mark.model
+async def test_the_model_is_freed_when_there_is_no_room_for_its_slots(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+    close = Model.close
+    monkeypatch.setattr(Model, "close", lambda self: (closed.append(self.path), close(self)))
+    with pytest.raises(EngineUnavailable, match="no room"):
+        load(model_path, EngineConfig(n_slots=300, window_tokens=256, n_threads=1), Outbox())
+    assert closed == [model_path]
+
+
+@pytest.mark.model
+async def test_cells_that_would_not_fit_into_memory_are_refused_before_they_are_made(
+    model_path: Path,
+) -> None:
+    config = EngineConfig(n_slots=100_000, window_tokens=8192, n_threads=1)
+    with pytest.raises(EngineUnavailable, match=r"take 188\d\d.\d GB, and \d+.\d GB are free"):
+        load(model_path, config, Outbox())
+
+
+@pytest.mark.model
+def test_a_fingerprint_tells_models_apart(model: Model, tmp_path: Path) -> None:
+    ours = fingerprint(model)
+    assert ours == fingerprint(model)
+    assert model.description in ours
+
+
+def test_there_is_a_core_and_no_more_than_there_are_cpus() -> None:
+    assert 1 <= count_cores() <= len(os.sched_getaffinity(0))
