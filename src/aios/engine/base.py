@@ -131,6 +131,8 @@ class Sequence(Protocol):
     async def read(self) -> Delta:
         """Wait for the next piece. A reader that is slow gets larger pieces; the engine never waits for it.
 
+        Cancelling it loses nothing: the next `read` goes on where the one before it ended.
+
         Raises:
             EngineFailed: The engine broke in the middle.
             EngineUnavailable: The engine was closed.

@@ -1,0 +1,160 @@
+"""A generation at a remote endpoint: how its stream can go wrong, closing, cancelling."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.abc
+import pytest
+from starlette.responses import Response, StreamingResponse
+from tests.engine.jobs import chat, read_all, run
+from tests.engine.remote.bad_endpoint import (
+    BadEndpoint,
+    Reply,
+    cancelled_read,
+    dropped_after,
+    end,
+    engine_at,
+    event,
+    failure,
+    flood,
+    plain,
+    stream,
+    text,
+)
+
+from aios.errors import (
+    EngineFailed,
+    EngineUnavailable,
+)
+
+pytestmark = pytest.mark.anyio
+
+# --- how a stream can go wrong ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (dropped_after(text("a"), text("b"), text("c")), ["after 3 tokens"]),
+        (stream(text("a")), ["after 1 tokens", "in the middle"]),
+        (stream(text("a"), event(error={"message": "CUDA out of memory"})), ["after 1 tokens", "CUDA"]),
+        (stream("data: {not json\n\n"), ["malformed"]),
+        (stream('data: {"choices": 7}\n\n'), ["malformed"]),
+        (stream("data: " + "[" * 100_000 + "\n\n"), ["malformed"]),
+        (stream(*(text("", delta={"tool_calls": [{"index": i}]}) for i in range(300))), ["tool calls"]),
+        (flood(b"x" * 65536, 1600), ["line of over"]),
+    ],
+)  # fmt: skip
+async def test_a_stream_that_breaks_says_how_far_it_came(reply: Reply, words: list[str]) -> None:
+    error = await failure(reply)
+    assert isinstance(error, EngineFailed)
+    for word in words:
+        assert word in error.message
+
+
+async def test_bytes_that_are_not_utf8_are_an_error() -> None:
+    error = await failure(plain(200, "", "text/event-stream"))
+    assert "in the middle" in error.message
+    error = await failure(lambda: Response(b"data: \xff\xfe\n\n", media_type="text/event-stream"))
+    assert isinstance(error, EngineFailed)
+    assert "UTF-8" in error.message
+
+
+async def test_silence_ends_after_the_time_out_with_the_tokens_that_came() -> None:
+    endpoint = BadEndpoint()
+    endpoint.replies = [endpoint.silent_after(text("a"), text("b"))]
+    async with engine_at(endpoint, timeout_s=0.2) as engine:
+        with anyio.fail_after(5), pytest.raises(EngineFailed, match="fell silent after 2 tokens"):
+            await run(engine, chat())
+
+
+async def test_half_a_line_is_no_sign_of_life() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await anyio.sleep(0.02)
+
+    error = await failure(
+        lambda: StreamingResponse(drip(), media_type="text/event-stream"), timeout_s=0.3
+    )
+    assert "nothing came" in error.message
+
+
+async def test_comments_keep_a_slow_stream_alive() -> None:
+    async def slow() -> AsyncIterator[str]:
+        for _ in range(10):
+            yield ": still in the queue\n"
+            await anyio.sleep(0.05)
+        yield text("at last") + end()
+
+    endpoint = BadEndpoint([lambda: StreamingResponse(slow(), media_type="text/event-stream")])
+    async with engine_at(endpoint, timeout_s=0.3) as engine:
+        assert (await run(engine, chat())).text == "at last"
+
+
+# --- closing and cancelling ------------------------------------------------------------------------------------------
+
+
+async def test_closing_a_sequence_cancels_its_request() -> None:
+    endpoint = BadEndpoint()
+    endpoint.replies = [endpoint.silent_after(text("a"))]
+    async with engine_at(endpoint) as engine:
+        sequence = await engine.open(chat())
+        assert (await sequence.read()).text == "a"
+        await sequence.close()
+        with anyio.fail_after(5):
+            await endpoint.gone.wait()
+
+
+async def test_closing_the_engine_wakes_a_reader_that_waits_for_the_network() -> None:
+    endpoint = BadEndpoint()
+    endpoint.replies = [endpoint.silent_after(text("a"))]
+    told: list[str] = []
+
+    async with engine_at(endpoint) as engine:
+        sequence = await engine.open(chat())
+        assert (await sequence.read()).text == "a"
+
+        async def reader() -> None:
+            with pytest.raises(EngineUnavailable, match="closed"):
+                await sequence.read()
+            told.append("yes")
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(reader)
+                await anyio.wait_all_tasks_blocked()
+                await engine.aclose()
+            await endpoint.gone.wait()
+    assert told == ["yes"]
+
+
+async def test_after_a_cancelled_read_the_same_is_asked_for_and_what_was_read_is_skipped() -> None:
+    endpoint = BadEndpoint()
+    endpoint.replies = [
+        endpoint.silent_after(text("Hel")),
+        stream(text("He"), text("llo"), end(prompt_tokens=7, completion_tokens=2)),
+    ]
+    async with engine_at(endpoint) as engine:
+        sequence = await engine.open(chat())
+        first = await sequence.read()
+        await cancelled_read(sequence.read)
+        rest = await read_all(sequence)
+        await sequence.close()
+    assert (first.text, rest.text) == ("Hel", "lo")
+    assert first.n_tokens + rest.n_tokens == rest.usage.completion_tokens == 2
+    assert endpoint.posts[0].body == endpoint.posts[1].body
+
+
+@pytest.mark.parametrize("other", [stream(text("Goodbye"), end()), stream(text("He"), end())])
+async def test_two_different_answers_are_never_joined(other: Reply) -> None:
+    endpoint = BadEndpoint()
+    endpoint.replies = [endpoint.silent_after(text("Hel")), other]
+    async with engine_at(endpoint) as engine:
+        sequence = await engine.open(chat())
+        await sequence.read()
+        await cancelled_read(sequence.read)
+        with pytest.raises(EngineFailed, match="something else"):
+            await read_all(sequence)
+        await sequence.close()
+        assert engine.statistics().n_running == 0
