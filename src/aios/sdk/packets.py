@@ -1,0 +1,73 @@
+"""What both sockets of the SDK share: cutting a byte stream into packets, and what a server's greeting means. Pure."""
+
+from aios.abi.gate import error_of
+from aios.abi.types import Pid
+from aios.abi.wire import HEADER_BYTES, Refusal, Reply, Welcome, packet_size, unpack_to_client
+from aios.errors import KernelUnreachable
+
+CHUNK_BYTES = 256 << 10
+"""How much is read from a socket at once."""
+MAX_SOCKET_PATH_BYTES = 107
+"""Linux has 108 bytes for the path of a Unix socket, the last of them zero."""
+
+
+class PacketBuffer:
+    """Takes bytes as they arrive and gives whole packets."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Add bytes; return the bodies of the packets that are now complete.
+
+        Raises:
+            TooLarge: A header announces more than the wire allows.
+        """
+        self._data += data
+        bodies: list[bytes] = []
+        start = 0
+        while len(self._data) - start >= HEADER_BYTES:
+            begin = start + HEADER_BYTES
+            end = begin + packet_size(bytes(self._data[start:begin]))
+            if end > len(self._data):
+                break
+            bodies.append(bytes(self._data[begin:end]))
+            start = end
+        del self._data[:start]
+        return bodies
+
+
+def read_greeting(body: bytes) -> Pid:
+    """The process that the connection speaks for, from the server's first packet.
+
+    Raises:
+        AiosError: The server refuses; its reason.
+        KernelUnreachable: Whoever listens there is no kernel.
+    """
+    match unpack_to_client(body):
+        case Welcome(pid=pid):
+            return pid
+        case Refusal(fault=fault):
+            raise error_of(fault)
+        case Reply():
+            raise broken("the server's first packet was no greeting")
+
+
+def broken(why: object) -> KernelUnreachable:
+    """The error for a connection that ended."""
+    return KernelUnreachable(
+        f"the connection to the kernel broke: {words(why)}",
+        hint="the kernel ended or was killed; start it again (`aios serve`)",
+    )
+
+
+def unreachable(path: str, why: object) -> KernelUnreachable:
+    """The error for a connection that never was."""
+    return KernelUnreachable(
+        f"no kernel listens at {path}: {words(why)}", hint="start one with `aios serve`"
+    )
+
+
+def words(why: object) -> str:
+    """A reason in words; many errors of the network carry none."""
+    return str(why) or type(why).__name__

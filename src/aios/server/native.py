@@ -1,0 +1,377 @@
+"""The native protocol (`abi/wire.py`) on a Unix socket: many calls in flight on each connection.
+
+    reader --- one task a call ---> outbox ---> writer        the writer sends all that waits in one piece
+
+A client that does not read fills its own outbox and nothing else: progress frames stay in the call's buffer, where
+tokens merge and old lines go; the reader takes no further calls. A client that goes away takes its calls with it.
+"""
+
+import logging
+import os
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import msgspec
+from msgspec import Struct
+
+from aios.abi.calls import AnyAnswer, Call
+from aios.abi.gate import Fault, Gate, Progress, Result, fault_of
+from aios.abi.wire import (
+    WIRE_VERSION,
+    Cancel,
+    Hello,
+    Refusal,
+    Reply,
+    Request,
+    ToClient,
+    Welcome,
+    pack,
+    unpack_to_server,
+)
+from aios.errors import (
+    AccessDenied,
+    AiosError,
+    Conflict,
+    DeadlineExceeded,
+    InvalidCall,
+    KernelBug,
+    ResourceExhausted,
+    TooLarge,
+    Unauthenticated,
+    Unsupported,
+)
+from aios.kernel.kernel import Kernel
+from aios.sdk.packets import PacketBuffer
+from aios.sdk.stream import UnixStream
+
+HELLO_TIMEOUT_S = 5.0
+MAX_HELLO_BYTES = 64 << 10
+MAX_IN_FLIGHT = 1_024
+"""Calls of one connection; the next is refused."""
+ROOT_UID = 0
+BACKLOG = 1_024
+ACCEPT_PAUSE_S = 0.05
+BUSY_BYTES = 256 << 10
+"""Unsent bytes from which on progress frames wait in their call's buffer."""
+FULL_BYTES = 4 << 20
+"""Unsent bytes from which on no further call is read."""
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_unix(
+    kernel: Kernel,
+    path: Path,
+    *,
+    max_connections: int = 1_024,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a kernel at a socket until cancelled; `task_status` tells when it listens.
+
+    A file that is in the way is removed, so the caller must hold the lock of this `AIOS_HOME`.
+    """
+    server = _Server(kernel, max_connections)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            _listen(listener, path)
+            async with anyio.create_task_group() as tasks:
+                task_status.started()
+                while True:
+                    stream = await _accept(listener)
+                    server.streams.add(stream)
+                    tasks.start_soon(server.attend, stream)
+        finally:
+            server.close()
+            path.unlink(missing_ok=True)  # noqa: ASYNC240 - a file of this machine's, gone at once
+
+
+def _listen(listener: socket.socket, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    listener.setblocking(False)
+    listener.bind(str(path))
+    path.chmod(0o600)  # until here the mode of its folder, 700, kept others out
+    listener.listen(BACKLOG)
+
+
+async def _accept(listener: socket.socket) -> UnixStream:
+    while True:
+        try:
+            return UnixStream(listener.accept()[0])
+        except BlockingIOError:
+            await anyio.wait_readable(listener)
+        except OSError as error:  # out of files, or the client was quicker to leave
+            _log.warning("a connection could not be taken: %s", error)
+            await anyio.sleep(ACCEPT_PAUSE_S)
+
+
+class _Server:
+    """What the connections share."""
+
+    def __init__(self, kernel: Kernel, max_connections: int) -> None:
+        self._kernel = kernel
+        self._max_connections = max_connections
+        self.streams: set[UnixStream] = set()
+        """The open connections, those included that nobody attends to yet."""
+
+    async def attend(self, stream: UnixStream) -> None:
+        """Serve one connection; whatever the client does stays within."""
+        try:
+            with suppress(OSError, anyio.ClosedResourceError):
+                await self._converse(stream)
+        finally:
+            stream.close()
+            self.streams.discard(stream)
+
+    def close(self) -> None:
+        """Close what is left."""
+        for stream in self.streams:
+            stream.close()
+
+    async def _converse(self, stream: UnixStream) -> None:
+        buffer = PacketBuffer()
+        try:
+            self._check_room()
+            _check_peer(stream)
+            with anyio.fail_after(HELLO_TIMEOUT_S):
+                hello, bodies = await _read_hello(stream, buffer)
+            pid = self._kernel.authenticate(hello.token)
+            gate = self._kernel.gate(pid)
+        except TimeoutError:
+            late = DeadlineExceeded(
+                f"no hello within {HELLO_TIMEOUT_S} s", hint="send it first of all"
+            )
+            await _refuse(stream, late)
+        except EOFError:
+            return
+        except AiosError as error:
+            await _refuse(stream, error)
+        else:
+            await stream.send(pack(Welcome(pid)))
+            await _Connection(stream, gate, buffer).attend(bodies)
+
+    def _check_room(self) -> None:
+        if len(self.streams) > self._max_connections:
+            raise ResourceExhausted(
+                f"{self._max_connections} connections are open",
+                hint="one connection carries many calls; or raise server.max_connections",
+                retry_after_s=1.0,
+            )
+
+
+class _Connection:
+    """One client that has been let in."""
+
+    def __init__(self, stream: UnixStream, gate: Gate, buffer: PacketBuffer) -> None:
+        self._stream = stream
+        self._gate = gate
+        self._buffer = buffer
+        self._calls: dict[int, anyio.CancelScope] = {}
+        self._outbox: list[bytes] = []
+        self._unsent_bytes = 0
+        self._is_parting = False
+        self._filled = anyio.Event()
+        self._emptied = anyio.Event()
+
+    async def attend(self, bodies: list[bytes]) -> None:
+        """Serve until either side closes; then every call that is left is cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write, tasks.cancel_scope)
+            try:
+                await self._read(bodies, tasks)
+            except AiosError as error:
+                await self._part(error)
+            except (OSError, EOFError):
+                pass  # gone
+            tasks.cancel_scope.cancel()
+
+    async def _part(self, error: AiosError) -> None:
+        """Say why the connection ends, as its last packet."""
+        self._post(pack(Refusal(fault_of(error))))
+        self._is_parting = True
+        with anyio.move_on_after(HELLO_TIMEOUT_S):
+            while self._unsent_bytes:
+                await self._emptied.wait()
+
+    async def _read(self, bodies: list[bytes], tasks: anyio.abc.TaskGroup) -> None:
+        while True:
+            for body in bodies:
+                self._take(body, tasks)
+            while self._unsent_bytes > FULL_BYTES:
+                await self._emptied.wait()
+            bodies = self._buffer.feed(await _receive(self._stream))
+
+    def _take(self, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
+        """Act on a packet.
+
+        Raises:
+            InvalidCall: It makes no sense and cannot be answered by a `Fault`.
+        """
+        try:
+            packet = unpack_to_server(body)
+        except InvalidCall as error:
+            number = _find_id(body)
+            if number is None:
+                raise
+            self._put(Reply(number, fault_of(error)))
+            return
+        match packet:
+            case Request():
+                self._begin(packet, tasks)
+            case Cancel(id=number):
+                if number in self._calls:
+                    self._calls[number].cancel()
+            case Hello():
+                raise InvalidCall("a second hello", hint="open another connection")
+
+    def _begin(self, request: Request, tasks: anyio.abc.TaskGroup) -> None:
+        if request.id in self._calls:
+            raise InvalidCall(f"a call with the id {request.id} is in flight", hint="count upwards")
+        if len(self._calls) >= MAX_IN_FLIGHT:
+            full = ResourceExhausted(
+                f"{MAX_IN_FLIGHT} calls are in flight on this connection",
+                hint="wait for some of them",
+                retry_after_s=1.0,
+            )
+            self._put(Reply(request.id, fault_of(full)))
+            return
+        scope = self._calls[request.id] = anyio.CancelScope()
+        tasks.start_soon(self._perform, request, scope)
+
+    async def _perform(self, request: Request, scope: anyio.CancelScope) -> None:
+        """Carry out one call; exactly one `Result` or `Fault` goes out whatever happens."""
+        cancelled = Conflict("the caller cancelled the call", hint="make it again")
+        end: Result[AnyAnswer] | Fault = fault_of(cancelled)
+        try:
+            with scope:
+                call: Call[AnyAnswer] = request.call
+                if request.stream:
+                    end = await self._stream_call(request.id, call)
+                else:
+                    end = await self._gate.call(call)
+        except AiosError as error:
+            end = fault_of(error)
+        except Exception as error:  # noqa: BLE001 - the edge: a bug of ours ends this call only
+            _log.exception("a call failed")
+            bug = KernelBug(f"{type(error).__name__}: {error}", hint="please report it")
+            end = fault_of(bug)
+        finally:
+            del self._calls[request.id]
+        self._put(Reply(request.id, end))
+
+    async def _stream_call(self, number: int, call: Call[AnyAnswer]) -> Result[AnyAnswer]:
+        async with self._gate.open_call(call) as frames:
+            async for frame in frames:
+                await self._put_progress(number, frame)
+            return await frames.result()
+
+    async def _put_progress(self, number: int, frame: Progress) -> None:
+        while self._unsent_bytes > BUSY_BYTES:
+            await self._emptied.wait()
+        self._put(Reply(number, frame))
+
+    def _put(self, reply: Reply) -> None:
+        if not self._is_parting:
+            self._post(_packed(reply))
+
+    def _post(self, packet: bytes) -> None:
+        """Hand a packet to the writer; never waits."""
+        self._outbox.append(packet)
+        self._unsent_bytes += len(packet)
+        self._filled.set()
+
+    async def _write(self, connection: anyio.CancelScope) -> None:
+        try:
+            while True:
+                await self._filled.wait()
+                self._filled = anyio.Event()
+                await self._flush()
+        except (OSError, anyio.ClosedResourceError):
+            connection.cancel()
+
+    async def _flush(self) -> None:
+        data = b"".join(self._outbox)
+        self._outbox.clear()
+        await self._stream.send(data)
+        self._unsent_bytes -= len(data)
+        self._emptied.set()
+        self._emptied = anyio.Event()
+
+
+class _Numbered(Struct, tag_field="type", tag="request"):
+    """As much of a malformed request as is needed to answer it."""
+
+    id: int
+
+
+_numbered = msgspec.msgpack.Decoder(_Numbered)
+
+
+def _find_id(body: bytes) -> int | None:
+    try:
+        return _numbered.decode(body).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _packed(reply: Reply) -> bytes:
+    """The packet of a reply; one that cannot be sent becomes a `Fault`."""
+    try:
+        return pack(reply)
+    except TooLarge as error:
+        return pack(Reply(reply.id, fault_of(error)))
+    except (ValueError, TypeError, OverflowError) as error:  # lone surrogates, for one
+        bug = KernelBug(f"the answer cannot be encoded: {error}", hint="please report it")
+        return pack(Reply(reply.id, fault_of(bug)))
+
+
+async def _read_hello(stream: UnixStream, buffer: PacketBuffer) -> tuple[Hello, list[bytes]]:
+    """The first packet, and those that came with it."""
+    n_bytes, bodies = 0, list[bytes]()
+    while not bodies:
+        data = await _receive(stream)
+        n_bytes += len(data)
+        bodies = buffer.feed(data)
+        if n_bytes > MAX_HELLO_BYTES and not bodies:
+            raise TooLarge(f"a hello of over {MAX_HELLO_BYTES} bytes", hint="send a token first")
+    hello = unpack_to_server(bodies[0])
+    if not isinstance(hello, Hello):
+        raise Unauthenticated("the first packet must be a hello", hint="send the token first")
+    if hello.version != WIRE_VERSION:
+        raise Unsupported(
+            f"the client speaks version {hello.version} of the protocol, this kernel {WIRE_VERSION}",
+            hint="use the SDK of the kernel's own version",
+        )
+    return hello, bodies[1:]
+
+
+async def _receive(stream: UnixStream) -> bytes:
+    data = await stream.receive()
+    if not data:
+        raise EOFError
+    return data
+
+
+async def _refuse(stream: UnixStream, error: AiosError) -> None:
+    packet: ToClient = Refusal(fault_of(error))
+    with anyio.move_on_after(HELLO_TIMEOUT_S):
+        await stream.send(pack(packet))
+
+
+def _check_peer(stream: UnixStream) -> None:
+    """Only the user that runs the kernel may talk to it, whatever the mode of the socket.
+
+    Raises:
+        AccessDenied: It is another user.
+    """
+    layout = "3i"  # struct ucred: pid, uid, gid
+    found = stream.raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
+    _, uid, _ = struct.unpack(layout, found)
+    if uid not in (os.getuid(), ROOT_UID):
+        raise AccessDenied(
+            f"the socket belongs to user {os.getuid()}, you are user {uid}",
+            hint="use the HTTP address with a token",
+        )

@@ -1,0 +1,71 @@
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.errors import InvalidCall
+from aios.server.limits import MAX_JSON_DEPTH, check_json
+
+SOUND = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=15,
+)  # fmt: skip
+
+
+@given(SOUND)
+def test_sound_json_passes(value: object) -> None:
+    check_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_either_pass_or_are_refused_politely(body: bytes) -> None:
+    try:
+        check_json(body)
+    except InvalidCall:
+        return
+    json.loads(body.decode("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"{} {}", "no JSON"),
+        (b"\xff\xfe{}", "UTF-8"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        (b"\xef\xbb\xbf{}", "no JSON"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'[{"b": {"a": 1, "\\u0061": 2}}]', "twice"),
+        (b'{"a": 9223372036854775808}', "out of range"),
+        (b"1" * 5000, "range|digits"),
+        (b"[" * 200 + b"]" * 200, "deep"),
+        (b'{"a":' * 200 + b"1" + b"}" * 200, "deep"),
+        (b"[" * 100_000, "deep"),
+    ],
+)
+def test_json_that_means_trouble_is_refused_with_the_reason(body: bytes, word: str) -> None:
+    with pytest.raises(InvalidCall, match=word):
+        check_json(body)
+
+
+def test_brackets_in_strings_do_not_count_as_depth() -> None:
+    check_json(json.dumps({"a": "[" * 1000 + '"' + "{" * 1000}).encode())
+
+
+def test_wide_is_not_deep() -> None:
+    check_json(json.dumps([[[]] * 10] * 1000).encode())
+
+
+def test_the_deepest_that_passes_can_be_read_and_written_by_everybody() -> None:
+    body = b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH
+    check_json(body)
+    value = msgspec.json.decode(body)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(value)) == value
+    with pytest.raises(InvalidCall):
+        check_json(b"[" + body + b"]")
