@@ -1,0 +1,215 @@
+"""Digests a folder of text files: one reader process for each file, side by side, then an editor that writes the report.
+
+This process asks no model anything: it is a parent that spawns, waits and passes results on. What runs when is the
+kernel's affair; `--compare` shows what that is worth by letting the readers run again, one after another.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from survey import survey
+
+import aios
+
+HERE = Path(__file__).resolve().parent
+READER, EDITOR = HERE / "reader", HERE / "editor"
+DOCS = HERE.parent.parent / "docs"
+DEFAULT_LIMIT = 12
+DEFAULT_MAX_BYTES = 262_144
+DEFAULT_PARALLEL = 8
+
+
+class Numbers(Struct):
+    """The figures in a digest; all else in it is passed on unread."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    calls_s: float = 0.0
+
+
+class Edited(Struct):
+    """What the editor handed back."""
+
+    report: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Summary(Struct):
+    """How the run went."""
+
+    report: str
+    n_files: int
+    n_skipped: int
+    prompt_tokens: int
+    completion_tokens: int
+    wall_s: float
+    readers_s: float
+    """From the first reader's start to the last one's end."""
+    one_by_one_s: float | None
+    """The readers' calls one after another; None if that was not measured."""
+
+    def text(self) -> str:
+        """In words."""
+        line = (
+            f"{self.n_files} files, {self.n_skipped} skipped: {self.prompt_tokens} tokens in, "
+            f"{self.completion_tokens} out, {self.wall_s:.1f} s in all, the readers {self.readers_s:.1f} s"
+        )
+        if self.one_by_one_s is not None and self.readers_s > 0:
+            ratio = self.one_by_one_s / self.readers_s
+            line += f"; their calls one after another {self.one_by_one_s:.1f} s ({ratio:.2f} x)"
+        return f"{line}\n{self.report}"
+
+
+class Readers:
+    """Runs reader processes and keeps what they hand back."""
+
+    def __init__(self, client: aios.blocking.Client, folder: Path, max_bytes: int) -> None:
+        self.digests: dict[str, bytes] = {}
+        self.failures: list[tuple[str, str]] = []
+        self._client = client
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def run(self, files: Sequence[str], n_parallel: int) -> float:
+        """Run a reader for each file, so many side by side; returns the seconds that took."""
+        started_s = time.perf_counter()
+        waiting, running = list(reversed(files)), dict[int, str]()
+        while waiting or running:
+            while waiting and len(running) < n_parallel:
+                self._start(waiting.pop(), running)
+            if running:
+                ended = self._client.wait()
+                file = running.pop(ended.pid, None)
+                if file is not None:
+                    self._take(file, ended.pid, ended.exit)
+        return time.perf_counter() - started_s
+
+    def _start(self, file: str, running: dict[int, str]) -> None:
+        path = str((self._folder / file).absolute())
+        try:
+            size = str(self._max_bytes)
+            child = self._client.spawn(READER, path, "--max-bytes", size, name=_process_name(file))
+        except aios.AiosError as error:
+            self.failures.append((file, f"no reader could be started: {error.message}"))
+        else:
+            running[child.pid] = file
+
+    def _take(self, file: str, pid: int, end: aios.Exit) -> None:
+        if end.status == 0:
+            self.digests[file] = end.result.encode()
+            self._client.log(f"read {file}")
+        else:
+            why = end.reason or self._last_words(pid)
+            self.failures.append((file, f"its reader ended with status {end.status}: {why}"))
+
+    def _last_words(self, pid: int) -> str:
+        """The last thing that a reader said about its trouble."""
+        with self._client.logs(pid, tail=20) as lines:
+            said = [line.text for line in lines if line.stream == "err"]
+        words = [text for text in said if text.strip() and not text.startswith("hint:")]
+        return words[-1] if words else "it said nothing"
+
+
+def main(
+    client: aios.blocking.Client,
+    *,
+    dir: Path = DOCS,  # noqa: A002 - the option is called so
+    out: Path = Path("report.md"),
+    limit: int = DEFAULT_LIMIT,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    parallel: int = DEFAULT_PARALLEL,
+    compare: bool = False,
+    json: bool = False,
+) -> str | Summary:
+    """Digest the text files of --dir (at most --limit) and write --out.
+
+    Of a file over --max-bytes only the head is read. --parallel readers run side by side. --compare repeats their calls
+    one after another and shows both times. --json hands the figures back as JSON.
+    """
+    if not dir.is_dir():
+        raise SystemExit(f"{dir} is not a folder")
+    if min(limit, max_bytes, parallel) < 1:
+        raise SystemExit("--limit, --max-bytes and --parallel are at least 1")
+    started_s = time.perf_counter()
+    found = survey(dir, limit=limit, except_for=out)
+    readers = Readers(client, dir, max_bytes)
+    readers_s = readers.run(found.files, parallel)
+    digests = [file for file in found.files if file in readers.digests]
+    if found.files and not digests:
+        file, reason = readers.failures[0]
+        raise SystemExit(f"no file could be digested; {file}: {reason}")
+    skipped = sorted(found.skipped + readers.failures)
+    edited = edit(client, dir, out, digests=_named(readers, digests), skipped=skipped)
+    wall_s = time.perf_counter() - started_s
+    one_by_one_s = measure_one_by_one(client, dir, max_bytes, digests) if compare else None
+    numbers = [_numbers(readers.digests[file]) for file in digests]
+    summary = Summary(
+        report=edited.report,
+        n_files=len(digests),
+        n_skipped=len(skipped),
+        prompt_tokens=sum(n.prompt_tokens for n in numbers) + edited.prompt_tokens,
+        completion_tokens=sum(n.completion_tokens for n in numbers) + edited.completion_tokens,
+        wall_s=wall_s,
+        readers_s=readers_s,
+        one_by_one_s=one_by_one_s,
+    )
+    return summary if json else summary.text()
+
+
+def edit(
+    client: aios.blocking.Client,
+    folder: Path,
+    out: Path,
+    *,
+    digests: list[dict[str, object]],
+    skipped: list[tuple[str, str]],
+) -> Edited:
+    """Let an editor write the report."""
+    rows = [{"file": file, "reason": reason} for file, reason in skipped]
+    material = {"folder": str(folder), "digests": digests, "skipped": rows}
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        file.write(msgspec.json.encode(material))
+        file.flush()
+        child = client.spawn(EDITOR, file.name, str(out.absolute()))
+        end = client.wait(child.pid).exit
+    if end.status != 0:
+        raise SystemExit(f"the editor ended with status {end.status}; see `aios logs {child.pid}`")
+    return msgspec.json.decode(end.result, type=Edited)
+
+
+def measure_one_by_one(
+    client: aios.blocking.Client, folder: Path, max_bytes: int, files: list[str]
+) -> float:
+    """The seconds that the same calls of the same readers take when only one runs at a time.
+
+    Only the calls are counted, not the start of the processes, in favour of the sequential way.
+    """
+    client.log("once more, one after another")
+    readers = Readers(client, folder, max_bytes)
+    readers.run(files, 1)
+    return sum(_numbers(digest).calls_s for digest in readers.digests.values())
+
+
+def _named(readers: Readers, files: list[str]) -> list[dict[str, object]]:
+    """Digests under their short names."""
+    decode = msgspec.json.Decoder(dict[str, object]).decode
+    return [{**decode(readers.digests[file]), "file": file} for file in files]
+
+
+def _process_name(file: str) -> str:
+    """What `aios top` shows for the reader of a file."""
+    stem = Path(file).stem.encode("ascii", "ignore").decode()
+    return "reader-" + "".join(c if c.isalnum() else "-" for c in stem)[:40]
+
+
+def _numbers(digest: bytes) -> Numbers:
+    return msgspec.json.decode(digest, type=Numbers)
+
+
+if __name__ == "__main__":
+    aios.run(main)

@@ -1,0 +1,347 @@
+"""An agent: a model that thinks, calls tools and reads their results until its task is done.
+
+    agent = Agent(client, instructions="You are brief.", tools=[search])
+    result = await agent.run("What do my notes say about ships?")
+
+This is user space: one agent holds one conversation, and every thought is one system call.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from types import TracebackType
+
+import anyio
+from msgspec import Struct
+
+from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, Usage
+from aios.errors import AiosError, Conflict, InvalidCall
+from aios.sdk.client import Client
+from aios.sdk.invoke import AnyTool, invoke
+from aios.sdk.replies import ChatReply
+from aios.sdk.requests import ChatOptions
+from aios.sdk.tools import N_QUOTED_CHARS, Tool, ToolOutcome
+from aios.sdk.transcript import Transcript, sanitized
+
+DEFAULT_MAX_TURNS = 8
+DEFAULT_MAX_TOKENS = 1024
+MAX_PARALLEL_TOOLS = 8
+EVENT_BUFFER = 64
+
+
+class Ending(Enum):
+    """Why a run ended."""
+
+    DONE = "done"  # the model answered without calling a tool
+    LENGTH = "length"  # its answer was cut at `max_tokens`, or filled the window
+    CONTENT_FILTER = "content_filter"  # the endpoint withheld the answer
+    MAX_TURNS = "max_turns"  # it still wanted tools when its turns were used up
+    MAX_TOTAL_TOKENS = "max_total_tokens"  # the token budget is used up
+
+
+class AgentResult(Struct, frozen=True):
+    """What a run brought. `finish` says whether it was cut short; `messages` are those of this run."""
+
+    text: str
+    messages: tuple[Message, ...]
+    usage: Usage
+    n_turns: int
+    finish: Ending
+
+
+class TextPiece(Struct, frozen=True):
+    """The next piece of what the model says."""
+
+    text: str
+
+
+class ToolStarted(Struct, frozen=True):
+    """A tool begins to run."""
+
+    call: ToolCall
+
+
+class ToolEnded(Struct, frozen=True):
+    """A tool has ended, or could not be run."""
+
+    call: ToolCall
+    outcome: ToolOutcome
+
+
+class TurnEnded(Struct, frozen=True):
+    """The model has spoken; its tool calls run next."""
+
+    n_turns: int
+    reply: ChatReply[object]
+
+
+class Ended(Struct, frozen=True):
+    """The run is over; always the last event."""
+
+    result: AgentResult
+
+
+Event = TextPiece | ToolStarted | ToolEnded | TurnEnded | Ended
+Emit = Callable[[Event], Awaitable[None]]
+
+
+class Agent:
+    """A model with instructions, tools and a conversation that is kept from run to run.
+
+    Args:
+        client: Whose system calls it makes.
+        instructions: The system message.
+        tools: Functions under `@tool`.
+        model: Empty for the kernel's default.
+        max_turns: Thoughts in one run.
+        max_tokens: Output of one thought; None may fill the window.
+        max_total_tokens: Prompt and output of all thoughts of one run. It is checked before each thought, which may
+            overshoot it by its own prompt.
+        sampling: How tokens are chosen.
+        name: For its errors.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        instructions: str = "",
+        tools: Sequence[AnyTool] = (),
+        model: str = "",
+        max_turns: int = DEFAULT_MAX_TURNS,
+        max_tokens: int | None = DEFAULT_MAX_TOKENS,
+        max_total_tokens: int | None = None,
+        sampling: Sampling = Sampling(),
+        name: str = "agent",
+    ) -> None:
+        if max_turns < 1 or (max_total_tokens is not None and max_total_tokens < 1):
+            raise InvalidCall("a budget below 1", hint="max_turns and max_total_tokens are >= 1")
+        self.client = client
+        self.name = name
+        self.max_turns = max_turns
+        self.max_tokens = max_tokens
+        self.max_total_tokens = max_total_tokens
+        self.tools = _by_name(tools)
+        self.transcript = Transcript(instructions)
+        self.is_running = False
+        self._options: ChatOptions = {"model": model, "sampling": sampling}
+        if tools:
+            self._options["tools"] = tuple(tool.spec for tool in tools)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation so far. Every tool call in it has its result, whatever was cancelled or failed."""
+        return self.transcript.messages
+
+    async def run(self, task: str | Message) -> AgentResult:
+        """Work on a task until the model answers without calling a tool, or a budget is used up.
+
+        When it raises or is cancelled, the turns that were completed stay in `messages`; a task that no turn has answered
+        does not.
+
+        Raises:
+            AiosError: A system call failed; see `Client.chat`. Failures of tools are told to the model instead.
+            Conflict: The agent is already running.
+        """
+        return await _Run(self, _ignore, is_streaming=False).run(task)
+
+    def stream(self, task: str | Message) -> "AgentStream":
+        """`run`, event by event; leaving the block early cancels the run.
+
+        async with agent.stream("...") as events:
+            async for event in events:
+                ...
+        """
+        return AgentStream(self, task)
+
+    def options(self, max_tokens: int | None) -> ChatOptions:
+        """The options of its next thought."""
+        return {**self._options, "max_tokens": max_tokens}
+
+
+class AgentStream:
+    """The events of one run, in order; enter it, then iterate once. The last one is `Ended`."""
+
+    def __init__(self, agent: Agent, task: str | Message) -> None:
+        self._agent = agent
+        self._task = task
+        self._error: AiosError | None = None
+        self._group = anyio.create_task_group()
+        self._send, self._receive = anyio.create_memory_object_stream[Event](EVENT_BUFFER)
+
+    async def __aenter__(self) -> "AgentStream":
+        await self._group.__aenter__()
+        self._group.start_soon(self._drive)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._group.cancel_scope.cancel()
+        try:
+            return await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if error is not None and group.exceptions == (error,):
+                return False  # the block's own error leaves it bare
+            raise
+        finally:
+            self._receive.close()
+
+    def __aiter__(self) -> "AgentStream":
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await self._receive.receive()
+        except anyio.EndOfStream:
+            pass  # raised outside of this block, so that an error keeps its own cause
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def _drive(self) -> None:
+        with self._send:
+            try:
+                await _Run(self._agent, self._send.send, is_streaming=True).run(self._task)
+            except AiosError as error:
+                self._error = error
+
+
+class _Run:
+    """One run of an agent."""
+
+    def __init__(self, agent: Agent, emit: Emit, *, is_streaming: bool) -> None:
+        self._agent = agent
+        self._emit = emit
+        self._is_streaming = is_streaming
+        self._usage = Usage()
+        self._n_turns = 0
+        self._parallel = anyio.Semaphore(MAX_PARALLEL_TOOLS)
+
+    async def run(self, task: str | Message) -> AgentResult:
+        """Claim the agent, work, and give it back."""
+        agent = self._agent
+        if agent.is_running:
+            raise Conflict(
+                f"agent {agent.name} is already running a task",
+                hint="an agent holds one conversation: await the first run, or make a second agent",
+            )
+        agent.is_running = True
+        agent.transcript.begin(task if isinstance(task, Message) else Message(Role.USER, task))
+        try:
+            reply, finish = await self._turns()
+        finally:
+            agent.transcript.give_up()
+            agent.is_running = False
+        result = AgentResult(reply.text, agent.transcript.news, self._usage, self._n_turns, finish)
+        await self._emit(Ended(result))
+        return result
+
+    async def _turns(self) -> tuple[ChatReply[object], Ending]:
+        """Think and act in turns; returns the last thought and why it was the last."""
+        agent = self._agent
+        while True:
+            n_left = self._tokens_left()
+            is_tight = n_left is not None and n_left < (agent.max_tokens or n_left + 1)
+            reply = await self._think(n_left if is_tight else agent.max_tokens)
+            self._n_turns += 1
+            self._usage += reply.usage
+            await self._emit(TurnEnded(self._n_turns, reply))
+            message = sanitized(reply.message)
+            if not message.tool_calls:
+                agent.transcript.commit(message, ())
+                return reply, _ending(reply.finish, is_tight=is_tight)
+            over = self._budget_used_up()
+            if over is not None:
+                refusal = ToolOutcome(f"error: not run: {over.value} is used up", is_error=True)
+                agent.transcript.commit(message, [refusal] * len(message.tool_calls))
+                return reply, over
+            await self._act(message, written=reply.tool_calls)
+
+    async def _think(self, max_tokens: int | None) -> ChatReply[object]:
+        agent = self._agent
+        options = agent.options(max_tokens)
+        prompt = agent.transcript.prompt
+        if not self._is_streaming:
+            return await agent.client.chat(prompt, **options)
+        async with agent.client.stream_chat(prompt, **options) as stream:
+            async for text in stream:
+                await self._emit(TextPiece(text))
+            return await stream.reply()
+
+    async def _act(self, message: Message, *, written: tuple[ToolCall, ...]) -> None:
+        """Run the calls of a message side by side and settle the turn, also when cut short.
+
+        Args:
+            message: The message as it will stand in the transcript.
+            written: Its calls with the arguments as the model wrote them.
+        """
+        outcomes: list[ToolOutcome | None] = [None] * len(written)
+        try:
+            async with anyio.create_task_group() as group:
+                for i, call in enumerate(message.tool_calls):
+                    group.start_soon(self._use, call, written[i].arguments, outcomes, i)
+        finally:
+            self._agent.transcript.commit(message, outcomes)
+
+    async def _use(
+        self, call: ToolCall, arguments: str, outcomes: list[ToolOutcome | None], index: int
+    ) -> None:
+        async with self._parallel:
+            await self._emit(ToolStarted(call))
+            tool = self._agent.tools.get(call.name)
+            outcome = _unknown(call, self._agent.tools)
+            if tool is not None:
+                outcome = await invoke(tool, arguments)
+            outcomes[index] = outcome
+            await self._emit(ToolEnded(call, outcome))
+
+    def _tokens_left(self) -> int | None:
+        limit = self._agent.max_total_tokens
+        return None if limit is None else limit - _total(self._usage)
+
+    def _budget_used_up(self) -> Ending | None:
+        n_left = self._tokens_left()
+        if n_left is not None and n_left < 1:
+            return Ending.MAX_TOTAL_TOKENS
+        return Ending.MAX_TURNS if self._n_turns >= self._agent.max_turns else None
+
+
+async def _ignore(_: Event) -> None:
+    """Nobody listens."""
+
+
+def _by_name(tools: Sequence[AnyTool]) -> dict[str, AnyTool]:
+    named: dict[str, AnyTool] = {}
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            raise InvalidCall(f"{tool!r} is not a tool", hint="put @aios.tool over the function")
+        if tool.name in named:
+            raise InvalidCall(
+                f"two tools are called {tool.name}", hint="give one another name: @tool(name=...)"
+            )
+        named[tool.name] = tool
+    return named
+
+
+def _unknown(call: ToolCall, tools: dict[str, AnyTool]) -> ToolOutcome:
+    known = ", ".join(tools) or "none"
+    return ToolOutcome(
+        f"error: there is no tool {call.name[:N_QUOTED_CHARS]!r}; there are: {known}", is_error=True
+    )
+
+
+def _ending(finish: Finish, *, is_tight: bool) -> Ending:
+    match finish:
+        case Finish.LENGTH:
+            return Ending.MAX_TOTAL_TOKENS if is_tight else Ending.LENGTH
+        case Finish.CONTENT_FILTER:
+            return Ending.CONTENT_FILTER
+        case _:
+            return Ending.DONE
+
+
+def _total(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens

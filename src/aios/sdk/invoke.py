@@ -1,0 +1,28 @@
+"""Runs a tool for an agent: in a worker thread or the event loop, within its timeout. It never raises for the tool."""
+
+import anyio
+from anyio import to_thread
+
+from aios.sdk.tools import Tool, ToolOutcome, failure
+
+AnyTool = Tool[..., object]
+
+
+async def invoke(tool: AnyTool, arguments: str) -> ToolOutcome:
+    """Run a tool on the JSON text that a model wrote; wrong arguments, exceptions and timeouts become outcomes.
+
+    An async tool that runs out of time is cancelled. A plain function cannot be: its thread is left to itself and its
+    result is dropped, also when the caller is cancelled.
+    """
+    with anyio.move_on_after(tool.timeout_s):
+        if tool.is_async:
+            return await _awaited(tool, arguments)
+        return await to_thread.run_sync(tool.call_now, arguments, abandon_on_cancel=True)
+    return ToolOutcome(f"error: {tool.name} did not end within {tool.timeout_s} s", is_error=True)
+
+
+async def _awaited(tool: AnyTool, arguments: str) -> ToolOutcome:
+    try:
+        return tool.outcome(await tool.call_async(tool.arguments(arguments)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge to a tool's code: its bug is the model's news
+        return failure(error)

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+
+import pytest
+
+import aios
+from aios.sdk import agent, tools
+
+LIGHT = """
+import sys, time
+import aios
+print(time.process_time())
+print(*sorted(name.partition('.')[0] for name in sys.modules))
+"""
+
+
+def python(code: str) -> str:
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout
+
+
+def test_importing_aios_loads_nothing_but_itself() -> None:
+    loaded = set(python(LIGHT).splitlines()[1].split())
+    assert not loaded & {"msgspec", "anyio", "asyncio", "inspect", "dataclasses"}
+
+
+def test_a_plain_program_loads_no_event_loop() -> None:
+    code = "import sys, aios; aios.run, aios.tool, aios.blocking.connect;print(*sys.modules)"
+    loaded = set(python(code).split())
+    assert "aios.sdk.blocking" in loaded
+    assert not loaded & {"asyncio", "anyio", "httpx", "aios.config", "aios.kernel"}
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in aios.__all__:
+        assert getattr(aios, name) is not None
+    assert set(aios.__all__) <= set(dir(aios))
+
+
+def test_the_names_that_are_loaded_late_are_the_public_ones() -> None:
+    assert {*aios._HOMES, *aios._MODULES, "__version__"} == set(aios.__all__)
+
+
+def test_a_public_name_is_what_its_home_defines() -> None:
+    assert aios.Agent is agent.Agent
+    assert aios.tool is tools.tool
+
+
+def test_an_unknown_name_is_refused_as_any_module_does() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'agnet'"):
+        _ = aios.agnet  # type: ignore[attr-defined]  # the point of the test
