@@ -1,0 +1,1 @@
+"""The command `aios`: thin verbs over the SDK and the server."""

@@ -1,0 +1,58 @@
+"""The verb `logs`."""
+
+from collections.abc import Sequence
+
+import click
+
+from aios.abi.calls import Logs
+from aios.cli.exits import Outcomes
+from aios.cli.ids import find_processes
+from aios.cli.lines import LinePrinter
+from aios.cli.options import examples, ids_argument, json_option
+from aios.sdk.address import Address, find_address
+from aios.sdk.blocking import BlockingGate, connect
+
+
+@click.command(epilog=examples("aios logs reader", "aios logs -f --tail 20 reader editor"))
+@ids_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on until the processes have ended.")
+@click.option(
+    "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N lines."
+)
+@click.option("-t", "--times", "has_times", is_flag=True, help="Begin each line with its time.")
+@json_option
+def logs(
+    *, ids: Sequence[str], follow: bool, tail: int | None, has_times: bool, as_json: bool
+) -> int:
+    """Show what processes wrote: output, errors, what they logged, and what the kernel has to say of them.
+
+    The log of an ended process stays as long as `aios ps --all` shows it.
+    """
+    outcomes = Outcomes(as_json=as_json)
+    address = find_address()
+    with connect(address.url, address.token) as client:
+        found = find_processes(ids, client.ps(include_ended=True), outcomes)
+        names = {process.pid: process.name for process in found}
+        printer = LinePrinter(names, has_times=has_times, as_json=as_json)
+        calls = [Logs(pid=pid, follow=follow, tail=tail) for pid in names]
+        if follow and len(calls) > 1:
+            _follow_all(address, calls, printer)
+            return outcomes.code
+        for call in calls:
+            with outcomes.each():
+                _read(client.gate, call, printer)
+    return outcomes.code
+
+
+def _read(gate: BlockingGate, call: Logs, printer: LinePrinter) -> None:
+    with gate.open_call(call) as frames:
+        for frame in frames:
+            printer.write(frame)
+
+
+def _follow_all(address: Address, calls: list[Logs], printer: LinePrinter) -> None:
+    import anyio  # noqa: PLC0415 - start-up time: the event loop takes as long to import as all the rest
+
+    from aios.cli.attend import follow_all  # noqa: PLC0415
+
+    anyio.run(follow_all, address, calls, printer.write)

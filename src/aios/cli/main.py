@@ -1,0 +1,182 @@
+"""The command `aios`: the table of verbs, and the one place where errors become exit codes.
+
+A verb's module is imported only when that verb runs, so `aios ps` pays for nothing that `aios chat` needs.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType, TracebackType
+from typing import cast
+
+import click
+from click.shell_completion import CompletionItem
+
+from aios import __version__
+from aios.cli.exits import ExitCode, report, tell, wants_color
+from aios.errors import AiosError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb is, and what `aios --help` says of it."""
+
+    target: str
+    help: str
+
+    def load(self) -> click.Command:
+        """Import it."""
+        module, _, name = self.target.partition(":")
+        return cast("click.Command", getattr(import_module(module), name))
+
+
+SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
+    {
+        "Processes": {
+            "run": Verb("aios.cli.run:run", "Run a program as a process."),
+            "ps": Verb("aios.cli.processes:ps", "List processes."),
+            "top": Verb("aios.cli.top:top", "Watch processes and engines."),
+            "logs": Verb("aios.cli.logs:logs", "Show what a process wrote."),
+            "wait": Verb("aios.cli.processes:wait", "Wait until processes have ended."),
+            "kill": Verb("aios.cli.processes:kill", "End processes and all their children."),
+            "stop": Verb("aios.cli.processes:stop", "Hold processes and all their children."),
+            "cont": Verb("aios.cli.processes:cont", "Let stopped processes go on."),
+            "nice": Verb("aios.cli.processes:nice", "Set how willing processes are to wait."),
+        },
+        "Models": {
+            "chat": Verb("aios.cli.chat:chat", "Talk with a model."),
+            "pull": Verb("aios.cli.models:pull", "Fetch a model."),
+            "models": Verb("aios.cli.models:models", "List, check and remove models."),
+        },
+        "Kernel": {
+            "serve": Verb("aios.cli.serve:serve", "Run the kernel."),
+            "shutdown": Verb("aios.cli.control:shutdown", "End the running kernel."),
+            "info": Verb("aios.cli.control:info", "Show the running kernel and its engines."),
+            "guest": Verb("aios.cli.control:guest", "Make a token for a third-party client."),
+            "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),
+            "doctor": Verb("aios.cli.doctor:doctor", "Say what is missing and how to mend it."),
+            "bench": Verb("aios.cli.bench:bench", "Measure this machine against the bars."),
+            "completion": Verb("aios.cli.completion:completion", "Print a shell's completion."),
+        },
+    }
+)
+
+VERBS: Mapping[str, Verb] = MappingProxyType(
+    {name: verb for section in SECTIONS.values() for name, verb in section.items()}
+)
+
+EPILOG = """\b
+Examples:
+  aios pull                             fetch the default model, once
+  aios run examples/hello               run a program; starts a kernel for it
+  aios chat "Name three seas."          ask a model
+  aios serve --detach                   keep a kernel running
+  aios run -n 4 --detach examples/hello
+  aios top
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 no kernel, 4 not found, 5 denied, 6 conflict, 7 no model or engine, 8 busy or
+timed out, 130 Ctrl-C. AIOS_DEBUG=1 shows tracebacks, NO_COLOR=1 takes colours away.
+"""
+
+
+class VerbGroup(click.Group):
+    """The root command; it knows its verbs from the table and imports the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        verb = VERBS.get(cmd_name)
+        return None if verb is None else verb.load()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, verb.help) for name, verb in verbs.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - click's signature
+        return [
+            CompletionItem(name, help=verb.help)
+            for name, verb in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+
+
+@click.group(
+    cls=VerbGroup,
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="aios", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """AIOS: an operating system for LLM agents."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The command line without the command's name; the process's own when None.
+
+    Returns: The exit code.
+    """
+    argv = sys.argv[1:] if args is None else list(args)
+    if args is None:
+        sys.excepthook = report_bug
+    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    try:
+        code = cli.main(argv, prog_name="aios", standalone_mode=False, color=wants_color())
+    except click.Abort:
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        return _refuse(error, as_json=as_json)
+    except AiosError as error:
+        return report(error, as_json=as_json)
+    except BaseExceptionGroup as group:
+        return report(_only_error(group), as_json=as_json)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return report(AiosError(message), as_json=as_json)
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _refuse(error: click.ClickException, *, as_json: bool) -> int:
+    """Tell what is wrong with the command line."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"`{context.command_path} --help` shows how" if context is not None else ""
+    message = error.format_message().rstrip(".").replace("'", "`")
+    tell(message, hint=hint, code="usage", exit_code=ExitCode.USAGE, as_json=as_json)
+    return ExitCode.USAGE
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> AiosError:
+    """The first of our errors in a group of a task group; anything else is raised again, as a bug."""
+    found: BaseException = group.subgroup(AiosError) or group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    if not isinstance(found, AiosError):
+        raise group
+    return found
+
+
+def report_bug(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell an error that nobody foresaw, in a line; the traceback only for those who ask."""
+    if os.environ.get("AIOS_DEBUG"):
+        sys.__excepthook__(cls, error, trace)
+    tell(
+        f"a bug in aios: {cls.__name__}: {error}",
+        hint="AIOS_DEBUG=1 shows where; please report it",
+        code="bug",
+        exit_code=ExitCode.FAILED,
+        as_json="--json" in sys.argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What a `run` is to start and how it is to be shown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+import msgspec
+
+from aios.abi.calls import Spawn
+from aios.abi.types import Exit, Pid
+from aios.cli.output import printable, write_json
+
+
+@dataclass(frozen=True)
+class Order:
+    """One `run`: the call that starts its program, how often, and how it is shown."""
+
+    spawn: Spawn
+    n_copies: int
+    shows_top: bool
+    as_json: bool
+
+    def calls(self) -> Iterator[Spawn]:
+        """The call for each of the copies; those of a named program are numbered from 1."""
+        for number in range(1, self.n_copies + 1):
+            if self.spawn.name is None or self.n_copies == 1:
+                yield self.spawn
+            else:
+                yield msgspec.structs.replace(self.spawn, name=f"{self.spawn.name}-{number}")
+
+    def tell_started(self, pid: Pid, name: str) -> None:
+        """With `--json`, say that a process runs."""
+        if self.as_json:
+            write_json({"event": "started", "pid": pid, "name": name})
+
+    def note(self, text: str) -> None:
+        """Say something beside the output."""
+        if self.as_json:
+            click.echo(msgspec.json.encode({"note": text}).decode(), err=True)
+        else:
+            click.secho(text, dim=True, err=True)
+
+    def tell_end(self, pid: Pid, name: str, end: Exit) -> None:
+        """Say how a process ended: its result on stdout, and on stderr why it failed."""
+        if self.as_json:
+            write_json({"event": "ended", "pid": pid, "name": name, "exit": end})
+            return
+        if end.status and end.reason:
+            text = f"{name} ({pid}) ended with status {end.status}: {printable(end.reason)}"
+            click.secho(text, fg="red", err=True)
+        if end.result:
+            prefix = f"{name}: " if self.n_copies > 1 else ""
+            click.echo(prefix + printable(end.result))

@@ -1,0 +1,83 @@
+"""What commands write: aligned columns and JSON lines, and how numbers look."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+import msgspec
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+
+_COLOR = r"\x1b\[[0-9;]{0,32}m"
+_UNSAFE = re.compile(rf"({_COLOR})|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text of a program or a model without the control characters that could take a terminal over; colours may stay."""
+    return _UNSAFE.sub(lambda match: match[1] or "", text)
+
+
+def write_json(value: object) -> None:
+    """One JSON value on one line of stdout."""
+    click.echo(msgspec.json.encode(value).decode())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; numbers stand right."""
+
+    title: str
+    is_number: bool = False
+
+
+def write_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on stdout, two spaces between them. A cell may hold colours: its width is that of its text."""
+    titles = [click.style(column.title, bold=True) for column in columns]
+    widths = [
+        max(len(click.unstyle(row[i])) for row in [titles, *rows]) for i in range(len(columns))
+    ]
+    for row in [titles, *rows]:
+        cells = [
+            _pad(cell, widths[i], is_number=columns[i].is_number) for i, cell in enumerate(row)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _pad(cell: str, width: int, *, is_number: bool) -> str:
+    space = " " * (width - len(click.unstyle(cell)))
+    return space + cell if is_number else cell + space
+
+
+def short_count(n: int) -> str:
+    """A count in at most five characters: 999, 1.2k, 34k, 1.2M."""
+    if n < 1000:
+        return str(n)
+    for limit, unit in ((1_000_000, "k"), (1_000_000_000, "M")):
+        if n < limit * 0.9995:
+            scaled = n / (limit / 1000)
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return f"{n / 1e9:.1f}G"
+
+
+def short_seconds(seconds: float) -> str:
+    """A duration as one reads it at a glance: 0.2s, 42s, 3m05s, 2h10m, 4d03h."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    whole = round(seconds)
+    if whole < MINUTE_S:
+        return f"{whole}s"
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S}m{whole % MINUTE_S:02d}s"
+    if whole < DAY_S:
+        return f"{whole // HOUR_S}h{whole % HOUR_S // MINUTE_S:02d}m"
+    return f"{whole // DAY_S}d{whole % DAY_S // HOUR_S:02d}h"
+
+
+def short_size(n_bytes: float) -> str:
+    """A size in decimal units: 98.4 MB."""
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"

@@ -1,0 +1,197 @@
+"""The verbs for processes: ps, wait, kill, stop, cont, nice."""
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from aios.abi.types import Pid, ProcessInfo, State
+from aios.cli.exits import Outcomes
+from aios.cli.ids import find_processes
+from aios.cli.options import examples, ids_argument, json_option
+from aios.cli.output import Column, printable, short_count, short_seconds, write_json, write_table
+from aios.sdk.blocking import Client, connect
+
+INIT_PID = 1
+
+STATE_COLORS = {
+    State.NEW: "cyan",
+    State.READY: "yellow",
+    State.RUNNING: "green",
+    State.STOPPED: "magenta",
+}
+
+COLUMNS = (
+    Column("PID", is_number=True),
+    Column("PPID", is_number=True),
+    Column("NAME"),
+    Column("KIND"),
+    Column("STATE"),
+    Column("ACTIVITY"),
+    Column("NICE", is_number=True),
+    Column("CALLS", is_number=True),
+    Column("IN", is_number=True),
+    Column("OUT", is_number=True),
+    Column("WAITED", is_number=True),
+    Column("RAN", is_number=True),
+    Column("AGE", is_number=True),
+)
+
+
+@click.command(epilog=examples("aios ps", "aios ps --all", "aios ps --json | jq -r .name"))
+@click.option(
+    "-a", "--all", "with_ended", is_flag=True, help="Also processes that have ended, and init."
+)
+@json_option
+def ps(*, with_ended: bool, as_json: bool) -> None:
+    """List processes.
+
+    IN and OUT count tokens; WAITED and RAN are the seconds that calls waited for turns and held them. What a process
+    does between its calls, the kernel does not see: then it is `waiting`.
+    """
+    with connect() as client:
+        processes = client.ps(include_ended=with_ended)
+        about = client.info()
+    shown = [p for p in processes if with_ended or p.pid != INIT_PID]
+    if as_json:
+        for process in shown:
+            write_json(process)
+        return
+    now_s = about.started_unix_s + about.uptime_s
+    columns = [*COLUMNS, Column("EXIT")] if with_ended else COLUMNS
+    write_table(columns, [_row(p, now_s, with_exit=with_ended) for p in shown])
+
+
+def _row(process: ProcessInfo, now_s: float, *, with_exit: bool) -> list[str]:
+    until_s = process.ended_unix_s if process.ended_unix_s is not None else now_s
+    row = [
+        str(process.pid),
+        str(process.ppid),
+        process.name,
+        process.kind.value,
+        styled_state(process.state),
+        process.activity or "-",
+        str(process.nice),
+        short_count(process.n_calls),
+        short_count(process.usage.prompt_tokens),
+        short_count(process.usage.completion_tokens),
+        short_seconds(process.waited_s),
+        short_seconds(process.ran_s),
+        short_seconds(until_s - process.started_unix_s),
+    ]
+    return [*row, described_exit(process)] if with_exit else row
+
+
+def styled_state(state: State) -> str:
+    """The name of a state in its colour."""
+    color = STATE_COLORS.get(state)
+    return click.style(state.value, fg=color) if color else state.value
+
+
+def described_exit(process: ProcessInfo) -> str:
+    """How a process ended, in short; empty while it lives."""
+    if process.exit is None:
+        return ""
+    text = printable(f"{process.exit.status} {process.exit.reason}".rstrip()).replace("\n", " ")
+    return click.style(text, fg="red") if process.exit.status else text
+
+
+@click.command(epilog=examples("aios wait reader-2", "aios wait 4 5 6 --timeout 60"))
+@ids_argument
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Longest wait in seconds.",
+)
+@json_option
+def wait(*, ids: Sequence[str], timeout_s: float | None, as_json: bool) -> int:
+    """Wait until processes have ended, and print their results.
+
+    ID is a pid, a name or the unique beginning of one. The exit code is the first one that is not 0.
+    """
+    outcomes = Outcomes(as_json=as_json)
+    with connect() as client:
+        for process in find_processes(ids, client.ps(include_ended=True), outcomes):
+            with outcomes.each():
+                exited = client.wait(process.pid, deadline_s=timeout_s)
+                outcomes.add(exited.exit.status)
+                if as_json:
+                    write_json({"pid": exited.pid, "name": process.name, "exit": exited.exit})
+                elif exited.exit.result:
+                    click.echo(printable(exited.exit.result))
+    return outcomes.code
+
+
+@click.command(epilog=examples("aios kill reader-2", 'aios kill 4 5 --reason "too slow"'))
+@ids_argument
+@click.option("--reason", default="", help="What `ps --all` will show.", metavar="TEXT")
+@json_option
+def kill(*, ids: Sequence[str], reason: str, as_json: bool) -> int:
+    """End processes and all their descendants.
+
+    When it returns, nothing they asked for takes effect any more.
+    """
+    return _signal(ids, lambda client, pid: client.kill(pid, reason), "killed", as_json=as_json)
+
+
+@click.command(epilog=examples("aios stop editor"))
+@ids_argument
+@json_option
+def stop(*, ids: Sequence[str], as_json: bool) -> int:
+    """Hold processes and all their descendants until `aios cont`."""
+    return _signal(ids, Client.stop, "stopped", as_json=as_json)
+
+
+@click.command(epilog=examples("aios cont editor"))
+@ids_argument
+@json_option
+def cont(*, ids: Sequence[str], as_json: bool) -> int:
+    """Let stopped processes and their descendants go on where they were."""
+    return _signal(ids, Client.cont, "continued", as_json=as_json)
+
+
+@click.command(epilog=examples("aios nice -n 10 reader", "aios nice -n -5 editor"))
+@click.option(
+    "-n",
+    "--to",
+    "value",
+    type=click.IntRange(-20, 19),
+    required=True,
+    help="-20 comes first, 19 last; 0 is normal.",
+)
+@ids_argument
+@json_option
+def nice(*, ids: Sequence[str], value: int, as_json: bool) -> int:
+    """Set how willing processes are to wait for others."""
+    outcomes = Outcomes(as_json=as_json)
+    with connect() as client:
+        for process in find_processes(ids, client.ps(include_ended=True), outcomes):
+            with outcomes.each():
+                in_force = client.nice(process.pid, value)
+                if as_json:
+                    write_json({"pid": process.pid, "name": process.name, "nice": in_force})
+                else:
+                    click.echo(f"{process.name} ({process.pid}) has nice {in_force}")
+    return outcomes.code
+
+
+def _signal(
+    ids: Sequence[str],
+    send: Callable[[Client, Pid], tuple[Pid, ...]],
+    verb: str,
+    *,
+    as_json: bool,
+) -> int:
+    outcomes = Outcomes(as_json=as_json)
+    with connect() as client:
+        for process in find_processes(ids, client.ps(include_ended=True), outcomes):
+            with outcomes.each():
+                pids = send(client, process.pid)
+                if as_json:
+                    write_json(
+                        {"pid": process.pid, "name": process.name, "done": verb, "pids": pids}
+                    )
+                else:
+                    also = f" and {len(pids) - 1} below it" if len(pids) > 1 else ""
+                    click.echo(f"{verb} {process.name} ({process.pid}){also}")
+    return outcomes.code

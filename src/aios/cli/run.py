@@ -1,0 +1,221 @@
+"""The verb `run`: a program becomes one or more processes.
+
+With a kernel running, the processes are started before anything else is imported: they load while the command gets ready
+to follow them. Without one, the command becomes the kernel for as long as they run.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from time import monotonic
+
+import click
+
+from aios.abi.calls import Spawn
+from aios.abi.types import Pid
+from aios.cli.exits import ExitCode
+from aios.cli.link import find_running, names_kernel
+from aios.cli.options import examples, json_option
+from aios.cli.orders import Order
+from aios.config import Loaded, load
+from aios.errors import (
+    AiosError,
+    Conflict,
+    InvalidCall,
+    KernelStopping,
+    KernelUnreachable,
+    NotFound,
+)
+from aios.sdk.address import Address
+from aios.sdk.blocking import Client, connect
+from aios.sdk.requests import build
+
+MANIFEST = "agent.toml"
+MAX_COPIES = 10_000
+RETRY_S = 0.1
+SETTLE_S = 15.0
+"""How long to look again when the kernel that was found is just ending, or is not up yet."""
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        'aios run examples/hello --task "Say hi in French."',
+        "aios run -n 4 --detach examples/hello",
+        "aios run examples/digest --top -- --dir docs --json",
+    ),
+)
+@click.argument("program")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--task",
+    metavar="TEXT",
+    help="The same as the arguments `--task TEXT`, the custom for an agent's task.",
+)
+@click.option(
+    "-n",
+    "--copies",
+    "n_copies",
+    type=click.IntRange(1, MAX_COPIES),
+    default=1,
+    help="So many processes.",
+)
+@click.option("--name", help="Name of the process; copies are NAME-1, NAME-2...")
+@click.option("--nice", type=click.IntRange(-20, 19), default=0, help="-20 comes first, 19 last.")
+@click.option(
+    "--env",
+    "-e",
+    "pairs",
+    multiple=True,
+    metavar="K=V",
+    help="A variable for the program; K alone takes ours.",
+)
+@click.option(
+    "--cwd",
+    type=click.Path(exists=True, file_okay=False),
+    help="Its working directory; default: ours.",
+)
+@click.option(
+    "-d", "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
+)
+@click.option(
+    "--top",
+    "shows_top",
+    is_flag=True,
+    help="Watch the process table meanwhile; the output comes after.",
+)
+@json_option
+def run(
+    *,
+    program: str,
+    args: Sequence[str],
+    task: str | None,
+    n_copies: int,
+    name: str | None,
+    nice: int,
+    pairs: Sequence[str],
+    cwd: str | None,
+    detach: bool,
+    shows_top: bool,
+    as_json: bool,
+) -> int:
+    """Run PROGRAM, a folder with an agent.toml, as a process, and show what it writes.
+
+    ARGS go to the program, and so do options that `run` does not know and everything after `--`. At its end the program's
+    result is printed, and its status is the exit code: the first that is not 0 when there are copies. Ctrl-C ends
+    the processes, a second one leaves at once. When no kernel runs, this command is the kernel meanwhile.
+    """
+    spawn = build(
+        Spawn,
+        program=str(_folder(program)),
+        args=(*args, *(("--task", task) if task is not None else ())),
+        name=name,
+        nice=nice,
+        cwd=str(Path(cwd or ".").absolute()),
+        env=_environment(pairs),
+    )
+    order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
+    return _carry_out(order, load(), detach=detach)
+
+
+def _folder(program: str) -> Path:
+    """The program's folder, looked at before a kernel is started for it."""
+    if program.startswith("-"):
+        raise click.UsageError(f"no such option: {program}", click.get_current_context())
+    folder = Path(program).expanduser().absolute()
+    if not (folder / MANIFEST).is_file():
+        raise NotFound(
+            f"no program at {folder}: {MANIFEST} is not there",
+            hint="a program is a folder with an agent.toml; see docs/tutorial/first-agent.md",
+        )
+    return folder
+
+
+def _environment(pairs: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator and key not in os.environ:
+            raise InvalidCall(f"--env {key}: there is no such variable", hint="say --env KEY=VALUE")
+        found[key] = value if separator else os.environ[key]
+    return found
+
+
+def _carry_out(order: Order, loaded: Loaded, *, detach: bool) -> int:
+    """Run on the kernel that runs, else on one of our own."""
+    give_up_s = monotonic() + SETTLE_S
+    while True:
+        address = find_running(loaded.home)
+        if address is None and detach:
+            _start_daemon(order, loaded)
+            address = find_running(loaded.home)
+        if address is None:
+            from aios.cli.embedded import run_embedded  # noqa: PLC0415 - start-up time
+
+            code = run_embedded(order, loaded)
+        else:
+            code = _run_on(address, order, detach=detach, is_last_try=monotonic() > give_up_s)
+        if code is not None:
+            return code
+        Event().wait(RETRY_S)
+
+
+def _start_daemon(order: Order, loaded: Loaded) -> None:
+    """Start a kernel that stays; say so."""
+    # Start-up time: only who needs a daemon pays for starting one.
+    from aios.cli.background import start_daemon  # noqa: PLC0415
+    from aios.cli.readiness import check_engine  # noqa: PLC0415
+
+    check_engine(loaded, may_ask=not order.as_json)
+    with suppress(Conflict):  # another command was quicker
+        log = start_daemon(loaded.home)
+        order.note(f"no kernel was running: started `aios serve` in the background, log in {log}")
+
+
+def _run_on(address: Address, order: Order, *, detach: bool, is_last_try: bool) -> int | None:
+    """Run on a kernel; None when it turned out to be ending before anything was started."""
+    names: dict[Pid, str] = {}
+    try:
+        with connect(address.url, address.token) as client:
+            try:
+                _spawn_all(client, order, names)
+                return _print_started(order, names) if detach else _stay(address, order, names)
+            except (AiosError, KeyboardInterrupt):
+                _kill_all(client, names)
+                raise
+    except (KernelStopping, KernelUnreachable):
+        if names or names_kernel() or is_last_try:
+            raise
+        return None
+
+
+def _spawn_all(client: Client, order: Order, names: dict[Pid, str]) -> None:
+    """Start the copies; those that run are in `names` also when the next one fails."""
+    for call in order.calls():
+        spawned = client.gate.call(call).value
+        names[spawned.pid] = spawned.name
+        order.tell_started(spawned.pid, spawned.name)
+
+
+def _kill_all(client: Client, names: Mapping[Pid, str]) -> None:
+    for pid in names:
+        with suppress(AiosError):
+            client.kill(pid, "interrupted")
+
+
+def _print_started(order: Order, names: Mapping[Pid, str]) -> int:
+    if not order.as_json:
+        for pid, name in names.items():
+            click.echo(f"{pid}  {name}")
+    return ExitCode.OK
+
+
+def _stay(address: Address, order: Order, names: Mapping[Pid, str]) -> int:
+    # Start-up time: the event loop is imported while the program that was just started loads.
+    import anyio  # noqa: PLC0415
+
+    from aios.cli.foreground import stay_on  # noqa: PLC0415
+
+    return anyio.run(stay_on, address, order, names)

@@ -1,0 +1,101 @@
+"""How numbers, tables and foreign text look."""
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.cli.output import (
+    Column,
+    printable,
+    short_count,
+    short_seconds,
+    short_size,
+    write_json,
+    write_table,
+)
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.0k"),
+        (1234, "1.2k"),
+        (9_960, "10k"),
+        (34_500, "34k"),
+        (999_499, "999k"),
+        (999_500, "1.0M"),
+        (1_250_000, "1.2M"),
+        (3_000_000_000, "3.0G"),
+    ],
+)
+def test_counts_are_short(n: int, text: str) -> None:
+    assert short_count(n) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-0.5, "0.0s"),
+        (0.24, "0.2s"),
+        (9.94, "9.9s"),
+        (9.96, "10s"),
+        (59.6, "1m00s"),
+        (185, "3m05s"),
+        (7800, "2h10m"),
+        (356_400, "4d03h"),
+    ],
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    assert short_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_362_432, "98.4 MB"), (24e9, "24.0 GB")],
+)
+def test_sizes_are_in_decimal_units(n: float, text: str) -> None:
+    assert short_size(n) == text
+
+
+@given(st.integers(0, 10**11))
+def test_no_count_is_wider_than_its_column(n: int) -> None:
+    assert len(short_count(n)) <= 6
+
+
+@given(st.floats(0, 8e7))
+def test_no_duration_is_wider_than_its_column(seconds: float) -> None:
+    assert len(short_seconds(seconds)) <= 7
+
+
+def test_text_of_others_keeps_its_colours_and_loses_what_steers_a_terminal() -> None:
+    assert printable("\x1b[31mred\x1b[0m\ttab\nline") == "\x1b[31mred\x1b[0m\ttab\nline"
+    assert printable("a\x1b[2Jb\x07c\x9bd\x1b]0;title\x07") == "a[2Jbcd]0;title"
+    assert printable("over\rwritten") == "overwritten"
+
+
+@given(st.text())
+def test_no_control_character_but_colours_passes(text: str) -> None:
+    left = click.unstyle(printable(text))
+    assert all(character in "\n\t" or ord(character) >= 32 for character in left)
+    assert "\x9b" not in left
+
+
+def test_columns_are_aligned_whatever_colours_the_cells_have(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns = (Column("NAME"), Column("N", is_number=True))
+    write_table(columns, [["a", "1"], [click.style("longer", fg="red"), "100"]])
+    assert capsys.readouterr().out.splitlines() == ["NAME      N", "a         1", "longer  100"]
+
+
+def test_a_table_without_rows_is_its_titles(capsys: pytest.CaptureFixture[str]) -> None:
+    write_table((Column("A"), Column("B")), [])
+    assert capsys.readouterr().out == "A  B\n"
+
+
+def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    write_json({"text": "two\nlines"})
+    assert capsys.readouterr().out == '{"text":"two\\nlines"}\n'

@@ -1,0 +1,147 @@
+"""ps, wait, kill, stop, cont and nice against a kernel that runs."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Aios, Fifo, Served, Start
+
+
+def waiter(aios: Aios, programs: Path, fifo: Fifo, *options: str) -> int:
+    """A process that waits at the FIFO."""
+    ran = aios("run", "--detach", "--json", *options, programs / "waiter", fifo.path)
+    pid = ran.rows()[0]["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+@pytest.mark.usefixtures("home")
+def test_without_a_kernel_the_exit_code_is_3_and_the_hint_says_what_to_start(aios: Aios) -> None:
+    ran = aios("ps")
+    assert ran.code == 3
+    assert ran.err.startswith("error: no kernel is running for ")
+    assert "aios serve" in ran.err
+    assert aios("kill", "1", "--json").error()["code"] == "kernel_unreachable"
+
+
+def test_ps_lists_the_living_and_ps_all_the_ended_and_init(
+    served: Served, aios: Aios, programs: Path
+) -> None:
+    served.admit("bob")
+    assert aios("run", programs / "status", "3").code == 3
+    living = aios("ps")
+    assert [line.split()[:3] for line in living.out.splitlines()] == [
+        ["PID", "PPID", "NAME"],
+        ["2", "1", "bob"],
+    ]
+    rows = [line.split() for line in aios("ps", "--all").out.splitlines()]
+    assert [row[2] for row in rows] == ["NAME", "init", "bob", "status"]
+    assert rows[-1][4] == "exited"
+    assert rows[-1][-1] == "3"
+
+
+def test_ps_as_json_is_an_object_a_line(served: Served, aios: Aios) -> None:
+    served.admit("bob")
+    (row,) = aios("ps", "--json").rows()
+    assert (row["pid"], row["name"], row["kind"], row["state"]) == (2, "bob", "guest", "waiting")
+    assert row["usage"] == {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
+
+
+@pytest.mark.usefixtures("served")
+def test_a_crash_shows_its_status_in_ps_and_its_traceback_in_logs(
+    aios: Aios, programs: Path
+) -> None:
+    assert aios("run", "--detach", programs / "crash").code == 0
+    assert aios("wait", "crash").code == 1
+    assert aios("ps", "--all", "--json").rows()[-1]["exit"] == {
+        "status": 1,
+        "reason": "",
+        "result": "",
+    }
+    told = aios("logs", "crash").out
+    assert "about to fail\n" in told
+    assert "Traceback (most recent call last)" in told
+    assert "ValueError: too bad" in told
+    assert "exited with status 1" in told
+
+
+@pytest.mark.usefixtures("served")
+def test_stop_holds_a_process_and_cont_lets_it_go_on(
+    aios: Aios, programs: Path, fifo: Fifo
+) -> None:
+    pid = waiter(aios, programs, fifo)
+    assert aios("stop", "wait").out == f"stopped waiter ({pid})\n"
+    assert aios("ps", "--json").rows()[0]["state"] == "stopped"
+    fifo.let_go()
+    assert aios("wait", "waiter", "--timeout", "0.1").code == 8
+    assert aios("cont", "waiter").out == f"continued waiter ({pid})\n"
+    assert aios("wait", "waiter").code == 0
+
+
+@pytest.mark.usefixtures("served")
+def test_kill_ends_a_whole_tree_and_says_how_many(
+    aios: Aios, start: Start, programs: Path, fifo: Fifo
+) -> None:
+    parent = aios("run", "-d", "--json", programs / "parent", programs / "waiter", fifo.path)
+    pid = parent.rows()[0]["pid"]
+    assert start("logs", "-f", "parent").line().startswith("started")
+    assert aios("kill", "parent").out == f"killed parent ({pid}) and 1 below it\n"
+    assert aios("ps", "--json").rows() == []
+    again = aios("kill", "parent")
+    assert again.code == 6
+    assert "has exited with status 137" in again.err
+
+
+def test_signals_take_several_ids_and_the_first_failure_decides(served: Served, aios: Aios) -> None:
+    served.admit("one")
+    served.admit("two")
+    ran = aios("kill", "one", "nobody", "two", "--json")
+    assert ran.code == 4
+    assert [row["name"] for row in ran.rows()] == ["one", "two"]
+    assert ran.error()["message"] == "no process 'nobody'"
+
+
+@pytest.mark.usefixtures("served")
+def test_nobody_kills_init(aios: Aios) -> None:
+    ran = aios("kill", "init")
+    assert ran.code == 5
+    assert "nobody may kill init" in ran.err
+
+
+def test_an_ambiguous_id_lists_the_candidates(served: Served, aios: Aios) -> None:
+    served.admit("reader-a")
+    served.admit("reader-b")
+    ran = aios("stop", "read")
+    assert ran.code == 2
+    assert "reader-a (2), reader-b (3)" in ran.err
+
+
+def test_nice_takes_negative_values_and_refuses_absurd_ones(served: Served, aios: Aios) -> None:
+    served.admit("bob")
+    assert aios("nice", "-n", "-5", "bob").out == "bob (2) has nice -5\n"
+    assert aios("ps", "--json").rows()[0]["nice"] == -5
+    assert aios("nice", "-n", "20", "bob").code == 2
+    assert aios("nice", "bob").code == 2
+
+
+@pytest.mark.usefixtures("served")
+def test_wait_prints_results_and_ends_with_the_first_status_that_is_not_0(
+    aios: Aios, programs: Path
+) -> None:
+    aios("run", "-d", programs / "hello")
+    for status in ("0", "7", "9"):
+        aios("run", "-d", "--name", f"s{status}", programs / "status", status)
+    ran = aios("wait", "hello", "s0", "s7", "s9")
+    assert ran.code == 7
+    assert ran.out == "hello from hello\n"
+    (row,) = aios("wait", "hello", "--json").rows()
+    assert row["exit"] == {"status": 0, "reason": "", "result": "hello from hello"}
+
+
+@pytest.mark.usefixtures("served")
+def test_what_a_program_returns_cannot_steer_the_terminal(aios: Aios, programs: Path) -> None:
+    (programs / "hello" / "main.py").write_text(
+        "from aios.sdk.blocking import connect\n"
+        "with connect() as client:\n    client.exit(3, 'a\\x1b[2Jb')\n"
+    )
+    ran = aios("run", programs / "hello")
+    assert (ran.code, ran.out) == (3, "a[2Jb\n")

@@ -1,0 +1,193 @@
+"""`aios run` on a kernel that runs."""
+
+import os
+import signal
+from pathlib import Path
+
+import click
+import pytest
+from tests.cli.conftest import Aios, Fifo, Served, Start, Terminals
+
+pytestmark = pytest.mark.usefixtures("served")
+
+
+def test_the_output_comes_as_it_is_written_and_the_result_at_the_end(
+    aios: Aios, programs: Path
+) -> None:
+    ran = aios("run", programs / "hello", "a", "b c")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "args ['a', 'b c']",
+        f"in {Path.cwd()} ",
+        "hello from hello",
+    ]
+
+
+def test_paths_are_taken_from_where_the_command_stands(
+    aios: Aios, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(programs)
+    assert f"in {programs} \n" in aios("run", "hello").out
+    assert f"in {programs / 'crash'} \n" in aios("run", "hello", "--cwd", "crash").out
+
+
+@pytest.mark.parametrize(
+    ("words", "args"),
+    [
+        (["--task", "say hi"], "['--task', 'say hi']"),
+        (["x", "--task", "y"], "['x', '--task', 'y']"),
+        (["--dir", "docs", "-v"], "['--dir', 'docs', '-v']"),
+        (["--name", "n", "--", "--name", "--json"], "['--name', '--json']"),
+        (["-n", "1", "--", "-n", "4"], "['-n', '4']"),
+    ],
+)
+def test_the_program_gets_its_own_options_and_all_after_two_dashes(
+    aios: Aios, programs: Path, words: list[str], args: str
+) -> None:
+    assert aios("run", programs / "hello", *words).out.startswith(f"args {args}\n")
+
+
+def test_variables_reach_the_program(
+    aios: Aios, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLOR", "ours")
+    assert "ours" not in aios("run", programs / "hello").out
+    assert " ours\n" in aios("run", "-e", "COLOR", programs / "hello").out
+    assert " blue=sky\n" in aios("run", "-e", "COLOR=blue=sky", programs / "hello").out
+    assert aios("run", "-e", "NOT_THERE", programs / "hello").code == 2
+    refused = aios("run", "-e", "AIOS_TOKEN=x", programs / "hello")
+    assert refused.code == 2
+    assert "AIOS_" in refused.err
+
+
+def test_the_status_of_the_program_is_the_exit_code(aios: Aios, programs: Path) -> None:
+    ran = aios("run", programs / "status", "42")
+    assert (ran.code, ran.out) == (42, "")
+    assert "exited with status 42" in ran.err
+
+
+def test_a_traceback_goes_to_stderr(aios: Aios, programs: Path) -> None:
+    ran = aios("run", programs / "crash")
+    assert (ran.code, ran.out) == (1, "about to fail\n")
+    assert "ValueError: too bad" in ran.err
+
+
+def test_copies_are_numbered_and_told_apart(aios: Aios, programs: Path) -> None:
+    ran = aios("run", "-n", "3", "--name", "h", programs / "hello")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert sorted(line for line in lines if "args" in line) == [
+        "h-1 | args []",
+        "h-2 | args []",
+        "h-3 | args []",
+    ]
+    assert lines[-3:] == [f"h-{n}: hello from h-{n}" for n in (1, 2, 3)]
+
+
+def test_more_copies_than_are_followed_at_once_lose_no_line(aios: Aios, programs: Path) -> None:
+    (programs / "status" / "main.py").write_text("print('x')")
+    ran = aios("run", "-n", "60", programs / "status")
+    assert ran.code == 0
+    assert [line[-3:] for line in ran.out.splitlines()] == ["| x"] * 60
+
+
+def test_json_tells_starts_lines_and_ends(aios: Aios, programs: Path) -> None:
+    ran = aios("run", programs / "hello", "--json")
+    rows = ran.rows()
+    assert [row["event"] for row in rows] == ["started", "line", "line", "ended"]
+    assert rows[-1]["exit"] == {"status": 0, "reason": "", "result": "hello from hello"}
+
+
+def test_detach_prints_the_pid_and_leaves(aios: Aios, programs: Path, fifo: Fifo) -> None:
+    ran = aios("run", "--detach", programs / "waiter", fifo.path)
+    assert (ran.code, ran.err) == (0, "")
+    pid, name = ran.out.split()
+    assert name == "waiter"
+    fifo.let_go()
+    assert aios("wait", pid).code == 0
+
+
+def test_the_process_that_another_kills_ends_the_command_with_its_status(
+    aios: Aios, start: Start, programs: Path, fifo: Fifo
+) -> None:
+    running = start("run", programs / "waiter", fifo.path)
+    assert running.line() == "ready"
+    aios("kill", "waiter", "--reason", "no time")
+    ran = running.end()
+    assert ran.code == 137
+    assert "waiter (2) ended with status 137: no time" in ran.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_processes(
+    aios: Aios, start: Start, programs: Path, fifo: Fifo, number: signal.Signals, code: int
+) -> None:
+    running = start("run", "-n", "2", programs / "waiter", fifo.path)
+    assert running.line().endswith("| ready")
+    running.signal(number)
+    ran = running.end()
+    assert ran.code == code
+    assert "Traceback" not in ran.err
+    assert "Ctrl-C again leaves at once" in ran.err
+    rows = aios("ps", "-a", "--json").rows()
+    ends = [row["exit"] for row in rows if row["kind"] == "program"]
+    assert [end["status"] for end in ends if isinstance(end, dict)] == [137, 137]
+
+
+def test_what_is_no_program_is_not_found(aios: Aios, tmp_path: Path) -> None:
+    ran = aios("run", tmp_path / "nowhere")
+    assert ran.code == 4
+    assert "agent.toml is not there" in ran.err
+    assert aios("run", tmp_path / "nowhere", "--json").error()["exit_code"] == 4
+
+
+@pytest.mark.parametrize(
+    "words", [["--detatch"], ["-n", "0"], ["-n", "many"], ["--nice", "99"], ["--cwd", "/nowhere"]]
+)
+def test_senseless_options_are_refused(aios: Aios, programs: Path, words: list[str]) -> None:
+    assert aios("run", *words, programs / "hello").code == 2
+    assert aios("run").code == 2
+
+
+def test_a_malformed_manifest_names_its_field(aios: Aios, programs: Path) -> None:
+    (programs / "hello" / "agent.toml").write_text('name = "a b"\n')
+    ran = aios("run", programs / "hello")
+    assert ran.code == 2
+    assert "$.name" in ran.err
+
+
+def test_the_table_comes_before_the_output(aios: Aios, programs: Path) -> None:
+    ran = aios("run", "--top", programs / "hello")
+    assert ran.code == 0
+    assert ran.out.endswith("hello from hello\n")
+    assert "exit 0" in ran.err
+    assert "TOK/S" in ran.err
+
+
+def test_on_a_terminal_the_table_is_live_and_the_output_comes_after(
+    terminal: Terminals, programs: Path, fifo: Fifo
+) -> None:
+    running = terminal("run", "--top", "-n", "2", "--name", "w", programs / "waiter", fifo.path)
+    running.read_until("w-2")
+    assert "| ready" not in running.shown
+    fifo.let_go(2)
+    ran = running.end()
+    shown = click.unstyle(ran.out)
+    assert ran.code == 0
+    assert shown.count("| let go") == 2
+    assert shown.rindex("exit 0") < shown.index("| ready")
+
+
+def test_the_program_runs_before_the_command_has_got_ready_to_follow_it(
+    aios: Aios, programs: Path, served: Served
+) -> None:
+    # What it wrote before the command looked is shown, too.
+    assert served.kernel.urls
+    for _ in range(3):
+        assert "args" in aios("run", programs / "hello").out
+
+
+def test_no_token_is_shown(aios: Aios, programs: Path, served: Served) -> None:
+    ran = aios("run", programs / "hello", "--json")
+    assert served.kernel.owner_token not in ran.out + ran.err
+    assert os.environ.get("AIOS_TOKEN") is None
