@@ -1,0 +1,1 @@
+"""The benches: what AIOS costs, each figure beside a baseline that was measured in the same run."""

@@ -1,0 +1,146 @@
+"""`workload`: many agents with several turns each, against `aios serve` and against `llama-server` of the same build.
+
+Both have the same model file, threads, slots and context in all. Each run has a fresh server, so that nothing is left in
+a cache from the run before, and the runs take turns.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aios.bench.agents import Outcome, run_load, warm_up
+from aios.bench.bench import Bench, Settings, Shape
+from aios.bench.children import (
+    daemon,
+    environment,
+    free_port,
+    running,
+    scratch_folder,
+    wait_healthy,
+)
+from aios.bench.llama_tools import SERVER, find_tool, lacking
+from aios.bench.rows import Bar, Report, Series, Spec, quantile
+from aios.config import load
+from aios.engine.models import find_model
+
+NAME = "workload"
+N_SLOTS = 8
+WINDOW_TOKENS = 4096
+QUICK_SHAPE = Shape(n_agents=4, n_turns=2, max_tokens=8, n_rules=4)
+
+SPECS = (
+    Spec(NAME, "makespan", "s", Bar(1.0, on_ratio=True), "all agents, all turns"),
+    Spec(NAME, "ttft-p50", "s", None, "to the first token of a turn"),
+    Spec(NAME, "ttft-p95", "s", None, "the same, of the slowest twentieth"),
+    Spec(NAME, "turn-p50", "s", None, "a whole turn"),
+    Spec(NAME, "turn-p95", "s", None, "the same, of the slowest twentieth"),
+    Spec(NAME, "prompt-tokens", "tokens", None, "prompt tokens that were computed, not reused"),
+)
+
+Figure = Callable[[Outcome], float]
+
+_FIGURES: Mapping[str, Figure] = {
+    "makespan": lambda outcome: outcome.makespan_s,
+    "ttft-p50": lambda outcome: quantile((turn.first_s for turn in outcome.turns), 0.5),
+    "ttft-p95": lambda outcome: quantile((turn.first_s for turn in outcome.turns), 0.95),
+    "turn-p50": lambda outcome: quantile((turn.total_s for turn in outcome.turns), 0.5),
+    "turn-p95": lambda outcome: quantile((turn.total_s for turn in outcome.turns), 0.95),
+    "prompt-tokens": lambda outcome: outcome.n_computed_tokens,
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server that is ready."""
+
+    base_url: str
+    key: str
+
+    def guest_key(self, i: int) -> str:
+        """The key of agent `i`: on AIOS each is a process of its own."""
+        return f"{self.key}.agent-{i}" if self.key else "none"
+
+
+async def measure(settings: Settings, report: Report) -> None:
+    """Run the load against each server in turn."""
+    shape = settings.shape or (QUICK_SHAPE if settings.quick else Shape())
+    model = find_model("", load().home)
+    server = find_tool(SERVER, os.environ)
+    ours: list[Outcome] = []
+    theirs: list[Outcome] = []
+    with scratch_folder() as folder:
+        for i in range(1 if settings.quick else 2):
+            settings.say(f"{shape.n_agents} agents against aios serve")
+            async with _aios(model, folder) as endpoint:
+                ours.append(await _run(endpoint, shape, seed=i))
+            if server is not None:
+                settings.say(f"{shape.n_agents} agents against {SERVER}")
+                async with _llama_server(server, model, folder) as endpoint:
+                    theirs.append(await _run(endpoint, shape, seed=i))
+    _report_all(report, ours, theirs)
+
+
+async def _run(endpoint: Endpoint, shape: Shape, *, seed: int) -> Outcome:
+    await warm_up(endpoint.base_url, endpoint.guest_key(0))
+    return await run_load(endpoint.base_url, endpoint.guest_key, shape, seed=seed)
+
+
+@asynccontextmanager
+async def _aios(model: Path, folder: Path) -> AsyncIterator[Endpoint]:
+    knobs = {
+        "AIOS_ENGINE_KIND": "llama",
+        "AIOS_ENGINE_MODEL": str(model),
+        "AIOS_ENGINE_N_SLOTS": str(N_SLOTS),
+        "AIOS_ENGINE_WINDOW_TOKENS": str(WINDOW_TOKENS),
+        "AIOS_ENGINE_N_THREADS": str(_n_threads()),
+    }
+    async with daemon(folder, knobs) as served:
+        yield Endpoint(served.http_url + "/v1", served.token)
+
+
+@asynccontextmanager
+async def _llama_server(server: Path, model: Path, folder: Path) -> AsyncIterator[Endpoint]:
+    port, threads = free_port(), str(_n_threads())
+    command = [
+        *(str(server), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
+        *("--parallel", str(N_SLOTS), "--ctx-size", str(N_SLOTS * WINDOW_TOKENS)),
+        *("--threads", threads, "--threads-batch", threads, "--flash-attn", "on", "--no-webui"),
+    ]
+    async with running(command, env=environment({}), folder=folder) as child:
+        url = f"http://127.0.0.1:{port}"
+        await wait_healthy(url, child)
+        yield Endpoint(url + "/v1", "")
+
+
+def _n_threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _report_all(report: Report, ours: list[Outcome], theirs: list[Outcome]) -> None:
+    failures = [failure for outcome in (*ours, *theirs) for failure in outcome.failures]
+    note = lacking(SERVER) if not theirs else ""
+    if failures:
+        note = f"{len(failures)} calls failed, the first with: {failures[0]}"
+    for row, figure in _FIGURES.items():
+        series, base = _series(ours, figure), _series(theirs, figure)
+        if series is None:
+            report.miss(row, note)
+            continue
+        report.add(
+            row,
+            series.median,
+            baseline=base.median if base else None,
+            spread=series.spread,
+            note=note,
+            is_whole=not note,
+        )
+
+
+def _series(outcomes: list[Outcome], figure: Figure) -> Series | None:
+    values = tuple(figure(outcome) for outcome in outcomes if outcome.turns)
+    return Series(values) if values else None
+
+
+BENCH = Bench(NAME, "many agents with many turns", 1_800.0, SPECS, measure)
