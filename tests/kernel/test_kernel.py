@@ -5,10 +5,10 @@ import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import ExitSelf, GetPid, Wait
+from aios.abi.calls import ExitSelf, GetPid, Kill, Wait
 from aios.abi.types import Exit, Pid
 from aios.config import Config, EngineConfig, Home, KernelConfig
-from aios.errors import NotFound, Unauthenticated
+from aios.errors import NotFound, ProcessGone, Unauthenticated
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
 
@@ -39,6 +39,15 @@ async def test_the_owners_token_with_a_name_is_a_guest_that_is_made_once(
         guest_token = kernel.admit("bob")[1]
         with pytest.raises(Unauthenticated):
             kernel.authenticate(f"{guest_token}.mallory")
+
+
+async def test_a_named_guest_that_was_killed_stays_so(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        token = f"{kernel.owner_token}.alice"
+        pid = kernel.authenticate(token)
+        await kernel.init_gate().call(Kill(pid=pid))
+        with pytest.raises(ProcessGone):
+            await kernel.gate(kernel.authenticate(token)).call(GetPid())
 
 
 async def _forever(_: LocalGate) -> None:

@@ -12,6 +12,7 @@ from aios.abi.calls import (
     Answer,
     AnyCall,
     Call,
+    Chat,
     ExitSelf,
     GetPid,
     Info,
@@ -25,7 +26,7 @@ from aios.abi.calls import (
     Wait,
 )
 from aios.abi.gate import Line
-from aios.abi.types import Exit, Pid
+from aios.abi.types import Exit, Message, Pid, Role, ToolSpec
 from aios.config import KernelConfig
 from aios.errors import (
     AccessDenied,
@@ -99,6 +100,21 @@ async def test_a_bug_in_a_handler_is_a_fault_of_that_call_alone(
         await gate.call(GetPid())
         outcomes = [record.outcome for record in kernel.journal.records(Pid(1))]
         assert outcomes == [Outcome.FAULT, Outcome.DONE]
+
+
+@pytest.mark.parametrize("text", ["half \ud800 a pair"])
+async def test_a_call_that_no_wire_carries_is_the_callers_mistake_and_leaks_nothing(
+    booted: OpenKernel, text: str
+) -> None:
+    async with booted() as kernel:
+        with pytest.raises(InvalidCall, match="cannot be encoded"):
+            await kernel.init_gate().call(Log(text=text))
+        huge = Chat(
+            messages=(Message(Role.USER, "hi"),), tools=(ToolSpec("t", "", {"x": 1 << 70}),)
+        )
+        with pytest.raises(InvalidCall, match="cannot be encoded"):
+            await kernel.init_gate().call(huge)
+        assert not kernel.init.runs
 
 
 async def test_calls_in_flight_are_bounded_per_process(booted: OpenKernel) -> None:

@@ -154,8 +154,17 @@ def frame_from_json(body: bytes) -> Frame:
 
 
 def encode_call(call: Call[Any]) -> bytes:
-    """A call as canonical msgpack, for its hash in the journal."""
-    return _msgpack_out.encode(call)
+    """A call as canonical msgpack, for its hash in the journal.
+
+    Raises:
+        InvalidCall: It holds something that no wire carries: half a surrogate pair, an integer over 64 bits.
+    """
+    try:
+        return _msgpack_out.encode(call)
+    except (UnicodeEncodeError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidCall(
+            f"cannot be encoded: {error}", hint="send valid Unicode and 64-bit integers"
+        ) from error
 
 
 def _decode(decode: Callable[[bytes], T], body: bytes) -> T:

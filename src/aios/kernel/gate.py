@@ -33,7 +33,7 @@ class GateServices(Services, Protocol):
 class FrameBuffer(Generic[A]):
     """Frames between a call and its reader. The call never waits for the reader.
 
-    Tokens that nobody has read yet merge into one frame, so memory is bounded by the generation itself. Lines beyond
+    Tokens that nobody has read yet come as one frame, and memory is bounded by the generation itself. Lines beyond
     `MAX_PENDING_LINES` push out the oldest, and the next one says how many were missed.
     """
 
@@ -45,13 +45,9 @@ class FrameBuffer(Generic[A]):
 
     def put(self, frame: Progress) -> None:
         """Add a frame; never waits."""
-        last = self._pending[-1] if self._pending else None
-        if isinstance(frame, Token) and isinstance(last, Token):
-            self._pending[-1] = _merged(last, frame)
-        else:
-            self._pending.append(frame)
-            if len(self._pending) > MAX_PENDING_LINES:
-                self._drop_oldest()
+        self._pending.append(frame)
+        if isinstance(frame, Line) and len(self._pending) > MAX_PENDING_LINES:
+            self._drop_oldest()
         self._wake()
 
     def finish(self, end: Result[A] | AiosError) -> None:
@@ -71,9 +67,25 @@ class FrameBuffer(Generic[A]):
                 raise StopAsyncIteration
             await self._wait()
         frame = self._pending.popleft()
-        if self._n_missed and isinstance(frame, Line):
+        if isinstance(frame, Token):
+            return self._merged(frame)
+        if self._n_missed:
             frame, self._n_missed = Line(frame.line, frame.n_missed + self._n_missed), 0
         return frame
+
+    def _merged(self, first: Token) -> Token:
+        """One token frame of all that come next, at a cost linear in what there is."""
+        tokens = [first]
+        while self._pending and isinstance(self._pending[0], Token):
+            tokens.append(self._pending.popleft())  # type: ignore[arg-type]  # it was looked at
+        if len(tokens) == 1:
+            return first
+        return Token(
+            "".join(token.text for token in tokens),
+            sum(token.n_tokens for token in tokens),
+            tuple(row for token in tokens for row in token.logprobs),
+            tuple(call for token in tokens for call in token.tool_calls),
+        )
 
     async def result(self) -> Result[A]:
         """Skip what was not read; return or raise the end."""
@@ -97,15 +109,6 @@ class FrameBuffer(Generic[A]):
         if self._changed is not None:
             self._changed.set()
             self._changed = None
-
-
-def _merged(first: Token, second: Token) -> Token:
-    return Token(
-        first.text + second.text,
-        first.n_tokens + second.n_tokens,
-        first.logprobs + second.logprobs,
-        first.tool_calls + second.tool_calls,
-    )
 
 
 class LocalGate:

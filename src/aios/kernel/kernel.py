@@ -59,6 +59,8 @@ class Kernel:
         self.max_calls_per_process = config.kernel.max_calls_per_process
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
         self._tokens = Tokens()
+        self._named_guests: dict[str, Pid] = {}
+        self._guest_names: dict[Pid, str] = {}
         self._boot(config)
 
     def _boot(self, config: Config) -> None:
@@ -70,7 +72,7 @@ class Kernel:
             max_alive=limits.max_processes,
             max_exited=limits.max_exited,
             max_log_bytes=limits.max_log_bytes,
-            on_forget=self._tokens.revoke,
+            on_forget=self._forget,
         )
         self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
@@ -177,14 +179,22 @@ class Kernel:
         )
 
     def _named_guest(self, name: str) -> Pid:
-        process = self.table.find_named(name)
-        if process is None:
-            process = self._add(name, Kind.GUEST, self.init)
-        if process.kind is not Kind.GUEST:
-            raise Unauthenticated(
-                f"process {name!r} is not a guest", hint="use another name in the token"
-            )
-        return process.pid
+        """The guest of that name. One that was killed stays so: its name is not given to a new one while it is remembered."""
+        pid = self._named_guests.get(name)
+        if pid is None:
+            if self.table.find_named(name) is not None:
+                hint = "use another name in the token"
+                raise Unauthenticated(f"the name {name!r} belongs to another process", hint=hint)
+            pid = self._named_guests[name] = self._add(name, Kind.GUEST, self.init).pid
+            self._guest_names[pid] = name
+        return pid
+
+    def _forget(self, pid: Pid) -> None:
+        """An ended process was dropped from the table."""
+        self._tokens.revoke(pid)
+        self._named_guests = {
+            name: each for name, each in self._named_guests.items() if each != pid
+        }
 
     async def _attend_child(self, process: Process, child: Child, launch: Launch) -> None:
         process.on_end_soon = child.end_soon

@@ -129,12 +129,31 @@ async def perform(
         raise InvalidCall(
             f"{type(call).__name__} is no system call", hint="see docs/reference/calls.md"
         )
-    run = process.begin(
-        str(call.__struct_config__.tag), max_calls=kernel.max_calls_per_process, emit=emit
-    )
-    record = kernel.journal.begin(
-        process.pid, run.seq, call=call, effect=entry.effect, now_s=kernel.clock.now_s()
-    )
+    tag = str(call.__struct_config__.tag)
+    run = process.begin(tag, max_calls=kernel.max_calls_per_process, emit=emit)
+    try:
+        return await _journalled(kernel, run, call, entry)
+    except AiosError:
+        process.n_faults += 1
+        raise
+    except (
+        Exception
+    ) as error:  # the edge: a handler's bug must not end the caller's connection or the kernel
+        process.n_faults += 1
+        raise KernelBug(
+            f"{run.name} failed inside the kernel: {type(error).__name__}: {error}",
+            hint="please report it",
+        ) from error
+    finally:
+        process.end(run)
+        kernel.signals.settle(process)
+
+
+async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -> Result[A]:
+    """Write the intent, do it, write the outcome, however it ends."""
+    begun_s = kernel.clock.now_s()
+    pid = run.process.pid
+    record = kernel.journal.begin(pid, run.seq, call=call, effect=entry.effect, now_s=begun_s)
     outcome, code = Outcome.CANCELLED, ""
     try:
         value: Any = await _within_scope(kernel, run, call, entry=entry, record=record)
@@ -142,21 +161,12 @@ async def perform(
         return Result(value, run.waited_s, run.ran_s, run.n_preemptions)
     except AiosError as error:
         outcome, code = Outcome.FAULT, error.code
-        process.n_faults += 1
         raise
-    except (
-        Exception
-    ) as error:  # the edge: a handler's bug must not end the caller's connection or the kernel
+    except Exception:
         outcome, code = Outcome.FAULT, KernelBug.code
-        process.n_faults += 1
-        raise KernelBug(
-            f"{run.name} failed inside the kernel: {type(error).__name__}: {error}",
-            hint="please report it",
-        ) from error
+        raise
     finally:
         kernel.journal.settle(record, outcome, code=code, now_s=kernel.clock.now_s())
-        process.end(run)
-        kernel.signals.settle(process)
 
 
 async def _within_scope(
