@@ -1,7 +1,7 @@
 """What every engine promises (`aios.engine.base`), as tests.
 
 A test module makes a subclass of `EngineContract` for each engine and gives it the fixture `engine` (started; a window of
-about a thousand tokens and at least three slots keep it fast) and `make`, for the tests that need one to themselves. What
+some hundred tokens and at least three slots keep it fast) and `make`, for the tests that need one to themselves. What
 an engine does not declare to be able to do is skipped; that it then refuses it is a test of its own.
 """
 

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.engine.batch import MIN_REST_TOKENS, Batcher, Piece, Progress, Step
@@ -62,6 +62,7 @@ def apply(step: Step, sequences: list[Running]) -> None:
                 sequences.remove(sequence)
 
 
+@settings(deadline=None)
 @given(running, batchers)
 def test_every_sequence_comes_to_its_end(sequences: list[Running], batcher: Batcher) -> None:
     n_work = sum(sequence.progress.n_missing + sequence.n_wanted for sequence in sequences)
@@ -75,10 +76,9 @@ def test_every_sequence_comes_to_its_end(sequences: list[Running], batcher: Batc
     assert batcher.next_step([]) is None
 
 
+@settings(deadline=None)
 @given(running, batchers)
-def test_neither_kind_of_step_starves_the_other(
-    sequences: list[Running], batcher: Batcher
-) -> None:
+def test_neither_kind_of_step_starves_the_other(sequences: list[Running], batcher: Batcher) -> None:
     n_decodes = n_prefills = 0  # in a row, while the other kind had work too
     while step := batcher.next_step([sequence.progress for sequence in sequences]):
         is_decoding = any(sequence.progress.n_missing == 1 for sequence in sequences)
@@ -91,6 +91,7 @@ def test_neither_kind_of_step_starves_the_other(
     assert sequences == []
 
 
+@settings(deadline=None)
 @given(running, batchers)
 def test_the_oldest_sequence_in_prefill_is_in_every_prefill_step(
     sequences: list[Running], batcher: Batcher
@@ -103,6 +104,7 @@ def test_the_oldest_sequence_in_prefill_is_in_every_prefill_step(
     assert sequences == []
 
 
+@settings(deadline=None)
 @given(running, batchers, st.sets(st.integers(0, 11)))
 def test_a_sequence_that_is_held_is_not_prefilled(
     sequences: list[Running], batcher: Batcher, held: set[int]
@@ -115,6 +117,7 @@ def test_a_sequence_that_is_held_is_not_prefilled(
         assert not held & {piece.slot for piece in step.pieces}
 
 
+@settings(deadline=None)
 @given(running, batchers)
 def test_a_prefill_step_is_announced_before_it_comes(
     sequences: list[Running], batcher: Batcher

@@ -38,7 +38,9 @@ class Bench:
         """Start a program; returns its pid."""
         (self.folder / "agent.toml").write_text('name = "prog"\n')
         (self.folder / "main.py").write_text("import aios\n" + dedent(source))
-        return (await self.client.spawn(self.folder, *args)).pid
+        # The kernel scrubs a child's environment; this lets a coverage run see into it.
+        env = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
+        return (await self.client.spawn(self.folder, *args, env=env)).pid
 
     async def end(self, pid: Pid) -> Ran:
         """Wait until it has ended."""

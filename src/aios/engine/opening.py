@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from aios.config import DEFAULT_MODEL, EngineConfig, Home
-from aios.engine.base import Engine
+from aios.engine.base import Engine, OpenPages
 from aios.engine.remote.governor import Governors
 from aios.errors import ConfigError, EngineUnavailable
 
@@ -20,7 +20,12 @@ def engine_kind(config: EngineConfig) -> str:
 
 
 def open_engine(
-    name: str, config: EngineConfig, home: Home, *, governors: Governors | None = None
+    name: str,
+    config: EngineConfig,
+    home: Home,
+    *,
+    governors: Governors | None = None,
+    open_pages: OpenPages | None = None,
 ) -> Engine:
     """Make the engine that the configuration asks for; `start` it before use, `aclose` it after.
 
@@ -34,7 +39,7 @@ def open_engine(
     """
     match engine_kind(config):
         case "llama":
-            return _open_llama(config, home)
+            return _open_llama(config, home, open_pages)
         case "openai":
             return _open_openai(name, config, governors)
         case "scripted":
@@ -46,7 +51,7 @@ def open_engine(
             )
 
 
-def _open_llama(config: EngineConfig, home: Home) -> Engine:
+def _open_llama(config: EngineConfig, home: Home, open_pages: OpenPages | None) -> Engine:
     missing = [package for package in LOCAL_PACKAGES if find_spec(package) is None]
     if missing:
         raise EngineUnavailable(
@@ -58,7 +63,7 @@ def _open_llama(config: EngineConfig, home: Home) -> Engine:
     path = find_model(config.model, home)
     from aios.engine.llama.engine import LlamaEngine  # noqa: PLC0415 - an optional extra; costs 0.2 s
 
-    return LlamaEngine(path, name=model_name(config), config=config)
+    return LlamaEngine(path, name=model_name(config), config=config, open_pages=open_pages)
 
 
 def model_name(config: EngineConfig) -> str:

@@ -14,13 +14,14 @@ import anyio.abc
 from aios import __version__
 from aios.abi.calls import KernelInfo, Spawn
 from aios.abi.types import Exit, Kind, Pid, Right
-from aios.config import Config, EngineConfig, Home
+from aios.config import Config, Home
 from aios.engine.base import Engine
-from aios.engine.opening import open_engine
+from aios.engine.opening import engine_kind, open_engine
 from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthenticated
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
 from aios.kernel.clock import Clock, SystemClock
+from aios.kernel.context.manager import ContextManager
 from aios.kernel.gate import LocalGate
 from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.journal import Journal
@@ -77,6 +78,7 @@ class Kernel:
         self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
         self.models = ModelCalls(self.scheduler)
+        self.contexts = ContextManager(config.context, self.home.pages)
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -311,7 +313,7 @@ async def open_kernel(
     """
     async with anyio.create_task_group() as tasks:
         kernel = Kernel(config, home, clock=clock or SystemClock(), tasks=tasks, embedded=embedded)
-        for name, kind, make in _engines(config.engine, home, engines):
+        for name, kind, make in _engines(kernel, engines):
             kernel.add_engine(name, kind, make)
         try:
             yield kernel
@@ -323,21 +325,22 @@ async def open_kernel(
 
 
 def _engines(
-    config: EngineConfig, home: Home, given: Mapping[str, Engine] | None
+    kernel: Kernel, given: Mapping[str, Engine] | None
 ) -> list[tuple[str, str, Callable[[], Awaitable[Engine]]]]:
     """Name, kind and maker of each engine."""
+    config = kernel.config.engine
     if given is not None:
         return [(name, type(engine).__name__, _starter(engine)) for name, engine in given.items()]
     if config.kind == "none":
         return []
 
     async def make() -> Engine:
-        engine = open_engine("local", config, home)
+        open_pages = kernel.contexts.find_opener
+        engine = open_engine("local", config, kernel.home, open_pages=open_pages)
         await engine.start()
         return engine
 
-    kind = config.kind if config.kind != "auto" else ("openai" if config.base_url else "llama")
-    return [("local", kind, make)]
+    return [("local", engine_kind(config), make)]
 
 
 def _starter(engine: Engine) -> Callable[[], Awaitable[Engine]]:

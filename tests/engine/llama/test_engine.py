@@ -1,17 +1,18 @@
-"""The embedded engine: the contract of all engines, and what only this one promises."""
+"""What only the embedded engine promises; what every engine does is in `tests/engine/contract.py`."""
 
 import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
+from tests.engine.jobs import GREEDY, chat, read_all, run
 
 from aios.abi.types import Finish, Message, Role, Sampling
 from aios.config import EngineConfig
-from aios.engine.base import ChatPrompt, Engine, Job, Suspended, TextPrompt
+from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.engine import LlamaEngine
 from aios.engine.models import find_model
 from aios.errors import (
@@ -20,8 +21,6 @@ from aios.errors import (
     EngineUnavailable,
     ModelMissing,
 )
-from tests.engine.contract import EngineContract
-from tests.engine.jobs import GREEDY, chat, read_all, run
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
 
@@ -45,20 +44,9 @@ async def started(config: EngineConfig = CONFIG) -> AsyncIterator[LlamaEngine]:
 
 
 @pytest.fixture(scope="module")
-async def shared(anyio_backend: str) -> AsyncIterator[LlamaEngine]:
+async def shared() -> AsyncIterator[LlamaEngine]:
     async with started() as engine:
         yield engine
-
-
-class TestLlama(EngineContract):
-    """The contract."""
-
-    @pytest.fixture
-    async def engine(self, shared: LlamaEngine) -> AsyncIterator[Engine]:  # type: ignore[override]  # shares one
-        yield shared
-
-    def make(self):  # type: ignore[no-untyped-def]
-        return started()
 
 
 def agent(name: str, *turns: str) -> Job:
@@ -99,9 +87,11 @@ async def test_agents_that_start_together_compute_their_common_rules_once() -> N
 async def test_closing_the_only_sequence_aborts_its_step(shared: LlamaEngine) -> None:
     before = shared.statistics()
     sequence = await shared.open(Job(TextPrompt("unheard of " * 200), GREEDY, max_tokens=100))
-    await anyio.sleep(0.1)  # one of its prefill steps, of 0.7 s, is running
-    await sequence.close()
+    assert shared._loaded is not None
     with anyio.fail_after(30):
+        while not shared._loaded.loop._in_step:  # a prefill step takes 0.7 s
+            await checkpoint()
+        await sequence.close()
         await run(shared, chat("Hello", max_tokens=1))
     after = shared.statistics()
     assert after.extra["aborted_steps"] == before.extra["aborted_steps"] + 1
@@ -128,8 +118,8 @@ async def test_what_was_not_read_before_a_suspension_is_read_after_it(shared: Ll
     whole = await run(shared, job)
     sequence = await shared.open(job)
     with anyio.fail_after(30):
-        while shared.statistics().n_generated_tokens == 0 or not sequence.is_finished:
-            await anyio.sleep(0)
+        while not sequence.is_finished:
+            await checkpoint()
     suspended = await sequence.suspend()
     assert suspended.n_generated == 6
     assert suspended.emitted == ""
@@ -214,7 +204,8 @@ async def test_when_the_thread_breaks_all_readers_are_told_and_nobody_is_let_in(
     async with started() as engine:
         sequence = await engine.open(chat(max_tokens=500))
         await sequence.read()
-        monkeypatch.setattr(engine._loaded.loop, "step", lambda: 1 // 0)  # type: ignore[union-attr]
+        assert engine._loaded is not None
+        monkeypatch.setattr(engine._loaded.loop, "step", lambda: 1 // 0)
         with anyio.fail_after(30):
             with pytest.raises(EngineFailed, match="ZeroDivisionError"):
                 await read_all(sequence)
@@ -222,4 +213,4 @@ async def test_when_the_thread_breaks_all_readers_are_told_and_nobody_is_let_in(
                 await engine.open(chat())
             await sequence.close()
         assert "broke" in caplog.text  # with its traceback
-        assert replace(engine.statistics(), extra={}).n_running == 0
+        assert engine.statistics().n_running == 0

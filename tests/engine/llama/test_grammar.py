@@ -4,13 +4,13 @@ import json
 import math
 import random
 import re
+from contextlib import closing
 
 import jsonschema_rs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from tests.engine.llama.vocabulary import END, make_vocabulary
 
 from aios.abi.types import Constraint, JsonObject, JsonSchema, Regex
@@ -185,21 +185,15 @@ def test_special_tokens_are_found_by_their_text() -> None:
     assert BYTES.find_special("<other>") is None
 
 
-def test_compiled_constraints_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_constraints_are_kept_up_to_a_number() -> None:
     vocabulary = make_vocabulary()
     for i in range(MAX_CACHED + 5):
         vocabulary.compile(Regex(f"a{{{i + 1}}}"))
-    built: list[str] = []
-    original = vocabulary._compile_new
-
-    def note(kind: str, text: str) -> object:
-        built.append(text)
-        return original(kind, text)
-
-    monkeypatch.setattr(vocabulary, "_compile_new", note)
-    vocabulary.compile(Regex(f"a{{{MAX_CACHED + 5}}}"))
-    vocabulary.compile(Regex("a{1}"))
-    assert built == ["a{1}"]
+    kept = [text for _, text in vocabulary._compiled]
+    assert len(kept) == MAX_CACHED
+    assert kept[0] == "a{6}"
+    vocabulary.compile(Regex("a{6}"))
+    assert [text for _, text in vocabulary._compiled][-1] == "a{6}"
 
 
 def test_two_users_of_one_constraint_do_not_disturb_each_other() -> None:
@@ -294,7 +288,19 @@ def test_a_pattern_that_explodes_fails_instead_of_filling_the_memory() -> None:
 
 @pytest.mark.model
 def test_the_default_models_vocabulary_masks_whole_tokens() -> None:
-    vocabulary, logits = _model_vocabulary()
+    from aios.engine.llama.binding import Model  # noqa: PLC0415 - loads llama.cpp
+    from aios.engine.models import find_model  # noqa: PLC0415 - only with the model
+
+    with closing(Model(find_model(""))) as model:
+        _check_masks(
+            Vocabulary.from_llama(
+                model.vocab, n_vocab=model.n_vocab, eos_tokens=sorted(model.eog_tokens)
+            )
+        )
+
+
+def _check_masks(vocabulary: Vocabulary) -> None:
+    logits = np.zeros(49_152, np.float32)
     matcher = vocabulary.compile(JsonSchema(CLOSED))
     for token in vocabulary._tokenizer.tokenize_str('{"kind": "'):
         assert matcher.accept(token)
@@ -306,14 +312,3 @@ def test_the_default_models_vocabulary_masks_whole_tokens() -> None:
     assert all("letter".startswith(piece) or "report".startswith(piece) for piece in pieces)
     assert vocabulary.find_special("<|im_end|>") == 2
     assert vocabulary.find_special("<tool_call>") is None
-
-
-def _model_vocabulary() -> tuple[Vocabulary, NDArray[np.float32]]:
-    from aios.engine.llama.binding import Model  # noqa: PLC0415 - loads llama.cpp
-    from aios.engine.models import find_model  # noqa: PLC0415 - only with the model
-
-    model = Model(find_model(""))
-    vocabulary = Vocabulary.from_llama(
-        model.vocab, n_vocab=model.n_vocab, eos_tokens=sorted(model.eog_tokens)
-    )
-    return vocabulary, np.zeros(model.n_vocab, np.float32)

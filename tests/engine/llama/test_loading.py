@@ -48,7 +48,12 @@ async def test_the_model_is_freed_when_there_is_no_room_for_its_slots(
 ) -> None:
     closed: list[Path] = []
     close = Model.close
-    monkeypatch.setattr(Model, "close", lambda self: (closed.append(self.path), close(self)))
+
+    def note_and_close(model: Model) -> None:
+        closed.append(model.path)
+        close(model)
+
+    monkeypatch.setattr(Model, "close", note_and_close)
     with pytest.raises(EngineUnavailable, match="no room"):
         load(model_path, EngineConfig(n_slots=300, window_tokens=256, n_threads=1), Outbox())
     assert closed == [model_path]
@@ -64,10 +69,11 @@ async def test_cells_that_would_not_fit_into_memory_are_refused_before_they_are_
 
 
 @pytest.mark.model
-def test_a_fingerprint_tells_models_apart(model: Model, tmp_path: Path) -> None:
+def test_a_fingerprint_is_of_the_file_and_stays(model: Model) -> None:
     ours = fingerprint(model)
     assert ours == fingerprint(model)
     assert model.description in ours
+    assert str(model.path.stat().st_size) in ours
 
 
 def test_there_is_a_core_and_no_more_than_there_are_cpus() -> None:

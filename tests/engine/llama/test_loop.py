@@ -3,6 +3,8 @@
 import anyio
 import numpy as np
 import pytest
+from anyio.lowlevel import checkpoint
+from tests.engine.llama.generations import Listener, greedy
 
 from aios.abi.types import Finish
 from aios.engine.batch import Batcher
@@ -11,7 +13,6 @@ from aios.engine.llama.embedding import Embedder
 from aios.engine.llama.loop import EngineLoop
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.engine.llama.slots import Slots
-from tests.engine.llama.generations import Listener, greedy
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
 
@@ -39,7 +40,7 @@ class Hand:
         while not self.loop._inbox.empty():
             self.loop._inbox.get()()
         self.loop.step()
-        await anyio.sleep(0)
+        await checkpoint()
 
     async def run_all(self) -> None:
         await self.turn()
@@ -168,14 +169,19 @@ async def test_a_suspended_generation_is_answered_after_its_last_token_was_told(
     assert generation.n_tokens == generation.n_prompt + len(listener.deltas)
 
 
-async def test_trouble_of_one_generation_is_not_the_others(hand: Hand) -> None:
-    bad, bad_listener = greedy(hand.model, hand.tokens("The sea is"))
+async def test_trouble_of_one_generation_is_not_the_others(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked, masked_listener = greedy(hand.model, hand.tokens("The sea is"))
+    broken, broken_listener = greedy(hand.model, hand.tokens("In the city of"))
     good, listener = greedy(hand.model, hand.tokens("A lighthouse"), n_output=3)
-    bad.sampler._bias_ids = np.arange(hand.model.n_vocab)
-    bad.sampler._bias = np.full(hand.model.n_vocab, -np.inf, np.float32)
-    hand.loop.open_nowait(bad)
-    hand.loop.open_nowait(good)
+    masked.sampler._bias_ids = np.arange(hand.model.n_vocab)
+    masked.sampler._bias = np.full(hand.model.n_vocab, -np.inf, np.float32)
+    monkeypatch.setattr(broken.carried.assembler, "feed", lambda _: 1 // 0)
+    for generation in (masked, broken, good):
+        hand.loop.open_nowait(generation)
     await hand.run_all()
-    assert [error.code for error in bad_listener.errors] == ["engine_failed"]
-    assert bad_listener.deltas == []
+    assert [error.code for error in masked_listener.errors] == ["engine_failed"]
+    assert [error.code for error in broken_listener.errors] == ["kernel_bug"]
+    assert masked_listener.deltas == broken_listener.deltas == []
     assert_whole(listener, 3)

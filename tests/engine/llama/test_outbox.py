@@ -1,6 +1,9 @@
+from collections.abc import Callable
+
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.lowlevel import checkpoint
 
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.errors import EngineFailed
@@ -27,12 +30,17 @@ async def test_what_a_thread_puts_arrives_in_order_and_in_the_event_loop() -> No
 async def test_an_event_loop_that_is_busy_is_woken_once() -> None:
     outbox, got, wakes = Outbox(), list[int](), list[object]()
     wake = outbox._wake
-    outbox._wake = lambda deliver: (wakes.append(deliver), wake(deliver))
+
+    def count_and_wake(deliver: Callable[[], None]) -> None:
+        wakes.append(deliver)
+        wake(deliver)
+
+    outbox._wake = count_and_wake
     for number in range(100):  # nothing is awaited: the event loop cannot come in between
         outbox.put(got.append, number)
         outbox.flush()
     assert got == []
-    await anyio.sleep(0)
+    await checkpoint()
     assert got == list(range(100))
     assert len(wakes) == 1
 
@@ -40,10 +48,10 @@ async def test_an_event_loop_that_is_busy_is_woken_once() -> None:
 async def test_nothing_is_delivered_before_the_flush() -> None:
     outbox, got = Outbox(), list[int]()
     outbox.put(got.append, 1)
-    await anyio.sleep(0)
+    await checkpoint()
     assert got == []
     outbox.flush()
-    await anyio.sleep(0)
+    await checkpoint()
     assert got == [1]
 
 

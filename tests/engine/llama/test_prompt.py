@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from tests.engine.llama.generations import Listener
 
 from aios.abi.types import JsonSchema, Message, Regex, Role, Sampling, ToolSpec
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
@@ -7,7 +8,6 @@ from aios.engine.llama.binding import Model
 from aios.engine.llama.generation import Generation
 from aios.engine.llama.prompt import PromptCompiler, Saved
 from aios.errors import ContextWindowExceeded, InvalidCall
-from tests.engine.llama.generations import Listener
 
 pytestmark = pytest.mark.model
 

@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -69,6 +69,7 @@ def plain_kept(values: list[float], sampling: Sampling) -> list[int]:
     return [t for t in ids if math.exp(values[t] - best) >= sampling.min_p] or ids[:1]
 
 
+@settings(deadline=None)
 @given(rows, samplings, outputs)
 def test_bias_and_penalties_are_those_of_the_plain_implementation(
     row: Logits, sampling: Sampling, tokens: Tokens
@@ -78,6 +79,7 @@ def test_bias_and_penalties_are_those_of_the_plain_implementation(
     assert row.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(rows, samplings)
 def test_the_filters_keep_what_the_plain_implementation_keeps(
     row: Logits, sampling: Sampling
@@ -96,6 +98,7 @@ def test_the_filters_keep_what_the_plain_implementation_keeps(
         assert ids.tolist() == expected
 
 
+@settings(deadline=None)
 @given(rows, samplings, outputs)
 def test_the_choice_is_the_token_on_which_the_number_falls(
     row: Logits, sampling: Sampling, tokens: Tokens
@@ -112,6 +115,7 @@ def test_the_choice_is_the_token_on_which_the_number_falls(
     assert mark <= sum(weights[: place + 1]) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(rows, outputs, st.integers(0, 2**63 - 1))
 def test_temperature_0_takes_the_likeliest_whatever_the_filters_say(
     row: Logits, tokens: Tokens, seed: int
@@ -120,12 +124,14 @@ def test_temperature_0_takes_the_likeliest_whatever_the_filters_say(
     assert Sampler(Sampling(temperature=0, seed=seed)).choose(row, tokens) == likeliest
 
 
+@settings(deadline=None)
 @given(rows, samplings)
 def test_a_masked_token_is_never_chosen(row: Logits, sampling: Sampling) -> None:
     masked = set(np.flatnonzero(np.isneginf(row)).tolist())
     assert Sampler(sampling).choose(row, NO_TOKENS) not in masked
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 1_000_000))
 def test_the_number_depends_on_seed_and_position_alone(seed: int, position: int) -> None:
     number = Sampler(Sampling(seed=seed)).uniform(position)
@@ -167,6 +173,7 @@ def test_looking_near_the_best_finds_the_same_as_looking_at_all(top_k: int, scal
     assert values.tolist() == row[order].tolist()
 
 
+@settings(deadline=None)
 @given(rows)
 def test_probabilities_sum_up_to_one(row: Logits) -> None:
     logprobs = log_probabilities(row)

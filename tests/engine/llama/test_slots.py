@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from tests.engine.llama.generations import greedy
 
 from aios.engine.llama.binding import Batch, Context, Model, Tokens
 from aios.engine.llama.generation import Generation
 from aios.engine.llama.slots import MIN_SHARED_TOKENS, Slots, shared_tokens
-from tests.engine.llama.generations import greedy
 
 pytestmark = pytest.mark.model
 

@@ -219,5 +219,13 @@ def test_a_tool_whose_schema_cannot_be_used_is_refused_by_name() -> None:
     prompt = ChatPrompt((), (TOOLS[1], broken), ToolChoice("required"))
     lark = tool_constraint(prompt, ToolMode.FALLBACK, find_special=PLAIN.find_special)
     assert lark is not None
-    with pytest.raises(InvalidCall, match="not"):
+    with pytest.raises(
+        InvalidCall, match=r"the tool `broken`: .* at #/properties/a: Unimplemented"
+    ):
         PLAIN.compile(lark)
+
+
+def test_a_tool_that_wants_no_object_is_refused() -> None:
+    odd = ToolSpec("odd", "", {"type": "string"})
+    with pytest.raises(InvalidCall, match="`odd` are no schema of an object"):
+        tool_constraint(ChatPrompt((), (odd,)), ToolMode.HERMES, find_special=PLAIN.find_special)

@@ -153,7 +153,9 @@ class Model:
     def cell_bytes(self) -> int:
         """Bytes that the cell of one token takes in all layers, keys and values in 16 bits; an estimate."""
         n_heads = max(1, lib.llama_model_n_head(self._pointer))
-        key_length = self.find_meta(f"{self.find_meta('general.architecture')}.attention.key_length")
+        key_length = self.find_meta(
+            f"{self.find_meta('general.architecture')}.attention.key_length"
+        )
         head_size = int(key_length) if key_length else self.n_embd // n_heads
         n_rows: int = lib.llama_model_n_layer(self._pointer) * lib.llama_model_n_head_kv(
             self._pointer

@@ -25,6 +25,7 @@ from aios.engine.base import (
     ChatPrompt,
     EngineStatistics,
     Job,
+    OpenPages,
     Suspended,
     TextPrompt,
 )
@@ -53,10 +54,14 @@ class LlamaEngine:
         path: The file.
         name: The model's name, for those who ask.
         config: Its slots, window, threads and prefill chunk are used.
+        open_pages: Opens the store for what leaves the slots; None keeps nothing.
     """
 
-    def __init__(self, path: Path, *, name: str, config: EngineConfig) -> None:
+    def __init__(
+        self, path: Path, *, name: str, config: EngineConfig, open_pages: OpenPages | None = None
+    ) -> None:
         self._path = path
+        self._open_pages = open_pages
         self._name = name
         self._config = config
         self._thread: Thread | None = None
@@ -112,7 +117,7 @@ class LlamaEngine:
         """The engine's thread, from beginning to end."""
         with ExitStack() as stack:
             stack.push(partial(self._note_end, outbox))
-            self._loaded = loaded = load(self._path, self._config, outbox)
+            self._loaded = loaded = load(self._path, self._config, outbox, self._open_pages)
             stack.callback(loaded.free_contexts)
             outbox.put(ready.receive, None)
             outbox.flush()

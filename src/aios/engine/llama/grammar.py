@@ -40,9 +40,13 @@ JSON_LAYOUT: Final = {
 
 @dataclass(frozen=True)
 class Lark:
-    """A grammar in llguidance's dialect of Lark; only the engine writes these."""
+    """A grammar in llguidance's dialect of Lark; only the engine writes these.
+
+    `schemas` are the JSON schemas that went into it, each with what it belongs to, to name the faulty one if there is one.
+    """
 
     text: str
+    schemas: tuple[tuple[str, JsonObject], ...] = ()
 
 
 class Matcher:
@@ -160,17 +164,23 @@ class Vocabulary:
             if found is not None:
                 self._compiled.move_to_end(key)
         if found is None:
-            found = self._compile_new(*key)
+            found = self._compile_new(
+                *key, constraint.schemas if isinstance(constraint, Lark) else ()
+            )
             with self._lock:
                 self._compiled[key] = found
                 while len(self._compiled) > MAX_CACHED:
                     self._compiled.popitem(last=False)
         return Matcher(found.deep_copy(), self._n_vocab)
 
-    def _compile_new(self, kind: str, text: str) -> LLMatcher:
+    def _compile_new(
+        self, kind: str, text: str, schemas: tuple[tuple[str, JsonObject], ...] = ()
+    ) -> LLMatcher:
         start_s = time.perf_counter()
         matcher, error = self._build(kind, text)
         if error:
+            for owner, schema in schemas:
+                self._check_schema(owner, schema)
             where = self._blame(json.loads(text), error) if kind == "json_schema" else ""
             raise InvalidCall(
                 f"the {_KINDS[kind]} cannot be used{where}: {error}", hint=_HINTS.get(kind, "")
@@ -193,6 +203,15 @@ class Vocabulary:
                 hint="use fewer properties and shorter repetitions",
             )
         return matcher
+
+    def _check_schema(self, owner: str, schema: JsonObject) -> None:
+        text = schema_text(schema)
+        _, error = self._build("json_schema", text)
+        if error:
+            raise InvalidCall(
+                f"{owner}: its JSON schema cannot be used{self._blame(schema, error)}: {error}",
+                hint=_HINTS["json_schema"],
+            )
 
     def _build(self, kind: str, text: str) -> tuple[LLMatcher | None, str]:
         """A matcher, or what is wrong with the grammar."""

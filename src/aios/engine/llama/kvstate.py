@@ -30,7 +30,7 @@ _BLOCK_HEAD_BYTES = 3 * _WORD
 _MAX_LAYERS = 10_000
 
 
-class UnknownLayout(Exception):  # noqa: N818 - it is an answer, not an error of the caller's
+class UnknownLayout(Exception):
     """The bytes are not laid out as this file knows it: use whole states."""
 
 

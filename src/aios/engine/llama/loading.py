@@ -11,11 +11,13 @@ from time import perf_counter
 import numpy as np
 
 from aios.config import EngineConfig
+from aios.engine.base import OpenPages
 from aios.engine.batch import Batcher
 from aios.engine.llama.binding import Batch, Context, Model, is_cpu_only
 from aios.engine.llama.embedding import Embedder
 from aios.engine.llama.loop import EngineLoop
 from aios.engine.llama.outbox import Outbox
+from aios.engine.llama.paging import open_pager
 from aios.engine.llama.prompt import PromptCompiler
 from aios.engine.llama.slots import Slots
 from aios.errors import EngineUnavailable
@@ -48,13 +50,16 @@ class Loaded:
         self.context.close()
 
 
-def load(path: Path, config: EngineConfig, outbox: Outbox) -> Loaded:
+def load(
+    path: Path, config: EngineConfig, outbox: Outbox, open_pages: OpenPages | None = None
+) -> Loaded:
     """Load a model and make room for its slots.
 
     Args:
         path: The GGUF file.
         config: Slots, window, threads and prefill chunk are used.
         outbox: The way back to the event loop.
+        open_pages: Opens the store for what leaves the slots; None keeps nothing.
 
     Raises:
         EngineUnavailable: There is no room for the slots.
@@ -65,13 +70,20 @@ def load(path: Path, config: EngineConfig, outbox: Outbox) -> Loaded:
     with ExitStack() as undo:
         model = Model(path)
         undo.callback(model.close)
-        loaded = _load_parts(model, config, outbox, undo)
+        loaded = _load_parts(model, config, outbox, undo=undo, open_pages=open_pages)
         undo.pop_all()
     log.info("loaded %s in %.1f s", model.description, perf_counter() - started_s)
     return loaded
 
 
-def _load_parts(model: Model, config: EngineConfig, outbox: Outbox, undo: ExitStack) -> Loaded:
+def _load_parts(
+    model: Model,
+    config: EngineConfig,
+    outbox: Outbox,
+    *,
+    undo: ExitStack,
+    open_pages: OpenPages | None,
+) -> Loaded:
     window_tokens = min(config.window_tokens or DEFAULT_WINDOW_TOKENS, model.n_ctx_train)
     n_threads = config.n_threads or count_cores()
     _check_memory(config.n_slots * window_tokens * model.cell_bytes)
@@ -87,10 +99,15 @@ def _load_parts(model: Model, config: EngineConfig, outbox: Outbox, undo: ExitSt
     _warm_up(context)
     compiler = PromptCompiler(model, window_tokens=context.window_tokens)
     embedder = Embedder(model, outbox, n_threads=n_threads)
-    slots = Slots(context, config.n_slots)
+    mark = fingerprint(model)
+    notes = [compiler.note]
+    pager = None
+    if open_pages is not None:
+        pager = open_pager(context, n_slots=config.n_slots, fingerprint=mark, open_pages=open_pages)
+        notes.append("" if pager else "the cells of this model cannot be paged")
+    slots = Slots(context, config.n_slots, pager)
     batcher = Batcher(config.prefill_chunk_tokens, N_DECODES)
     loop = EngineLoop(context, slots, batcher=batcher, embedder=embedder, outbox=outbox)
-    notes = [compiler.note]
     if config.window_tokens > model.n_ctx_train:
         notes.append(f"the model's own window is {model.n_ctx_train} tokens")
     return Loaded(
@@ -100,7 +117,7 @@ def _load_parts(model: Model, config: EngineConfig, outbox: Outbox, undo: ExitSt
         slots,
         loop,
         compiler,
-        fingerprint=fingerprint(model),
+        fingerprint=mark,
         note="; ".join(note for note in notes if note),
     )
 

@@ -13,12 +13,15 @@ What is computed next is decided by `aios.engine.batch`, who sits in which slot 
 2308.16369).
 """
 
+import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
+from types import TracebackType
 
 from aios.engine.batch import Batcher, Step
 from aios.engine.llama.binding import Batch, Context
@@ -26,9 +29,11 @@ from aios.engine.llama.embedding import Embedder, EmbedRequest
 from aios.engine.llama.generation import Generation
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.engine.llama.slots import Slots
-from aios.errors import AiosError
+from aios.errors import AiosError, KernelBug
 
 Command = Callable[[], object]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -173,16 +178,29 @@ class EngineLoop:
 
     def _advance(self, generation: Generation, row: int) -> None:
         """Choose a token; tell the reader; at the end of the generation, free its slot."""
-        try:
+        with ExitStack() as stack:
+            stack.push(partial(self._note_trouble, generation))
             delta = generation.advance(self._context.logits(row))
-        except AiosError as error:  # its own trouble, not the others'
+            self.counters.n_generated_tokens += delta.n_tokens
+            if delta.finish is not None:
+                self._slots.leave(generation)
+            self._outbox.put(generation.reader.receive, delta)
+
+    def _note_trouble(
+        self,
+        generation: Generation,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        """End a generation that cannot go on; the others do, whatever it was."""
+        if error is not None:
+            if not isinstance(error, AiosError):
+                log.error("a generation broke", exc_info=error)
+                error = KernelBug(f"the generation broke: {type(error).__name__}: {error}")
             self._slots.leave(generation)
             self._outbox.put(generation.reader.fail, error)
-            return
-        self.counters.n_generated_tokens += delta.n_tokens
-        if delta.finish is not None:
-            self._slots.leave(generation)
-        self._outbox.put(generation.reader.receive, delta)
+        return True
 
     def _count(self, step: Step, elapsed_s: float, *, is_done: bool) -> None:
         counters = self.counters

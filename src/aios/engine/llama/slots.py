@@ -3,7 +3,7 @@
 Cells outlive their generation. A newcomer takes a free slot that holds the beginning of its prompt, and what another slot
 holds of it, even a busy one, is copied instead of computed: a token takes 7 us to copy and 3 ms to compute on two cores.
 Sequences that start together with a common head compute it once: the oldest goes first, and the others are held until they
-can copy. (Pages shared by hash will take the place of the copying; `share` is all that knows of it.)
+can copy. What no slot holds any more comes back from pages, where there is a pager.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ import numpy as np
 from aios.engine.batch import Progress
 from aios.engine.llama.binding import Context
 from aios.engine.llama.generation import Generation
+from aios.engine.llama.paging import Pager
 from aios.engine.llama.sampling import Tokens
 
 MIN_SHARED_TOKENS = 16
@@ -51,10 +52,12 @@ class Slots:
     Args:
         context: Whose cells they are.
         n_slots: How many it was made for.
+        pager: Keeps what leaves the slots; None when the cells cannot be paged.
     """
 
-    def __init__(self, context: Context, n_slots: int) -> None:
+    def __init__(self, context: Context, n_slots: int, pager: Pager | None = None) -> None:
         self._context = context
+        self._pager = pager
         self._slots = [Slot(index) for index in range(n_slots)]
         self._seated: dict[Generation, Slot] = {}  # oldest first
         self._n_left = 0
@@ -94,6 +97,7 @@ class Slots:
         if 2 * shared[slot] < slot.n_computed:
             slot = min(free, key=lambda slot: slot.used_at)
         self.cut(slot.index, shared[slot])
+        self._page_in(slot, wanted)
         slot.generation = generation
         self._seated[generation] = slot
 
@@ -105,6 +109,21 @@ class Slots:
             slot.used_at = self._n_left
             slot.left = generation.tokens[: slot.n_computed]
             slot.generation = None
+            if self._pager is not None:
+                self._pager.save(slot.index, slot.left)
+
+    def _page_in(self, slot: Slot, wanted: Tokens) -> None:
+        """Fill a slot from pages if they hold clearly more of what is wanted than it does."""
+        if (
+            self._pager is None
+            or self._pager.n_stored(wanted) < slot.n_computed + MIN_SHARED_TOKENS
+        ):
+            return
+        n_tokens = self._pager.load(slot.index, wanted)
+        if n_tokens:
+            slot.n_computed = n_tokens
+        else:
+            self.cut(slot.index, 0)
 
     def fill(self, index: int, n_tokens: int) -> None:
         """Note that the cells of a slot hold `n_tokens` now."""

@@ -12,6 +12,7 @@ from aios.engine.llama.grammar import Lark, schema_text, with_layout
 from aios.engine.llama.template import ToolMode
 from aios.engine.llama.toolcalls import OPENING
 from aios.engine.llama.toolprompt import CALL_CLOSE, CALL_OPEN
+from aios.errors import InvalidCall
 
 MAX_CALLS: Final = 16  # in one message
 
@@ -38,7 +39,7 @@ def tool_constraint(
         content: The constraint of the job.
 
     Raises:
-        InvalidCall: A tool's schema is no JSON.
+        InvalidCall: A tool's schema is no JSON, or not of an object.
     """
     if mode is ToolMode.NONE:
         return None
@@ -59,7 +60,8 @@ def tool_constraint(
         rules += [f"start: content | {_calls(mode, opening, find_special)}", _content_rule(content)]
     else:
         rules += _rules_of_auto(mode, opening, find_special)
-    return Lark("\n".join(rules) + "\n")
+    schemas = tuple((f"the tool `{tool.name}`", tool.parameters) for tool in chosen)
+    return Lark("\n".join(rules) + "\n", schemas)
 
 
 def _rules_of_auto(
@@ -99,16 +101,33 @@ def _terminal(text: str, find_special: Callable[[str], int | None]) -> str:
 
 
 def _call_rule(i: int, tool: ToolSpec, mode: ToolMode) -> str:
-    key = "parameters" if mode is ToolMode.LLAMA3 else "arguments"
-    head = f'{{"name": {json.dumps(tool.name)}, "{key}": '
-    schema = schema_text(with_layout(_arguments_schema(tool.parameters)))
+    arguments = _arguments_schema(tool)
+    if mode is ToolMode.LLAMA3:
+        # Nothing stands before the call, so all of it must be JSON in the same lexemes as the JSON of an answer.
+        return f"call_{i}: %json {schema_text(with_layout(_bare_call(tool.name, arguments)))}"
+    head = f'{{"name": {json.dumps(tool.name)}, "arguments": '
     # A root of its own for each schema, so that its `#/$defs/...` are found.
-    return f'call_{i}: {json.dumps(head)} %json {schema} "}}"'
+    return f'call_{i}: {json.dumps(head)} %json {schema_text(with_layout(arguments))} "}}"'
 
 
-def _arguments_schema(parameters: JsonObject) -> JsonObject:
+def _bare_call(name: str, arguments: JsonObject) -> JsonObject:
+    definitions: JsonObject = {
+        key: arguments[key] for key in ("$defs", "definitions") if key in arguments
+    }
+    return {
+        **definitions,
+        "type": "object",
+        "properties": {"name": {"const": name}, "parameters": arguments},
+        "required": ["name", "parameters"],
+        "additionalProperties": False,
+    }
+
+
+def _arguments_schema(tool: ToolSpec) -> JsonObject:
     """The schema of a tool's arguments: always an object, and one without inventions of the model."""
-    schema = {"type": "object", **parameters}
+    schema = {"type": "object", **tool.parameters}
+    if schema["type"] != "object":
+        raise InvalidCall(f"the parameters of the tool `{tool.name}` are no schema of an object")
     is_plain = not schema.keys() & {"patternProperties", "$ref", "anyOf", "oneOf", "allOf"}
     if is_plain:
         schema.setdefault("additionalProperties", False)
