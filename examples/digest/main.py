@@ -21,6 +21,7 @@ DOCS = HERE.parent.parent / "docs"
 DEFAULT_LIMIT = 12
 DEFAULT_MAX_BYTES = 262_144
 DEFAULT_PARALLEL = 8
+COMPARE_BUDGET_S = 80.0  # after that the comparison starts no further reader
 
 
 class Numbers(Struct):
@@ -52,6 +53,8 @@ class Summary(Struct):
     """From the first reader's start to the last one's end."""
     one_by_one_s: float | None
     """The readers' calls one after another; None if that was not measured."""
+    n_compared: int
+    """Over so many files that was measured; the rest is projected from their tokens."""
 
     def text(self) -> str:
         """In words."""
@@ -62,6 +65,8 @@ class Summary(Struct):
         if self.one_by_one_s is not None and self.readers_s > 0:
             ratio = self.one_by_one_s / self.readers_s
             line += f"; their calls one after another {self.one_by_one_s:.1f} s ({ratio:.2f} x)"
+            if self.n_compared < self.n_files:
+                line += f", projected from {self.n_compared} files"
         return f"{line}\n{self.report}"
 
 
@@ -75,11 +80,18 @@ class Readers:
         self._folder = folder
         self._max_bytes = max_bytes
 
-    def run(self, files: Sequence[str], n_parallel: int) -> float:
-        """Run a reader for each file, so many side by side; returns the seconds that took."""
+    def run(
+        self, files: Sequence[str], n_parallel: int, *, budget_s: float = float("inf")
+    ) -> float:
+        """Run a reader for each file, so many side by side; returns the seconds that took.
+
+        No reader is started after `budget_s` seconds.
+        """
         started_s = time.perf_counter()
         waiting, running = list(reversed(files)), dict[int, str]()
         while waiting or running:
+            if time.perf_counter() - started_s > budget_s:
+                waiting.clear()
             while waiting and len(running) < n_parallel:
                 self._start(waiting.pop(), running)
             if running:
@@ -146,8 +158,11 @@ def main(
     skipped = sorted(found.skipped + readers.failures)
     edited = edit(client, dir, out, digests=_named(readers, digests), skipped=skipped)
     wall_s = time.perf_counter() - started_s
-    one_by_one_s = measure_one_by_one(client, dir, max_bytes, digests) if compare else None
     numbers = [_numbers(readers.digests[file]) for file in digests]
+    one_by_one_s, n_compared = None, 0
+    if compare:
+        again = Readers(client, dir, max_bytes)
+        one_by_one_s, n_compared = measure_one_by_one(client, again, digests, numbers)
     summary = Summary(
         report=edited.report,
         n_files=len(digests),
@@ -157,6 +172,7 @@ def main(
         wall_s=wall_s,
         readers_s=readers_s,
         one_by_one_s=one_by_one_s,
+        n_compared=n_compared,
     )
     return summary if json else summary.text()
 
@@ -183,16 +199,23 @@ def edit(
 
 
 def measure_one_by_one(
-    client: aios.blocking.Client, folder: Path, max_bytes: int, files: list[str]
-) -> float:
-    """The seconds that the same calls of the same readers take when only one runs at a time.
+    client: aios.blocking.Client, readers: Readers, files: list[str], numbers: list[Numbers]
+) -> tuple[float | None, int]:
+    """The seconds that the same calls take when only one reader runs at a time, and over how many files that is known.
 
-    Only the calls are counted, not the start of the processes, in favour of the sequential way.
+    Only the calls are counted, not the start of the processes, in favour of the sequential way. What the time is too short
+    for is projected from the tokens.
     """
     client.log("once more, one after another")
-    readers = Readers(client, folder, max_bytes)
-    readers.run(files, 1)
-    return sum(_numbers(digest).calls_s for digest in readers.digests.values())
+    readers.run(files, 1, budget_s=COMPARE_BUDGET_S)
+    calls_s = sum(_numbers(digest).calls_s for digest in readers.digests.values())
+    tokens = {
+        file: n.prompt_tokens + n.completion_tokens for file, n in zip(files, numbers, strict=True)
+    }
+    n_measured = sum(tokens[file] for file in readers.digests)
+    if not n_measured:
+        return None, 0
+    return calls_s * sum(tokens.values()) / n_measured, len(readers.digests)
 
 
 def _named(readers: Readers, files: list[str]) -> list[dict[str, object]]:

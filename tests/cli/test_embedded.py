@@ -79,7 +79,7 @@ def test_ctrl_c_while_it_stays_for_others_ends_them(
 ) -> None:
     first = start("run", "--name", "first", programs / "waiter", fifo.path)
     assert first.line() == "ready"
-    aios("run", "-d", "--name", "second", programs / "waiter", fifo.path)
+    aios("run", "--detach", "--name", "second", programs / "waiter", fifo.path)
     aios("kill", "first")
     first.complains("still running")
     first.signal(signal.SIGINT)

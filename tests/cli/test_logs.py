@@ -21,7 +21,7 @@ def test_logs_shows_both_streams_and_tail_only_the_end(
 def test_follow_goes_on_until_the_process_ends(
     aios: Aios, start: Start, programs: Path, fifo: Fifo
 ) -> None:
-    aios("run", "-d", programs / "waiter", fifo.path)
+    aios("run", "--detach", programs / "waiter", fifo.path)
     following = start("logs", "-f", "waiter")
     seen = {following.line(), following.line()}
     fifo.let_go()
@@ -32,7 +32,7 @@ def test_follow_goes_on_until_the_process_ends(
 
 @pytest.mark.usefixtures("served")
 def test_several_processes_are_followed_at_once(aios: Aios, programs: Path, fifo: Fifo) -> None:
-    aios("run", "-d", "-n", "2", "--name", "w", programs / "waiter", fifo.path)
+    aios("run", "--detach", "-n", "2", "--name", "w", programs / "waiter", fifo.path)
     fifo.let_go(2)
     ran = aios("logs", "-f", "w-1", "w-2")
     assert ran.code == 0

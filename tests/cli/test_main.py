@@ -146,7 +146,7 @@ def test_ctrl_c_ends_with_130(
     start: Start, served: Served, aios: Aios, programs: Path, fifo: Fifo
 ) -> None:
     assert served.kernel.urls
-    aios("run", "-d", programs / "waiter", fifo.path)
+    aios("run", "--detach", programs / "waiter", fifo.path)
     running = start("logs", "-f", "waiter")
     assert running.line()
     running.signal(signal.SIGINT)

@@ -81,7 +81,7 @@ def test_stop_holds_a_process_and_cont_lets_it_go_on(
 def test_kill_ends_a_whole_tree_and_says_how_many(
     aios: Aios, start: Start, programs: Path, fifo: Fifo
 ) -> None:
-    parent = aios("run", "-d", "--json", programs / "parent", programs / "waiter", fifo.path)
+    parent = aios("run", "--detach", "--json", programs / "parent", programs / "waiter", fifo.path)
     pid = parent.rows()[0]["pid"]
     assert start("logs", "-f", "parent").line().startswith("started")
     assert aios("kill", "parent").out == f"killed parent ({pid}) and 1 below it\n"
@@ -127,9 +127,9 @@ def test_nice_takes_negative_values_and_refuses_absurd_ones(served: Served, aios
 def test_wait_prints_results_and_ends_with_the_first_status_that_is_not_0(
     aios: Aios, programs: Path
 ) -> None:
-    aios("run", "-d", programs / "hello")
+    aios("run", "--detach", programs / "hello")
     for status in ("0", "7", "9"):
-        aios("run", "-d", "--name", f"s{status}", programs / "status", status)
+        aios("run", "--detach", "--name", f"s{status}", programs / "status", status)
     ran = aios("wait", "hello", "s0", "s7", "s9")
     assert ran.code == 7
     assert ran.out == "hello from hello\n"

@@ -52,10 +52,10 @@ def test_variables_reach_the_program(
 ) -> None:
     monkeypatch.setenv("COLOR", "ours")
     assert "ours" not in aios("run", programs / "hello").out
-    assert " ours\n" in aios("run", "-e", "COLOR", programs / "hello").out
-    assert " blue=sky\n" in aios("run", "-e", "COLOR=blue=sky", programs / "hello").out
-    assert aios("run", "-e", "NOT_THERE", programs / "hello").code == 2
-    refused = aios("run", "-e", "AIOS_TOKEN=x", programs / "hello")
+    assert " ours\n" in aios("run", "--env", "COLOR", programs / "hello").out
+    assert " blue=sky\n" in aios("run", "--env", "COLOR=blue=sky", programs / "hello").out
+    assert aios("run", "--env", "NOT_THERE", programs / "hello").code == 2
+    refused = aios("run", "--env", "AIOS_TOKEN=x", programs / "hello")
     assert refused.code == 2
     assert "AIOS_" in refused.err
 

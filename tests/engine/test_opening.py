@@ -92,5 +92,5 @@ def test_without_a_model_file_the_error_says_how_to_get_one(tmp_path: Path) -> N
 
 def test_opening_imports_nothing_heavy() -> None:
     code = "import sys; import aios.engine.opening; print(*sorted(sys.modules))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own interpreter
     assert not {"httpx", "llama_cpp", "numpy", "aios.engine.scripted"} & set(shown.stdout.split())

@@ -93,6 +93,7 @@ async def test_a_folder_becomes_a_report(tmp_path: Path) -> None:
     assert summary["prompt_tokens"] > 100
     assert summary["completion_tokens"] > 20
     assert summary["one_by_one_s"] > 0
+    assert summary["n_compared"] == 2
     assert summary["report"] == str(out)
     report = out.read_text()
     assert "an old report" not in report

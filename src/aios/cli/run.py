@@ -66,7 +66,6 @@ SETTLE_S = 15.0
 @click.option("--nice", type=click.IntRange(-20, 19), default=0, help="-20 comes first, 19 last.")
 @click.option(
     "--env",
-    "-e",
     "pairs",
     multiple=True,
     metavar="K=V",
@@ -78,7 +77,7 @@ SETTLE_S = 15.0
     help="Its working directory; default: ours.",
 )
 @click.option(
-    "-d", "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
+    "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
 )
 @click.option(
     "--top",

@@ -65,6 +65,9 @@ from aios.kernel.signals import Signals
 
 A = TypeVar("A", bound=Answer)
 
+OWNER_FACTOR = 64
+"""All commands of the owner share init, so it may have this many times the calls in flight of others."""
+
 
 class Services(Protocol):
     """What the handlers use of the kernel."""
@@ -130,7 +133,10 @@ async def perform(
             f"{type(call).__name__} is no system call", hint="see docs/reference/calls.md"
         )
     tag = str(call.__struct_config__.tag)
-    run = process.begin(tag, max_calls=kernel.max_calls_per_process, emit=emit)
+    max_calls = kernel.max_calls_per_process
+    if process.pid == INIT_PID:
+        max_calls *= OWNER_FACTOR
+    run = process.begin(tag, max_calls=max_calls, emit=emit)
     try:
         return await _journalled(kernel, run, call, entry)
     except AiosError:

@@ -62,6 +62,8 @@ class BadEndpoint:
         return self.models()
 
     async def _post(self, request: Request) -> Response:
+        if request.method == "GET":
+            return Response(status_code=404)
         body = await request.body()
         self.seen.append(Seen(dict(request.headers), json.loads(body) if body else {}))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]

@@ -112,6 +112,20 @@ async def test_an_endless_error_page_is_not_read_to_its_end() -> None:
     assert isinstance(error, EngineFailed)
 
 
+async def test_a_body_that_is_too_large_or_breaks_off_is_an_error() -> None:
+    endpoint = BadEndpoint(models=plain(200, '{"data": [' + " " * (9 << 20), "application/json"))
+    with pytest.raises(EngineFailed, match="an answer of over"):
+        await start(endpoint)
+    with pytest.raises(EngineUnavailable, match="broke the connection off"):
+        await start(BadEndpoint(models=dropped_after("{")))
+
+
+async def start(endpoint: BadEndpoint) -> None:
+    """Start an engine, and close it."""
+    async with engine_at(endpoint):
+        pass
+
+
 # --- when there is no answer ---------------------------------------------------------------------------------------
 
 

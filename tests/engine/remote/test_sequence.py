@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import anyio
 import anyio.abc
 import pytest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from tests.engine.jobs import chat, read_all, run
 from tests.engine.remote.bad_endpoint import (
     BadEndpoint,
@@ -22,6 +22,7 @@ from tests.engine.remote.bad_endpoint import (
     text,
 )
 
+from aios.abi.types import Finish
 from aios.errors import (
     EngineFailed,
     EngineUnavailable,
@@ -158,3 +159,21 @@ async def test_two_different_answers_are_never_joined(other: Reply) -> None:
             await read_all(sequence)
         await sequence.close()
         assert engine.statistics().n_running == 0
+
+
+async def test_a_generation_suspended_after_its_last_token_ends_without_another_request() -> None:
+    card = {"data": [{"id": "m", "owned_by": "vllm"}]}
+    endpoint = BadEndpoint(models=lambda: JSONResponse(card))
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    last = event(choices=[{"index": 0, "delta": {"content": "ab"}}], usage=usage)
+    endpoint.replies = [endpoint.silent_after(last)]
+    async with engine_at(endpoint) as engine:
+        job = chat(max_tokens=2)
+        sequence = await engine.open(job)
+        assert (await sequence.read()).n_tokens == 2
+        resumed = await engine.open(job, await sequence.suspend())
+        outcome = await read_all(resumed)
+        await resumed.close()
+    assert len(endpoint.posts) == 1
+    assert (outcome.text, outcome.finish) == ("", Finish.LENGTH)
+    assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens) == (7, 2)

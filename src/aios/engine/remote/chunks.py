@@ -1,7 +1,6 @@
 """From the events of a streamed completion to deltas: text, whole tool calls, log-probabilities, finish, usage. Pure."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -25,7 +24,7 @@ _FINISHES = {
 
 class _Function(Struct):
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: str | dict[str, object] | None = None
 
 
 class _CallPart(Struct):
@@ -82,7 +81,7 @@ class _Usage(Struct):
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: Any = None
+    error: object = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode

@@ -6,7 +6,6 @@ Nothing that may hold the key leaves this file without `Site.scrub`.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -212,7 +211,7 @@ def _of_object(said: object) -> tuple[str, str, str]:
     return str(message), "" if code is None else str(code), str(inner.get("param") or "")
 
 
-def _validation_line(item: Any) -> str:  # noqa: ANN401 - decoded JSON of any shape
+def _validation_line(item: object) -> str:
     if isinstance(item, dict) and isinstance(item.get("loc"), list):
         return f"{'.'.join(map(str, item['loc']))}: {item.get('msg', '')}"
     return str(item)

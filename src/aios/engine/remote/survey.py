@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -27,12 +26,12 @@ STRUCTURED_OUTPUTS_SINCE = (0, 11)
 class _Model(Struct):
     id: str
     owned_by: str | None = None
-    max_model_len: Any = None
-    context_length: Any = None
-    context_window: Any = None
-    window_tokens: Any = None
-    n_ctx: Any = None
-    meta: dict[str, Any] | None = None
+    max_model_len: object = None
+    context_length: object = None
+    context_window: object = None
+    window_tokens: object = None
+    n_ctx: object = None
+    meta: dict[str, object] | None = None
 
 
 class _Models(Struct):
@@ -158,7 +157,7 @@ async def _aios_abilities(endpoint: Endpoint, model: str) -> frozenset[Ability]:
     return frozenset(ability for ability in Ability if ability.value in names) - {Ability.SUSPEND}
 
 
-async def _small_object(endpoint: Endpoint, route: str) -> dict[str, Any]:
+async def _small_object(endpoint: Endpoint, route: str) -> dict[str, object]:
     """A JSON object that is nice to have; empty if it is not there."""
     answer = await endpoint.try_fetch("GET", endpoint.root_url + route, max_bytes=MAX_SMALL_BYTES)
     if isinstance(answer, Problem):
