@@ -30,9 +30,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "any-only-at-the-edge": {
         "src/aios/abi/wire.py": "decodes what may be anything",
         "src/aios/engine/llama/binding.py": "ctypes has no types of its own",
-        "src/aios/engine/remote/chunks.py": "decodes what a remote endpoint sends",
-        "src/aios/engine/remote/problems.py": "decodes what a remote endpoint sends",
-        "src/aios/engine/remote/survey.py": "decodes what a remote endpoint sends",
         "src/aios/kernel/syscall.py": "one table for calls of every answer type; `Call[A]` ties them together outside",
         "src/aios/sdk/socket.py": "one table for calls of every answer type in flight",
         "src/aios/server/limits.py": "the ASGI interface is typed so",
@@ -249,20 +246,27 @@ def leaves_nothing_to_do(file: File) -> Complaints:
 
 
 def gives_reasons(file: File) -> Complaints:
-    # One reason a file and code is enough: the same import is put off in several functions for the same reason.
-    explained: set[str] = set()
     allowed = re.compile(r"#\s*(?:noqa: [A-Z0-9, ]+|type: ignore\[[\w, -]+\])")
+    # One reason a file and code is enough: an import is put off in several functions for the same reason.
+    explained: set[str] = set()
     for token in tokenize.generate_tokens(io.StringIO(file.text).readline):
-        if token.type == tokenize.COMMENT and re.match(r"#\s*(noqa|type: ignore)", token.string):
-            named = allowed.match(token.string)
-            rest = allowed.sub("", token.string).strip(" -#:")
-            if named and len(rest.split()) > 1:
-                explained.add(named[0].strip())
-            elif not named or named[0].strip() not in explained:
-                yield (
-                    token.start[0],
-                    f"{token.string}: name the code, then say why it is right here",
-                )
+        if token.type != tokenize.COMMENT or not re.match(r"#\s*(noqa|type: ignore)", token.string):
+            continue
+        named = allowed.match(token.string)
+        code = named[0].strip() if named else ""
+        rest = allowed.sub("", token.string).strip(" -#:")
+        if named and (len(rest.split()) > 1 or is_explained_above(file, token.start[0], code)):
+            explained.add(code)
+        elif code not in explained:
+            yield token.start[0], f"{token.string}: name the code, then say why it is right here"
+
+
+def is_explained_above(file: File, number: int, code: str) -> bool:
+    """Whether the line, or the block of lines with the same comment that it ends, stands under a comment."""
+    above = number - 2
+    while above > 0 and code in file.lines[above]:
+        above -= 1
+    return above >= 0 and file.lines[above].lstrip().startswith("# ")
 
 
 def asserts_something(file: File) -> Complaints:

@@ -13,13 +13,14 @@ from tests.engine.jobs import GREEDY, chat, read_all, run
 from aios.abi.types import Finish, Message, Role, Sampling
 from aios.config import EngineConfig
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
-from aios.engine.llama.engine import LlamaEngine
+from aios.engine.llama.engine import MAX_COUNTED_CHARS, LlamaEngine
 from aios.engine.models import find_model
 from aios.errors import (
     ContextWindowExceeded,
     EngineFailed,
     EngineUnavailable,
     ModelMissing,
+    TooLarge,
 )
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
@@ -175,6 +176,14 @@ async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: Lla
         tasks.cancel_scope.cancel()
     assert len(tokens) > 200_000
     assert n_turns > 10
+
+
+async def test_a_text_too_long_to_be_counted_is_refused(shared: LlamaEngine) -> None:
+    text = "x" * (MAX_COUNTED_CHARS + 1)
+    with pytest.raises(TooLarge, match=str(MAX_COUNTED_CHARS)):
+        await shared.tokenize(text)
+    with pytest.raises(TooLarge):
+        await shared.count_tokens(ChatPrompt((Message(Role.USER, text),)))
 
 
 async def test_a_model_that_is_not_there_is_told_by_start_and_by_open(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from aios.abi.types import JsonSchema, Message, Regex, Role, Sampling, ToolSpec
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.binding import Model
 from aios.engine.llama.generation import Generation
-from aios.engine.llama.prompt import PromptCompiler, Saved
+from aios.engine.llama.prompt import MANY_CHARS, PromptCompiler, Saved
 from aios.errors import ContextWindowExceeded, InvalidCall
 
 pytestmark = pytest.mark.model
@@ -74,6 +74,15 @@ def test_prompt_and_one_token_must_fit_the_window(compiler: PromptCompiler) -> N
 def test_a_huge_text_is_refused_without_being_cut_into_tokens(compiler: PromptCompiler) -> None:
     with pytest.raises(ContextWindowExceeded, match="at least"):
         compiler.compile(Job(TextPrompt("x" * 50_000_000)), Listener())
+
+
+def test_a_text_of_nothing_but_control_tokens_is_refused_at_once(
+    model: Model, compiler: PromptCompiler
+) -> None:
+    text = "<|im_end|>" * (MANY_CHARS // 10 + 1)
+    assert len(text) < WINDOW * model.longest_piece_bytes
+    with pytest.raises(ContextWindowExceeded, match="at least 3277 tokens"):
+        compiler.compile(Job(TextPrompt(text)), Listener())
 
 
 def test_a_text_for_a_vector_may_fill_the_window(compiler: PromptCompiler) -> None:

@@ -47,6 +47,14 @@ def test_what_is_off_is_said_because_servers_have_defaults_of_their_own() -> Non
     assert [body[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [0, 0, 1, 0]
 
 
+def test_llama_server_is_asked_for_one_alternative_at_least() -> None:
+    asked = [
+        body_of(chat(top_logprobs=0), Dialect(kind))["top_logprobs"]
+        for kind in (Flavour.LLAMA_SERVER, Flavour.VLLM)
+    ]
+    assert asked == [1, 0]
+
+
 def test_a_conversation_keeps_its_calls_and_results() -> None:
     said = (
         Message(Role.ASSISTANT, "", (ToolCall("c1", "add", '{"a": 1}'),)),

@@ -120,6 +120,7 @@ def test_no_answer_is_unavailable_and_names_the_host(code: str) -> None:
         (Problem(503, ""), True),
         (Problem(501, ""), False),
         (Problem(400, ""), False),
+        (Problem(500, "input (514 tokens) is too large to process"), False),
     ],
 )
 def test_only_what_passes_is_worth_another_try(problem: Problem, is_transient: bool) -> None:
@@ -138,6 +139,7 @@ def test_our_own_codes_are_understood() -> None:
     assert isinstance(
         error_of(Problem(400, "x", "context_window_exceeded"), SITE), ContextWindowExceeded
     )
+    assert isinstance(error_of(Problem(500, "too large to process"), SITE), ContextWindowExceeded)
     assert problem_in_stream({"message": "slow", "code": "rate_limited"}).status == 429
     assert problem_in_stream({"message": "x", "code": 503}).status == 503
     assert isinstance(error_of(problem_in_stream({"message": "CUDA"}), SITE), EngineFailed)

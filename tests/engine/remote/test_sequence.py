@@ -177,3 +177,11 @@ async def test_a_generation_suspended_after_its_last_token_ends_without_another_
     assert len(endpoint.posts) == 1
     assert (outcome.text, outcome.finish) == ("", Finish.LENGTH)
     assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens) == (7, 2)
+
+
+async def test_alternatives_that_nobody_asked_for_are_left_out() -> None:
+    row = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -0.5}]}
+    chunk = event(choices=[{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [row]}}])
+    async with engine_at(BadEndpoint([stream(chunk, end())])) as engine:
+        (found,) = (await run(engine, chat(top_logprobs=0))).logprobs
+    assert (found.token, found.top) == ("a", ())

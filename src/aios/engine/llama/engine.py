@@ -34,15 +34,24 @@ from aios.engine.llama.generation import Generation
 from aios.engine.llama.loading import Loaded, load
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.engine.llama.sequence import LlamaSequence
-from aios.errors import AiosError, EngineFailed, EngineUnavailable, InvalidCall, ResourceExhausted
+from aios.errors import (
+    AiosError,
+    EngineFailed,
+    EngineUnavailable,
+    InvalidCall,
+    ResourceExhausted,
+    TooLarge,
+)
 
 T = TypeVar("T")
 
 ABILITIES = frozenset(Ability) - {Ability.IMAGES}
-LIGHT_CHARS = 16_384
-"""Up to so much text is cut into tokens in the event loop, which takes 3 ms; more in a worker thread."""
+LIGHT_CHARS = 4_096
+"""Up to so much text is cut into tokens in the event loop, which takes 2 ms; more in a worker thread."""
 N_PREPARERS = 2
 """Worker threads that prepare prompts and grammars at once; more would only slow the model."""
+MAX_COUNTED_CHARS = 4 << 20
+"""The longest text that is only to be counted or cut into tokens, which may take five seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +232,7 @@ class LlamaEngine:
     async def tokenize(self, text: str) -> tuple[int, ...]:
         await checkpoint()
         model = self._get_open().model
+        _check_length(len(text))
         return await self._run(
             lambda: tuple(model.tokenize(text, special=False).tolist()), len(text)
         )
@@ -230,6 +240,7 @@ class LlamaEngine:
     async def count_tokens(self, prompt: ChatPrompt) -> int:
         await checkpoint()
         compiler = self._get_open().compiler
+        _check_length(sum(len(message.text()) for message in prompt.messages))
         return await self._run(partial(compiler.count_tokens, prompt), _weight_of_chat(prompt))
 
     # --- small print ---------------------------------------------------------------------------------------------
@@ -279,6 +290,14 @@ class LlamaEngine:
                 f"engine {self._name} {self._gone}", hint="start the kernel again"
             )
         return self._get_loaded()
+
+
+def _check_length(n_chars: int) -> None:
+    if n_chars > MAX_COUNTED_CHARS:
+        raise TooLarge(
+            f"the text has {n_chars} characters; {MAX_COUNTED_CHARS} are cut into tokens at most",
+            hint="cut it in parts",
+        )
 
 
 def _weight(job: Job) -> float:

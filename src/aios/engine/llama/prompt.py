@@ -18,6 +18,9 @@ from aios.engine.llama.toolgrammar import tool_constraint
 from aios.engine.text import TextAssembler
 from aios.errors import ContextWindowExceeded, InvalidCall
 
+MANY_CHARS = 32_768
+"""Shorter texts are cut into tokens in 20 ms, whatever is in them."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -131,6 +134,7 @@ class PromptCompiler:
         self, prompt: ChatPrompt | TextPrompt, *, is_bounded: bool
     ) -> tuple[Tokens, ToolMode]:
         if isinstance(prompt, TextPrompt):
+            self._check_marks(prompt.text)
             tokens = self._tokenized((prompt.text,), special=True, is_bounded=is_bounded)
             return tokens, ToolMode.NONE
         rendered = self._template.render(prompt)
@@ -152,6 +156,12 @@ class PromptCompiler:
         if (self._model.adds_bos and not has_bos) or n_tokens == 0:
             parts.insert(0, np.array([max(self._model.bos, 0)], np.int32))
         return np.concatenate(parts)
+
+    def _check_marks(self, text: str) -> None:
+        """Refuse a text with more control tokens than the window holds: llama.cpp's time grows as their square."""
+        if len(text) > MANY_CHARS:
+            n_marks = sum(text.count(mark) for mark in self._model.control_tokens)
+            self._check_window(n_marks, n_output=1)
 
     def _check_window(self, n_tokens: int, *, n_output: int) -> None:
         if n_tokens + n_output > self._window_tokens:

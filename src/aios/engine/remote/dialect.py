@@ -146,7 +146,7 @@ class Dialect:
             body["tools"] = [tool_json(tool) for tool in prompt.tools]
             body["tool_choice"] = choice_json(prompt.tool_choice)
         if job.top_logprobs is not None:
-            body |= {"logprobs": True, "top_logprobs": job.top_logprobs}
+            body |= {"logprobs": True, "top_logprobs": self._n_top(job.top_logprobs)}
         if isinstance(job.constraint, JsonSchema):
             body["response_format"] = format_json(job.constraint)
         if self.flavour is Flavour.OPENAI:
@@ -167,7 +167,7 @@ class Dialect:
         body: JsonObject = {"model": model, "prompt": prompt.text + said}
         body["max_tokens"] = TEXT_TOKENS if job.max_tokens is None else job.max_tokens
         if job.top_logprobs is not None:
-            body["logprobs"] = job.top_logprobs
+            body["logprobs"] = self._n_top(job.top_logprobs)
         if isinstance(job.constraint, JsonSchema):
             if self.regex_field not in _SCHEMA_FIELDS:
                 raise Unsupported(
@@ -195,6 +195,10 @@ class Dialect:
             )
         body |= self._sampling(job.sampling)
         return {name: value for name, value in body.items() if name not in self.dropped}
+
+    def _n_top(self, n_top: int) -> int:
+        """llama-server gives no log-probabilities at all when it is asked for no alternatives."""
+        return max(1, n_top) if self.flavour is Flavour.LLAMA_SERVER else n_top
 
     def _sampling(self, sampling: Sampling) -> JsonObject:
         fields: JsonObject = {"temperature": sampling.temperature}

@@ -38,7 +38,7 @@ _SECRETS = re.compile(
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _WINDOW = re.compile(
     r"context[ _](?:length|window|size)|maximum context|max_model_len|exceed_context|too many tokens"
-    r"|(?:prompt|input) is too long|reduce the length",
+    r"|(?:prompt|input) is too long|too large to process|reduce the length",
     re.IGNORECASE,
 )
 
@@ -74,7 +74,7 @@ class Problem:
         """Whether the same request may fare better in a moment."""
         if self.status == 0:
             return self.code in {CONNECT, DROPPED}
-        return self.status in _TRANSIENT and not self.is_out_of_quota
+        return self.status in _TRANSIENT and not (self.is_out_of_quota or self.is_about_window)
 
     @property
     def is_out_of_quota(self) -> bool:
@@ -86,8 +86,8 @@ class Problem:
 
     @property
     def is_about_window(self) -> bool:
-        """Whether the prompt was too long for the model."""
-        return self.status in {400, 413, 422} and bool(
+        """Whether the prompt was too long for the model; llama-server says so of an embedding with a status of 500."""
+        return self.status in {400, 413, 422, 500} and bool(
             _WINDOW.search(f"{self.code} {self.message}")
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import anyio
+import msgspec
 
 from aios.abi.types import Finish, Usage
 from aios.engine.base import ChatPrompt, Delta, Job, Suspended
@@ -190,7 +191,7 @@ class RemoteSequence:
                 await self._stream.finish()
             delta = self._unseen(self._reader.take())
             if delta is not None:
-                return self._counted(delta)
+                return self._counted(self._without_more_rows(delta))
 
     async def _read_events(self) -> tuple[list[str], Problem | None, bool]:
         assert self._stream is not None
@@ -262,6 +263,14 @@ class RemoteSequence:
             n_tokens=delta.n_tokens - n_tokens,
             logprobs=delta.logprobs[n_tokens:],
         )
+
+    def _without_more_rows(self, delta: Delta) -> Delta:
+        """A delta with as many alternatives as were asked for: some servers send the chosen token as one, always."""
+        n_top = self.job.top_logprobs or 0
+        if all(len(row.top) <= n_top for row in delta.logprobs):
+            return delta
+        rows = (msgspec.structs.replace(row, top=row.top[:n_top]) for row in delta.logprobs)
+        return replace(delta, logprobs=tuple(rows))
 
     async def _hang_up(self) -> None:
         if self._stream is not None:
