@@ -95,6 +95,15 @@ class Script:
     """What the tool says after each turn, and how long it takes."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Whom an agent asks, as whom, and for how much."""
+
+    client: httpx.AsyncClient
+    key: str
+    max_tokens: int
+
+
 class CallFailed(Exception):
     """A call was not answered as it should be."""
 
@@ -141,7 +150,8 @@ async def run_load(
         begun_s = perf_counter()
         async with anyio.create_task_group() as tasks:
             for i, script in enumerate(scripts(shape, seed)):
-                tasks.start_soon(_agent, client, key_of(i), script, shape.max_tokens, outcome)
+                asked = Asked(client, key_of(i), shape.max_tokens)
+                tasks.start_soon(_agent, asked, script, outcome)
         outcome.makespan_s = perf_counter() - begun_s
     return outcome
 
@@ -158,21 +168,19 @@ async def warm_up(base_url: str, key: str) -> None:
         await _ask(client, key, [{"role": "user", "content": "Say hello in five words."}], 8)
 
 
-async def _agent(
-    client: httpx.AsyncClient, key: str, script: Script, max_tokens: int, outcome: Outcome
-) -> None:
+async def _agent(asked: Asked, script: Script, outcome: Outcome) -> None:
     messages = [
         {"role": "system", "content": script.system},
         {"role": "user", "content": script.task},
     ]
     try:
         for result, tool_s in script.results:
-            answer, turn = await _ask(client, key, messages, max_tokens)
+            answer, turn = await _ask(asked.client, asked.key, messages, asked.max_tokens)
             outcome.turns.append(turn)
             await anyio.sleep(tool_s)
             messages.append({"role": "assistant", "content": answer})
             messages.append({"role": "user", "content": result})
-        outcome.turns.append((await _ask(client, key, messages, max_tokens))[1])
+        outcome.turns.append((await _ask(asked.client, asked.key, messages, asked.max_tokens))[1])
     except CallFailed as error:
         outcome.failures.append(str(error))
 

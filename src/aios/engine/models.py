@@ -79,7 +79,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Progress:
-    """What `pull` is doing: `stage` is one of wait, resolve, download, verify, unpack, done."""
+    """What `pull` is doing: `stage` is one of wait, resolve, download, copy, verify, unpack, done."""
 
     stage: str
     done_bytes: int = 0

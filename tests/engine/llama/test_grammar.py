@@ -4,7 +4,6 @@ import json
 import math
 import random
 import re
-from contextlib import closing
 
 import jsonschema_rs
 import numpy as np
@@ -15,6 +14,7 @@ from tests.engine.llama.vocabulary import END, make_vocabulary
 
 from aios.abi.types import Constraint, JsonObject, JsonSchema, Regex
 from aios.engine.llama import grammar
+from aios.engine.llama.binding import Model
 from aios.engine.llama.grammar import MAX_CACHED, MAX_GRAMMAR_BYTES, Lark, Matcher, Vocabulary
 from aios.errors import EngineFailed, InvalidCall, TooLarge
 
@@ -287,20 +287,11 @@ def test_a_pattern_that_explodes_fails_instead_of_filling_the_memory() -> None:
 
 
 @pytest.mark.model
-def test_the_default_models_vocabulary_masks_whole_tokens() -> None:
-    from aios.engine.llama.binding import Model  # noqa: PLC0415 - loads llama.cpp
-    from aios.engine.models import find_model  # noqa: PLC0415 - only with the model
-
-    with closing(Model(find_model(""))) as model:
-        _check_masks(
-            Vocabulary.from_llama(
-                model.vocab, n_vocab=model.n_vocab, eos_tokens=sorted(model.eog_tokens)
-            )
-        )
-
-
-def _check_masks(vocabulary: Vocabulary) -> None:
-    logits = np.zeros(49_152, np.float32)
+def test_the_default_models_vocabulary_masks_whole_tokens(model: Model) -> None:
+    vocabulary = Vocabulary.from_llama(
+        model.vocab, n_vocab=model.n_vocab, eos_tokens=sorted(model.eog_tokens)
+    )
+    logits = np.zeros(model.n_vocab, np.float32)
     matcher = vocabulary.compile(JsonSchema(CLOSED))
     for token in vocabulary._tokenizer.tokenize_str('{"kind": "'):
         assert matcher.accept(token)

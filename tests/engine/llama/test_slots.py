@@ -117,6 +117,15 @@ def test_a_prefix_is_copied_from_a_slot_that_is_in_use(bench: Bench) -> None:
     assert bench.n_kept(busy) == 50
 
 
+def test_a_longer_prefix_elsewhere_replaces_the_shorter_one_in_the_slot(bench: Bench) -> None:
+    busy = bench.seat(join(HEAD, numbers(2000, 20)))
+    bench.compute(busy)
+    newcomer = bench.seat(join(HEAD, numbers(3000, 20)))
+    bench.compute(newcomer, 10)
+    bench.slots.share()
+    assert bench.n_kept(newcomer) == len(HEAD)
+
+
 def test_a_copied_prefix_gives_the_same_logits_as_a_computed_one(bench: Bench) -> None:
     tail = numbers(3000, 12)
     computed = bench.seat(join(HEAD, tail))

@@ -188,9 +188,7 @@ def test_without_native_tools_they_are_described_and_history_is_spelled_out() ->
     head, _, rest = text.partition("<|im_end|>")
     assert head.startswith("<|im_start|>system\nBe brief.\n\nYou have these tools")
     assert '"description": "Weather of a city"' in head
-    assert (
-        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "..."}}\n</tool_call>' in head
-    )
+    assert '<tool_call>\n{"name": "tool name", "arguments": {...}}\n</tool_call>' in head
     assert (
         '<|im_start|>assistant\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call><|im_end|>'
         in rest

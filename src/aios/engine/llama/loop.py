@@ -3,10 +3,12 @@
 One thread owns the context, and this is what it does: take commands, `schedule` a batch, `run` it, `postprocess` what
 came out, and tell the event loop, once a step. Its time goes into `llama_decode`, during which Python is free for others.
 
-    event loop ── open, close, suspend, embed ──> inbox
-                                                    |
-        ┌──> take commands ──> schedule ──> run ──> postprocess ──┐
-        └────────────────────────────────────────────────────────┴──> outbox ──> readers in the event loop
+    the event loop                           the engine's thread
+
+    open, close, suspend ──── inbox ────> ┌──> take commands
+                                          │    schedule
+                                          │    run
+    readers <──────────────── outbox ──── └─── postprocess
 
 What is computed next is decided by `aios.engine.batch`, who sits in which slot by `slots`, which token comes next by
 `generation`. Continuous batching follows Orca (OSDI 2022) and vLLM (arXiv 2309.06180); prefill in chunks, Sarathi (arXiv
@@ -120,6 +122,7 @@ class EngineLoop:
     def step(self) -> None:
         """A batch for the generations, and a chunk of embeddings."""
         step = self._schedule()
+        assert step is not None or not self._slots.n_seated  # else nobody would ever go on
         if step is not None:
             is_done = self._run(step)
             self._postprocess(step, is_done=is_done)

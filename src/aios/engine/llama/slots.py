@@ -89,9 +89,7 @@ class Slots:
         left to whoever goes on with that, and the one that was used the longest ago is taken; `share` copies the head.
         """
         free = [slot for slot in self._slots if slot.generation is None]
-        wanted = generation.tokens[
-            :-1
-        ]  # the last one is always computed: it is needed for its logits
+        wanted = generation.tokens[:-1]  # the last is always computed, for its logits
         shared = {slot: shared_tokens(wanted, slot.left) for slot in free}
         slot = max(free, key=lambda slot: (shared[slot], -slot.used_at))
         if 2 * shared[slot] < slot.n_computed:

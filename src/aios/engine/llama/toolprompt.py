@@ -13,27 +13,26 @@ from aios.abi.types import Message, Role, ToolCall, ToolSpec
 CALL_OPEN = "<tool_call>"
 CALL_CLOSE = "</tool_call>"
 
-_INSTRUCTION = (
-    "When a tool can do what is asked, do not answer in words but write a call of it, and nothing after it. "
-    "A call is one JSON object with the name of the tool and its arguments, like this:"
-)
+_CALL_FORM = '{"name": "tool name", "arguments": {...}}'
 
 
 def describe_tools(tools: Sequence[ToolSpec]) -> str:
-    """What the system message says about the tools."""
+    """What the system message says about the tools.
+
+    Short, and without an example of real arguments: small models copy those.
+    """
     lines = [json.dumps(tool_object(tool), ensure_ascii=False) for tool in tools]
     return "\n".join(
         [
-            "You have these tools, one on each line:",
+            "You have these tools:",
             "<tools>",
             *lines,
             "</tools>",
             "",
-            _INSTRUCTION,
+            "To use one, reply with:",
             CALL_OPEN,
-            json.dumps({"name": tools[0].name, "arguments": _example(tools[0])}),
+            _CALL_FORM,
             CALL_CLOSE,
-            "What the tool answers then comes between <tool_response> and </tool_response>.",
         ]
     )
 
@@ -87,33 +86,3 @@ def _spelled(message: Message) -> Message:
         calls = "\n".join(map(call_text, message.tool_calls))
         return Message(Role.ASSISTANT, f"{message.text()}\n{calls}".lstrip("\n"))
     return message
-
-
-def _example(tool: ToolSpec) -> dict[str, object]:
-    """Arguments of the right names and types, for the example of a call."""
-    properties = tool.parameters.get("properties")
-    if not isinstance(properties, dict):
-        return {}
-    required = tool.parameters.get("required")
-    names = required if isinstance(required, list) and required else list(properties)
-    return {str(name): _example_value(properties.get(name)) for name in names}
-
-
-_EXAMPLES: dict[object, object] = {
-    "integer": 1,
-    "number": 1.5,
-    "boolean": True,
-    "array": [],
-    "object": {},
-    "null": None,
-}
-
-
-def _example_value(schema: object) -> object:
-    if not isinstance(schema, dict):
-        return "..."
-    choices = schema.get("enum")
-    if isinstance(choices, list) and choices:
-        return choices[0]
-    kind = schema.get("type")
-    return _EXAMPLES.get(kind, "...") if isinstance(kind, str) else "..."

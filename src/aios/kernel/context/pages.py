@@ -89,6 +89,11 @@ class Frames:
             self.n_allocated += n
         return self._free.pop() if self._free else None
 
+    @property
+    def n_free(self) -> int:
+        """Frames that are allocated and hold no page."""
+        return len(self._free)
+
     def give_back(self, frame: int) -> None:
         """Free a frame."""
         self._free.append(frame)
@@ -287,7 +292,7 @@ class PageStore:
         """Raise AssertionError if a page is lost, doubled, or could be evicted while it is needed."""
         frames = [page.frame for page in self._pages.values()]
         assert len(frames) == len(set(frames)), "two pages share a frame"
-        assert len(frames) + len(self._frames._free) == self._frames.n_allocated, "a frame is lost"  # noqa: SLF001
+        assert len(frames) + self._frames.n_free == self._frames.n_allocated, "a frame is lost"
         children: dict[bytes, int] = {}
         for page in self._pages.values():
             if page.parent is not None:

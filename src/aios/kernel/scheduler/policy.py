@@ -79,7 +79,7 @@ class Fifo:
 
     name = "fifo"
 
-    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002
+    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
         return (ticket.id,)
 
     def queued(self, ticket: Ticket) -> None:
@@ -97,7 +97,7 @@ class Fifo:
     def forget(self, pid: Pid) -> None:
         """Nothing to forget."""
 
-    def quantum_tokens(self, ticket: Ticket) -> int | None:  # noqa: ARG002
+    def quantum_tokens(self, ticket: Ticket) -> int | None:  # noqa: ARG002 - the contract of all policies
         return None
 
 
@@ -106,10 +106,10 @@ class RoundRobin(Fifo):
 
     name = "rr"
 
-    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002
+    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
         return (number,)
 
-    def quantum_tokens(self, ticket: Ticket) -> int | None:  # noqa: ARG002
+    def quantum_tokens(self, ticket: Ticket) -> int | None:  # noqa: ARG002 - the contract of all policies
         return QUANTUM_TOKENS
 
 
@@ -169,7 +169,7 @@ class Fair(RoundRobin):
         self._finish: dict[str, float] = {}
         self._charged: dict[int, float] = {}
 
-    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002
+    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
         return (max(self._now, self._finish.get(ticket.owner, 0.0)), ticket.nice, number)
 
     def queued(self, ticket: Ticket) -> None:
@@ -185,7 +185,7 @@ class Fair(RoundRobin):
             owner = ticket.owner
             self._finish[owner] = self._finish.get(owner, 0.0) - left / self._weight(owner)
 
-    def granted(self, ticket: Ticket, rank: Rank) -> None:  # noqa: ARG002
+    def granted(self, ticket: Ticket, rank: Rank) -> None:  # noqa: ARG002 - the contract of all policies
         """The present is the start tag of the turn that was granted last."""
         self._now = max(self._now, rank[0])
 
