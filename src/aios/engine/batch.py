@@ -3,10 +3,10 @@
 A sequence has tokens, and the first `n_computed` of them are in its slot's cells. One missing: it *decodes*, and the step
 brings its next token. More missing: it is in *prefill*. The two are never in one batch: with a stream of cells for each
 sequence llama.cpp cuts a batch into pieces of equal length, so a long piece among single tokens gains nothing and delays
-them all.
+them all. It also cuts where the slots do not follow each other, which costs a pass over the weights: pieces come by slot.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 MIN_REST_TOKENS = 32
@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch: prefill pieces of one length, or one token for each of many sequences."""
+    """One batch, in the order of slots: prefill pieces of one length, or one token for each of many sequences."""
 
     pieces: tuple[Piece, ...]
     is_prefill: bool
@@ -89,11 +89,11 @@ class Batcher:
         filling = [s for s in sequences if s.n_missing > 1 and s.slot not in held]
         if filling and not (decoding and self.n_decodes_due):
             self.n_decodes_due = self.n_decodes
-            return Step(tuple(_prefill(filling, self.chunk_tokens)), is_prefill=True)
+            return Step(_by_slot(_prefill(filling, self.chunk_tokens)), is_prefill=True)
         if decoding:
             self.n_decodes_due = max(0, self.n_decodes_due - 1)
-            pieces = tuple(Piece(s.slot, s.n_computed, s.n_tokens) for s in decoding)
-            return Step(pieces, is_prefill=False)
+            pieces = (Piece(s.slot, s.n_computed, s.n_tokens) for s in decoding)
+            return Step(_by_slot(pieces), is_prefill=False)
         return None
 
 
@@ -107,3 +107,7 @@ def _prefill(filling: Sequence[Progress], chunk_tokens: int) -> Iterator[Piece]:
         if length <= n_free and (sequence is oldest or rest == 0 or rest >= MIN_REST_TOKENS):
             n_free -= length
             yield Piece(sequence.slot, sequence.n_computed, sequence.n_computed + length)
+
+
+def _by_slot(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    return tuple(sorted(pieces, key=lambda piece: piece.slot))

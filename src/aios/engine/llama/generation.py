@@ -6,8 +6,12 @@ and a grammar is brought back by giving it the output again.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
 
 import numpy as np
 
@@ -19,7 +23,9 @@ from aios.engine.llama.sampling import Logits, Sampler, Tokens, find_top, log_pr
 from aios.engine.llama.template import ToolMode
 from aios.engine.llama.toolcalls import ToolParser
 from aios.engine.text import TextAssembler
-from aios.errors import EngineFailed
+from aios.errors import AiosError, EngineFailed, KernelBug
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,14 @@ class Generation:
         self.carried.n_prompt_computed += n_new
         return n_new
 
+    def try_advance(self, logits: Logits) -> Delta | AiosError:
+        """`advance`, with whatever goes wrong as a value: one generation's trouble must not be the others'."""
+        troubles: list[AiosError] = []
+        with ExitStack() as stack:
+            stack.push(partial(_note_trouble, troubles))
+            return self.advance(logits)
+        return troubles[0]
+
     def advance(self, logits: Logits) -> Delta:
         """Choose the next token and say what it brings; the last one brings `finish`. Writes to `logits`.
 
@@ -187,6 +201,20 @@ class Generation:
             for other, logprob in zip(top_ids, top, strict=True)
         )
         return TokenLogprob(*_spelled(piece(token), float(logprobs[token])), tuple(others))
+
+
+def _note_trouble(
+    troubles: list[AiosError],
+    _kind: type[BaseException] | None,
+    error: BaseException | None,
+    _traceback: TracebackType | None,
+) -> bool:
+    if error is not None and not isinstance(error, AiosError):
+        log.error("a generation broke", exc_info=error)
+        error = KernelBug(f"the generation broke: {type(error).__name__}: {error}")
+    if error is not None:
+        troubles.append(error)
+    return True
 
 
 def _spelled(piece: bytes, logprob: float) -> tuple[str, float, bytes]:

@@ -5,25 +5,22 @@ came out, and tell the event loop, once a step. Its time goes into `llama_decode
 
     the event loop                           the engine's thread
 
-    open, close, suspend ──── inbox ────> ┌──> take commands
-                                          │    schedule
-                                          │    run
-    readers <──────────────── outbox ──── └─── postprocess
+    open, close, suspend ──── inbox ────> take commands <─┐
+                                          schedule        │
+                                          run             │
+    readers <──────────────── outbox <─── postprocess ────┘
 
 What is computed next is decided by `aios.engine.batch`, who sits in which slot by `slots`, which token comes next by
 `generation`. Continuous batching follows Orca (OSDI 2022) and vLLM (arXiv 2309.06180); prefill in chunks, Sarathi (arXiv
 2308.16369).
 """
 
-import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
-from types import TracebackType
 
 from aios.engine.batch import Batcher, Step
 from aios.engine.llama.binding import Batch, Context
@@ -31,11 +28,9 @@ from aios.engine.llama.embedding import Embedder, EmbedRequest
 from aios.engine.llama.generation import Generation
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.engine.llama.slots import Slots
-from aios.errors import AiosError, KernelBug
+from aios.errors import AiosError
 
 Command = Callable[[], object]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -180,30 +175,16 @@ class EngineLoop:
                 self._advance(generation, row)
 
     def _advance(self, generation: Generation, row: int) -> None:
-        """Choose a token; tell the reader; at the end of the generation, free its slot."""
-        with ExitStack() as stack:
-            stack.push(partial(self._note_trouble, generation))
-            delta = generation.advance(self._context.logits(row))
-            self.counters.n_generated_tokens += delta.n_tokens
-            if delta.finish is not None:
-                self._slots.leave(generation)
-            self._outbox.put(generation.reader.receive, delta)
-
-    def _note_trouble(
-        self,
-        generation: Generation,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> bool:
-        """End a generation that cannot go on; the others do, whatever it was."""
-        if error is not None:
-            if not isinstance(error, AiosError):
-                log.error("a generation broke", exc_info=error)
-                error = KernelBug(f"the generation broke: {type(error).__name__}: {error}")
+        """Choose a token and tell the reader; at the end of the generation, free its slot."""
+        outcome = generation.try_advance(self._context.logits(row))
+        if isinstance(outcome, AiosError):
             self._slots.leave(generation)
-            self._outbox.put(generation.reader.fail, error)
-        return True
+            self._outbox.put(generation.reader.fail, outcome)
+            return
+        self.counters.n_generated_tokens += outcome.n_tokens
+        if outcome.finish is not None:
+            self._slots.leave(generation)
+        self._outbox.put(generation.reader.receive, outcome)
 
     def _count(self, step: Step, elapsed_s: float, *, is_done: bool) -> None:
         counters = self.counters
