@@ -103,7 +103,10 @@ def left_in(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "run").iterdir())
 
 
-def test_it_serves_on_both_addresses_and_ends_clean_at_sigterm(home: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_serves_on_both_addresses_and_ends_clean_at_a_signal(
+    home: Path, number: signal.Signals
+) -> None:
     with running(home) as daemon:
         address = daemon.address
         assert address.os_pid == daemon.process.pid
@@ -112,7 +115,7 @@ def test_it_serves_on_both_addresses_and_ends_clean_at_sigterm(home: Path) -> No
         assert address.http_url is not None
         reply = httpx.get(f"{address.http_url}/health", trust_env=False)
         assert reply.json() == {"status": "ready"}
-        assert daemon.end(signal.SIGTERM, 10) < 5
+        assert daemon.end(number, 10) < 5
         assert daemon.line() == "ended"
         assert daemon.process.returncode == 0
     assert left_in(home) == ["kernel.lock"]

@@ -33,7 +33,7 @@ async def serve(
     embedded: bool = False,
     on_ready: Callable[[Kernel], None] | None = None,
 ) -> None:
-    """Serve a kernel until SIGTERM, SIGINT or the call `shutdown`; then drain and return.
+    """Serve a kernel until SIGTERM, SIGINT, SIGHUP or the call `shutdown`; then drain and return.
 
     A second SIGINT ends the operating-system process at once. `on_ready` is told when calls are taken.
 
@@ -43,7 +43,10 @@ async def serve(
     """
     _allow_many_files()
     stop, claims = anyio.Event(), list[tuple[Kernel, Claim]]()
-    with _bare_errors(), anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with (
+        _bare_errors(),
+        anyio.open_signal_receiver(*_end_signals()) as signals,
+    ):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_attend_signals, signals, stop, claims)
             async with _open(loaded, http=http, embedded=embedded) as (kernel, claim):
@@ -54,6 +57,14 @@ async def serve(
                 await kernel.stopping.wait()
                 await kernel.drain(loaded.config.server.drain_s)
             tasks.cancel_scope.cancel()
+
+
+def _end_signals() -> list[signal.Signals]:
+    """What ends the kernel: with a closed terminal too, unless whoever started it (nohup) said otherwise."""
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ends.append(signal.SIGHUP)
+    return ends
 
 
 @asynccontextmanager
