@@ -33,7 +33,7 @@ from aios.errors import AiosError
 from aios.server import daemon
 from aios.kernel import kernel
 
-def engines(config, home, given):
+def engines(*_):
     async def make():
         return ScriptedEngine(script=Script(answer_tokens=100_000, token_delay_s=0.01), window_tokens=200_000)
     return [("scripted", "scripted", make)]
