@@ -73,12 +73,15 @@ class Summary(Struct):
 class Readers:
     """Runs reader processes and keeps what they hand back."""
 
-    def __init__(self, client: aios.blocking.Client, folder: Path, max_bytes: int) -> None:
+    def __init__(
+        self, client: aios.blocking.Client, folder: Path, max_bytes: int, *, number: int
+    ) -> None:
         self.digests: dict[str, bytes] = {}
         self.failures: list[tuple[str, str]] = []
         self._client = client
         self._folder = folder
         self._max_bytes = max_bytes
+        self._number = number
 
     def run(
         self, files: Sequence[str], n_parallel: int, *, budget_s: float = float("inf")
@@ -104,8 +107,8 @@ class Readers:
     def _start(self, file: str, running: dict[int, str]) -> None:
         path = str((self._folder / file).absolute())
         try:
-            size = str(self._max_bytes)
-            child = self._client.spawn(READER, path, "--max-bytes", size, name=_process_name(file))
+            options = ("--max-bytes", str(self._max_bytes), "--run", str(self._number))
+            child = self._client.spawn(READER, path, *options, name=_process_name(file))
         except aios.AiosError as error:
             self.failures.append((file, f"no reader could be started: {error.message}"))
         else:
@@ -149,7 +152,7 @@ def main(
         raise SystemExit("--limit, --max-bytes and --parallel are at least 1")
     started_s = time.perf_counter()
     found = survey(dir, limit=limit, except_for=out)
-    readers = Readers(client, dir, max_bytes)
+    readers = Readers(client, dir, max_bytes, number=1)
     readers_s = readers.run(found.files, parallel)
     digests = [file for file in found.files if file in readers.digests]
     if found.files and not digests:
@@ -161,7 +164,7 @@ def main(
     numbers = [_numbers(readers.digests[file]) for file in digests]
     one_by_one_s, n_compared = None, 0
     if compare:
-        again = Readers(client, dir, max_bytes)
+        again = Readers(client, dir, max_bytes, number=2)
         one_by_one_s, n_compared = measure_one_by_one(client, again, digests, numbers)
     summary = Summary(
         report=edited.report,
@@ -203,7 +206,8 @@ def measure_one_by_one(
 ) -> tuple[float | None, int]:
     """The seconds that the same calls take when only one reader runs at a time, and over how many files that is known.
 
-    Only the calls are counted, not the start of the processes, in favour of the sequential way. What the time is too short
+    Only the calls are counted, not the start of the processes, in favour of the sequential way. The prompts begin otherwise
+    than before, so that what the engine has kept of the first run serves neither. What the time is too short
     for is projected from the tokens.
     """
     client.log("once more, one after another")

@@ -78,11 +78,20 @@ class Digest(Struct):
 
 
 class Meter:
-    """Adds up what the calls of this reader took."""
+    """Begins the prompts of a run, and adds up what its calls took."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: int) -> None:
+        self._run = run
         self.usage = aios.Usage()
         self.waited_s = self.ran_s = self.calls_s = 0.0
+
+    def messages(self, text: str) -> list[aios.Message]:
+        """A conversation that begins as those of this run only."""
+        system = f"Run {self._run}. You are an assistant who reads documents."
+        return [
+            aios.Message(aios.Role.SYSTEM, system),
+            aios.Message(aios.Role.USER, text),
+        ]
 
     def add(self, reply: aios.ChatReply[object], started_s: float) -> None:
         """Take in one reply."""
@@ -92,11 +101,16 @@ class Meter:
         self.calls_s += time.perf_counter() - started_s
 
 
-def main(client: aios.blocking.Client, file: str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Digest:
-    """Read FILE, of a large one only the first --max-bytes bytes."""
+def main(
+    client: aios.blocking.Client, file: str, *, max_bytes: int = DEFAULT_MAX_BYTES, run: int = 1
+) -> Digest:
+    """Read FILE, of a large one only the first --max-bytes bytes.
+
+    Readers with another --run begin their prompts otherwise, so that nothing computed for one run serves another.
+    """
     text, n_bytes = read_head(file, max_bytes)
     title, prose = title_of(text, file), prose_of(text)
-    meter = Meter()
+    meter = Meter(run)
     # The same file is always asked about in the same way, so that runs can be compared.
     seed = crc32(text.encode())
     summary = summarise(client, title, prose, seed=seed, meter=meter)
@@ -124,8 +138,10 @@ def summarise(
     """Two or three sentences by the model, in free text."""
     started_s = time.perf_counter()
     reply = client.chat(
-        f"{first_sentences(prose, HEAD_CHARS)}\n\n"
-        f'What does this text about "{title}" say? Answer in two sentences.',
+        meter.messages(
+            f"{first_sentences(prose, HEAD_CHARS)}\n\n"
+            f'What does this text about "{title}" say? Answer in two sentences.'
+        ),
         sampling=SAMPLING,
         seed=seed,
         max_tokens=SUMMARY_TOKENS,
@@ -140,7 +156,7 @@ def classify(client: aios.blocking.Client, excerpt: str, seed: int, meter: Meter
     kinds = ", ".join(kind.value for kind in Kind)
     started_s = time.perf_counter()
     reply = client.chat(
-        f"{excerpt}\n\nWhat kind of document is this? One of: {kinds}.",
+        meter.messages(f"{excerpt}\n\nWhat kind of document is this? One of: {kinds}."),
         schema=Verdict,
         temperature=0,
         seed=seed,
@@ -166,7 +182,7 @@ def pick_keywords(client: aios.blocking.Client, title: str, text: str, meter: Me
 
     started_s = time.perf_counter()
     reply = client.chat(
-        f"Find 5 keywords of the document {title!r}.",
+        meter.messages(f"Find 5 keywords of the document {title!r}."),
         tools=[keywords],
         tool_choice="keywords",
         temperature=0,

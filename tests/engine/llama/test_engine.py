@@ -10,10 +10,11 @@ import pytest
 from anyio.lowlevel import checkpoint
 from tests.engine.jobs import GREEDY, chat, read_all, run
 
-from aios.abi.types import Finish, Message, Role, Sampling
+from aios.abi.types import Finish, Message, Role, Sampling, Usage
 from aios.config import EngineConfig
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.engine import MAX_COUNTED_CHARS, LlamaEngine
+from aios.engine.llama.loop import EngineLoop
 from aios.engine.models import find_model
 from aios.errors import (
     ContextWindowExceeded,
@@ -205,6 +206,23 @@ async def test_an_engine_that_is_closed_while_it_loads_ends_its_thread() -> None
         await engine.aclose()
     assert engine._thread is not None
     assert not engine._thread.is_alive()
+
+
+async def test_a_thread_that_breaks_at_once_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(EngineLoop, "run", lambda _: 1 // 0)
+    engine = LlamaEngine(find_model(""), name="small", config=CONFIG)
+    with anyio.fail_after(30):
+        with pytest.raises(EngineFailed, match="ZeroDivisionError"):
+            await engine.start()
+        with pytest.raises(EngineUnavailable, match="broke"):
+            await engine.open(chat())
+        await engine.aclose()
+
+
+async def test_no_texts_are_no_vectors(shared: LlamaEngine) -> None:
+    assert await shared.embed(()) == ((), Usage())
 
 
 async def test_when_the_thread_breaks_all_readers_are_told_and_nobody_is_let_in(

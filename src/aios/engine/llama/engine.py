@@ -48,6 +48,8 @@ T = TypeVar("T")
 ABILITIES = frozenset(Ability) - {Ability.IMAGES}
 LIGHT_CHARS = 4_096
 """Up to so much text is cut into tokens in the event loop, which takes 2 ms; more in a worker thread."""
+MESSAGE_WEIGHT = 16
+"""What the template's work for a message, however short, is worth in characters."""
 N_PREPARERS = 2
 """Worker threads that prepare prompts and grammars at once; more would only slow the model."""
 MAX_COUNTED_CHARS = 4 << 20
@@ -104,7 +106,6 @@ class LlamaEngine:
         )
         self._thread.start()
         await self._answer(ready)
-        self._gone = ""
 
     async def aclose(self) -> None:
         if self._is_closed:
@@ -128,10 +129,15 @@ class LlamaEngine:
             stack.push(partial(self._note_end, outbox))
             self._loaded = loaded = load(self._path, self._config, outbox, self._open_pages)
             stack.callback(loaded.free_contexts)
-            outbox.put(ready.receive, None)
+            outbox.put(self._note_ready, ready)
             outbox.flush()
             if not self._is_closed:  # else it was closed while it loaded
                 loaded.loop.run()
+
+    def _note_ready(self, ready: Reply[None]) -> None:
+        if not self._is_closed:
+            self._gone = ""
+        ready.receive(None)
 
     def _note_end(
         self,
@@ -219,6 +225,8 @@ class LlamaEngine:
     async def embed(self, texts: tuple[str, ...]) -> tuple[Vectors, Usage]:
         await checkpoint()
         loaded = self._get_open()
+        if not texts:
+            return (), Usage()
         n_chars = sum(len(text) for text in texts)
         tokens = await self._run(lambda: [loaded.compiler.embeddable(t) for t in texts], n_chars)
         request = EmbedRequest(tokens, Reply())
@@ -312,4 +320,5 @@ def _weight(job: Job) -> float:
 def _weight_of_chat(prompt: ChatPrompt) -> float:
     if prompt.tools:
         return float("inf")
-    return sum(len(message.text()) for message in prompt.messages)
+    n_arguments = sum(len(c.arguments) for message in prompt.messages for c in message.tool_calls)
+    return n_arguments + sum(MESSAGE_WEIGHT + len(message.text()) for message in prompt.messages)

@@ -19,7 +19,7 @@ Values = NDArray[np.float64]
 
 MASK_64 = (1 << 64) - 1
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-REACHES = (4.0, 8.0, 16.0, 24.0)
+REACHES = (6.0, 12.0, 18.0, 24.0)
 """Distances below the best logit in which to look for candidates before looking at all: sorting a whole vocabulary takes
 milliseconds, comparing it with a number takes microseconds, and the likeliest 40 tokens are nearly always near."""
 
@@ -110,10 +110,11 @@ def find_top(logits: Logits, n_top: int, best: float) -> tuple[Ids, Values]:
             break
     else:
         ids = np.flatnonzero(logits > -np.inf)
-        if len(ids) > n_top:
-            finite = logits[ids]
-            nth = np.partition(finite, len(ids) - n_top)[len(ids) - n_top]
-            ids = ids[finite >= nth]
+    if (
+        len(ids) > n_top > 0
+    ):  # do not sort what is cut off anyway; those that tie with the last stay
+        values = logits[ids]
+        ids = ids[values >= np.partition(values, len(ids) - n_top)[len(ids) - n_top]]
     return _sorted(logits, ids, n_top)
 
 
