@@ -42,9 +42,17 @@ MAX_CACHED_TOKENS = 4
 TOOL_WITHIN_S = 300.0
 
 _BAR = Bar(0.92, is_minimum=True, on_ratio=True)
+"""On the whole only: the tool decodes in lock-step, while ours has begun to decode before the last prompt is computed and ends
+with fewer and fewer sequences, so where prefill ends and decode begins is not the same place."""
 
 SPECS = tuple(
-    Spec(NAME, f"{part}-{n}", "tokens/s", _BAR, f"{n} sequences: {about}")
+    Spec(
+        NAME,
+        f"{part}-{n}",
+        "tokens/s",
+        _BAR if part == "total" else None,
+        f"{n} sequences: {about}",
+    )
     for n in WIDTHS
     for part, about in (
         ("total", "prompt and output tokens by the whole time"),

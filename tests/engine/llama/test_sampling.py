@@ -30,7 +30,9 @@ samplings = st.builds(
     presence_penalty=st.sampled_from([0.0, 1.0]),
     penalty_window_tokens=st.sampled_from([0, 1, 4, 64]),
     logit_bias=st.dictionaries(
-        st.integers(0, N_VOCAB + 5), st.sampled_from([-100.0, 2.5, 50.0]), max_size=3
+        st.integers(-5, N_VOCAB + 5) | st.just(2**70),
+        st.sampled_from([-100.0, 2.5, 50.0]),
+        max_size=3,
     ),
     seed=st.integers(0, 2**63 - 1),
 )
@@ -155,6 +157,13 @@ def test_tokens_come_as_often_as_their_probability_says() -> None:
     output = np.zeros(4000, np.int32)
     counts = Counter(sampler.choose(row.copy(), output[:n]) for n in range(4000))
     assert [counts[t] / 4000 for t in range(4)] == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.03)
+
+
+@pytest.mark.parametrize("tiny", [5e-324, 1e-300, 1e-30])
+def test_tiny_temperatures_and_penalties_overflow_nothing(tiny: float) -> None:
+    row = np.array([-3, 5, 4, -np.inf], np.float32)
+    sampling = Sampling(temperature=tiny, repeat_penalty=tiny, seed=1)
+    assert Sampler(sampling).choose(row, np.array([0, 1, 1, 3], np.int32)) == 1
 
 
 @pytest.mark.parametrize("value", [-math.inf, math.nan, math.inf])
