@@ -24,7 +24,8 @@ from aios.sdk.discovery import KernelAddress, find_kernel, read_token
 from aios.server.daemon import open_server
 
 PROGRAM = """
-import functools, sys
+import functools, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 import anyio
 from aios.config import load
 from aios.engine.script import Script

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from aios.bench.bench import Shape
+from aios.bench.children import BenchFailed
 
 TOOL_S = 0.3
 """Mean time of a tool; each run of one takes between half and one and a half of it."""
@@ -104,7 +105,7 @@ class Asked:
     max_tokens: int
 
 
-class CallFailed(Exception):
+class CallFailed(BenchFailed):
     """A call was not answered as it should be."""
 
 
