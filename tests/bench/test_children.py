@@ -10,7 +10,9 @@ import pytest
 
 from aios.bench.children import (
     BenchFailed,
+    Child,
     aios_command,
+    blaming,
     environment,
     free_port,
     memory_bytes,
@@ -97,6 +99,29 @@ async def test_waiting_for_a_child_that_ended_fails_at_once(folder: Path) -> Non
         async with running(command, env=environment({}), folder=folder) as child:
             with pytest.raises(BenchFailed, match="ended with 1 before it was up: broken"):
                 await wait_until(lambda: False, child, what="it was up")
+
+
+async def test_a_failure_after_the_end_of_the_server_says_how_it_ended(folder: Path) -> None:
+    command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    with anyio.fail_after(20):
+        async with running(command, env=environment({}), folder=folder) as child:
+            await child.process.wait()
+            with pytest.raises(
+                BenchFailed, match="no answer; the server had ended with -9: it wrote"
+            ):
+                _fail_beside(child)
+
+
+async def test_a_failure_beside_a_running_server_is_left_as_it_is(folder: Path) -> None:
+    with anyio.fail_after(20):
+        async with running(["sleep", "600"], env=environment({}), folder=folder) as child:
+            with pytest.raises(BenchFailed, match=r"^no answer$"):
+                _fail_beside(child)
+
+
+def _fail_beside(child: Child) -> None:
+    with blaming(child):
+        raise BenchFailed("no answer")
 
 
 async def test_a_server_that_never_gets_healthy_fails_the_bench(folder: Path) -> None:

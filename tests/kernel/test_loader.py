@@ -8,7 +8,7 @@ from tests.kernel.conftest import MakeProgram, OpenKernel
 
 from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
 from aios.abi.gate import Line
-from aios.abi.types import Pid
+from aios.abi.types import Pid, State
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
 from aios.kernel.loader import exit_of, load_program
@@ -121,6 +121,7 @@ async def test_stop_freezes_the_operating_system_process(
             stat = Path(f"/proc/{kernel.table.get(pid).os_pid}/stat")
             while stat.read_text().rsplit(")", 1)[1].split()[0] != "T":
                 await anyio.sleep(0.01)
+            assert kernel.table.get(pid).state is State.STOPPED
             await kernel.init_gate().call(Kill(pid=pid))
 
 

@@ -141,6 +141,23 @@ def _signal_group(process: anyio.abc.Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
+@contextmanager
+def blaming(child: Child) -> Iterator[None]:
+    """Where something fails since the child has ended, say so.
+
+    Raises:
+        BenchFailed: What failed, how the child ended and what it wrote last.
+    """
+    try:
+        yield
+    except BenchFailed as error:
+        status = child.process.returncode
+        if status is None:
+            raise
+        why = f"the server had ended with {status}: {child.last_words()}"
+        raise BenchFailed(f"{error}; {why}") from error
+
+
 async def run_command(
     command: Sequence[str], *, env: Mapping[str, str], folder: Path, within_s: float = COMMAND_S
 ) -> float:
@@ -223,7 +240,8 @@ async def daemon(folder: Path, knobs: Mapping[str, str]) -> AsyncIterator[Daemon
         ready_s = perf_counter() - child.begun_s
         path = next(url for url in urls if url.startswith("unix://")).removeprefix("unix://")
         token = home.token_file.read_text().strip()
-        yield Daemon(child, home, http_url, path, token, ready_s)
+        with blaming(child):
+            yield Daemon(child, home, http_url, path, token, ready_s)
 
 
 def _urls(run_file: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import httpx
 from aios.bench import chat_overhead, engine, startup, syscalls, workload
 from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import BenchFailed
-from aios.bench.machine import machine_row
+from aios.bench.machine import OthersMeter, machine_row
 from aios.bench.rows import Report, Row, Spec
 from aios.bench.table import Display, JsonLines, Tables, print_specs
 from aios.errors import AiosError, NotFound
@@ -25,6 +25,8 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
     }
 )
 LIST = "list"
+BUSY_SHARE = 0.1
+"""From here on the machine was not quiet."""
 ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
@@ -105,7 +107,7 @@ async def _end_on_sigterm(scope: anyio.CancelScope) -> None:
 
 async def run_one(bench: Bench, settings: Settings, display: Display) -> list[Row]:
     """Run a bench within its limit of time; a row that it does not bring is missing and says why."""
-    begun_s = perf_counter()
+    begun_s, others = perf_counter(), OthersMeter()
 
     def say(text: str) -> None:
         settings.say(f"{bench.name}, {perf_counter() - begun_s:.0f} s: {text}")
@@ -120,6 +122,8 @@ async def run_one(bench: Bench, settings: Settings, display: Display) -> list[Ro
     if limit.cancelled_caught:
         why = f"not within {bench.limit_s:g} s"
     report.close(why)
+    if others.share() >= BUSY_SHARE:
+        say(f"other programs took {others.share():.0%} of the processors: believe the ratios only")
     return report.rows
 
 

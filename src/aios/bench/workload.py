@@ -13,6 +13,7 @@ from pathlib import Path
 from aios.bench.agents import Outcome, run_load, warm_up
 from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import (
+    blaming,
     daemon,
     environment,
     free_port,
@@ -111,7 +112,8 @@ async def _llama_server(server: Path, model: Path, folder: Path) -> AsyncIterato
     async with running(command, env=environment({}), folder=folder) as child:
         url = f"http://127.0.0.1:{port}"
         await wait_healthy(url, child)
-        yield Endpoint(url + "/v1", "")
+        with blaming(child):
+            yield Endpoint(url + "/v1", "")
 
 
 def _n_threads() -> int:
