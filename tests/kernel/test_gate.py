@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Done, GetPid, Logs
+from aios.abi.call import Done
+from aios.abi.calls import GetPid, Logs
 from aios.abi.gate import Line, Result, Token
 from aios.abi.types import LogLine, Pid
 from aios.errors import KernelStopping, NotFound

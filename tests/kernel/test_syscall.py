@@ -7,11 +7,10 @@ import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.call import Answer, Call
 from aios.abi.calls import (
     Admit,
-    Answer,
     AnyCall,
-    Call,
     Chat,
     ExitSelf,
     GetPid,

@@ -1,13 +1,13 @@
 """Every system call: one frozen class each, with the class of its answer beside it.
 
-`Call[Answer]` ties the two together, so `await gate.call(GetPid())` is typed. The kernel's table of handlers is
-`kernel/syscall.py`. A call never carries the pid of its caller: that comes from the gate or the token.
+The kernel's table of handlers is `kernel/syscall.py`. `AnyCall` and `AnyAnswer` at the end name them all.
 """
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.types import (
     Constraint,
     Count,
@@ -25,39 +25,6 @@ from aios.abi.types import (
     ToolSpec,
     Usage,
 )
-
-
-class Answer(Struct, frozen=True, tag_field="answer", tag=str.lower):
-    """Base of what a call gives back."""
-
-
-A_co = TypeVar("A_co", bound=Answer, covariant=True)
-
-Seconds = Annotated[float, Meta(gt=0, le=7 * 86400)]
-ModelName = Annotated[str, Meta(max_length=512)]
-Stops = Annotated[
-    tuple[Annotated[str, Meta(min_length=1, max_length=512)], ...], Meta(max_length=16)
-]
-MaxTokens = Annotated[int, Meta(ge=1, le=1_000_000)]
-
-
-class Call(
-    Struct,
-    Generic[A_co],
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="call",
-    tag=str.lower,
-):
-    """Base of every system call. `deadline_s` is the longest that it may take, waits included; None has no limit."""
-
-    deadline_s: Seconds | None = None
-
-
-class Done(Answer, frozen=True):
-    """It is done; there is nothing more to say."""
-
 
 # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -83,7 +50,7 @@ class Spawn(Call[Spawned], frozen=True):
     cwd: ShortText = ""
     env: Annotated[
         dict[Annotated[str, Meta(min_length=1, max_length=256)], ShortText], Meta(max_length=256)
-    ] = {}
+    ] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class Guest(Answer, frozen=True):

@@ -10,7 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from aios.abi.calls import Answer, AnyAnswer, Call
+from aios.abi.call import Answer, Call
+from aios.abi.calls import AnyAnswer
 from aios.abi.types import LogLine, TokenLogprob, ToolCall
 from aios.errors import AiosError, KernelBug, error_classes
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from aios.abi.calls import AnyAnswer, AnyCall, Call
+from aios.abi.call import Call
+from aios.abi.calls import AnyAnswer, AnyCall
 from aios.abi.gate import Fault, Frame, Line, Result, Token
 from aios.abi.types import Pid
 from aios.errors import InvalidCall, TooLarge

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 import anyio.abc
 
-from aios.abi.calls import Answer, Call
+from aios.abi.call import Answer, Call
 from aios.abi.gate import Line, Progress, Result, Token
 from aios.errors import AiosError, KernelStopping
 from aios.kernel.process import Process

@@ -10,7 +10,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import TypeVar
 
-from aios.abi.calls import Answer, Call
+from aios.abi.call import Answer, Call
 from aios.abi.types import Pid
 from aios.abi.wire import encode_call
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import anyio
 
-from aios.abi.calls import Answer
+from aios.abi.call import Answer
 from aios.abi.gate import Progress
 from aios.abi.types import Exit, Kind, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted

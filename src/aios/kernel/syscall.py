@@ -12,15 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from aios.abi.call import Answer, Call, Done
 from aios.abi.calls import (
     Admit,
-    Answer,
-    Call,
     Chat,
     Complete,
     Cont,
     CountTokens,
-    Done,
     Embed,
     Exited,
     ExitSelf,
@@ -106,7 +104,10 @@ Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Entry:
-    """What the kernel knows about a call: who does it, what right it takes, on which process, what it does to the world."""
+    """What the kernel knows about a call: who does it, what right it takes, on which process, what it does to the world.
+
+    Calls about processes and the kernel itself are handled here; every other row names a method of its manager.
+    """
 
     handler: Handler
     right: Right
@@ -309,29 +310,6 @@ async def _nice(kernel: Services, run: Run, call: Nice) -> Niced:
     return Niced(process.pid, process.nice)
 
 
-# --- models ------------------------------------------------------------------------------------------------------
-
-
-async def _chat(kernel: Services, run: Run, call: Chat) -> Answer:
-    return await kernel.models.chat(run, call)
-
-
-async def _complete(kernel: Services, run: Run, call: Complete) -> Answer:
-    return await kernel.models.complete(run, call)
-
-
-async def _embed(kernel: Services, run: Run, call: Embed) -> Answer:
-    return await kernel.models.embed(run, call)
-
-
-async def _tokenize(kernel: Services, run: Run, call: Tokenize) -> Answer:
-    return await kernel.models.tokenize(run, call)
-
-
-async def _count_tokens(kernel: Services, run: Run, call: CountTokens) -> Answer:
-    return await kernel.models.count_tokens(run, call)
-
-
 # --- logs and the kernel -----------------------------------------------------------------------------------------
 
 
@@ -379,11 +357,13 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
         GetPid: Entry(_getpid, Right.SELF),
         ExitSelf: Entry(_exit, Right.SELF, Effect.IRREVERSIBLE),
         Nice: Entry(_nice, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-        Chat: Entry(_chat, Right.MODEL),
-        Complete: Entry(_complete, Right.MODEL),
-        Embed: Entry(_embed, Right.MODEL),
-        Tokenize: Entry(_tokenize, Right.MODEL),
-        CountTokens: Entry(_count_tokens, Right.MODEL),
+        Chat: Entry(lambda kernel, run, call: kernel.models.chat(run, call), Right.MODEL),
+        Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
+        Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),
+        Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
+        CountTokens: Entry(
+            lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL
+        ),
         Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
         Logs: Entry(_logs, Right.SEE, has_target=True),
         Info: Entry(_info, Right.INFO),

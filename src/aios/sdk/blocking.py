@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, Protocol, TypeVar, Unpack, overload
 
+from aios.abi.call import Answer, Call
 from aios.abi.calls import (
     Admit,
-    Answer,
-    Call,
     ChatAnswer,
     CompleteAnswer,
     Cont,

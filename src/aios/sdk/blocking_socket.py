@@ -9,13 +9,16 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from aios.abi.calls import Answer, AnyCall, Call
+from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Progress, Result, error_of
 from aios.abi.wire import Cancel, Hello, Reply, Request, pack, unpack_to_client
 from aios.errors import AiosError, DeadlineExceeded
 from aios.sdk.packets import CHUNK_BYTES, PacketBuffer, broken, read_greeting, unreachable
+
+if TYPE_CHECKING:
+    from aios.abi.calls import AnyCall
 
 CONNECT_TIMEOUT_S = 10.0
 CANCEL_GRACE_S = 2.0

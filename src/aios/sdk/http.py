@@ -6,7 +6,7 @@ from typing import Generic, TypeVar, cast
 
 import httpx
 
-from aios.abi.calls import Answer, Call
+from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Frame, Line, Progress, Result, Token, error_of
 from aios.abi.wire import call_to_json, frame_from_json
 from aios.errors import AiosError, InvalidCall, KernelUnreachable

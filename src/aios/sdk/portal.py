@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from aios.abi.calls import Answer, Call
+from aios.abi.call import Answer, Call
 from aios.abi.gate import Frames, Gate, Progress, Result
 from aios.sdk.http import HttpGate
 

@@ -9,7 +9,8 @@ from typing import Protocol, TypedDict, TypeVar, Unpack
 
 import msgspec
 
-from aios.abi.calls import Answer, Call, Chat, Complete, CountTokens, Spawn
+from aios.abi.call import Answer, Call
+from aios.abi.calls import Chat, Complete, CountTokens, Spawn
 from aios.abi.types import (
     Constraint,
     ImagePart,

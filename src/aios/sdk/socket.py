@@ -7,11 +7,11 @@ errors reach their caller bare, and an answer takes one task switch less.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import anyio
 
-from aios.abi.calls import Answer, AnyCall, Call
+from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Line, Progress, Result, Token, error_of
 from aios.abi.types import Pid
 from aios.abi.wire import Cancel, Hello, Refusal, Reply, Request, pack, unpack_to_client
@@ -19,6 +19,9 @@ from aios.errors import AiosError, KernelUnreachable
 from aios.sdk.frames import FrameQueue
 from aios.sdk.packets import PacketBuffer, broken, read_greeting, unreachable
 from aios.sdk.stream import UnixStream
+
+if TYPE_CHECKING:
+    from aios.abi.calls import AnyCall
 
 CONNECT_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 60.0

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aios.abi.calls import AnyAnswer, Call, Ps
+from aios.abi.call import Call
+from aios.abi.calls import AnyAnswer, Ps
 from aios.abi.wire import call_from_json, frame_to_json
 from aios.config import ServerConfig
 from aios.errors import AiosError, InvalidCall, KernelBug

@@ -18,7 +18,8 @@ import anyio.abc
 import msgspec
 from msgspec import Struct
 
-from aios.abi.calls import AnyAnswer, Call
+from aios.abi.call import Call
+from aios.abi.calls import AnyAnswer
 from aios.abi.gate import Fault, Gate, Progress, Result, fault_of
 from aios.abi.wire import (
     WIRE_VERSION,

@@ -6,7 +6,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from aios.abi.calls import Answer, Call
+from aios.abi.call import Answer, Call
 from aios.abi.gate import Gate, Progress, Result, fault_of
 from aios.abi.wire import frame_to_json
 from aios.errors import AiosError

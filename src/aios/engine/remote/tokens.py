@@ -5,7 +5,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from aios.abi.calls import Answer, Call, CountTokens, TokenCount, Tokenize, Tokens
+from aios.abi.call import Answer, Call
+from aios.abi.calls import CountTokens, TokenCount, Tokenize, Tokens
 from aios.abi.gate import Fault, Result, error_of
 from aios.abi.types import JsonObject
 from aios.abi.wire import call_to_json, frame_from_json
