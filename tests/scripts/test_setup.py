@@ -140,3 +140,17 @@ def test_the_clock_goes_on_while_a_process_is_silent() -> None:
 def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert setup.main(["dve"]) == 2
     assert "dve" in capsys.readouterr().err
+
+
+def test_the_engine_is_built_without_amx_where_the_processor_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(setup, "CPUINFO", cpuinfo)
+    cpuinfo.write_text("flags : fpu avx2\n")
+    assert "CXXFLAGS" not in setup.build_environment({})
+    cpuinfo.write_text("flags : fpu amx_tile\n")
+    assert "CXXFLAGS" not in setup.build_environment({"CXX": str(tmp_path / "no-compiler")})
+    built = setup.build_environment({"CXXFLAGS": "-O3"})
+    assert built["CXXFLAGS"] == "-O3 -mno-amx-tile -mno-amx-int8"
+    assert built["CFLAGS"] == "-mno-amx-tile -mno-amx-int8"

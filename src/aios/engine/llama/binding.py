@@ -28,6 +28,15 @@ DECODED, ABORTED = 0, 2  # what `llama_decode` returns
 LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h
 
 
+def is_built_with_amx() -> bool:
+    """Whether llama.cpp would compute with AMX tiles here. Built by GCC it crashes then, so its AMX buffers stay unused.
+
+    It keeps the tile configuration in a local variable, and GCC's `_tile_loadconfig` names only its first 8 bytes as read,
+    so the optimiser drops the rest and the processor refuses what is left. `scripts/setup` builds without AMX.
+    """
+    return b"AMX_INT8 = 1" in lib.llama_print_system_info()
+
+
 class Model:
     """The weights and the vocabulary of a GGUF file.
 
@@ -38,9 +47,9 @@ class Model:
     def __init__(self, path: Path) -> None:
         _backend().clear()
         _check_gguf(path)
-        self._pointer: Any = lib.llama_model_load_from_file(
-            str(path).encode(), lib.llama_model_default_params()
-        )
+        params = lib.llama_model_default_params()
+        params.use_extra_bufts = not is_built_with_amx()
+        self._pointer: Any = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._pointer:
             raise ModelMissing(
                 f"llama.cpp cannot load {path}: {last_log_lines()}",
