@@ -1,4 +1,5 @@
 import json
+import time
 
 import msgspec
 import pytest
@@ -69,3 +70,17 @@ def test_the_deepest_that_passes_can_be_read_and_written_by_everybody() -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(value)) == value
     with pytest.raises(InvalidCall):
         check_json(b"[" + body + b"]")
+
+
+HOSTILE = {
+    "unending strings": b"[" * (MAX_JSON_DEPTH + 1) + b'"' + b'\\"' * 200_000,
+    "one key twice after many": b"{%s}" % b",".join(b'"%d":1' % i for i in [*range(100_000), 99_999]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_body_takes_longer_to_refuse_than_its_length_deserves(body: bytes) -> None:
+    begun_s = time.process_time()
+    with pytest.raises(InvalidCall):
+        check_json(body)
+    assert time.process_time() - begun_s < 5  # quadratic, it takes minutes

@@ -61,7 +61,6 @@ class Kernel:
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
         self._tokens = Tokens()
         self._named_guests: dict[str, Pid] = {}
-        self._guest_names: dict[Pid, str] = {}
         self._boot(config)
 
     def _boot(self, config: Config) -> None:
@@ -188,7 +187,6 @@ class Kernel:
                 hint = "use another name in the token"
                 raise Unauthenticated(f"the name {name!r} belongs to another process", hint=hint)
             pid = self._named_guests[name] = self._add(name, Kind.GUEST, self.init).pid
-            self._guest_names[pid] = name
         return pid
 
     def _forget(self, pid: Pid) -> None:
