@@ -87,6 +87,12 @@ class Unsupported(CallerError):
     code, http_status = "unsupported", 400
 
 
+class SnapshotIncompatible(CallerError):
+    """Another model, quantisation or KV type wrote it, or another version of AIOS; or it is damaged."""
+
+    code, http_status = "snapshot_incompatible", 409
+
+
 class ConfigError(CallerError):
     """A knob has a value that cannot be used."""
 

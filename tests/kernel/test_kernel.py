@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
@@ -136,3 +137,15 @@ async def test_the_tokens_of_guests_that_are_forgotten_are_void(booted: OpenKern
             kernel.authenticate(guests[0][1])
         last, token = guests[2]
         assert kernel.authenticate(token) == last.pid, "it is told that it has exited"
+
+
+async def test_pages_are_found_again_after_a_clean_restart(tmp_path: Path) -> None:
+    config, tokens = Config(engine=EngineConfig(kind="none")), np.arange(8, dtype=np.int32)
+    async with open_kernel(config, Home(tmp_path)) as kernel:
+        store = kernel.contexts.open_pages(fingerprint="m", page_tokens=4, page_bytes=64)
+        first, second = store.keys(tokens)
+        assert store.add(first, None, lambda page: page.fill(1))
+        assert store.add(second, first, lambda page: page.fill(2))
+    async with open_kernel(config, Home(tmp_path)) as kernel:
+        store = kernel.contexts.open_pages(fingerprint="m", page_tokens=4, page_bytes=64)
+        assert [int(page[0]) for page in store.acquire(store.keys(tokens))] == [1, 2]

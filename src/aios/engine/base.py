@@ -154,29 +154,55 @@ class Sequence(Protocol):
 class PageStore(Protocol):
     """Where an engine keeps the KV rows of prefixes, page by page; it may outlive the engine. Safe in any thread.
 
-    Keys name pages: two sequences share a key exactly when they share all tokens up to the end of that page.
+    Keys name pages: two sequences share a key exactly when they share all tokens up to the end of that page. The last page
+    of a chain may be filled in part, a *tail*: it is kept only while somebody pins it.
     """
 
-    def keys(self, tokens: "NDArray[np.int32]") -> list[bytes]:
-        """The names of all full pages of a sequence, in order."""
+    def keys(self, tokens: "NDArray[np.int32]", *, tail: bool = False) -> list[bytes]:
+        """The names of all full pages of a sequence, in order, and of its tail if asked for and if there is one."""
         ...
 
     def n_known(self, keys: "Seq[bytes]") -> int:
-        """How many pages from the start are known; changes nothing."""
+        """How many pages from the start are known, in memory or on disk; changes nothing."""
+        ...
+
+    def n_resident(self, keys: "Seq[bytes]") -> int:
+        """How many pages from the start are in memory: to acquire these waits for no disk."""
         ...
 
     def acquire(self, keys: "Seq[bytes]") -> "list[NDArray[np.uint8]]":
-        """Pin and return the rows of the longest run of known pages from the start."""
+        """The rows of the longest run of known pages from the start; they stay where they are until `release`.
+
+        What is on disk is read, at 0.8 ms a page: do not ask for that where others wait.
+        """
         ...
 
     def release(self, keys: "Seq[bytes]") -> None:
-        """Unpin what `acquire` returned."""
+        """Give back what `acquire` returned."""
         ...
 
     def add(
         self, key: bytes, parent: bytes | None, write: "Callable[[NDArray[np.uint8]], None]"
     ) -> bool:
         """Store a page unless it is known; `write` fills it. Returns: whether it is there now."""
+        ...
+
+    def pin(self, name: str, keys: "Seq[bytes]", *, synced: bool = False) -> int:
+        """Keep pages, in memory or on disk, until `unpin(name)`; what the name pinned before is let go.
+
+        A page may be pinned before it is stored. Several names may pin a page. With `synced` the pages and the pin are
+        written and synced: both survive the kernel, and no budget removes them; that waits for the disk.
+
+        Returns: How many pages from the start are there; with `synced`, how many survive.
+        """
+        ...
+
+    def unpin(self, name: str) -> None:
+        """Let go what a name pins, also what an earlier kernel pinned by it; unknown is nothing."""
+        ...
+
+    def flush(self, keys: "Seq[bytes]") -> int:
+        """Write pages to disk and sync them. Returns: how many from the start survive a crash now."""
         ...
 
 

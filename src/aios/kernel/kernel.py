@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from aios import __version__
 from aios.abi.calls import KernelInfo, Spawn
@@ -319,6 +320,7 @@ async def open_kernel(
             with anyio.CancelScope(shield=True):
                 await kernel.drain(0)
                 await kernel.models.aclose()
+                await anyio.to_thread.run_sync(kernel.contexts.flush)
             tasks.cancel_scope.cancel()
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aios.kernel.context.files import HEAD_BYTES, PageFiles
+from aios.kernel.context.files import HEAD_BYTES, MAGIC, PageFiles
 
 PAGE_BYTES = 256
 
@@ -58,7 +58,7 @@ def test_an_altered_file_is_never_trusted(
     path.write_bytes(data)
     out = rows(0)
     is_read = files.read(key(1), out)
-    parent_only = len(b"AIOSPAG1") + 16 <= where < len(b"AIOSPAG1") + 32
+    parent_only = len(MAGIC) + 16 <= where < len(MAGIC) + 32
     assert is_read == parent_only, "only the note of the parent is not checked"
     if not is_read:
         assert key(1) not in files

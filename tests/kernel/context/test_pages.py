@@ -1,16 +1,23 @@
+from errno import EIO, ENOSPC
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread  # noqa: TID251 - the store is for several threads
 from time import perf_counter
+from typing import BinaryIO
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aios.kernel.context.files import PageFiles
-from aios.kernel.context.pages import Bytes, PageStore, page_keys
+from aios.kernel.context.files import HEAD_BYTES, OpenFile, PageFiles, open_file
+from aios.kernel.context.frames import Bytes
+from aios.kernel.context.pages import PageStore, is_tail, page_keys
 
 PAGE_TOKENS = 4
 PAGE_BYTES = 64
+CHAINS = st.lists(st.integers(0, 2), min_size=1, max_size=20)
+NAMES = st.sampled_from(["a", "b", "c"])
 
 
 def keys_of(*tokens: int) -> list[bytes]:
@@ -29,6 +36,11 @@ def store_of(n_frames: int, files: PageFiles | None = None) -> PageStore:
         budget_bytes=n_frames * PAGE_BYTES,
         files=files,
     )
+
+
+def files_in(folder: Path, *, n_pages: int = 100, opener: OpenFile = open_file) -> PageFiles:
+    budget_bytes = n_pages * (PAGE_BYTES + HEAD_BYTES)
+    return PageFiles(folder, page_bytes=PAGE_BYTES, budget_bytes=budget_bytes, open_file=opener)
 
 
 def add(store: PageStore, keys: list[bytes]) -> int:
@@ -72,9 +84,9 @@ def test_the_longest_known_run_is_found_and_pinned() -> None:
     add(store, keys[:3])
     found = store.acquire(keys)
     assert [page.tobytes() for page in found] == [content(key) for key in keys[:3]]
-    assert store.statistics().n_pinned == 3
+    assert store.statistics().n_in_use == 3
     store.release(keys[:3])
-    assert store.statistics().n_pinned == 0
+    assert store.statistics().n_in_use == 0
     assert store.n_known(keys) == 3
 
 
@@ -112,7 +124,7 @@ def test_what_is_used_often_outlives_what_is_used_once() -> None:
 
 
 def test_an_evicted_page_comes_back_from_disk(tmp_path: Path) -> None:
-    files = PageFiles(tmp_path, page_bytes=PAGE_BYTES, budget_bytes=1 << 20)
+    files = files_in(tmp_path)
     store = store_of(2, files)
     chains = [keys_of(*range(start, start + 8)) for start in (0, 100, 200)]
     for chain in chains:
@@ -127,22 +139,22 @@ def test_an_evicted_page_comes_back_from_disk(tmp_path: Path) -> None:
 
 def test_flushed_pages_are_found_by_a_later_store(tmp_path: Path) -> None:
     keys = keys_of(*range(8))
-    first = store_of(4, PageFiles(tmp_path, page_bytes=PAGE_BYTES, budget_bytes=1 << 20))
+    first = store_of(4, files_in(tmp_path))
     add(first, keys)
-    first.flush()
-    later = store_of(4, PageFiles(tmp_path, page_bytes=PAGE_BYTES, budget_bytes=1 << 20))
+    first.flush_all()
+    later = store_of(4, files_in(tmp_path))
     assert later.n_known(keys) == 2
     assert [page.tobytes() for page in later.acquire(keys)] == [content(key) for key in keys]
 
 
 def test_a_damaged_file_costs_its_page_and_no_more(tmp_path: Path) -> None:
     keys = keys_of(*range(12))
-    first = store_of(4, PageFiles(tmp_path, page_bytes=PAGE_BYTES, budget_bytes=1 << 20))
+    first = store_of(4, files_in(tmp_path))
     add(first, keys)
-    first.flush()
+    first.flush_all()
     (path,) = tmp_path.glob(f"*/{keys[1].hex()}.page")
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    later = store_of(4, PageFiles(tmp_path, page_bytes=PAGE_BYTES, budget_bytes=1 << 20))
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    later = store_of(4, files_in(tmp_path))
     assert len(later.acquire(keys)) == 1
     later.check_invariants()
 
@@ -158,39 +170,244 @@ def test_looking_up_a_long_prompt_is_quick() -> None:
     assert best_s < 0.001, "the bar is 1 ms for 4,000 tokens"
 
 
+def test_a_pinned_page_stays_in_memory_where_there_is_no_disk() -> None:
+    store = store_of(4)
+    mine = keys_of(*range(8))
+    store.pin("mine", mine)
+    add(store, mine)
+    for start in range(100, 1000, 100):
+        add(store, keys_of(*range(start, start + 4)))
+        store.check_invariants()
+    assert store.n_known(mine) == 2
+    store.unpin("mine")
+    for start in range(1000, 2000, 100):
+        add(store, keys_of(*range(start, start + 4)))
+    assert store.n_known(mine) == 0
+
+
+def test_a_pinned_page_leaves_memory_for_disk_and_no_budget_removes_it(tmp_path: Path) -> None:
+    store = store_of(2, files_in(tmp_path, n_pages=4))
+    mine = keys_of(*range(8))
+    assert store.pin("mine", mine) == 0
+    add(store, mine)
+    for start in range(100, 2000, 100):
+        add(store, keys_of(*range(start, start + 8)))
+        store.check_invariants()
+    assert store.statistics().n_on_disk <= 4
+    assert [page.tobytes() for page in store.acquire(mine)] == [content(key) for key in mine]
+
+
+def test_a_tail_is_kept_as_long_as_it_is_pinned(tmp_path: Path) -> None:
+    store = store_of(4, files_in(tmp_path))
+    tokens = np.arange(7, dtype=np.int32)
+    keys = store.keys(tokens, tail=True)
+    assert keys[:1] == store.keys(tokens)
+    assert [is_tail(key) for key in keys] == [False, True]
+    assert add(store, keys) == 1, "nobody wants it"
+    store.pin("mine", keys)
+    assert add(store, keys) == 2
+    store.pin("fork", keys)
+    store.unpin("mine")
+    assert store.flush(keys) == 2
+    store.unpin("fork")
+    store.check_invariants()
+    assert store.n_known(keys) == 1
+    assert len(list(tmp_path.glob("*/*.page"))) == 1
+
+
+def test_a_thousand_forks_of_a_chain_share_its_pages() -> None:
+    store = store_of(8)
+    keys = store.keys(np.arange(30, dtype=np.int32), tail=True)
+    store.pin("first", keys)
+    assert add(store, keys) == len(keys) == 8
+    for number in range(1000):
+        assert store.pin(f"fork {number}", keys) == 8
+    store.unpin("first")
+    assert add(store, keys_of(50, 50, 50, 50)) == 0, "all frames are pinned"
+    for number in range(1000):
+        assert store.n_known(keys) == 8
+        store.unpin(f"fork {number}")
+    assert store.statistics().n_pins == store.statistics().n_pinned == 0
+    assert store.n_known(keys) == 7
+    assert add(store, keys_of(50, 50, 50, 50)) == 1
+    store.check_invariants()
+
+
+def test_what_was_pinned_and_synced_is_there_after_a_restart(tmp_path: Path) -> None:
+    tokens = np.arange(10, dtype=np.int32)
+    first = store_of(4, files_in(tmp_path, n_pages=4))
+    keys = first.keys(tokens, tail=True)
+    first.pin("snapshot", keys, synced=True)
+    add(first, keys)
+    assert first.pin("snapshot", keys, synced=True) == 3
+    later = store_of(2, files_in(tmp_path, n_pages=4))
+    for start in range(100, 2000, 100):
+        add(later, keys_of(*range(start, start + 8)))
+    last = store_of(4, files_in(tmp_path, n_pages=4))
+    assert [page.tobytes() for page in last.acquire(keys)] == [content(key) for key in keys]
+    last.release(keys)
+    last.unpin("snapshot")
+    assert last.n_known(keys) == 2, "the tail went with its pin"
+    assert store_of(2, files_in(tmp_path)).statistics().n_pins == 0
+
+
+def test_without_a_disk_nothing_survives() -> None:
+    store = store_of(4)
+    keys = keys_of(*range(8))
+    add(store, keys)
+    assert store.pin("snapshot", keys, synced=True) == 0
+    assert store.flush(keys) == 0
+    assert store.flush_all() == 0
+
+
+def test_deep_pages_outlive_shallow_ones_that_are_used_as_often() -> None:
+    long, short = keys_of(*range(80_000)), keys_of(7, 7, 7, 7)
+    store = store_of(len(long) + 1)
+    add(store, long)
+    add(store, short)
+    add(store, keys_of(8, 8, 8, 8))
+    assert store.n_known(short) == 0
+    assert store.n_known(long) == len(long)
+
+
+def test_while_a_page_is_read_from_disk_others_use_the_store(tmp_path: Path) -> None:
+    """The reader waits at the disk until another thread has gone through the store."""
+    keys, other = keys_of(*range(8)), keys_of(50, 50, 50, 50)
+    first = store_of(4, files_in(tmp_path))
+    add(first, keys)
+    first.flush_all()
+    is_reading, may_read = Event(), Event()
+
+    def open_slowly(path: Path, mode: str) -> BinaryIO:
+        is_reading.set()
+        assert may_read.wait(5)
+        return open_file(path, mode)
+
+    store = store_of(4, files_in(tmp_path, opener=open_slowly))
+    found: list[list[Bytes]] = []
+    readers = [Thread(target=lambda: found.append(store.acquire(keys))) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    assert is_reading.wait(5)
+    assert add(store, other) == 1
+    assert store.n_known(keys) == 2
+    may_read.set()
+    for reader in readers:
+        reader.join(5)
+    assert [len(pages) for pages in found] == [2, 2, 2]
+    assert store.statistics().n_read_from_disk == 2
+    for _ in readers:
+        store.release(keys)
+    store.check_invariants()
+
+
+class BrokenDisk:
+    """A disk that can be full or unreadable; what it takes in is then torn."""
+
+    def __init__(self) -> None:
+        self.is_full = self.is_unreadable = False
+
+    def open(self, path: Path, mode: str) -> BinaryIO:
+        if mode == "rb" and self.is_unreadable:
+            raise OSError(EIO, "input/output error")
+        if mode == "wb" and self.is_full:
+            path.write_bytes(b"half a page")
+            raise OSError(ENOSPC, "no space left on device")
+        return open_file(path, mode)
+
+
 class AnyUseOfAStore(RuleBasedStateMachine):
     """Whatever is stored, found, pinned and released, pages keep their content and nothing leaks."""
 
+    has_disk = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.store = store_of(5)
-        self.pinned: list[tuple[list[bytes], list[Bytes]]] = []
+        self.folder = TemporaryDirectory()
+        self.disk = BrokenDisk()
+        self.store = self.opened()
+        self.in_use: list[tuple[list[bytes], list[Bytes]]] = []
+        self.pins: dict[str, list[bytes]] = {}
+        self.written: dict[str, list[bytes]] = {}
 
-    @rule(tokens=st.lists(st.integers(0, 2), min_size=4, max_size=20))
+    def opened(self) -> PageStore:
+        path = Path(self.folder.name)
+        return store_of(
+            5, files_in(path, n_pages=8, opener=self.disk.open) if self.has_disk else None
+        )
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(tokens=CHAINS)
     def add(self, tokens: list[int]) -> None:
         add(self.store, keys_of(*tokens))
 
-    @rule(tokens=st.lists(st.integers(0, 2), min_size=4, max_size=20))
+    @rule(tokens=CHAINS)
     def acquire(self, tokens: list[int]) -> None:
-        keys = keys_of(*tokens)
-        n_known = self.store.n_known(keys)
+        keys = self.store.keys(np.array(tokens, np.int32), tail=True)
+        n_known, n_resident = self.store.n_known(keys), self.store.n_resident(keys)
         found = self.store.acquire(keys)
-        assert len(found) == n_known
-        self.pinned.append((keys[: len(found)], found))
+        assert n_resident <= len(found) <= n_known
+        if self.disk.is_unreadable:  # what cannot be read is forgotten
+            self.pins = {n: k[: self.store.n_known(k)] for n, k in self.pins.items()}
+        self.in_use.append((keys[: len(found)], found))
 
     @rule(number=st.integers(0, 10))
     def release(self, number: int) -> None:
-        if self.pinned:
-            keys, _ = self.pinned.pop(number % len(self.pinned))
+        if self.in_use:
+            keys, _ = self.in_use.pop(number % len(self.in_use))
             self.store.release(keys)
+
+    @rule(name=NAMES, tokens=CHAINS, synced=st.booleans())
+    def suspend(self, name: str, tokens: list[int], synced: bool) -> None:
+        keys = self.store.keys(np.array(tokens, np.int32), tail=True)
+        self.store.pin(name, keys)
+        n_stored = add(self.store, keys)
+        self.pins[name] = keys[:n_stored]
+        self.written.pop(name, None)
+        if synced:
+            n_synced = self.store.pin(name, keys, synced=True)
+            assert self.has_disk or n_synced == 0
+            if n_synced:
+                self.written[name] = keys[:n_synced]
+
+    @rule(name=NAMES)
+    def unpin(self, name: str) -> None:
+        self.store.unpin(name)
+        self.pins.pop(name, None)
+        self.written.pop(name, None)
+
+    @rule(is_full=st.booleans(), is_unreadable=st.booleans())
+    def break_or_mend_the_disk(self, is_full: bool, is_unreadable: bool) -> None:
+        self.disk.is_full, self.disk.is_unreadable = is_full, is_unreadable
+
+    @precondition(lambda self: self.has_disk)
+    @rule()
+    def crash(self) -> None:
+        self.disk.is_full = self.disk.is_unreadable = False
+        self.in_use.clear()
+        self.store = self.opened()
+        self.pins = dict(self.written)
 
     @invariant()
     def check(self) -> None:
         self.store.check_invariants()
-        for keys, found in self.pinned:
+        for keys, found in self.in_use:
             for key, page in zip(keys, found, strict=True):
-                assert page.tobytes() == content(key), "a pinned page was overwritten"
+                assert page.tobytes() == content(key), "a page in use was overwritten"
+        for keys in self.pins.values():
+            assert self.store.n_known(keys) == len(keys), "a pinned page is gone"
 
 
-AnyUseOfAStore.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class AnyUseOfAStoreWithADisk(AnyUseOfAStore):
+    """The same with a disk that breaks, and kernels that end."""
+
+    has_disk = True
+
+
+MANY = settings(max_examples=50, stateful_step_count=40, deadline=None)
+AnyUseOfAStore.TestCase.settings = MANY
+AnyUseOfAStoreWithADisk.TestCase.settings = MANY
 TestAnyUseOfAStore = AnyUseOfAStore.TestCase
+TestAnyUseOfAStoreWithADisk = AnyUseOfAStoreWithADisk.TestCase

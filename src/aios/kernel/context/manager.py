@@ -64,7 +64,7 @@ class ContextManager:
     def flush(self) -> None:
         """Write all pages to disk, so that the next kernel finds them."""
         for store in self._stores.values():
-            store.flush()
+            store.flush_all()
 
     def statistics(self) -> "dict[str, PageStatistics]":
         """Counters of each store, by fingerprint."""

@@ -1,0 +1,22 @@
+from aios.kernel.context import frames
+from aios.kernel.context.frames import Frames
+
+
+def test_frames_are_taken_up_to_the_budget_and_reused() -> None:
+    memory = Frames(page_bytes=16, n_max=3)
+    taken = [memory.take() for _ in range(4)]
+    assert taken == [0, 1, 2, None]
+    memory.give_back(1)
+    assert memory.n_free == 1
+    assert memory.take() == 1
+
+
+def test_each_frame_is_memory_of_its_own() -> None:
+    page_bytes = frames.SLAB_BYTES // 2  # two frames a slab
+    memory = Frames(page_bytes, n_max=3)
+    for _ in range(3):
+        frame = memory.take()
+        assert frame is not None
+        memory[frame][:2] = frame + 1
+    assert [int(memory[frame][1]) for frame in range(3)] == [1, 2, 3]
+    assert memory[0].nbytes == page_bytes
