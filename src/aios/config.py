@@ -95,6 +95,12 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_journal_records: Annotated[
         PositiveInt, Meta(description="journal records kept in memory")
     ] = 100_000
+    max_mailbox_letters: Annotated[
+        PositiveInt, Meta(description="letters that may wait in the mailbox of one process")
+    ] = 1_000
+    max_mailbox_bytes: Annotated[
+        PositiveInt, Meta(description="memory for the letters that wait in one mailbox")
+    ] = 4 << 20
     stop_grace_s: Annotated[
         Positive, Meta(description="time that calls have to end when the kernel stops")
     ] = 5.0

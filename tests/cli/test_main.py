@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from tests.cli.conftest import Aios, Fifo, Served, Start, Terminals
 
@@ -37,12 +38,17 @@ def test_help_is_shown_without_importing_a_single_verb() -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_help_with_examples_and_json(aios: Aios, name: str) -> None:
-    ran = aios(name, "--help")
-    assert ran.code == 0
-    assert "--json" in ran.out
-    assert "Examples:\n    " in ran.out
-    assert f"aios {name}" in ran.out
     assert len(VERBS[name].help) <= 60
+    verb = VERBS[name].load()
+    parts = [[name]]
+    if isinstance(verb, click.Group) and not verb.invoke_without_command:
+        parts = [[name, part] for part in verb.commands]
+    for words in parts:
+        ran = aios(*words, "--help")
+        assert ran.code == 0
+        assert "--json" in ran.out
+        assert "Examples:\n    " in ran.out
+        assert f"aios {' '.join(words)}" in ran.out
 
 
 def test_version(aios: Aios) -> None:

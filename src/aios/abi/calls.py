@@ -8,6 +8,17 @@ from typing import Annotated
 from msgspec import Meta
 
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
+from aios.abi.mail import (
+    Mailbox,
+    MailboxStatistics,
+    Publish,
+    Published,
+    Receive,
+    Received,
+    Send,
+    Sent,
+    Subscribe,
+)
 from aios.abi.types import (
     Constraint,
     Count,
@@ -310,10 +321,12 @@ AnyCall = (
     Spawn | Admit | Wait | Kill | Stop | Cont | Ps | GetPid | ExitSelf | Nice
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
+    | Send | Receive | Publish | Subscribe | Mailbox
 )  # fmt: skip
 
 AnyAnswer = (
     Done | Spawned | Guest | Exited | Signalled | Processes | Self | Niced
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
+    | Sent | Received | Published | MailboxStatistics
 )  # fmt: skip

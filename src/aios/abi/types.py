@@ -52,6 +52,7 @@ class Right(Enum):
     ADMIT = "guest.admit"
     MODEL = "model.use"
     LOG = "log.write"
+    MAIL = "mail.use"
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"
 

@@ -28,6 +28,7 @@ from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.journal import Journal
 from aios.kernel.llm import Core, ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
+from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.policy import Fifo
 from aios.kernel.scheduler.scheduler import Scheduler
@@ -73,11 +74,13 @@ class Kernel:
             max_alive=limits.max_processes,
             max_exited=limits.max_exited,
             max_log_bytes=limits.max_log_bytes,
+            on_end=self._close,
             on_forget=self._forget,
         )
         self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
         self.models = ModelCalls(self.scheduler)
+        self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.contexts = ContextManager(config.context, self.home.pages)
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
@@ -190,6 +193,10 @@ class Kernel:
             pid = self._named_guests[name] = self._add(name, Kind.GUEST, self.init).pid
         return pid
 
+    def _close(self, process: Process) -> None:
+        """A process has ended: what the managers hold for it goes."""
+        self.post.close(process)
+
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""
         self._tokens.revoke(pid)
@@ -290,6 +297,7 @@ class Kernel:
         """Raise AssertionError if the kernel's state contradicts itself."""
         self.table.check_invariants()
         self.scheduler.check_invariants()
+        self.post.check_invariants()
 
 
 @asynccontextmanager

@@ -261,12 +261,14 @@ class ProcessTable:
         max_alive: int,
         max_exited: int,
         max_log_bytes: int,
+        on_end: Callable[[Process], None] = lambda _: None,
         on_forget: Callable[[Pid], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._max_alive = max_alive
         self._max_exited = max_exited
         self._max_log_bytes = max_log_bytes
+        self._on_end = on_end
         self._on_forget = on_forget
         self._by_pid: dict[Pid, Process] = {}
         self._names: dict[str, Pid] = {}
@@ -337,6 +339,10 @@ class ProcessTable:
             raise NotFound(f"no process {pid}", hint="`aios ps --all` lists them")
         return process
 
+    def find(self, pid: Pid) -> Process | None:
+        """The process with that pid, if it is remembered."""
+        return self._by_pid.get(pid)
+
     def find_named(self, name: str) -> Process | None:
         """The living process of that name."""
         pid = self._names.get(name)
@@ -366,6 +372,7 @@ class ProcessTable:
                 "init cannot end before the kernel", hint="`aios shutdown` ends the kernel"
             )
         process.mark_ended(end, unix_s=self._clock.unix_s())
+        self._on_end(process)
         self._names.pop(process.name, None)
         self._exited[process.pid] = None
         init = self._by_pid[INIT_PID]

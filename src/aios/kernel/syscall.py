@@ -44,6 +44,7 @@ from aios.abi.calls import (
     Wait,
 )
 from aios.abi.gate import Line, Progress, Result
+from aios.abi.mail import Mailbox, Publish, Receive, Send, Subscribe
 from aios.abi.types import Exit, Pid, Right
 from aios.errors import (
     AccessDenied,
@@ -58,6 +59,7 @@ from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
 from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
+from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.signals import Signals
 
@@ -75,6 +77,7 @@ class Services(Protocol):
     journal: Journal
     access: AccessManager
     models: ModelCalls
+    post: PostOffice
     signals: Signals
     max_calls_per_process: int
 
@@ -364,6 +367,21 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
         CountTokens: Entry(
             lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL
         ),
+        Send: Entry(
+            lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE
+        ),
+        Receive: Entry(
+            lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE
+        ),
+        Publish: Entry(
+            lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE
+        ),
+        Subscribe: Entry(
+            lambda kernel, run, call: kernel.post.subscribe(run, call),
+            Right.MAIL,
+            Effect.REVERSIBLE,
+        ),
+        Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
         Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
         Logs: Entry(_logs, Right.SEE, has_target=True),
         Info: Entry(_info, Right.INFO),

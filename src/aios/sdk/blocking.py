@@ -42,6 +42,7 @@ from aios.abi.gate import Line, Progress, Result, Token
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.blocking_socket import BlockingUnixGate
+from aios.sdk.mail import BlockingMail
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -93,6 +94,7 @@ class Client:
 
     def __init__(self, gate: BlockingGate) -> None:
         self.gate = gate
+        self.mail = BlockingMail(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

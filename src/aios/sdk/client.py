@@ -36,6 +36,7 @@ from aios.abi.calls import (
 from aios.abi.gate import Frames, Gate, Line, Token
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
+from aios.sdk.mail import Mail
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -62,6 +63,7 @@ class Client:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
+        self.mail = Mail(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

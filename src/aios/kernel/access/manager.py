@@ -40,6 +40,10 @@ class AccessManager:
         """Whether `target` is in the part of the tree that `process` rules."""
         return process.pid == INIT_PID or self._table.is_within(target, process)
 
+    def may_write_to(self, process: Process, target: Process) -> bool:
+        """Whether `process` may send mail to `target`: to those of its own owner, and to all that it rules."""
+        return process.owner == target.owner or self.may_reach(process, target)
+
     def statistics(self) -> dict[str, int]:
         """How many checks there were and how many failed."""
         return {"n_checks": self._n_checks, "n_denied": self._n_denied}

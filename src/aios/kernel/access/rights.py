@@ -2,7 +2,9 @@
 
 from aios.abi.types import Kind, Right
 
-_GUEST = frozenset({Right.SELF, Right.SEE, Right.SIGNAL, Right.MODEL, Right.LOG, Right.INFO})
+_GUEST = frozenset(
+    {Right.SELF, Right.SEE, Right.SIGNAL, Right.MODEL, Right.LOG, Right.MAIL, Right.INFO}
+)
 _PROGRAM = _GUEST | {Right.SPAWN}
 
 DEFAULTS: dict[Kind, frozenset[Right]] = {

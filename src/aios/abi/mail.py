@@ -1,0 +1,110 @@
+"""The calls about mail between processes. What they do is `kernel/mail/post.py`."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from aios.abi.call import Answer, Call, Done
+from aios.abi.types import Count, Pid
+
+LetterId = Annotated[int, Meta(ge=0)]
+"""Positive and growing; 0 stands for none."""
+
+Topic = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Body = Annotated[str, Meta(max_length=1 << 18)]
+
+
+class Letter(Struct, frozen=True):
+    """A message from one process to another. `topic` is set if it was published, `reply_to` names an earlier letter."""
+
+    id: LetterId
+    sender: Pid
+    sender_name: str
+    to: Pid
+    body: str
+    sent_unix_s: float
+    topic: str = ""
+    reply_to: LetterId = 0
+    wants_receipt: bool = False
+
+
+class Sent(Answer, frozen=True):
+    """The letter lies in the other's mailbox."""
+
+    id: LetterId
+
+
+class Send(Call[Sent], frozen=True):
+    """Put a letter into the mailbox of a process of the same owner, or of one that has written to the caller.
+
+    A full mailbox refuses the letter, or with `when_full = "wait"` makes the caller wait for room. With `wants_receipt` a
+    letter on the topic `receipt` comes back once this one was read (`read`), or its receiver has ended before (`undelivered`).
+
+    Raises:
+        AccessDenied: The receiver belongs to another owner and has not written first.
+        Conflict: The receiver has exited, perhaps while the caller waited.
+        NotFound: No such process.
+        ResourceExhausted: The mailbox is full.
+    """
+
+    to: Pid
+    body: Body
+    reply_to: LetterId = 0
+    when_full: Literal["refuse", "wait"] = "refuse"
+    wants_receipt: bool = False
+
+
+class Received(Answer, frozen=True):
+    """Letters, oldest first, which are no longer in the mailbox; `n_left` are, whether they match or not."""
+
+    letters: tuple[Letter, ...]
+    n_left: Count
+
+
+class Receive(Call[Received], frozen=True):
+    """Take letters out of the caller's mailbox; waits until one matches all that is given.
+
+    `sender`, `topic` and `reply_to` match letters that have just that; at most `limit` letters come. With `is_waiting`
+    false the answer comes at once and may be empty.
+    """
+
+    sender: Pid | None = None
+    topic: Topic | None = None
+    reply_to: LetterId | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1
+    is_waiting: bool = True
+
+
+class Published(Answer, frozen=True):
+    """How many mailboxes a letter was put into, and how many were full."""
+
+    n_delivered: Count
+    n_refused: Count
+
+
+class Publish(Call[Published], frozen=True):
+    """Send a letter to every process of the same owner that subscribes to a topic, the caller itself excepted."""
+
+    topic: Topic
+    body: Body
+
+
+class Subscribe(Call[Done], frozen=True):
+    """From now on letters on a topic come to the caller's mailbox; with `is_on` false, no longer."""
+
+    topic: Topic
+    is_on: bool = True
+
+
+class MailboxStatistics(Answer, frozen=True):
+    """What waits in the caller's mailbox, and what it may hold."""
+
+    n_letters: Count
+    size_bytes: Count
+    max_letters: Count
+    max_bytes: Count
+    topics: tuple[str, ...]
+
+
+class Mailbox(Call[MailboxStatistics], frozen=True):
+    """Ask what waits in the caller's mailbox."""

@@ -1,0 +1,1 @@
+"""Mail: letters from process to process, once each and in order."""

@@ -1,0 +1,290 @@
+"""The post office: puts letters into mailboxes, and lets their owners wait for them.
+
+A letter is in exactly one place: with its sender, in one mailbox, or with its receiver. Between looking into a mailbox and
+taking a letter out nothing waits, so two calls never get the same one; a call that is cancelled has taken nothing. Who has
+exited has no mailbox, and nothing that is sent can bring it back.
+"""
+
+from dataclasses import dataclass, field
+
+import anyio
+import msgspec
+
+from aios.abi.call import Done
+from aios.abi.mail import (
+    Letter,
+    Mailbox,
+    MailboxStatistics,
+    Publish,
+    Published,
+    Receive,
+    Received,
+    Send,
+    Sent,
+    Subscribe,
+)
+from aios.abi.types import Pid
+from aios.config import KernelConfig
+from aios.errors import AccessDenied, Conflict, ResourceExhausted
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.clock import Clock
+from aios.kernel.mail.box import Box, Match
+from aios.kernel.process import Process, ProcessTable, Run
+
+RECEIPT_TOPIC = "receipt"
+MAX_TOPICS = 256
+"""Topics that one process may subscribe to."""
+
+
+@dataclass
+class Address:
+    """Where the mail of a living process goes."""
+
+    box: Box
+    topics: dict[str, None] = field(default_factory=dict)
+    correspondents: set[Pid] = field(default_factory=set)
+    """Who has written: they may be answered, whoever owns them."""
+    waiting_senders: list[int] = field(default_factory=list)
+    """Letters that wait for room, first come first in."""
+    _changed: anyio.Event | None = None
+
+    def wake(self) -> None:
+        """The box has changed: those who wait for a letter or for room look again."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def wait_changed(self) -> None:
+        """Wait until the box has changed."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+
+@dataclass(frozen=True)
+class PostStatistics:
+    """Counters since the kernel began."""
+
+    n_sent: int
+    n_received: int
+    n_refused: int
+    n_undelivered: int
+    n_waiting: int
+
+
+class PostOffice:
+    """The handlers of the calls about mail."""
+
+    def __init__(
+        self, table: ProcessTable, access: AccessManager, clock: Clock, limits: KernelConfig
+    ) -> None:
+        self._table = table
+        self._access = access
+        self._clock = clock
+        self._limits = limits
+        self._addresses: dict[Pid, Address] = {}
+        self._last_id = 0
+        self._n_sent = self._n_received = self._n_refused = self._n_undelivered = 0
+
+    async def send(self, run: Run, call: Send) -> Sent:
+        """Put a letter into somebody's mailbox."""
+        receiver = self._table.get(call.to)
+        self._check(run.process, receiver)
+        if receiver.exiting is not None:
+            raise _ended(receiver)
+        letter = Letter(
+            id=self._next_id(),
+            sender=run.process.pid,
+            sender_name=run.process.name,
+            to=receiver.pid,
+            body=call.body,
+            sent_unix_s=self._clock.unix_s(),
+            reply_to=call.reply_to,
+            wants_receipt=call.wants_receipt,
+        )
+        address = self._address(receiver)
+        if address.waiting_senders or not address.box.has_room(letter):
+            if call.when_full == "refuse":
+                self._n_refused += 1
+                raise _full(receiver, address.box)
+            letter = await self._wait_for_room(run, receiver, address, letter)
+        self._deliver(address, letter)
+        return Sent(letter.id)
+
+    async def receive(self, run: Run, call: Receive) -> Received:
+        """Take letters out of the caller's mailbox, waiting for one if need be."""
+        address = self._address(run.process)
+        match = Match(call.sender, call.topic, call.reply_to)
+        while True:
+            letters = address.box.take(match, call.limit)
+            if letters or not call.is_waiting:
+                break
+            with run.parked():
+                await address.wait_changed()
+            await run.runnable()
+        self._n_received += len(letters)
+        for letter in letters:
+            self._acknowledge(letter, "read")
+        if letters:
+            address.wake()
+        return Received(letters, len(address.box))
+
+    async def publish(self, run: Run, call: Publish) -> Published:
+        """Send a letter to all of the caller's owner who subscribe to a topic."""
+        sender, n_delivered, n_refused = run.process, 0, 0
+        for pid, address in list(self._addresses.items()):
+            receiver = self._table.get(pid)
+            if call.topic not in address.topics or receiver is sender:
+                continue
+            if receiver.owner != sender.owner:
+                continue
+            letter = Letter(
+                id=self._next_id(),
+                sender=sender.pid,
+                sender_name=sender.name,
+                to=pid,
+                body=call.body,
+                sent_unix_s=self._clock.unix_s(),
+                topic=call.topic,
+            )
+            if address.waiting_senders or not address.box.has_room(letter):
+                n_refused += 1
+                continue
+            self._deliver(address, letter)
+            n_delivered += 1
+        self._n_refused += n_refused
+        return Published(n_delivered, n_refused)
+
+    async def subscribe(self, run: Run, call: Subscribe) -> Done:
+        """Let letters on a topic come, or no longer."""
+        topics = self._address(run.process).topics
+        if not call.is_on:
+            topics.pop(call.topic, None)
+            return Done()
+        if call.topic not in topics and len(topics) >= MAX_TOPICS:
+            raise ResourceExhausted(
+                f"process {run.process.pid} subscribes to {len(topics)} topics, the limit is {MAX_TOPICS}",
+                hint="leave some, with `is_on` false",
+            )
+        topics[call.topic] = None
+        return Done()
+
+    async def mailbox(self, run: Run, _: Mailbox) -> MailboxStatistics:
+        """What waits in the caller's mailbox."""
+        address = self._address(run.process)
+        box = address.box
+        topics = tuple(sorted(address.topics))
+        return MailboxStatistics(len(box), box.size_bytes, box.max_letters, box.max_bytes, topics)
+
+    def close(self, process: Process) -> None:
+        """The process has ended: its mailbox goes, and senders who asked for it learn that their letters were not read."""
+        address = self._addresses.pop(process.pid, None)
+        if address is None:
+            return
+        for letter in address.box:
+            self._n_undelivered += 1
+            self._acknowledge(letter, "undelivered")
+        for other in self._addresses.values():
+            other.correspondents.discard(process.pid)
+        address.wake()
+
+    def statistics(self) -> PostStatistics:
+        """Counters; cheap."""
+        return PostStatistics(
+            self._n_sent,
+            self._n_received,
+            self._n_refused,
+            self._n_undelivered,
+            sum(len(address.box) for address in self._addresses.values()),
+        )
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if mail is lost, doubled or lies with the dead."""
+        seen: set[int] = set()
+        for pid, address in self._addresses.items():
+            assert self._table.get(pid).is_alive, f"process {pid} has ended and has a mailbox"
+            address.box.check_invariants()
+            for letter in address.box:
+                assert letter.to == pid, f"letter {letter.id} lies in the wrong mailbox"
+                assert letter.id not in seen, f"letter {letter.id} lies in two mailboxes"
+                seen.add(letter.id)
+        n_waiting = self._n_sent - self._n_received - self._n_undelivered
+        assert len(seen) == n_waiting, f"{len(seen)} letters wait where {n_waiting} should"
+
+    async def _wait_for_room(
+        self, run: Run, receiver: Process, address: Address, letter: Letter
+    ) -> Letter:
+        """Wait, parked, until the letter is the first that may go in. Returns: it, numbered as it goes in."""
+        address.waiting_senders.append(letter.id)
+        try:
+            while address.waiting_senders[0] != letter.id or not address.box.has_room(letter):
+                with run.parked():
+                    await address.wait_changed()
+                await run.runnable()
+                if receiver.exiting is not None:
+                    raise _ended(receiver)
+        finally:
+            address.waiting_senders.remove(letter.id)
+            address.wake()
+        return msgspec.structs.replace(letter, id=self._next_id())
+
+    def _deliver(self, address: Address, letter: Letter) -> None:
+        address.box.put(letter)
+        address.correspondents.add(letter.sender)
+        self._n_sent += 1
+        address.wake()
+
+    def _acknowledge(self, letter: Letter, what: str) -> None:
+        """Tell the sender, if it asked and still lives. A receipt is not refused: its sender's letter made room for it."""
+        sender = self._table.find(letter.sender) if letter.wants_receipt else None
+        if sender is None or sender.exiting is not None:
+            return
+        receiver = self._table.get(letter.to)
+        receipt = Letter(
+            id=self._next_id(),
+            sender=receiver.pid,
+            sender_name=receiver.name,
+            to=sender.pid,
+            body=what,
+            sent_unix_s=self._clock.unix_s(),
+            topic=RECEIPT_TOPIC,
+            reply_to=letter.id,
+        )
+        self._deliver(self._address(sender), receipt)
+
+    def _address(self, process: Process) -> Address:
+        address = self._addresses.get(process.pid)
+        if address is None:
+            box = Box(self._limits.max_mailbox_letters, self._limits.max_mailbox_bytes)
+            address = self._addresses[process.pid] = Address(box)
+        return address
+
+    def _check(self, sender: Process, receiver: Process) -> None:
+        """Raise AccessDenied if the sender may not write to the receiver."""
+        if self._access.may_write_to(sender, receiver):
+            return
+        mine = self._addresses.get(sender.pid)
+        if mine is None or receiver.pid not in mine.correspondents:
+            raise AccessDenied(
+                f"process {sender.pid} ({sender.name}) may not write to process {receiver.pid}",
+                hint="it belongs to another owner; it can be answered once it has written",
+            )
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+
+def _ended(receiver: Process) -> Conflict:
+    return Conflict(
+        f"process {receiver.pid} ({receiver.name}) has exited and gets no more mail",
+        hint="`aios ps` lists those that live",
+    )
+
+
+def _full(receiver: Process, box: Box) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"the mailbox of process {receiver.pid} ({receiver.name}) is full: {len(box)} letters, {box.size_bytes} bytes",
+        hint='try again later, or wait for room with `when_full = "wait"`',
+        retry_after_s=1.0,
+    )

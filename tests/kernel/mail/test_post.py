@@ -1,0 +1,257 @@
+import random
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.types import Pid
+from aios.config import KernelConfig
+from aios.errors import (
+    AccessDenied,
+    Conflict,
+    DeadlineExceeded,
+    NotFound,
+    ProcessGone,
+    ResourceExhausted,
+)
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
+from aios.sdk.mail import Mail
+
+if TYPE_CHECKING:
+    from aios.abi.mail import Letter
+
+pytestmark = pytest.mark.anyio
+
+
+async def idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
+
+
+def agent(kernel: Kernel, name: str) -> tuple[Pid, Mail]:
+    """A process of the owner's, and its mail."""
+    pid = kernel.spawn_task(name, idle)
+    return pid, Mail(kernel.gate(pid))
+
+
+def guest(kernel: Kernel, name: str) -> tuple[Pid, Mail]:
+    """A process that belongs to itself, and its mail."""
+    pid = kernel.admit(name)[0].pid
+    return pid, Mail(kernel.gate(pid))
+
+
+async def test_a_letter_arrives_once_and_says_who_wrote_it(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (ann, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        letter_id = await ann_mail.send(bob, "hello")
+        got = await bob_mail.receive()
+        assert (got.id, got.sender, got.sender_name, got.body) == (letter_id, ann, "ann", "hello")
+        with pytest.raises(DeadlineExceeded):
+            await bob_mail.receive(deadline_s=0.01)
+
+
+async def test_receive_waits_for_what_matches(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (ann, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        answers: list[Letter] = []
+
+        async def ask() -> None:
+            answers.append(await ann_mail.ask(bob, "how many?"))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                question = await bob_mail.receive()
+                await bob_mail.send(ann, "something else")
+                await bob_mail.reply(question, "seven")
+        assert answers[0].body == "seven"
+        assert [each.body for each in (await ann_mail.take()).letters] == ["something else"]
+
+
+async def test_a_full_mailbox_refuses_or_makes_the_sender_wait(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=2)) as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        await ann_mail.send(bob, "1")
+        await ann_mail.send(bob, "2")
+        with pytest.raises(ResourceExhausted, match="2 letters"):
+            await ann_mail.send(bob, "3")
+
+        async def send(body: str) -> None:
+            await ann_mail.send(bob, body, when_full="wait")
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for body in ("3", "4", "5"):
+                    tasks.start_soon(send, body)
+                    await anyio.wait_all_tasks_blocked()
+                bodies = [(await bob_mail.receive()).body for _ in range(5)]
+        assert bodies == ["1", "2", "3", "4", "5"]
+
+
+async def test_who_does_not_wait_cannot_overtake_who_does(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=1)) as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        await ann_mail.send(bob, "first")
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: ann_mail.send(bob, "second", when_full="wait"))
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(ResourceExhausted):
+                    await ann_mail.send(bob, "third")
+                assert (await bob_mail.receive()).body == "first"
+        assert (await bob_mail.receive()).body == "second"
+
+
+async def test_the_dead_get_no_mail_and_stay_dead(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=1)) as kernel:
+        (_, ann_mail), (bob, _) = agent(kernel, "ann"), agent(kernel, "bob")
+        await ann_mail.send(bob, "never read", wants_receipt=True)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+
+                async def wait_for_room() -> None:
+                    with pytest.raises(Conflict, match="has exited"):
+                        await ann_mail.send(bob, "too late", when_full="wait")
+
+                tasks.start_soon(wait_for_room)
+                await anyio.wait_all_tasks_blocked()
+                await kernel.signals.kill(kernel.table.get(bob), reason="test")
+        with pytest.raises(Conflict):
+            await ann_mail.send(bob, "hello?")
+        receipt = await ann_mail.receive(topic="receipt")
+        assert (receipt.body, receipt.sender) == ("undelivered", bob)
+        assert not kernel.table.get(bob).is_alive
+        with pytest.raises(NotFound):
+            await ann_mail.send(9999, "nobody")
+
+
+async def test_a_receipt_tells_that_a_letter_was_read(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        letter_id = await ann_mail.send(bob, "read me", wants_receipt=True)
+        assert (await ann_mail.take()).letters == ()
+        await bob_mail.receive()
+        receipt = await ann_mail.receive()
+        assert (receipt.topic, receipt.reply_to, receipt.body) == ("receipt", letter_id, "read")
+
+
+async def test_a_stranger_may_only_be_answered(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (ann, ann_mail), (eve, eve_mail) = agent(kernel, "ann"), guest(kernel, "eve")
+        with pytest.raises(AccessDenied, match="may not write"):
+            await eve_mail.send(ann, "let me in")
+        with pytest.raises(AccessDenied):
+            await ann_mail.send(eve, "who are you?")
+        owner = Mail(kernel.init_gate())
+        await owner.send(eve, "hello")
+        await eve_mail.reply(await eve_mail.receive(), "hello, owner")
+        assert (await owner.receive()).body == "hello, owner"
+
+
+async def test_a_topic_reaches_those_who_subscribe_and_belong_to_the_same_owner(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        (_, ann_mail), (_, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        _, eve_mail = guest(kernel, "eve")
+        for mail in (ann_mail, bob_mail, eve_mail):
+            await mail.subscribe("news")
+        assert (await ann_mail.publish("news", "it rains")).n_delivered == 1
+        got = await bob_mail.receive(topic="news")
+        assert got.body == "it rains"
+        assert (await eve_mail.take()).letters == ()
+        await bob_mail.subscribe("news", is_on=False)
+        assert (await ann_mail.publish("news", "it snows")).n_delivered == 0
+        assert (await ann_mail.statistics()).topics == ("news",)
+
+
+async def test_a_receiver_that_is_cancelled_has_taken_nothing(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bob_mail.receive)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        await ann_mail.send(bob, "still here")
+        assert (await bob_mail.receive()).body == "still here"
+
+
+async def test_a_stopped_process_takes_no_letter_until_it_goes_on(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        got: list[Letter] = []
+
+        async def receive() -> None:
+            got.append(await bob_mail.receive())
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(receive)
+                await anyio.wait_all_tasks_blocked()
+                await kernel.signals.stop(kernel.table.get(bob))
+                await ann_mail.send(bob, "later")
+                await anyio.wait_all_tasks_blocked()
+                assert not got
+                kernel.signals.cont(kernel.table.get(bob))
+        assert [each.body for each in got] == ["later"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_nothing_is_lost_doubled_or_out_of_order_while_processes_die(
+    booted: OpenKernel, seed: int
+) -> None:
+    """Clients write to each other, with waits, cancels and kills; each sender's letters to one receiver keep their order."""
+    draw = random.Random(seed)  # noqa: S311 - the seed is in the test's name
+    n_clients, n_each = 8, 60
+    async with booted(limits=KernelConfig(max_mailbox_letters=4)) as kernel:
+        clients = [agent(kernel, f"c{number}") for number in range(n_clients)]
+        sent: dict[tuple[int, int], list[str]] = {}
+        got: dict[tuple[int, int], list[str]] = {}
+
+        async def write(pid: Pid, mail: Mail) -> None:
+            for number in range(n_each):
+                to = draw.choice([other for other, _ in clients if other != pid])
+                body = f"{pid}-{number}"
+                with anyio.move_on_after(0.002 if draw.random() < 0.1 else 5) as scope:
+                    try:
+                        await mail.send(to, body, when_full="wait")
+                    except ProcessGone:
+                        return
+                    except Conflict:
+                        continue
+                if not scope.cancelled_caught:
+                    sent.setdefault((pid, to), []).append(body)
+
+        async def read(pid: Pid, mail: Mail) -> None:
+            while True:
+                try:
+                    letter = await mail.receive()
+                except ProcessGone:
+                    return
+                got.setdefault((letter.sender, pid), []).append(letter.body)
+
+        async def kill_some() -> None:
+            for pid, _ in clients[:2]:
+                await anyio.sleep(draw.random() * 0.02)
+                await kernel.signals.kill(kernel.table.get(pid), reason="test")
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as readers:
+                for pid, mail in clients:
+                    readers.start_soon(read, pid, mail)
+                async with anyio.create_task_group() as writers:
+                    writers.start_soon(kill_some)
+                    for pid, mail in clients:
+                        writers.start_soon(write, pid, mail)
+                while kernel.post.statistics().n_waiting:
+                    await anyio.sleep(0.001)
+                kernel.check_invariants()
+                readers.cancel_scope.cancel()
+        living = {pid for pid, _ in clients[2:]}
+        for (sender, receiver), bodies in got.items():
+            assert len(bodies) == len(set(bodies)), "a letter came twice"
+            numbers = [int(body.split("-")[1]) for body in bodies]
+            assert numbers == sorted(numbers), "letters came out of order"
+            if {sender, receiver} <= living:
+                assert set(sent.get((sender, receiver), [])) <= set(bodies), "a letter is lost"
