@@ -6,11 +6,9 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import Chat, Complete, CountTokens, Embed, Tokenize
 from aios.abi.gate import Token
 from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
-from aios.engine.base import Engine
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import ContextWindowExceeded, EngineFailed, EngineUnavailable, NotFound
-from aios.kernel.llm import Core
+from aios.errors import ContextWindowExceeded, EngineFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -85,58 +83,6 @@ async def test_waiting_and_running_times_are_told_apart(booted: OpenKernel) -> N
     assert first < 0.05
     assert second >= 0.08
     assert third >= 0.17
-
-
-@pytest.mark.parametrize("model", ["", "default", "engine0", "scripted"])
-async def test_a_model_is_found_by_default_by_engine_and_by_model_name(
-    booted: OpenKernel, model: str
-) -> None:
-    call = Chat(messages=(Message(Role.USER, "hi"),), model=model)
-    async with booted(ScriptedEngine()) as kernel:
-        assert (await kernel.init_gate().call(call)).value.model == "scripted"
-
-
-async def test_an_unknown_model_is_named_together_with_the_known_ones(booted: OpenKernel) -> None:
-    call = Chat(messages=(Message(Role.USER, "hi"),), model="gpt-9")
-    async with booted(ScriptedEngine()) as kernel:
-        await kernel.init_gate().call(chat())
-        with pytest.raises(NotFound, match="gpt-9") as caught:
-            await kernel.init_gate().call(call)
-        assert "scripted" in caught.value.hint
-
-
-async def test_a_kernel_without_an_engine_says_so(booted: OpenKernel) -> None:
-    async with booted() as kernel:
-        with pytest.raises(EngineUnavailable, match="no engine"):
-            await kernel.init_gate().call(chat())
-
-
-async def test_calls_wait_while_an_engine_loads_and_learn_why_it_failed(booted: OpenKernel) -> None:
-    loaded = anyio.Event()
-
-    async def make() -> Engine:
-        await loaded.wait()
-        raise EngineUnavailable("no weights", hint="aios pull")
-
-    with anyio.fail_after(5):
-        async with booted() as kernel, anyio.create_task_group() as tasks:
-            core = Core("slow", "llama", make)
-            kernel.models.add(core)
-            tasks.start_soon(kernel.models.start, core)
-            failures: list[str] = []
-
-            async def ask() -> None:
-                with pytest.raises(EngineUnavailable) as caught:
-                    await kernel.init_gate().call(chat())
-                failures.append(caught.value.hint)
-
-            for _ in range(2):
-                tasks.start_soon(ask)
-            await anyio.wait_all_tasks_blocked()
-            assert kernel.models.infos()[0].note == "loading"
-            loaded.set()
-        assert failures == ["aios pull", "aios pull"]
-        assert kernel.models.infos()[0].note == "no weights; aios pull"
 
 
 async def test_an_engine_that_breaks_in_the_middle_faults_the_call_and_frees_its_slot(

@@ -275,7 +275,7 @@ async def test_the_last_token_may_be_banned() -> None:
 
 async def test_without_an_engine_the_error_says_so() -> None:
     async with serving(engines={"scripted": ScriptedEngine()}) as served:
-        served.kernel.models._cores.clear()
+        served.kernel.cores._cores.clear()
         async with AsyncOpenAI(
             base_url=f"{served.url}/v1", api_key=served.token, max_retries=0
         ) as client:

@@ -23,10 +23,11 @@ from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
 from aios.kernel.clock import Clock, SystemClock
 from aios.kernel.context.manager import ContextManager
+from aios.kernel.cores import Core, Cores
 from aios.kernel.gate import LocalGate
 from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.journal import Journal
-from aios.kernel.llm import Core, ModelCalls
+from aios.kernel.llm import ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
@@ -79,7 +80,8 @@ class Kernel:
         )
         self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
-        self.models = ModelCalls(self.scheduler)
+        self.cores = Cores(self.scheduler)
+        self.models = ModelCalls(self.scheduler, self.cores)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.contexts = ContextManager(config.context, self.home.pages)
         self.signals = Signals(self.table, self.scheduler)
@@ -247,8 +249,8 @@ class Kernel:
     def add_engine(self, name: str, kind: str, make: Callable[[], Awaitable[Engine]]) -> None:
         """Start an engine in the background; calls for it wait until it is ready."""
         core = Core(name, kind, make)
-        self.models.add(core)
-        self.tasks.start_soon(self.models.start, core)
+        self.cores.add(core)
+        self.tasks.start_soon(self.cores.start, core)
 
     def info(self) -> KernelInfo:
         """What runs here."""
@@ -262,7 +264,7 @@ class Kernel:
             n_calls=sum(process.n_calls for process in self.table),
             n_in_flight=sum(len(process.runs) for process in self.table),
             n_journal_records=self.journal.statistics().n_records,
-            engines=self.models.infos(),
+            engines=self.cores.infos(),
             urls=tuple(self.urls),
             warnings=tuple(self.warnings),
             embedded=self.embedded,
@@ -327,7 +329,7 @@ async def open_kernel(
         finally:
             with anyio.CancelScope(shield=True):
                 await kernel.drain(0)
-                await kernel.models.aclose()
+                await kernel.cores.aclose()
                 await anyio.to_thread.run_sync(kernel.contexts.flush)
             tasks.cancel_scope.cancel()
 

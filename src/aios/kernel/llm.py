@@ -6,7 +6,6 @@ suspend, a stopped generation keeps its slot and is not read until its process g
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -28,7 +27,6 @@ from aios.abi.calls import (
 )
 from aios.abi.gate import Token
 from aios.abi.types import (
-    EngineInfo,
     Finish,
     Message,
     Role,
@@ -42,37 +40,16 @@ from aios.engine.base import (
     ChatPrompt,
     Delta,
     Engine,
-    EngineStatistics,
     Job,
     Sequence,
     Suspended,
     TextPrompt,
 )
-from aios.errors import AiosError, EngineUnavailable, NotFound
+from aios.kernel.cores import Core, Cores
 from aios.kernel.process import Run
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
 
-DEFAULT_NAMES = frozenset({"", "default"})
 CLOSE_GRACE_S = 5.0
-
-
-@dataclass(eq=False)
-class Core:
-    """An engine that the kernel runs (an LLM core, in the paper's words) and how far its start has come."""
-
-    name: str
-    kind: str
-    make: Callable[[], Awaitable[Engine]]
-    """Builds and starts the engine."""
-    model: str = ""
-    engine: Engine | None = None
-    error: AiosError | None = None
-    ready: anyio.Event = field(default_factory=anyio.Event)
-
-    @property
-    def resource(self) -> str:
-        """Its name in the scheduler."""
-        return f"engine:{self.name}"
 
 
 @dataclass
@@ -106,30 +83,9 @@ class Output:
 class ModelCalls:
     """The handlers of all calls that need a model."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, cores: Cores) -> None:
         self._scheduler = scheduler
-        self._cores: dict[str, Core] = {}
-
-    def add(self, core: Core) -> None:
-        """Make an engine known; it takes calls once `start` has run."""
-        self._cores[core.name] = core
-
-    async def start(self, core: Core) -> None:
-        """Start an engine; calls for it wait until then. A failure is kept and told to every call."""
-        try:
-            core.engine = await core.make()
-            core.model = core.engine.capabilities.model
-            self._scheduler.set_capacity(core.resource, core.engine.capabilities.n_slots)
-        except AiosError as error:
-            core.error = error
-        finally:
-            core.ready.set()
-
-    async def aclose(self) -> None:
-        """Close every engine."""
-        for core in self._cores.values():
-            if core.engine is not None:
-                await core.engine.aclose()
+        self._cores = cores
 
     async def chat(self, run: Run, call: Chat) -> ChatAnswer:
         """Write the next message of a conversation."""
@@ -148,7 +104,7 @@ class ModelCalls:
 
     async def embed(self, run: Run, call: Embed) -> Embeddings:
         """Turn texts into vectors."""
-        core, engine = await self._find(run, call.model)
+        core, engine = await self._cores.find(run, call.model)
         async with self._turn(run, core):
             vectors, usage = await engine.embed(call.texts)
         run.process.usage += usage
@@ -156,86 +112,19 @@ class ModelCalls:
 
     async def tokenize(self, run: Run, call: Tokenize) -> Tokens:
         """Cut a text into tokens."""
-        core, engine = await self._find(run, call.model)
+        core, engine = await self._cores.find(run, call.model)
         return Tokens(await engine.tokenize(call.text), core.model)
 
     async def count_tokens(self, run: Run, call: CountTokens) -> TokenCount:
         """Count the tokens of a conversation."""
-        core, engine = await self._find(run, call.model)
+        core, engine = await self._cores.find(run, call.model)
         n_tokens = await engine.count_tokens(ChatPrompt(call.messages, call.tools))
         return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
-
-    def infos(self) -> tuple[EngineInfo, ...]:
-        """The engines as `info` shows them."""
-        lanes = self._scheduler.statistics()
-        rows = []
-        for core in self._cores.values():
-            lane = lanes.get(core.resource)
-            offer = core.engine.capabilities if core.engine else None
-            numbers = core.engine.statistics() if core.engine else EngineStatistics()
-            rows.append(
-                EngineInfo(
-                    name=core.name,
-                    kind=core.kind,
-                    model=core.model,
-                    window_tokens=offer.window_tokens if offer else 0,
-                    n_slots=offer.n_slots if offer else 0,
-                    n_running=lane.n_granted if lane else 0,
-                    n_queued=lane.n_queued if lane else 0,
-                    capabilities=tuple(sorted(a.value for a in offer.abilities)) if offer else (),
-                    usage=Usage(
-                        numbers.n_prompt_tokens,
-                        numbers.n_prompt_tokens - numbers.n_prompt_tokens_computed,
-                        numbers.n_generated_tokens,
-                    ),
-                    n_prompt_tokens_computed=numbers.n_prompt_tokens_computed,
-                    note=self._note(core),
-                )
-            )
-        return tuple(rows)
-
-    def _note(self, core: Core) -> str:
-        if core.error is not None:
-            return f"{core.error.message}; {core.error.hint}"
-        return core.engine.capabilities.note if core.engine else "loading"
-
-    async def _find(self, run: Run, model: str) -> tuple[Core, Engine]:
-        """The engine for a model name; waits while it is being loaded."""
-        core = self._named(model)
-        if core is None:
-            await self._loaded(run, *self._cores.values())  # some tell their model only then
-            core = self._named(model)
-        if core is None:
-            known = ", ".join(core.model or core.name for core in self._cores.values())
-            hint = f"models served: {known}; or `default`"
-            raise NotFound(f"no engine serves the model {model[:100]!r}", hint=hint)
-        await self._loaded(run, core)
-        if core.error is not None:
-            raise _again(core.error)
-        if core.engine is None:
-            raise EngineUnavailable(f"engine {core.name} is closed", hint="start the kernel again")
-        return core, core.engine
-
-    def _named(self, model: str) -> Core | None:
-        if not self._cores:
-            raise EngineUnavailable(
-                "this kernel runs no engine", hint="set engine.kind, see `aios config`"
-            )
-        if model in DEFAULT_NAMES:
-            return next(iter(self._cores.values()))
-        return next((c for c in self._cores.values() if model in (c.name, c.model)), None)
-
-    async def _loaded(self, run: Run, *cores: Core) -> None:
-        for core in cores:
-            if not core.ready.is_set():
-                with run.parked():
-                    await core.ready.wait()
-                await run.runnable()
 
     async def _generate(
         self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
     ) -> tuple[Core, Output]:
-        core, engine = await self._find(run, call.model)
+        core, engine = await self._cores.find(run, call.model)
         job = Job(
             prompt=prompt,
             sampling=_seeded(call.sampling),
@@ -302,8 +191,3 @@ def _seeded(sampling: Sampling) -> Sampling:
         if sampling.seed is not None
         else msgspec.structs.replace(sampling, seed=secrets.randbits(63))
     )
-
-
-def _again(error: AiosError) -> AiosError:
-    """A fresh copy: one exception object must not be raised in many tasks."""
-    return type(error)(error.message, hint=error.hint, retry_after_s=error.retry_after_s)

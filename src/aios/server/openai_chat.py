@@ -102,7 +102,7 @@ class OpenAIRoutes:
         """What the parts of a reply carry; a stream must name the model before the answer does."""
         created = int(self.kernel.clock.unix_s())
         name = body.model or DEFAULT_MODEL
-        engine = _find(self.kernel.models.infos(), name)
+        engine = _find(self.kernel.cores.infos(), name)
         return Tag(f"{prefix}-{secrets.token_hex(12)}", created, engine.model if engine else name)
 
 
