@@ -118,6 +118,13 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     disk_bytes: Annotated[
         NonNegativeInt, Meta(description="disk for pages that memory has no room for; 0: none")
     ] = 4 << 30
+    max_contexts: Annotated[
+        PositiveInt, Meta(description="contexts of one process; forks count")
+    ] = 4_096
+    max_messages: Annotated[PositiveInt, Meta(description="messages in one context")] = 100_000
+    max_bytes: Annotated[
+        PositiveInt, Meta(description="memory for the messages of one context; forks share it")
+    ] = 16 << 20
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,19 @@ from typing import Annotated
 from msgspec import Meta
 
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextClose,
+    ContextFork,
+    ContextId,
+    ContextInfo,
+    ContextInfos,
+    ContextList,
+    ContextMessages,
+    ContextOpen,
+    ContextRead,
+    ContextStat,
+)
 from aios.abi.mail import (
     Mailbox,
     MailboxStatistics,
@@ -180,13 +193,19 @@ class Chat(Call[ChatAnswer], frozen=True):
     An empty `model` is the kernel's default. Without `max_tokens` the generation may fill the window. `logprobs` asks
     for the chosen token's log-probability, `top_logprobs` for that many alternatives beside it.
 
+    With `context` the messages are added to those of a context, which the model sees first; the answer is added when it is
+    there. A call that fails or is cancelled leaves the context as it was. `model` and `tools` are the context's unless given.
+
     Raises:
+        AccessDenied: The context belongs to a process that is neither the caller nor a descendant of it.
+        Conflict: Another call writes in the context.
         ContextWindowExceeded: The prompt does not fit into the model's window.
-        NotFound: No engine serves `model`.
+        InvalidCall: The messages do not follow on those of the context.
+        NotFound: No engine serves `model`, or there is no such context.
         ResourceExhausted: The queue of the engine is full.
     """
 
-    messages: Annotated[tuple[Message, ...], Meta(min_length=1, max_length=100_000)]
+    messages: Annotated[tuple[Message, ...], Meta(max_length=100_000)]
     model: ModelName = ""
     sampling: Sampling = Sampling()
     max_tokens: MaxTokens | None = None
@@ -196,6 +215,11 @@ class Chat(Call[ChatAnswer], frozen=True):
     constraint: Constraint | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
+    context: ContextId | None = None
+
+    def __post_init__(self) -> None:
+        if not self.messages and self.context is None:
+            raise ValueError("Expected `messages` of length >= 1, or a `context`")
 
 
 class CompleteAnswer(Answer, frozen=True):
@@ -322,6 +346,7 @@ AnyCall = (
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
     | Send | Receive | Publish | Subscribe | Mailbox
+    | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
 )  # fmt: skip
 
 AnyAnswer = (
@@ -329,4 +354,5 @@ AnyAnswer = (
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
     | Sent | Received | Published | MailboxStatistics
+    | ContextInfo | ContextInfos | ContextMessages
 )  # fmt: skip

@@ -51,6 +51,7 @@ class Right(Enum):
     SPAWN = "process.spawn"
     ADMIT = "guest.admit"
     MODEL = "model.use"
+    CONTEXT = "context.use"
     LOG = "log.write"
     MAIL = "mail.use"
     INFO = "kernel.info"

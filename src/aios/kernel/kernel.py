@@ -22,7 +22,9 @@ from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthe
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
 from aios.kernel.clock import Clock, SystemClock
+from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
+from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
 from aios.kernel.gate import LocalGate
 from aios.kernel.identity import Tokens, split_guest
@@ -84,6 +86,8 @@ class Kernel:
         self.models = ModelCalls(self.scheduler, self.cores)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.contexts = ContextManager(config.context, self.home.pages)
+        self.context_table = ContextTable(self.access, config.context)
+        self.conversations = Conversations(self.models, self.context_table)
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -198,6 +202,7 @@ class Kernel:
     def _close(self, process: Process) -> None:
         """A process has ended: what the managers hold for it goes."""
         self.post.close(process)
+        self.context_table.close_all(process)
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""
@@ -300,6 +305,7 @@ class Kernel:
         self.table.check_invariants()
         self.scheduler.check_invariants()
         self.post.check_invariants()
+        self.context_table.check_invariants()
 
 
 @asynccontextmanager

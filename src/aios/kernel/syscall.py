@@ -43,6 +43,15 @@ from aios.abi.calls import (
     Tokenize,
     Wait,
 )
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextClose,
+    ContextFork,
+    ContextList,
+    ContextOpen,
+    ContextRead,
+    ContextStat,
+)
 from aios.abi.gate import Line, Progress, Result
 from aios.abi.mail import Mailbox, Publish, Receive, Send, Subscribe
 from aios.abi.types import Exit, Pid, Right
@@ -57,6 +66,8 @@ from aios.errors import (
 )
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
+from aios.kernel.context.contexts import ContextTable
+from aios.kernel.conversations import Conversations
 from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
@@ -77,6 +88,8 @@ class Services(Protocol):
     journal: Journal
     access: AccessManager
     models: ModelCalls
+    context_table: ContextTable
+    conversations: Conversations
     post: PostOffice
     signals: Signals
     max_calls_per_process: int
@@ -360,7 +373,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
         GetPid: Entry(_getpid, Right.SELF),
         ExitSelf: Entry(_exit, Right.SELF, Effect.IRREVERSIBLE),
         Nice: Entry(_nice, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-        Chat: Entry(lambda kernel, run, call: kernel.models.chat(run, call), Right.MODEL),
+        Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
         Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
         Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),
         Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
@@ -382,6 +395,35 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
             Effect.REVERSIBLE,
         ),
         Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
+        ContextOpen: Entry(
+            lambda kernel, run, call: kernel.context_table.open(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextAppend: Entry(
+            lambda kernel, run, call: kernel.context_table.append(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextFork: Entry(
+            lambda kernel, run, call: kernel.context_table.fork(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextClose: Entry(
+            lambda kernel, run, call: kernel.context_table.close(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextStat: Entry(
+            lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT
+        ),
+        ContextList: Entry(
+            lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT
+        ),
+        ContextRead: Entry(
+            lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT
+        ),
         Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
         Logs: Entry(_logs, Right.SEE, has_target=True),
         Info: Entry(_info, Right.INFO),

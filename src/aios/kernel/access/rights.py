@@ -3,7 +3,16 @@
 from aios.abi.types import Kind, Right
 
 _GUEST = frozenset(
-    {Right.SELF, Right.SEE, Right.SIGNAL, Right.MODEL, Right.LOG, Right.MAIL, Right.INFO}
+    {
+        Right.SELF,
+        Right.SEE,
+        Right.SIGNAL,
+        Right.MODEL,
+        Right.CONTEXT,
+        Right.LOG,
+        Right.MAIL,
+        Right.INFO,
+    }
 )
 _PROGRAM = _GUEST | {Right.SPAWN}
 

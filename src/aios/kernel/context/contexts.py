@@ -1,0 +1,245 @@
+"""Contexts: conversations that the kernel keeps for processes. One writer each; they end with their process.
+
+A context's messages are one tuple of frozen items, so a fork shares them, and a change appears whole or not at all. Who
+writes holds the context from the first look at it to the commit; a second writer is refused, since whoever came later
+would speak to a conversation that it has not seen.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from aios.abi.call import Done
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextClose,
+    ContextFork,
+    ContextId,
+    ContextInfo,
+    ContextInfos,
+    ContextList,
+    ContextMessages,
+    ContextOpen,
+    ContextRead,
+    ContextStat,
+)
+from aios.abi.types import Message, Pid, Right, ToolSpec
+from aios.config import ContextConfig
+from aios.errors import Conflict, NotFound, ResourceExhausted, TooLarge
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.context.transcript import Items, check_invariants, extended, size_bytes, tail_of
+from aios.kernel.process import Process, Run
+
+
+@dataclass(eq=False, slots=True)
+class Context:
+    """One conversation. `items` is replaced, never changed."""
+
+    id: ContextId
+    owner: Process
+    model: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    items: Items = ()
+    size_bytes: int = 0
+    n_tokens: int = 0
+    writer: Run | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What a model is shown."""
+        return tuple(item.message for item in self.items)
+
+    def info(self) -> ContextInfo:
+        """It without its messages."""
+        return ContextInfo(
+            id=self.id,
+            pid=self.owner.pid,
+            model=self.model,
+            n_messages=len(self.items),
+            size_bytes=self.size_bytes,
+            n_tokens=self.n_tokens,
+            unanswered=tail_of(self.items).waiting,
+            writer=self.writer.process.pid if self.writer else None,
+        )
+
+
+@dataclass(frozen=True)
+class ContextStatistics:
+    """What the contexts of all processes take; shared messages are counted in each."""
+
+    n_contexts: int
+    n_messages: int
+    size_bytes: int
+
+
+class ContextTable:
+    """All contexts, and the handlers of the calls that need no model."""
+
+    def __init__(self, access: AccessManager, limits: ContextConfig) -> None:
+        self._access = access
+        self._limits = limits
+        self._by_id: dict[ContextId, Context] = {}
+        self._held: dict[Pid, dict[ContextId, Context]] = {}
+        self._last_id = 0
+
+    async def open(self, run: Run, call: ContextOpen) -> ContextInfo:
+        """Make a context."""
+        items = extended((), call.messages, is_pinned=call.is_pinned)
+        self.check_room(items)
+        context = self.add(run.process, model=call.model, tools=call.tools)
+        self.commit(context, items)
+        return context.info()
+
+    async def append(self, run: Run, call: ContextAppend) -> ContextInfo:
+        """Add messages."""
+        with self.writing(run, call.context) as context:
+            items = extended(context.items, call.messages, is_pinned=call.is_pinned)
+            self.check_room(items)
+            self.commit(context, items)
+        return context.info()
+
+    async def fork(self, run: Run, call: ContextFork) -> ContextInfo:
+        """Make a context that shares the messages of another as they are now."""
+        source = self.get(run, call.context)
+        context = self.add(run.process, model=source.model, tools=source.tools)
+        context.items, context.size_bytes = source.items, source.size_bytes
+        context.n_tokens = source.n_tokens
+        return context.info()
+
+    async def close(self, run: Run, call: ContextClose) -> Done:
+        """Forget a context."""
+        with self.writing(run, call.context) as context:
+            self._remove(context)
+        return Done()
+
+    async def stat(self, run: Run, call: ContextStat) -> ContextInfo:
+        """One context."""
+        return self.get(run, call.context).info()
+
+    async def list_all(self, run: Run, _: ContextList) -> ContextInfos:
+        """The contexts that the caller reaches."""
+        reached = (c for c in self._by_id.values() if self._access.may_reach(run.process, c.owner))
+        return ContextInfos(tuple(context.info() for context in reached))
+
+    async def read(self, run: Run, call: ContextRead) -> ContextMessages:
+        """The messages of a context."""
+        context = self.get(run, call.context)
+        pinned = tuple(i for i, item in enumerate(context.items) if item.is_pinned)
+        return ContextMessages(context.messages, pinned)
+
+    def get(self, run: Run, context_id: ContextId) -> Context:
+        """The context of that id, which the caller must reach.
+
+        Raises:
+            AccessDenied: It belongs to a process that is neither the caller nor a descendant of it.
+            NotFound: There is none.
+        """
+        context = self._by_id.get(context_id)
+        if context is None:
+            raise NotFound(
+                f"no context {context_id}",
+                hint="it was closed, or its process has ended; `aios ctx ls`",
+            )
+        self._access.check(run.process, Right.CONTEXT, context.owner)
+        return context
+
+    @contextmanager
+    def writing(self, run: Run, context_id: ContextId) -> Iterator[Context]:
+        """Be the one writer of a context.
+
+        Raises:
+            AccessDenied: As `get`.
+            Conflict: Somebody else is.
+            NotFound: As `get`.
+        """
+        context = self.get(run, context_id)
+        if context.writer is not None:
+            raise Conflict(
+                f"call {context.writer.seq} of process {context.writer.process.pid} writes in context {context_id}",
+                hint="wait for it, or fork the context",
+            )
+        context.writer = run
+        try:
+            yield context
+        finally:
+            context.writer = None
+
+    def check_room(self, items: Items, *, n_more: int = 0) -> int:
+        """Their size in bytes, if a context may hold them and `n_more` messages.
+
+        Raises:
+            TooLarge: It may not; says the numbers.
+        """
+        limits = self._limits
+        if len(items) + n_more > limits.max_messages:
+            raise TooLarge(
+                f"{len(items) + n_more} messages; a context holds {limits.max_messages}",
+                hint="raise context.max_messages, or compact the context",
+            )
+        size = size_bytes(items)
+        if size > limits.max_bytes:
+            raise TooLarge(
+                f"{size} bytes of messages; a context holds {limits.max_bytes}",
+                hint="raise context.max_bytes, or compact the context",
+            )
+        return size
+
+    def add(self, owner: Process, *, model: str, tools: tuple[ToolSpec, ...]) -> Context:
+        """An empty context.
+
+        Raises:
+            ResourceExhausted: The process has as many as it may.
+        """
+        held = self._held.get(owner.pid, {})
+        if len(held) >= self._limits.max_contexts:
+            raise ResourceExhausted(
+                f"process {owner.pid} has {len(held)} contexts, the limit is {self._limits.max_contexts}",
+                hint="close some, or raise context.max_contexts",
+            )
+        self._last_id += 1
+        context = Context(ContextId(self._last_id), owner, model, tools)
+        self._by_id[context.id] = context
+        self._held.setdefault(owner.pid, {})[context.id] = context
+        return context
+
+    def commit(self, context: Context, items: Items) -> None:
+        """Make these the messages of a context.
+
+        Raises:
+            NotFound: Its process ended while somebody wrote in it.
+        """
+        if context.id not in self._by_id:
+            raise NotFound(f"context {context.id} ended with process {context.owner.pid}")
+        context.items = items
+        context.size_bytes = size_bytes(items)
+
+    def close_all(self, process: Process) -> None:
+        """The process has ended: its contexts go."""
+        for context_id in self._held.pop(process.pid, {}):
+            del self._by_id[context_id]
+
+    def statistics(self) -> ContextStatistics:
+        """What they take."""
+        contexts = self._by_id.values()
+        return ContextStatistics(
+            len(contexts), sum(len(c.items) for c in contexts), sum(c.size_bytes for c in contexts)
+        )
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if a transcript is not valid, or a context is left of a process that has ended."""
+        n_held = sum(map(len, self._held.values()))
+        assert n_held == len(self._by_id), "a context is lost"
+        for context in self._by_id.values():
+            assert context.owner.is_alive, f"context {context.id} has outlived its process"
+            writer = context.writer
+            assert writer is None or writer.seq in writer.process.runs, (
+                f"context {context.id} is held by a call that is over"
+            )
+            check_invariants(context.items)
+
+    def _remove(self, context: Context) -> None:
+        del self._by_id[context.id]
+        held = self._held[context.owner.pid]
+        del held[context.id]
+        if not held:
+            del self._held[context.owner.pid]

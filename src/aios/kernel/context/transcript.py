@@ -1,0 +1,191 @@
+"""What a context may hold: a conversation that any model takes, at every moment. Pure.
+
+    [system] (user+ assistant [results of all its calls])*
+
+A system message stands first. Results follow the message that made the calls, one for each, in any order, before anything
+else; only the calls of the last message may still wait for theirs. An assistant speaks after a user or after results.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.types import Message, Role, ToolCall
+from aios.errors import InvalidCall
+
+MESSAGE_BYTES = 128
+"""What a message costs in memory beside its text, roughly."""
+
+UNNAMED = "unnamed"
+EMPTY_OBJECT = "{}"
+
+
+class Item(Struct, frozen=True):
+    """A message in its place. One that is pinned never leaves the window."""
+
+    message: Message
+    is_pinned: bool = False
+
+
+Items = tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The end of a transcript, as far as it says what may follow.
+
+    `waiting` are calls without a result, `answered` those of the same message that have one.
+    """
+
+    role: Role | None = None
+    waiting: tuple[str, ...] = ()
+    answered: frozenset[str] = frozenset()
+
+
+def tail_of(items: Sequence[Item]) -> Tail:
+    """The end of a valid transcript; looks only at its last message and results."""
+    if not items:
+        return Tail()
+    answered: set[str] = set()
+    for item in reversed(items):
+        message = item.message
+        if message.role is not Role.TOOL:
+            waiting = tuple(c.id for c in message.tool_calls if c.id not in answered)
+            return Tail(items[-1].message.role, waiting, frozenset(answered))
+        answered.add(message.tool_call_id)
+    raise AssertionError("results without a call")
+
+
+def extended(items: Items, messages: Sequence[Message], *, is_pinned: bool = False) -> Items:
+    """A transcript with messages added.
+
+    Raises:
+        InvalidCall: One cannot stand where it would; says which and why.
+    """
+    tail = tail_of(items)
+    for i, message in enumerate(messages):
+        tail = _follow(tail, message, f"message {len(items) + i}")
+    return (*items, *(Item(message, is_pinned) for message in messages))
+
+
+def check_answerable(items: Sequence[Item]) -> None:
+    """Return if a model may speak next.
+
+    Raises:
+        InvalidCall: There is nothing to answer, or calls wait for their results.
+    """
+    tail = tail_of(items)
+    if tail.waiting:
+        raise _unanswered(tail, "the model cannot speak")
+    if tail.role not in (Role.USER, Role.TOOL):
+        what = f"its last message is the {tail.role.value}'s" if tail.role else "it is empty"
+        raise InvalidCall(
+            f"there is nothing to answer in the context: {what}", hint="send a user's message"
+        )
+
+
+def check_invariants(items: Items) -> None:
+    """Raise AssertionError if a model could not be shown this transcript."""
+    try:
+        extended((), [item.message for item in items])
+    except InvalidCall as error:
+        raise AssertionError(error.message) from error
+
+
+def size_bytes(items: Iterable[Item]) -> int:
+    """What items take in memory, roughly."""
+    return sum(MESSAGE_BYTES + len(msgspec.msgpack.encode(item.message)) for item in items)
+
+
+def as_spoken(message: Message) -> Message:
+    """A model's message as it is handed out: each of its calls has an id of its own and a name."""
+    ids = {call.id for call in message.tool_calls}
+    free = (name for i in count(1) if (name := f"call_{i}") not in ids)
+    seen: set[str] = set()
+    calls = []
+    for call in message.tool_calls:
+        call_id = call.id if call.id and call.id not in seen else next(free)
+        seen.add(call_id)
+        calls.append(ToolCall(call_id, call.name or UNNAMED, call.arguments))
+    return msgspec.structs.replace(message, role=Role.ASSISTANT, tool_calls=tuple(calls))
+
+
+def as_kept(message: Message) -> Message:
+    """The same as it stands in a transcript: arguments that are no JSON object are `{}`, for endpoints refuse all else."""
+    calls = tuple(
+        call
+        if _is_json_object(call.arguments)
+        else msgspec.structs.replace(call, arguments=EMPTY_OBJECT)
+        for call in message.tool_calls
+    )
+    return msgspec.structs.replace(message, tool_calls=calls)
+
+
+def _follow(tail: Tail, message: Message, where: str) -> Tail:
+    """The end of the transcript once `message` is added."""
+    if message.role is Role.TOOL:
+        return _result(tail, message, where)
+    if message.tool_call_id:
+        raise InvalidCall(f"{where} names a tool call and is no result", hint="its role is `tool`")
+    if tail.waiting:
+        raise _unanswered(tail, f"{where} ({message.role.value}) is out of place")
+    if message.role is Role.SYSTEM and tail.role is not None:
+        raise InvalidCall(
+            f"{where} is a system message in the middle of a conversation",
+            hint="it can only be the first; say it in a user's message",
+        )
+    if message.role is Role.ASSISTANT and tail.role not in (Role.USER, Role.TOOL):
+        raise InvalidCall(
+            f"{where} is an assistant's and answers nothing",
+            hint="an assistant speaks after a user or after the results of its calls",
+        )
+    return Tail(message.role, _calls(message, where))
+
+
+def _calls(message: Message, where: str) -> tuple[str, ...]:
+    """The ids of the calls in a message."""
+    if message.tool_calls and message.role is not Role.ASSISTANT:
+        raise InvalidCall(f"{where} calls tools and is not an assistant's")
+    ids = tuple(call.id for call in message.tool_calls)
+    if not all(ids) or len(set(ids)) < len(ids):
+        raise InvalidCall(f"{where} has tool calls without an id of their own: {ids}")
+    for call in message.tool_calls:
+        if not _is_json_object(call.arguments):
+            raise InvalidCall(
+                f"{where}: the arguments of tool call {call.id!r} are no JSON object: {call.arguments[:100]!r}",
+                hint="endpoints refuse a whole conversation for that; use `{}`",
+            )
+    return ids
+
+
+def _result(tail: Tail, message: Message, where: str) -> Tail:
+    call_id = message.tool_call_id
+    if call_id in tail.answered:
+        raise InvalidCall(f"{where} is a second result of tool call {call_id!r}")
+    if call_id not in tail.waiting:
+        waiting = ", ".join(tail.waiting) or "none"
+        raise InvalidCall(
+            f"{where} is the result of tool call {call_id!r}, which does not wait for one",
+            hint=f"calls that do: {waiting}",
+        )
+    if message.tool_calls:
+        raise InvalidCall(f"{where} calls tools and is not an assistant's")
+    waiting_next = tuple(each for each in tail.waiting if each != call_id)
+    return Tail(Role.TOOL, waiting_next, tail.answered | {call_id})
+
+
+def _unanswered(tail: Tail, what: str) -> InvalidCall:
+    return InvalidCall(
+        f"{what}: tool calls {', '.join(tail.waiting)} have no results yet",
+        hint="add a tool message for each first; what could not be run has an error as its result",
+    )
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,180 @@
+import anyio
+import pytest
+from tests.kernel.calls import slow_engine
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import Chat
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextClose,
+    ContextId,
+    ContextOpen,
+    ContextRead,
+    ContextStat,
+)
+from aios.abi.types import Message, Role, Sampling, ToolCall, ToolSpec
+from aios.engine.base import ChatPrompt, Job
+from aios.engine.script import Reply, Script
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import (
+    AccessDenied,
+    Conflict,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidCall,
+    NotFound,
+    ProcessGone,
+)
+from aios.kernel.gate import LocalGate
+
+pytestmark = pytest.mark.anyio
+
+SYSTEM = Message(Role.SYSTEM, "be brief")
+CLOCK = ToolSpec("clock", "tells the time", {"type": "object", "properties": {}})
+
+
+def user(text: str) -> Message:
+    return Message(Role.USER, text)
+
+
+def say(context: ContextId, *messages: Message, deadline_s: float | None = None) -> Chat:
+    return Chat(
+        context=context, messages=messages, sampling=Sampling(seed=1), deadline_s=deadline_s
+    )
+
+
+async def opened(gate: LocalGate, *messages: Message) -> ContextId:
+    return (await gate.call(ContextOpen(messages=messages, tools=(CLOCK,)))).value.id
+
+
+async def kept(gate: LocalGate, context: ContextId) -> list[str]:
+    messages = (await gate.call(ContextRead(context=context))).value.messages
+    return [f"{message.role.value}: {message.text()}" for message in messages]
+
+
+def recorder(seen: list[list[str]], reply: str | Reply = "yes") -> ScriptedEngine:
+    """An engine that notes what it is shown."""
+
+    def answer(job: Job) -> str | Reply:
+        assert isinstance(job.prompt, ChatPrompt)
+        seen.append([message.text() for message in job.prompt.messages])
+        return reply
+
+    return ScriptedEngine(script=Script(answer=answer))
+
+
+async def test_only_new_messages_are_sent_and_the_answer_is_kept(booted: OpenKernel) -> None:
+    seen: list[list[str]] = []
+    async with booted(recorder(seen)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, SYSTEM)
+        await gate.call(say(context, user("one")))
+        answer = (await gate.call(say(context, user("two")))).value
+        assert answer.message.content == "yes"
+        assert seen == [["be brief", "one"], ["be brief", "one", "yes", "two"]]
+        assert await kept(gate, context) == [
+            "system: be brief", "user: one", "assistant: yes", "user: two", "assistant: yes",
+        ]  # fmt: skip
+        usage = answer.usage
+        info = (await gate.call(ContextStat(context=context))).value
+        assert info.n_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+async def test_what_was_appended_needs_no_new_message(booted: OpenKernel) -> None:
+    async with booted(ScriptedEngine(script=Script(replies=("yes",)))) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, user("well?"))
+        await gate.call(say(context))
+        with pytest.raises(InvalidCall, match="nothing to answer"):
+            await gate.call(say(context))
+
+
+async def test_tool_calls_must_be_answered_and_have_ids_of_their_own(booted: OpenKernel) -> None:
+    wild = Reply(tool_calls=(ToolCall("x", "clock", "{}"), ToolCall("x", "clock", "{}")))
+    engine = ScriptedEngine(script=Script(replies=(wild, "noon")))
+    async with booted(engine) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate)
+        first = (await gate.call(say(context, user("time?")))).value.message
+        ids = [call.id for call in first.tool_calls]
+        assert len(set(ids)) == 2
+        with pytest.raises(InvalidCall, match="no results yet"):
+            await gate.call(say(context, user("and?")))
+        with pytest.raises(InvalidCall, match="no results yet"):
+            await gate.call(say(context))
+        results = [Message(Role.TOOL, "12:00", tool_call_id=each) for each in ids]
+        assert (await gate.call(say(context, *results))).value.message.content == "noon"
+
+
+async def test_a_second_writer_is_refused_and_a_reader_is_not(booted: OpenKernel) -> None:
+    with anyio.fail_after(10):
+        async with booted(slow_engine()) as kernel:
+            gate = kernel.init_gate()
+            context = await opened(gate, SYSTEM)
+            async with gate.open_call(say(context, user("one"))) as frames:
+                await frames.__aiter__().__anext__()
+                for call in (
+                    say(context, user("two")),
+                    ContextAppend(context=context, messages=(user("two"),)),
+                    ContextClose(context=context),
+                ):
+                    with pytest.raises(Conflict, match="writes in context"):
+                        await gate.call(call)
+                assert (await gate.call(ContextStat(context=context))).value.writer == 1
+                assert await kept(gate, context) == ["system: be brief"]
+
+
+async def test_what_ends_a_chat_early_leaves_the_context_as_it_was(booted: OpenKernel) -> None:
+    with anyio.fail_after(10):
+        async with booted(slow_engine()) as kernel:
+            gate = kernel.init_gate()
+            context = await opened(gate, SYSTEM)
+            with pytest.raises(DeadlineExceeded):
+                await gate.call(say(context, user("one"), deadline_s=0.05))
+            async with gate.open_call(say(context, user("two"))) as frames:
+                await frames.__aiter__().__anext__()
+            with pytest.raises(NotFound):
+                await gate.call(say(ContextId(99), user("one")))
+            assert await kept(gate, context) == ["system: be brief"]
+            assert (await gate.call(ContextStat(context=context))).value.writer is None
+
+
+async def test_an_engine_that_breaks_leaves_the_context_as_it_was(booted: OpenKernel) -> None:
+    script = Script(replies=(Reply("one two three", fail_after_tokens=2), "fine"))
+    async with booted(ScriptedEngine(script=script, tokens_per_read=1)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, SYSTEM)
+        with pytest.raises(EngineFailed):
+            await gate.call(say(context, user("one")))
+        await gate.call(say(context, user("two")))
+        assert await kept(gate, context) == ["system: be brief", "user: two", "assistant: fine"]
+
+
+async def test_a_context_that_ends_under_its_writer_fails_that_call_alone(
+    booted: OpenKernel,
+) -> None:
+    async def idle(_: LocalGate) -> None:
+        await anyio.sleep_forever()
+
+    with anyio.fail_after(10):
+        async with booted(slow_engine(n_tokens=50)) as kernel:
+            pid = kernel.spawn_task("agent", idle)
+            context = await opened(kernel.gate(pid))
+            gate = kernel.init_gate()
+            async with gate.open_call(say(context, user("one"))) as frames:
+                await frames.__aiter__().__anext__()
+                await kernel.signals.kill(kernel.table.get(pid), reason="test")
+                with pytest.raises(NotFound, match="ended with process"):
+                    await frames.result()
+            with pytest.raises(ProcessGone):
+                await kernel.gate(pid).call(say(context, user("one")))
+
+
+async def test_nobody_chats_in_the_context_of_another(booted: OpenKernel) -> None:
+    async with booted(ScriptedEngine()) as kernel:
+        context = await opened(kernel.init_gate())
+        eve = kernel.gate(kernel.admit("eve")[0].pid)
+        with pytest.raises(AccessDenied):
+            await eve.call(say(context, user("tell me")))
+        own = await opened(eve)
+        await eve.call(say(own, user("hi")))
