@@ -1,5 +1,10 @@
 """`aios bench` hands on to the benches."""
 
+import pytest
+from click.testing import CliRunner
+
+from aios.bench.bench import Shape
+from aios.cli import bench as verb
 from tests.cli.conftest import Aios
 
 
@@ -15,3 +20,35 @@ def test_an_unknown_bench_is_not_found(aios: Aios) -> None:
     ran = aios("bench", "speed", "--json")
     assert ran.code == 4
     assert ran.error()["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("flags", "shape"),
+    [
+        ([], None),
+        (["--agents", "32"], Shape(n_agents=32)),
+        (
+            ["--agents", "64", "--turns", "2", "--max-tokens", "16", "--head-rules", "29"],
+            Shape(64, 2, 16, 29),
+        ),
+    ],
+)
+def test_the_size_of_the_workload_is_given_by_flags(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], shape: Shape | None
+) -> None:
+    asked: list[object] = []
+
+    def run_bench(names: object, **settings: object) -> int:
+        asked.append(settings["shape"])
+        return 0
+
+    monkeypatch.setattr(verb, "run_bench", run_bench)
+    ran = CliRunner().invoke(verb.bench, ["workload", *flags], standalone_mode=False)
+    assert ran.exception is None
+    assert asked == [shape]
+
+
+def test_a_size_for_another_bench_is_a_mistake(aios: Aios) -> None:
+    ran = aios("bench", "syscalls", "--agents", "4")
+    assert ran.code == 2
+    assert "workload" in ran.err

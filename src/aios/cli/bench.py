@@ -1,24 +1,53 @@
 """The verb `bench`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
+from aios.bench.bench import Shape
 from aios.bench.main import run_bench
+from aios.bench.workload import NAME as WORKLOAD
 from aios.cli.options import examples, json_option
 
 
 @click.command(
-    epilog=examples("aios bench list", "aios bench syscalls startup", "aios bench --quick --json")
+    epilog=examples(
+        "aios bench list",
+        "aios bench syscalls startup",
+        "aios bench --quick --json",
+        "aios bench workload --agents 32",
+    )
 )
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option(
     "--quick", is_flag=True, help="Fewer repeats and smaller loads; the figures are rough."
 )
+@click.option("--agents", "n_agents", type=click.IntRange(1, 4096), help="Agents of `workload`: 16.")
+@click.option("--turns", "n_turns", type=click.IntRange(1, 1000), help="Turns of each: 3.")
+@click.option("--max-tokens", type=click.IntRange(1, 4096), help="Tokens of each turn: 24.")
+@click.option(
+    "--head-rules",
+    "n_rules",
+    type=click.IntRange(0, 1000),
+    help="Rules of 28 tokens in the head that all share: 12.",
+)
 @json_option
-def bench(*, names: Sequence[str], quick: bool, as_json: bool) -> int:
+def bench(*, names: Sequence[str], quick: bool, as_json: bool, **sizes: int | None) -> int:
     """Measure this machine against the bars; without NAME all of them, `list` shows what there is.
 
     Each row is measured against a baseline in the same run. The exit code is 1 when a row misses its bar.
     """
-    return run_bench(names, quick=quick, json=as_json)
+    return run_bench(names, quick=quick, json=as_json, shape=_shape(names, sizes))
+
+
+def _shape(names: Sequence[str], sizes: dict[str, int | None]) -> Shape | None:
+    """The size of `workload`; None leaves it to the bench.
+
+    Raises:
+        UsageError: A size is given and `workload` will not be run.
+    """
+    given = {name: size for name, size in sizes.items() if size is not None}
+    if given and names and WORKLOAD not in names:
+        raise click.UsageError(f"sizes are for the bench `{WORKLOAD}`", click.get_current_context())
+    return replace(Shape(), **given) if given else None
