@@ -40,6 +40,17 @@ def test_a_name_is_unique_among_the_living_and_free_after_the_end() -> None:
     assert add(table, "worker", init).name == "worker"
 
 
+def test_a_name_that_looks_like_a_numbered_one_is_not_given_twice() -> None:
+    table = table_of()
+    init = next(iter(table))
+    clever = add(table, "worker-4", init)
+    add(table, "worker", init)
+    fourth = add(table, "worker", init)
+    table.check_invariants()
+    assert table.find_named("worker-4") is clever
+    assert table.find_named(fourth.name) is fourth
+
+
 def test_orphans_become_children_of_init() -> None:
     table = table_of()
     init = next(iter(table))

@@ -390,9 +390,10 @@ class ProcessTable:
         self._on_forget(pid)
 
     def _free_name(self, name: str, pid: Pid) -> str:
-        if name not in self._names:
-            return name
-        return f"{name}-{pid}"
+        free = name
+        while free in self._names:  # mostly once; the pid never comes again, so it ends
+            free = f"{free}-{pid}"
+        return free
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the table contradicts itself."""
@@ -409,3 +410,4 @@ class ProcessTable:
         for name, pid in self._names.items():
             assert self._by_pid[pid].name == name
             assert self._by_pid[pid].is_alive
+        assert len(self._names) == self.n_alive, "two living processes have the same name"
