@@ -39,6 +39,8 @@ def test_any_bytes_either_pass_or_are_refused_politely(body: bytes) -> None:
         (b"\xff\xfe{}", "UTF-8"),
         (b'{"a": "\xff"}', "UTF-8"),
         (b"\xef\xbb\xbf{}", "no JSON"),
+        (b'["\\ud83d"]', "half of a surrogate pair"),
+        (b'{"\\udc00\\ud83d": 1}', "udc00, half"),
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
         (b'{"a": 1, "a": 2}', "twice"),
@@ -57,6 +59,11 @@ def test_json_that_means_trouble_is_refused_with_the_reason(body: bytes, word: s
 
 def test_brackets_in_strings_do_not_count_as_depth() -> None:
     check_json(json.dumps({"a": "[" * 1000 + '"' + "{" * 1000}).encode())
+
+
+def test_a_character_may_come_as_a_pair_of_escapes() -> None:
+    check_json(json.dumps({"\U0001f30a": ["\U0001f30a"]}).encode())
+    check_json(b'"\\\\ud800"')
 
 
 def test_wide_is_not_deep() -> None:

@@ -27,6 +27,7 @@ LINGER_BYTES = 64 << 20
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """Possessive, and content with a missing end: else each quote of an unending string would be tried as its beginning."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTHS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -83,7 +84,7 @@ def check_json(body: bytes) -> None:
             f"the body is not UTF-8: byte {error.start}", hint="send UTF-8"
         ) from error
     try:
-        json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
@@ -91,6 +92,18 @@ def check_json(body: bytes) -> None:
         )
     except (ValueError, RecursionError) as error:
         raise InvalidCall(f"the body is no JSON: {error}", hint="send one JSON object") from error
+    if _SURROGATE.search(body):
+        _check_pairs(value)
+
+
+def _check_pairs(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):x}"
+        raise InvalidCall(
+            f"the body holds {half}, half of a surrogate pair", hint="send whole characters"
+        ) from error
 
 
 def _check_depth(body: bytes) -> None:
