@@ -2,10 +2,10 @@
 
 import pytest
 from click.testing import CliRunner
+from tests.cli.conftest import Aios
 
 from aios.bench.bench import Shape
 from aios.cli import bench as verb
-from tests.cli.conftest import Aios
 
 
 def test_list_shows_the_rows_without_measuring(aios: Aios) -> None:

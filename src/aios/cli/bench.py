@@ -23,7 +23,9 @@ from aios.cli.options import examples, json_option
 @click.option(
     "--quick", is_flag=True, help="Fewer repeats and smaller loads; the figures are rough."
 )
-@click.option("--agents", "n_agents", type=click.IntRange(1, 4096), help="Agents of `workload`: 16.")
+@click.option(
+    "--agents", "n_agents", type=click.IntRange(1, 4096), help="Agents of `workload`: 16."
+)
 @click.option("--turns", "n_turns", type=click.IntRange(1, 1000), help="Turns of each: 3.")
 @click.option("--max-tokens", type=click.IntRange(1, 4096), help="Tokens of each turn: 24.")
 @click.option(

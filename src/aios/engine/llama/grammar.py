@@ -231,12 +231,13 @@ class Vocabulary:
         """Name the smallest part of a schema that is wrong in the same way: ` at #/properties/age`, or nothing."""
         definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
         pointer, part, n_tried = "#", schema, 0
+        give_up_s = time.perf_counter() + MAX_COMPILE_S
         found = True
         while found:
             found = False
             for step, child in _subschemas(part):
                 n_tried += 1
-                if n_tried > MAX_BLAMED:
+                if n_tried > MAX_BLAMED or time.perf_counter() > give_up_s:
                     return f" near {pointer}"
                 if self._build("json_schema", json.dumps({**definitions, **child}))[1] == error:
                     pointer, part, found = pointer + step, child, True
