@@ -38,7 +38,7 @@ def test_the_size_of_the_workload_is_given_by_flags(
 ) -> None:
     asked: list[object] = []
 
-    def run_bench(names: object, **settings: object) -> int:
+    def run_bench(_: object, **settings: object) -> int:
         asked.append(settings["shape"])
         return 0
 

@@ -1,18 +1,19 @@
 """A jinja2 environment for the templates inside model files, which strangers wrote.
 
 The sandbox of jinja2 keeps a template away from Python. It does not keep it from running for ever or from filling the
-memory, so the environment here counts steps and measures strings: a template that goes over a limit is refused. Names and
-filters are those that templates of the Hugging Face hub expect.
+memory, so the environment here counts steps, looks at the clock and measures what is made, texts and nested lists: a template
+that goes over a limit is refused. Names and filters are those that templates of the Hugging Face hub expect.
 """
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from threading import Lock
 from typing import Final, NoReturn
 
-from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes, pass_environment
+from jinja2 import TemplateError, TemplateSyntaxError, nodes, pass_environment
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import make_attrgetter
 from jinja2.parser import Parser
@@ -24,7 +25,12 @@ from aios.errors import InvalidCall, TooLarge
 
 MAX_SOURCE_CHARS: Final = 1 << 18
 MAX_OUTPUT_CHARS: Final = 1 << 24
-MAX_STEPS: Final = 50_000  # passes of all loops and macros in one rendering: a second at worst
+MAX_MADE_CHARS: Final = (
+    1 << 29
+)  # of all texts and lists made in one rendering, most of them short-lived
+MAX_ITEMS: Final = 1 << 18  # in a list or dict, those of its inner ones included
+MAX_STEPS: Final = 50_000  # passes of all loops and macros in one rendering
+MAX_RENDER_S: Final = 3.0  # looked at in each step, so one filter over a long list may go beyond it
 MAX_RANGE: Final = 10_000
 MAX_INDENT: Final = 16
 
@@ -46,7 +52,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
-        self.n_steps = 0
+        self.begin()
         self.globals.pop("lipsum")
         self.globals |= {
             "range": _bounded_range,
@@ -57,32 +63,72 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             del self.filters[name]
         self.filters |= {
             "tojson": _to_json,
-            "replace": _replace,
+            "replace": self.replaced,
             "join": pass_environment(_join),
-            "indent": _indent,
+            "indent": self.indented,
         }
+
+    def begin(self) -> None:
+        """Count anew: a rendering begins."""
+        self.n_steps = 0
+        self.n_made_chars = 0
+        self.give_up_s = time.perf_counter() + MAX_RENDER_S
 
     def step(self) -> bool:
         """Count one pass of a loop; True, so that it can stand in a condition."""
         self.n_steps += 1
         if self.n_steps > MAX_STEPS:
             raise TemplateRefused(f"it takes more than {MAX_STEPS} steps")
+        if time.perf_counter() > self.give_up_s:
+            raise TemplateRefused(f"it takes more than {MAX_RENDER_S:g} s")
         return True
+
+    def make(self, length: int) -> None:
+        """Account for a text or list of this length, before or after it is made."""
+        if length > MAX_OUTPUT_CHARS:
+            raise TemplateRefused(f"it makes a text or list longer than {MAX_OUTPUT_CHARS}")
+        self.n_made_chars += length
+        if self.n_made_chars > MAX_MADE_CHARS:
+            raise TemplateRefused(f"it makes more than {MAX_MADE_CHARS} characters")
+
+    def built(self, value: object) -> object:
+        """Account for a list, tuple or dict that the template wrote down, with all that is in it."""
+        self.make(_weight(value))
+        self.step()
+        return value
 
     def joined(self, parts: Iterable[object]) -> str:
         """What `~` does."""
-        return _concatenated("", parts)
+        return _concatenated(self, "", parts)
+
+    def replaced(self, text: object, old: object, new: object, count: int = -1) -> str:
+        """What the filter `replace` and the method of texts do."""
+        source, before, after = str(text), str(old), str(new)
+        self.make(len(source) + source.count(before) * len(after))
+        return source.replace(before, after, count)
+
+    def indented(
+        self, text: object, width: int | str = 4, first: bool = False, blank: bool = False
+    ) -> str:
+        """What jinja2's filter does, for a width that is not absurd."""
+        margin = width if isinstance(width, str) else " " * min(width, MAX_INDENT)
+        lines = str(text).splitlines()
+        self.make(len(str(text)) + len(lines) * len(margin))
+        rest = [margin + line if line or blank else line for line in lines[1:]]
+        return "\n".join([margin + line if first else line for line in lines[:1]] + rest)
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         """Do arithmetic, unless the result would be huge."""
         if operator == "**":
             raise TemplateRefused("it uses powers")
         if operator == "*":
-            _check_product(left, right)
+            self.make(_product(left, right))
         if operator == "%" and isinstance(left, str) and _WIDE_FORMAT.search(left):
             raise TemplateRefused("it pads a text without limit")
         result = super().call_binop(context, operator, left, right)
-        _check_length(len(result) if isinstance(result, str | list | tuple) else 0)
+        if isinstance(result, list | tuple):
+            return self.built(result)
+        self.make(len(result) if isinstance(result, str) else 0)
         return result
 
     def wrap_str_format(self, value: object) -> Callable[..., str] | None:
@@ -98,7 +144,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             if name in _GROWING_METHODS:
                 raise TemplateRefused(f"it uses `{name}`, which can make a text of any length")
             if name in _BOUNDED_METHODS:
-                return _BOUNDED_METHODS[name](owner, *args)
+                return _BOUNDED_METHODS[name](__self, owner, *args)
         return super().call(__context, __obj, *args, **kwargs)
 
 
@@ -138,7 +184,7 @@ class Program:
             TooLarge: The text has more than `MAX_OUTPUT_CHARS`.
         """
         with self._lock:
-            self._environment.n_steps = 0
+            self._environment.begin()
             try:
                 return self._collect(variables)
             except TemplateRefused as error:
@@ -190,7 +236,7 @@ _WIDE_FORMAT: Final = re.compile(r"\d{4}|\*")
 
 
 class _Bounding(NodeTransformer):
-    """Makes every loop and macro count its steps, and `~` measure its result."""
+    """Makes every loop and macro count its steps, and `~` and all that holds values measure what they make."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -204,9 +250,25 @@ class _Bounding(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(_call("step")))
         return node
 
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        self.generic_visit(node)
+        return node if _is_plain(node.items) else _call("built", node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        self.generic_visit(node)
+        return node if node.ctx != "load" or _is_plain(node.items) else _call("built", node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        self.generic_visit(node)
+        return node if _is_plain([pair.value for pair in node.items]) else _call("built", node)
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return _call("joined", nodes.List(node.nodes))
+
+
+def _is_plain(values: Iterable[nodes.Expr]) -> bool:
+    return all(isinstance(value, nodes.Const) for value in values)
 
 
 def _call(method: str, *arguments: nodes.Expr) -> nodes.Call:
@@ -250,51 +312,59 @@ def _to_json(
     )
 
 
-def _replace(text: object, old: object, new: object, count: int = -1) -> str:
-    source, before, after = str(text), str(old), str(new)
-    _check_length(len(source) + source.count(before) * len(after))
-    return source.replace(before, after, count)
-
-
 def _join(
-    environment: Environment, values: Iterable[object], separator: object = "", attribute: str = ""
+    environment: BoundedEnvironment,
+    values: Iterable[object],
+    separator: object = "",
+    attribute: str = "",
 ) -> str:
     if attribute:
         values = map(make_attrgetter(environment, attribute), values)
-    return _concatenated(str(separator), values)
+    return _concatenated(environment, str(separator), values)
 
 
-def _indent(text: object, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    """What jinja2's filter does, for a width that is not absurd."""
-    margin = width if isinstance(width, str) else " " * min(width, MAX_INDENT)
-    lines = str(text).splitlines()
-    _check_length(len(str(text)) + len(lines) * len(margin))
-    rest = [margin + line if line or blank else line for line in lines[1:]]
-    return "\n".join([margin + line if first else line for line in lines[:1]] + rest)
-
-
-def _concatenated(separator: str, values: Iterable[object]) -> str:
+def _concatenated(environment: BoundedEnvironment, separator: str, values: Iterable[object]) -> str:
     parts = [str(value) for value in values]
-    _check_length(sum(map(len, parts)) + len(separator) * len(parts))
+    environment.make(sum(map(len, parts)) + len(separator) * len(parts))
     return separator.join(parts)
 
 
-def _check_product(left: object, right: object) -> None:
+def _product(left: object, right: object) -> int:
+    """How long a product will be, before it is made."""
     if isinstance(left, int) and isinstance(right, int):
         if left.bit_length() + right.bit_length() > 256:
             raise TemplateRefused("it multiplies huge numbers")
-        return
+        return 0
     for many, times in ((left, right), (right, left)):
         if isinstance(many, str | list | tuple) and isinstance(times, int):
-            _check_length(len(many) * times)
+            return len(many) * max(times, 0)
+    return 0
 
 
-def _check_length(length: int) -> None:
-    if length > MAX_OUTPUT_CHARS:
-        raise TemplateRefused(f"it makes a text or list longer than {MAX_OUTPUT_CHARS}")
+def _weight(value: object) -> int:
+    """Roughly how long a value is as text: what is in it twice counts twice, for so it would be written.
+
+    Cost: linear in the items, of which there may be `MAX_ITEMS`.
+    """
+    level, n_items, n_chars = [value], 0, 0
+    while level:
+        n_items += len(level)
+        n_chars += sum(len(item) for item in level if isinstance(item, str))
+        if n_items > MAX_ITEMS or n_chars > MAX_OUTPUT_CHARS:
+            raise TemplateRefused(
+                f"it makes a text or list longer than {MAX_OUTPUT_CHARS}, or of {MAX_ITEMS} items"
+            )
+        level = [inner for item in level for inner in _inner(item)]
+    return n_items + n_chars
+
+
+def _inner(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 _BOUNDED_METHODS: Final[Mapping[str, Callable[..., str]]] = {
-    "replace": _replace,
+    "replace": BoundedEnvironment.replaced,
     "join": _concatenated,
 }
