@@ -177,6 +177,16 @@ class Home:
         return self.root / "pages"
 
     @property
+    def database(self) -> Path:
+        """The tables of the kernel; a lock and a log lie beside it."""
+        return self.root / "aios.db"
+
+    @property
+    def blobs(self) -> Path:
+        """What is too large for the database."""
+        return self.root / "blobs"
+
+    @property
     def run(self) -> Path:
         """Socket, lock and addresses of the running kernel."""
         return self.root / "run"

@@ -153,6 +153,12 @@ class ResourceExhausted(WorldError):
     code, http_status = "resource_exhausted", 429
 
 
+class DiskFailed(WorldError):
+    """The disk or the database on it is damaged, cannot be written to, or is held by another program."""
+
+    code, http_status = "disk_failed", 503
+
+
 class DeadlineExceeded(WorldError):
     """The call's own deadline passed before it was done."""
 

@@ -9,7 +9,7 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import ExitSelf, GetPid, Kill, Wait
 from aios.abi.types import Exit, Pid
 from aios.config import Config, EngineConfig, Home, KernelConfig
-from aios.errors import NotFound, ProcessGone, Unauthenticated
+from aios.errors import Conflict, NotFound, ProcessGone, Unauthenticated
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
 
@@ -149,3 +149,14 @@ async def test_pages_are_found_again_after_a_clean_restart(tmp_path: Path) -> No
     async with open_kernel(config, Home(tmp_path)) as kernel:
         store = kernel.contexts.open_pages(fingerprint="m", page_tokens=4, page_bytes=64)
         assert [int(page[0]) for page in store.acquire(store.keys(tokens))] == [1, 2]
+
+
+async def test_a_second_kernel_on_the_same_home_is_refused_its_database(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    async with open_kernel(Config(), home, engines={}) as first:
+        await first.db.open()
+        async with open_kernel(Config(), home, engines={}, embedded=True) as second:
+            with pytest.raises(Conflict, match="another kernel"):
+                await second.db.open()
+    async with open_kernel(Config(), home, engines={}) as third:
+        await third.db.open()

@@ -16,6 +16,9 @@ from aios import __version__
 from aios.abi.calls import KernelInfo, Spawn
 from aios.abi.types import Exit, Kind, Pid, Right
 from aios.config import Config, Home
+from aios.disk.blobs import SCHEMA as BLOBS
+from aios.disk.blobs import BlobStore
+from aios.disk.db import Database
 from aios.engine.base import Engine
 from aios.engine.opening import engine_kind, open_engine
 from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthenticated
@@ -71,6 +74,8 @@ class Kernel:
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
+        self.db = Database(self.home.database, [BLOBS])
+        self.blobs = BlobStore(self.home.blobs)
         self.journal = Journal(max_records=limits.max_journal_records)
         self.table = ProcessTable(
             clock=self.clock,
@@ -337,6 +342,7 @@ async def open_kernel(
                 await kernel.drain(0)
                 await kernel.cores.aclose()
                 await anyio.to_thread.run_sync(kernel.contexts.flush)
+                await kernel.db.aclose()
             tasks.cancel_scope.cancel()
 
 

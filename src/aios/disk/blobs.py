@@ -1,0 +1,271 @@
+"""Byte strings by their content: each is stored once, counted by those who refer to it, and checked when it is read.
+
+Small ones are rows of the database, large ones files beside it. A file is written under another name, synced and renamed
+before its row is committed, so a row never points to half a file; a file without a row is left over from a crash or from
+a write that failed, and `collect` removes it.
+
+    piece = blobs.stage(data)                                    # any thread; large ones go to disk here
+    try:
+        key = await db.write(lambda c: blobs.put(c, piece))      # the caller now holds one reference
+    finally:
+        blobs.settle(piece)
+"""
+
+import errno
+import os
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import NewType
+
+import anyio
+import apsw
+
+from aios.disk.db import Database
+from aios.disk.migrations import Schema
+from aios.errors import DiskFailed, ResourceExhausted
+
+BlobKey = NewType("BlobKey", int)
+"""A blob's number in this database: shorter than its hash where many are listed."""
+
+INLINE_BYTES = 64 << 10
+"""Up to here a row: a file of its own costs two syncs, 7 ms, against a share of one for a row."""
+HASH_BYTES = 32
+PLAIN, ZLIB = 0, 1
+
+SCHEMA = Schema(
+    "blobs",
+    (
+        """
+        CREATE TABLE blobs (
+            key INTEGER PRIMARY KEY,
+            hash BLOB NOT NULL UNIQUE,
+            size_bytes INTEGER NOT NULL,
+            n_refs INTEGER NOT NULL,
+            packing INTEGER NOT NULL,
+            data BLOB  -- NULL: in a file
+        );
+        CREATE INDEX blobs_unused ON blobs (key) WHERE n_refs = 0;
+        """,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes that are ready to be committed. `data` is None when they are in their file."""
+
+    hash: bytes
+    size_bytes: int
+    packing: int
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection removed."""
+
+    n_blobs: int
+    n_files: int
+    size_bytes: int
+
+
+class BlobStore:
+    """The blobs of one database. `folder` holds the large ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._staged: Counter[bytes] = Counter()
+        # Between `stage` and `settle` a file may not be collected, though no row names it.
+        self._guard = threading.Lock()
+        self._collecting = anyio.Lock()
+
+    def stage(self, data: bytes) -> Piece:
+        """Hash the bytes, pack small ones and write large ones to their file. Call `settle` whatever happens next.
+
+        Raises:
+            ResourceExhausted: The disk is full.
+            DiskFailed: The file cannot be written.
+        """
+        digest = blake2b(data, digest_size=HASH_BYTES).digest()
+        if len(data) <= INLINE_BYTES:
+            packed = zlib.compress(data, 1)
+            if len(packed) < 0.9 * len(data):
+                return Piece(digest, len(data), ZLIB, packed)
+            return Piece(digest, len(data), PLAIN, data)
+        with self._guard:
+            self._staged[digest] += 1
+            is_there = self._path(digest).exists()
+        piece = Piece(digest, len(data), PLAIN, None)
+        if not is_there:
+            try:
+                write_whole(self._path(digest), data)
+            except OSError as error:
+                self.settle(piece)
+                raise failed_write(error, self.folder) from error
+        return piece
+
+    def settle(self, *pieces: Piece) -> None:
+        """The transaction with these pieces is over, whether it was committed or not."""
+        with self._guard:
+            for piece in pieces:
+                if piece.data is None:
+                    self._staged[piece.hash] -= 1
+                    if not self._staged[piece.hash]:
+                        del self._staged[piece.hash]
+
+    def put(self, connection: apsw.Connection, piece: Piece) -> BlobKey:
+        """Inside a write: add a reference, and the row if the content is new."""
+        key: int = connection.execute(
+            "INSERT INTO blobs (hash, size_bytes, n_refs, packing, data) VALUES (?, ?, 1, ?, ?) "
+            "ON CONFLICT (hash) DO UPDATE SET n_refs = n_refs + 1 RETURNING key",
+            (piece.hash, piece.size_bytes, piece.packing, piece.data),
+        ).get
+        return BlobKey(key)
+
+    def retain(self, connection: apsw.Connection, keys: Iterable[BlobKey]) -> None:
+        """Inside a write: add a reference to each; one that is named twice gets two."""
+        connection.executemany(
+            "UPDATE blobs SET n_refs = n_refs + 1 WHERE key = ?", ((key,) for key in keys)
+        )
+
+    def release(self, connection: apsw.Connection, keys: Iterable[BlobKey]) -> None:
+        """Inside a write: take a reference from each. What has none left stays until `collect`."""
+        connection.executemany(
+            "UPDATE blobs SET n_refs = n_refs - 1 WHERE key = ?", ((key,) for key in keys)
+        )
+
+    def get(self, connection: apsw.Connection, key: BlobKey) -> bytes:
+        """The bytes of a blob.
+
+        Raises:
+            DiskFailed: They are gone or not what was stored.
+        """
+        row = connection.execute(
+            "SELECT hash, packing, data FROM blobs WHERE key = ?", (key,)
+        ).fetchone()
+        if row is None:
+            raise _damaged(f"blob {key} has no row")
+        digest, packing, data = row
+        try:
+            if data is None:
+                data = self._path(digest).read_bytes()
+            elif packing == ZLIB:
+                data = zlib.decompress(data)
+        except (OSError, zlib.error) as error:
+            raise _damaged(f"blob {key}: {error}") from error
+        if blake2b(data, digest_size=HASH_BYTES).digest() != digest:
+            raise _damaged(f"blob {key} is not what was stored")
+        return bytes(data)
+
+    async def collect(self, db: Database) -> Collected:
+        """Remove the blobs that nobody refers to, and the files that no row names."""
+
+        def delete(connection: apsw.Connection) -> list[int]:
+            rows = connection.execute(
+                "DELETE FROM blobs WHERE n_refs = 0 RETURNING coalesce(length(data), size_bytes)"
+            )
+            return [size_bytes for (size_bytes,) in rows]
+
+        async with self._collecting:
+            sizes = await db.write(delete)
+            strays = await db.read(self._find_strays)
+            n_files = await db.write(lambda c: self._remove_strays(c, strays)) if strays else 0
+        return Collected(len(sizes), n_files, sum(sizes))
+
+    def _find_strays(self, connection: apsw.Connection) -> list[Path]:
+        return [path for path in self._files() if not _is_known(connection, path)]
+
+    def _remove_strays(self, connection: apsw.Connection, strays: list[Path]) -> int:
+        """Runs in the writer's thread: a file that was settled since has its row by now, and one that was not is staged."""
+        n_files = 0
+        with self._guard:
+            for path in strays:
+                digest = _digest_of(path)
+                is_draft_in_use = digest is None and bool(self._staged)
+                if digest in self._staged or is_draft_in_use or _is_known(connection, path):
+                    continue
+                path.unlink(missing_ok=True)
+                n_files += 1
+        return n_files
+
+    def find_damage(self, connection: apsw.Connection) -> Iterator[str]:
+        """Read every blob and say what is wrong with it."""
+        for (key,) in list(connection.execute("SELECT key FROM blobs ORDER BY key")):
+            try:
+                self.get(connection, BlobKey(key))
+            except DiskFailed as error:
+                yield error.message
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("??/*")) if self.folder.exists() else []
+
+    def _path(self, digest: bytes) -> Path:
+        name = digest.hex()
+        return self.folder / name[:2] / name[2:]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen in part, and is on disk when this returns.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_folder(path.parent.parent)
+    draft = path.with_name(f"draft.{os.getpid()}.{threading.get_ident()}.{path.name[:16]}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def failed_write(error: OSError, where: Path) -> ResourceExhausted | DiskFailed:
+    """Our error for a file that could not be written."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return ResourceExhausted(
+            f"the disk of {where} is full", hint="free space, or `aios fs gc`", retry_after_s=60
+        )
+    return DiskFailed(f"{where} cannot be written to: {error}", hint="look at the system's log")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest_of(path: Path) -> bytes | None:
+    """The hash that a file's name says; None for a draft."""
+    try:
+        return bytes.fromhex(path.parent.name + path.name)
+    except ValueError:
+        return None
+
+
+def _is_known(connection: apsw.Connection, path: Path) -> bool:
+    """Whether a row names this file."""
+    digest = _digest_of(path)
+    return (
+        connection.execute("SELECT 1 FROM blobs WHERE hash = ?", (digest,)).fetchone() is not None
+    )
+
+
+def _damaged(message: str) -> DiskFailed:
+    return DiskFailed(message, hint="`aios fsck` lists what is damaged; restore it from a backup")

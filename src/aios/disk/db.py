@@ -1,0 +1,202 @@
+"""The database of a kernel: `AIOS_HOME/aios.db`, one writer with group commit, readers that never wait.
+
+    value = await db.write(lambda connection: connection.execute("INSERT ...").fetchall())   # on disk when it returns
+    rows = await db.read(lambda connection: connection.execute("SELECT ...").fetchall())     # in a worker thread
+    row = db.read_nowait(lambda connection: connection.execute("SELECT ...").fetchone())     # here, for look-ups by key
+
+The write lock is the group: who gets it commits for all who wait, and they find their writes done when their turn comes.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import apsw
+
+from aios.disk.commit import Job, commit
+from aios.disk.connection import Prepare, connect, translated
+from aios.disk.lock import FileLock
+from aios.disk.migrations import Schema, migrate
+from aios.errors import DiskFailed
+
+T = TypeVar("T")
+
+MAX_READERS = 4
+"""Reads in threads at once; more only wait for the interpreter lock."""
+MAX_GROUP = 1_024
+"""Writes in one transaction; bounds how long the first of them waits."""
+
+
+@dataclass(frozen=True)
+class DatabaseStatistics:
+    """Counters since the database was opened; `n_writes / n_commits` is the size of the groups."""
+
+    n_writes: int
+    n_commits: int
+    n_reads: int
+    size_bytes: int
+
+
+class Database:
+    """The tables of one `AIOS_HOME`. The file is opened at the first use; nobody else can open it then.
+
+    Args:
+        path: The file; its folder is made.
+        schemas: The areas, brought up to date when the file is opened.
+        prepare: Run on every new connection.
+        vfs: The name of an APSW VFS, for tests that let the disk fail.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schemas: Sequence[Schema],
+        *,
+        prepare: tuple[Prepare, ...] = (),
+        vfs: str | None = None,
+    ) -> None:
+        self.path = path
+        self._schemas = tuple(schemas)
+        self._prepare = prepare
+        self._vfs = vfs
+        self._lock: FileLock | None = None
+        self._writer: apsw.Connection | None = None
+        self._nowait: apsw.Connection | None = None
+        self._idle_readers: list[apsw.Connection] = []
+        self._turn = anyio.Lock()
+        self._write_thread = anyio.CapacityLimiter(1)
+        self._read_threads = anyio.CapacityLimiter(MAX_READERS)
+        self._pending: list[Job[object]] = []
+        self._is_closed = False
+        self._n_writes = self._n_commits = self._n_reads = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `read_nowait` may be used."""
+        return self._nowait is not None
+
+    async def open(self) -> None:
+        """Open the file and bring its tables up to date; once open this is nothing. Cost: 30 ms for a new file.
+
+        Raises:
+            Conflict: Another kernel has it open, or a newer AIOS wrote it.
+            DiskFailed: It is damaged or cannot be written to, or was closed.
+        """
+        if self.is_open:
+            return
+        async with self._turn:
+            if self._is_closed:
+                raise DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
+            if not self.is_open:
+                await anyio.to_thread.run_sync(self._open, limiter=self._write_thread)
+
+    async def write(self, write: Callable[[apsw.Connection], T]) -> T:
+        """Run `write` in the writer's thread; when this returns, what it changed is on disk.
+
+        `write` must not commit. It is undone if it raises. A call that is cancelled before its turn has done nothing;
+        after that it may have been done.
+
+        Raises:
+            ResourceExhausted: The disk is full.
+            DiskFailed: As `aios.disk.connection.translated` says.
+        """
+        await self.open()
+        job = Job(write)
+        self._pending.append(job)
+        try:
+            async with self._turn:
+                while not job.is_done:
+                    group, self._pending = self._pending[:MAX_GROUP], self._pending[MAX_GROUP:]
+                    await anyio.to_thread.run_sync(self._commit, group, limiter=self._write_thread)
+        except BaseException:
+            with suppress(ValueError):  # it was taken into a group
+                self._pending.remove(job)
+            raise
+        with translated(self.path):
+            return job.result()
+
+    async def read(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Run `read` on a snapshot of the last commit, in a worker thread.
+
+        Raises:
+            DiskFailed: As `aios.disk.connection.translated` says.
+        """
+        await self.open()
+        return await anyio.to_thread.run_sync(self._read, read, limiter=self._read_threads)
+
+    def read_nowait(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Run `read` here, on the event loop: for look-ups by key, which take 2 to 20 us. The database must be open."""
+        assert self._nowait is not None, "read_nowait before open"
+        self._n_reads += 1
+        with translated(self.path):
+            return read(self._nowait)
+
+    async def aclose(self) -> None:
+        """Finish what is being written, fold the log into the file and let go of it; twice is nothing."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                self._is_closed = True
+                await anyio.to_thread.run_sync(self._close, limiter=self._write_thread)
+
+    def statistics(self) -> DatabaseStatistics:
+        """What was written and read so far."""
+        size_bytes = self.path.stat().st_size if self.is_open else 0
+        return DatabaseStatistics(self._n_writes, self._n_commits, self._n_reads, size_bytes)
+
+    # --- in threads ----------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        with suppress(OSError):  # the lock says what is wrong with the folder
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock.acquire(self.path.with_name(f"{self.path.name}.lock"))
+        try:
+            self._writer = self._connect(is_writer=True)
+            with translated(self.path):
+                migrate(self._writer, self._schemas)
+            self._nowait = self._connect(is_writer=False)
+        except BaseException:
+            self._close()
+            lock.release()
+            raise
+        self._lock = lock
+
+    def _commit(self, group: Sequence[Job[object]]) -> None:
+        if self._writer is None:
+            raise DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
+        commit(self._writer, group)
+        self._n_writes += len(group)
+        self._n_commits += 1
+
+    def _read(self, read: Callable[[apsw.Connection], T]) -> T:
+        connection = self._idle_readers.pop() if self._idle_readers else None
+        connection = connection or self._connect(is_writer=False)
+        self._n_reads += 1
+        try:
+            with translated(self.path):
+                connection.execute("BEGIN")  # one snapshot for all that it reads
+                try:
+                    return read(connection)
+                finally:
+                    connection.execute("ROLLBACK")
+        finally:
+            if self._is_closed:
+                connection.close()
+            else:
+                self._idle_readers.append(connection)
+
+    def _connect(self, *, is_writer: bool) -> apsw.Connection:
+        return connect(self.path, is_writer=is_writer, prepare=self._prepare, vfs=self._vfs)
+
+    def _close(self) -> None:
+        connections = [*self._idle_readers, self._nowait, self._writer]
+        self._idle_readers, self._nowait, self._writer = [], None, None
+        for connection in connections:
+            if connection is not None:
+                connection.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
