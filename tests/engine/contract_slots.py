@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from tests.engine.jobs import (
     GREEDY,
     PATIENCE_S,
@@ -32,12 +33,13 @@ from aios.engine.base import (
     ChatPrompt,
     Engine,
     Sequence,
+    Suspended,
 )
 from aios.errors import (
     ContextWindowExceeded,
     EngineUnavailable,
-    InvalidCall,
     ResourceExhausted,
+    SnapshotIncompatible,
     Unsupported,
 )
 
@@ -289,8 +291,73 @@ class SlotContract(ABC):
         need(engine, Ability.SUSPEND)
         sequence = await engine.open(chat())
         suspended = await sequence.suspend()
-        with pytest.raises(InvalidCall):
+        with pytest.raises(SnapshotIncompatible):
             await engine.open(chat(), replace(suspended, fingerprint="another model"))
+        engine.drop(suspended)
+        await assert_alive(engine)
+
+    async def test_a_suspended_generation_outlives_its_engine_as_bytes(
+        self, engine: Engine
+    ) -> None:
+        need(engine, Ability.SNAPSHOT)
+        job = chat(sampling=Sampling(temperature=0.9, seed=3), stop=("zzz",))
+        whole = await run(engine, job)
+        sequence = await engine.open(job)
+        outcome = Outcome([await sequence.read()])
+        data = await engine.dump(await sequence.suspend())
+        async with self.make() as later:
+            loaded = later.load(data)
+            assert loaded.emitted == outcome.text
+            resumed = await resume(later, job, loaded)
+            outcome.deltas += (await read_all(resumed)).deltas
+            await resumed.close()
+        assert outcome.text == whole.text
+        assert outcome.finish is whole.finish
+        assert outcome.usage.completion_tokens == whole.usage.completion_tokens
+        engine.drop(engine.load(data))
+        await assert_alive(engine)
+
+    async def test_bytes_that_are_no_suspended_generation_are_refused(self, engine: Engine) -> None:
+        need(engine, Ability.SNAPSHOT)
+        sequence = await engine.open(chat())
+        await sequence.read()
+        suspended = await sequence.suspend()
+        data = await engine.dump(suspended)
+        for wrong in (b"", b"nonsense", data[:-1], data[: len(data) // 2]):
+            with pytest.raises(SnapshotIncompatible):
+                engine.load(wrong)
+        with pytest.raises(SnapshotIncompatible):
+            await engine.dump(replace(suspended, fingerprint="another model"))
+        engine.drop(suspended)
+        engine.drop(suspended)  # twice is nothing
+        await assert_alive(engine)
+
+    async def test_a_generation_that_is_cancelled_while_it_is_suspended_or_resumed_leaves_nothing(
+        self, engine: Engine
+    ) -> None:
+        """Cancelled at the first wait, the second, and so on, until it is done before that."""
+        need(engine, Ability.SUSPEND)
+        for n_waits in range(12):
+            suspended: list[Suspended] = []
+            with anyio.fail_after(PATIENCE_S):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_suspend_and_resume, engine, suspended)
+                    for _ in range(n_waits):
+                        await checkpoint()
+                    tasks.cancel_scope.cancel()
+            for each in suspended:
+                engine.drop(each)
+            assert engine.statistics().n_running == 0
+        await assert_alive(engine)
+
+    async def test_an_engine_without_snapshots_says_so(self, engine: Engine) -> None:
+        if Ability.SNAPSHOT in engine.capabilities.abilities:
+            pytest.skip("the engine has them")
+        with pytest.raises(Unsupported):
+            await engine.dump(Suspended("", 0))
+        with pytest.raises(Unsupported):
+            engine.load(b"")
+        engine.drop(Suspended("", 0))
         await assert_alive(engine)
 
     async def test_an_engine_that_cannot_suspend_says_so_and_goes_on(self, engine: Engine) -> None:
@@ -301,3 +368,18 @@ class SlotContract(ABC):
             await sequence.suspend()
         assert (await read_all(sequence)).text
         await sequence.close()
+
+
+async def _suspend_and_resume(engine: Engine, suspended: list[Suspended]) -> None:
+    """Leave in `suspended` what is to be dropped if this is cancelled."""
+    sequence = await engine.open(chat())
+    try:
+        await sequence.read()
+        suspended.append(await sequence.suspend())
+    finally:
+        await sequence.close()
+    again = await engine.open(chat(), suspended[0])
+    try:
+        await read_all(again)
+    finally:
+        await again.close()

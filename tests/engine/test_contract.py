@@ -10,12 +10,13 @@ from tests.engine.contract import EngineContract, SharedEngineContract
 from tests.engine.remote.fake_vllm import FakeVllm
 from tests.engine.remote.serving import serving
 
-from aios.config import Config, EngineConfig, Home, ServerConfig, load
+from aios.config import Config, ContextConfig, EngineConfig, Home, ServerConfig, load
 from aios.engine.base import Ability, Engine
 from aios.engine.opening import open_engine
 from aios.engine.remote.openai import OpenAIEngine
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
+from aios.kernel.context.manager import ContextManager
 from aios.kernel.kernel import open_kernel
 from aios.server.app import make_app
 
@@ -39,6 +40,8 @@ class TestScripted(EngineContract):
 class TestLlama(SharedEngineContract):
     """The embedded engine with the default model."""
 
+    _pages: tempfile.TemporaryDirectory[str] | None = None
+
     @classmethod
     @asynccontextmanager
     async def make(cls) -> AsyncIterator[Engine]:
@@ -46,10 +49,19 @@ class TestLlama(SharedEngineContract):
         config = EngineConfig(
             kind="llama", n_slots=N_SLOTS, window_tokens=WINDOW_TOKENS, n_threads=1
         )
-        engine = open_engine("local", config, load().home)
+        pages = ContextManager(ContextConfig(ram_bytes=256 << 20), cls.pages_folder())
+        engine = open_engine("local", config, load().home, open_pages=pages.open_pages)
         await engine.start()
         yield engine
         await engine.aclose()
+        assert sum(store.n_pins for store in pages.statistics().values()) == 0
+
+    @classmethod
+    def pages_folder(cls) -> Path:
+        """One for all engines of a run, so that a later one finds what an earlier one wrote."""
+        if cls._pages is None:
+            cls._pages = tempfile.TemporaryDirectory()
+        return Path(cls._pages.name)
 
 
 class TestRemoteToAios(SharedEngineContract):

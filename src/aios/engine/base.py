@@ -44,6 +44,7 @@ class Ability(Enum):
     LOGIT_BIAS = "logit_bias"
     IMAGES = "images"
     SUSPEND = "suspend"  # a suspended sequence goes on exactly where it was
+    SNAPSHOT = "snapshot"  # and can be made into bytes that outlive the process
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,12 @@ class Delta:
 
 @dataclass(frozen=True)
 class Suspended:
-    """A generation taken out of its slot, to be put back by `open(job, suspended)`.
+    """A generation taken out of its slot, to be put back by `open(job, suspended)`, or given up by `Engine.drop`.
+
+    Until one of the two its KV rows are kept. It may be opened again after that; then they may have to be recomputed.
 
     `tokens` are the prompt's and the output's ids so far, where the engine has ids. `emitted` is what the sequence has
-    handed out; `state` is the engine's own (sampler, grammar, text held back, later: pages) and opaque to the caller.
+    handed out; `state` is the engine's own (how far it is, where its KV rows are kept) and opaque to the caller.
     """
 
     fingerprint: str
@@ -256,7 +259,33 @@ class Engine(Protocol):
             ContextWindowExceeded: Prompt and one token of output do not fit.
             InvalidCall: A constraint or pattern cannot be compiled, or a message makes no sense to the template.
             ResourceExhausted: No slot is free.
+            SnapshotIncompatible: Another model, quantisation or KV type suspended it.
             Unsupported: The job asks for an ability that the engine lacks.
+        """
+        ...
+
+    def drop(self, suspended: Suspended) -> None:
+        """Give up a suspended generation; what is kept for it is let go. After that, or after an `open`, it is nothing."""
+        ...
+
+    async def dump(self, suspended: Suspended) -> bytes:
+        """A suspended generation as bytes, for `load` in this or a later process.
+
+        What the engine keeps for it is on disk when this returns, as far as the disk has room, and stays there until
+        someone opens or drops it.
+
+        Raises:
+            SnapshotIncompatible: Another engine suspended it.
+            Unsupported: The engine cannot (`Ability.SNAPSHOT`).
+        """
+        ...
+
+    def load(self, data: bytes) -> Suspended:
+        """What `dump` was given.
+
+        Raises:
+            SnapshotIncompatible: Another model, quantisation or KV type wrote it, another version, or it is damaged.
+            Unsupported: The engine cannot (`Ability.SNAPSHOT`).
         """
         ...
 

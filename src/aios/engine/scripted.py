@@ -13,6 +13,7 @@ from time import monotonic
 from zlib import crc32
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint
 
 from aios.abi.types import (
@@ -37,8 +38,8 @@ from aios.errors import (
     ContextWindowExceeded,
     EngineFailed,
     EngineUnavailable,
-    InvalidCall,
     ResourceExhausted,
+    SnapshotIncompatible,
 )
 
 ABILITIES = frozenset(Ability) - {Ability.IMAGES}
@@ -131,6 +132,25 @@ class ScriptedEngine:
         sequence = ScriptedSequence(self, job, saved.plan, saved.n_read)
         self._running.add(sequence)
         return sequence
+
+    def drop(self, suspended: Suspended) -> None:
+        """Nothing to do: a plan takes no room."""
+
+    async def dump(self, suspended: Suspended) -> bytes:
+        await checkpoint()
+        check_abilities(frozenset({Ability.SNAPSHOT}), self._capabilities)
+        self._saved(suspended)
+        return msgspec.msgpack.encode(suspended)
+
+    def load(self, data: bytes) -> Suspended:
+        check_abilities(frozenset({Ability.SNAPSHOT}), self._capabilities)
+        try:
+            raw = msgspec.msgpack.decode(data, type=Suspended)
+            suspended = replace(raw, state=msgspec.convert(raw.state, _Saved))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise SnapshotIncompatible("these bytes are no suspended generation") from error
+        self._saved(suspended)
+        return suspended
 
     async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
         self._check_open()
@@ -225,7 +245,7 @@ class ScriptedEngine:
     def _saved(self, suspended: Suspended) -> _Saved:
         is_ours = suspended.fingerprint == self._capabilities.fingerprint
         if not is_ours or not isinstance(suspended.state, _Saved):
-            raise InvalidCall(
+            raise SnapshotIncompatible(
                 f"suspended by `{suspended.fingerprint}`; this engine is `{self._capabilities.fingerprint}`",
                 hint="resume where it was suspended",
             )

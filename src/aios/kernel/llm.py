@@ -136,13 +136,17 @@ class ModelCalls:
         output = Output()
         suspended: Suspended | None = None
         async with self._turn(run, core) as turn:
-            while not output.is_done:
-                if turn.must_yield:
-                    await turn.renew()
-                    continue
-                suspended = await self._take_turn(
-                    engine, job, turn, output=output, suspended=suspended
-                )
+            try:
+                while not output.is_done:
+                    if turn.must_yield:
+                        await turn.renew()
+                        continue
+                    suspended = await self._take_turn(
+                        engine, job, turn, output=output, suspended=suspended
+                    )
+            finally:
+                if suspended is not None:  # it was killed or cancelled while it waited
+                    engine.drop(suspended)
         rest = output.usage.completion_tokens - output.n_tokens  # most were counted as they came
         run.process.usage += msgspec.structs.replace(output.usage, completion_tokens=rest)
         return core, output

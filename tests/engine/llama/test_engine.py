@@ -1,8 +1,9 @@
 """What only the embedded engine promises; what every engine does is in `tests/engine/contract.py`."""
 
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,9 +12,10 @@ from anyio.lowlevel import checkpoint
 from tests.engine.jobs import GREEDY, chat, read_all, run
 
 from aios.abi.types import Finish, Message, Role, Sampling, Usage
-from aios.config import EngineConfig
+from aios.config import ContextConfig, EngineConfig
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.engine import MAX_COUNTED_CHARS, LlamaEngine
+from aios.engine.llama.kvstate import PAGE_TOKENS, UnknownLayout
 from aios.engine.llama.loop import EngineLoop
 from aios.engine.models import find_model
 from aios.errors import (
@@ -21,8 +23,10 @@ from aios.errors import (
     EngineFailed,
     EngineUnavailable,
     ModelMissing,
+    SnapshotIncompatible,
     TooLarge,
 )
+from aios.kernel.context.manager import ContextManager
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
 
@@ -36,8 +40,11 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def started(config: EngineConfig = CONFIG) -> AsyncIterator[LlamaEngine]:
-    engine = LlamaEngine(find_model(""), name="small", config=config)
+async def started(
+    config: EngineConfig = CONFIG, pages: ContextManager | None = None
+) -> AsyncIterator[LlamaEngine]:
+    open_pages = pages.open_pages if pages else None
+    engine = LlamaEngine(find_model(""), name="small", config=config, open_pages=open_pages)
     await engine.start()
     try:
         yield engine
@@ -113,6 +120,108 @@ async def test_a_suspended_generation_can_be_pickled_and_resumed_more_than_once(
         await again.close()
         assert first.text + rest.text == whole.text
         assert rest.usage.completion_tokens == 12
+
+
+async def in_turns(
+    engine: LlamaEngine, job: Job, *, between: Callable[[], Awaitable[object]]
+) -> str:
+    """The text of a generation that is suspended after every read, with something in between."""
+    text, suspended = "", None
+    while True:
+        sequence = await engine.open(job, suspended)
+        delta = await sequence.read()
+        text += delta.text
+        if delta.finish is not None:
+            await sequence.close()
+            return text
+        suspended = await sequence.suspend()
+        await between()
+
+
+async def take_all_slots(engine: LlamaEngine) -> None:
+    """Leave nothing in the slots of what was there."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(CONFIG.n_slots):
+            tasks.start_soon(run, engine, chat(f"{number} is a number", max_tokens=1))
+
+
+async def test_what_is_suspended_computes_nothing_again_wherever_its_slot_went(
+    tmp_path: Path,
+) -> None:
+    pages = ContextManager(ContextConfig(ram_bytes=64 << 20), tmp_path)
+    job = agent("Ada", "Tell me of the sea.")
+    async with started(pages=pages) as engine:
+        whole = await run(engine, job)
+        text = await in_turns(engine, job, between=partial(take_all_slots, engine))
+        assert text == whole.text
+        assert engine.statistics().extra["recomputed_tokens"] == 0
+        assert engine.statistics().extra["suspended"] == 3
+        assert [store.n_pins for store in pages.statistics().values()] == [0]
+
+
+async def test_where_the_layout_is_unknown_whole_states_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UnknownLayout("of another llama.cpp")
+
+    monkeypatch.setattr("aios.engine.llama.paging.probe", refuse)
+    pages = ContextManager(ContextConfig(), tmp_path)
+    job = agent("Ada", "Tell me of the sea.")
+    async with started(pages=pages) as engine:
+        assert "whole states are kept" in engine.capabilities.note
+        whole = await run(engine, job)
+        await take_all_slots(engine)
+        text = await in_turns(engine, job, between=partial(take_all_slots, engine))
+        assert text == whole.text
+        assert engine.statistics().extra["recomputed_tokens"] == 0
+        assert pages.statistics() == {}
+
+
+async def test_with_a_smaller_kv_type_pages_are_smaller_and_nothing_of_the_other_is_taken(
+    tmp_path: Path,
+) -> None:
+    pages = ContextManager(ContextConfig(ram_bytes=64 << 20), tmp_path)
+    small = EngineConfig(n_slots=3, window_tokens=768, n_threads=1, kv_type="q8_0")
+    job = agent("Ada", "Tell me of the sea.")
+    async with started(pages=pages) as engine:
+        sequence = await engine.open(job)
+        await sequence.read()
+        suspended = await sequence.suspend()
+        data = await engine.dump(suspended)
+        engine.drop(suspended)
+    async with started(small, pages) as engine:
+        with pytest.raises(SnapshotIncompatible, match="kv-f16"):
+            engine.load(data)
+        whole = await run(engine, job)
+        assert whole.usage.cached_tokens == 0
+        text = await in_turns(engine, job, between=partial(take_all_slots, engine))
+        assert text == whole.text
+        assert engine.statistics().extra["recomputed_tokens"] == 0
+    large, little = (store.page_bytes for store in pages.statistics().values())
+    assert little * 64 == large * 34
+
+
+async def test_a_generation_goes_on_in_a_new_engine_from_disk(tmp_path: Path) -> None:
+    job = agent("Ada", "Tell me of the sea.")
+    async with started(pages=ContextManager(ContextConfig(), tmp_path)) as engine:
+        whole = await run(engine, job)
+        sequence = await engine.open(job)
+        first = await sequence.read()
+        data = await engine.dump(await sequence.suspend())
+    pages = ContextManager(ContextConfig(), tmp_path)
+    async with started(pages=pages) as engine:
+        suspended = engine.load(data)
+        (store,) = pages.statistics().values()
+        assert store.n_pins == 1
+        rest = await read_all(again := await engine.open(job, suspended))
+        await again.close()
+        assert first.text + rest.text == whole.text
+        assert engine.statistics().n_prompt_tokens_computed == 0
+        assert engine.statistics().extra["recomputed_tokens"] == 0
+        (store,) = pages.statistics().values()
+        assert store.n_pins == 0
+        assert store.n_read_from_disk == len(suspended.tokens) // PAGE_TOKENS + 1
 
 
 async def test_what_was_not_read_before_a_suspension_is_read_after_it(shared: LlamaEngine) -> None:

@@ -35,6 +35,7 @@ class Listener:
 def generation(
     *,
     n_prompt: int = 3,
+    start: tuple[int, ...] = (),
     n_max: int = 20,
     sampling: Sampling = GREEDY,
     stop: tuple[str, ...] = (),
@@ -43,7 +44,7 @@ def generation(
     shown: Mapping[int, bytes] | None = None,
 ) -> Generation:
     return Generation(
-        start=np.arange(n_prompt, dtype=np.int32),
+        start=np.array(start or range(n_prompt), np.int32),
         n_prompt=n_prompt,
         n_max=n_max,
         sampler=Sampler(sampling),
@@ -154,10 +155,22 @@ def test_a_tool_call_is_taken_out_of_the_text_and_changes_the_finish() -> None:
     assert deltas[-1].finish is Finish.TOOL_CALLS
 
 
-def test_what_is_carried_is_copied_for_a_suspension() -> None:
-    running = generation(stop=("world",))
-    running.advance(logits(1))
-    running.advance(logits(3))
-    saved = running.carried.copy()
-    assert running.advance(logits(4)).text == "€"
-    assert saved.assembler.feed(PIECES[4]) == "€"  # the copy still held the first half
+def test_the_output_given_again_brings_back_text_and_tool_calls() -> None:
+    prompt = ChatPrompt((Message(Role.USER, "Light!"),), (TOOL,))
+    shown = {6: b"<tool_call>", 7: b'{"name": "light", "arguments": {}}</tool_call>'}
+    output = (3, 4, 6, 7, 2, 6, 7, 1, 3, 4, 5)
+    for n_before in range(len(output)):
+        whole, first, again = (
+            generation(
+                stop=("world!",),
+                parser=ToolParser.for_prompt(prompt, ToolMode.HERMES, seed=1),
+                shown=shown,
+                start=(0, 1, 2, *output[:n]),
+            )
+            for n in (0, 0, n_before)
+        )
+        expected = [whole.advance(logits(token)) for token in output]
+        deltas = [first.advance(logits(token)) for token in output[:n_before]]
+        again.replay()
+        deltas += [again.advance(logits(token)) for token in output[n_before:]]
+        assert deltas == expected

@@ -70,8 +70,8 @@ async def test_cells_that_would_not_fit_into_memory_are_refused_before_they_are_
 
 @pytest.mark.model
 def test_a_fingerprint_is_of_the_file_and_stays(model: Model) -> None:
-    ours = fingerprint(model)
-    assert ours == fingerprint(model)
+    ours = fingerprint(model, "f16")
+    assert ours == fingerprint(model, "f16") != fingerprint(model, "q8_0")
     assert model.description in ours
     assert str(model.path.stat().st_size) in ours
 

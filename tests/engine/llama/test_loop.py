@@ -10,6 +10,7 @@ from aios.abi.types import Finish
 from aios.engine.batch import Batcher
 from aios.engine.llama.binding import Context, Model, Tokens
 from aios.engine.llama.embedding import Embedder
+from aios.engine.llama.keeping import NOTHING, Kept
 from aios.engine.llama.loop import EngineLoop
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.engine.llama.slots import Slots
@@ -160,11 +161,11 @@ async def test_a_suspended_generation_is_answered_after_its_last_token_was_told(
     generation, listener = greedy(hand.model, hand.tokens("Once upon a time"))
     hand.loop.open_nowait(generation)
     await hand.turn()
-    reply: Reply[None] = Reply()
+    reply: Reply[Kept] = Reply()
     hand.loop.suspend_nowait(generation, reply)
     await hand.turn()
     with anyio.fail_after(5):
-        await reply.wait()
+        assert await reply.wait() == NOTHING, "there is nobody to keep its cells"
     assert hand.slots.n_seated == 0
     assert generation.n_tokens == generation.n_prompt + len(listener.deltas)
 

@@ -8,6 +8,7 @@ import pytest
 
 from aios.config import ContextConfig
 from aios.engine.llama.binding import Batch, Context, Model
+from aios.engine.llama.keeping import NOTHING
 from aios.engine.llama.kvstate import PAGE_TOKENS
 from aios.engine.llama.paging import Pager, open_pager
 from aios.engine.llama.sampling import Tokens
@@ -32,7 +33,11 @@ def context() -> Iterator[Context]:
 def pager(context: Context, tmp_path: Path) -> Pager:
     for slot in range(N_SLOTS):
         context.keep(slot, 0)
-    contexts = ContextManager(ContextConfig(ram_bytes=64 << 20), tmp_path)
+    return pager_of(context, tmp_path)
+
+
+def pager_of(context: Context, folder: Path) -> Pager:
+    contexts = ContextManager(ContextConfig(ram_bytes=64 << 20), folder)
     pager = open_pager(
         context, n_slots=N_SLOTS, fingerprint="small", open_pages=contexts.open_pages
     )
@@ -104,3 +109,44 @@ def test_what_is_shorter_than_a_page_is_not_stored(context: Context, pager: Page
     pager.save(0, tokens)
     assert pager.n_saved_pages == 0
     assert pager.load(1, tokens) == 0
+
+
+def test_a_suspended_slot_comes_back_to_the_last_token_and_its_tail_goes_with_the_pin(
+    context: Context, pager: Pager
+) -> None:
+    for n in (1, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1, 100):
+        tokens = tokens_of(n, seed=n)
+        context.keep(0, 0)
+        expected = go_on(context, 0, tokens, compute(context, 0, tokens))
+        context.keep(0, n)
+        kept = pager.suspend(0, tokens)
+        assert kept.n_tokens == n == pager.n_stored(tokens, n_kept=n)
+        assert pager.n_stored(tokens) == n // PAGE_TOKENS * PAGE_TOKENS
+        context.keep(1, 0)
+        longer = np.concatenate([tokens, tokens_of(5, seed=99)])
+        assert pager.load(1, longer, n_kept=n) == n == context.n_cells(1)
+        assert go_on(context, 1, tokens, expected[0]) == expected
+        pager.unpin(kept.pin)
+        assert pager.n_stored(tokens, n_kept=n) == n // PAGE_TOKENS * PAGE_TOKENS
+
+
+def test_nothing_is_kept_of_an_empty_slot(pager: Pager) -> None:
+    assert pager.suspend(0, tokens_of(0)) == NOTHING
+
+
+def test_flushed_cells_are_on_disk_and_can_be_fetched(
+    context: Context, pager: Pager, tmp_path: Path
+) -> None:
+    tokens = tokens_of(70, seed=6)
+    context.keep(0, 0)
+    compute(context, 0, tokens)
+    kept = pager.suspend(0, tokens)
+    assert pager.flush(tokens, kept) == 70
+    assert len(list(tmp_path.glob("*/*/*.page"))) == 3
+    later = pager_of(context, tmp_path)
+    assert later.is_on_disk(tokens, n_kept=70)
+    later.fetch(tokens, n_kept=70)
+    assert not later.is_on_disk(tokens, n_kept=70)
+    assert later.load(1, tokens, n_kept=70) == 70
+    later.unpin(kept.pin)
+    assert len(list(tmp_path.glob("*/*/*.page"))) == 2

@@ -6,7 +6,8 @@ from aios.abi.types import JsonSchema, Message, Regex, Role, Sampling, ToolSpec
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.binding import Model
 from aios.engine.llama.generation import Generation
-from aios.engine.llama.prompt import MANY_CHARS, PromptCompiler, Saved
+from aios.engine.llama.prompt import MANY_CHARS, PromptCompiler
+from aios.engine.llama.saved import Saved
 from aios.errors import ContextWindowExceeded, InvalidCall
 
 pytestmark = pytest.mark.model
@@ -121,9 +122,7 @@ def test_a_suspended_generation_is_resumed_with_its_grammar_where_it_was(
     whole = compiler.compile(job, Listener())
     flat = np.zeros(model.n_vocab, np.float32)
     texts = [whole.advance(flat.copy()).text for _ in range(3)]
-    suspended = Suspended(
-        "here", 3, tuple(whole.tokens.tolist()), "".join(texts), Saved(whole.carried.copy(), None)
-    )
+    suspended = Suspended("here", 3, tuple(whole.tokens.tolist()), "".join(texts), Saved())
     again = compiler.resume(job, suspended, Listener())
     assert (again.n_prompt, again.n_tokens, again.n_max) == (
         whole.n_prompt,
@@ -137,7 +136,7 @@ def test_a_suspended_generation_is_resumed_with_its_grammar_where_it_was(
 
 @pytest.mark.parametrize(
     "suspended",
-    [Suspended("here", 1, (5, 6), "", "nonsense"), Suspended("here", 3, (5, 6), "", None)],
+    [Suspended("here", 1, (5, 6), "", "nonsense"), Suspended("here", 1, (5, 6), "", None)],
 )
 def test_a_state_that_is_not_ours_is_refused(
     compiler: PromptCompiler, suspended: Suspended

@@ -24,6 +24,7 @@ N_LOG_LINES = 32
 N_QUOTED_LINES = 3
 MAX_PIECE_BYTES = 4096
 FLASH_ATTENTION_ON = 1
+KV_TYPES = {"f16": 1, "q8_0": 8}  # ggml.h
 DECODED, ABORTED = 0, 2  # what `llama_decode` returns
 LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h
 
@@ -249,6 +250,7 @@ class Context:
         window_tokens: int,
         n_batch: int,
         n_threads: int,
+        kv_type: str = "f16",
         embeddings: bool = False,
     ) -> None:
         _backend().clear()
@@ -259,6 +261,7 @@ class Context:
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
         params.kv_unified = False
+        params.type_k = params.type_v = KV_TYPES[kv_type]
         params.flash_attn_type = FLASH_ATTENTION_ON
         params.no_perf = True
         params.embeddings = embeddings

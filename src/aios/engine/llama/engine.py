@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+import numpy as np
 from anyio.lowlevel import checkpoint
 
 from aios.abi.types import Usage
@@ -31,14 +32,16 @@ from aios.engine.base import (
 )
 from aios.engine.llama.embedding import EmbedRequest, Vectors
 from aios.engine.llama.generation import Generation
+from aios.engine.llama.keeping import Kept
 from aios.engine.llama.loading import Loaded, load
 from aios.engine.llama.outbox import Outbox, Reply
+from aios.engine.llama.saved import Saved, check_fingerprint, dump, saved_state
+from aios.engine.llama.saved import load as load_suspended
 from aios.engine.llama.sequence import LlamaSequence
 from aios.errors import (
     AiosError,
     EngineFailed,
     EngineUnavailable,
-    InvalidCall,
     ResourceExhausted,
     TooLarge,
 )
@@ -50,6 +53,8 @@ LIGHT_CHARS = 4_096
 """Up to so much text is cut into tokens in the event loop, which takes 2 ms; more in a worker thread."""
 MESSAGE_WEIGHT = 16
 """What the template's work for a message, however short, is worth in characters."""
+TOKEN_WEIGHT = 16
+"""The same for a token of output that grammar and text are brought back with."""
 N_PREPARERS = 2
 """Worker threads that prepare prompts and grammars at once; more would only slow the model."""
 MAX_COUNTED_CHARS = 4 << 20
@@ -178,7 +183,8 @@ class LlamaEngine:
                 f"all {len(loaded.slots)} slots are taken", hint="close a sequence first"
             )
         check_abilities(needed_abilities(job), self.capabilities)
-        self._check_fingerprint(suspended)
+        if suspended is not None:
+            check_fingerprint(suspended.fingerprint, loaded.fingerprint)
         sequence = LlamaSequence(self, loaded.fingerprint, suspended)
         with ExitStack() as undo:
             self._running.add(sequence)
@@ -189,36 +195,63 @@ class LlamaEngine:
             undo.pop_all()
         return sequence
 
-    async def take_out(self, generation: Generation) -> None:
-        """Free the slot of a generation, and wait until the thread will not touch it again."""
-        reply: Reply[None] = Reply()
+    async def take_out(self, generation: Generation) -> Kept:
+        """Free the slot of a generation, wait until the thread will not touch it again, and say what is kept of it."""
+        reply: Reply[Kept] = Reply()
         self._get_open().loop.suspend_nowait(generation, reply)
-        await self._answer(reply)
+        return await self._answer(reply)
 
     def release(self, sequence: LlamaSequence) -> None:
-        """The sequence no longer occupies its slot."""
+        """The sequence no longer occupies its slot. If it was not suspended, nothing is kept for it."""
         self._running.discard(sequence)
-        if sequence.generation is not None and self._loaded is not None:
+        is_useless = not sequence.is_suspended and sequence.generation is not None
+        if is_useless and self._loaded is not None:
+            assert sequence.generation is not None
             self._loaded.loop.close_nowait(sequence.generation)
+
+    # --- suspended generations -----------------------------------------------------------------------------------
+
+    def drop(self, suspended: Suspended) -> None:
+        if isinstance(suspended.state, Saved) and self._loaded is not None:
+            pin = suspended.state.kept.pin
+            if pin and self._loaded.keeper is not None:
+                self._loaded.keeper.unpin(pin)
+
+    async def dump(self, suspended: Suspended) -> bytes:
+        await checkpoint()
+        loaded = self._get_open()
+        check_fingerprint(suspended.fingerprint, loaded.fingerprint)
+        saved = saved_state(suspended)
+        if saved.kept.pin and loaded.keeper is not None:
+            flush = partial(loaded.keeper.flush, np.array(suspended.tokens, np.int32), saved.kept)
+            await anyio.to_thread.run_sync(flush, limiter=self._preparers)
+        return dump(suspended)
+
+    def load(self, data: bytes) -> Suspended:
+        return load_suspended(data, self._get_open().fingerprint)
 
     async def _prepare(
         self, job: Job, suspended: Suspended | None, sequence: LlamaSequence
     ) -> Generation:
         compiler = self._get_open().compiler
         if suspended is not None:
-            return await self._run(partial(compiler.resume, job, suspended, sequence), _weight(job))
-        generation = await self._run(partial(compiler.compile, job, sequence), _weight(job))
-        self._n_sequences += 1
-        self._n_prompt_tokens += generation.n_prompt
+            weight = _weight(job) + suspended.n_generated * TOKEN_WEIGHT
+            resume = partial(compiler.resume, job, suspended, sequence)
+            generation = await self._run(resume, weight)
+        else:
+            generation = await self._run(partial(compiler.compile, job, sequence), _weight(job))
+            self._n_sequences += 1
+            self._n_prompt_tokens += generation.n_prompt
+        await self._fetch(generation)
         return generation
 
-    def _check_fingerprint(self, suspended: Suspended | None) -> None:
-        ours = self._get_open().fingerprint
-        if suspended is not None and suspended.fingerprint != ours:
-            raise InvalidCall(
-                f"suspended by `{suspended.fingerprint}`; this engine is `{ours}`",
-                hint="resume it on the model that it began with",
-            )
+    async def _fetch(self, generation: Generation) -> None:
+        """Read from disk what is kept there of a generation's tokens, for the engine's thread must not wait for that."""
+        keeper, tokens = self._get_open().keeper, generation.tokens[:-1]
+        n_kept = generation.kept.n_tokens
+        if keeper is not None and keeper.is_on_disk(tokens, n_kept=n_kept):
+            fetch = partial(keeper.fetch, tokens, n_kept=n_kept)
+            await anyio.to_thread.run_sync(fetch, limiter=self._preparers)
 
     # --- vectors and tokens --------------------------------------------------------------------------------------
 
@@ -256,7 +289,7 @@ class LlamaEngine:
     def statistics(self) -> EngineStatistics:
         if self._loaded is None:
             return EngineStatistics()
-        counters = self._loaded.loop.counters
+        counters, slots = self._loaded.loop.counters, self._loaded.slots
         return EngineStatistics(
             n_running=len(self._running),
             n_sequences=self._n_sequences,
@@ -266,7 +299,11 @@ class LlamaEngine:
             prefill_s=counters.prefill_s,
             decode_s=counters.decode_s,
             extra={
-                "copied_tokens": self._loaded.slots.n_copied_tokens,
+                "copied_tokens": slots.n_copied_tokens,
+                "suspended": slots.n_suspended,
+                "recomputed_tokens": counters.n_recomputed_tokens,
+                "suspend_s": slots.suspend_s,
+                "resume_s": slots.resume_s,
                 "prefill_steps": counters.n_prefill_steps,
                 "decode_steps": counters.n_decode_steps,
                 "aborted_steps": counters.n_aborted_steps,

@@ -1,11 +1,9 @@
 """One generation: from the logits of its next token to text, tool calls and an end.
 
-It belongs to the engine's thread from `open` until it has ended or was suspended. What it carries from token to token is
-its tokens and a few small values, so that a suspended generation is those and nothing else: the sampler keeps no state,
-and a grammar is brought back by giving it the output again.
+It belongs to the engine's thread from `open` until it has ended or was suspended. A suspended generation is its tokens and a
+few numbers: the sampler keeps no state, and grammar, text and tool calls are brought back by giving them the output again.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ import numpy as np
 from aios.abi.types import Alternative, Finish, TokenLogprob, ToolCall, Usage
 from aios.engine.base import Delta
 from aios.engine.llama.grammar import Matcher
+from aios.engine.llama.keeping import NOTHING, Kept
 from aios.engine.llama.outbox import Reader
 from aios.engine.llama.sampling import Logits, Sampler, Tokens, find_top, log_probabilities
 from aios.engine.llama.template import ToolMode
@@ -46,7 +45,7 @@ class Speech:
 
 @dataclass
 class Carried:
-    """What a generation carries beside its tokens; copied when it is suspended."""
+    """What a generation carries beside its tokens."""
 
     assembler: TextAssembler
     tool_mode: ToolMode = ToolMode.NONE
@@ -55,17 +54,6 @@ class Carried:
     """Tokens that were in the cells of some slot already; computing them once more is no new work."""
     n_prompt_computed: int = 0
     n_tool_calls: int = 0
-
-    def copy(self) -> "Carried":
-        """The same, sharing nothing that changes."""
-        return Carried(
-            copy.copy(self.assembler),
-            self.tool_mode,
-            copy.copy(self.parser),
-            self.n_reached,
-            self.n_prompt_computed,
-            self.n_tool_calls,
-        )
 
 
 @dataclass(eq=False, kw_only=True)
@@ -80,7 +68,8 @@ class Generation:
         speech: Turns tokens into bytes.
         carried: How far its text has come.
         reader: Hears of every token, in the event loop.
-        matcher: The grammar, at the end of `start`.
+        matcher: The grammar, at the beginning of the output.
+        kept: What is kept of its cells, if it was suspended.
         top_logprobs: As in `Job`.
     """
 
@@ -92,6 +81,7 @@ class Generation:
     carried: Carried
     reader: Reader
     matcher: Matcher | None = None
+    kept: Kept = NOTHING
     top_logprobs: int | None = None
     is_closed: bool = False
     """Nobody wants it any more; set by the event loop, under the engine loop's lock."""
@@ -113,6 +103,13 @@ class Generation:
         """Tokens so far."""
         n_cached = self.n_prompt - self.carried.n_prompt_computed
         return Usage(self.n_prompt, n_cached, self.n_tokens - self.n_prompt)
+
+    def replay(self) -> None:
+        """Bring grammar, text and tool calls to the end of the output that it began with. Cost: 0.05 ms a token at most."""
+        for token in self.tokens[self.n_prompt :].tolist():
+            if self.matcher is not None:
+                self.matcher.accept(token)
+            self._parsed(self.carried.assembler.feed(self.speech.bytes_of(token)))
 
     def note_computed(self, start: int, end: int) -> int:
         """Take note that tokens `start` to `end` went through the model. Returns: how many of the prompt were new."""

@@ -15,17 +15,21 @@ from aios.engine.base import OpenPages
 from aios.engine.batch import Batcher
 from aios.engine.llama.binding import Batch, Context, Model, is_cpu_only
 from aios.engine.llama.embedding import Embedder
+from aios.engine.llama.keeping import Keeper
 from aios.engine.llama.loop import EngineLoop
 from aios.engine.llama.outbox import Outbox
 from aios.engine.llama.paging import open_pager
 from aios.engine.llama.prompt import PromptCompiler
 from aios.engine.llama.slots import Slots
+from aios.engine.llama.states import States
 from aios.errors import EngineUnavailable
 
 DEFAULT_WINDOW_TOKENS = 4096
 """Where the configuration names none. The cells of all slots take their memory from the start."""
 N_DECODES = 2
 """Decode steps between two prefill chunks."""
+KV_SHARES = {"f16": 1.0, "q8_0": 34 / 64}
+"""Bytes of a number in the KV cache, as a share of 16 bits; 32 numbers in q8_0 have a scale of two bytes."""
 FINGERPRINT_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,7 @@ class Loaded:
     context: Context
     embedder: Embedder
     slots: Slots
+    keeper: Keeper | None
     loop: EngineLoop
     compiler: PromptCompiler
     fingerprint: str
@@ -86,7 +91,8 @@ def _load_parts(
 ) -> Loaded:
     window_tokens = min(config.window_tokens or DEFAULT_WINDOW_TOKENS, model.n_ctx_train)
     n_threads = config.n_threads or count_cores()
-    _check_memory(config.n_slots * window_tokens * model.cell_bytes)
+    cell_bytes = model.cell_bytes * KV_SHARES[config.kv_type]
+    _check_memory(int(config.n_slots * window_tokens * cell_bytes))
     n_batch = max(config.prefill_chunk_tokens, config.n_slots)
     context = Context(
         model,
@@ -94,18 +100,18 @@ def _load_parts(
         window_tokens=window_tokens,
         n_batch=n_batch,
         n_threads=n_threads,
+        kv_type=config.kv_type,
     )
     undo.callback(context.close)
     _warm_up(context)
     compiler = PromptCompiler(model, window_tokens=context.window_tokens)
     embedder = Embedder(model, outbox, n_threads=n_threads)
-    mark = fingerprint(model)
+    mark = fingerprint(model, config.kv_type)
     notes = [compiler.note]
-    pager = None
-    if open_pages is not None:
-        pager = open_pager(context, n_slots=config.n_slots, fingerprint=mark, open_pages=open_pages)
-        notes.append("" if pager else "the cells of this model cannot be paged")
-    slots = Slots(context, config.n_slots, pager)
+    keeper = _open_keeper(context, config, mark, open_pages)
+    if isinstance(keeper, States):
+        notes.append("its cells cannot be paged: whole states are kept, in memory only")
+    slots = Slots(context, config.n_slots, keeper)
     batcher = Batcher(config.prefill_chunk_tokens, N_DECODES)
     loop = EngineLoop(context, slots, batcher=batcher, embedder=embedder, outbox=outbox)
     if config.window_tokens > model.n_ctx_train:
@@ -115,11 +121,22 @@ def _load_parts(
         context,
         embedder,
         slots,
+        keeper,
         loop,
         compiler,
         fingerprint=mark,
         note="; ".join(note for note in notes if note),
     )
+
+
+def _open_keeper(
+    context: Context, config: EngineConfig, mark: str, open_pages: OpenPages | None
+) -> Keeper | None:
+    """Pages if the cells can be paged, else whole states; nothing if nothing is to be kept."""
+    if open_pages is None:
+        return None
+    pager = open_pager(context, n_slots=config.n_slots, fingerprint=mark, open_pages=open_pages)
+    return pager or States(context, config.states_bytes)
 
 
 def _check_memory(needed_bytes: int) -> None:
@@ -150,7 +167,7 @@ def _warm_up(context: Context) -> None:
     context.keep(0, 0)
 
 
-def fingerprint(model: Model) -> str:
+def fingerprint(model: Model, kv_type: str) -> str:
     """What suspended state depends on: the file, by its size, its first and its last megabyte, and how cells are kept."""
     digest = hashlib.blake2b(digest_size=12)
     size_bytes = model.path.stat().st_size
@@ -158,7 +175,7 @@ def fingerprint(model: Model) -> str:
         digest.update(file.read(FINGERPRINT_BYTES))
         file.seek(max(0, size_bytes - FINGERPRINT_BYTES))
         digest.update(file.read(FINGERPRINT_BYTES))
-    return f"llama:{model.description}:{size_bytes}:{digest.hexdigest()}:kv-f16"
+    return f"llama:{model.description}:{size_bytes}:{digest.hexdigest()}:kv-{kv_type}"
 
 
 def count_cores() -> int:

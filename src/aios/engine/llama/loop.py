@@ -26,6 +26,7 @@ from aios.engine.batch import Batcher, Step
 from aios.engine.llama.binding import Batch, Context
 from aios.engine.llama.embedding import Embedder, EmbedRequest
 from aios.engine.llama.generation import Generation
+from aios.engine.llama.keeping import Kept
 from aios.engine.llama.outbox import Outbox, Reply
 from aios.engine.llama.slots import Slots
 from aios.errors import AiosError
@@ -39,6 +40,8 @@ class Counters:
 
     n_generated_tokens: int = 0
     n_prompt_tokens_computed: int = 0
+    n_recomputed_tokens: int = 0
+    """Of suspended generations, which were in some slot's cells before."""
     n_prefill_steps: int = 0
     n_decode_steps: int = 0
     n_aborted_steps: int = 0
@@ -83,12 +86,11 @@ class EngineLoop:
             generation.is_closed = True
             if self._in_step and all(each.is_closed for each in self._in_step):
                 self._context.abort(on=True)
-        self._inbox.put(partial(self._slots.leave, generation))
+        self._inbox.put(partial(self._slots.discard, generation))
 
-    def suspend_nowait(self, generation: Generation, reply: Reply[None]) -> None:
-        """Free a generation's slot, and answer once the loop has nothing more to do with it."""
-        self._inbox.put(partial(self._slots.leave, generation))
-        self._inbox.put(partial(self._outbox.put, reply.receive, None))
+    def suspend_nowait(self, generation: Generation, reply: Reply[Kept]) -> None:
+        """Free a generation's slot, and answer with what is kept once the loop has nothing more to do with it."""
+        self._inbox.put(partial(self._suspend, generation, reply))
 
     def embed_nowait(self, request: EmbedRequest) -> None:
         """Compute vectors, between the steps of the generations."""
@@ -129,6 +131,9 @@ class EngineLoop:
     def _has_work(self) -> bool:
         return self._slots.n_seated > 0 or self._embedder.has_work
 
+    def _suspend(self, generation: Generation, reply: Reply[Kept]) -> None:
+        self._outbox.put(reply.receive, self._slots.suspend(generation))
+
     def _schedule(self) -> Step | None:
         """Choose the next batch; before a prefill, copy what other slots hold of the prompts."""
         progress = self._slots.progress()
@@ -168,6 +173,8 @@ class EngineLoop:
                 continue
             generation = self._slots.sitter(piece.slot)
             self._slots.fill(piece.slot, piece.end)
+            n_reached = min(piece.end, generation.carried.n_reached)
+            self.counters.n_recomputed_tokens += max(0, n_reached - piece.start)
             self.counters.n_prompt_tokens_computed += generation.note_computed(
                 piece.start, piece.end
             )

@@ -1,17 +1,17 @@
 """From a job to a generation: chat template, tokens, grammar, and the limit of the window."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 
-from aios.engine.base import ChatPrompt, Delta, Job, Suspended, TextPrompt
+from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.binding import Model
 from aios.engine.llama.generation import Carried, Generation, Speech
 from aios.engine.llama.grammar import Matcher, Vocabulary
 from aios.engine.llama.outbox import Reader
 from aios.engine.llama.sampling import Sampler, Tokens
+from aios.engine.llama.saved import saved_state
 from aios.engine.llama.template import ChatTemplate, ToolMode
 from aios.engine.llama.toolcalls import OPENING, ToolParser
 from aios.engine.llama.toolgrammar import tool_constraint
@@ -20,17 +20,6 @@ from aios.errors import ContextWindowExceeded, InvalidCall
 
 MANY_CHARS = 32_768
 """Shorter texts are cut into tokens in 20 ms, whatever is in them."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What the engine puts into `Suspended.state`.
-
-    `carried` says how far the text has come, `unread` is what was generated and not read, if anything.
-    """
-
-    carried: Carried
-    unread: Delta | None
 
 
 class PromptCompiler:
@@ -69,18 +58,25 @@ class PromptCompiler:
         return self._generation(job, tokens, n_prompt=len(tokens), carried=carried, reader=reader)
 
     def resume(self, job: Job, suspended: Suspended, reader: Reader) -> Generation:
-        """A generation where it was suspended: tokens and text come from there, the rest from the job.
+        """A generation where it was suspended: the tokens come from there, the rest from the job.
 
         Raises:
             InvalidCall: The state is not one of this engine's.
         """
-        saved = suspended.state
+        saved = saved_state(suspended)
         tokens = np.array(suspended.tokens, np.int32)
         n_prompt = len(tokens) - suspended.n_generated
-        if not isinstance(saved, Saved) or n_prompt < 1:
-            raise InvalidCall("the suspended state is not one of this engine's")
-        carried = saved.carried.copy()
-        return self._generation(job, tokens, n_prompt=n_prompt, carried=carried, reader=reader)
+        if n_prompt < 1:
+            raise InvalidCall("the suspended state has no prompt")
+        mode = saved.tool_mode
+        carried = Carried(TextAssembler(job.stop), mode, _parser(job, mode))
+        carried.n_reached, carried.n_prompt_computed = saved.n_reached, saved.n_prompt_computed
+        generation = self._generation(
+            job, tokens, n_prompt=n_prompt, carried=carried, reader=reader
+        )
+        generation.kept = saved.kept
+        generation.replay()
+        return generation
 
     def count_tokens(self, prompt: ChatPrompt) -> int:
         """Tokens of a conversation as the model sees it.
@@ -107,10 +103,6 @@ class PromptCompiler:
         n_output = self._window_tokens - n_prompt
         if job.max_tokens is not None:
             n_output = min(n_output, max(job.max_tokens, 1))
-        matcher = self._matcher(job, carried.tool_mode)
-        if matcher is not None:
-            for token in tokens[n_prompt:]:
-                matcher.accept(int(token))
         return Generation(
             start=tokens,
             n_prompt=n_prompt,
@@ -119,7 +111,7 @@ class PromptCompiler:
             speech=self._speech(carried.tool_mode),
             carried=carried,
             reader=reader,
-            matcher=matcher,
+            matcher=self._matcher(job, carried.tool_mode),
             top_logprobs=job.top_logprobs,
         )
 

@@ -8,19 +8,20 @@ from anyio.lowlevel import checkpoint
 
 from aios.engine.base import Delta, Suspended
 from aios.engine.llama.generation import Generation
-from aios.engine.llama.prompt import Saved
+from aios.engine.llama.keeping import NOTHING, Kept
+from aios.engine.llama.saved import Saved
 from aios.errors import AiosError, EngineUnavailable
 
 
 class Owner(Protocol):
     """The engine, as far as its sequences need it."""
 
-    async def take_out(self, generation: Generation) -> None:
-        """Free the slot of a generation, and wait until the thread will not touch it again."""
+    async def take_out(self, generation: Generation) -> Kept:
+        """Free the slot of a generation, wait until the thread will not touch it again, and say what is kept of it."""
         ...
 
     def release(self, sequence: "LlamaSequence") -> None:
-        """The sequence no longer occupies its slot."""
+        """The sequence no longer occupies its slot. If it was not suspended, nothing is kept for it."""
         ...
 
 
@@ -41,6 +42,7 @@ class LlamaSequence:
         self._emitted: list[str] = []
         self._end: AiosError | None = None
         self._is_open = True
+        self.is_suspended = False
         self._news = anyio.Event()
         self.generation: Generation | None = None
         """None if it was suspended after its last token: then there is nothing left to generate."""
@@ -86,17 +88,22 @@ class LlamaSequence:
             assert self._resumed is not None
             self._leave("was suspended")
             return self._resumed
+        kept = NOTHING
         if not self.is_finished:
-            await self._owner.take_out(self.generation)
+            kept = await self._owner.take_out(self.generation)
             if self._end is not None:
                 raise self._end
-        generation = self.generation
+        generation, carried = self.generation, self.generation.carried
+        unread = _merged(self._unread) if self._unread else None
+        self.is_suspended = True
         suspended = Suspended(
             fingerprint=self._fingerprint,
             n_generated=generation.n_tokens - generation.n_prompt,
             tokens=tuple(generation.tokens.tolist()),
             emitted="".join(self._emitted),
-            state=Saved(generation.carried.copy(), _merged(self._unread) if self._unread else None),
+            state=Saved(
+                carried.tool_mode, carried.n_reached, carried.n_prompt_computed, kept, unread
+            ),
         )
         self._leave("was suspended")
         return suspended

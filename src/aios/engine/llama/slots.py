@@ -3,17 +3,18 @@
 Cells outlive their generation. A newcomer takes a free slot that holds the beginning of its prompt, and what another slot
 holds of it, even a busy one, is copied instead of computed: a token takes 7 us to copy and 3 ms to compute on two cores.
 Sequences that start together with a common head compute it once: the oldest goes first, and the others are held until they
-can copy. What no slot holds any more comes back from pages, where there is a pager.
+can copy. What no slot holds any more comes back from what the keeper has.
 """
 
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 
 from aios.engine.batch import Progress
 from aios.engine.llama.binding import Context
 from aios.engine.llama.generation import Generation
-from aios.engine.llama.paging import Pager
+from aios.engine.llama.keeping import NOTHING, Keeper, Kept
 from aios.engine.llama.sampling import Tokens
 
 MIN_SHARED_TOKENS = 16
@@ -52,17 +53,21 @@ class Slots:
     Args:
         context: Whose cells they are.
         n_slots: How many it was made for.
-        pager: Keeps what leaves the slots; None when the cells cannot be paged.
+        keeper: Keeps what leaves the slots; None forgets it.
     """
 
-    def __init__(self, context: Context, n_slots: int, pager: Pager | None = None) -> None:
+    def __init__(self, context: Context, n_slots: int, keeper: Keeper | None = None) -> None:
         self._context = context
-        self._pager = pager
+        self._keeper = keeper
         self._slots = [Slot(index) for index in range(n_slots)]
         self._seated: dict[Generation, Slot] = {}  # oldest first
         self._n_left = 0
         self._state = np.empty(0, np.uint8)
         self.n_copied_tokens = 0
+        self.n_suspended = 0
+        self.suspend_s = 0.0
+        """Time that suspending took, and filling slots for those who go on."""
+        self.resume_s = 0.0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -94,10 +99,14 @@ class Slots:
         slot = max(free, key=lambda slot: (shared[slot], -slot.used_at))
         if 2 * shared[slot] < slot.n_computed:
             slot = min(free, key=lambda slot: slot.used_at)
+        started_s = perf_counter()
         self.cut(slot.index, shared[slot])
-        self._page_in(slot, wanted)
+        self._fill_from_kept(slot, wanted, generation.kept)
         slot.generation = generation
         self._seated[generation] = slot
+        if generation.kept.pin:
+            self._let_go(generation)
+            self.resume_s += perf_counter() - started_s
 
     def leave(self, generation: Generation) -> None:
         """Free the slot of a generation, if it has one; the cells stay as they are for whoever comes."""
@@ -107,17 +116,39 @@ class Slots:
             slot.used_at = self._n_left
             slot.left = generation.tokens[: slot.n_computed]
             slot.generation = None
-            if self._pager is not None:
-                self._pager.save(slot.index, slot.left)
+            if self._keeper is not None:
+                self._keeper.save(slot.index, slot.left)
 
-    def _page_in(self, slot: Slot, wanted: Tokens) -> None:
-        """Fill a slot from pages if they hold clearly more of what is wanted than it does."""
-        if (
-            self._pager is None
-            or self._pager.n_stored(wanted) < slot.n_computed + MIN_SHARED_TOKENS
-        ):
+    def suspend(self, generation: Generation) -> Kept:
+        """Free the slot of a generation and keep its cells to the last token. Again, or without a slot: what is kept."""
+        slot = self._seated.get(generation)
+        if slot is not None and self._keeper is not None:
+            started_s = perf_counter()
+            tokens = generation.tokens[: slot.n_computed]
+            generation.kept = self._keeper.suspend(slot.index, tokens)
+            self.n_suspended += 1
+            self.suspend_s += perf_counter() - started_s
+        self.leave(generation)
+        return generation.kept
+
+    def discard(self, generation: Generation) -> None:
+        """Free the slot of a generation that nobody goes on with."""
+        self.leave(generation)
+        self._let_go(generation)
+
+    def _let_go(self, generation: Generation) -> None:
+        """Keep the cells of a generation no longer than those of any other."""
+        if self._keeper is not None and generation.kept.pin:
+            self._keeper.unpin(generation.kept.pin)
+        generation.kept = NOTHING
+
+    def _fill_from_kept(self, slot: Slot, wanted: Tokens, kept: Kept) -> None:
+        """Fill a slot if clearly more of what is wanted is kept than it holds; any more, if that was suspended."""
+        n_least = slot.n_computed + (1 if kept.pin else MIN_SHARED_TOKENS)
+        n_kept = kept.n_tokens
+        if self._keeper is None or self._keeper.n_stored(wanted, n_kept=n_kept) < n_least:
             return
-        n_tokens = self._pager.load(slot.index, wanted)
+        n_tokens = self._keeper.load(slot.index, wanted, n_kept=n_kept)
         if n_tokens:
             slot.n_computed = n_tokens
         else:

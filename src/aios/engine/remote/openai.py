@@ -39,8 +39,8 @@ from aios.engine.remote.tokens import count_chat, tokenize_text
 from aios.errors import (
     EngineFailed,
     EngineUnavailable,
-    InvalidCall,
     ResourceExhausted,
+    SnapshotIncompatible,
     Unsupported,
 )
 
@@ -168,6 +168,21 @@ class OpenAIEngine:
             self._counters.n_sequences += 1
         return sequence
 
+    def drop(self, suspended: Suspended) -> None:
+        """Nothing to do: an endpoint keeps nothing for it."""
+
+    async def dump(self, suspended: Suspended) -> bytes:
+        raise self._no_snapshots(suspended.fingerprint)
+
+    def load(self, data: bytes) -> Suspended:
+        raise self._no_snapshots(f"{len(data)} bytes")
+
+    def _no_snapshots(self, what: str) -> Unsupported:
+        return Unsupported(
+            f"{what}: a remote generation cannot be kept as bytes",
+            hint="keep the conversation, and ask again",
+        )
+
     async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
         check_abilities(frozenset({Ability.EMBED}), self.capabilities)
         self._check_open()
@@ -237,7 +252,7 @@ class OpenAIEngine:
         if suspended.fingerprint != capabilities.fingerprint or not isinstance(
             suspended.state, Emitted
         ):
-            raise InvalidCall(
+            raise SnapshotIncompatible(
                 f"suspended by `{suspended.fingerprint}`; this engine is `{capabilities.fingerprint}`",
                 hint="resume where it was suspended",
             )

@@ -154,7 +154,8 @@ async def _aios_abilities(endpoint: Endpoint, model: str) -> frozenset[Ability]:
         if model in {engine.model, engine.name}
         for name in engine.capabilities
     }
-    return frozenset(ability for ability in Ability if ability.value in names) - {Ability.SUSPEND}
+    theirs = frozenset(ability for ability in Ability if ability.value in names)
+    return theirs - {Ability.SUSPEND, Ability.SNAPSHOT}
 
 
 async def _small_object(endpoint: Endpoint, route: str) -> dict[str, object]:
