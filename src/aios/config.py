@@ -5,6 +5,7 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,14 +18,17 @@ from msgspec import Meta, Struct
 from aios.errors import ConfigError
 
 DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_ENGINE = "local"
+"""The name of the engine that `[engine]` describes."""
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
+Names = tuple[Annotated[str, Meta(min_length=1, max_length=512)], ...]
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[engine]`: where tokens come from."""
+    """`[engine]`: where tokens come from. This engine is called `local`; each table `[engines.NAME]` with the same knobs is one more."""
 
     kind: Annotated[
         str,
@@ -87,6 +91,33 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
         NonNegativeInt,
         Meta(le=10, description="tries again at a remote endpoint before the first token"),
     ] = 2
+    aliases: Annotated[
+        Names,
+        Meta(description="further model names that it serves; several engines may share one"),
+    ] = ()
+    fallback: Annotated[
+        Names,
+        Meta(description="engines that take its calls while it is down, the first that can"),
+    ] = ()
+    priority: Annotated[
+        int,
+        Meta(
+            ge=-100,
+            le=100,
+            description="of several engines that serve a name, those with more come first; load decides among equals",
+        ),
+    ] = 0
+    start_timeout_s: Annotated[
+        Positive,
+        Meta(description="longest start; a large model from a slow disk takes minutes"),
+    ] = 600.0
+    max_restarts: Annotated[
+        NonNegativeInt,
+        Meta(
+            le=1000,
+            description="starts in a row that may fail before a broken engine is given up; 20 take about an hour",
+        ),
+    ] = 20
 
 
 class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,10 +198,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """All of it."""
 
     engine: EngineConfig = EngineConfig()
+    engines: dict[str, EngineConfig] = {}
     kernel: KernelConfig = KernelConfig()
     context: ContextConfig = ContextConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
+
+    def all_engines(self) -> dict[str, EngineConfig]:
+        """Every engine by its name: `local` first, the others in the order of the file."""
+        return {DEFAULT_ENGINE: self.engine, **self.engines}
 
 
 @dataclass(frozen=True)
@@ -242,21 +278,29 @@ class Loaded:
             )
         ]
         for section in SECTIONS:
-            part = getattr(self.config, section)
-            for knob in part.__struct_fields__:
-                name = f"{section}.{knob}"
-                rows.append(
-                    Setting(
-                        name,
-                        getattr(part, knob),
-                        self.sources.get(name, "default"),
-                        _description(type(part), knob),
-                        _env(name),
-                    )
-                )
+            rows += self._section(section, getattr(self.config, section))
+            if section == "engine":
+                for name, part in self.config.engines.items():
+                    rows += self._section(f"{ENGINES}.{name}", part)
         return rows
 
+    def _section(self, section: str, part: Struct) -> list[Setting]:
+        return [
+            Setting(
+                f"{section}.{knob}",
+                getattr(part, knob),
+                self.sources.get(f"{section}.{knob}", "default"),
+                _description(type(part), knob),
+                "" if section.startswith(f"{ENGINES}.") else _env(f"{section}.{knob}"),
+            )
+            for knob in part.__struct_fields__
+        ]
 
+
+ENGINES = "engines"
+LISTS = frozenset({"aliases", "fallback"})
+"""Knobs that hold names; in the environment these are separated by commas."""
+ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SECTIONS = ("engine", "kernel", "context", "server")
 
 
@@ -299,24 +343,45 @@ def _build(merged: Mapping[str, tuple[object, str]]) -> Config:
     tree: dict[str, object] = {}
     for name, (value, source) in merged.items():
         parsed = _convert(name, value, source)
-        section, _, knob = name.rpartition(".")
-        if section:
-            part = tree.setdefault(section, {})
-            assert isinstance(part, dict)
-            part[knob] = parsed
-        else:
-            tree[knob] = parsed
-    return msgspec.convert(tree, Config)
+        *sections, knob = name.split(".")
+        part = tree
+        for section in sections:
+            inner = part.setdefault(section, {})
+            assert isinstance(inner, dict)
+            part = inner
+        part[knob] = parsed
+    config = msgspec.convert(tree, Config)
+    _check_engines(config)
+    return config
+
+
+def _check_engines(config: Config) -> None:
+    """Refuse names that are taken or that nobody has."""
+    known = config.all_engines()
+    hint = "see docs/guides/configuration.md"
+    for name, engine in known.items():
+        table = "engine" if name == DEFAULT_ENGINE else f"{ENGINES}.{name}"
+        for other in engine.fallback:
+            if other not in known or other == name:
+                raise ConfigError(f"`{table}.fallback` names no other engine: {other!r}", hint=hint)
+        for alias in engine.aliases:
+            if alias in known and alias != name:
+                raise ConfigError(f"`{table}.aliases` has the engine {alias!r}", hint=hint)
 
 
 def _convert(name: str, value: object, source: str) -> object:
     knobs = _knobs()
-    if name not in knobs:
+    section, _, rest = name.partition(".")
+    known = f"engine.{rest.partition('.')[2]}" if section == ENGINES else name
+    if known not in knobs:
         raise ConfigError(
             f"unknown knob `{name}` in {source}", hint="`aios config` lists the knobs"
         )
+    is_text = source.startswith("environment")
+    if is_text and known.removeprefix("engine.") in LISTS:
+        value = [part.strip() for part in str(value).split(",") if part.strip()]
     try:
-        return msgspec.convert(value, knobs[name], strict=not source.startswith("environment"))
+        return msgspec.convert(value, knobs[known], strict=not is_text)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"`{name}` from {source}: {error}", hint="`aios config` shows each knob's meaning"
@@ -377,7 +442,9 @@ def _read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:
 def _flatten(tree: Mapping[str, object], path: Path) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if key == ENGINES and isinstance(value, dict):
+            rows.extend(_flatten_engines(value, path))
+        elif isinstance(value, dict):
             rows.extend((f"{key}.{knob}", inner) for knob, inner in value.items())
         elif key == "home":
             rows.append((key, value))
@@ -386,4 +453,17 @@ def _flatten(tree: Mapping[str, object], path: Path) -> list[tuple[str, object]]
                 f"`{key}` in {path} stands outside a section",
                 hint=f"sections are {', '.join(SECTIONS)}",
             )
+    return rows
+
+
+def _flatten_engines(tables: Mapping[str, object], path: Path) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for name, table in tables.items():
+        if not isinstance(table, dict) or not ENGINE_NAME.fullmatch(name) or name == DEFAULT_ENGINE:
+            raise ConfigError(
+                f"`{ENGINES}.{name}` in {path} is no table of an engine",
+                hint=f"write [{ENGINES}.NAME] with a name of letters, digits, `-` and `_`; `{DEFAULT_ENGINE}` is [engine]",
+            )
+        knobs = table or {"kind": EngineConfig().kind}  # an empty table is an engine too
+        rows.extend((f"{ENGINES}.{name}.{knob}", value) for knob, value in knobs.items())
     return rows

@@ -1,14 +1,22 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
 import anyio
+import msgspec
 import pytest
 from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Chat
-from aios.abi.types import Message, Role
-from aios.engine.base import Engine
+from aios.abi.calls import Chat, Wait
+from aios.abi.gate import Token
+from aios.abi.types import EngineState, Message, Role
+from aios.engine.base import ChatPrompt, Engine, Job
+from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import EngineUnavailable, NotFound
-from aios.kernel.cores import Core
+from aios.errors import EngineFailed, EngineUnavailable, NotFound
+from aios.kernel.cores import LONGEST_DELAY_S, MAX_ERRORS, Core, CoreConfig, restart_delay_s
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +56,7 @@ async def test_calls_wait_while_an_engine_loads_and_learn_why_it_failed(booted: 
         async with booted() as kernel, anyio.create_task_group() as tasks:
             core = Core("slow", "llama", make)
             kernel.cores.add(core)
-            tasks.start_soon(kernel.cores.start, core)
+            tasks.start_soon(kernel.cores.run, core)
             failures: list[str] = []
 
             async def ask() -> None:
@@ -63,3 +71,194 @@ async def test_calls_wait_while_an_engine_loads_and_learn_why_it_failed(booted: 
             loaded.set()
         assert failures == ["aios pull", "aios pull"]
         assert kernel.cores.infos()[0].note == "no weights; aios pull"
+
+
+# --- several engines -------------------------------------------------------------------------------------------------
+
+
+Makers = dict[str, Callable[[], Awaitable[Engine]]]
+
+
+def made(*engines: Engine) -> Callable[[], Awaitable[Engine]]:
+    """Makes these engines, one a start; after the last, the endpoint is gone."""
+    left = iter(engines)
+
+    async def make() -> Engine:
+        engine = next(left, None)
+        if engine is None:
+            raise EngineUnavailable("nobody answers", hint="start the endpoint")
+        await engine.start()
+        return engine
+
+    return make
+
+
+@asynccontextmanager
+async def fleet(
+    booted: OpenKernel, makers: Makers, *, max_restarts: int = 3, **fallback: tuple[str, ...]
+) -> AsyncIterator[Kernel]:
+    with anyio.fail_after(10):
+        async with booted() as kernel:
+            for name, make in makers.items():
+                config = CoreConfig(
+                    fallback=fallback.get(name, ()),
+                    max_restarts=max_restarts,
+                    delay_s=lambda _: 0.01,
+                )
+                kernel.add_engine(Core(name, "scripted", make, config=config))
+            yield kernel
+
+
+def state_of(kernel: Kernel, name: str) -> EngineState:
+    return next(info.state for info in kernel.cores.infos() if info.name == name)
+
+
+def says(text: str, *, fail_after_tokens: int | None = None) -> ScriptedEngine:
+    def answer(_: Job) -> str:
+        return text
+
+    script = Script(answer=answer, fail_after_tokens=fail_after_tokens)
+    return ScriptedEngine(model=text, script=script, tokens_per_read=1)
+
+
+async def text_of(kernel: Kernel, call: Chat) -> str:
+    return (await kernel.init_gate().call(call)).value.message.text()
+
+
+async def test_an_engine_that_never_starts_gives_its_calls_to_the_fallback(
+    booted: OpenKernel,
+) -> None:
+    makers = {"a": made(), "b": made(says("other"))}
+    async with fleet(booted, makers, max_restarts=1, a=("b",)) as kernel:
+        assert await text_of(kernel, chat()) == "other"
+        while kernel.cores.infos()[0].n_failures < 2:
+            await anyio.sleep(0.01)
+        assert "given up after 2 failures" in kernel.cores.infos()[0].note
+        with pytest.raises(EngineUnavailable, match="engine a: nobody answers"):
+            await text_of(kernel, msgspec.structs.replace(chat(), may_move=False))
+
+
+async def test_an_engine_that_never_becomes_ready_is_given_up_in_time(booted: OpenKernel) -> None:
+    async def make() -> Engine:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            kernel.add_engine(
+                Core("a", "x", make, config=CoreConfig(("m",), ("b",), start_timeout_s=0.05))
+            )
+            kernel.add_engine(Core("b", "x", made(says("other"))))
+            assert await text_of(kernel, chat()) == "other"
+            assert "not ready within 0.05 s" in kernel.cores.infos()[0].note
+
+
+async def test_a_call_moves_when_its_engine_breaks_before_the_first_token(
+    booted: OpenKernel,
+) -> None:
+    broken, other = says("never", fail_after_tokens=0), says("other")
+    makers = {"a": made(broken), "b": made(other)}
+    async with fleet(booted, makers, a=("b",)) as kernel:
+        async with kernel.init_gate().open_call(chat()) as frames:
+            seen = "".join([frame.text async for frame in frames if isinstance(frame, Token)])
+            result = await frames.result()
+        assert seen == result.value.message.text() == "other"
+        assert result.value.model == "other"
+
+
+async def test_a_break_in_mid_stream_fails_the_call_once_something_was_handed_out(
+    booted: OpenKernel,
+) -> None:
+    makers = {"a": made(says("one two three", fail_after_tokens=1)), "b": made(says("other"))}
+    async with fleet(booted, makers, a=("b",)) as kernel:
+        async with kernel.init_gate().open_call(chat()) as frames:
+            with pytest.raises(EngineFailed, match="engine a: "):
+                await frames.result()
+        assert await text_of(kernel, chat()) == "other", "nobody saw the beginning of this one"
+
+
+async def test_a_broken_engine_is_started_again_and_serves(booted: OpenKernel) -> None:
+    first, second = says("first"), says("second")
+    async with fleet(booted, {"a": made(first, second)}) as kernel:
+        assert await text_of(kernel, chat()) == "first"
+        await first.aclose()  # it dies
+        with pytest.raises(EngineUnavailable, match="engine a: "):
+            await text_of(kernel, chat())
+        while state_of(kernel, "a") is not EngineState.READY:
+            await anyio.sleep(0.01)
+        assert await text_of(kernel, chat()) == "second"
+        assert kernel.cores.infos()[0].n_failures == 0
+
+
+async def test_an_engine_that_fails_call_after_call_counts_as_broken(booted: OpenKernel) -> None:
+    makers = {"a": made(says("x", fail_after_tokens=0)), "b": made(says("other"))}
+    async with fleet(booted, makers, a=("b",)) as kernel:
+        for _ in range(MAX_ERRORS):
+            assert state_of(kernel, "a") is not EngineState.DOWN
+            assert await text_of(kernel, chat()) == "other"
+        assert state_of(kernel, "a") is EngineState.DOWN
+
+
+async def test_no_call_is_lost_or_answered_twice_while_engines_break(booted: OpenKernel) -> None:
+    def answer(job: Job) -> str:
+        assert isinstance(job.prompt, ChatPrompt)
+        return f"{job.prompt.messages[0].text()} of the answer"
+
+    def flaky(fail_after: int | None) -> ScriptedEngine:
+        script = Script(answer=answer, fail_after_tokens=fail_after, token_delay_s=0.001)
+        return ScriptedEngine(model="m", script=script, n_slots=2)
+
+    makers = {
+        "a": made(flaky(1), flaky(None), flaky(None), flaky(None)),
+        "b": made(flaky(None)),
+    }
+    answers: list[str] = []
+    async with fleet(booted, makers, a=("b",)) as kernel:
+
+        async def ask(number: int) -> None:
+            answers.append(await text_of(kernel, chat(f"call {number}")))
+            if number == 20:
+                engine = kernel.cores.get("a").engine
+                if engine is not None:
+                    await engine.aclose()
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(60):
+                tasks.start_soon(ask, number)
+    assert sorted(answers) == sorted(f"call {number} of the answer" for number in range(60))
+
+
+async def test_engines_of_one_model_share_its_calls_and_a_process_keeps_to_one(
+    booted: OpenKernel,
+) -> None:
+    engines = [
+        ScriptedEngine(model="m", script=Script(answer_tokens=5), n_slots=1) for _ in range(2)
+    ]
+    with anyio.fail_after(5):
+        async with booted(*engines) as kernel:
+            call = Chat(messages=(Message(Role.USER, "word " * 200),), model="m", max_tokens=5)
+            for _ in range(6):
+                await kernel.init_gate().call(call)
+            assert sorted(e.statistics().n_sequences for e in engines) == [0, 6]
+            async with anyio.create_task_group() as tasks:
+                for _ in range(40):
+                    tasks.start_soon(kernel.init_gate().call, call)
+            assert min(e.statistics().n_sequences for e in engines) > 5
+
+
+async def test_the_home_of_a_process_is_forgotten_with_it(booted: OpenKernel) -> None:
+    async def once(gate: LocalGate) -> None:
+        await gate.call(chat())
+
+    with anyio.fail_after(5):
+        async with booted(ScriptedEngine()) as kernel:
+            pid = kernel.spawn_task("once", once)
+            await kernel.init_gate().call(Wait(pid=pid))
+            assert pid not in kernel.cores._homes
+
+
+def test_a_broken_engine_rests_longer_each_time_but_not_for_ever() -> None:
+    delays = [restart_delay_s(n) for n in range(1, 30)]
+    assert delays[:4] == [1, 2, 4, 8]
+    assert delays == sorted(delays)
+    assert delays[-1] == LONGEST_DELAY_S

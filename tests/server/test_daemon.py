@@ -33,13 +33,14 @@ from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError
 from aios.server import daemon
 from aios.kernel import kernel
+from aios.kernel.cores import Core
 
-def engines(*_):
+def cores(*_):
     async def make():
         return ScriptedEngine(script=Script(answer_tokens=100_000, token_delay_s=0.01), window_tokens=200_000)
-    return [("scripted", "scripted", make)]
+    return [Core("scripted", "scripted", make)]
 
-kernel._engines = engines
+kernel.configured_cores = cores
 try:
     anyio.run(functools.partial(daemon.serve, load(), on_ready=lambda _: print("ready", flush=True)))
 except AiosError as error:

@@ -191,7 +191,9 @@ class Chat(Call[ChatAnswer], frozen=True):
     """Let a model write the next message of a conversation.
 
     An empty `model` is the kernel's default. Without `max_tokens` the generation may fill the window. `logprobs` asks
-    for the chosen token's log-probability, `top_logprobs` for that many alternatives beside it.
+    for the chosen token's log-probability, `top_logprobs` for that many alternatives beside it. Without `may_move` only
+    the engines that `model` names serve the call; else, as long as nothing of the answer was handed out, it moves to the
+    next of the stated fallback order when one fails.
 
     With `context` the messages are added to those of a context, which the model sees first; the answer is added when it is
     there. A call that fails or is cancelled leaves the context as it was. `model` and `tools` are the context's unless given.
@@ -215,6 +217,7 @@ class Chat(Call[ChatAnswer], frozen=True):
     constraint: Constraint | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
+    may_move: bool = True
     context: ContextId | None = None
 
     def __post_init__(self) -> None:
@@ -243,6 +246,7 @@ class Complete(Call[CompleteAnswer], frozen=True):
     constraint: Constraint | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] = 0
+    may_move: bool = True
 
 
 class Embeddings(Answer, frozen=True):

@@ -237,6 +237,14 @@ class ProcessInfo(Struct, frozen=True):
     os_pid: int | None = None
 
 
+class EngineState(Enum):
+    """How an engine is."""
+
+    LOADING = "loading"  # its first start goes on; its calls wait
+    READY = "ready"
+    DOWN = "down"  # it broke or could not be started; its calls move or fail
+
+
 class EngineInfo(Struct, frozen=True):
     """An engine as `info` and `/v1/models` show it."""
 
@@ -252,6 +260,12 @@ class EngineInfo(Struct, frozen=True):
     n_prompt_tokens_computed: int
     note: str = ""
     """What a user should know, such as why it is not available."""
+    state: EngineState = EngineState.READY
+    aliases: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
+    priority: int = 0
+    n_failures: int = 0
+    """Times that it could not be started or broke since it last served a call."""
 
 
 class LogLine(Struct, frozen=True):

@@ -15,12 +15,14 @@ from pathlib import Path
 from msgspec import Struct
 
 from aios import __version__
+from aios.abi.types import EngineState
 from aios.cli.link import find_running, names_kernel
 from aios.cli.output import short_size
 from aios.config import Loaded
 from aios.engine.models import check_model, find_model
-from aios.engine.opening import LOCAL_PACKAGES, engine_kind
+from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing
+from aios.kernel.engines import thread_warnings
 from aios.sdk.blocking import connect
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
 
@@ -206,8 +208,23 @@ def model(loaded: Loaded) -> Finding | None:
     return ok("model", f"{file.name}, {short_size(file.size_bytes)}, {checked}")
 
 
+def engines(loaded: Loaded) -> Finding | None:
+    """Whether the engines beside `local` have what they need, and all embedded ones enough cores."""
+    others = loaded.config.engines
+    for name, config in others.items():
+        try:
+            if engine_kind(config) != "none":
+                open_engine(name, config, loaded.home)
+        except AiosError as error:
+            return Finding("engines", Level.FAIL, f"{name}: {error.message}", error.hint)
+    for warning in thread_warnings(loaded.config):
+        return Finding("engines", Level.WARN, warning, "set engine.n_threads and those of the rest")
+    told = ", ".join(f"{name} ({engine_kind(config)})" for name, config in others.items())
+    return ok("engines", f"besides local: {told}") if told else None
+
+
 def kernel(loaded: Loaded) -> Finding:
-    """Whether a kernel runs and answers."""
+    """Whether a kernel runs and answers, and its engines with it."""
     if find_running(loaded.home) is None:
         return ok("kernel", "none is running; `aios run` and `aios chat` bring their own")
     try:
@@ -220,6 +237,10 @@ def kernel(loaded: Loaded) -> Finding:
     if about.version != __version__:
         mend = "aios shutdown, then start it again"
         return Finding("kernel", Level.WARN, f"{found}; this command is {__version__}", mend)
+    for each in about.engines:
+        if each.state is EngineState.DOWN:
+            mend = f"mend engine {each.name}; `aios info` shows whether it is up again"
+            return Finding("kernel", Level.WARN, f"{found}; {each.name} is down: {each.note}", mend)
     return ok("kernel", found)
 
 
@@ -234,6 +255,7 @@ CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     engine,
     compiler,
     model,
+    engines,
     kernel,
 )
 

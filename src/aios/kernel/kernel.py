@@ -20,7 +20,6 @@ from aios.disk.blobs import SCHEMA as BLOBS
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.engine.base import Engine
-from aios.engine.opening import engine_kind, open_engine
 from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthenticated
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
@@ -29,6 +28,7 @@ from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
+from aios.kernel.engines import configured_cores, thread_warnings
 from aios.kernel.gate import LocalGate
 from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.journal import Journal
@@ -208,6 +208,7 @@ class Kernel:
         """A process has ended: what the managers hold for it goes."""
         self.post.close(process)
         self.context_table.close_all(process)
+        self.cores.forget(process.pid)
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""
@@ -256,11 +257,10 @@ class Kernel:
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
-    def add_engine(self, name: str, kind: str, make: Callable[[], Awaitable[Engine]]) -> None:
+    def add_engine(self, core: Core) -> None:
         """Start an engine in the background; calls for it wait until it is ready."""
-        core = Core(name, kind, make)
         self.cores.add(core)
-        self.tasks.start_soon(self.cores.start, core)
+        self.tasks.start_soon(self.cores.run, core)
 
     def info(self) -> KernelInfo:
         """What runs here."""
@@ -327,14 +327,20 @@ async def open_kernel(
     Args:
         config: Every knob.
         home: Where models are.
-        engines: Engines by name, not yet started; None makes the one that `config.engine` asks for.
+        engines: Engines by name, not yet started; None makes those that the configuration asks for.
         clock: The operating system's when None.
         embedded: It lives inside a command and ends with it.
     """
     async with anyio.create_task_group() as tasks:
         kernel = Kernel(config, home, clock=clock or SystemClock(), tasks=tasks, embedded=embedded)
-        for name, kind, make in _engines(kernel, engines):
-            kernel.add_engine(name, kind, make)
+        for core in (
+            _given(engines)
+            if engines is not None
+            else configured_cores(config, home, kernel.contexts.find_opener)
+        ):
+            kernel.add_engine(core)
+        if engines is None:
+            kernel.warnings.extend(thread_warnings(config))
         try:
             yield kernel
         finally:
@@ -346,23 +352,9 @@ async def open_kernel(
             tasks.cancel_scope.cancel()
 
 
-def _engines(
-    kernel: Kernel, given: Mapping[str, Engine] | None
-) -> list[tuple[str, str, Callable[[], Awaitable[Engine]]]]:
-    """Name, kind and maker of each engine."""
-    config = kernel.config.engine
-    if given is not None:
-        return [(name, type(engine).__name__, _starter(engine)) for name, engine in given.items()]
-    if config.kind == "none":
-        return []
-
-    async def make() -> Engine:
-        open_pages = kernel.contexts.find_opener
-        engine = open_engine("local", config, kernel.home, open_pages=open_pages)
-        await engine.start()
-        return engine
-
-    return [("local", engine_kind(config), make)]
+def _given(engines: Mapping[str, Engine]) -> list[Core]:
+    """Engines that the embedding program made: a broken one cannot be made again."""
+    return [Core(name, type(engine).__name__, _starter(engine)) for name, engine in engines.items()]
 
 
 def _starter(engine: Engine) -> Callable[[], Awaitable[Engine]]:

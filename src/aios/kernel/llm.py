@@ -3,10 +3,13 @@
 A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or later:
 somebody better waits) the sequence is suspended and goes on in a later turn where it was. On an engine that cannot
 suspend, a stopped generation keeps its slot and is not read until its process goes on.
+
+A generation that its engine fails begins anew on the next engine that may serve it, unless pieces of it were handed out.
 """
 
 import secrets
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -35,6 +38,7 @@ from aios.abi.types import (
     ToolCall,
     Usage,
 )
+from aios.engine.abilities import needed_abilities
 from aios.engine.base import (
     Ability,
     ChatPrompt,
@@ -45,11 +49,17 @@ from aios.engine.base import (
     Suspended,
     TextPrompt,
 )
-from aios.kernel.cores import Core, Cores
+from aios.errors import AiosError, EngineFailed, EngineUnavailable, RateLimited, ResourceExhausted
+from aios.kernel.cores import Core, Cores, named_error
 from aios.kernel.process import Run
+from aios.kernel.router import Wish
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
 
 CLOSE_GRACE_S = 5.0
+BROKEN = (EngineFailed, EngineUnavailable)
+"""Errors that an engine is to blame for."""
+MOVING = (*BROKEN, RateLimited, ResourceExhausted)
+"""Errors after which another engine may still serve the call."""
 
 
 @dataclass
@@ -62,6 +72,8 @@ class Output:
     n_tokens: int = 0
     finish: Finish | None = None
     usage: Usage = Usage()
+    is_handed_out: bool = False
+    """Somebody has seen a part of it: it cannot be begun anew."""
 
     @property
     def is_done(self) -> bool:
@@ -104,27 +116,32 @@ class ModelCalls:
 
     async def embed(self, run: Run, call: Embed) -> Embeddings:
         """Turn texts into vectors."""
-        core, engine = await self._cores.find(run, call.model)
-        async with self._turn(run, core):
-            vectors, usage = await engine.embed(call.texts)
+        core = await self._cores.find(run, _same_model(call.model, Ability.EMBED))
+        with self._told(core):
+            async with self._turn(run, core):
+                with core.in_use() as engine:
+                    vectors, usage = await engine.embed(call.texts)
+        self._cores.note_served(core, run, call.model, Usage())
         run.process.usage += usage
         return Embeddings(vectors, usage, core.model)
 
     async def tokenize(self, run: Run, call: Tokenize) -> Tokens:
         """Cut a text into tokens."""
-        core, engine = await self._cores.find(run, call.model)
-        return Tokens(await engine.tokenize(call.text), core.model)
+        core = await self._cores.find(run, _same_model(call.model, Ability.TOKENIZE))
+        with self._told(core), core.in_use() as engine:
+            return Tokens(await engine.tokenize(call.text), core.model)
 
     async def count_tokens(self, run: Run, call: CountTokens) -> TokenCount:
         """Count the tokens of a conversation."""
-        core, engine = await self._cores.find(run, call.model)
-        n_tokens = await engine.count_tokens(ChatPrompt(call.messages, call.tools))
-        return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
+        core = await self._cores.find(run, _same_model(call.model, Ability.TOKENIZE))
+        with self._told(core), core.in_use() as engine:
+            n_tokens = await engine.count_tokens(ChatPrompt(call.messages, call.tools))
+            return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
 
     async def _generate(
         self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
     ) -> tuple[Core, Output]:
-        core, engine = await self._cores.find(run, call.model)
+        """On one engine after the other, until one serves it or it cannot be begun anew."""
         job = Job(
             prompt=prompt,
             sampling=_seeded(call.sampling),
@@ -133,7 +150,23 @@ class ModelCalls:
             constraint=call.constraint,
             top_logprobs=call.top_logprobs if call.logprobs else None,
         )
-        output = Output()
+        wish = Wish(call.model, needed_abilities(job), call.may_move)
+        tried: dict[str, AiosError] = {}
+        while True:
+            core, output = await self._cores.find(run, wish, tried), Output()
+            try:
+                with self._told(core):
+                    await self._generate_on(core, run, job, output)
+            except MOVING as error:
+                if output.is_handed_out or not call.may_move:
+                    raise
+                tried[core.name] = error
+            else:
+                self._cores.note_served(core, run, call.model, output.usage)
+                return core, output
+
+    async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:
+        engine: Engine | None = None
         suspended: Suspended | None = None
         async with self._turn(run, core) as turn:
             try:
@@ -141,15 +174,24 @@ class ModelCalls:
                     if turn.must_yield:
                         await turn.renew()
                         continue
-                    suspended = await self._take_turn(
-                        engine, job, turn, output=output, suspended=suspended
-                    )
+                    with core.in_use() as engine:
+                        suspended = await self._take_turn(
+                            engine, job, turn, output=output, suspended=suspended
+                        )
             finally:
-                if suspended is not None:  # it was killed or cancelled while it waited
-                    engine.drop(suspended)
+                if suspended is not None and engine is not None:
+                    engine.drop(suspended)  # it was killed, cancelled or failed while it waited
         rest = output.usage.completion_tokens - output.n_tokens  # most were counted as they came
         run.process.usage += msgspec.structs.replace(output.usage, completion_tokens=rest)
-        return core, output
+
+    @contextmanager
+    def _told(self, core: Core) -> Iterator[None]:
+        """Failures of the engine are noted, and name it."""
+        try:
+            yield
+        except BROKEN as error:
+            self._cores.note_failure(core, error)
+            raise named_error(core.name, error) from error
 
     async def _take_turn(
         self, engine: Engine, job: Job, turn: Turn, *, output: Output, suspended: Suspended | None
@@ -179,6 +221,7 @@ class ModelCalls:
             run.process.usage += Usage(completion_tokens=delta.n_tokens)
             turn.spend(delta.n_tokens)
             if run.emit is not None and (delta.text or delta.tool_calls or delta.logprobs):
+                output.is_handed_out = True
                 run.emit(Token(delta.text, delta.n_tokens, delta.logprobs, delta.tool_calls))
             if delta.finish is not None:
                 turn.spend(output.usage.prompt_tokens - output.usage.cached_tokens)
@@ -186,6 +229,11 @@ class ModelCalls:
 
     def _turn(self, run: Run, core: Core) -> AbstractAsyncContextManager[Turn]:
         return self._scheduler.turn(run, core.resource)
+
+
+def _same_model(model: str, needs: Ability) -> Wish:
+    """Tokens and vectors of another model would be of no use: such calls do not move."""
+    return Wish(model, frozenset({needs}), may_fall_back=False)
 
 
 def _seeded(sampling: Sampling) -> Sampling:

@@ -123,4 +123,6 @@ def _wants_usage(body: SamplingFields) -> bool:
 def _find(engines: tuple[EngineInfo, ...], name: str) -> EngineInfo | None:
     if name == DEFAULT_MODEL:
         return engines[0] if engines else None
-    return next((engine for engine in engines if name in (engine.model, engine.name)), None)
+    named = (engine for engine in engines if name == engine.name)
+    models = (engine for engine in engines if name == engine.model or name in engine.aliases)
+    return next(named, None) or next(models, None)

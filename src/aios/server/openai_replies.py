@@ -86,11 +86,12 @@ def embedding_reply(
 
 
 def model_cards(engines: Iterable[EngineInfo], created: int) -> list[ModelCard]:
-    """The models that are served; an engine that is not loaded yet goes by its own name."""
-    return [
-        ModelCard(engine.model or engine.name, "model", created, "aios", engine.window_tokens)
-        for engine in engines
-    ]
+    """The models that are served and their aliases, each once; an engine that has not told its model goes by its own name."""
+    windows: dict[str, int] = {}
+    for engine in engines:
+        for name in (engine.model or engine.name, *engine.aliases):
+            windows.setdefault(name, engine.window_tokens)
+    return [ModelCard(name, "model", created, "aios", window) for name, window in windows.items()]
 
 
 def usage_of(usage: Usage) -> CompletionUsage:

@@ -1,11 +1,10 @@
-import os
 from pathlib import Path
 
 import pytest
 
 from aios.config import EngineConfig
 from aios.engine.llama.binding import Model
-from aios.engine.llama.loading import count_cores, fingerprint, load
+from aios.engine.llama.loading import fingerprint, load
 from aios.engine.llama.outbox import Outbox
 from aios.errors import EngineUnavailable, ModelMissing
 
@@ -74,7 +73,3 @@ def test_a_fingerprint_is_of_the_file_and_stays(model: Model) -> None:
     assert ours == fingerprint(model, "f16") != fingerprint(model, "q8_0")
     assert model.description in ours
     assert str(model.path.stat().st_size) in ours
-
-
-def test_there_is_a_core_and_no_more_than_there_are_cpus() -> None:
-    assert 1 <= count_cores() <= len(os.sched_getaffinity(0))

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from aios.engine.llama.paging import open_pager
 from aios.engine.llama.prompt import PromptCompiler
 from aios.engine.llama.slots import Slots
 from aios.engine.llama.states import States
+from aios.engine.machine import count_cores
 from aios.errors import EngineUnavailable
 
 DEFAULT_WINDOW_TOKENS = 4096
@@ -176,18 +176,3 @@ def fingerprint(model: Model, kv_type: str) -> str:
         file.seek(max(0, size_bytes - FINGERPRINT_BYTES))
         digest.update(file.read(FINGERPRINT_BYTES))
     return f"llama:{model.description}:{size_bytes}:{digest.hexdigest()}:kv-{kv_type}"
-
-
-def count_cores() -> int:
-    """Physical cores that this process may use: two threads on one core only get into each other's way."""
-    cpus = os.sched_getaffinity(0)
-    cores = {_siblings(cpu) for cpu in cpus}
-    return max(1, len(cores))
-
-
-def _siblings(cpu: int) -> str:
-    """The hardware threads of a CPU's core, as Linux writes them; the CPU itself where that is not known."""
-    try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
-    except OSError:
-        return str(cpu)

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from aios.config import Loaded, load
+from aios.errors import ConfigError
+
+
+def loaded(tmp_path: Path, text: str, **env: str) -> Loaded:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    return load(env={"HOME": str(tmp_path), **env}, file=file)
+
+
+def test_each_table_of_engines_is_one_more_engine(tmp_path: Path) -> None:
+    told = loaded(
+        tmp_path,
+        """
+        [engine]
+        fallback = ["cloud"]
+        [engines.cloud]
+        base_url = "http://localhost:9/v1"
+        aliases = ["large", "gpt"]
+        priority = 3
+        """,
+    )
+    engines = told.config.all_engines()
+    assert list(engines) == ["local", "cloud"]
+    assert engines["local"].fallback == ("cloud",)
+    assert engines["cloud"].aliases == ("large", "gpt")
+    assert engines["cloud"].n_slots == engines["local"].n_slots, "the defaults are the same"
+    shown = {row.name: row for row in told.settings()}
+    assert shown["engines.cloud.priority"].value == 3
+    assert shown["engines.cloud.priority"].source.startswith("file ")
+    assert shown["engines.cloud.n_slots"].source == "default"
+
+
+def test_names_in_the_environment_are_separated_by_commas(tmp_path: Path) -> None:
+    told = loaded(tmp_path, "", AIOS_ENGINE_ALIASES="small, tiny,")
+    assert told.config.engine.aliases == ("small", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[engines.cloud]\nspeed = 3", r"unknown knob `engines\.cloud\.speed`"),
+        ("[engines.cloud]\nn_slots = 0", r"`engines\.cloud\.n_slots` from file"),
+        ("[engines.local]\nn_slots = 1", r"`engines\.local` .* is no table of an engine"),
+        ('[engines."a b"]\nn_slots = 1', "is no table of an engine"),
+        ("[engines]\nn_slots = 1", r"`engines\.n_slots` .* is no table of an engine"),
+        ('engines = "all"', "`engines` .* stands outside a section"),
+        ('[engine]\nfallback = ["gone"]', r"`engine\.fallback` names no other engine: 'gone'"),
+        ('[engines.b]\nfallback = ["b"]', r"`engines\.b\.fallback` names no other engine"),
+        ('[engine]\naliases = ["b"]\n[engines.b]', r"`engine\.aliases` has the engine 'b'"),
+        ('[engine]\naliases = ["b"]\n[engines.b]\nkind = "none"', "has the engine 'b'"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_name(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        loaded(tmp_path, text)
