@@ -10,7 +10,7 @@ def test_once_prints_the_table_and_ends(served: Served, aios: Aios) -> None:
     served.admit("bob")
     ran = aios("top", "--once", "--sort", "name")
     assert ran.code == 0
-    assert "1 processes: 1 waiting" in ran.out.splitlines()[0]
+    assert "1 process: 1 waiting" in ran.out.splitlines()[0]
     assert ran.out.splitlines()[1].startswith("local (ScriptedEngine, scripted)  0 of 8 slots")
     assert "bob" in ran.out
     assert "init" not in ran.out

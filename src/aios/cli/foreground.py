@@ -54,19 +54,19 @@ async def _attend_with_table(attendance: Attendance) -> None:
     """Show the table instead of the lines, and the lines when all is over."""
     from aios.cli.watch import LiveTable  # noqa: PLC0415 - start-up time: rich, only for --top
 
-    table = LiveTable(attendance.gate, attendance.names)
-    if not table.is_live:
-        await attendance.attend()
-        await table.finish()
-        return
+    table, on_frame = LiveTable(attendance.gate, attendance.names), attendance.on_frame
     kept: deque[Progress] = deque(maxlen=MAX_KEPT_FRAMES)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(table.keep_drawing)
-        await replace(attendance, on_frame=kept.append).attend()
+        if table.is_live:
+            tasks.start_soon(table.keep_drawing)
+            attendance = replace(attendance, on_frame=kept.append)
+        else:
+            tasks.start_soon(table.keep_looking)
+        await attendance.attend()
         tasks.cancel_scope.cancel()
     await table.finish()
     for frame in kept:
-        attendance.on_frame(frame)
+        on_frame(frame)
 
 
 async def _tell_interrupt(interrupts: Interrupts, order: Order) -> None:

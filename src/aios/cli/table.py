@@ -170,9 +170,10 @@ def _header(snapshot: Snapshot, rates: dict[str, float]) -> list[Text]:
     counts = [(state, sum(p.state is state for p in snapshot.processes)) for state in STATE_ORDER]
     states = ", ".join(f"{n} {state.value}" for state, n in counts if n)
     kind = " (embedded)" if info.embedded else ""
+    noun = "process" if len(snapshot.processes) == 1 else "processes"
     about = (
         f"aios {info.version}{kind}  up {short_seconds(info.uptime_s)}  "
-        f"{len(snapshot.processes)} processes: {states or 'none'}  "
+        f"{len(snapshot.processes)} {noun}: {states or 'none'}  "
         f"{short_count(info.n_calls)} calls, {info.n_in_flight} in flight"
     )
     lines = [about]

@@ -42,6 +42,12 @@ class LiveTable:
                 live.update(drawn, refresh=True)
                 await anyio.sleep(INTERVAL_S)
 
+    async def keep_looking(self) -> None:
+        """Look until cancelled, without drawing: once a parent has ended, its children can no longer be told to be its."""
+        while True:
+            self._last = await self._look()
+            await anyio.sleep(INTERVAL_S)
+
     async def finish(self) -> None:
         """Leave the last state on the screen, or the one before it if the kernel has gone with its last process."""
         with suppress(KernelStopping, KernelUnreachable):
