@@ -58,8 +58,11 @@ class Summary(Struct):
 
     def text(self) -> str:
         """In words."""
+        skipped = (
+            f"{self.n_skipped} skipped (the report says why)" if self.n_skipped else "none skipped"
+        )
         line = (
-            f"{self.n_files} files, {self.n_skipped} skipped: {self.prompt_tokens} tokens in, "
+            f"{self.n_files} files, {skipped}: {self.prompt_tokens} tokens in, "
             f"{self.completion_tokens} out, {self.wall_s:.1f} s in all, the readers {self.readers_s:.1f} s"
         )
         if self.one_by_one_s is not None and self.readers_s > 0:

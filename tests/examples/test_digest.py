@@ -125,7 +125,7 @@ async def test_readers_run_side_by_side_and_no_more_than_asked(tmp_path: Path) -
         out = tmp_path / "report.md"
         ran = await kernel.run("digest", "--dir", tmp_path, "--out", out, "--parallel", "3")
     assert ran.end.status == 0
-    assert ran.end.result.splitlines()[0].startswith("6 files, 0 skipped")
+    assert ran.end.result.splitlines()[0].startswith("6 files, none skipped")
     spans = [
         (r.started_unix_s, r.ended_unix_s or 0) for r in ran.processes if r.name[:6] == "reader"
     ]

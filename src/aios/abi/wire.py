@@ -174,5 +174,6 @@ def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidCall(
-            f"malformed: {error}", hint="see the reference of the system calls"
+            f"malformed: {error}",
+            hint="see the reference of the system calls; if AIOS was updated, start the kernel again",
         ) from error
