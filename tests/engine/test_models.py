@@ -107,6 +107,18 @@ def test_another_file_that_is_truncated_is_noticed_from_its_own_head(home: Home)
         find_model("other", home)
 
 
+def test_the_hint_for_a_damaged_file_is_never_a_pull_that_cannot_work(home: Home) -> None:
+    path = put(home, "other.gguf", GOOD[:-1])
+    for look in (lambda: find_model("other", home), lambda: check_model(path)):
+        with pytest.raises(ModelMissing) as raised:
+            look()
+        assert "aios pull" not in raised.value.hint  # nobody knows from where
+    write_record(path, "0" * 64, source="hf:o/r/other.gguf")
+    with pytest.raises(ModelMissing) as raised:
+        check_model(path)
+    assert raised.value.hint == "aios models rm other && aios pull hf:o/r/other.gguf"
+
+
 def test_a_file_that_is_no_gguf_is_missing_and_says_why(home: Home) -> None:
     put(home, "other.gguf", b"<html>not found</html>")
     with pytest.raises(ModelMissing, match="letters GGUF"):

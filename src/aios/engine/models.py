@@ -23,6 +23,7 @@ SUFFIX: Final = ".gguf"
 PART_SUFFIX: Final = ".part"
 RECORD_SUFFIX: Final = ".json"
 HASH_CHUNK_BYTES: Final = 4 << 20
+ELSEWHERE: Final = "fetch the file again from where it came, or use another model"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def check_model(path: Path, *, checksum: bool = False) -> ModelFile:
         raise ModelMissing(f"there is no file {path}", hint="aios pull")
     model = _inspect(path, read_head_always=True)
     if not model.ok:
-        raise ModelMissing(f"{path}: {model.note}", hint=f"aios pull {model.name}")
+        raise ModelMissing(f"{path}: {model.note}", hint=_again(model.name, path))
     if not checksum:
         return model
     expected = _expected_sha256(path)
@@ -135,7 +136,7 @@ def check_model(path: Path, *, checksum: bool = False) -> ModelFile:
     if expected not in (None, found):
         raise ModelMissing(
             f"{path}: its sha256 is {found}, but should be {expected}: the file is damaged or another",
-            hint=f"aios models rm {model.name} && aios pull {model.name}",
+            hint=_again(model.name, path),
         )
     if record_path(path).exists():
         write_record(path, found, source=read_record(path).source)
@@ -274,11 +275,16 @@ def _locate(name: str, home: Home) -> Path:
 
 def _pull_command(name: str, path: Path, home: Home) -> str:
     if path.parent != home.models.absolute():
-        return "fetch the file again from where it came, or use another model"
-    if name in CATALOGUE:
-        return f"aios pull {name}"
-    source = read_record(path).source
-    return f"aios models rm {name} && aios pull {source or 'NAME'}"
+        return ELSEWHERE
+    return f"aios pull {name}" if name in CATALOGUE else _again(name, path)
+
+
+def _again(name: str, path: Path) -> str:
+    """How to get a file anew; one that no pull brought can only be fetched by whoever brought it."""
+    source = name if name in CATALOGUE else read_record(path).source
+    if not source:
+        return ELSEWHERE
+    return f"aios models rm {name} && aios pull {source}"
 
 
 def _inspect(path: Path, *, read_head_always: bool = False) -> ModelFile:
