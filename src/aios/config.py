@@ -162,6 +162,20 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     disk_bytes: Annotated[
         NonNegativeInt, Meta(description="disk for pages that memory has no room for; 0: none")
     ] = 4 << 30
+    window: Annotated[
+        str,
+        Meta(
+            pattern="^(none|drop-oldest|summarise|page-to-memory)$",
+            description="what leaves a context that no longer fits, where its opener does not say; none: the chat is refused",
+        ),
+    ] = "none"
+    target_share: Annotated[
+        float,
+        Meta(ge=0.05, le=0.95, description="share of the window that a compaction leaves filled"),
+    ] = 0.5
+    summary_tokens: Annotated[
+        PositiveInt, Meta(description="longest summary of what leaves a window; two paragraphs")
+    ] = 200
     max_contexts: Annotated[
         PositiveInt, Meta(description="contexts of one process; forks count")
     ] = 4_096

@@ -9,8 +9,11 @@ from msgspec import Meta
 
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
+    Compacted,
     ContextAppend,
     ContextClose,
+    ContextCompact,
+    ContextFault,
     ContextFork,
     ContextId,
     ContextInfo,
@@ -20,6 +23,7 @@ from aios.abi.contexts import (
     ContextOpen,
     ContextRead,
     ContextStat,
+    ContextUndo,
 )
 from aios.abi.mail import (
     Mailbox,
@@ -351,6 +355,7 @@ AnyCall = (
     | Log | Logs | Info | Shutdown
     | Send | Receive | Publish | Subscribe | Mailbox
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
+    | ContextCompact | ContextUndo | ContextFault
 )  # fmt: skip
 
 AnyAnswer = (
@@ -358,5 +363,5 @@ AnyAnswer = (
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
     | Sent | Received | Published | MailboxStatistics
-    | ContextInfo | ContextInfos | ContextMessages
+    | ContextInfo | ContextInfos | ContextMessages | Compacted
 )  # fmt: skip

@@ -3,9 +3,10 @@
 A chat goes on in one by naming it (`Chat.context`): then only the new messages are sent, and the answer is kept.
 """
 
+from enum import Enum
 from typing import Annotated, NewType
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call, Done, ModelName
 from aios.abi.types import Count, Message, Pid, ToolSpec
@@ -13,16 +14,41 @@ from aios.abi.types import Count, Message, Pid, ToolSpec
 ContextId = NewType("ContextId", int)
 """A context: positive, unique for the life of a kernel, never given twice."""
 
+
+class WindowPolicy(Enum):
+    """What leaves a context when it no longer fits into the model's window."""
+
+    NONE = "none"  # nothing: a chat that does not fit is refused
+    DROP_OLDEST = "drop-oldest"  # the oldest turns go
+    SUMMARISE = "summarise"  # a summary that the model writes stands for them
+    PAGE_TO_MEMORY = "page-to-memory"  # a pointer stands for them, which leads back to them
+
+
 NewMessages = Annotated[tuple[Message, ...], Meta(max_length=100_000)]
 SomeMessages = Annotated[tuple[Message, ...], Meta(min_length=1, max_length=100_000)]
 ContextTools = Annotated[tuple[ToolSpec, ...], Meta(max_length=1024)]
+
+
+class Compaction(Struct, frozen=True):
+    """What once left a window, or came back into it (`what` is then `fault`), and can be undone.
+
+    Tokens are those of the prompt before and after; `is_estimated` when the engine cannot count and characters were.
+    """
+
+    what: str
+    n_messages: Count
+    n_tokens_before: Count
+    n_tokens_after: Count
+    is_estimated: bool
+    unix_s: float
 
 
 class ContextInfo(Answer, frozen=True):
     """A context without its messages.
 
     `unanswered` are the ids of tool calls whose results must come next. `n_tokens` is the length of its prompt with the
-    last answer, as the engine counted it; 0 before the first. `writer` is the pid that writes in it now.
+    last answer, as the engine counted it; 0 before the first. `writer` is the pid that writes in it now. `compactions` can be
+    undone, the last one first; `n_faults` counts pages that were read back.
     """
 
     id: ContextId
@@ -33,13 +59,17 @@ class ContextInfo(Answer, frozen=True):
     n_tokens: Count
     unanswered: tuple[str, ...] = ()
     writer: Pid | None = None
+    window: WindowPolicy = WindowPolicy.NONE
+    compactions: tuple[Compaction, ...] = ()
+    n_pages: Count = 0
+    n_faults: Count = 0
 
 
 class ContextOpen(Call[ContextInfo], frozen=True, tag="context_open"):
     """Make a context, which belongs to the caller and ends with it.
 
     `messages` are its beginning, kept whatever leaves the window if `is_pinned`; `tools` and `model` are those of every
-    chat in it that names no others.
+    chat in it that names no others. `window` says what leaves when it is full; None stands for `context.window`.
 
     Raises:
         InvalidCall: The messages are no conversation.
@@ -51,6 +81,7 @@ class ContextOpen(Call[ContextInfo], frozen=True, tag="context_open"):
     tools: ContextTools = ()
     model: ModelName = ""
     is_pinned: bool = False
+    window: WindowPolicy | None = None
 
 
 class ContextAppend(Call[ContextInfo], frozen=True, tag="context_append"):
@@ -111,3 +142,50 @@ class ContextRead(Call[ContextMessages], frozen=True, tag="context_read"):
     """Read the messages that a model is shown in a context."""
 
     context: ContextId
+
+
+class Compacted(Answer, frozen=True):
+    """A context was made shorter, or was short enough: then nothing left it. `pointer` leads to what left, 0 for none."""
+
+    compaction: Compaction
+    pointer: Count = 0
+
+
+class ContextCompact(Call[Compacted], frozen=True, tag="context_compact"):
+    """Make a context shorter than `target_tokens`, or than the share of the window that `context.target_share` says.
+
+    The system message and pinned messages stay, and so does the last turn's beginning and end; a tool call leaves with all
+    its results. `window` is the policy for this once; without it the context's own, or `drop-oldest` if that is `none`.
+
+    Raises:
+        Conflict: Somebody writes in it now.
+        ContextWindowExceeded: What must stay does not fit into the window.
+        EngineUnavailable: No engine is there to count for.
+    """
+
+    context: ContextId
+    window: WindowPolicy | None = None
+    target_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
+class ContextUndo(Call[ContextInfo], frozen=True, tag="context_undo"):
+    """Undo the last compaction: what left is back in its place, and what was added since stays.
+
+    Raises:
+        Conflict: There is none to undo, or somebody writes in it now.
+    """
+
+    context: ContextId
+
+
+class ContextFault(Call[ContextMessages], frozen=True, tag="context_fault"):
+    """Read back what a pointer leads to; with `is_restoring` it also takes the place of the note in the window.
+
+    Raises:
+        Conflict: It is to be restored, and its note is not in the window, or somebody writes there now.
+        NotFound: The context has no such pointer.
+    """
+
+    context: ContextId
+    pointer: Annotated[int, Meta(ge=1)]
+    is_restoring: bool = False

@@ -1,54 +1,100 @@
 """Chats in a context: where the context manager and the model calls meet.
 
 A chat in a context is a transaction. It holds the context as its one writer, shows the model what is kept and what is new,
-and commits both the new messages and the answer when the answer is whole. Whatever ends it before, a kill, a deadline, a
-broken engine, leaves the context as it was.
+and commits the new messages, the answer and any compaction together when the answer is whole. Whatever ends it before, a kill,
+a deadline, a broken engine, leaves the context as it was.
 """
 
 import msgspec
 
 from aios.abi.calls import Chat, ChatAnswer
-from aios.kernel.context.contexts import Context, ContextTable
+from aios.abi.contexts import Compacted, Compaction, ContextCompact, WindowPolicy
+from aios.errors import ContextWindowExceeded
+from aios.kernel.compaction import Aim, Compactor
+from aios.kernel.context.contexts import Context, ContextTable, told
 from aios.kernel.context.transcript import (
-    Item,
-    Items,
+    Transcript,
     as_kept,
     as_spoken,
     check_answerable,
     extended,
+    new_item,
 )
+from aios.kernel.context.window import shown
 from aios.kernel.llm import ModelCalls
 from aios.kernel.process import Run
 
 
 class Conversations:
-    """The handler of chats, in a context or without one."""
+    """The handlers of the calls that take a context and a model."""
 
-    def __init__(self, models: ModelCalls, contexts: ContextTable) -> None:
+    def __init__(self, models: ModelCalls, contexts: ContextTable, compactor: Compactor) -> None:
         self._models = models
         self._contexts = contexts
+        self._compactor = compactor
 
     async def chat(self, run: Run, call: Chat) -> ChatAnswer:
         """Write the next message of a conversation, and keep it if that is one of the kernel's."""
         if call.context is None:
             return await self._models.chat(run, call)
         with self._contexts.writing(run, call.context) as context:
-            items = extended(context.items, call.messages)
+            before = context.transcript
+            items = extended(before.items, call.messages)
             check_answerable(items)
-            self._contexts.check_room(items, n_more=1)
-            answer = await self._models.chat(run, _shown(context, items, call))
+            draft = self._contexts.fitted(before.put(items), n_more=1)
+            answer, draft = await self._answered(run, context, draft, call=call)
             message = as_spoken(answer.message)
-            self._contexts.commit(context, (*items, Item(as_kept(message))))
+            draft = draft.put((*draft.items, new_item(as_kept(message))))
+            self._commit(context, draft, n_rewrites=len(before.rewrites))
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
         return msgspec.structs.replace(answer, message=message)
 
+    async def compact(self, run: Run, call: ContextCompact) -> Compacted:
+        """Make a context shorter."""
+        with self._contexts.writing(run, call.context) as context:
+            policy = call.window or context.window
+            if policy is WindowPolicy.NONE:
+                policy = WindowPolicy.DROP_OLDEST
+            aim = Aim(policy, context.model, context.tools, call.target_tokens)
+            before = context.transcript
+            after = await self._compactor.compact(run, before, aim)
+            if after is before:
+                return Compacted(Compaction(policy.value, 0, 0, 0, False, 0.0))
+            self._commit(context, after, n_rewrites=len(before.rewrites))
+            context.n_tokens = 0
+        pointer = len(after.pages) if policy is WindowPolicy.PAGE_TO_MEMORY else 0
+        return Compacted(told(after.rewrites[-1]), pointer)
 
-def _shown(context: Context, items: Items, call: Chat) -> Chat:
+    async def _answered(
+        self, run: Run, context: Context, draft: Transcript, *, call: Chat
+    ) -> tuple[ChatAnswer, Transcript]:
+        """The model's answer, and the transcript that it answers: compacted if it did not fit."""
+        aim = Aim(context.window, call.model or context.model, call.tools or context.tools)
+        draft = await self._compactor.fit(run, draft, aim, max_tokens=call.max_tokens)
+        try:
+            return await self._models.chat(run, _shown(draft, aim, call)), draft
+        except ContextWindowExceeded:
+            if aim.policy is WindowPolicy.NONE:
+                raise
+            # An engine that cannot count, or tells no window, says so only now; nothing of an answer has come yet.
+            shorter = await self._compactor.shorten(run, draft, aim)
+            if shorter is draft:
+                raise
+        return await self._models.chat(run, _shown(shorter, aim, call)), shorter
+
+    def _commit(self, context: Context, after: Transcript, *, n_rewrites: int) -> None:
+        """Commit a transcript, and write into its owner's log what left the window."""
+        self._contexts.commit(context, after)
+        for rewrite in after.rewrites[n_rewrites:]:
+            self._contexts.note(context, rewrite)
+
+
+def _shown(transcript: Transcript, aim: Aim, call: Chat) -> Chat:
     """The call as the model is to see it."""
     return msgspec.structs.replace(
         call,
-        messages=tuple(item.message for item in items),
-        tools=call.tools or context.tools,
-        model=call.model or context.model,
+        messages=shown(transcript.items),
+        tools=aim.tools,
+        model=aim.model,
         context=None,
     )

@@ -24,6 +24,7 @@ from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthe
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
 from aios.kernel.clock import Clock, SystemClock
+from aios.kernel.compaction import Compactor
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
@@ -91,8 +92,12 @@ class Kernel:
         self.models = ModelCalls(self.scheduler, self.cores)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.contexts = ContextManager(config.context, self.home.pages)
-        self.context_table = ContextTable(self.access, config.context)
-        self.conversations = Conversations(self.models, self.context_table)
+        self.context_table = ContextTable(self.access, config.context, self.clock)
+        self.conversations = Conversations(
+            self.models,
+            self.context_table,
+            Compactor(self.models, self.cores, self.clock, config.context),
+        )
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"

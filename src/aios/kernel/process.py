@@ -43,6 +43,8 @@ class Run:
     running_since_s: float | None = None
     """Set while it holds a turn."""
     is_parked: bool = False
+    is_background: bool = False
+    """It asks for turns behind everybody else's, whatever the process's nice value is."""
 
     @contextmanager
     def parked(self) -> Iterator[None]:

@@ -46,11 +46,14 @@ from aios.abi.calls import (
 from aios.abi.contexts import (
     ContextAppend,
     ContextClose,
+    ContextCompact,
+    ContextFault,
     ContextFork,
     ContextList,
     ContextOpen,
     ContextRead,
     ContextStat,
+    ContextUndo,
 )
 from aios.abi.gate import Line, Progress, Result
 from aios.abi.mail import Mailbox, Publish, Receive, Send, Subscribe
@@ -407,6 +410,21 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
         ),
         ContextFork: Entry(
             lambda kernel, run, call: kernel.context_table.fork(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextCompact: Entry(
+            lambda kernel, run, call: kernel.conversations.compact(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextUndo: Entry(
+            lambda kernel, run, call: kernel.context_table.undo(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextFault: Entry(
+            lambda kernel, run, call: kernel.context_table.fault(run, call),
             Right.CONTEXT,
             Effect.REVERSIBLE,
         ),

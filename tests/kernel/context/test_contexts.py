@@ -74,7 +74,7 @@ async def test_a_thousand_forks_share_their_messages(booted: OpenKernel) -> None
         trunk = await opened(gate, *long)
         forks = [(await gate.call(ContextFork(context=trunk))).value.id for _ in range(1000)]
         table = kernel.context_table
-        runs = {id(context.items) for context in table._by_id.values()}
+        runs = {id(context.transcript) for context in table._by_id.values()}
         assert len(runs) == 1, "not one tuple was copied"
         assert len(set(forks)) == 1000
 

@@ -7,12 +7,14 @@ would speak to a conversation that it has not seen.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aios.abi.call import Done
 from aios.abi.contexts import (
+    Compaction,
     ContextAppend,
     ContextClose,
+    ContextFault,
     ContextFork,
     ContextId,
     ContextInfo,
@@ -22,32 +24,44 @@ from aios.abi.contexts import (
     ContextOpen,
     ContextRead,
     ContextStat,
+    ContextUndo,
+    WindowPolicy,
 )
-from aios.abi.types import Message, Pid, Right, ToolSpec
+from aios.abi.types import Pid, Right, ToolSpec
 from aios.config import ContextConfig
 from aios.errors import Conflict, NotFound, ResourceExhausted, TooLarge
 from aios.kernel.access.manager import AccessManager
-from aios.kernel.context.transcript import Items, check_invariants, extended, size_bytes, tail_of
+from aios.kernel.clock import Clock
+from aios.kernel.context.transcript import (
+    Items,
+    Rewrite,
+    Transcript,
+    check_invariants,
+    extended,
+    tail_of,
+)
+from aios.kernel.context.window import faulted_in, page, slimmed, undone
 from aios.kernel.process import Process, Run
 
 
 @dataclass(eq=False, slots=True)
 class Context:
-    """One conversation. `items` is replaced, never changed."""
+    """One conversation. `transcript` is replaced, never changed."""
 
     id: ContextId
     owner: Process
     model: str = ""
     tools: tuple[ToolSpec, ...] = ()
-    items: Items = ()
-    size_bytes: int = 0
+    window: WindowPolicy = WindowPolicy.NONE
+    transcript: Transcript = field(default_factory=Transcript)
     n_tokens: int = 0
+    n_faults: int = 0
     writer: Run | None = None
 
     @property
-    def messages(self) -> tuple[Message, ...]:
-        """What a model is shown."""
-        return tuple(item.message for item in self.items)
+    def items(self) -> Items:
+        """What is in its window."""
+        return self.transcript.items
 
     def info(self) -> ContextInfo:
         """It without its messages."""
@@ -56,10 +70,14 @@ class Context:
             pid=self.owner.pid,
             model=self.model,
             n_messages=len(self.items),
-            size_bytes=self.size_bytes,
+            size_bytes=self.transcript.size_bytes,
             n_tokens=self.n_tokens,
             unanswered=tail_of(self.items).waiting,
             writer=self.writer.process.pid if self.writer else None,
+            window=self.window,
+            compactions=tuple(told(each) for each in reversed(self.transcript.rewrites)),
+            n_pages=len(self.transcript.pages),
+            n_faults=self.n_faults,
         )
 
 
@@ -75,8 +93,9 @@ class ContextStatistics:
 class ContextTable:
     """All contexts, and the handlers of the calls that need no model."""
 
-    def __init__(self, access: AccessManager, limits: ContextConfig) -> None:
+    def __init__(self, access: AccessManager, limits: ContextConfig, clock: Clock) -> None:
         self._access = access
+        self._clock = clock
         self._limits = limits
         self._by_id: dict[ContextId, Context] = {}
         self._held: dict[Pid, dict[ContextId, Context]] = {}
@@ -84,27 +103,47 @@ class ContextTable:
 
     async def open(self, run: Run, call: ContextOpen) -> ContextInfo:
         """Make a context."""
-        items = extended((), call.messages, is_pinned=call.is_pinned)
-        self.check_room(items)
+        transcript = Transcript(extended((), call.messages, is_pinned=call.is_pinned))
+        self.fitted(transcript)
         context = self.add(run.process, model=call.model, tools=call.tools)
-        self.commit(context, items)
+        context.window = call.window or WindowPolicy(self._limits.window)
+        self.commit(context, transcript)
         return context.info()
 
     async def append(self, run: Run, call: ContextAppend) -> ContextInfo:
         """Add messages."""
         with self.writing(run, call.context) as context:
             items = extended(context.items, call.messages, is_pinned=call.is_pinned)
-            self.check_room(items)
-            self.commit(context, items)
+            self.commit(context, context.transcript.put(items))
         return context.info()
 
     async def fork(self, run: Run, call: ContextFork) -> ContextInfo:
         """Make a context that shares the messages of another as they are now."""
         source = self.get(run, call.context)
         context = self.add(run.process, model=source.model, tools=source.tools)
-        context.items, context.size_bytes = source.items, source.size_bytes
+        context.window, context.transcript = source.window, source.transcript
         context.n_tokens = source.n_tokens
         return context.info()
+
+    async def undo(self, run: Run, call: ContextUndo) -> ContextInfo:
+        """Undo the last compaction."""
+        with self.writing(run, call.context) as context:
+            self.commit(context, undone(context.transcript))
+            context.n_tokens = 0
+        return context.info()
+
+    async def fault(self, run: Run, call: ContextFault) -> ContextMessages:
+        """Read a page back."""
+        context = self.get(run, call.context)
+        items = page(context.transcript, call.pointer)
+        if call.is_restoring:
+            with self.writing(run, call.context):
+                unix_s = self._clock.unix_s()
+                after = faulted_in(context.transcript, call.pointer, unix_s=unix_s)
+                self.commit(context, after)
+                context.n_tokens = 0
+        context.n_faults += 1
+        return _messages(items)
 
     async def close(self, run: Run, call: ContextClose) -> Done:
         """Forget a context."""
@@ -123,9 +162,7 @@ class ContextTable:
 
     async def read(self, run: Run, call: ContextRead) -> ContextMessages:
         """The messages of a context."""
-        context = self.get(run, call.context)
-        pinned = tuple(i for i, item in enumerate(context.items) if item.is_pinned)
-        return ContextMessages(context.messages, pinned)
+        return _messages(self.get(run, call.context).items)
 
     def get(self, run: Run, context_id: ContextId) -> Context:
         """The context of that id, which the caller must reach.
@@ -164,25 +201,26 @@ class ContextTable:
         finally:
             context.writer = None
 
-    def check_room(self, items: Items, *, n_more: int = 0) -> int:
-        """Their size in bytes, if a context may hold them and `n_more` messages.
+    def fitted(self, transcript: Transcript, *, n_more: int = 0) -> Transcript:
+        """It as a context may hold it, with room for `n_more` messages: the oldest compactions are forgotten if need be.
 
         Raises:
-            TooLarge: It may not; says the numbers.
+            TooLarge: A context may not hold it; says the numbers.
         """
         limits = self._limits
-        if len(items) + n_more > limits.max_messages:
+        n_messages = len(transcript.items) + n_more
+        if n_messages > limits.max_messages:
             raise TooLarge(
-                f"{len(items) + n_more} messages; a context holds {limits.max_messages}",
+                f"{n_messages} messages; a context holds {limits.max_messages}",
                 hint="raise context.max_messages, or compact the context",
             )
-        size = size_bytes(items)
-        if size > limits.max_bytes:
+        transcript = slimmed(transcript, limits.max_bytes)
+        if transcript.size_bytes > limits.max_bytes:
             raise TooLarge(
-                f"{size} bytes of messages; a context holds {limits.max_bytes}",
-                hint="raise context.max_bytes, or compact the context",
+                f"{transcript.size_bytes} bytes of messages; a context holds {limits.max_bytes}",
+                hint="raise context.max_bytes, or compact the context by `drop-oldest`",
             )
-        return size
+        return transcript
 
     def add(self, owner: Process, *, model: str, tools: tuple[ToolSpec, ...]) -> Context:
         """An empty context.
@@ -202,16 +240,25 @@ class ContextTable:
         self._held.setdefault(owner.pid, {})[context.id] = context
         return context
 
-    def commit(self, context: Context, items: Items) -> None:
-        """Make these the messages of a context.
+    def commit(self, context: Context, transcript: Transcript) -> None:
+        """Make this what a context is.
 
         Raises:
             NotFound: Its process ended while somebody wrote in it.
+            TooLarge: A context may not hold it.
         """
         if context.id not in self._by_id:
             raise NotFound(f"context {context.id} ended with process {context.owner.pid}")
-        context.items = items
-        context.size_bytes = size_bytes(items)
+        context.transcript = self.fitted(transcript)
+
+    def note(self, context: Context, rewrite: Rewrite) -> None:
+        """Write a compaction into the log of the context's owner."""
+        about = "about " if rewrite.is_estimated else ""
+        text = (
+            f"context {context.id}: {rewrite.what}, {rewrite.n_messages} messages left the window; "
+            f"{about}{rewrite.n_tokens_before} -> {rewrite.n_tokens_after} tokens"
+        )
+        context.owner.log.write(text, stream="kernel", unix_s=self._clock.unix_s())
 
     def close_all(self, process: Process) -> None:
         """The process has ended: its contexts go."""
@@ -222,7 +269,9 @@ class ContextTable:
         """What they take."""
         contexts = self._by_id.values()
         return ContextStatistics(
-            len(contexts), sum(len(c.items) for c in contexts), sum(c.size_bytes for c in contexts)
+            len(contexts),
+            sum(len(c.items) for c in contexts),
+            sum(c.transcript.size_bytes for c in contexts),
         )
 
     def check_invariants(self) -> None:
@@ -243,3 +292,20 @@ class ContextTable:
         del held[context.id]
         if not held:
             del self._held[context.owner.pid]
+
+
+def _messages(items: Items) -> ContextMessages:
+    pinned = tuple(i for i, item in enumerate(items) if item.is_pinned)
+    return ContextMessages(tuple(item.message for item in items), pinned)
+
+
+def told(rewrite: Rewrite) -> Compaction:
+    """A rewrite as others see it."""
+    return Compaction(
+        what=rewrite.what,
+        n_messages=rewrite.n_messages,
+        n_tokens_before=rewrite.n_tokens_before,
+        n_tokens_after=rewrite.n_tokens_after,
+        is_estimated=rewrite.is_estimated,
+        unix_s=rewrite.unix_s,
+    )

@@ -6,7 +6,7 @@ A system message stands first. Results follow the message that made the calls, o
 else; only the calls of the last message may still wait for theirs. An assistant speaks after a user or after results.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -24,13 +24,54 @@ EMPTY_OBJECT = "{}"
 
 
 class Item(Struct, frozen=True):
-    """A message in its place. One that is pinned never leaves the window."""
+    """A message in its place. One that is pinned never leaves the window; a note stands for messages that have left it.
+
+    `pointer` names the page that a note leads to; 0 for none.
+    """
 
     message: Message
     is_pinned: bool = False
+    is_note: bool = False
+    pointer: int = 0
+    size_bytes: int = 0
 
 
 Items = tuple[Item, ...]
+
+
+class Rewrite(Struct, frozen=True):
+    """A change of a transcript other than at its end, such that it can be undone: `n_put` items stand for `removed` now."""
+
+    what: str
+    n_messages: int
+    at: int = 0
+    removed: Items = ()
+    n_put: int = 0
+    n_tokens_before: int = 0
+    n_tokens_after: int = 0
+    is_estimated: bool = False
+    unix_s: float = 0.0
+
+
+class Transcript(Struct, frozen=True):
+    """All that a context is made of: what a model is shown, what can be undone, and what was paged out of the window.
+
+    Page `i` stands under pointer `i + 1`.
+    """
+
+    items: Items = ()
+    rewrites: tuple[Rewrite, ...] = ()
+    pages: tuple[Items, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly; a page that can still be undone counts twice."""
+        parts = (self.items, *(each.removed for each in self.rewrites), *self.pages)
+        return sum(item.size_bytes for part in parts for item in part)
+
+    def put(self, items: Items) -> "Transcript":
+        """It with these items shown, which go on after those that are."""
+        return msgspec.structs.replace(self, items=items)
 
 
 @dataclass(frozen=True)
@@ -68,7 +109,15 @@ def extended(items: Items, messages: Sequence[Message], *, is_pinned: bool = Fal
     tail = tail_of(items)
     for i, message in enumerate(messages):
         tail = _follow(tail, message, f"message {len(items) + i}")
-    return (*items, *(Item(message, is_pinned) for message in messages))
+    return (*items, *(new_item(message, is_pinned=is_pinned) for message in messages))
+
+
+def new_item(
+    message: Message, *, is_pinned: bool = False, is_note: bool = False, pointer: int = 0
+) -> Item:
+    """A message in its place, measured."""
+    size = MESSAGE_BYTES + len(msgspec.msgpack.encode(message))
+    return Item(message, is_pinned, is_note, pointer, size)
 
 
 def check_answerable(items: Sequence[Item]) -> None:
@@ -93,11 +142,6 @@ def check_invariants(items: Items) -> None:
         extended((), [item.message for item in items])
     except InvalidCall as error:
         raise AssertionError(error.message) from error
-
-
-def size_bytes(items: Iterable[Item]) -> int:
-    """What items take in memory, roughly."""
-    return sum(MESSAGE_BYTES + len(msgspec.msgpack.encode(item.message)) for item in items)
 
 
 def as_spoken(message: Message) -> Message:

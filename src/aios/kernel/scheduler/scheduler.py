@@ -33,6 +33,8 @@ from aios.kernel.scheduler.core import (
 )
 from aios.kernel.scheduler.policy import Policy, Ticket
 
+BACKGROUND_NICE = 19
+
 
 @dataclass(eq=False)
 class Turn:
@@ -211,4 +213,5 @@ class Scheduler:
 
 def _ticket(number: int, run: Run, resource: str) -> Ticket:
     process = run.process
-    return Ticket(number, process.pid, resource, process.nice, process.owner, run.deadline_s)
+    nice = BACKGROUND_NICE if run.is_background else process.nice
+    return Ticket(number, process.pid, resource, nice, process.owner, run.deadline_s)

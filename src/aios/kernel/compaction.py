@@ -1,0 +1,243 @@
+"""Compaction: makes a transcript fit into the window of a model, by the policy of its context.
+
+The prompt is counted whole, by the engine, because its template decides what a message costs; how much must leave is found by
+bisection. What leaves, and the note that stands for it, is decided by the pure `context/window.py`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from aios.abi.calls import Chat
+from aios.abi.contexts import WindowPolicy
+from aios.abi.types import Message, Role, Sampling, ToolSpec
+from aios.config import ContextConfig
+from aios.engine.base import ChatPrompt
+from aios.errors import ContextWindowExceeded, Unsupported
+from aios.kernel.clock import Clock
+from aios.kernel.context.transcript import Item, Items, Rewrite, Transcript
+from aios.kernel.context.window import (
+    estimated_tokens,
+    pointer_note,
+    removable,
+    rewritten,
+    shown,
+    summary_note,
+    within,
+    without,
+)
+from aios.kernel.cores import Core, Cores
+from aios.kernel.llm import ModelCalls
+from aios.kernel.process import Run
+from aios.kernel.router import Wish
+
+OUTPUT_SHARE = 0.25
+"""The most of a window that is kept free for an answer when the caller has no smaller `max_tokens`."""
+N_SUMMARY_TRIES = 4
+"""Each try shows the model half as much of what leaves."""
+INSTRUCTION = "Summarise the conversation below in a few plain sentences. Keep names, numbers, decisions and open tasks."
+_SPEAKERS = {
+    Role.USER: "User",
+    Role.ASSISTANT: "Assistant",
+    Role.TOOL: "Tool",
+    Role.SYSTEM: "System",
+}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is to fit: the tools and model of the prompts, and the policy. `target_tokens` None: the configured share."""
+
+    policy: WindowPolicy
+    model: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    target_tokens: int | None = None
+
+
+@dataclass
+class _Gauge:
+    """Counts prompts as the engine does, or estimates them where it cannot."""
+
+    core: Core
+    tools: tuple[ToolSpec, ...]
+    is_estimated: bool = False
+
+    @property
+    def window_tokens(self) -> int:
+        """What a prompt and its answer may take together; 0 when nobody told us."""
+        return self.core.offer.window_tokens if self.core.offer else 0
+
+    async def count(self, items: Items) -> int:
+        """Tokens of a prompt."""
+        messages = shown(items)
+        if not self.is_estimated:
+            try:
+                with self.core.in_use() as engine:
+                    return await engine.count_tokens(ChatPrompt(messages, self.tools))
+            except Unsupported:
+                self.is_estimated = True
+        return estimated_tokens(messages, sum(len(str(tool)) for tool in self.tools))
+
+
+class Compactor:
+    """Compacts transcripts; holds nothing itself."""
+
+    def __init__(
+        self, models: ModelCalls, cores: Cores, clock: Clock, config: ContextConfig
+    ) -> None:
+        self._models = models
+        self._cores = cores
+        self._clock = clock
+        self._config = config
+
+    async def fit(
+        self, run: Run, transcript: Transcript, aim: Aim, *, max_tokens: int | None
+    ) -> Transcript:
+        """The transcript, compacted if it leaves too little of the window for an answer of `max_tokens`.
+
+        Raises:
+            ContextWindowExceeded: What must stay does not fit.
+        """
+        if aim.policy is WindowPolicy.NONE:
+            return transcript
+        gauge = await self._gauge(run, aim)
+        if not gauge.window_tokens:
+            return transcript
+        n_free = int(gauge.window_tokens * OUTPUT_SHARE)
+        limit = gauge.window_tokens - min(max_tokens or n_free, n_free)
+        n_bytes = sum(item.size_bytes for item in transcript.items)  # no text has more tokens
+        if not aim.tools and n_bytes <= limit:
+            return transcript
+        if await gauge.count(transcript.items) <= limit:
+            return transcript
+        return await self.compact(run, transcript, aim)
+
+    async def compact(self, run: Run, transcript: Transcript, aim: Aim) -> Transcript:
+        """The transcript with less in its window; as it was if it is short enough already.
+
+        Raises:
+            ContextWindowExceeded: What must stay does not fit into the window.
+        """
+        gauge = await self._gauge(run, aim)
+        n_before = await gauge.count(transcript.items)
+        window_tokens = gauge.window_tokens or n_before
+        target = aim.target_tokens or int(window_tokens * self._config.target_share)
+        if n_before <= target:
+            return transcript
+        items = transcript.items
+        spans = removable(items)
+        placeholder = self._placeholder(aim.policy, transcript)
+        n_spans = await _fewest(gauge, items, placeholder, target=target)
+        n_after = await gauge.count(without(items, spans[:n_spans], placeholder))
+        if not spans or n_after >= window_tokens:
+            raise ContextWindowExceeded(
+                f"{n_after} tokens must stay in the context; the window of {gauge.core.model} holds {window_tokens}",
+                hint="pin less, send less, or start with a larger engine.window_tokens",
+            )
+        leaving = within(items, spans[:n_spans])
+        note = await self._note(run, transcript, leaving, aim=replace(aim, target_tokens=target))
+        after = without(items, spans[:n_spans], note)
+        rewrite = Rewrite(
+            aim.policy.value,
+            len(leaving),
+            n_tokens_before=n_before,
+            n_tokens_after=await gauge.count(after),
+            is_estimated=gauge.is_estimated,
+            unix_s=self._clock.unix_s(),
+        )
+        done = rewritten(transcript, after, rewrite)
+        is_paged = aim.policy is WindowPolicy.PAGE_TO_MEMORY
+        return Transcript(
+            done.items, done.rewrites, (*done.pages, leaving) if is_paged else done.pages
+        )
+
+    async def shorten(self, run: Run, transcript: Transcript, aim: Aim) -> Transcript:
+        """The transcript after an engine has refused it, whatever we thought its length was: about half of it stays.
+
+        Raises:
+            ContextWindowExceeded: What must stay does not fit into the window.
+        """
+        gauge = await self._gauge(run, aim)
+        n_tokens = await gauge.count(transcript.items)
+        window_tokens = gauge.window_tokens or n_tokens
+        target = int(min(n_tokens, window_tokens) * self._config.target_share)
+        return await self.compact(run, transcript, replace(aim, target_tokens=max(target, 1)))
+
+    async def _gauge(self, run: Run, aim: Aim) -> _Gauge:
+        core = await self._cores.find(run, Wish(aim.model, may_fall_back=False))
+        return _Gauge(core, aim.tools)
+
+    def _placeholder(self, policy: WindowPolicy, transcript: Transcript) -> Item | None:
+        """A note as long as the real one will be."""
+        if policy is WindowPolicy.SUMMARISE:
+            return summary_note("word " * self._config.summary_tokens)
+        if policy is WindowPolicy.PAGE_TO_MEMORY:
+            return pointer_note(len(transcript.pages) + 1, transcript.items)
+        return None
+
+    async def _note(
+        self, run: Run, transcript: Transcript, leaving: Items, *, aim: Aim
+    ) -> Item | None:
+        """What stands for the messages that leave."""
+        if aim.policy is WindowPolicy.SUMMARISE:
+            return summary_note(await self._summary(run, leaving, aim))
+        if aim.policy is WindowPolicy.PAGE_TO_MEMORY:
+            return pointer_note(len(transcript.pages) + 1, leaving)
+        return None
+
+    async def _summary(self, run: Run, leaving: Items, aim: Aim) -> str:
+        """What the model makes of the messages that leave. Its turn is asked for behind those of everybody else's chats."""
+        text = "\n".join(
+            f"{_SPEAKERS[item.message.role]}: {item.message.text()}" for item in leaving
+        )
+        gauge = await self._gauge(run, aim)
+        window_tokens = gauge.window_tokens or aim.target_tokens or 0
+        n_chars = max(256, 3 * (window_tokens - self._config.summary_tokens))
+        for i in range(N_SUMMARY_TRIES):
+            call = Chat(
+                messages=(
+                    Message(Role.SYSTEM, INSTRUCTION),
+                    Message(Role.USER, _clipped(text, n_chars >> i)),
+                ),
+                model=aim.model,
+                sampling=Sampling(temperature=0.0, repeat_penalty=1.1, seed=0),
+                max_tokens=self._config.summary_tokens,
+            )
+            try:
+                with _in_background(run):
+                    return (await self._models.chat(run, call)).message.text()
+            except ContextWindowExceeded:
+                if i == N_SUMMARY_TRIES - 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+
+async def _fewest(gauge: _Gauge, items: Items, note: Item | None, *, target: int) -> int:
+    """How many spans must leave for the rest to fit; all of them if not even that is enough."""
+    spans = removable(items)
+    low, high = min(1, len(spans)), len(spans)
+    while low < high:
+        middle = (low + high) // 2
+        if await gauge.count(without(items, spans[:middle], note)) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def _clipped(text: str, n_chars: int) -> str:
+    """The beginning and the end of a text that is too long."""
+    half = n_chars // 2
+    return text if len(text) <= n_chars else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+@contextmanager
+def _in_background(run: Run) -> Iterator[None]:
+    """Let a call make another one of which its caller sees nothing, at the lowest priority."""
+    emit, run.emit = run.emit, None
+    run.is_background = True
+    try:
+        yield
+    finally:
+        run.emit = emit
+        run.is_background = False

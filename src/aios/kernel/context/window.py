@@ -1,0 +1,242 @@
+"""What leaves a full window, and how it comes back. Pure.
+
+    [system] turn turn turn ...        turn = [user+] round*        round = assistant, the results of all its calls
+
+Old turns leave whole. Of the last turn, which is being answered, and of turns with something pinned in them, only rounds
+leave, each with all its results; a turn's own question stays with what is left of it. So whatever leaves, a valid transcript
+stays. A note, which is a user's message, takes the place of the first that left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from aios.abi.types import Message, Role
+from aios.errors import Conflict, InvalidCall, NotFound
+from aios.kernel.context.transcript import (
+    Item,
+    Items,
+    Rewrite,
+    Transcript,
+    extended,
+    new_item,
+)
+
+CHARS_A_TOKEN = 4
+"""For engines that cannot count: about what English takes."""
+MESSAGE_TOKENS = 8
+"""What a template adds to a message, in such an estimate."""
+EXCERPT_CHARS = 80
+MAX_REWRITES = 64
+"""Compactions of one context that can be undone; the oldest are forgotten first."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Items that leave together, from `start` to before `stop`."""
+
+    start: int
+    stop: int
+
+
+def removable(items: Items) -> list[Span]:
+    """What may leave, the oldest first."""
+    turns = _turns(items)
+    spans: list[Span] = []
+    for i, turn in enumerate(turns):
+        is_last = i == len(turns) - 1
+        if not is_last and not _has_pinned(items, turn):
+            spans.append(turn)
+            continue
+        rounds = _rounds(items, turn)
+        parts = _notes(items, turn) + (rounds[:-1] if is_last else rounds)
+        spans += [part for part in parts if not _has_pinned(items, part)]
+    return spans
+
+
+def without(items: Items, spans: Sequence[Span], note: Item | None = None) -> Items:
+    """The items that stay, with a note in the place of the first that left."""
+    kept: list[Item] = []
+    position = 0
+    for i, span in enumerate(spans):
+        kept += items[position : span.start]
+        if i == 0 and note is not None:
+            kept.append(note)
+        position = span.stop
+    return (*kept, *items[position:])
+
+
+def within(items: Items, spans: Sequence[Span]) -> Items:
+    """The items that leave."""
+    return tuple(item for span in spans for item in items[span.start : span.stop])
+
+
+def pointer_note(pointer: int, leaving: Items) -> Item:
+    """What stands for messages that were paged out."""
+    first = next((text for item in leaving if (text := item.message.text().strip())), "")
+    text = (
+        f"[{len(leaving)} earlier messages have left this window. `context_fault` with pointer {pointer} reads them back. "
+        f'They begin: "{first[:EXCERPT_CHARS]}"]'
+    )
+    return new_item(Message(Role.USER, text), is_note=True, pointer=pointer)
+
+
+def summary_note(summary: str) -> Item:
+    """What stands for messages that were summarised."""
+    text = f"[Earlier messages have left this window. A summary of them: {summary.strip()}]"
+    return new_item(Message(Role.USER, text), is_note=True)
+
+
+def shown(items: Items) -> tuple[Message, ...]:
+    """What a model is shown. A note becomes part of the user's message after it: some templates want turns to alternate."""
+    messages: list[Message] = []
+    notes: list[str] = []
+    for item in items:
+        message = item.message
+        if item.is_note:
+            notes.append(message.text())
+            continue
+        if notes and message.role is Role.USER and isinstance(message.content, str):
+            text = "\n\n".join([*notes, message.content])
+            messages.append(msgspec.structs.replace(message, content=text))
+        else:
+            messages += [*(Message(Role.USER, note) for note in notes), message]
+        notes = []
+    return (*messages, *(Message(Role.USER, note) for note in notes))
+
+
+def rewritten(before: Transcript, after: Items, rewrite: Rewrite) -> Transcript:
+    """A transcript with other items, such that `undone` brings back the old ones. Of `rewrite` the numbers count."""
+    items = before.items
+    at = 0
+    while at < min(len(items), len(after)) and items[at] is after[at]:
+        at += 1
+    n_same = 0
+    while n_same < min(len(items), len(after)) - at and items[-1 - n_same] is after[-1 - n_same]:
+        n_same += 1
+    rewrite = msgspec.structs.replace(
+        rewrite,
+        at=at,
+        removed=items[at : len(items) - n_same],
+        n_put=len(after) - n_same - at,
+    )
+    rewrites = (*before.rewrites, rewrite)[-MAX_REWRITES:]
+    return msgspec.structs.replace(before, items=after, rewrites=rewrites)
+
+
+def undone(transcript: Transcript) -> Transcript:
+    """The transcript as it was before its last rewrite, with all that was added since.
+
+    Raises:
+        Conflict: There is none to undo.
+    """
+    if not transcript.rewrites:
+        raise Conflict(
+            "no compaction of this context is left to undo",
+            hint="old ones are forgotten when a context is full",
+        )
+    last = transcript.rewrites[-1]
+    items = transcript.items
+    restored = (*items[: last.at], *last.removed, *items[last.at + last.n_put :])
+    return msgspec.structs.replace(transcript, items=restored, rewrites=transcript.rewrites[:-1])
+
+
+def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
+    """The transcript with so few of its oldest compactions left to undo that it takes `max_bytes`, if that is enough."""
+    n_over = transcript.size_bytes - max_bytes
+    n_forgotten = 0
+    for rewrite in transcript.rewrites:
+        if n_over <= 0:
+            break
+        n_over -= sum(item.size_bytes for item in rewrite.removed)
+        n_forgotten += 1
+    return msgspec.structs.replace(transcript, rewrites=transcript.rewrites[n_forgotten:])
+
+
+def page(transcript: Transcript, pointer: int) -> Items:
+    """What a pointer leads to.
+
+    Raises:
+        NotFound: Nothing.
+    """
+    if not 1 <= pointer <= len(transcript.pages):
+        raise NotFound(
+            f"the context has no pointer {pointer}; it has {len(transcript.pages)}",
+            hint="the notes in the context name them",
+        )
+    return transcript.pages[pointer - 1]
+
+
+def faulted_in(transcript: Transcript, pointer: int, *, unix_s: float) -> Transcript:
+    """The transcript with a page in the place of its note.
+
+    Raises:
+        Conflict: The note is not in the window.
+        NotFound: There is no such page.
+    """
+    restored = page(transcript, pointer)
+    items = transcript.items
+    at = next((i for i, item in enumerate(items) if item.pointer == pointer), None)
+    if at is None:
+        raise Conflict(
+            f"the note of pointer {pointer} is not in the window",
+            hint="it has left it in its turn, or was restored: fault in the newer pointer, or only read it",
+        )
+    after = (*items[:at], *restored, *items[at + 1 :])
+    try:
+        extended((), [item.message for item in after])
+    except InvalidCall as error:
+        raise Conflict(
+            f"page {pointer} was cut out around messages that stayed, and cannot come back in one piece",
+            hint="only read it, or undo the compaction",
+        ) from error
+    return rewritten(transcript, after, Rewrite("fault", len(restored), unix_s=unix_s))
+
+
+def estimated_tokens(messages: Sequence[Message], n_extra_chars: int = 0) -> int:
+    """About how many tokens a conversation takes, from its characters."""
+    n_chars = n_extra_chars + sum(
+        len(m.text()) + sum(len(c.name) + len(c.arguments) for c in m.tool_calls) for m in messages
+    )
+    return n_chars // CHARS_A_TOKEN + MESSAGE_TOKENS * len(messages)
+
+
+def _turns(items: Items) -> list[Span]:
+    """The turns of a conversation: each begins with the first of its user's messages. A note alone begins none."""
+    starts: list[int] = []
+    first: int | None = None
+    for i, item in enumerate(items):
+        if item.message.role is not Role.USER:
+            first = None
+            continue
+        first = i if first is None else first
+        if not item.is_note and (not starts or starts[-1] != first):
+            starts.append(first)
+    return [Span(a, b) for a, b in zip(starts, [*starts[1:], len(items)], strict=True)]
+
+
+def _notes(items: Items, turn: Span) -> list[Span]:
+    """The notes before the first round of a turn."""
+    notes = []
+    for i in range(turn.start, turn.stop):
+        if items[i].message.role is not Role.USER:
+            break
+        if items[i].is_note:
+            notes.append(Span(i, i + 1))
+    return notes
+
+
+def _rounds(items: Items, turn: Span) -> list[Span]:
+    """The rounds of a turn: each begins with a message of the assistant."""
+    places = range(turn.start, turn.stop)
+    starts = [i for i in places if items[i].message.role is Role.ASSISTANT]
+    return (
+        [Span(a, b) for a, b in zip(starts, [*starts[1:], turn.stop], strict=True)]
+        if starts
+        else []
+    )
+
+
+def _has_pinned(items: Items, span: Span) -> bool:
+    return any(item.is_pinned for item in items[span.start : span.stop])

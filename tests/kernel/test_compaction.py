@@ -1,0 +1,207 @@
+from dataclasses import replace
+
+import pytest
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import Chat
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextCompact,
+    ContextFault,
+    ContextId,
+    ContextInfo,
+    ContextOpen,
+    ContextRead,
+    ContextStat,
+    ContextUndo,
+    WindowPolicy,
+)
+from aios.abi.gate import Token
+from aios.abi.types import Message, Role, Sampling
+from aios.engine.base import Ability, Capabilities, ChatPrompt, Job
+from aios.engine.script import Reply, Script
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import Conflict, ContextWindowExceeded, NotFound, Unsupported
+from aios.kernel.gate import LocalGate
+
+pytestmark = pytest.mark.anyio
+
+WINDOW = 256
+
+
+def user(text: str) -> Message:
+    return Message(Role.USER, text)
+
+
+def turns(n: int, n_words: int = 20) -> tuple[Message, ...]:
+    pairs = [
+        (user(f"question {i} " + "word " * n_words), Message(Role.ASSISTANT, f"answer {i}"))
+        for i in range(n)
+    ]
+    return (Message(Role.SYSTEM, "be brief"), *(each for pair in pairs for each in pair))
+
+
+def talker(seen: list[tuple[Message, ...]]) -> ScriptedEngine:
+    def answer(job: Job) -> str | Reply:
+        assert isinstance(job.prompt, ChatPrompt)
+        seen.append(job.prompt.messages)
+        is_summary = job.prompt.messages[0].text().startswith("Summarise")
+        return "they spoke of words" if is_summary else "yes"
+
+    return ScriptedEngine(window_tokens=WINDOW, script=Script(answer=answer))
+
+
+async def opened(gate: LocalGate, policy: WindowPolicy, *messages: Message) -> ContextId:
+    return (await gate.call(ContextOpen(messages=messages, window=policy))).value.id
+
+
+async def say(gate: LocalGate, context: ContextId, text: str) -> str:
+    call = Chat(context=context, messages=(user(text),), sampling=Sampling(seed=1))
+    return (await gate.call(call)).value.message.text()
+
+
+async def kept(gate: LocalGate, context: ContextId) -> tuple[Message, ...]:
+    return (await gate.call(ContextRead(context=context))).value.messages
+
+
+async def info_of(gate: LocalGate, context: ContextId) -> ContextInfo:
+    return (await gate.call(ContextStat(context=context))).value
+
+
+async def test_without_a_policy_too_much_is_refused_with_the_numbers(booted: OpenKernel) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.NONE, *turns(20))
+        with pytest.raises(ContextWindowExceeded, match=str(WINDOW)):
+            await say(gate, context, "more")
+        assert await kept(gate, context) == turns(20)
+
+
+@pytest.mark.parametrize("policy", [p for p in WindowPolicy if p is not WindowPolicy.NONE])
+async def test_a_full_window_is_compacted_and_can_be_undone(
+    booted: OpenKernel, policy: WindowPolicy
+) -> None:
+    seen: list[tuple[Message, ...]] = []
+    async with booted(talker(seen)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, policy, *turns(20))
+        async with gate.open_call(
+            Chat(context=context, messages=(user("more"),), sampling=Sampling(seed=1))
+        ) as frames:
+            streamed = [frame.text async for frame in frames if isinstance(frame, Token)]
+        assert "".join(streamed) == "yes", "nothing of a summary is shown to the caller"
+        assert seen[-1][0].text() == "be brief"
+        assert seen[-1][-1].text().endswith("more")
+        info = await info_of(gate, context)
+        [compaction] = info.compactions
+        assert compaction.what == policy.value
+        assert compaction.n_tokens_after <= WINDOW / 2 < WINDOW < compaction.n_tokens_before
+        assert not compaction.is_estimated
+        log = "".join(line.text for line in kernel.init.log.read(0)[0])
+        assert f"context {context}: {policy.value}" in log
+        restored = (await gate.call(ContextUndo(context=context))).value
+        assert restored.compactions == ()
+        whole = (*turns(20), user("more"), Message(Role.ASSISTANT, "yes"))
+        assert await kept(gate, context) == whole
+        with pytest.raises(Conflict):
+            await gate.call(ContextUndo(context=context))
+
+
+async def test_a_summary_stands_for_what_left(booted: OpenKernel) -> None:
+    seen: list[tuple[Message, ...]] = []
+    async with booted(talker(seen)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.SUMMARISE, *turns(20))
+        await say(gate, context, "more")
+        assert "User: question 0" in seen[-2][1].text(), "what was to be summarised"
+        note = (await kept(gate, context))[1]
+        assert "they spoke of words" in note.text()
+        assert kernel.init.usage.completion_tokens > 4, "a summary is paid for by its process"
+
+
+async def test_what_was_paged_out_can_be_read_back_and_put_back(booted: OpenKernel) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.PAGE_TO_MEMORY, *turns(20))
+        await say(gate, context, "more")
+        after = await kept(gate, context)
+        assert "pointer 1" in after[1].text()
+        assert 'They begin: "question 0' in after[1].text()
+        page = (await gate.call(ContextFault(context=context, pointer=1))).value.messages
+        assert page == turns(20)[1 : 1 + len(page)]
+        assert await kept(gate, context) == after
+        with pytest.raises(NotFound):
+            await gate.call(ContextFault(context=context, pointer=2))
+        await gate.call(ContextFault(context=context, pointer=1, is_restoring=True))
+        assert (await kept(gate, context))[: len(turns(20))] == turns(20)
+        info = await info_of(gate, context)
+        assert (info.n_pages, info.n_faults, info.compactions[0].what) == (1, 2, "fault")
+        await gate.call(ContextUndo(context=context))
+        assert await kept(gate, context) == after
+
+
+async def test_a_chat_that_fails_after_a_compaction_undoes_that_too(booted: OpenKernel) -> None:
+    script = Script(replies=(Reply("no", fail_after_tokens=0), "yes"))
+    async with booted(ScriptedEngine(window_tokens=WINDOW, script=script)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, *turns(20))
+        before = await info_of(gate, context)
+        with pytest.raises(Exception, match="engine"):
+            await say(gate, context, "more")
+        assert await info_of(gate, context) == before
+        assert await say(gate, context, "more") == "yes"
+
+
+async def test_compaction_on_demand_reaches_its_target_and_keeps_pins(booted: OpenKernel) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.NONE, *turns(3))
+        await gate.call(ContextAppend(context=context, messages=(user("rule"),), is_pinned=True))
+        await say(gate, context, "and?")
+        compact = ContextCompact(context=context, target_tokens=60)
+        done = (await gate.call(compact)).value.compaction
+        assert done.n_tokens_after <= 60 < done.n_tokens_before
+        assert user("rule") in await kept(gate, context)
+        assert (await gate.call(compact)).value.compaction.n_messages == 0
+
+
+async def test_what_must_stay_and_does_not_fit_is_refused(booted: OpenKernel) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, *turns(2))
+        with pytest.raises(ContextWindowExceeded, match=f"holds {WINDOW}"):
+            await say(gate, context, "word " * 300)
+        assert await kept(gate, context) == turns(2)
+
+
+class Blind(ScriptedEngine):
+    """An engine that cannot count and tells no window, as many endpoints do."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        offer = super().capabilities
+        return replace(offer, window_tokens=0, abilities=offer.abilities - {Ability.TOKENIZE})
+
+    async def count_tokens(self, _: ChatPrompt) -> int:
+        raise Unsupported("no tokenizer here")
+
+
+async def test_an_engine_that_cannot_count_is_believed_when_it_refuses(booted: OpenKernel) -> None:
+    engine = Blind(window_tokens=WINDOW, script=Script(replies=("yes",)))
+    async with booted(engine) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, *turns(16))
+        assert await say(gate, context, "more") == "yes"
+        [compaction] = (await info_of(gate, context)).compactions
+        assert compaction.is_estimated
+
+
+async def test_many_chats_in_a_small_window_go_on_for_ever(booted: OpenKernel) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.PAGE_TO_MEMORY, *turns(1))
+        for i in range(40):
+            assert await say(gate, context, f"question {i} " + "word " * 20) == "yes"
+        info = await info_of(gate, context)
+        assert info.n_pages >= 5
+        assert info.n_tokens <= WINDOW
