@@ -25,6 +25,7 @@ PositiveInt = Annotated[int, Meta(ge=1)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 Names = tuple[Annotated[str, Meta(min_length=1, max_length=512)], ...]
+Weight = Annotated[float, Meta(ge=0.001, le=1000)]
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +151,31 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[scheduler]`: who gets a turn at an engine next; see docs/concepts/scheduling.md."""
+
+    policy: Annotated[
+        str, Meta(pattern="^(fifo|rr|priority|mlfq|fair|edf)$", description="in which order")
+    ] = "fifo"
+    quantum_tokens: Annotated[
+        PositiveInt,
+        Meta(le=65_536, description="a turn ends after so many if somebody better waits"),
+    ] = 32
+    nice_step_s: Annotated[
+        Positive, Meta(le=3600, description="a nice value of one is worth coming this much later")
+    ] = 2.0
+    level_step_s: Annotated[
+        Positive, Meta(le=3600, description="the same for each of the 8 levels of mlfq")
+    ] = 10.0
+    no_deadline_s: Annotated[
+        Positive, Meta(le=86_400, description="edf takes a later deadline, or none, as so far away")
+    ] = 600.0
+    weights: Annotated[
+        dict[str, Weight],
+        Meta(description="shares of owners under fair, else 1; in the environment as JSON"),
+    ] = {}
+
+
 class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[context]`: memory for the contexts of agents."""
 
@@ -214,6 +240,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineConfig = EngineConfig()
     engines: dict[str, EngineConfig] = {}
     kernel: KernelConfig = KernelConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
     context: ContextConfig = ContextConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
@@ -315,7 +342,7 @@ ENGINES = "engines"
 LISTS = frozenset({"aliases", "fallback"})
 """Knobs that hold names; in the environment these are separated by commas."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SECTIONS = ("engine", "kernel", "context", "server")
+SECTIONS = ("engine", "kernel", "scheduler", "context", "server")
 
 
 def load(
@@ -395,8 +422,10 @@ def _convert(name: str, value: object, source: str) -> object:
     if is_text and known.removeprefix("engine.") in LISTS:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
     try:
+        if is_text and known == "scheduler.weights":
+            return msgspec.json.decode(str(value), type=knobs[known])
         return msgspec.convert(value, knobs[known], strict=not is_text)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise ConfigError(
             f"`{name}` from {source}: {error}", hint="`aios config` shows each knob's meaning"
         ) from error

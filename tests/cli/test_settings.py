@@ -39,3 +39,12 @@ def test_a_bad_knob_is_named_with_its_source(aios: Aios, monkeypatch: pytest.Mon
     ran = aios("config", "--json")
     assert ran.code == 2
     assert "AIOS_ENGINE_N_SLOTS" in str(ran.error()["message"])
+
+
+def test_a_table_comes_from_the_environment_as_json(
+    aios: Aios, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIOS_SCHEDULER_WEIGHTS", '{"alice": 2}')
+    assert "'alice': 2.0" in aios("config").out
+    monkeypatch.setenv("AIOS_SCHEDULER_WEIGHTS", '{"alice": 0')
+    assert "scheduler.weights" in str(aios("config", "--json").error()["message"])

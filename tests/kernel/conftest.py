@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from aios.config import Config, Home, KernelConfig
+from aios.config import Config, Home, KernelConfig, SchedulerConfig
 from aios.engine.base import Engine
 from aios.kernel.kernel import Kernel, open_kernel
 
@@ -16,7 +16,7 @@ class OpenKernel(Protocol):
     """Boots a kernel whose invariants are checked at the end."""
 
     def __call__(
-        self, *engines: Engine, limits: KernelConfig = ...
+        self, *engines: Engine, limits: KernelConfig = ..., scheduler: SchedulerConfig = ...
     ) -> AbstractAsyncContextManager[Kernel]: ...
 
 
@@ -24,10 +24,13 @@ class OpenKernel(Protocol):
 def booted(tmp_path: Path) -> OpenKernel:
     @asynccontextmanager
     async def boot(
-        *engines: Engine, limits: KernelConfig = KernelConfig()
+        *engines: Engine,
+        limits: KernelConfig = KernelConfig(),
+        scheduler: SchedulerConfig = SchedulerConfig(),
     ) -> AsyncIterator[Kernel]:
         named = {f"engine{i}": engine for i, engine in enumerate(engines)}
-        async with open_kernel(Config(kernel=limits), Home(tmp_path), engines=named) as kernel:
+        config = Config(kernel=limits, scheduler=scheduler)
+        async with open_kernel(config, Home(tmp_path), engines=named) as kernel:
             yield kernel
             kernel.check_invariants()
         assert kernel.table.n_alive == 1, "only init is left"

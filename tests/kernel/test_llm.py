@@ -6,6 +6,7 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import Chat, Complete, CountTokens, Embed, Tokenize
 from aios.abi.gate import Token
 from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
+from aios.config import SchedulerConfig
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import ContextWindowExceeded, EngineFailed
@@ -130,3 +131,44 @@ async def test_the_same_seed_gives_the_same_text_and_none_draws_one(booted: Open
         drawn = {(await gate.call(call(None))).value.message.content for _ in range(4)}
     assert seeded[0] == seeded[1]
     assert len(drawn) > 1
+
+
+async def test_a_short_call_takes_the_slot_of_a_long_one_which_then_goes_on_where_it_was(
+    booted: OpenKernel,
+) -> None:
+    """Under mlfq; the one slot must be free before it is given to the newcomer, or the engine would refuse it."""
+    engine = slow_engine(n_slots=1, n_tokens=100, token_delay_s=0.002)
+    config = SchedulerConfig(policy="mlfq")
+    long_call = chat("word " * 200)
+    with anyio.fail_after(10):
+        async with booted(engine, scheduler=config) as kernel, anyio.create_task_group() as tasks:
+            gate, ended = kernel.init_gate(), list[str]()
+            undisturbed = (await gate.call(long_call)).value.message.content
+
+            async def talk_long() -> None:
+                result = await gate.call(long_call)
+                assert result.value.message.content == undisturbed
+                assert result.n_preemptions == 1
+                assert result.waited_s > 0
+                ended.append("long")
+
+            tasks.start_soon(talk_long)
+            while engine.statistics().n_generated_tokens < 110:
+                await anyio.sleep(0.001)
+            guest, _ = kernel.admit("short")
+            await kernel.gate(guest.pid).call(chat("hi", max_tokens=3))
+            ended.append("short")
+    assert ended == ["short", "long"]
+
+
+async def test_under_the_default_policy_nobody_is_preempted(booted: OpenKernel) -> None:
+    engine = slow_engine(n_slots=1, n_tokens=50, token_delay_s=0.001)
+    with anyio.fail_after(10):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+
+            async def talk(text: str) -> None:
+                assert (await kernel.init_gate().call(chat(text))).n_preemptions == 0
+
+            tasks.start_soon(talk, "word " * 200)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(talk, "hi")

@@ -26,7 +26,7 @@ from aios.abi.calls import (
 )
 from aios.abi.gate import Line
 from aios.abi.types import Exit, Message, Pid, Role, ToolSpec
-from aios.config import KernelConfig
+from aios.config import KernelConfig, SchedulerConfig
 from aios.errors import (
     AccessDenied,
     Conflict,
@@ -267,3 +267,25 @@ async def test_shutdown_tells_whoever_serves_the_kernel(booted: OpenKernel) -> N
     async with booted() as kernel:
         await kernel.init_gate().call(Shutdown())
         assert kernel.stopping.is_set()
+
+
+async def test_nice_ranks_calls_that_wait_at_once(booted: OpenKernel) -> None:
+    engine = slow_engine(n_slots=1, n_tokens=50, token_delay_s=0.01)
+    config = SchedulerConfig(policy="priority")
+    with anyio.fail_after(10):
+        async with booted(engine, scheduler=config) as kernel, anyio.create_task_group() as tasks:
+            ended: list[str] = []
+
+            async def talk(name: str) -> None:
+                await kernel.gate(pids[name]).call(chat(max_tokens=20))
+                ended.append(name)
+
+            pids = {name: kernel.admit(name)[0].pid for name in ("first", "second", "third")}
+            for name in pids:
+                tasks.start_soon(talk, name)
+            while not kernel.scheduler.statistics() or (
+                kernel.scheduler.statistics()["engine:engine0"].n_queued < 2
+            ):
+                await anyio.sleep(0.001)
+            await kernel.init_gate().call(Nice(pid=pids["second"], nice=10))
+    assert ended == ["first", "third", "second"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from aios.abi.types import EngineInfo, EngineState, Pid, Usage
-from aios.engine.base import Capabilities, Engine, EngineStatistics
+from aios.engine.base import Ability, Capabilities, Engine, EngineStatistics
 from aios.errors import AiosError, CallerError, EngineUnavailable, NotFound
 from aios.kernel.process import Run
 from aios.kernel.router import (
@@ -234,7 +234,11 @@ class Cores:
         else:
             core.offer = engine.capabilities
             core.model = core.offer.model
-            self._scheduler.set_capacity(core.resource, core.offer.n_slots)
+            self._scheduler.set_capacity(
+                core.resource,
+                core.offer.n_slots,
+                is_preemptible=Ability.SUSPEND in core.offer.abilities,
+            )
             core.broken, core.n_errors = anyio.Event(), 0
             core.engine, core.error, core.state = engine, None, EngineState.READY
         finally:

@@ -37,7 +37,7 @@ from aios.kernel.llm import ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
-from aios.kernel.scheduler.policy import Fifo
+from aios.kernel.scheduler.policy import make_policy
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.signals import Signals
 
@@ -86,7 +86,7 @@ class Kernel:
             on_end=self._close,
             on_forget=self._forget,
         )
-        self.scheduler = Scheduler(Fifo(), self.clock, limits.max_queue)
+        self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
         self.cores = Cores(self.scheduler)
         self.models = ModelCalls(self.scheduler, self.cores)

@@ -1,6 +1,6 @@
 """Model calls: from a chat call to an engine's sequence and back, under turns.
 
-A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or later:
+A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or
 somebody better waits) the sequence is suspended and goes on in a later turn where it was. On an engine that cannot
 suspend, a stopped generation keeps its slot and is not read until its process goes on.
 
@@ -60,6 +60,10 @@ BROKEN = (EngineFailed, EngineUnavailable)
 """Errors that an engine is to blame for."""
 MOVING = (*BROKEN, RateLimited, ResourceExhausted)
 """Errors after which another engine may still serve the call."""
+CHARS_A_TOKEN = 4
+"""Of English text, roughly."""
+MESSAGE_TOKENS = 4
+"""What a template adds to a message, roughly."""
 
 
 @dataclass
@@ -168,7 +172,7 @@ class ModelCalls:
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:
         engine: Engine | None = None
         suspended: Suspended | None = None
-        async with self._turn(run, core) as turn:
+        async with self._turn(run, core, job) as turn:
             try:
                 while not output.is_done:
                     if turn.must_yield:
@@ -227,8 +231,28 @@ class ModelCalls:
                 turn.spend(output.usage.prompt_tokens - output.usage.cached_tokens)
                 return
 
-    def _turn(self, run: Run, core: Core) -> AbstractAsyncContextManager[Turn]:
-        return self._scheduler.turn(run, core.resource)
+    def _turn(
+        self, run: Run, core: Core, job: Job | None = None
+    ) -> AbstractAsyncContextManager[Turn]:
+        if job is None:
+            return self._scheduler.turn(run, core.resource)
+        n_prompt = _about_tokens(job.prompt)
+        window = core.engine.capabilities.window_tokens if core.engine is not None else 0
+        n_context = window if job.max_tokens is None else n_prompt + job.max_tokens
+        return self._scheduler.turn(
+            run,
+            core.resource,
+            n_prompt_tokens=n_prompt,
+            n_context_tokens=min(n_context, window) if window else n_context,
+        )
+
+
+def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:
+    """About how many tokens a prompt has: the scheduler must know before anybody has the time to count them."""
+    if isinstance(prompt, TextPrompt):
+        return len(prompt.text) // CHARS_A_TOKEN
+    n_chars = sum(len(message.text()) for message in prompt.messages)
+    return len(prompt.messages) * MESSAGE_TOKENS + n_chars // CHARS_A_TOKEN
 
 
 def _same_model(model: str, needs: Ability) -> Wish:

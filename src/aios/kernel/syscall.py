@@ -75,6 +75,7 @@ from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.signals import Signals
 
 A = TypeVar("A", bound=Answer)
@@ -93,6 +94,7 @@ class Services(Protocol):
     models: ModelCalls
     context_table: ContextTable
     conversations: Conversations
+    scheduler: Scheduler
     post: PostOffice
     signals: Signals
     max_calls_per_process: int
@@ -326,6 +328,7 @@ async def _nice(kernel: Services, run: Run, call: Nice) -> Niced:
             "only the owner may make a process less nice", hint=f"use nice >= {process.nice}"
         )
     process.nice = call.nice
+    kernel.scheduler.renice(process.pid, process.nice)
     return Niced(process.pid, process.nice)
 
 

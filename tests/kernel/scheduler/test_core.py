@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from aios.abi.types import Pid
+from aios.config import SchedulerConfig
 from aios.kernel.scheduler.core import (
     Arrive,
     Core,
@@ -13,17 +14,28 @@ from aios.kernel.scheduler.core import (
     Leave,
     Refuse,
     Renew,
+    Renice,
     Resize,
     SetPolicy,
     Spend,
     Unhold,
     Yield,
 )
-from aios.kernel.scheduler.policy import POLICIES, Fifo, Ticket
+from aios.kernel.scheduler.policy import POLICIES, Fifo, Mlfq, Priority, Ticket
 
 
-def ticket(number: int, pid: int = 1, resource: str = "engine") -> Ticket:
-    return Ticket(number, Pid(pid), resource)
+def ticket(
+    number: int, pid: int = 1, resource: str = "engine", *, nice: int = 0, n_tokens: int = 0
+) -> Ticket:
+    return Ticket(
+        number,
+        Pid(pid),
+        resource,
+        nice,
+        owner=f"owner{pid % 3}",
+        n_prompt_tokens=n_tokens,
+        n_context_tokens=n_tokens,
+    )
 
 
 def handle(core: Core, event: Event, now_s: float = 0.0) -> list[Instruction]:
@@ -86,6 +98,56 @@ def test_a_larger_capacity_grants_at_once_and_a_smaller_one_lets_turns_end() -> 
     assert handle(core, Leave(2)) == [Grant(3)]
 
 
+def full_of_long_calls(*, is_preemptible: bool = True) -> Core:
+    core = Core(policy=Mlfq(), max_queue=100)
+    handle(core, Resize("engine", 2, is_preemptible=is_preemptible))
+    for n in (1, 2):
+        handle(core, Arrive(ticket(n, pid=n, n_tokens=600)), float(n))
+    return core
+
+
+def test_a_newcomer_that_is_better_by_far_ends_the_worst_turn_at_once() -> None:
+    core = full_of_long_calls()
+    assert handle(core, Arrive(ticket(3, pid=3, n_tokens=20)), 3.0) == [Yield(2)]
+    assert handle(core, Arrive(ticket(4, pid=4, n_tokens=500)), 3.0) == [], "not better by far"
+    assert handle(core, Arrive(ticket(5, pid=5, n_tokens=20)), 3.0) == [Yield(1)]
+    assert handle(core, Arrive(ticket(6, pid=6, n_tokens=20)), 3.0) == [], "all yield already"
+    assert handle(core, Renew(2), 3.1) == [Grant(3)]
+    core.check_invariants()
+
+
+def test_an_engine_that_cannot_suspend_is_not_asked_to() -> None:
+    core = full_of_long_calls(is_preemptible=False)
+    assert handle(core, Arrive(ticket(3, pid=3, n_tokens=20)), 3.0) == []
+    assert handle(core, Spend(1, 10_000), 4.0) == []
+
+
+def test_who_is_preempted_keeps_its_age_and_cannot_be_preempted_for_ever() -> None:
+    core = full_of_long_calls()
+    now_s, n_preempted = 3.0, 0
+    for number in range(10, 100):
+        now_s += 1.0
+        if Yield(2) not in handle(core, Arrive(ticket(number, pid=number, n_tokens=20)), now_s):
+            handle(core, Leave(number), now_s)
+            continue
+        n_preempted += 1
+        assert Grant(number) in handle(core, Renew(2), now_s)
+        assert handle(core, Leave(number), now_s) == [Grant(2)]
+    assert 10 <= n_preempted <= 40, "a newcomer must be better than it was when it came, at 2.0"
+
+
+def test_a_new_nice_value_ranks_those_that_wait_at_once_without_taking_their_age() -> None:
+    core = Core(policy=Priority(), max_queue=100, capacities={"engine": 1})
+    for number, now_s in ((1, 0.0), (2, 1.0), (3, 2.0)):
+        handle(core, Arrive(ticket(number, pid=number, nice=5)), now_s)
+    assert handle(core, Renice(Pid(3), 0), 9.0) == [Yield(1)], "better than the holder, by far"
+    assert handle(core, Renew(1), 9.0) == [Grant(3)]
+    handle(core, Renice(Pid(3), 19), 9.0)
+    handle(core, Renice(Pid(2), 6), 9.0)
+    assert handle(core, Leave(3), 9.0) == [Grant(1)], "it kept its age when it was preempted"
+    core.check_invariants()
+
+
 class AnySequenceOfEvents(RuleBasedStateMachine):
     """Whatever happens, no ticket is lost or doubled and no turn is idle while somebody may have it."""
 
@@ -94,13 +156,14 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.core = Core(policy=Fifo(), max_queue=5, capacities={"a": 2, "b": 1})
+        self.now_s = 0.0
         self.last = 0
         self.granted: set[int] = set()
         self.stopped: set[int] = set()
         self.pids: dict[int, int] = {}
 
     def handle(self, event: Event) -> list[Instruction]:
-        instructions = handle(self.core, event)
+        instructions = handle(self.core, event, self.now_s)
         for instruction in instructions:
             if isinstance(instruction, Grant):
                 number = instruction.ticket_id
@@ -109,16 +172,22 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
                 self.granted.add(number)
         return instructions
 
-    @rule(target=tickets, pid=st.integers(1, 4), resource=st.sampled_from(["a", "b"]))
-    def arrive(self, pid: int, resource: str) -> int:
+    @rule(
+        target=tickets,
+        pid=st.integers(1, 4),
+        resource=st.sampled_from(["a", "b"]),
+        nice=st.integers(-20, 19),
+        n_tokens=st.sampled_from([0, 20, 100, 1000]),
+    )
+    def arrive(self, pid: int, resource: str, nice: int, n_tokens: int) -> int:
         self.last += 1
         self.pids[self.last] = pid
-        refused = [
-            i
-            for i in self.handle(Arrive(ticket(self.last, pid, resource)))
-            if isinstance(i, Refuse)
-        ]
-        return -1 if refused else self.last
+        wish = ticket(self.last, pid, resource, nice=nice, n_tokens=n_tokens)
+        instructions = self.handle(Arrive(wish))
+        for instruction in instructions:
+            if isinstance(instruction, Yield):
+                assert instruction.ticket_id in self.granted, "only a turn can be ended"
+        return -1 if any(isinstance(i, Refuse) for i in instructions) else self.last
 
     @rule(number=consumes(tickets))
     def leave(self, number: int) -> None:
@@ -140,22 +209,40 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(POLICIES)))
     def change_policy(self, name: str) -> None:
-        self.handle(SetPolicy(POLICIES[name]()))
+        self.handle(SetPolicy(POLICIES[name](SchedulerConfig())))
+
+    @rule(pid=st.integers(1, 4), nice=st.integers(-20, 19))
+    def renice(self, pid: int, nice: int) -> None:
+        for instruction in self.handle(Renice(Pid(pid), nice)):
+            assert isinstance(instruction, Yield)
+            assert instruction.ticket_id in self.granted
+
+    @rule(seconds=st.floats(0, 100))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
 
     @rule(pid=st.integers(1, 4))
     def hold(self, pid: int) -> None:
         self.stopped.add(pid)
+        holders = {number for number in self.granted if self.pids[number] == pid}
         yielded = {i.ticket_id for i in self.handle(Hold(Pid(pid))) if isinstance(i, Yield)}
-        assert yielded == {number for number in self.granted if self.pids[number] == pid}
+        assert yielded == holders
 
     @rule(pid=st.integers(1, 4))
     def unhold(self, pid: int) -> None:
         self.stopped.discard(pid)
         self.handle(Unhold(Pid(pid)))
 
-    @rule(resource=st.sampled_from(["a", "b"]), capacity=st.integers(1, 4))
-    def resize(self, resource: str, capacity: int) -> None:
-        self.handle(Resize(resource, capacity))
+    @rule(
+        resource=st.sampled_from(["a", "b"]),
+        capacity=st.integers(1, 4),
+        is_preemptible=st.booleans(),
+        budget_tokens=st.sampled_from([None, 0, 500, 5000]),
+    )
+    def resize(
+        self, resource: str, capacity: int, *, is_preemptible: bool, budget_tokens: int | None
+    ) -> None:
+        self.handle(Resize(resource, capacity, is_preemptible, budget_tokens))
 
     @invariant()
     def check(self) -> None:

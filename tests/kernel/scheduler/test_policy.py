@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.abi.types import Pid
+from aios.config import SchedulerConfig
 from aios.kernel.scheduler.core import (
     Arrive,
     Core,
@@ -15,11 +16,10 @@ from aios.kernel.scheduler.core import (
     Yield,
 )
 from aios.kernel.scheduler.policy import (
-    LEVEL_STEP_S,
+    LATELY_TOKENS,
+    LIFT,
     N_LEVELS,
-    NICE_STEP_S,
     POLICIES,
-    QUANTUM_TOKENS,
     Edf,
     Fair,
     Fifo,
@@ -28,7 +28,12 @@ from aios.kernel.scheduler.policy import (
     Priority,
     RoundRobin,
     Ticket,
+    make_policy,
 )
+
+CONFIG = SchedulerConfig()
+QUANTUM_TOKENS, NICE_STEP_S = CONFIG.quantum_tokens, CONFIG.nice_step_s
+LEVEL_STEP_S = CONFIG.level_step_s
 
 
 def ticket(
@@ -74,21 +79,41 @@ def test_edf_serves_the_earliest_deadline_first() -> None:
     ) == [3, 2, 1]
 
 
-def test_mlfq_serves_a_new_program_before_one_that_has_used_much_and_ages() -> None:
-    policy = Mlfq()
-    policy.spent(ticket(1), 100)
-    assert policy.level(Pid(1)) == 1
-    assert order_of(policy, (ticket(1), 0.0), (ticket(2), 1.0)) == [2, 1]
-    assert order_of(policy, (ticket(1), 0.0), (ticket(2), LEVEL_STEP_S + 1)) == [1, 2]
+def sized(number: int, n_prompt_tokens: int) -> Ticket:
+    return Ticket(number, Pid(number), "engine", n_prompt_tokens=n_prompt_tokens)
 
 
-def test_mlfq_counts_a_program_by_all_its_calls_and_forgets_it_at_its_end() -> None:
+def test_mlfq_serves_the_short_call_before_the_long_one_and_ages() -> None:
+    long, short = sized(1, 100), sized(2, 10)
+    assert [Mlfq().level(call) for call in (long, short)] == [1, 0]
+    assert order_of(Mlfq(), (long, 0.0), (short, LEVEL_STEP_S - 1)) == [2, 1]
+    assert order_of(Mlfq(), (long, 0.0), (short, LEVEL_STEP_S + 1)) == [1, 2]
+
+
+def test_a_call_sinks_in_mlfq_as_it_is_served() -> None:
+    policy, call = Mlfq(), sized(1, 60)
+    assert policy.level(call) == 0
+    policy.spent(call, 5)
+    assert policy.level(call) == 1
+    policy.done(call)
+    assert policy.level(sized(1, 0)) == 0, "the next call of the program begins anew"
+
+
+def test_a_program_that_took_much_of_late_by_many_short_calls_sinks_until_others_were_served() -> (
+    None
+):
     policy = Mlfq()
-    for number in range(5):
-        policy.spent(ticket(number, pid=7), 50)
-    assert policy.level(Pid(7)) == 2
+    for number in range(100):
+        call = ticket(number, pid=7)
+        policy.spent(call, 40)
+        policy.done(call)
+    level = policy.level(ticket(200, pid=7))
+    assert level >= 3
+    for _ in range(5):
+        policy.spent(ticket(300, pid=8), LATELY_TOKENS)
+    assert policy.level(ticket(200, pid=7)) < level
     policy.forget(Pid(7))
-    assert policy.level(Pid(7)) == 0
+    assert policy.lately_tokens(Pid(7)) == 0
 
 
 @pytest.mark.parametrize("policy", [RoundRobin(), Priority(), Mlfq(), Edf(), Fair()])
@@ -96,8 +121,8 @@ def test_a_turn_ends_after_its_quantum_only_if_somebody_better_waits(policy: Pol
     core = core_of(policy)
     core.handle(Arrive(ticket(1, owner="a", nice=5)), 0.0)
     assert core.handle(Spend(1, 10 * QUANTUM_TOKENS), 0.0) == []
-    core.handle(Arrive(ticket(2, owner="b", due=1.0)), 0.0)
-    assert core.handle(Spend(1, 1), 1.0) == [Yield(1)]
+    if core.handle(Arrive(ticket(2, owner="b", due=1.0)), 0.0) == []:
+        assert core.handle(Spend(1, 1), 1.0) == [Yield(1)]
     assert core.handle(Spend(1, 1), 1.0) == [], "it is asked once"
     assert core.handle(Renew(1), 1.0) == [Grant(2)]
     core.check_invariants()
@@ -146,7 +171,9 @@ def test_fair_follows_weights() -> None:
     tickets = [ticket(n, owner="a") for n in (1, 2, 3, 4)] + [
         ticket(n, owner="b") for n in (5, 6, 7, 8)
     ]
-    got = service(core_of(Fair({"a": 3.0}), capacity=2), tickets, n_tokens=20_000)
+    got = service(
+        core_of(Fair(SchedulerConfig(weights={"a": 3.0})), capacity=2), tickets, n_tokens=20_000
+    )
     assert got["a"] / got["b"] == pytest.approx(3.0, rel=0.1)
 
 
@@ -178,34 +205,120 @@ def test_a_change_of_policy_ranks_all_that_wait_anew() -> None:
     assert core.handle(Leave(1), 0.0) == [Grant(3)]
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    name=st.sampled_from([name for name in POLICIES if name != "fifo"]),
-    rivals=st.integers(1, 3),
-    nice=st.integers(-20, 19),
-    level=st.integers(0, 5000),
-)
-def test_nobody_starves_under_any_policy(name: str, rivals: int, nice: int, level: int) -> None:
-    """Only those that come within `head_start_s` can be served before a ticket, however many keep coming."""
-    head_start_s = max(39 * NICE_STEP_S + N_LEVELS * LEVEL_STEP_S, 60.0)
-    policy = POLICIES[name]()
-    if isinstance(policy, Edf):
-        policy.no_deadline_s = 60.0
-    core = core_of(policy)
-    victim = ticket(1, nice=19, owner="victim")
-    policy.spent(victim, level)
-    core.handle(Arrive(ticket(2, owner="first")), 0.0)
-    core.handle(Arrive(victim), 0.0)
-    now_s, number, holder = 0.0, 10, 2
-    while holder != 1:
-        now_s += 1.0
-        assert now_s < head_start_s * rivals + 10, f"{name} starves"
-        for _ in range(rivals):
-            number += 1
-            rival = ticket(number, nice=nice, owner=f"rival{number % rivals}", due=now_s + 5)
-            core.handle(Arrive(rival), now_s)
-        core.handle(Spend(holder, QUANTUM_TOKENS), now_s)
-        (grant,) = core.handle(Leave(holder), now_s)
-        core.handle(Forget(Pid(holder)), now_s)
+def test_the_configuration_names_the_policy() -> None:
+    for name in POLICIES:
+        assert make_policy(SchedulerConfig(policy=name)).name == name
+
+
+def test_new_owners_without_end_do_not_keep_an_old_one_from_its_turn() -> None:
+    """Each new owner begins at the present; the present moves on all the same."""
+    core = core_of(Fair())
+    core.handle(Arrive(ticket(1, owner="old")), 0.0)
+    core.handle(Spend(1, 1000), 0.0)
+    core.handle(Renew(1), 0.0)
+    holder, number = 1, 10
+    core.handle(Arrive(ticket(2, owner="old")), 0.0)
+    while holder != 2:
+        number += 1
+        assert number < 200, "the old one starves"
+        core.handle(Arrive(ticket(number, owner=f"new{number}")), 0.0)
+        core.handle(Spend(holder, QUANTUM_TOKENS), 0.0)
+        (grant,) = core.handle(Leave(holder), 0.0)
         holder = grant.ticket_id
+
+
+def test_fair_forgets_owners_that_are_gone() -> None:
+    core, policy = core_of(policy := Fair()), policy
+    for number in range(1, 2000):
+        core.handle(Arrive(ticket(number, owner=f"owner{number}")), 0.0)
+        core.handle(Spend(number, 40), 0.0)
+        core.handle(Leave(number), 0.0)
+    assert len(policy._finish) < 20
+    assert not policy._n_active
+    assert not policy._charged
+    assert not policy._tags
+
+
+HEAD_START_S = {
+    "priority": 39 * NICE_STEP_S,
+    "mlfq": (N_LEVELS - 1) * LEVEL_STEP_S + 39 * NICE_STEP_S,
+    "edf": 60.0,
+}
+"""As the policies' docstrings say."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from([name for name in POLICIES if name != "fair"]),
+    n_rivals=st.integers(1, 4),
+    capacity=st.integers(1, 3),
+    nice=st.integers(-20, 19),
+    size=st.sampled_from([0, 50, 500, 5000]),
+    n_spent=st.integers(1, 100),
+)
+def test_nobody_waits_longer_than_for_those_that_came_before_its_head_start_was_over(
+    *, name: str, n_rivals: int, capacity: int, nice: int, size: int, n_spent: int
+) -> None:
+    """The worst case for each policy: rivals that are better in every respect keep coming, more than can be served."""
+    policy = make_policy(SchedulerConfig(policy=name, no_deadline_s=60.0))
+    core = core_of(policy, capacity)
+    running = list(range(2, 2 + capacity))
+    for number in running:
+        core.handle(Arrive(ticket(number)), 0.0)
+    victim = Ticket(1, Pid(1), "engine", nice=19, deadline_s=1e6, n_prompt_tokens=size)
+    core.handle(Arrive(victim), 0.0)
+    n_before, n_turns, now_s, number = capacity, 0, 0.0, 10
+    while 1 not in running:
+        now_s += 1.0
+        for _ in range(n_rivals):
+            number += 1
+            n_before += now_s <= HEAD_START_S.get(name, 0.0)
+            core.handle(Arrive(ticket(number, nice=nice, due=now_s + 5)), now_s)
+        holder = running.pop(0)
+        core.handle(Spend(holder, n_spent), now_s)
+        n_turns += 1
+        assert n_turns <= n_before, f"{name}: {n_turns} turns, {n_before} came in time"
+        running += [
+            grant.ticket_id
+            for grant in core.handle(Leave(holder), now_s)
+            if isinstance(grant, Grant)
+        ]
+        core.handle(Forget(Pid(holder)), now_s)
     core.check_invariants()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_owners=st.integers(1, 6),
+    n_ahead=st.integers(0, 5),
+    n_spent=st.integers(1, 200),
+    are_new=st.booleans(),
+)
+def test_under_fair_the_head_start_ends_when_the_present_reaches_the_tag(
+    *, n_owners: int, n_ahead: int, n_spent: int, are_new: bool
+) -> None:
+    policy = Fair()
+    core = core_of(policy)
+    core.handle(Arrive(ticket(2, owner="first")), 0.0)
+    for number in range(3, 3 + n_ahead):
+        core.handle(Arrive(ticket(number, owner="victim")), 0.0)
+    victim = ticket(1, owner="victim", nice=19)
+    tag = policy.rank(victim, number=0, now_s=0.0)[0]
+    core.handle(Arrive(victim), 0.0)
+    holder, number, n_before, n_turns, n_tokens = 2, 10, 1 + n_ahead, 0, 0
+    most_active = 1.0
+    while holder != 1:
+        for each in range(n_owners + 1 - core.n_queued("engine") + n_ahead):
+            number += 1
+            owner = f"new{number}" if are_new else f"rival{each}"
+            n_before += policy._now <= tag
+            core.handle(Arrive(ticket(number, owner=owner, nice=-20)), 0.0)
+        most_active = max(most_active, policy._active_weight)
+        if policy._now <= tag:
+            n_tokens += n_spent
+        core.handle(Spend(holder, n_spent), 0.0)
+        n_turns += 1
+        assert n_turns <= n_before
+        assert n_tokens <= tag * most_active / LIFT + n_spent
+        (grant,) = core.handle(Leave(holder), 0.0)
+        holder = grant.ticket_id

@@ -5,18 +5,19 @@ and carries out what it says. A ticket is in exactly one place: queued, held (it
 
     Arrive -> queued -> Grant -> Leave            Hold: queued -> held, granted -> Yield
                  ^ Renew: granted -> queued       Unhold: held -> queued
+    Arrive: a turn must yield at once to a newcomer that is better by far
     Spend: after its quantum a turn must yield, but only if somebody better waits
+
+A turn that yields before its quantum is over keeps its place in time: whoever is preempted again and again still grows older.
 """
 
-import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from aios.abi.types import Pid
-from aios.kernel.scheduler.policy import Policy, Rank, Ticket
-
-SLACK = 64
-"""Entries out of date that a heap may hold beside as many as wait, before it is cleaned."""
+from aios.kernel.scheduler.lane import Lane
+from aios.kernel.scheduler.policy import Policy, Ticket
+from aios.kernel.scheduler.queue import Rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,26 @@ class Unhold:
 
 
 @dataclass(frozen=True, slots=True)
+class Renice:
+    """A process has another nice value; its tickets that wait are ranked anew, as of when they were queued."""
+
+    pid: Pid
+    nice: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
-    """A resource has another capacity now; turns that are too many end on their own."""
+    """A resource is another size now; turns that are too many end on their own. The fields are those of `Lane`."""
 
     resource: str
     capacity: int
+    is_preemptible: bool = True
+    budget_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SetPolicy:
-    """From now on this policy ranks; all that wait are ranked anew."""
+    """From now on this policy ranks; all that wait are ranked anew, as of when they were queued."""
 
     policy: Policy
 
@@ -84,7 +95,7 @@ class Forget:
     pid: Pid
 
 
-Event = Arrive | Spend | Renew | Leave | Hold | Unhold | Resize | SetPolicy | Forget
+Event = Arrive | Spend | Renew | Leave | Hold | Unhold | Renice | Resize | SetPolicy | Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +123,12 @@ class Refuse:
 Instruction = Grant | Yield | Refuse
 
 
-@dataclass
-class Lane:
-    """One resource: how many turns at once, who holds them, who waits."""
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a ticket was queued: the number of that queueing, and the time."""
 
-    capacity: int
-    granted: dict[int, int] = field(default_factory=dict)
-    """Tokens that each turn has used, by ticket id."""
-    queue: list[tuple[Rank, int]] = field(default_factory=list)
-    """A heap; entries of tickets that left stay until they come up."""
-    n_queued: int = 0
-    yielding: int | None = None
-    """A turn that was asked to make room for somebody better and still holds on."""
+    number: int
+    queued_s: float
 
 
 class Core:
@@ -136,14 +141,16 @@ class Core:
         self._max_queue = max_queue
         self._lanes = {name: Lane(n) for name, n in (capacities or {}).items()}
         self._tickets: dict[int, Ticket] = {}
-        self._ranks: dict[int, Rank] = {}
-        """The ranks of queued tickets; an entry of a heap with another rank is out of date."""
+        self._stamps: dict[int, Stamp] = {}
+        """Of tickets that wait or hold a turn."""
+        self._begun: set[int] = set()
+        """Tickets that have had a turn."""
         self._held: set[int] = set()
         self._held_pids: set[Pid] = set()
         self._of_pid: dict[Pid, set[int]] = {}
         self._n_queueings = 0
 
-    def handle(self, event: Event, now_s: float) -> list[Instruction]:
+    def handle(self, event: Event, now_s: float) -> list[Instruction]:  # noqa: C901 - one line for each kind of event
         """Take in what happened and say what follows. Cost: O(log n) in the tickets that wait."""
         match event:
             case Spend(ticket_id, n_tokens):
@@ -158,11 +165,12 @@ class Core:
                 return self._hold(pid)
             case Unhold(pid):
                 return self._unhold(pid, now_s)
-            case Resize(resource, capacity):
-                self._lanes.setdefault(resource, Lane(capacity)).capacity = capacity
-                return self._fill(resource)
+            case Renice(pid, nice):
+                return self._renice(pid, nice)
+            case Resize():
+                return self._resize(event)
             case SetPolicy(policy):
-                self._set_policy(policy, now_s)
+                self._set_policy(policy)
                 return []
             case Forget(pid):
                 self._policy.forget(pid)
@@ -181,43 +189,63 @@ class Core:
         """Turns that are taken."""
         return len(self._lanes[resource].granted)
 
+    def working_set_tokens(self, resource: str) -> int:
+        """Tokens of the contexts that have begun there and not ended."""
+        return self._lanes[resource].working_set_tokens
+
+    def longest_wait_s(self, resource: str, now_s: float) -> float:
+        """How long the ticket has waited that was queued first; 0 when nobody waits. Cost: O(n)."""
+        waiting = self._lanes[resource].queued()
+        return max((now_s - self._stamps[each].queued_s for each in waiting), default=0.0)
+
+    # --- a ticket's way ------------------------------------------------------------------------------------------
+
     def _arrive(self, ticket: Ticket, now_s: float) -> list[Instruction]:
         lane = self._lanes[ticket.resource]
         if lane.n_queued >= self._max_queue:
             return [Refuse(ticket.id, lane.n_queued)]
         self._tickets[ticket.id] = ticket
         self._of_pid.setdefault(ticket.pid, set()).add(ticket.id)
-        self._wait(ticket, now_s)
-        return self._fill(ticket.resource)
+        rank = self._wait(ticket, now_s)
+        granted = self._fill(ticket.resource)
+        return granted or self._make_room(lane, ticket.id, rank)
 
     def _spend(self, ticket_id: int, n_tokens: int, now_s: float) -> list[Instruction]:
         ticket = self._tickets[ticket_id]
         lane = self._lanes[ticket.resource]
         self._policy.spent(ticket, n_tokens)
-        lane.granted[ticket_id] += n_tokens
+        holding = lane.granted[ticket_id]
+        holding.n_tokens += n_tokens
         quantum = self._policy.quantum_tokens(ticket)
-        if quantum is None or lane.granted[ticket_id] < quantum or lane.yielding is not None:
+        if quantum is None or holding.n_tokens < quantum or not lane.is_preemptible:
             return []
-        best = self._best(lane)
-        if best is None or len(lane.granted) < lane.capacity:
+        best = lane.best()
+        if lane.yielding or best is None or len(lane.granted) < lane.capacity:
             return []
-        if self._policy.rank(ticket, number=self._n_queueings + 1, now_s=now_s) <= best:
+        if self._policy.rank(ticket, number=self._n_queueings + 1, now_s=now_s) <= best[0]:
             return []
-        lane.yielding = ticket_id
+        lane.yielding.add(ticket_id)
         return [Yield(ticket_id)]
 
     def _renew(self, ticket_id: int, now_s: float) -> list[Instruction]:
         ticket = self._tickets[ticket_id]
-        self._end_turn(ticket)
-        self._wait(ticket, now_s)
+        lane = self._lanes[ticket.resource]
+        quantum = self._policy.quantum_tokens(ticket)
+        n_tokens = lane.granted[ticket_id].n_tokens
+        is_early = ticket_id in lane.yielding and quantum is not None and n_tokens < quantum
+        lane.end_turn(ticket_id)
+        self._wait(ticket, now_s, stamp=self._stamps[ticket_id] if is_early else None)
         return self._fill(ticket.resource)
 
     def _leave(self, ticket_id: int) -> list[Instruction]:
         ticket = self._tickets.pop(ticket_id)
-        if self._ranks.pop(ticket_id, None) is not None:
-            self._lanes[ticket.resource].n_queued -= 1
+        lane = self._lanes[ticket.resource]
+        lane.discard(ticket_id)
+        lane.end_turn(ticket_id)
+        lane.drop(ticket_id)
         self._held.discard(ticket_id)
-        self._end_turn(ticket)
+        self._begun.discard(ticket_id)
+        self._stamps.pop(ticket_id, None)
         siblings = self._of_pid[ticket.pid]
         siblings.remove(ticket_id)
         if not siblings:
@@ -225,16 +253,23 @@ class Core:
         self._policy.done(ticket)
         return self._fill(ticket.resource)
 
+    # --- what others do to it ------------------------------------------------------------------------------------
+
     def _hold(self, pid: Pid) -> list[Instruction]:
         self._held_pids.add(pid)
         instructions: list[Instruction] = []
+        resources: set[str] = set()
         for ticket_id in sorted(self._of_pid.get(pid, ())):
-            if self._ranks.pop(ticket_id, None) is not None:
-                self._lanes[self._tickets[ticket_id].resource].n_queued -= 1
+            resource = self._tickets[ticket_id].resource
+            lane = self._lanes[resource]
+            if lane.discard(ticket_id):
+                lane.drop(ticket_id)
+                del self._stamps[ticket_id]
                 self._held.add(ticket_id)
+                resources.add(resource)
             elif ticket_id not in self._held:
                 instructions.append(Yield(ticket_id))
-        return instructions
+        return instructions + self._fill(*resources)
 
     def _unhold(self, pid: Pid, now_s: float) -> list[Instruction]:
         self._held_pids.discard(pid)
@@ -243,75 +278,107 @@ class Core:
             self._held.remove(ticket_id)
             self._wait(self._tickets[ticket_id], now_s)
             resources.add(self._tickets[ticket_id].resource)
-        return [instruction for name in sorted(resources) for instruction in self._fill(name)]
+        return self._fill(*resources)
 
-    def _set_policy(self, policy: Policy, now_s: float) -> None:
-        """Rank all that wait by the new policy, in the order of their arrival."""
+    def _renice(self, pid: Pid, nice: int) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        for ticket_id in sorted(self._of_pid.get(pid, ())):
+            ticket = self._tickets[ticket_id] = replace(self._tickets[ticket_id], nice=nice)
+            lane = self._lanes[ticket.resource]
+            if lane.is_queued(ticket_id):
+                rank = self._rank(ticket)
+                lane.rerank(ticket_id, rank)
+                instructions += self._make_room(lane, ticket_id, rank)
+        return instructions
+
+    def _resize(self, event: Resize) -> list[Instruction]:
+        lane = self._lanes.setdefault(event.resource, Lane(event.capacity))
+        lane.capacity = event.capacity
+        lane.is_preemptible = event.is_preemptible
+        lane.budget_tokens = event.budget_tokens
+        return self._fill(event.resource)
+
+    def _set_policy(self, policy: Policy) -> None:
+        """Rank all anew: those that wait, in the order in which they were queued, and those that hold turns."""
         self._policy = policy
-        for lane in self._lanes.values():
-            lane.queue.clear()
-            lane.n_queued = 0
-        for ticket_id in sorted(self._ranks):
-            self._wait(self._tickets[ticket_id], now_s)
+        for ticket_id in sorted(self._stamps, key=lambda each: self._stamps[each].number):
+            ticket = self._tickets[ticket_id]
+            lane = self._lanes[ticket.resource]
+            rank = self._rank(ticket)
+            holding = lane.granted.get(ticket_id)
+            if holding is not None:
+                holding.rank = rank
+            else:
+                policy.queued(ticket)
+                lane.rerank(ticket_id, rank)
 
-    def _wait(self, ticket: Ticket, now_s: float) -> None:
+    # --- who is next ---------------------------------------------------------------------------------------------
+
+    def _wait(self, ticket: Ticket, now_s: float, *, stamp: Stamp | None = None) -> Rank | None:
+        """Queue a ticket, as of an earlier queueing if that one is given. Returns: its rank; None if it is held."""
+        lane = self._lanes[ticket.resource]
         if ticket.pid in self._held_pids:
             self._held.add(ticket.id)
-            return
+            self._stamps.pop(ticket.id, None)
+            lane.drop(ticket.id)
+            return None
         self._n_queueings += 1
-        rank = self._policy.rank(ticket, number=self._n_queueings, now_s=now_s)
+        self._stamps[ticket.id] = stamp or Stamp(self._n_queueings, now_s)
+        rank = self._rank(ticket)
         self._policy.queued(ticket)
-        lane = self._lanes[ticket.resource]
-        heapq.heappush(lane.queue, (rank, ticket.id))
-        self._ranks[ticket.id] = rank
-        lane.n_queued += 1
-        if len(lane.queue) > 2 * lane.n_queued + SLACK:
-            lane.queue = [
-                entry for entry in set(lane.queue) if self._ranks.get(entry[1]) == entry[0]
-            ]
-            heapq.heapify(lane.queue)
+        lane.put(
+            ticket.id,
+            rank,
+            n_context_tokens=ticket.n_context_tokens,
+            has_begun=ticket.id in self._begun,
+        )
+        return rank
 
-    def _end_turn(self, ticket: Ticket) -> None:
-        lane = self._lanes[ticket.resource]
-        lane.granted.pop(ticket.id, None)
-        if lane.yielding == ticket.id:
-            lane.yielding = None
+    def _rank(self, ticket: Ticket) -> Rank:
+        stamp = self._stamps[ticket.id]
+        return self._policy.rank(ticket, number=stamp.number, now_s=stamp.queued_s)
 
-    def _best(self, lane: Lane) -> Rank | None:
-        """The rank of the best ticket that waits; entries out of date are dropped on the way."""
-        while lane.queue:
-            rank, ticket_id = lane.queue[0]
-            if self._ranks.get(ticket_id) == rank:
-                return rank
-            heapq.heappop(lane.queue)
-        return None
+    def _make_room(self, lane: Lane, ticket_id: int, rank: Rank | None) -> list[Instruction]:
+        """Ask the worst turn to yield at once, if a ticket that waits is better than it by the policy's margin."""
+        margin = self._policy.margin
+        if margin is None or rank is None or not lane.is_preemptible:
+            return []
+        if len(lane.yielding) >= lane.n_queued or not lane.has_room(ticket_id):
+            return []
+        others = [each for each in lane.granted if each not in lane.yielding]
+        worst = max(others, key=lambda each: lane.granted[each].rank, default=None)
+        if worst is None or lane.granted[worst].rank[0] < rank[0] + margin:
+            return []
+        lane.yielding.add(worst)
+        return [Yield(worst)]
 
-    def _fill(self, resource: str) -> list[Instruction]:
+    def _fill(self, *resources: str) -> list[Instruction]:
         """Grant free turns to the best tickets that wait."""
-        lane = self._lanes[resource]
         instructions: list[Instruction] = []
-        while len(lane.granted) < lane.capacity and self._best(lane) is not None:
-            rank, ticket_id = heapq.heappop(lane.queue)
-            del self._ranks[ticket_id]
-            lane.n_queued -= 1
-            lane.granted[ticket_id] = 0
-            self._policy.granted(self._tickets[ticket_id], rank)
-            instructions.append(Grant(ticket_id))
+        for resource in sorted(resources):
+            lane = self._lanes[resource]
+            while len(lane.granted) < lane.capacity and (best := lane.best()) is not None:
+                rank, ticket_id = best
+                lane.grant(ticket_id, rank)
+                self._begun.add(ticket_id)
+                self._policy.granted(self._tickets[ticket_id], rank)
+                instructions.append(Grant(ticket_id))
         return instructions
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a ticket is lost or doubled, or a turn is idle while somebody may have it."""
         granted = [ticket_id for lane in self._lanes.values() for ticket_id in lane.granted]
-        places = [*granted, *self._ranks, *self._held]
+        queued = [ticket_id for lane in self._lanes.values() for ticket_id in lane.queued()]
+        places = [*granted, *queued, *self._held]
         assert len(places) == len(set(places)), "a ticket is in two places"
         assert set(places) == set(self._tickets), "a ticket is in no place"
+        assert set(self._stamps) == {*granted, *queued}, "a stamp is lost"
+        assert self._begun <= set(self._tickets)
         by_pid = {ticket_id for tickets in self._of_pid.values() for ticket_id in tickets}
         assert by_pid == set(self._tickets), "the index by process is wrong"
         for name, lane in self._lanes.items():
-            waiting = {t for t in self._ranks if self._tickets[t].resource == name}
-            assert lane.n_queued == len(waiting), f"{name} counts its queue wrong"
-            assert waiting <= {t for _, t in lane.queue}, f"{name} has lost a ticket"
-            assert not waiting or len(lane.granted) >= lane.capacity, f"{name} idles and one waits"
-            assert lane.yielding is None or lane.yielding in lane.granted, "a ghost yields"
-        for ticket_id in self._ranks:
+            lane.check_invariants()
+            for ticket_id in (*lane.granted, *lane.queued()):
+                assert self._tickets[ticket_id].resource == name, f"{ticket_id} is in a wrong lane"
+        for ticket_id in queued:
             assert self._tickets[ticket_id].pid not in self._held_pids, "a stopped process waits"

@@ -2,35 +2,42 @@
 
 A rank is given when a ticket is queued and stays while it waits, so a decision costs O(log n) however many wait. Ageing needs
 no recomputation either: all that wait age alike, so `queued_s + penalty_s` orders them for good, and a ticket that is
-`penalty_s` behind is served first once it has waited that much longer. Nobody starves: every rank is bounded by the time of
-queueing plus a constant.
+`penalty_s` behind is served first once it has waited that much longer.
+
+Nobody starves. Each policy says after which *head start* nobody that comes later can pass a ticket any more; a ticket waits
+for at most the turns of those that were queued before its head start was over.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import exp2
 from types import MappingProxyType
 from typing import Protocol
 
 from aios.abi.types import Pid
+from aios.config import SchedulerConfig
+from aios.kernel.scheduler.queue import Rank
 
-Rank = tuple[float, ...]
-
-QUANTUM_TOKENS = 32
-NICE_STEP_S = 2.0
-"""A nice value of one more is worth as much as having come this much later."""
-LEVEL_STEP_S = 10.0
-"""The same for a level of `Mlfq`."""
+NICEST, RUDEST = 19, -20
 FIRST_LEVEL_TOKENS = 64
 N_LEVELS = 8
-NO_DEADLINE_S = 600.0
-"""A ticket without a deadline is treated by `Edf` as if it had this long."""
+LATELY_TOKENS = 8192
+"""What a program was served counts half when the engine has served so many tokens since."""
+LATELY_SHARE = 1 / 8
+"""A program is treated as if each of its calls needed at least this share of what it was served of late."""
 TURN_COST_TOKENS = 32.0
 """What `Fair` charges for a turn before it knows what it cost."""
+LIFT = 0.5
+"""The present of `Fair` moves at least at this part of the pace at which all active owners are served."""
+MAX_QUANTUM_DOUBLINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A wish for a turn at a resource. `id` grows with arrival; `deadline_s` is on the clock of `now_s`."""
+    """A wish for a turn at a resource. `id` grows with arrival; `deadline_s` is on the clock of `now_s`.
+
+    `n_prompt_tokens` is about how long the prompt is, `n_context_tokens` what prompt and output may take together.
+    """
 
     id: int
     pid: Pid
@@ -38,12 +45,16 @@ class Ticket:
     nice: int = 0
     owner: str = ""
     deadline_s: float | None = None
+    n_prompt_tokens: int = 0
+    n_context_tokens: int = 0
 
 
 class Policy(Protocol):
     """Ranks tickets; the lowest rank is served first."""
 
     name: str
+    margin: float | None
+    """A newcomer whose rank begins with this much less than that of a turn ends that turn at once; None: never."""
 
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:
         """The ticket's rank if it is queued now; `number` grows with every queueing. Changes nothing."""
@@ -75,9 +86,13 @@ class Policy(Protocol):
 
 
 class Fifo:
-    """First come, first served; a turn lasts until it is given back."""
+    """First come, first served; a turn lasts until it is given back. Head start: none, nobody is ever passed."""
 
     name = "fifo"
+    margin: float | None = None
+
+    def __init__(self, config: SchedulerConfig = SchedulerConfig()) -> None:
+        self.config = config
 
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
         return (ticket.id,)
@@ -102,7 +117,7 @@ class Fifo:
 
 
 class RoundRobin(Fifo):
-    """Everyone in turn, a quantum each."""
+    """Everyone in turn, a quantum each. Head start: none; a ticket waits for one turn of each that was queued before it."""
 
     name = "rr"
 
@@ -110,110 +125,184 @@ class RoundRobin(Fifo):
         return (number,)
 
     def quantum_tokens(self, ticket: Ticket) -> int | None:  # noqa: ARG002 - the contract of all policies
-        return QUANTUM_TOKENS
+        return self.config.quantum_tokens
 
 
 class Priority(RoundRobin):
-    """The least nice first, with ageing."""
+    """The least nice first, at once, with ageing.
+
+    Head start: `(its nice - RUDEST) * nice_step_s`, at most 39 steps.
+    """
 
     name = "priority"
 
+    def __init__(self, config: SchedulerConfig = SchedulerConfig()) -> None:
+        super().__init__(config)
+        self.margin = config.nice_step_s
+
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:
-        return (now_s + ticket.nice * NICE_STEP_S, number)
+        return (now_s + ticket.nice * self.config.nice_step_s, number)
 
 
 class Mlfq(RoundRobin):
-    """Programs that have used the model least come first, in levels, with ageing; niceness shifts the level.
+    """Short calls first, at once, in levels, with ageing; niceness shifts the level.
 
-    A program's level follows from the service of all its calls together, so a long agent does not become new with each
-    call. Source: PLAS of Agentix/Autellix, arXiv 2502.13965; multi-level feedback queues after Corbató 1962.
+    A call enters at the level of its prompt and sinks as it is served: it needs no promise of how long it will be. Since the
+    prompt of an agent's call is its whole conversation, agents sink with their age. A program that takes much of the model
+    by many short calls sinks as well: what it was served of late counts too.
+
+    Head start: `(N_LEVELS - 1) * level_step_s`, and as much as `Priority` for nice values.
+
+    Source: levels by the prompt, FastServe, arXiv 2305.05920; by the service of a whole program, Agentix/Autellix, arXiv
+    2502.13965; multi-level feedback queues after Corbató 1962.
     """
 
     name = "mlfq"
 
-    def __init__(self) -> None:
-        self._attained: dict[Pid, int] = {}
+    def __init__(self, config: SchedulerConfig = SchedulerConfig()) -> None:
+        super().__init__(config)
+        self.margin = config.level_step_s
+        self._served: dict[int, int] = {}
+        self._lately: dict[Pid, tuple[float, int]] = {}
+        """What each program was served of late, as of when so many tokens had been served in all."""
+        self._n_served = 0
 
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:
-        penalty_s = self.level(ticket.pid) * LEVEL_STEP_S + ticket.nice * NICE_STEP_S
-        return (now_s + penalty_s, number)
+        penalty_s = self.level(ticket) * self.config.level_step_s
+        return (now_s + penalty_s + ticket.nice * self.config.nice_step_s, number)
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
-        self._attained[ticket.pid] = self._attained.get(ticket.pid, 0) + n_tokens
+        self._served[ticket.id] = self._served.get(ticket.id, 0) + n_tokens
+        self._n_served += n_tokens
+        self._lately[ticket.pid] = (self.lately_tokens(ticket.pid) + n_tokens, self._n_served)
+
+    def done(self, ticket: Ticket) -> None:
+        self._served.pop(ticket.id, None)
 
     def forget(self, pid: Pid) -> None:
-        self._attained.pop(pid, None)
+        self._lately.pop(pid, None)
 
     def quantum_tokens(self, ticket: Ticket) -> int | None:
-        return QUANTUM_TOKENS << min(self.level(ticket.pid), 3)
+        """Long calls get long turns: they are served later, but interrupted less often."""
+        return self.config.quantum_tokens << min(self.level(ticket), MAX_QUANTUM_DOUBLINGS)
 
-    def level(self, pid: Pid) -> int:
-        """0 for a new program; one more each time that its service has doubled."""
-        doublings = (self._attained.get(pid, 0) // FIRST_LEVEL_TOKENS).bit_length()
-        return min(doublings, N_LEVELS - 1)
+    def level(self, ticket: Ticket) -> int:
+        """0 for a short call; one more each time that what it takes has doubled."""
+        n_tokens = ticket.n_prompt_tokens + self._served.get(ticket.id, 0)
+        n_tokens = max(n_tokens, int(self.lately_tokens(ticket.pid) * LATELY_SHARE))
+        return min((n_tokens // FIRST_LEVEL_TOKENS).bit_length(), N_LEVELS - 1)
+
+    def lately_tokens(self, pid: Pid) -> float:
+        """What a program was served, that of long ago counting less."""
+        n_tokens, as_of = self._lately.get(pid, (0.0, self._n_served))
+        return n_tokens * exp2((as_of - self._n_served) / LATELY_TOKENS)
 
 
 class Fair(RoundRobin):
     """Owners share the model by weight, however many agents each has.
 
     Start-time fair queueing over tokens: a turn is tagged with its owner's virtual time, and virtual time moves by tokens
-    over weight. An owner that was idle starts at the present and gains nothing from having been so. Source: virtual token
-    counters, VTC, arXiv 2401.00588; start tags after Goyal et al., SFQ, 1996.
+    over weight. An owner that was idle starts at the present and gains nothing from having been so.
+
+    Head start: a ticket is passed only by turns that begin before its tag in virtual time, and the present reaches that tag
+    when all active owners together have been served `(tag - present) * their weights / LIFT` tokens; so new owners without
+    end cannot keep anybody waiting.
+
+    Source: virtual token counters, VTC, arXiv 2401.00588; start tags after Goyal et al., SFQ, 1996.
     """
 
     name = "fair"
 
-    def __init__(self, weights: Mapping[str, float] = MappingProxyType({})) -> None:
-        self._weights = weights
+    def __init__(self, config: SchedulerConfig = SchedulerConfig()) -> None:
+        super().__init__(config)
         self._now = 0.0
         self._finish: dict[str, float] = {}
+        """Where each owner's next turn begins in virtual time; one that lies in the past is as good as none."""
+        self._tags: dict[int, float] = {}
+        """Of the tickets that wait."""
         self._charged: dict[int, float] = {}
+        self._n_active: dict[str, int] = {}
+        """Tickets of each owner that has any."""
+        self._active_weight = 0.0
 
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
-        return (max(self._now, self._finish.get(ticket.owner, 0.0)), ticket.nice, number)
+        return (self._tags.get(ticket.id, self._start(ticket.owner)), ticket.nice, number)
 
     def queued(self, ticket: Ticket) -> None:
-        start = max(self._now, self._finish.get(ticket.owner, 0.0))
-        self._finish[ticket.owner] = start + TURN_COST_TOKENS / self._weight(ticket.owner)
-        self._charged[ticket.id] = self._charged.get(ticket.id, 0.0) + TURN_COST_TOKENS
+        owner = ticket.owner
+        if ticket.id not in self._charged:
+            self._charged[ticket.id] = 0.0
+            self._enter(owner)
+        start = self._tags[ticket.id] = self._start(owner)
+        self._finish[owner] = start + TURN_COST_TOKENS / self._weight(owner)
+        self._charged[ticket.id] += TURN_COST_TOKENS
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
-        """Charge what goes beyond the charge at queueing; the present moves to where the served owner stands."""
-        left = self._charged.get(ticket.id, 0.0) - n_tokens
+        """Charge what goes beyond the charge at queueing, and let the present move on."""
+        if ticket.id not in self._charged:  # its turn began under another policy
+            self._charged[ticket.id] = 0.0
+            self._enter(ticket.owner)
+        left = self._charged[ticket.id] - n_tokens
         self._charged[ticket.id] = max(left, 0.0)
         if left < 0:
             owner = ticket.owner
-            self._finish[owner] = self._finish.get(owner, 0.0) - left / self._weight(owner)
+            behind = left / self._weight(owner)
+            self._finish[owner] = self._finish.get(owner, self._now) - behind
+        self._now += LIFT * n_tokens / self._active_weight
 
-    def granted(self, ticket: Ticket, rank: Rank) -> None:  # noqa: ARG002 - the contract of all policies
-        """The present is the start tag of the turn that was granted last."""
+    def granted(self, ticket: Ticket, rank: Rank) -> None:
+        """The present is no earlier than the start tag of the turn that was granted last."""
+        self._tags.pop(ticket.id, None)
         self._now = max(self._now, rank[0])
 
     def done(self, ticket: Ticket) -> None:
         """Give back what a ticket was charged and did not use."""
-        left = self._charged.pop(ticket.id, 0.0)
+        self._tags.pop(ticket.id, None)
+        left = self._charged.pop(ticket.id, None)
+        if left is None:
+            return
         owner = ticket.owner
-        self._finish[owner] = max(
-            self._now, self._finish.get(owner, 0.0) - left / self._weight(owner)
-        )
+        self._finish[owner] = self._finish.get(owner, self._now) - left / self._weight(owner)
+        self._n_active[owner] -= 1
+        if not self._n_active[owner]:
+            del self._n_active[owner]
+            self._active_weight -= self._weight(owner)
+        if not self._n_active:
+            self._active_weight = 0.0  # whatever rounding has left
+        if len(self._finish) > 2 * len(self._n_active) + N_LEVELS:
+            self._finish = {each: at for each, at in self._finish.items() if at > self._now}
+
+    def _enter(self, owner: str) -> None:
+        if owner not in self._n_active:
+            self._active_weight += self._weight(owner)
+        self._n_active[owner] = self._n_active.get(owner, 0) + 1
+
+    def _start(self, owner: str) -> float:
+        return max(self._now, self._finish.get(owner, 0.0))
 
     def _weight(self, owner: str) -> float:
-        return self._weights.get(owner, 1.0)
+        return self.config.weights.get(owner, 1.0)
 
 
 class Edf(RoundRobin):
-    """The earliest deadline first; without one, as if it had ten minutes from its arrival."""
+    """The earliest deadline first, at once; a later one than `no_deadline_s` from now, or none, as if it were that.
+
+    Head start: `no_deadline_s`.
+    """
 
     name = "edf"
-
-    def __init__(self, no_deadline_s: float = NO_DEADLINE_S) -> None:
-        self.no_deadline_s = no_deadline_s
+    margin: float | None = 1.0
 
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:
-        due_s = now_s + self.no_deadline_s if ticket.deadline_s is None else ticket.deadline_s
-        return (due_s, number)
+        due_s = now_s + self.config.no_deadline_s
+        return (due_s if ticket.deadline_s is None else min(ticket.deadline_s, due_s), number)
 
 
-POLICIES: dict[str, Callable[[], Policy]] = {
-    kind.name: kind for kind in (Fifo, RoundRobin, Priority, Mlfq, Fair, Edf)
-}
+POLICIES: Mapping[str, Callable[[SchedulerConfig], Policy]] = MappingProxyType(
+    {kind.name: kind for kind in (Fifo, RoundRobin, Priority, Mlfq, Fair, Edf)}
+)
+
+
+def make_policy(config: SchedulerConfig) -> Policy:
+    """The policy that the configuration names."""
+    return POLICIES[config.policy](config)

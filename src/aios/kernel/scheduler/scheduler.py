@@ -25,6 +25,7 @@ from aios.kernel.scheduler.core import (
     Leave,
     Refuse,
     Renew,
+    Renice,
     Resize,
     SetPolicy,
     Spend,
@@ -109,20 +110,52 @@ class Scheduler:
     def __post_init__(self) -> None:
         self._core = Core(policy=self.policy, max_queue=self.max_queue)
 
-    def set_capacity(self, resource: str, capacity: int) -> None:
-        """Make a resource known, or change how many turns it has at once."""
+    def set_capacity(
+        self,
+        resource: str,
+        capacity: int,
+        *,
+        is_preemptible: bool = True,
+        budget_tokens: int | None = None,
+    ) -> None:
+        """Make a resource known, or change its size; the arguments are those of `Lane`."""
         self._capacities[resource] = capacity
-        self._handle(Resize(resource, capacity))
+        self._handle(
+            Resize(resource, capacity, is_preemptible=is_preemptible, budget_tokens=budget_tokens)
+        )
 
     @asynccontextmanager
-    async def turn(self, run: Run, resource: str) -> AsyncIterator[Turn]:
+    async def turn(
+        self,
+        run: Run,
+        resource: str,
+        *,
+        n_prompt_tokens: int = 0,
+        n_context_tokens: int = 0,
+    ) -> AsyncIterator[Turn]:
         """Hold one unit of a resource; waits, parked, until it is granted. Cancelling withdraws.
+
+        Args:
+            run: Who wants it.
+            resource: What of.
+            n_prompt_tokens: About how long the prompt is.
+            n_context_tokens: About what prompt and output may take together.
 
         Raises:
             ResourceExhausted: `max_queue` calls wait for it already.
         """
         self._last_ticket += 1
-        ticket = _ticket(self._last_ticket, run, resource)
+        process = run.process
+        ticket = Ticket(
+            self._last_ticket,
+            process.pid,
+            resource,
+            nice=BACKGROUND_NICE if run.is_background else process.nice,
+            owner=process.owner,
+            deadline_s=run.deadline_s,
+            n_prompt_tokens=n_prompt_tokens,
+            n_context_tokens=n_context_tokens,
+        )
         turn = Turn(ticket.id, run, self)
         self._turns[ticket.id] = turn
         self._handle(Arrive(ticket))
@@ -169,6 +202,10 @@ class Scheduler:
         self.policy = policy
         self._handle(SetPolicy(policy))
 
+    def renice(self, pid: Pid, nice: int) -> None:
+        """The process has another nice value: its calls that wait are ranked anew at once."""
+        self._handle(Renice(pid, nice))
+
     def forget(self, pid: Pid) -> None:
         """The process has ended."""
         self._handle(Unhold(pid))
@@ -209,9 +246,3 @@ class Scheduler:
                     turn.ask_to_yield()
                 case Refuse(n_queued=n_queued):
                     turn.refused_at = n_queued
-
-
-def _ticket(number: int, run: Run, resource: str) -> Ticket:
-    process = run.process
-    nice = BACKGROUND_NICE if run.is_background else process.nice
-    return Ticket(number, process.pid, resource, nice, process.owner, run.deadline_s)
