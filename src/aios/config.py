@@ -6,7 +6,6 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from aios.configfile import default_home, file_path, read_toml
 from aios.errors import ConfigError
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -362,10 +362,10 @@ def load(
         ConfigError: A file that is not there or no TOML, an unknown knob, or a value out of range; names the source.
     """
     env = os.environ if env is None else env
-    path = file or _file_path(env)
+    path = file or file_path(env)
     must_exist = file is not None or "AIOS_CONFIG" in env
     merged: dict[str, tuple[object, str]] = {}
-    for name, value in _flatten(_read_toml(path, must_exist=must_exist), path):
+    for name, value in _flatten(read_toml(path, must_exist=must_exist), path):
         merged[name] = (value, f"file {path}")
     for name in _knobs():
         if _env(name) in env:
@@ -374,7 +374,7 @@ def load(
         if flag is not None:
             merged[name] = (flag, "flag")
     config = _build(merged)
-    root = Path(config.home).expanduser() if config.home else _default_home(env)
+    root = Path(config.home).expanduser() if config.home else default_home(env)
     return Loaded(
         config, Home(root.absolute()), path, {name: source for name, (_, source) in merged.items()}
     )
@@ -451,35 +451,6 @@ def _description(cls: type, knob: str) -> str:
 
 def _env(name: str) -> str:
     return "AIOS_" + name.replace(".", "_").upper()
-
-
-def _file_path(env: Mapping[str, str]) -> Path:
-    if "AIOS_CONFIG" in env:
-        return Path(env["AIOS_CONFIG"]).expanduser()
-    base = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".config")
-    return Path(base) / "aios" / "config.toml"
-
-
-def _default_home(env: Mapping[str, str]) -> Path:
-    base = env.get("XDG_DATA_HOME") or str(
-        Path(env.get("HOME", "~")).expanduser() / ".local" / "share"
-    )
-    return Path(base) / "aios"
-
-
-def _read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if must_exist:
-            raise ConfigError(
-                f"no configuration file at {path}", hint="unset AIOS_CONFIG or make the file"
-            ) from error
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error}", hint="see docs/guides/configuration.md"
-        ) from error
 
 
 def _flatten(tree: Mapping[str, object], path: Path) -> list[tuple[str, object]]:

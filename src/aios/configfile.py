@@ -1,0 +1,43 @@
+"""The configuration file: where it is, and what it says before anybody checks it."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from aios.errors import ConfigError
+
+
+def file_path(env: Mapping[str, str]) -> Path:
+    """Where the configuration file is, or would be."""
+    if "AIOS_CONFIG" in env:
+        return Path(env["AIOS_CONFIG"]).expanduser()
+    base = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".config")
+    return Path(base) / "aios" / "config.toml"
+
+
+def default_home(env: Mapping[str, str]) -> Path:
+    """The home where nothing names another."""
+    base = env.get("XDG_DATA_HOME") or str(
+        Path(env.get("HOME", "~")).expanduser() / ".local" / "share"
+    )
+    return Path(base) / "aios"
+
+
+def read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:
+    """What the file says; nothing if it is not there and need not be.
+
+    Raises:
+        ConfigError: It is missing, unreadable or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if must_exist:
+            raise ConfigError(
+                f"no configuration file at {path}", hint="unset AIOS_CONFIG or make the file"
+            ) from error
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}", hint="see docs/guides/configuration.md"
+        ) from error
