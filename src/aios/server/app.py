@@ -27,6 +27,7 @@ from aios.server.faults import JSON_TYPE, fault_response, status_response
 from aios.server.limits import Exchange, read_json
 from aios.server.openai_chat import OpenAIRoutes
 from aios.server.openapi import document
+from aios.server.responses import ResponsesRoutes
 from aios.server.stream import EVENTS, CallStream, FrameEvents, Lines, make_call
 
 OPEN_PATHS = frozenset({"/health"})
@@ -37,7 +38,11 @@ def make_app(kernel: Kernel, config: ServerConfig) -> Starlette:
     """The application that serves a kernel over HTTP."""
     native = NativeRoutes(kernel, config)
     app = Starlette(
-        routes=[*native.routes(), *OpenAIRoutes(kernel, config).routes()],
+        routes=[
+            *native.routes(),
+            *OpenAIRoutes(kernel, config).routes(),
+            *ResponsesRoutes(kernel, config).routes(),
+        ],
         middleware=[Middleware(Edge, kernel=kernel, config=config)],
         exception_handlers={HTTPException: _http_error, AiosError: _aios_error},
     )

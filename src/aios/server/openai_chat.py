@@ -101,9 +101,16 @@ class OpenAIRoutes:
     def _tag(self, prefix: str, body: SamplingFields) -> Tag:
         """What the parts of a reply carry; a stream must name the model before the answer does."""
         created = int(self.kernel.clock.unix_s())
-        name = body.model or DEFAULT_MODEL
-        engine = _find(self.kernel.cores.infos(), name)
-        return Tag(f"{prefix}-{secrets.token_hex(12)}", created, engine.model if engine else name)
+        return Tag(
+            f"{prefix}-{secrets.token_hex(12)}", created, model_told(self.kernel, body.model)
+        )
+
+
+def model_told(kernel: Kernel, model: str | None) -> str:
+    """The name of the model that a request will most likely be served by."""
+    name = model or DEFAULT_MODEL
+    engine = _find(kernel.cores.infos(), name)
+    return engine.model if engine else name
 
 
 def json_response(value: msgspec.Struct) -> Response:

@@ -85,7 +85,7 @@ def chat_of(request: ChatCompletionRequest) -> Chat:
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=_stops(request),
         tools=tools,
-        tool_choice=_tool_choice(request, tools),
+        tool_choice=tool_choice_of(request.tool_choice, tools),
         constraint=_constraint(request, _format_of(request)),
         logprobs=bool(request.logprobs),
         top_logprobs=request.top_logprobs or 0,
@@ -201,11 +201,16 @@ def _tool(tool: FunctionTool) -> ToolSpec:
     return ToolSpec(function.name, function.description or "", function.parameters or {})
 
 
-def _tool_choice(request: ChatCompletionRequest, tools: tuple[ToolSpec, ...]) -> ToolChoice:
+def tool_choice_of(choice: str | NamedToolChoice | None, tools: tuple[ToolSpec, ...]) -> ToolChoice:
+    """Whether tools may or must be called.
+
+    Raises:
+        InvalidCall: Two tools have one name, or the choice is none of them.
+    """
     names = [tool.name for tool in tools]
     if len(set(names)) < len(names):
         raise InvalidCall("two tools have the same name - at `$.tools`", hint="rename one")
-    match request.tool_choice:
+    match choice:
         case None:
             return ToolChoice()
         case NamedToolChoice(function=function) if function.name in names:

@@ -21,6 +21,7 @@ from aios.server.openai_types import (
     ModelList,
     TextCompletion,
 )
+from aios.server.responses_types import ResponseEvent, ResponseObject, ResponseRequest
 from aios.server.stream import EVENTS, NDJSON
 
 Json = dict[str, Any]
@@ -116,6 +117,13 @@ OPERATIONS = (
         "Write the next message of a conversation",
         {JSON_TYPE: ChatCompletion, EVENTS: ChatCompletionChunk},
         ChatCompletionRequest,
+    ),
+    Operation(
+        "post",
+        "/v1/responses",
+        "Write the next items of a conversation; nothing is stored",
+        {JSON_TYPE: ResponseObject, EVENTS: ResponseEvent},
+        ResponseRequest,
     ),
     Operation(
         "post",
