@@ -205,6 +205,9 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_contexts: Annotated[
         PositiveInt, Meta(description="contexts of one process; forks count")
     ] = 4_096
+    max_snapshots: Annotated[
+        PositiveInt, Meta(description="named snapshots of contexts of one owner, on disk")
+    ] = 1_000
     max_messages: Annotated[PositiveInt, Meta(description="messages in one context")] = 100_000
     max_bytes: Annotated[
         PositiveInt, Meta(description="memory for the messages of one context; forks share it")
@@ -265,6 +268,11 @@ class Home:
     def pages(self) -> Path:
         """KV pages on disk."""
         return self.root / "pages"
+
+    @property
+    def contexts(self) -> Path:
+        """Snapshots of contexts."""
+        return self.root / "contexts"
 
     @property
     def database(self) -> Path:

@@ -14,6 +14,7 @@ from aios.abi.contexts import (
     ContextClose,
     ContextCompact,
     ContextFault,
+    ContextForget,
     ContextFork,
     ContextId,
     ContextInfo,
@@ -22,8 +23,13 @@ from aios.abi.contexts import (
     ContextMessages,
     ContextOpen,
     ContextRead,
+    ContextRestore,
+    ContextSnapshot,
+    ContextSnapshots,
     ContextStat,
     ContextUndo,
+    SnapshotInfo,
+    SnapshotInfos,
 )
 from aios.abi.mail import (
     Mailbox,
@@ -356,6 +362,7 @@ AnyCall = (
     | Send | Receive | Publish | Subscribe | Mailbox
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
     | ContextCompact | ContextUndo | ContextFault
+    | ContextSnapshot | ContextRestore | ContextSnapshots | ContextForget
 )  # fmt: skip
 
 AnyAnswer = (
@@ -363,5 +370,5 @@ AnyAnswer = (
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
     | Sent | Received | Published | MailboxStatistics
-    | ContextInfo | ContextInfos | ContextMessages | Compacted
+    | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
 )  # fmt: skip

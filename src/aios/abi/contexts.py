@@ -24,6 +24,10 @@ class WindowPolicy(Enum):
     PAGE_TO_MEMORY = "page-to-memory"  # a pointer stands for them, which leads back to them
 
 
+SnapshotName = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+]
+
 NewMessages = Annotated[tuple[Message, ...], Meta(max_length=100_000)]
 SomeMessages = Annotated[tuple[Message, ...], Meta(min_length=1, max_length=100_000)]
 ContextTools = Annotated[tuple[ToolSpec, ...], Meta(max_length=1024)]
@@ -189,3 +193,64 @@ class ContextFault(Call[ContextMessages], frozen=True, tag="context_fault"):
     context: ContextId
     pointer: Annotated[int, Meta(ge=1)]
     is_restoring: bool = False
+
+
+class SnapshotInfo(Answer, frozen=True):
+    """A named snapshot of a context. `fingerprint` names the model, its quantisation and the type of its KV cells."""
+
+    name: str
+    owner: str
+    model: str
+    fingerprint: str
+    n_messages: Count
+    size_bytes: Count
+    saved_unix_s: float
+
+
+class ContextSnapshot(Call[SnapshotInfo], frozen=True, tag="context_snapshot"):
+    """Write a context to disk under a name; when it returns, the snapshot survives a crash.
+
+    Names belong to the owner of the caller: all its processes share them.
+
+    Raises:
+        Conflict: The name is taken, and not `is_replacing`.
+        ResourceExhausted: The owner has `context.max_snapshots`, or the disk is full.
+    """
+
+    context: ContextId
+    name: SnapshotName
+    is_replacing: bool = False
+
+
+class ContextRestore(Call[ContextInfo], frozen=True, tag="context_restore"):
+    """Make a context from a snapshot of the caller's owner; it belongs to the caller.
+
+    With `is_text_only` another model may go on with it; it then computes all of it anew.
+
+    Raises:
+        NotFound: No snapshot has that name, or no engine serves its model.
+        SnapshotIncompatible: Another model, quantisation or KV type wrote it, or it is damaged.
+    """
+
+    name: SnapshotName
+    is_text_only: bool = False
+
+
+class SnapshotInfos(Answer, frozen=True):
+    """Snapshots by name."""
+
+    snapshots: tuple[SnapshotInfo, ...]
+
+
+class ContextSnapshots(Call[SnapshotInfos], frozen=True, tag="context_snapshots"):
+    """List the snapshots of the caller's owner."""
+
+
+class ContextForget(Call[Done], frozen=True, tag="context_forget"):
+    """Remove a snapshot of the caller's owner.
+
+    Raises:
+        NotFound: No snapshot has that name.
+    """
+
+    name: SnapshotName

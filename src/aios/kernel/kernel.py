@@ -27,6 +27,7 @@ from aios.kernel.clock import Clock, SystemClock
 from aios.kernel.compaction import Compactor
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
+from aios.kernel.context.snapshots import Snapshots
 from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
 from aios.kernel.engines import configured_cores, thread_warnings
@@ -39,6 +40,7 @@ from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.policy import make_policy
 from aios.kernel.scheduler.scheduler import Scheduler
+from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
@@ -93,10 +95,13 @@ class Kernel:
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.contexts = ContextManager(config.context, self.home.pages)
         self.context_table = ContextTable(self.access, config.context, self.clock)
-        self.conversations = Conversations(
-            self.models,
+        compactor = Compactor(self.models, self.cores, self.clock, config.context)
+        self.conversations = Conversations(self.models, self.context_table, compactor)
+        self.shelf = Shelf(
             self.context_table,
-            Compactor(self.models, self.cores, self.clock, config.context),
+            self.cores,
+            self.clock,
+            Snapshots(self.home.contexts, config.context.max_snapshots),
         )
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(

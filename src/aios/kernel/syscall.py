@@ -48,10 +48,14 @@ from aios.abi.contexts import (
     ContextClose,
     ContextCompact,
     ContextFault,
+    ContextForget,
     ContextFork,
     ContextList,
     ContextOpen,
     ContextRead,
+    ContextRestore,
+    ContextSnapshot,
+    ContextSnapshots,
     ContextStat,
     ContextUndo,
 )
@@ -76,6 +80,7 @@ from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.scheduler import Scheduler
+from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 
 A = TypeVar("A", bound=Answer)
@@ -95,6 +100,7 @@ class Services(Protocol):
     context_table: ContextTable
     conversations: Conversations
     scheduler: Scheduler
+    shelf: Shelf
     post: PostOffice
     signals: Signals
     max_calls_per_process: int
@@ -430,6 +436,24 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
             lambda kernel, run, call: kernel.context_table.fault(run, call),
             Right.CONTEXT,
             Effect.REVERSIBLE,
+        ),
+        ContextSnapshot: Entry(
+            lambda kernel, run, call: kernel.shelf.snapshot(run, call),
+            Right.CONTEXT,
+            Effect.COMPENSABLE,
+        ),
+        ContextRestore: Entry(
+            lambda kernel, run, call: kernel.shelf.restore(run, call),
+            Right.CONTEXT,
+            Effect.REVERSIBLE,
+        ),
+        ContextSnapshots: Entry(
+            lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT
+        ),
+        ContextForget: Entry(
+            lambda kernel, run, call: kernel.shelf.forget(run, call),
+            Right.CONTEXT,
+            Effect.IRREVERSIBLE,
         ),
         ContextClose: Entry(
             lambda kernel, run, call: kernel.context_table.close(run, call),

@@ -32,6 +32,7 @@ from aios.config import ContextConfig
 from aios.errors import Conflict, NotFound, ResourceExhausted, TooLarge
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
+from aios.kernel.context.snapshots import Saved
 from aios.kernel.context.transcript import (
     Items,
     Rewrite,
@@ -259,6 +260,19 @@ class ContextTable:
             f"{about}{rewrite.n_tokens_before} -> {rewrite.n_tokens_after} tokens"
         )
         context.owner.log.write(text, stream="kernel", unix_s=self._clock.unix_s())
+
+    def restore(self, owner: Process, model: str, saved: Saved) -> Context:
+        """A context as it was when it was saved.
+
+        Raises:
+            ResourceExhausted: The process has as many as it may.
+            TooLarge: A context may not hold it.
+        """
+        self.fitted(saved.transcript)
+        context = self.add(owner, model=model, tools=saved.tools)
+        context.window, context.n_tokens = saved.window, saved.n_tokens
+        self.commit(context, saved.transcript)
+        return context
 
     def close_all(self, process: Process) -> None:
         """The process has ended: its contexts go."""

@@ -1,0 +1,85 @@
+"""The shelf: contexts put away under a name, to go on with them later, also under another kernel."""
+
+from functools import partial
+
+import anyio.to_thread
+
+from aios.abi.call import Done
+from aios.abi.contexts import (
+    ContextForget,
+    ContextInfo,
+    ContextRestore,
+    ContextSnapshot,
+    ContextSnapshots,
+    SnapshotInfo,
+    SnapshotInfos,
+)
+from aios.errors import SnapshotIncompatible
+from aios.kernel.clock import Clock
+from aios.kernel.context.contexts import ContextTable
+from aios.kernel.context.snapshots import Saved, Snapshots
+from aios.kernel.cores import Cores
+from aios.kernel.process import Run
+from aios.kernel.router import Wish
+
+
+class Shelf:
+    """The handlers of the calls about snapshots. Names belong to owners."""
+
+    def __init__(
+        self, contexts: ContextTable, cores: Cores, clock: Clock, snapshots: Snapshots
+    ) -> None:
+        self._contexts = contexts
+        self._cores = cores
+        self._clock = clock
+        self._snapshots = snapshots
+
+    async def snapshot(self, run: Run, call: ContextSnapshot) -> SnapshotInfo:
+        """Put a context away as it was last committed."""
+        context = self._contexts.get(run, call.context)
+        fingerprint = await self._fingerprint(run, context.model)
+        info = SnapshotInfo(
+            name=call.name,
+            owner=run.process.owner,
+            model=context.model,
+            fingerprint=fingerprint,
+            n_messages=len(context.items),
+            size_bytes=0,
+            saved_unix_s=self._clock.unix_s(),
+        )
+        saved = Saved(context.tools, context.window, context.transcript, context.n_tokens)
+        write = partial(self._snapshots.write, info, saved, is_replacing=call.is_replacing)
+        return await anyio.to_thread.run_sync(write)
+
+    async def restore(self, run: Run, call: ContextRestore) -> ContextInfo:
+        """Take a context from the shelf; the snapshot stays there."""
+        info, saved = await anyio.to_thread.run_sync(
+            self._snapshots.read, run.process.owner, call.name
+        )
+        model = info.model
+        if call.is_text_only:
+            model = ""
+        else:
+            ours = await self._fingerprint(run, model)
+            if ours != info.fingerprint:
+                raise SnapshotIncompatible(
+                    f"snapshot {call.name!r} was made by `{info.fingerprint}`; here runs `{ours}`",
+                    hint="run that model, or restore only the text (`is_text_only`, `--text`)",
+                )
+        return self._contexts.restore(run.process, model, saved).info()
+
+    async def list_all(self, run: Run, _: ContextSnapshots) -> SnapshotInfos:
+        """The snapshots of the caller's owner."""
+        found = await anyio.to_thread.run_sync(self._snapshots.list_all, run.process.owner)
+        return SnapshotInfos(tuple(found))
+
+    async def forget(self, run: Run, call: ContextForget) -> Done:
+        """Remove a snapshot."""
+        await anyio.to_thread.run_sync(self._snapshots.remove, run.process.owner, call.name)
+        return Done()
+
+    async def _fingerprint(self, run: Run, model: str) -> str:
+        """What the KV rows of a model's contexts depend on; its name, where the engine keeps none."""
+        core = await self._cores.find(run, Wish(model, may_fall_back=False))
+        fingerprint = core.offer.fingerprint if core.offer else ""
+        return fingerprint or f"{core.kind}:{core.model}"
