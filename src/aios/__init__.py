@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aios import errors
+    from aios.abi.budget import Limits
     from aios.abi.types import Exit, Finish, Message, Role, Sampling, ToolCall, ToolSpec, Usage
     from aios.errors import AiosError
     from aios.sdk import blocking
@@ -28,6 +29,7 @@ __all__ = [
     "Client",
     "Exit",
     "Finish",
+    "Limits",
     "Message",
     "Role",
     "Sampling",
@@ -51,6 +53,7 @@ _HOMES = {
     "Client": "aios.sdk.client",
     "Exit": "aios.abi.types",
     "Finish": "aios.abi.types",
+    "Limits": "aios.abi.budget",
     "Message": "aios.abi.types",
     "Role": "aios.abi.types",
     "Sampling": "aios.abi.types",

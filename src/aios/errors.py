@@ -93,6 +93,12 @@ class SnapshotIncompatible(CallerError):
     code, http_status = "snapshot_incompatible", 409
 
 
+class BudgetExceeded(CallerError):
+    """The call could spend more than is left of a budget."""
+
+    code, http_status = "budget_exceeded", 402
+
+
 class ConfigError(CallerError):
     """A knob has a value that cannot be used."""
 

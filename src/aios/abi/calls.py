@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from aios.abi.budget import Budget, BudgetInfo, Limits, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
     Compacted,
@@ -74,13 +75,15 @@ class Spawn(Call[Spawned], frozen=True):
     """Start a program folder (with `agent.toml`) as a child process.
 
     `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
-    kernel's), `env` is added to the scrubbed environment.
+    kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend; without one the
+    manifest's holds.
     """
 
     program: Annotated[str, Meta(min_length=1, max_length=4096)]
     args: Annotated[tuple[Annotated[str, Meta(max_length=131072)], ...], Meta(max_length=1024)] = ()
     name: Name | None = None
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    budget: Limits | None = None
     cwd: ShortText = ""
     env: Annotated[
         dict[Annotated[str, Meta(min_length=1, max_length=256)], ShortText], Meta(max_length=256)
@@ -359,6 +362,7 @@ AnyCall = (
     Spawn | Admit | Wait | Kill | Stop | Cont | Ps | GetPid | ExitSelf | Nice
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
+    | Budget | SetBudget
     | Send | Receive | Publish | Subscribe | Mailbox
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
     | ContextCompact | ContextUndo | ContextFault
@@ -369,6 +373,7 @@ AnyAnswer = (
     Done | Spawned | Guest | Exited | Signalled | Processes | Self | Niced
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
+    | BudgetInfo
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
 )  # fmt: skip

@@ -53,6 +53,7 @@ class Right(Enum):
     MODEL = "model.use"
     CONTEXT = "context.use"
     LOG = "log.write"
+    BUDGET = "budget.set"
     MAIL = "mail.use"
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"

@@ -43,6 +43,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "kill": Verb("aios.cli.processes:kill", "End processes and all their children."),
             "stop": Verb("aios.cli.processes:stop", "Hold processes and all their children."),
             "cont": Verb("aios.cli.processes:cont", "Let stopped processes go on."),
+            "budget": Verb("aios.cli.budget:budget", "Show and set what a process may spend."),
             "mail": Verb("aios.cli.mail:mail", "Read and write letters as the owner."),
             "nice": Verb("aios.cli.processes:nice", "Set how willing processes are to wait."),
         },

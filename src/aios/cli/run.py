@@ -16,6 +16,7 @@ import click
 from aios.abi.calls import Spawn
 from aios.abi.types import Pid
 from aios.cli.exits import ExitCode
+from aios.cli.limits import parse_limits
 from aios.cli.link import find_running, names_kernel
 from aios.cli.options import examples, json_option
 from aios.cli.orders import Order
@@ -77,6 +78,13 @@ SETTLE_S = 15.0
     help="Its working directory; default: ours.",
 )
 @click.option(
+    "--budget",
+    "limits",
+    multiple=True,
+    metavar="WHAT=N",
+    help="What it may spend: completion_tokens, prompt_tokens, calls, children.",
+)
+@click.option(
     "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
 )
 @click.option(
@@ -96,6 +104,7 @@ def run(
     nice: int,
     pairs: Sequence[str],
     cwd: str | None,
+    limits: Sequence[str],
     detach: bool,
     shows_top: bool,
     as_json: bool,
@@ -114,6 +123,7 @@ def run(
         nice=nice,
         cwd=str(Path(cwd or ".").absolute()),
         env=_environment(pairs),
+        budget=parse_limits(limits) if limits else None,
     )
     order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
     return _carry_out(order, load(), detach=detach)

@@ -42,6 +42,7 @@ from aios.kernel.scheduler.policy import make_policy
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
+from aios.kernel.spending import Budgets
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -91,7 +92,8 @@ class Kernel:
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
         self.access = AccessManager(self.table)
         self.cores = Cores(self.scheduler)
-        self.models = ModelCalls(self.scheduler, self.cores)
+        self.budgets = Budgets(self._pause)
+        self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.contexts = ContextManager(config.context, self.home.pages)
         self.context_table = ContextTable(self.access, config.context, self.clock)
@@ -107,6 +109,7 @@ class Kernel:
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )
+        self.budgets.open(self.init)
         self.owner_token = self._tokens.issue(INIT_PID)
 
     # --- identity ------------------------------------------------------------------------------------------------
@@ -175,6 +178,8 @@ class Kernel:
         process = self._add(
             call.name or program.manifest.name, Kind.PROGRAM, parent, program=str(program.folder)
         )
+        limits = call.budget if call.budget is not None else program.manifest.budget
+        self.budgets.limit(process, limits)
         process.nice = call.nice or program.manifest.nice
         process.is_new = process.has_body = True
         launch = Launch(
@@ -200,9 +205,11 @@ class Kernel:
     def _add(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
         rights = granted(kind, parent.rights)
         owner = parent.owner if kind is not Kind.GUEST else name
-        return self.table.add(
+        process = self.table.add(
             name, kind=kind, parent=parent, rights=rights, owner=owner, program=program
         )
+        self.budgets.open(process)
+        return process
 
     def _named_guest(self, name: str) -> Pid:
         """The guest of that name. One that was killed stays so: its name is not given to a new one while it is remembered."""
@@ -219,10 +226,12 @@ class Kernel:
         self.post.close(process)
         self.context_table.close_all(process)
         self.cores.forget(process.pid)
+        self.budgets.end(process)
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""
         self._tokens.revoke(pid)
+        self.budgets.forget(pid)
         self._named_guests = {
             name: each for name, each in self._named_guests.items() if each != pid
         }
@@ -261,6 +270,11 @@ class Kernel:
         """The token of an ended program is void; a guest's is kept, so that it is told that it has exited."""
         if process.kind is Kind.PROGRAM:
             self._tokens.revoke(process.pid)
+
+    def _pause(self, process: Process, why: str) -> None:
+        """Stop a process in the middle of a call of its own, and write down why."""
+        self._note(process, why)
+        self.signals.hold(process)
 
     def _note(self, process: Process, text: str) -> None:
         process.log.write(text, stream="kernel", unix_s=self.clock.unix_s())
@@ -321,6 +335,7 @@ class Kernel:
         self.scheduler.check_invariants()
         self.post.check_invariants()
         self.context_table.check_invariants()
+        self.budgets.check_invariants()
 
 
 @asynccontextmanager

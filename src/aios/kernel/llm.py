@@ -50,10 +50,12 @@ from aios.engine.base import (
     TextPrompt,
 )
 from aios.errors import AiosError, EngineFailed, EngineUnavailable, RateLimited, ResourceExhausted
+from aios.kernel.charge import charged, charged_texts
 from aios.kernel.cores import Core, Cores, named_error
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
+from aios.kernel.spending import Budgets
 
 CLOSE_GRACE_S = 5.0
 BROKEN = (EngineFailed, EngineUnavailable)
@@ -84,6 +86,10 @@ class Output:
         """The generation has ended."""
         return self.finish is not None
 
+    def spent(self) -> Usage:
+        """Tokens so far; those of the prompt are known at the end."""
+        return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
+
     def add(self, delta: Delta) -> None:
         """Take in the next piece."""
         if delta.text:
@@ -99,9 +105,10 @@ class Output:
 class ModelCalls:
     """The handlers of all calls that need a model."""
 
-    def __init__(self, scheduler: Scheduler, cores: Cores) -> None:
+    def __init__(self, scheduler: Scheduler, cores: Cores, budgets: Budgets) -> None:
         self._scheduler = scheduler
         self._cores = cores
+        self._budgets = budgets
 
     async def chat(self, run: Run, call: Chat) -> ChatAnswer:
         """Write the next message of a conversation."""
@@ -122,7 +129,10 @@ class ModelCalls:
         """Turn texts into vectors."""
         core = await self._cores.find(run, _same_model(call.model, Ability.EMBED))
         with self._told(core):
-            async with self._turn(run, core):
+            async with (
+                charged_texts(self._budgets, run, core, call.texts),
+                self._turn(run, core),
+            ):
                 with core.in_use() as engine:
                     vectors, usage = await engine.embed(call.texts)
         self._cores.note_served(core, run, call.model, Usage())
@@ -160,7 +170,8 @@ class ModelCalls:
             core, output = await self._cores.find(run, wish, tried), Output()
             try:
                 with self._told(core):
-                    await self._generate_on(core, run, job, output)
+                    async with charged(self._budgets, run, core, job, used=output.spent) as fitted:
+                        await self._generate_on(core, run, fitted, output)
             except MOVING as error:
                 if output.is_handed_out or not call.may_move:
                     raise

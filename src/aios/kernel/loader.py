@@ -21,6 +21,7 @@ import anyio.abc
 import msgspec
 from msgspec import Meta, Struct
 
+from aios.abi.budget import Limits
 from aios.abi.types import Exit
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.clock import Clock
@@ -56,6 +57,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     description: Annotated[str, Meta(max_length=4096)] = ""
     usage: Annotated[str, Meta(max_length=4096)] = ""
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    budget: Limits = Limits()
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,17 @@ class Signals:
         self._check(target, "stop")
         tree = self.table.tree(target)
         for process in tree:
-            process.set_stopped(True)
-            self.scheduler.hold(process.pid)
-            if process.on_stop is not None:
-                process.on_stop(True)
+            self.hold(process)
         for process in tree:
             await process.wait_quiet(by)
         return [process.pid for process in tree]
+
+    def hold(self, process: Process) -> None:
+        """Hold one process from now on, without waiting until its calls are quiet."""
+        process.set_stopped(True)
+        self.scheduler.hold(process.pid)
+        if process.on_stop is not None:
+            process.on_stop(True)
 
     def cont(self, target: Process) -> list[Pid]:
         """Let a process and its descendants go on; those that are not stopped just do.

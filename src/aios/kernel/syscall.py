@@ -6,12 +6,14 @@ Whatever happens inside, a call ends in exactly one `Result` or one `AiosError`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from aios.abi.budget import Budget, SetBudget
 from aios.abi.call import Answer, Call, Done
 from aios.abi.calls import (
     Admit,
@@ -72,6 +74,7 @@ from aios.errors import (
     NotFound,
 )
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.budget import Good
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.conversations import Conversations
@@ -82,6 +85,7 @@ from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
+from aios.kernel.spending import Budgets
 
 A = TypeVar("A", bound=Answer)
 
@@ -101,6 +105,7 @@ class Services(Protocol):
     conversations: Conversations
     scheduler: Scheduler
     shelf: Shelf
+    budgets: Budgets
     post: PostOffice
     signals: Signals
     max_calls_per_process: int
@@ -243,7 +248,12 @@ async def _spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
         raise AccessDenied(
             "a child cannot be less nice than its parent", hint=f"use nice >= {run.process.nice}"
         )
-    process = await kernel.spawn(run.process, call)
+    one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
+    with ExitStack() as undo:
+        undo.callback(one_child.settle, {})
+        process = await kernel.spawn(run.process, call)
+        kernel.budgets.hold_child(process, one_child)
+        undo.pop_all()
     return Spawned(process.pid, process.name)
 
 
@@ -391,6 +401,15 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
         Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
         CountTokens: Entry(
             lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL
+        ),
+        Budget: Entry(
+            lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True
+        ),
+        SetBudget: Entry(
+            lambda kernel, run, call: kernel.budgets.set_budget(run, call),
+            Right.BUDGET,
+            Effect.REVERSIBLE,
+            has_target=True,
         ),
         Send: Entry(
             lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, Protocol, TypeVar, Unpack, overload
 
+from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget
 from aios.abi.call import Answer, Call
 from aios.abi.calls import (
     Admit,
@@ -192,9 +193,10 @@ class Client:
         nice: int = 0,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        budget: Limits | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; see `aios.Client.spawn`."""
-        call = spawn_call(program, args, name=name, nice=nice, cwd=cwd, env=env)
+        call = spawn_call(program, args, name=name, nice=nice, cwd=cwd, env=env, budget=budget)
         return self.gate.call(call).value
 
     def wait(self, pid: int | None = None, *, deadline_s: float | None = None) -> Exited:
@@ -228,6 +230,24 @@ class Client:
     def nice(self, pid: int, nice: int) -> int:
         """Set how willing a process is to wait, -20 (first) to 19 (last); returns the value now in force."""
         return self.gate.call(build(Nice, pid=pid, nice=nice)).value.nice
+
+    def budget(self, pid: int) -> BudgetInfo:
+        """What a process and all that it starts may spend, have spent, and hold."""
+        return (self.gate.call(build(Budget, pid=pid))).value
+
+    def set_budget(self, pid: int, limits: Limits, *, on_breach: OnBreach = "pause") -> BudgetInfo:
+        """Set the limits of a descendant and all that it starts; what `limits` leaves out is lifted.
+
+        Args:
+            pid: The process.
+            limits: `aios.Limits(completion_tokens=10_000)` and the like.
+            on_breach: `pause` stops the process when a call does not fit, `fail` lets the call fail.
+
+        Raises:
+            AccessDenied: It is the caller itself, or not its descendant.
+        """
+        call = build(SetBudget, pid=pid, limits=limits, on_breach=on_breach)
+        return (self.gate.call(call)).value
 
     # --- logs and the kernel -------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar, Unpack, overload
 
+from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget
 from aios.abi.calls import (
     Admit,
     ChatAnswer,
@@ -184,6 +185,7 @@ class Client:
         nice: int = 0,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        budget: Limits | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; returns when it runs.
 
@@ -194,13 +196,14 @@ class Client:
             nice: -20 (first) to 19 (last).
             cwd: Its working directory; the caller's when None.
             env: Added to its environment.
+            budget: What it and all that it starts may spend; what its manifest says when None.
 
         Raises:
             InvalidCall: The manifest is malformed.
             NotFound: No such program or working directory.
             ProgramFailed: It could not be started.
         """
-        call = spawn_call(program, args, name=name, nice=nice, cwd=cwd, env=env)
+        call = spawn_call(program, args, name=name, nice=nice, cwd=cwd, env=env, budget=budget)
         return (await self.gate.call(call)).value
 
     async def wait(self, pid: int | None = None, *, deadline_s: float | None = None) -> Exited:
@@ -243,6 +246,26 @@ class Client:
             AccessDenied: Only the owner may make a process less willing.
         """
         return (await self.gate.call(build(Nice, pid=pid, nice=nice))).value.nice
+
+    async def budget(self, pid: int) -> BudgetInfo:
+        """What a process and all that it starts may spend, have spent, and hold."""
+        return (await self.gate.call(build(Budget, pid=pid))).value
+
+    async def set_budget(
+        self, pid: int, limits: Limits, *, on_breach: OnBreach = "pause"
+    ) -> BudgetInfo:
+        """Set the limits of a descendant and all that it starts; what `limits` leaves out is lifted.
+
+        Args:
+            pid: The process.
+            limits: `aios.Limits(completion_tokens=10_000)` and the like.
+            on_breach: `pause` stops the process when a call does not fit, `fail` lets the call fail.
+
+        Raises:
+            AccessDenied: It is the caller itself, or not its descendant.
+        """
+        call = build(SetBudget, pid=pid, limits=limits, on_breach=on_breach)
+        return (await self.gate.call(call)).value
 
     # --- logs and the kernel -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Protocol, TypedDict, TypeVar, Unpack
 
 import msgspec
 
+from aios.abi.budget import Limits
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat, Complete, CountTokens, Spawn
 from aios.abi.types import (
@@ -134,6 +135,7 @@ def spawn_call(
     nice: int,
     cwd: str | os.PathLike[str] | None,
     env: Mapping[str, str] | None,
+    budget: Limits | None,
 ) -> Spawn:
     """The call that starts a program. Paths are the caller's, so they are made absolute here."""
     return build(
@@ -144,6 +146,7 @@ def spawn_call(
         nice=nice,
         cwd=os.path.abspath(cwd or "."),  # noqa: PTH100 - the same
         env=dict(env or {}),
+        budget=budget,
     )
 
 

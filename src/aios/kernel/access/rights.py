@@ -14,7 +14,7 @@ _GUEST = frozenset(
         Right.INFO,
     }
 )
-_PROGRAM = _GUEST | {Right.SPAWN}
+_PROGRAM = _GUEST | {Right.SPAWN, Right.BUDGET}
 
 DEFAULTS: dict[Kind, frozenset[Right]] = {
     Kind.INIT: frozenset(Right),

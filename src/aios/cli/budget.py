@@ -1,0 +1,67 @@
+"""The verb `budget`."""
+
+from collections.abc import Sequence
+
+import click
+
+from aios.abi.budget import BudgetInfo, OnBreach
+from aios.cli.ids import find_process
+from aios.cli.limits import parse_limits
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, short_count, write_json, write_table
+from aios.sdk.blocking import connect
+
+COLUMNS = (
+    Column("WHAT"),
+    Column("LIMIT", is_number=True),
+    Column("SPENT", is_number=True),
+    Column("HELD", is_number=True),
+    Column("LEFT", is_number=True),
+)
+
+
+@click.command(
+    epilog=examples(
+        "aios budget editor",
+        "aios budget editor completion_tokens=5000 calls=100",
+        "aios budget editor completion_tokens=10000 --cont",
+    )
+)
+@click.argument("process_id", metavar="ID")
+@click.argument("words", metavar="[WHAT=N]...", nargs=-1)
+@click.option(
+    "--on-breach",
+    type=click.Choice(["pause", "fail"]),
+    help="What happens when a call does not fit: the process is stopped, or the call fails.",
+)
+@click.option("--cont", is_flag=True, help="Then let the process go on, as `aios cont` does.")
+@json_option
+def budget(
+    *, process_id: str, words: Sequence[str], on_breach: OnBreach | None, cont: bool, as_json: bool
+) -> None:
+    """Show what process ID and all that it starts may spend, have spent and hold; with WHAT=N, set it first.
+
+    WHAT is prompt_tokens, completion_tokens, calls (those that use a model) or children (alive at once); N is a number, or
+    `none` to lift the limit. LEFT counts the limits of all above it as well.
+    """
+    with connect() as client:
+        process = find_process(process_id, client.ps(include_ended=True))
+        about = client.budget(process.pid)
+        if words or on_breach is not None:
+            limits = parse_limits(words, about.limits)
+            about = client.set_budget(process.pid, limits, on_breach=on_breach or about.on_breach)
+        if cont:
+            client.cont(process.pid)
+    if as_json:
+        write_json(about)
+    else:
+        write_table(COLUMNS, _rows(about))
+
+
+def _rows(about: BudgetInfo) -> list[list[str]]:
+    rows = []
+    for what in about.limits.__struct_fields__:
+        limit, left = getattr(about.limits, what), getattr(about.left, what)
+        amounts = (limit, getattr(about.spent, what), getattr(about.held, what), left)
+        rows.append([what, *("-" if amount is None else short_count(amount) for amount in amounts)])
+    return rows

@@ -1,0 +1,29 @@
+"""Limits as they are typed: `completion_tokens=2000`."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from aios.abi.budget import Limits
+from aios.errors import InvalidCall
+
+LIFTED = "none"
+
+
+def parse_limits(words: Sequence[str], start: Limits = Limits()) -> Limits:
+    """Limits from words of the form WHAT=N, where N is a number or `none`; what no word names stays as in `start`.
+
+    Raises:
+        InvalidCall: A word is none, or names something that has no limit.
+    """
+    given: dict[str, int | None] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        known = Limits.__struct_fields__
+        if not separator or name not in known or not (value.isdecimal() or value == LIFTED):
+            raise InvalidCall(
+                f"{word!r} is no limit",
+                hint=f"say WHAT=N or WHAT={LIFTED}; WHAT is {', '.join(known)}",
+            )
+        given[name] = None if value == LIFTED else int(value)
+    return msgspec.structs.replace(start, **given)

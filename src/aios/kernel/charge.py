@@ -1,0 +1,107 @@
+"""What a generation may spend at most, reserved for as long as it runs, and what it has spent, booked at its end."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from aios.abi.types import Usage
+from aios.engine.base import Ability, ChatPrompt, Engine, Job, TextPrompt
+from aios.errors import CallerError
+from aios.kernel.budget import Good
+from aios.kernel.cores import Core
+from aios.kernel.process import Run
+from aios.kernel.spending import Budgets
+
+SPECIAL_TOKENS = 2
+"""What a tokenizer adds around a plain text, at most."""
+UNKNOWN_WINDOW_TOKENS = 1 << 20
+"""What an output may take where nobody has told us the window."""
+MESSAGE_TOKENS = 64
+"""More than any template known adds to a message; for engines whose tokenizer is elsewhere."""
+
+
+@asynccontextmanager
+async def charged(
+    budgets: Budgets, run: Run, core: Core, job: Job, *, used: Callable[[], Usage]
+) -> AsyncIterator[Job]:
+    """Hold the worst case of a generation while the block runs, then book `used()`.
+
+    A job without `max_tokens` gets what is left of the budget, so that it ends there with finish `length` instead of being
+    refused for what it might have filled. On an engine whose tokenizer is elsewhere the prompt is reserved by its bytes.
+
+    Raises:
+        BudgetExceeded: The worst case does not fit, and the budget says `fail`.
+    """
+    worst: dict[Good, int] = {}
+    if budgets.is_limited(run.process):
+        left = budgets.left(run.process, Good.COMPLETION_TOKENS)
+        if job.max_tokens is None and left:
+            job = replace(job, max_tokens=left)
+        with core.in_use() as engine:
+            n_prompt = await _n_prompt(engine, job.prompt)
+            n_most = _n_most(engine, job, n_prompt)
+        worst = {Good.PROMPT_TOKENS: n_prompt, Good.COMPLETION_TOKENS: n_most, Good.CALLS: 1}
+    reservation = await budgets.reserve(run, worst)
+    was_refused = False
+    try:
+        yield job
+    except CallerError:
+        was_refused = True
+        raise
+    finally:
+        reservation.settle({} if was_refused else _booked(used(), worst))
+
+
+@asynccontextmanager
+async def charged_texts(
+    budgets: Budgets, run: Run, core: Core, texts: tuple[str, ...]
+) -> AsyncIterator[None]:
+    """Hold and book the tokens of texts that are turned into vectors, whether that succeeds or not.
+
+    Raises:
+        BudgetExceeded: They do not fit, and the budget says `fail`.
+    """
+    n_tokens = 0
+    if budgets.is_limited(run.process):
+        with core.in_use() as engine:
+            n_tokens = sum([await _n_prompt(engine, TextPrompt(text)) for text in texts])
+    amounts = {Good.PROMPT_TOKENS: n_tokens, Good.CALLS: 1}
+    reservation = await budgets.reserve(run, amounts)
+    try:
+        yield
+    finally:
+        reservation.settle(amounts)
+
+
+def _booked(usage: Usage, worst: Mapping[Good, int]) -> dict[Good, int]:
+    """What a generation has spent; one that was cut off is charged its whole prompt, for it may have been computed."""
+    return {
+        Good.PROMPT_TOKENS: usage.prompt_tokens or worst.get(Good.PROMPT_TOKENS, 0),
+        Good.COMPLETION_TOKENS: usage.completion_tokens,
+        Good.CALLS: 1,
+    }
+
+
+def _n_most(engine: Engine, job: Job, n_prompt: int) -> int:
+    """The longest output that the engine can bring."""
+    window_tokens = engine.capabilities.window_tokens
+    room = max(1, window_tokens - n_prompt) if window_tokens else UNKNOWN_WINDOW_TOKENS
+    return room if job.max_tokens is None else min(job.max_tokens, room)
+
+
+async def _n_prompt(engine: Engine, prompt: ChatPrompt | TextPrompt) -> int:
+    """The tokens of a prompt, or a bound of them where the tokenizer is not here."""
+    if Ability.TOKENIZE in engine.capabilities.abilities:
+        if isinstance(prompt, ChatPrompt):
+            return await engine.count_tokens(prompt)
+        return len(await engine.tokenize(prompt.text)) + SPECIAL_TOKENS
+    if isinstance(prompt, TextPrompt):
+        return _bytes(prompt.text) + SPECIAL_TOKENS
+    texts = [message.text() for message in prompt.messages]
+    texts += [call.arguments for message in prompt.messages for call in message.tool_calls]
+    texts += [f"{tool.name} {tool.description} {tool.parameters}" for tool in prompt.tools]
+    return sum(_bytes(text) + MESSAGE_TOKENS for text in texts)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,125 @@
+"""Budgets at work: calls reserve their worst case here before they begin, and wait or fail when it does not fit."""
+
+from collections.abc import Callable
+
+from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
+from aios.abi.types import Pid
+from aios.errors import AccessDenied, BudgetExceeded
+from aios.kernel.budget import Amounts, Good, Ledger, Reservation, Shortage
+from aios.kernel.process import INIT_PID, Process, Run
+
+Pause = Callable[[Process, str], None]
+"""Stops a process and writes the reason into its log."""
+
+
+class Budgets:
+    """Reserves for calls what they may spend at most; the handlers of the calls about budgets."""
+
+    def __init__(self, pause: Pause) -> None:
+        self._ledger = Ledger()
+        self._pause = pause
+        self._on_breach: dict[Pid, OnBreach] = {}
+        self._alive: dict[Pid, Reservation] = {}
+        """What each process holds of its ancestors' `children` while it lives."""
+
+    def open(self, process: Process) -> None:
+        """A new process: it spends under the limits of those above it."""
+        self._ledger.open(process.pid, process.ppid or None, {})
+
+    def limit(self, process: Process, limits: Limits) -> None:
+        """Set the limits of a process."""
+        self._ledger.set_limits(process.pid, _amounts(limits))
+
+    def end(self, process: Process) -> None:
+        """The process has ended: one child less for those above it."""
+        held = self._alive.pop(process.pid, None)
+        if held is not None:
+            held.settle({})
+
+    def forget(self, pid: Pid) -> None:
+        """The process is no longer remembered."""
+        self._ledger.forget(pid)
+        self._on_breach.pop(pid, None)
+
+    def is_limited(self, process: Process) -> bool:
+        """Whether anything that the process spends is limited, so that it pays to know the worst case."""
+        return self._ledger.is_limited(process.pid)
+
+    def left(self, process: Process, good: Good) -> int | None:
+        """The most that a call of the process may reserve of a good; None without a limit."""
+        return self._ledger.left(process.pid, good)
+
+    async def reserve(self, run: Run, amounts: Amounts) -> Reservation:
+        """Take the worst case of a call from the budgets of its process and of all above it.
+
+        What does not fit stops the process until somebody lets it go on, and then it is tried again; where the budget says
+        `fail`, it fails at once. The caller settles the reservation, however the call ends.
+
+        Raises:
+            BudgetExceeded: It does not fit.
+        """
+        while True:
+            got = self._ledger.reserve(run.process.pid, amounts)
+            if isinstance(got, Reservation):
+                return got
+            why = _described(got, run)
+            if self._on_breach.get(got.pid, "pause") == "fail":
+                raise BudgetExceeded(why, hint=f"`aios budget {got.pid}` shows and sets it")
+            if not run.process.is_stopped:
+                self._pause(run.process, f"paused: {why}; `aios budget {got.pid}` sets it")
+            await run.runnable()
+
+    def hold_child(self, child: Process, reservation: Reservation) -> None:
+        """Keep a reservation of one child until that child has ended."""
+        if child.is_alive:
+            self._alive[child.pid] = reservation
+        else:
+            reservation.settle({})
+
+    async def budget(self, _: Run, call: Budget) -> BudgetInfo:
+        """What a process may spend, has spent and holds."""
+        return self._info(call.pid)
+
+    async def set_budget(self, run: Run, call: SetBudget) -> BudgetInfo:
+        """Set the limits of a descendant."""
+        if call.pid == run.process.pid or call.pid == INIT_PID:
+            raise AccessDenied(
+                "nobody sets a budget of their own, and init has none",
+                hint="the owner or an ancestor sets it",
+            )
+        self._ledger.set_limits(call.pid, _amounts(call.limits))
+        self._on_breach[call.pid] = call.on_breach
+        return self._info(call.pid)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the accounts contradict each other."""
+        self._ledger.check_invariants()
+
+    def _info(self, pid: Pid) -> BudgetInfo:
+        account = self._ledger.get(pid)
+        left = {good.value: self._ledger.left(pid, good) for good in Good}
+        return BudgetInfo(
+            pid,
+            Limits(**{good.value: limit for good, limit in account.limits.items()}),
+            self._on_breach.get(pid, "pause"),
+            _spent(account.spent),
+            _spent(account.reserved),
+            Limits(**left),
+        )
+
+
+def _amounts(limits: Limits) -> dict[Good, int]:
+    found = {good: getattr(limits, good.value) for good in Good}
+    return {good: limit for good, limit in found.items() if limit is not None}
+
+
+def _spent(amounts: Amounts) -> Spent:
+    return Spent(**{good.value: amount for good, amount in amounts.items()})
+
+
+def _described(shortage: Shortage, run: Run) -> str:
+    whose = "its" if shortage.pid == run.process.pid else f"process {shortage.pid}'s"
+    return (
+        f"{run.name} may need {shortage.wanted} {shortage.good.value.replace('_', ' ')}, and of {whose} budget of "
+        f"{shortage.limit} only {shortage.left} are left"
+    )

@@ -1,0 +1,35 @@
+"""aios budget, and aios run --budget, against a kernel that runs."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Aios, Served
+
+
+def test_limits_are_set_shown_and_lifted(served: Served, aios: Aios) -> None:
+    served.admit("bob")
+    (about,) = aios("budget", "bob", "calls=3", "completion_tokens=1000", "--json").rows()
+    assert about["limits"] == {"calls": 3, "completion_tokens": 1000}
+    assert about["on_breach"] == "pause"
+    table = [line.split() for line in aios("budget", "bob").out.splitlines()]
+    assert ["calls", "3", "0", "0", "3"] in table
+    (about,) = aios("budget", "bob", "calls=none", "--on-breach", "fail", "--json").rows()
+    assert (about["limits"], about["on_breach"]) == ({"completion_tokens": 1000}, "fail")
+
+
+def test_what_is_no_limit_is_refused_with_those_that_are(served: Served, aios: Aios) -> None:
+    served.admit("bob")
+    for word in ("calls", "calls=many", "money=3", "calls=-1"):
+        ran = aios("budget", "bob", word)
+        assert ran.code == 2
+        assert "completion_tokens" in ran.err
+    assert aios("budget", "nobody").code == 4
+    assert aios("budget", "1", "calls=3").code == 5
+
+
+def test_a_program_runs_under_the_budget_of_the_command_line(
+    served: Served, aios: Aios, programs: Path
+) -> None:
+    assert aios("run", "--budget", "calls=7", "--name", "poor", programs / "status", "0").code == 0
+    (about,) = aios("budget", "poor", "--json").rows()
+    assert about["limits"] == {"calls": 7}
+    assert served.kernel.table.n_alive == 1

@@ -1,0 +1,216 @@
+import random
+
+import anyio
+import pytest
+from tests.kernel.calls import chat, slow_engine
+from tests.kernel.conftest import MakeProgram, OpenKernel
+
+from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
+from aios.abi.calls import Chat, Embed, Spawn
+from aios.abi.types import Pid, State
+from aios.engine.script import Script
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import AccessDenied, AiosError, BudgetExceeded, DeadlineExceeded
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
+
+pytestmark = pytest.mark.anyio
+
+
+async def idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
+
+
+async def limit(
+    kernel: Kernel, pid: Pid, limits: Limits, *, on_breach: OnBreach = "fail"
+) -> BudgetInfo:
+    call = SetBudget(pid=pid, limits=limits, on_breach=on_breach)
+    return (await kernel.init_gate().call(call)).value
+
+
+async def budget(kernel: Kernel, pid: Pid) -> BudgetInfo:
+    return (await kernel.init_gate().call(Budget(pid=pid))).value
+
+
+def answering(n_tokens: int = 10, *, n_slots: int = 8) -> ScriptedEngine:
+    return ScriptedEngine(n_slots=n_slots, script=Script(answer_tokens=n_tokens))
+
+
+async def test_what_a_call_really_used_is_booked_on_it_and_on_all_above(booted: OpenKernel) -> None:
+    async with booted(answering(10)) as kernel:
+        parent = kernel.spawn_task("parent", idle)
+        child = kernel.spawn_task("child", idle, ppid=parent)
+        await limit(kernel, parent, Limits(completion_tokens=1000))
+        answer = (await kernel.gate(child).call(chat(max_tokens=500))).value
+        for pid in (parent, child):
+            about = await budget(kernel, pid)
+            assert about.spent.completion_tokens == answer.usage.completion_tokens
+            assert about.spent.prompt_tokens == answer.usage.prompt_tokens
+            assert about.spent.calls == 1
+            assert about.held == Spent()
+            assert about.left.completion_tokens == 1000 - answer.usage.completion_tokens
+
+
+async def test_what_does_not_fit_is_not_begun(booted: OpenKernel) -> None:
+    engine = answering(10)
+    async with booted(engine) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=20))
+        with pytest.raises(BudgetExceeded, match="may need 21 completion tokens"):
+            await kernel.gate(pid).call(chat(max_tokens=21))
+        assert engine.statistics().n_sequences == 0
+        assert (await budget(kernel, pid)).spent == Spent()
+
+
+async def test_a_call_without_a_limit_of_its_own_ends_where_the_budget_does(
+    booted: OpenKernel,
+) -> None:
+    async with booted(answering(100)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=7))
+        answer = (await kernel.gate(pid).call(chat())).value
+        assert answer.finish.value == "length"
+        assert answer.usage.completion_tokens == 7
+        with pytest.raises(BudgetExceeded):
+            await kernel.gate(pid).call(chat())
+
+
+async def test_a_breach_stops_the_process_until_it_may_go_on(booted: OpenKernel) -> None:
+    async with booted(answering(10)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        process = kernel.table.get(pid)
+        await limit(kernel, pid, Limits(calls=1), on_breach="pause")
+        await kernel.gate(pid).call(chat(max_tokens=5))
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.gate(pid).call, chat(max_tokens=5))
+                await anyio.wait_all_tasks_blocked()
+                assert process.state is State.STOPPED
+                assert "aios budget" in process.log.lines[-1].text
+                kernel.signals.cont(process)  # nothing has changed: it is stopped again
+                await anyio.wait_all_tasks_blocked()
+                assert process.state is State.STOPPED
+                await limit(kernel, pid, Limits(calls=2), on_breach="pause")
+                kernel.signals.cont(process)
+        assert (await budget(kernel, pid)).spent.calls == 2
+
+
+async def test_a_paused_call_can_run_into_its_deadline_and_holds_nothing(
+    booted: OpenKernel,
+) -> None:
+    async with booted(answering(10)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(calls=0), on_breach="pause")
+        with pytest.raises(DeadlineExceeded):
+            await kernel.gate(pid).call(chat(deadline_s=0.05))
+        assert (await budget(kernel, pid)).held == Spent()
+
+
+async def test_a_call_that_is_cut_off_books_what_it_got(booted: OpenKernel) -> None:
+    async with booted(slow_engine(n_tokens=1000)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=1000))
+        with pytest.raises(DeadlineExceeded):
+            await kernel.gate(pid).call(chat(max_tokens=1000, deadline_s=0.1))
+        about = await budget(kernel, pid)
+        assert 0 < about.spent.completion_tokens < 1000
+        assert about.held == Spent()
+
+
+async def test_texts_for_vectors_count_as_prompt(booted: OpenKernel) -> None:
+    async with booted(answering()) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(prompt_tokens=8))
+        await kernel.gate(pid).call(Embed(texts=("two words",)))
+        with pytest.raises(BudgetExceeded, match="prompt tokens"):
+            await kernel.gate(pid).call(Embed(texts=("many more words than are left of it",)))
+
+
+async def test_nobody_sets_a_budget_of_their_own_or_of_strangers(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        parent = kernel.spawn_task("parent", idle)
+        child = kernel.spawn_task("child", idle, ppid=parent)
+        gate = kernel.gate(parent)
+        await gate.call(SetBudget(pid=child, limits=Limits(calls=1)))
+        with pytest.raises(AccessDenied, match="of their own"):
+            await gate.call(SetBudget(pid=parent, limits=Limits()))
+        with pytest.raises(AccessDenied):
+            await kernel.gate(child).call(SetBudget(pid=parent, limits=Limits()))
+        with pytest.raises(AccessDenied):
+            await kernel.gate(child).call(Budget(pid=parent))
+
+
+async def test_children_count_while_they_live(booted: OpenKernel, program: MakeProgram) -> None:
+    folder = program("import time; time.sleep(60)")
+    async with booted() as kernel:
+        kernel.urls.append("unix:///nowhere")
+        parent = kernel.spawn_task("parent", idle)
+        await limit(kernel, parent, Limits(children=1))
+        gate = kernel.gate(parent)
+        child = (await gate.call(Spawn(program=folder))).value.pid
+        assert (await budget(kernel, parent)).held.children == 1
+        with pytest.raises(BudgetExceeded, match="1 children"):
+            await gate.call(Spawn(program=folder))
+        await kernel.signals.kill(kernel.table.get(child), reason="test")
+        assert (await budget(kernel, parent)).held.children == 0
+        with pytest.raises(AiosError):
+            await gate.call(Spawn(program="/nowhere"))
+        assert (await budget(kernel, parent)).held.children == 0
+
+
+async def test_a_program_brings_its_budget_and_who_starts_it_may_give_another(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
+    manifest = 'name = "prog"\n[budget]\ncalls = 3\n'
+    folder = program("import time; time.sleep(60)", manifest=manifest)
+    async with booted() as kernel:
+        kernel.urls.append("unix:///nowhere")
+        gate = kernel.init_gate()
+        own = (await gate.call(Spawn(program=folder))).value.pid
+        given = (await gate.call(Spawn(program=folder, budget=Limits(calls=9)))).value.pid
+        assert (await budget(kernel, own)).limits == Limits(calls=3)
+        assert (await budget(kernel, given)).limits == Limits(calls=9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_hundred_children_under_one_cap_never_overspend(
+    booted: OpenKernel, seed: int
+) -> None:
+    """Random lengths, cancels and kills, all at once: the sum stays within the cap at every look and at the end."""
+    draw = random.Random(seed)  # noqa: S311 - the seed is in the test's name
+    cap = 2_000
+    async with booted(slow_engine(n_slots=8, n_tokens=30, token_delay_s=0.0001)) as kernel:
+        parent = kernel.spawn_task("parent", idle)
+        await limit(kernel, parent, Limits(completion_tokens=cap))
+        children = [kernel.spawn_task(f"c{i}", idle, ppid=parent) for i in range(100)]
+        got = [0]
+
+        async def work(pid: Pid) -> None:
+            for _ in range(3):
+                call = Chat(messages=chat().messages, max_tokens=draw.choice([5, 40, 200]))
+                with anyio.move_on_after(0.001 if draw.random() < 0.2 else 30):
+                    try:
+                        answer = (await kernel.gate(pid).call(call)).value
+                    except AiosError:
+                        continue
+                    got[0] += answer.usage.completion_tokens
+
+        async def look() -> None:
+            while True:
+                about = await budget(kernel, parent)
+                assert about.spent.completion_tokens + about.held.completion_tokens <= cap
+                await anyio.sleep(0.002)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(look)
+                async with anyio.create_task_group() as tasks:
+                    for pid in children:
+                        tasks.start_soon(work, pid)
+                    for pid in children[:5]:
+                        await anyio.sleep(draw.random() * 0.01)
+                        await kernel.signals.kill(kernel.table.get(pid), reason="test")
+                watch.cancel_scope.cancel()
+        about = await budget(kernel, parent)
+        assert 0 < got[0] <= about.spent.completion_tokens <= cap
+        assert about.held.completion_tokens == 0
