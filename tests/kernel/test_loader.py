@@ -38,6 +38,17 @@ def os_process_is_gone(os_pid: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_manifest_that_could_be_read_for_ever_is_not_read(tmp_path: Path, kind: str) -> None:
+    manifest = tmp_path / "agent.toml"
+    if kind == "pipe":
+        os.mkfifo(manifest)
+    else:
+        manifest.symlink_to("/dev/zero")
+    with pytest.raises(InvalidCall, match="no regular file"):
+        load_program(str(tmp_path))
+
+
 @pytest.mark.anyio
 async def test_a_program_runs_with_its_arguments_and_its_output_is_its_log(
     booted: OpenKernel, program: MakeProgram

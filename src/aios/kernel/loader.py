@@ -7,6 +7,7 @@ whatever reason, whatever is left of its process group is killed.
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tomllib
@@ -79,7 +80,10 @@ def load_program(path: str) -> Program:
     folder = Path(path)
     file = folder / MANIFEST
     try:
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # to read a pipe or a device could take for ever
+            raise InvalidCall(f"{file} is no regular file", hint="a manifest is a TOML file")
+        if status.st_size > MAX_MANIFEST_BYTES:
             raise InvalidCall(
                 f"{file} is over {MAX_MANIFEST_BYTES} bytes", hint="a manifest is a page at most"
             )

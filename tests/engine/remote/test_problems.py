@@ -1,6 +1,7 @@
 """From what an endpoint said to an error that helps, without its secrets."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,14 @@ JSON = {"content-type": "application/json"}
 def test_every_servers_shape_is_read(body: object, message: str, code: str) -> None:
     problem = read_problem(400, JSON, json.dumps(body).encode())
     assert (problem.message, problem.code) == (message, code)
+
+
+def test_a_page_of_unending_titles_is_read_in_no_time() -> None:
+    begun_s = time.process_time()
+    assert read_problem(500, {}, b"<title>" * 9_000).message == "an HTML page"
+    assert (
+        time.process_time() - begun_s < 1
+    )  # each title tried to the end of the page, it takes 3 s
 
 
 def test_pages_are_told_by_their_title() -> None:

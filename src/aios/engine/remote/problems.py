@@ -35,7 +35,7 @@ _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _SECRETS = re.compile(
     r"\b(?:sk|pk|rk|key|hf|gsk|xai)[-_][A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.IGNORECASE
 )
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]{0,99}>(.{0,300}?)</title>", re.IGNORECASE | re.DOTALL)
 _WINDOW = re.compile(
     r"context[ _](?:length|window|size)|maximum context|max_model_len|exceed_context|too many tokens"
     r"|(?:prompt|input) is too long|too large to process|reduce the length",
