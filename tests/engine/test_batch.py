@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aios.engine.batch import MIN_REST_TOKENS, Batcher, Piece, Progress, Step
+from aios.engine.batch import MIN_REST_TOKENS, URGENT_DECODES, Batcher, Piece, Progress, Step
 
 
 @dataclass
@@ -157,3 +157,25 @@ def test_decode_steps_go_between_prefill_steps_as_often_as_asked() -> None:
         kinds += "p" if step.is_prefill else "d"
         apply(step, sequences)
     assert kinds == "pddpddpdd"
+
+
+def test_an_urgent_sequence_is_not_held_up_by_the_prompts_of_others_but_they_go_on() -> None:
+    batcher = Batcher(chunk_tokens=100, n_decodes=2)
+    urgent = Progress(0, 10, 9, is_urgent=True)
+    long, old = Progress(1, 1000, 0), Progress(2, 50, 49)
+    kinds = []
+    for _ in range(2 * (URGENT_DECODES + 1)):
+        step = batcher.next_step([urgent, long, old])
+        assert step is not None
+        kinds.append(step.is_prefill)
+    assert kinds == 2 * [True, *[False] * URGENT_DECODES]
+
+
+def test_the_prompt_of_an_urgent_sequence_is_computed_first_and_as_soon_as_any() -> None:
+    batcher = Batcher(chunk_tokens=100, n_decodes=2)
+    sequences = [Progress(2, 40, 0, is_urgent=True), Progress(1, 10, 9, is_urgent=True)]
+    sequences.append(Progress(0, 1000, 0))
+    step = batcher.next_step(sequences)
+    assert step is not None
+    assert step.pieces[0] == Piece(0, 0, 40) or step.pieces[-1] == Piece(2, 0, 40)
+    assert Piece(2, 0, 40) in step.pieces

@@ -166,7 +166,7 @@ async def warm_up(base_url: str, key: str) -> None:
     async with httpx.AsyncClient(
         base_url=base_url, timeout=CALL_WITHIN_S, trust_env=False
     ) as client:
-        await _ask(client, key, [{"role": "user", "content": "Say hello in five words."}], 8)
+        await ask(client, key, [{"role": "user", "content": "Say hello in five words."}], 8)
 
 
 async def _agent(asked: Asked, script: Script, outcome: Outcome) -> None:
@@ -176,20 +176,24 @@ async def _agent(asked: Asked, script: Script, outcome: Outcome) -> None:
     ]
     try:
         for result, tool_s in script.results:
-            answer, turn = await _ask(asked.client, asked.key, messages, asked.max_tokens)
+            answer, turn = await ask(asked.client, asked.key, messages, asked.max_tokens)
             outcome.turns.append(turn)
             await anyio.sleep(tool_s)
             messages.append({"role": "assistant", "content": answer})
             messages.append({"role": "user", "content": result})
-        outcome.turns.append((await _ask(asked.client, asked.key, messages, asked.max_tokens))[1])
+        outcome.turns.append((await ask(asked.client, asked.key, messages, asked.max_tokens))[1])
     except CallFailed as error:
         outcome.failures.append(str(error))
 
 
-async def _ask(
+async def ask(
     client: httpx.AsyncClient, key: str, messages: list[dict[str, str]], max_tokens: int
 ) -> tuple[str, Turn]:
-    """One streamed call that must bring exactly `max_tokens` tokens."""
+    """One streamed call that must bring exactly `max_tokens` tokens.
+
+    Raises:
+        CallFailed: It did not.
+    """
     body = {
         "model": "default",
         "messages": messages,

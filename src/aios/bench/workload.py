@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from aios.bench.agents import Outcome, run_load, warm_up
 from aios.bench.bench import Bench, Settings, Shape
@@ -74,7 +75,7 @@ async def measure(settings: Settings, report: Report) -> None:
     with scratch_folder() as folder:
         for i in range(1 if settings.quick else 2):
             settings.say(f"{shape.n_agents} agents against aios serve")
-            async with _aios(model, folder) as endpoint:
+            async with serve_agents(model, folder) as endpoint:
                 ours.append(await _run(endpoint, shape, seed=i))
             if server is not None:
                 settings.say(f"{shape.n_agents} agents against {SERVER}")
@@ -89,8 +90,12 @@ async def _run(endpoint: Endpoint, shape: Shape, *, seed: int) -> Outcome:
 
 
 @asynccontextmanager
-async def _aios(model: Path, folder: Path) -> AsyncIterator[Endpoint]:
+async def serve_agents(
+    model: Path, folder: Path, extra: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Endpoint]:
+    """An `aios serve` with a fresh home, as this bench uses it; `extra` are more knobs as `AIOS_...` variables."""
     knobs = {
+        **extra,
         "AIOS_ENGINE_KIND": "llama",
         "AIOS_ENGINE_MODEL": str(model),
         "AIOS_ENGINE_N_SLOTS": str(N_SLOTS),

@@ -93,6 +93,8 @@ class Job:
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
     top_logprobs: int | None = None
+    is_urgent: bool = False
+    """A short call that others should not hold up: an engine that has a choice computes it first."""
 
 
 @dataclass(frozen=True)

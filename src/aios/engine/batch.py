@@ -15,11 +15,15 @@ MIN_REST_TOKENS = 32
 
 @dataclass(frozen=True)
 class Progress:
-    """A sequence in a slot: `n_computed` of its `n_tokens` are in its cells. Always `n_computed < n_tokens`."""
+    """A sequence in a slot: `n_computed` of its `n_tokens` are in its cells. Always `n_computed < n_tokens`.
+
+    What is urgent goes before what is not: its prefill is first, and its decoding is held up less.
+    """
 
     slot: int
     n_tokens: int
     n_computed: int
+    is_urgent: bool = False
 
     @property
     def n_missing(self) -> int:
@@ -49,13 +53,18 @@ class Step:
         return sum(piece.end - piece.start for piece in self.pieces)
 
 
+URGENT_DECODES = 16
+"""Decode steps in a row for urgent sequences while others wait in prefill: they are short, and the others still go on."""
+
+
 @dataclass
 class Batcher:
     """Decides step after step; remembers only which kind of step is due.
 
     When both kinds have work, `n_decodes` decode steps follow each prefill step of at most `chunk_tokens`: neither
-    starves the other. Prefill goes by age: the oldest sequence takes what it needs, and younger ones share the step if
-    there is room for a piece of the same length.
+    starves the other. Prefill goes by age, the urgent first: the first sequence takes what it needs, and the others share
+    the step if there is room for a piece of the same length. While an urgent sequence decodes, others begin a prefill step
+    only after `URGENT_DECODES` decode steps.
 
     Args:
         chunk_tokens: The most that a prefill step computes; the longest that a decoding sequence is held up.
@@ -64,7 +73,8 @@ class Batcher:
 
     chunk_tokens: int
     n_decodes: int
-    n_decodes_due: int = 0
+    n_decoded: int = URGENT_DECODES
+    """Decode steps since the last prefill step."""
 
     def __post_init__(self) -> None:
         assert self.chunk_tokens > 0
@@ -72,9 +82,8 @@ class Batcher:
 
     def is_prefill_due(self, sequences: Sequence[Progress]) -> bool:
         """Whether the next step should be a prefill step: the time to look for prefixes that can be shared."""
-        is_decoding = any(s.n_missing == 1 for s in sequences)
-        is_filling = any(s.n_missing > 1 for s in sequences)
-        return is_filling and not (is_decoding and self.n_decodes_due)
+        decoding = [s for s in sequences if s.n_missing == 1]
+        return self._is_prefill_due(decoding, [s for s in sequences if s.n_missing > 1])
 
     def next_step(
         self, sequences: Sequence[Progress], held: Collection[int] = frozenset()
@@ -82,19 +91,25 @@ class Batcher:
         """The next batch, or None when nobody has work.
 
         Args:
-            sequences: One for each slot in use, oldest first.
-            held: Slots that are to wait, since another sequence computes the same prefix; never the oldest in prefill.
+            sequences: One for each slot in use, the urgent first, then the oldest.
+            held: Slots that are to wait, since another sequence computes the same prefix; never the first in prefill.
         """
         decoding = [s for s in sequences if s.n_missing == 1]
         filling = [s for s in sequences if s.n_missing > 1 and s.slot not in held]
-        if filling and not (decoding and self.n_decodes_due):
-            self.n_decodes_due = self.n_decodes
+        if self._is_prefill_due(decoding, filling):
+            self.n_decoded = 0
             return Step(_by_slot(_prefill(filling, self.chunk_tokens)), is_prefill=True)
         if decoding:
-            self.n_decodes_due = max(0, self.n_decodes_due - 1)
+            self.n_decoded += 1
             pieces = (Piece(s.slot, s.n_computed, s.n_tokens) for s in decoding)
             return Step(_by_slot(pieces), is_prefill=False)
         return None
+
+    def _is_prefill_due(self, decoding: Sequence[Progress], filling: Sequence[Progress]) -> bool:
+        if not filling or not decoding:
+            return bool(filling)
+        is_held_up = any(s.is_urgent for s in decoding) and not filling[0].is_urgent
+        return self.n_decoded >= (URGENT_DECODES if is_held_up else self.n_decodes)
 
 
 def _prefill(filling: Sequence[Progress], chunk_tokens: int) -> Iterator[Piece]:

@@ -10,7 +10,7 @@ A generation that its engine fails begins anew on the next engine that may serve
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.abc
@@ -212,7 +212,7 @@ class ModelCalls:
         self, engine: Engine, job: Job, turn: Turn, *, output: Output, suspended: Suspended | None
     ) -> Suspended | None:
         """Generate until the output is done (then None) or the turn must end."""
-        sequence = await engine.open(job, suspended)
+        sequence = await engine.open(replace(job, is_urgent=turn.is_urgent), suspended)
         try:
             while True:
                 with turn.interruptible():

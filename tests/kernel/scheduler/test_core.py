@@ -112,7 +112,7 @@ def test_a_newcomer_that_is_better_by_far_ends_the_worst_turn_at_once() -> None:
     assert handle(core, Arrive(ticket(4, pid=4, n_tokens=500)), 3.0) == [], "not better by far"
     assert handle(core, Arrive(ticket(5, pid=5, n_tokens=20)), 3.0) == [Yield(1)]
     assert handle(core, Arrive(ticket(6, pid=6, n_tokens=20)), 3.0) == [], "all yield already"
-    assert handle(core, Renew(2), 3.1) == [Grant(3)]
+    assert handle(core, Renew(2), 3.1) == [Grant(3, is_urgent=True)]
     core.check_invariants()
 
 
@@ -131,7 +131,7 @@ def test_who_is_preempted_keeps_its_age_and_cannot_be_preempted_for_ever() -> No
             handle(core, Leave(number), now_s)
             continue
         n_preempted += 1
-        assert Grant(number) in handle(core, Renew(2), now_s)
+        assert Grant(number, is_urgent=True) in handle(core, Renew(2), now_s)
         assert handle(core, Leave(number), now_s) == [Grant(2)]
     assert 10 <= n_preempted <= 40, "a newcomer must be better than it was when it came, at 2.0"
 

@@ -191,6 +191,7 @@ class LlamaEngine:
             undo.callback(self._running.discard, sequence)
             if not sequence.is_finished:
                 sequence.generation = await self._prepare(job, suspended, sequence)
+                sequence.generation.is_urgent = job.is_urgent
                 self._get_open().loop.open_nowait(sequence.generation)
             undo.pop_all()
         return sequence

@@ -83,6 +83,7 @@ class Generation:
     matcher: Matcher | None = None
     kept: Kept = NOTHING
     top_logprobs: int | None = None
+    is_urgent: bool = False
     is_closed: bool = False
     """Nobody wants it any more; set by the event loop, under the engine loop's lock."""
     n_tokens: int = field(default=0, init=False)

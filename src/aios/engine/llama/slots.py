@@ -44,7 +44,8 @@ class Slot:
     @property
     def progress(self) -> Progress:
         """How far its generation is."""
-        return Progress(self.index, len(self.tokens), self.n_computed)
+        is_urgent = self.generation is not None and self.generation.is_urgent
+        return Progress(self.index, len(self.tokens), self.n_computed, is_urgent)
 
 
 class Slots:
@@ -78,8 +79,11 @@ class Slots:
         return len(self._seated)
 
     def progress(self) -> list[Progress]:
-        """How far everybody is, oldest first."""
-        return [slot.progress for slot in self._seated.values()]
+        """How far everybody is, the urgent first, then the oldest."""
+        return [slot.progress for slot in self._ordered()]
+
+    def _ordered(self) -> list[Slot]:
+        return sorted(self._seated.values(), key=lambda slot: not slot.progress.is_urgent)
 
     def sitter(self, index: int) -> Generation:
         """The generation in a slot, which must not be free."""
@@ -168,7 +172,7 @@ class Slots:
         Returns: The slots that should wait, since an older one is about to compute more of what both need.
         Cost: 3 us for each pair of slots, 7 us for each token copied.
         """
-        filling = [slot for slot in self._seated.values() if slot.progress.n_missing > 1]
+        filling = [slot for slot in self._ordered() if slot.progress.n_missing > 1]
         held = {slot.index for slot in filling[N_SHARERS:]}
         for n_older, slot in enumerate(filling[:N_SHARERS]):
             wanted = slot.tokens[:-1]

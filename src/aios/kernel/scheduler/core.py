@@ -103,6 +103,8 @@ class Grant:
     """The ticket has a turn."""
 
     ticket_id: int
+    is_urgent: bool = False
+    """The engine should compute it before what is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,8 +363,9 @@ class Core:
                 rank, ticket_id = best
                 lane.grant(ticket_id, rank)
                 self._begun.add(ticket_id)
-                self._policy.granted(self._tickets[ticket_id], rank)
-                instructions.append(Grant(ticket_id))
+                ticket = self._tickets[ticket_id]
+                self._policy.granted(ticket, rank)
+                instructions.append(Grant(ticket_id, self._policy.is_urgent(ticket)))
         return instructions
 
     def check_invariants(self) -> None:

@@ -84,6 +84,10 @@ class Policy(Protocol):
         """Tokens after which a turn ends if somebody better waits; None: it lasts until it is given back."""
         ...
 
+    def is_urgent(self, ticket: Ticket) -> bool:
+        """Whether the engine, too, should compute a turn of this ticket before those of others."""
+        ...
+
 
 class Fifo:
     """First come, first served; a turn lasts until it is given back. Head start: none, nobody is ever passed."""
@@ -114,6 +118,9 @@ class Fifo:
 
     def quantum_tokens(self, ticket: Ticket) -> int | None:  # noqa: ARG002 - the contract of all policies
         return None
+
+    def is_urgent(self, ticket: Ticket) -> bool:  # noqa: ARG002 - the contract of all policies
+        return False
 
 
 class RoundRobin(Fifo):
@@ -185,6 +192,9 @@ class Mlfq(RoundRobin):
     def quantum_tokens(self, ticket: Ticket) -> int | None:
         """Long calls get long turns: they are served later, but interrupted less often."""
         return self.config.quantum_tokens << min(self.level(ticket), MAX_QUANTUM_DOUBLINGS)
+
+    def is_urgent(self, ticket: Ticket) -> bool:
+        return self.level(ticket) == 0
 
     def level(self, ticket: Ticket) -> int:
         """0 for a short call; one more each time that what it takes has doubled."""

@@ -46,6 +46,8 @@ class Turn:
     _scheduler: "Scheduler"
     must_yield: bool = False
     is_granted: bool = False
+    is_urgent: bool = False
+    """The engine should compute it before what is not."""
     refused_at: int | None = None
     _granted: anyio.Event | None = None
     _interrupt: anyio.CancelScope | None = None
@@ -72,9 +74,10 @@ class Turn:
         if self._interrupt is not None:
             self._interrupt.cancel()
 
-    def grant(self) -> None:
+    def grant(self, *, is_urgent: bool) -> None:
         """Called by the scheduler: the turn begins."""
         self.is_granted = True
+        self.is_urgent = is_urgent
         self.must_yield = False
         if self._granted is not None:
             self._granted.set()
@@ -240,8 +243,8 @@ class Scheduler:
         for instruction in self._core.handle(event, self.clock.now_s()):
             turn = self._turns[instruction.ticket_id]
             match instruction:
-                case Grant():
-                    turn.grant()
+                case Grant(is_urgent=is_urgent):
+                    turn.grant(is_urgent=is_urgent)
                 case Yield():
                     turn.ask_to_yield()
                 case Refuse(n_queued=n_queued):
