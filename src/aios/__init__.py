@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aios.sdk import blocking
     from aios.sdk.agent import Agent, AgentResult
     from aios.sdk.client import Client, connect
+    from aios.sdk.contexts import Context
     from aios.sdk.program import run
     from aios.sdk.replies import ChatReply
     from aios.sdk.tools import Tool, tool
@@ -27,6 +28,7 @@ __all__ = [
     "AiosError",
     "ChatReply",
     "Client",
+    "Context",
     "Exit",
     "Finish",
     "Limits",
@@ -51,6 +53,7 @@ _HOMES = {
     "AiosError": "aios.errors",
     "ChatReply": "aios.sdk.replies",
     "Client": "aios.sdk.client",
+    "Context": "aios.sdk.contexts",
     "Exit": "aios.abi.types",
     "Finish": "aios.abi.types",
     "Limits": "aios.abi.budget",

@@ -116,7 +116,6 @@ async def test_a_second_writer_is_refused_and_a_reader_is_not(booted: OpenKernel
                 for call in (
                     say(context, user("two")),
                     ContextAppend(context=context, messages=(user("two"),)),
-                    ContextClose(context=context),
                 ):
                     with pytest.raises(Conflict, match="writes in context"):
                         await gate.call(call)
@@ -164,10 +163,22 @@ async def test_a_context_that_ends_under_its_writer_fails_that_call_alone(
             async with gate.open_call(say(context, user("one"))) as frames:
                 await frames.__aiter__().__anext__()
                 await kernel.signals.kill(kernel.table.get(pid), reason="test")
-                with pytest.raises(NotFound, match="ended with process"):
+                with pytest.raises(NotFound, match="was closed, or its process"):
                     await frames.result()
             with pytest.raises(ProcessGone):
                 await kernel.gate(pid).call(say(context, user("one")))
+
+
+async def test_a_context_can_be_closed_under_its_writer(booted: OpenKernel) -> None:
+    with anyio.fail_after(10):
+        async with booted(slow_engine(n_tokens=50)) as kernel:
+            gate = kernel.init_gate()
+            context = await opened(gate)
+            async with gate.open_call(say(context, user("one"))) as frames:
+                await frames.__aiter__().__anext__()
+                await gate.call(ContextClose(context=context))
+                with pytest.raises(NotFound, match="was closed"):
+                    await frames.result()
 
 
 async def test_nobody_chats_in_the_context_of_another(booted: OpenKernel) -> None:

@@ -110,11 +110,7 @@ class ContextFork(Call[ContextInfo], frozen=True, tag="context_fork"):
 
 
 class ContextClose(Call[Done], frozen=True, tag="context_close"):
-    """Forget a context.
-
-    Raises:
-        Conflict: Somebody writes in it now.
-    """
+    """Forget a context. A call that writes in it now fails when it comes to its end."""
 
     context: ContextId
 

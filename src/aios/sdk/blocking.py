@@ -39,9 +39,11 @@ from aios.abi.calls import (
     Tokens,
     Wait,
 )
+from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Line, Progress, Result, Token
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
+from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.mail import BlockingMail
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
@@ -96,6 +98,7 @@ class Client:
     def __init__(self, gate: BlockingGate) -> None:
         self.gate = gate
         self.mail = BlockingMail(gate)
+        self.contexts = BlockingContexts(self)
 
     # --- models --------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,22 @@ class Client:
     def count_tokens(self, messages: Messages, *, tools: Tools = (), model: str = "") -> TokenCount:
         """Count the tokens of a conversation as the model would see it, template and tools included."""
         return self.gate.call(count_tokens_call(messages, tools, model)).value
+
+    @contextmanager
+    def context(
+        self,
+        *,
+        system: str = "",
+        messages: Messages = (),
+        tools: Tools = (),
+        model: str = "",
+        window: str | WindowPolicy | None = None,
+    ) -> Iterator[BlockingContext]:
+        """A conversation that the kernel keeps, for the length of the block; see `aios.Client.context`."""
+        with self.contexts.open(
+            system=system, messages=messages, tools=tools, model=model, window=window
+        ) as context:
+            yield context
 
     # --- processes -----------------------------------------------------------------------------------------------
 

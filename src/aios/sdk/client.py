@@ -34,9 +34,11 @@ from aios.abi.calls import (
     Tokens,
     Wait,
 )
+from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Frames, Gate, Line, Token
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
+from aios.sdk.contexts import Context, Contexts
 from aios.sdk.mail import Mail
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
@@ -65,6 +67,7 @@ class Client:
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self.mail = Mail(gate)
+        self.contexts = Contexts(self)
 
     # --- models --------------------------------------------------------------------------------------------------
 
@@ -174,6 +177,26 @@ class Client:
     ) -> TokenCount:
         """Count the tokens of a conversation as the model would see it, template and tools included."""
         return (await self.gate.call(count_tokens_call(messages, tools, model))).value
+
+    @asynccontextmanager
+    async def context(
+        self,
+        *,
+        system: str = "",
+        messages: Messages = (),
+        tools: Tools = (),
+        model: str = "",
+        window: str | WindowPolicy | None = None,
+    ) -> AsyncIterator[Context]:
+        """A conversation that the kernel keeps, for the length of the block; see `Contexts.open` for the arguments.
+
+        async with client.context(system="You are brief.", window="drop-oldest") as context:
+            reply = await context.chat("Name a sea.")
+        """
+        async with await self.contexts.open(
+            system=system, messages=messages, tools=tools, model=model, window=window
+        ) as context:
+            yield context
 
     # --- processes -----------------------------------------------------------------------------------------------
 

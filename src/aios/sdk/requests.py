@@ -12,6 +12,7 @@ import msgspec
 from aios.abi.budget import Limits
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat, Complete, CountTokens, Spawn
+from aios.abi.contexts import ContextOpen, WindowPolicy
 from aios.abi.types import (
     Constraint,
     ImagePart,
@@ -83,11 +84,13 @@ class GenerateOptions(TypedDict, total=False):
 class ChatOptions(GenerateOptions, total=False):
     """Options of a chat: those of every generation, and tools.
 
-    `tool_choice` is `auto`, `none`, `required`, or the name of the tool that must be called.
+    `tool_choice` is `auto`, `none`, `required`, or the name of the tool that must be called. `context` is the id of a context
+    that the messages go on with; `Context.chat` sets it.
     """
 
     tools: Tools
     tool_choice: str | ToolChoice
+    context: int | None
 
 
 def build(cls: type[C], **fields: object) -> C:
@@ -125,6 +128,20 @@ def count_tokens_call(messages: Messages, tools: Tools, model: str) -> CountToke
     """The call that counts the tokens of a conversation."""
     specs = tuple(_spec(tool) for tool in tools)
     return build(CountTokens, messages=messages_of(messages), tools=specs, model=model)
+
+
+def open_context_call(
+    *, system: str, messages: Messages, tools: Tools, model: str, window: str | WindowPolicy | None
+) -> ContextOpen:
+    """The call that opens a context."""
+    beginning = (Message(Role.SYSTEM, system),) if system else ()
+    return build(
+        ContextOpen,
+        messages=(*beginning, *messages_of(messages)),
+        tools=tuple(_spec(tool) for tool in tools),
+        model=model,
+        window=window,
+    )
 
 
 def spawn_call(

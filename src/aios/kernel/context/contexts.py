@@ -147,9 +147,8 @@ class ContextTable:
         return _messages(items)
 
     async def close(self, run: Run, call: ContextClose) -> Done:
-        """Forget a context."""
-        with self.writing(run, call.context) as context:
-            self._remove(context)
+        """Forget a context, whoever writes in it: a client that gave a chat up need not wait for its end to close."""
+        self._remove(self.get(run, call.context))
         return Done()
 
     async def stat(self, run: Run, call: ContextStat) -> ContextInfo:
@@ -245,11 +244,13 @@ class ContextTable:
         """Make this what a context is.
 
         Raises:
-            NotFound: Its process ended while somebody wrote in it.
+            NotFound: It was closed, or its process ended, while somebody wrote in it.
             TooLarge: A context may not hold it.
         """
         if context.id not in self._by_id:
-            raise NotFound(f"context {context.id} ended with process {context.owner.pid}")
+            raise NotFound(
+                f"context {context.id} was closed, or its process {context.owner.pid} ended"
+            )
         context.transcript = self.fitted(transcript)
 
     def note(self, context: Context, rewrite: Rewrite) -> None:
