@@ -1,4 +1,6 @@
 import os
+import shutil
+import socket
 import stat
 from pathlib import Path
 
@@ -94,6 +96,27 @@ async def test_what_a_killed_kernel_left_is_removed() -> None:
         async with claim_home(home):
             assert read_address(home.run) is None
             assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+async def test_a_copied_home_leaves_the_kernel_of_the_original_alone(is_short: bool) -> None:
+    with short_folder() as folder:
+        home = Home(folder / ("x" * 100 if is_short else "original"))
+        async with claim_home(home) as claim:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(claim.socket))
+                listener.listen()
+                claim.publish(address(f"unix://{claim.socket}"))
+                before = sorted(home.run.iterdir())
+                copy = Home(folder / "copy")
+                copy.run.mkdir(parents=True)
+                shutil.copy(home.run / "kernel.json", copy.run)
+                async with claim_home(copy):
+                    assert not (copy.run / "kernel.json").exists()
+                assert claim.socket.exists()
+                assert sorted(home.run.iterdir()) == before
+        assert not claim.socket.exists()
+        assert is_short != claim.socket.parent.exists()
 
 
 def test_the_token_is_made_once_and_is_long(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ AIOS_HOME/run/kernel.sock   the socket
 import fcntl
 import os
 import secrets
-import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator
@@ -27,6 +27,9 @@ from aios.sdk.discovery import ADDRESS_FILE, LOCK_FILE, KernelAddress, read_addr
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
 
 SOCKET_FILE = "kernel.sock"
+SHORT_PREFIX = "aios-"
+"""Of the folder for a socket whose own path would be too long."""
+PROBE_S = 1.0
 TOKEN_PREFIX = "aios_"  # noqa: S105 - the public part of a token
 MIN_TOKEN_CHARS = 32
 LOCK_TRIES = 10
@@ -51,7 +54,8 @@ class Claim:
         (self.home.run / ADDRESS_FILE).unlink(missing_ok=True)
         self.socket.unlink(missing_ok=True)
         if self.socket.parent != self.home.run:
-            shutil.rmtree(self.socket.parent, ignore_errors=True)
+            with suppress(OSError):  # gone already
+                self.socket.parent.rmdir()
 
 
 @asynccontextmanager
@@ -119,7 +123,7 @@ def socket_path(run: Path) -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     if len(os.fsencode(base)) > MAX_SOCKET_PATH_BYTES // 2 or not Path(base).is_dir():
         base = "/tmp"  # noqa: S108 - mkdtemp makes a private folder in it
-    return Path(tempfile.mkdtemp(prefix="aios-", dir=base)) / SOCKET_FILE
+    return Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir=base)) / SOCKET_FILE
 
 
 async def _lock(descriptor: int, home: Home) -> None:
@@ -146,10 +150,24 @@ def _taken(home: Home) -> Conflict:
 
 
 def _remove_stale(run: Path) -> None:
-    """Remove the socket of a kernel that was killed; only the holder of the lock may."""
+    """Remove the socket of a kernel that was killed; only the holder of the lock may.
+
+    A home that was copied or moved names a socket that may be another kernel's by now; that is left alone.
+    """
     address = read_address(run)
+    stale = run / SOCKET_FILE
     if address is not None and address.unix_path is not None:
-        Claim(Home(run.parent), Path(address.unix_path), "").withdraw()
+        told = Path(address.unix_path)
+        if told.parent.name.startswith(SHORT_PREFIX) and not _is_answered(told):
+            stale = told
+    Claim(Home(run.parent), stale, "").withdraw()
+
+
+def _is_answered(path: Path) -> bool:
+    """Whether a kernel listens at a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_S)
+        return probe.connect_ex(str(path)) == 0
 
 
 def _make_private(folder: Path) -> None:
