@@ -49,6 +49,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "Models": {
             "chat": Verb("aios.cli.chat:chat", "Talk with a model."),
+            "ctx": Verb("aios.cli.ctx:ctx", "List, save and shorten the contexts of processes."),
             "pull": Verb("aios.cli.models:pull", "Fetch a model."),
             "models": Verb("aios.cli.models:models", "List, check and remove models."),
         },

@@ -1,0 +1,220 @@
+"""The verb `ctx`: contexts, the conversations that the kernel keeps, and their snapshots."""
+
+import time
+
+import click
+
+from aios.abi.contexts import ContextInfo, SnapshotInfo, WindowPolicy
+from aios.abi.types import Message
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, printable, short_count, short_size, write_json, write_table
+from aios.sdk.blocking import connect
+
+CONTEXT_COLUMNS = (
+    Column("ID", is_number=True),
+    Column("PID", is_number=True),
+    Column("PROCESS"),
+    Column("MESSAGES", is_number=True),
+    Column("TOKENS", is_number=True),
+    Column("SIZE", is_number=True),
+    Column("WINDOW"),
+    Column("PAGES", is_number=True),
+    Column("STATE"),
+)
+SNAPSHOT_COLUMNS = (
+    Column("NAME"),
+    Column("MESSAGES", is_number=True),
+    Column("SIZE", is_number=True),
+    Column("SAVED"),
+    Column("MODEL"),
+)
+POLICIES = [policy.value for policy in WindowPolicy if policy is not WindowPolicy.NONE]
+
+context_argument = click.argument("context_id", metavar="CONTEXT", type=click.IntRange(min=1))
+
+
+@click.group()
+def ctx() -> None:
+    """List, read, save and shorten the contexts of processes."""
+
+
+@ctx.command(epilog=examples("aios ctx ls", "aios ctx ls --snapshots", "aios ctx ls --json"))
+@click.option("--snapshots", "is_snapshots", is_flag=True, help="List the snapshots instead.")
+@json_option
+def ls(*, is_snapshots: bool, as_json: bool) -> None:
+    """List the contexts that are open, or the snapshots of contexts on disk."""
+    with connect() as client:
+        if is_snapshots:
+            _write_snapshots(client.contexts.snapshots(), as_json=as_json)
+            return
+        contexts = client.contexts.list_all()
+        names = {process.pid: process.name for process in client.ps(include_ended=True)}
+    if as_json:
+        for info in contexts:
+            write_json(info)
+        return
+    write_table(CONTEXT_COLUMNS, [_row(info, names.get(info.pid, "")) for info in contexts])
+
+
+@ctx.command(epilog=examples("aios ctx show 3", "aios ctx show 3 --json | jq -r .content"))
+@context_argument
+@click.option("--pointer", type=click.IntRange(min=1), help="Show what was paged out under it.")
+@json_option
+def show(*, context_id: int, pointer: int | None, as_json: bool) -> None:
+    """Print the messages of a context."""
+    with connect() as client:
+        context = client.contexts.get(context_id)
+        messages = context.messages() if pointer is None else context.fault(pointer)
+    for message in messages:
+        if as_json:
+            write_json(message)
+        else:
+            click.echo(_told(message))
+
+
+@ctx.command(epilog=examples("aios ctx snapshot 3 interview"))
+@context_argument
+@click.argument("name")
+@click.option("--replace", "is_replacing", is_flag=True, help="Replace one of that name.")
+@json_option
+def snapshot(*, context_id: int, name: str, is_replacing: bool, as_json: bool) -> None:
+    """Keep a context on disk under NAME; it survives the kernel."""
+    with connect() as client:
+        info = client.contexts.get(context_id).snapshot(name, is_replacing=is_replacing)
+    if as_json:
+        write_json(info)
+        return
+    click.echo(f"{info.name}: {info.n_messages} messages, {short_size(info.size_bytes)}")
+
+
+@ctx.command(epilog=examples("aios ctx restore interview", "aios ctx restore interview --text"))
+@click.argument("name")
+@click.option("--text", "is_text_only", is_flag=True, help="For another model than wrote it.")
+@json_option
+def restore(*, name: str, is_text_only: bool, as_json: bool) -> None:
+    """Make a context of the snapshot NAME; it belongs to the owner, who is process 1."""
+    with connect() as client:
+        info = client.contexts.restore(name, is_text_only=is_text_only).stat()
+    _write_made(info, as_json=as_json)
+
+
+@ctx.command(epilog=examples("aios ctx fork 3"))
+@context_argument
+@json_option
+def fork(*, context_id: int, as_json: bool) -> None:
+    """Make a second context with the same messages; it belongs to the owner, who is process 1."""
+    with connect() as client:
+        info = client.contexts.get(context_id).fork().stat()
+    _write_made(info, as_json=as_json)
+
+
+@ctx.command(
+    epilog=examples("aios ctx compact 3", "aios ctx compact 3 --policy summarise --tokens 500")
+)
+@context_argument
+@click.option(
+    "--policy", type=click.Choice(POLICIES), help="What becomes of old turns; else the context's."
+)
+@click.option("--tokens", "target_tokens", type=click.IntRange(min=1), help="How many may stay.")
+@json_option
+def compact(
+    *, context_id: int, policy: str | None, target_tokens: int | None, as_json: bool
+) -> None:
+    """Let the oldest turns leave a context; `aios ctx undo` brings them back."""
+    with connect() as client:
+        done = client.contexts.get(context_id).compact(policy, target_tokens=target_tokens)
+    if as_json:
+        write_json(done)
+        return
+    what = done.compaction
+    if not what.n_messages:
+        click.echo("it is short enough: nothing left it")
+        return
+    about = "about " if what.is_estimated else ""
+    pointer = f", pointer {done.pointer}" if done.pointer else ""
+    click.echo(
+        f"{what.what}: {what.n_messages} messages left; {about}{what.n_tokens_before} -> {what.n_tokens_after} tokens{pointer}"
+    )
+
+
+@ctx.command(epilog=examples("aios ctx undo 3"))
+@context_argument
+@json_option
+def undo(*, context_id: int, as_json: bool) -> None:
+    """Undo the last compaction of a context."""
+    with connect() as client:
+        info = client.contexts.get(context_id).undo()
+    if as_json:
+        write_json(info)
+        return
+    n_left = len(info.compactions)
+    click.echo(f"{info.n_messages} messages; {n_left} more to undo")
+
+
+@ctx.command(epilog=examples("aios ctx rm 3", "aios ctx rm --snapshot interview"))
+@click.argument("context_id", metavar="CONTEXT", type=click.IntRange(min=1), required=False)
+@click.option("--snapshot", "name", help="Remove the snapshot of that name instead.")
+@json_option
+def rm(*, context_id: int | None, name: str | None, as_json: bool) -> None:
+    """Close a context, or remove a snapshot."""
+    if (context_id is None) == (name is None):
+        raise click.UsageError("name a CONTEXT, or a snapshot with --snapshot NAME")
+    with connect() as client:
+        if name is not None:
+            client.contexts.forget(name)
+        elif context_id is not None:
+            context = client.contexts.get(context_id)
+            context.stat()  # closing what is not there is nothing; here somebody meant something by it
+            context.close()
+    if as_json:
+        write_json({"context": context_id, "snapshot": name, "done": True})
+
+
+def _row(info: ContextInfo, name: str) -> list[str]:
+    state = "writing" if info.writer is not None else "idle"
+    if info.unanswered:
+        state = f"{len(info.unanswered)} tool calls open"
+    return [
+        str(info.id),
+        str(info.pid),
+        printable(name),
+        short_count(info.n_messages),
+        short_count(info.n_tokens) if info.n_tokens else "",
+        short_size(info.size_bytes),
+        info.window.value,
+        str(info.n_pages or ""),
+        state,
+    ]
+
+
+def _write_snapshots(snapshots: tuple[SnapshotInfo, ...], *, as_json: bool) -> None:
+    if as_json:
+        for info in snapshots:
+            write_json(info)
+        return
+    rows = [
+        [
+            info.name,
+            short_count(info.n_messages),
+            short_size(info.size_bytes),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(info.saved_unix_s)),
+            printable(info.model or info.fingerprint),
+        ]
+        for info in snapshots
+    ]
+    write_table(SNAPSHOT_COLUMNS, rows)
+
+
+def _write_made(info: ContextInfo, *, as_json: bool) -> None:
+    if as_json:
+        write_json(info)
+        return
+    click.echo(f"context {info.id}: {info.n_messages} messages")
+
+
+def _told(message: Message) -> str:
+    """A message for people; what it holds cannot move the cursor."""
+    calls = [f"-> {call.name} {call.arguments} ({call.id})" for call in message.tool_calls]
+    answered = f" ({message.tool_call_id})" if message.tool_call_id else ""
+    head = click.style(f"{message.role.value}{printable(answered)}:", bold=True)
+    return "\n".join([f"{head} {printable(message.text())}", *map(printable, calls)])
