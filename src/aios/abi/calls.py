@@ -43,6 +43,7 @@ from aios.abi.mail import (
     Sent,
     Subscribe,
 )
+from aios.abi.sched import Sched, SchedInfo, SetSched
 from aios.abi.types import (
     Constraint,
     Count,
@@ -363,6 +364,7 @@ AnyCall = (
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
     | Budget | SetBudget
+    | Sched | SetSched
     | Send | Receive | Publish | Subscribe | Mailbox
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
     | ContextCompact | ContextUndo | ContextFault
@@ -374,6 +376,7 @@ AnyAnswer = (
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
     | BudgetInfo
+    | SchedInfo
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
 )  # fmt: skip

@@ -54,6 +54,7 @@ class Right(Enum):
     CONTEXT = "context.use"
     LOG = "log.write"
     BUDGET = "budget.set"
+    SCHED = "scheduler.set"
     MAIL = "mail.use"
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"

@@ -58,6 +58,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "shutdown": Verb("aios.cli.control:shutdown", "End the running kernel."),
             "info": Verb("aios.cli.control:info", "Show the running kernel and its engines."),
             "guest": Verb("aios.cli.control:guest", "Make a token for a third-party client."),
+            "sched": Verb("aios.cli.sched:sched", "Show and set how turns at engines are given."),
             "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),
             "doctor": Verb("aios.cli.doctor:doctor", "Say what is missing and how to mend it."),
             "bench": Verb("aios.cli.bench:bench", "Measure this machine against the bars."),

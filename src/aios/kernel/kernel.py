@@ -38,6 +38,7 @@ from aios.kernel.llm import ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policy import make_policy
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
@@ -90,6 +91,7 @@ class Kernel:
             on_forget=self._forget,
         )
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
+        self.scheduling = SchedulerControl(self.scheduler)
         self.access = AccessManager(self.table)
         self.cores = Cores(self.scheduler)
         self.budgets = Budgets(self._pause)

@@ -6,6 +6,7 @@ wait until no call of the tree acts any more; so when they return, nothing the t
 
 from dataclasses import dataclass
 
+from aios.abi.calls import Nice, Niced
 from aios.abi.types import Exit, Pid
 from aios.errors import AccessDenied, Conflict
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
@@ -75,6 +76,21 @@ class Signals:
         for process in tree:
             self._let_go(process)
         return [process.pid for process in tree]
+
+    async def nice(self, run: Run, call: Nice) -> Niced:
+        """Set how willing a process is to wait; its calls that wait are ranked anew at once.
+
+        Raises:
+            AccessDenied: Somebody else than the owner makes a process less nice.
+        """
+        process = self.table.get(call.pid)
+        if call.nice < process.nice and run.process.pid != INIT_PID:
+            raise AccessDenied(
+                "only the owner may make a process less nice", hint=f"use nice >= {process.nice}"
+            )
+        process.nice = call.nice
+        self.scheduler.renice(process.pid, process.nice)
+        return Niced(process.pid, process.nice)
 
     def begin_end(self, process: Process, end: Exit, *, but: Run | None = None) -> None:
         """From now on the process makes no calls; those in flight, `but` one, are cancelled."""

@@ -33,7 +33,6 @@ from aios.abi.calls import (
     LogEnd,
     Logs,
     Nice,
-    Niced,
     Processes,
     Ps,
     Self,
@@ -63,6 +62,7 @@ from aios.abi.contexts import (
 )
 from aios.abi.gate import Line, Progress, Result
 from aios.abi.mail import Mailbox, Publish, Receive, Send, Subscribe
+from aios.abi.sched import Sched, SetSched
 from aios.abi.types import Exit, Pid, Right
 from aios.errors import (
     AccessDenied,
@@ -82,7 +82,7 @@ from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
-from aios.kernel.scheduler.scheduler import Scheduler
+from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
@@ -103,7 +103,7 @@ class Services(Protocol):
     models: ModelCalls
     context_table: ContextTable
     conversations: Conversations
-    scheduler: Scheduler
+    scheduling: SchedulerControl
     shelf: Shelf
     budgets: Budgets
     post: PostOffice
@@ -337,17 +337,6 @@ async def _exit(kernel: Services, run: Run, call: ExitSelf) -> Done:
     return Done()
 
 
-async def _nice(kernel: Services, run: Run, call: Nice) -> Niced:
-    process = kernel.table.get(call.pid)
-    if call.nice < process.nice and run.process.pid != INIT_PID:
-        raise AccessDenied(
-            "only the owner may make a process less nice", hint=f"use nice >= {process.nice}"
-        )
-    process.nice = call.nice
-    kernel.scheduler.renice(process.pid, process.nice)
-    return Niced(process.pid, process.nice)
-
-
 # --- logs and the kernel -----------------------------------------------------------------------------------------
 
 
@@ -394,7 +383,18 @@ TABLE: Mapping[type, Entry] = MappingProxyType(
         Ps: Entry(_ps, Right.SEE),
         GetPid: Entry(_getpid, Right.SELF),
         ExitSelf: Entry(_exit, Right.SELF, Effect.IRREVERSIBLE),
-        Nice: Entry(_nice, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+        Nice: Entry(
+            lambda kernel, run, call: kernel.signals.nice(run, call),
+            Right.SIGNAL,
+            Effect.REVERSIBLE,
+            has_target=True,
+        ),
+        Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
+        SetSched: Entry(
+            lambda kernel, run, call: kernel.scheduling.set_sched(run, call),
+            Right.SCHED,
+            Effect.REVERSIBLE,
+        ),
         Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
         Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
         Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),

@@ -59,6 +59,7 @@ from aios.sdk.requests import (
     count_tokens_call,
     spawn_call,
 )
+from aios.sdk.sched import BlockingScheduling
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
@@ -98,6 +99,7 @@ class Client:
     def __init__(self, gate: BlockingGate) -> None:
         self.gate = gate
         self.mail = BlockingMail(gate)
+        self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)
 
     # --- models --------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ from aios.sdk.requests import (
     count_tokens_call,
     spawn_call,
 )
+from aios.sdk.sched import Scheduling
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Client:
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self.mail = Mail(gate)
+        self.sched = Scheduling(gate)
         self.contexts = Contexts(self)
 
     # --- models --------------------------------------------------------------------------------------------------

@@ -191,9 +191,10 @@ class Core:
         """Turns that are taken."""
         return len(self._lanes[resource].granted)
 
-    def working_set_tokens(self, resource: str) -> int:
-        """Tokens of the contexts that have begun there and not ended."""
-        return self._lanes[resource].working_set_tokens
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The lanes by resource, to look at."""
+        return self._lanes
 
     def longest_wait_s(self, resource: str, now_s: float) -> float:
         """How long the ticket has waited that was queued first; 0 when nobody waits. Cost: O(n)."""

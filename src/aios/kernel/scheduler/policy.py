@@ -53,6 +53,7 @@ class Policy(Protocol):
     """Ranks tickets; the lowest rank is served first."""
 
     name: str
+    config: SchedulerConfig
     margin: float | None
     """A newcomer whose rank begins with this much less than that of a turn ends that turn at once; None: never."""
 

@@ -97,6 +97,9 @@ class LaneStatistics:
     capacity: int
     n_granted: int
     n_queued: int
+    is_preemptible: bool = True
+    working_set_tokens: int = 0
+    budget_tokens: int | None = None
 
 
 @dataclass(eq=False)
@@ -106,7 +109,6 @@ class Scheduler:
     policy: Policy
     clock: Clock
     max_queue: int
-    _capacities: dict[str, int] = field(default_factory=dict)
     _turns: dict[int, Turn] = field(default_factory=dict)
     _last_ticket: int = 0
 
@@ -122,7 +124,6 @@ class Scheduler:
         budget_tokens: int | None = None,
     ) -> None:
         """Make a resource known, or change its size; the arguments are those of `Lane`."""
-        self._capacities[resource] = capacity
         self._handle(
             Resize(resource, capacity, is_preemptible=is_preemptible, budget_tokens=budget_tokens)
         )
@@ -225,9 +226,20 @@ class Scheduler:
     def statistics(self) -> dict[str, LaneStatistics]:
         """How busy each resource is."""
         return {
-            name: LaneStatistics(capacity, self._core.n_granted(name), self._core.n_queued(name))
-            for name, capacity in self._capacities.items()
+            name: LaneStatistics(
+                lane.capacity,
+                len(lane.granted),
+                lane.n_queued,
+                is_preemptible=lane.is_preemptible,
+                working_set_tokens=lane.working_set_tokens,
+                budget_tokens=lane.budget_tokens,
+            )
+            for name, lane in self._core.lanes.items()
         }
+
+    def longest_wait_s(self, resource: str) -> float:
+        """How long the call has waited there that was queued first. Cost: O(n)."""
+        return self._core.longest_wait_s(resource, self.clock.now_s())
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the core contradicts itself or the shell."""
