@@ -15,7 +15,9 @@ from msgspec import Struct
 
 from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, Usage
 from aios.errors import AiosError, Conflict, InvalidCall
+from aios.sdk.agent_context import Tether
 from aios.sdk.client import Client
+from aios.sdk.contexts import Context
 from aios.sdk.invoke import AnyTool, invoke
 from aios.sdk.replies import ChatReply
 from aios.sdk.requests import ChatOptions
@@ -98,6 +100,8 @@ class Agent:
             overshoot it by its own prompt.
         sampling: How tokens are chosen.
         name: For its errors.
+        context: Where its conversation is kept; nobody else may write there. Then each thought sends only what is new. Without
+            one the agent itself holds the conversation, and sends all of it.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Agent:
         max_total_tokens: int | None = None,
         sampling: Sampling = Sampling(),
         name: str = "agent",
+        context: Context | None = None,
     ) -> None:
         if max_turns < 1 or (max_total_tokens is not None and max_total_tokens < 1):
             raise InvalidCall("a budget below 1", hint="max_turns and max_total_tokens are >= 1")
@@ -123,13 +128,19 @@ class Agent:
         self.tools = _by_name(tools)
         self.transcript = Transcript(instructions)
         self.is_running = False
+        self.tether = Tether(context) if context is not None else None
         self._options: ChatOptions = {"model": model, "sampling": sampling}
+        if context is not None:
+            self._options["context"] = context.id
         if tools:
             self._options["tools"] = tuple(tool.spec for tool in tools)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation so far. Every tool call in it has its result, whatever was cancelled or failed."""
+        """The conversation so far. Every tool call in it has its result, whatever was cancelled or failed.
+
+        With a context these are the messages of this agent; the context may hold earlier ones, and less than all of these.
+        """
         return self.transcript.messages
 
     async def run(self, task: str | Message) -> AgentResult:
@@ -229,8 +240,10 @@ class _Run:
                 hint="an agent holds one conversation: await the first run, or make a second agent",
             )
         agent.is_running = True
-        agent.transcript.begin(task if isinstance(task, Message) else Message(Role.USER, task))
         try:
+            if agent.tether is not None:
+                await agent.tether.begin(agent.transcript.messages)
+            agent.transcript.begin(task if isinstance(task, Message) else Message(Role.USER, task))
             reply, finish = await self._turns()
         finally:
             agent.transcript.give_up()
@@ -257,16 +270,27 @@ class _Run:
             if over is not None:
                 refusal = ToolOutcome(f"error: not run: {over.value} is used up", is_error=True)
                 agent.transcript.commit(message, [refusal] * len(message.tool_calls))
+                if agent.tether is not None:
+                    await agent.tether.deliver(agent.transcript.messages)
                 return reply, over
             await self._act(message, written=reply.tool_calls)
 
     async def _think(self, max_tokens: int | None) -> ChatReply[object]:
         agent = self._agent
-        options = agent.options(max_tokens)
         prompt = agent.transcript.prompt
+        if agent.tether is None:
+            return await self._speak(prompt, agent.options(max_tokens))
+        reply = await self._speak(agent.tether.news(prompt), agent.options(max_tokens))
+        agent.tether.note_answered(prompt)
+        return reply
+
+    async def _speak(
+        self, messages: tuple[Message, ...], options: ChatOptions
+    ) -> ChatReply[object]:
+        client = self._agent.client
         if not self._is_streaming:
-            return await agent.client.chat(prompt, **options)
-        async with agent.client.stream_chat(prompt, **options) as stream:
+            return await client.chat(messages, **options)
+        async with client.stream_chat(messages, **options) as stream:
             async for text in stream:
                 await self._emit(TextPiece(text))
             return await stream.reply()
