@@ -1,5 +1,6 @@
 from errno import EIO, ENOSPC
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from threading import Event, Thread  # noqa: TID251 - the store is for several threads
 from time import perf_counter
@@ -197,6 +198,26 @@ def test_a_pinned_page_leaves_memory_for_disk_and_no_budget_removes_it(tmp_path:
     assert [page.tobytes() for page in store.acquire(mine)] == [content(key) for key in mine]
 
 
+def test_a_sequence_goes_on_behind_pages_that_are_on_disk_only(tmp_path: Path) -> None:
+    store = store_of(3, files_in(tmp_path))
+    keys = keys_of(*range(16))
+    store.pin("mine", keys)
+    assert add(store, keys[:3]) == 3
+    for start in range(100, 400, 100):
+        add(store, keys_of(*range(start, start + 12)))
+    assert store.n_resident(keys) == 0
+    assert store.n_known(keys) == 3
+    assert store.add(keys[3], keys[2], lambda frame: frame.fill(3))
+    store.check_invariants()
+    assert store.n_known(keys) == 4
+    assert [page.tobytes() for page in store.acquire(keys[:2])] == [content(k) for k in keys[:2]]
+    store.release(keys[:2])
+    for start in range(500, 900, 100):
+        add(store, keys_of(*range(start, start + 12)))
+        store.check_invariants()
+    assert store.n_known(keys) == 4
+
+
 def test_a_tail_is_kept_as_long_as_it_is_pinned(tmp_path: Path) -> None:
     store = store_of(4, files_in(tmp_path))
     tokens = np.arange(7, dtype=np.int32)
@@ -299,6 +320,40 @@ def test_while_a_page_is_read_from_disk_others_use_the_store(tmp_path: Path) -> 
     for _ in readers:
         store.release(keys)
     store.check_invariants()
+
+
+def test_several_threads_share_a_store_that_is_far_too_small(tmp_path: Path) -> None:
+    disk = BrokenDisk()
+    store = store_of(6, files_in(tmp_path, n_pages=12, opener=disk.open))
+    faults: list[str] = []
+
+    def work(seed: int) -> None:
+        chance = Random(seed)  # noqa: S311 - not for secrets
+        for turn in range(300):
+            tokens = np.array([chance.randrange(3) for _ in range(chance.randrange(1, 20))])
+            keys = store.keys(tokens.astype(np.int32), tail=True)
+            name = f"{seed} {turn % 2}"
+            store.pin(name, keys, synced=turn % 50 == 0)
+            add(store, keys)
+            found = store.acquire(keys)
+            for key, page in zip(keys, found, strict=False):
+                if page.tobytes() != content(key):
+                    faults.append(f"{seed} {turn}")
+            store.release(keys[: len(found)])
+            disk.is_full, disk.is_unreadable = turn % 7 == 0, turn % 11 == 0
+        store.unpin(f"{seed} 0")
+        store.unpin(f"{seed} 1")
+
+    workers = [Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert not any(worker.is_alive() for worker in workers), "they wait for each other"
+    assert faults == []
+    store.check_invariants()
+    assert store.statistics().n_pins == store.statistics().n_in_use == 0
+    assert not any(is_tail(key) for key in store._pages), "a tail stayed in memory"
 
 
 class BrokenDisk:

@@ -93,6 +93,8 @@ class Page:
     """Those who need its frame to stay as it is."""
     n_children: int = 0
     """Children in memory."""
+    is_linked: bool = False
+    """Counted among its parent's children; not if the parent was on disk only when it came."""
     is_filled: bool = True
     """False while it is read from disk, and then one reader is doing it."""
 
@@ -174,7 +176,7 @@ class PageStore:
     def add(self, key: bytes, parent: bytes | None, write: Callable[[Bytes], None]) -> bool:
         """Store a page unless it is known; `write` fills its frame.
 
-        Returns: Whether it is in memory now: not if its parent is not, or every frame is needed.
+        Returns: Whether it is in memory now: not if its parent is unknown, or every frame is needed.
         """
         with self._changed:
             if key not in self._pages:
@@ -262,7 +264,7 @@ class PageStore:
     def _seat(self, key: bytes, parent: bytes | None) -> Page | None:
         """Give a new page a frame, evicting another if need be; None if it is there by then, or there is no frame."""
         above = self._find_filled(parent) if parent is not None else None
-        if parent is not None and above is None:
+        if parent is not None and not self._is_known(parent):
             return None  # nobody could find it behind a parent that is gone
         if above is not None:
             above.n_readers += 1  # it must not be the victim
@@ -272,6 +274,7 @@ class PageStore:
         if frame is not None and key not in self._pages:
             page = self._pages[key] = Page(key, parent, frame, above.depth + 1 if above else 0)
             if above is not None:
+                page.is_linked = True
                 above.n_children += 1
             return page
         if frame is not None:
@@ -348,8 +351,8 @@ class PageStore:
     def _drop(self, page: Page) -> None:
         del self._pages[page.key]
         self._frames.give_back(page.frame)
-        above = self._pages.get(page.parent) if page.parent is not None else None
-        if above is not None:
+        if page.is_linked and page.parent is not None:
+            above = self._pages[page.parent]
             above.n_children -= 1
             self._offer(above)
 
@@ -426,7 +429,7 @@ class PageStore:
         assert len(frames) + self._frames.n_free == self._frames.n_allocated, "a frame is lost"
         children: dict[bytes, int] = {}
         for page in self._pages.values():
-            if page.parent is not None:
+            if page.parent is not None and page.is_linked:
                 assert page.parent in self._pages, "a page has lost its parent"
                 children[page.parent] = children.get(page.parent, 0) + 1
         offered = set(self._heap)
