@@ -3,13 +3,13 @@ import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Chat, Complete, CountTokens, Embed, Tokenize
+from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Stop, Tokenize
 from aios.abi.gate import Token
 from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
 from aios.config import SchedulerConfig
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import ContextWindowExceeded, EngineFailed
+from aios.errors import ContextWindowExceeded, EngineFailed, ProcessGone
 
 pytestmark = pytest.mark.anyio
 
@@ -172,3 +172,75 @@ async def test_under_the_default_policy_nobody_is_preempted(booted: OpenKernel) 
             tasks.start_soon(talk, "word " * 200)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(talk, "hi")
+
+
+@pytest.mark.parametrize("policy", ["rr", "mlfq", "fair"])
+@pytest.mark.parametrize("n_tokens", [0, 3, 8, 13, 30, 61, 100])
+async def test_kill_cancel_and_stop_at_any_step_of_a_turn_harm_nobody_else(
+    booted: OpenKernel, policy: str, n_tokens: int
+) -> None:
+    """Turns of four tokens for five calls on two slots: most of them are suspended, waiting or being resumed."""
+    engine = slow_engine(n_slots=2, n_tokens=40, token_delay_s=0.001)
+    config = SchedulerConfig(policy=policy, quantum_tokens=4)
+    with anyio.fail_after(20):
+        async with booted(engine, scheduler=config) as kernel:
+            answers: dict[str, str] = {}
+            scope = anyio.CancelScope()
+            pids = {name: kernel.admit(name)[0].pid for name in ("a", "b", "c", "d", "e")}
+
+            async def talk(name: str) -> None:
+                try:
+                    result = await kernel.gate(pids[name]).call(chat("word " * 100))
+                except ProcessGone:
+                    answers[name] = "killed"
+                else:
+                    answers[name] = str(result.value.message.content)
+
+            async def give_up() -> None:
+                with scope:
+                    await talk("c")
+
+            async with anyio.create_task_group() as tasks:
+                for name in ("a", "b", "d", "e"):
+                    tasks.start_soon(talk, name)
+                tasks.start_soon(give_up)
+                while engine.statistics().n_generated_tokens < n_tokens:
+                    await anyio.sleep(0.0005)
+                init = kernel.init_gate()
+                await init.call(Kill(pid=pids["a"]))
+                await init.call(Stop(pid=pids["b"]))
+                scope.cancel()
+                kernel.check_invariants()
+                while len(answers) < 3:  # a was killed; d and e end while b is held
+                    await anyio.sleep(0.001)
+                assert "b" not in answers
+                await init.call(Cont(pid=pids["b"]))
+            undisturbed = (await init.call(chat("word " * 100))).value.message.content
+    assert answers["a"] == "killed"
+    assert "c" not in answers
+    assert {answers[name] for name in "bde"} == {undisturbed}
+
+
+@pytest.mark.parametrize("policy", ["mlfq", "fair"])
+async def test_a_process_that_floods_the_engine_delays_others_by_little(
+    booted: OpenKernel, policy: str
+) -> None:
+    engine = slow_engine(n_slots=2, n_tokens=20, token_delay_s=0.0005)
+    config = SchedulerConfig(policy=policy, quantum_tokens=8)
+    with anyio.fail_after(20):
+        async with booted(engine, scheduler=config) as kernel:
+            flooder, other = (kernel.admit(name)[0].pid for name in ("flooder", "other"))
+            n_done = 0
+
+            async def flood() -> None:
+                nonlocal n_done
+                await kernel.gate(flooder).call(chat("word " * 100))
+                n_done += 1
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(flood)
+                while n_done < 4:
+                    await anyio.sleep(0.001)
+                await kernel.gate(other).call(chat("hi"))
+                assert n_done <= 16, "it waits for a few turns, not for the flood"

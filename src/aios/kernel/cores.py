@@ -125,8 +125,13 @@ class Core:
 class Cores:
     """All engines of one kernel."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        find_room_tokens: Callable[[str], int | None] = lambda _: None,
+    ) -> None:
         self._scheduler = scheduler
+        self._find_room_tokens = find_room_tokens
         self._cores: dict[str, Core] = {}
         self._homes: dict[Pid, dict[str, Home]] = {}
         self._is_closing = False
@@ -238,11 +243,17 @@ class Cores:
                 core.resource,
                 core.offer.n_slots,
                 is_preemptible=Ability.SUSPEND in core.offer.abilities,
+                budget_tokens=self._working_set_tokens(core.offer),
             )
             core.broken, core.n_errors = anyio.Event(), 0
             core.engine, core.error, core.state = engine, None, EngineState.READY
         finally:
             core.ready.set()
+
+    def _working_set_tokens(self, offer: Capabilities) -> int | None:
+        """What slots and pages can hold together; None where there are no pages: then nothing is dropped either."""
+        room_tokens = self._find_room_tokens(offer.fingerprint)
+        return None if room_tokens is None else room_tokens + offer.n_slots * offer.window_tokens
 
     async def _retire(self, core: Core) -> None:
         engine, core.engine = core.engine, None

@@ -64,6 +64,8 @@ MOVING = (*BROKEN, RateLimited, ResourceExhausted)
 """Errors after which another engine may still serve the call."""
 CHARS_A_TOKEN = 4
 """Of English text, roughly."""
+USUAL_OUTPUT_TOKENS = 1024
+"""What a call without `max_tokens` is taken to need."""
 MESSAGE_TOKENS = 4
 """What a template adds to a message, roughly."""
 
@@ -249,7 +251,7 @@ class ModelCalls:
             return self._scheduler.turn(run, core.resource)
         n_prompt = _about_tokens(job.prompt)
         window = core.engine.capabilities.window_tokens if core.engine is not None else 0
-        n_context = window if job.max_tokens is None else n_prompt + job.max_tokens
+        n_context = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
         return self._scheduler.turn(
             run,
             core.resource,

@@ -44,3 +44,11 @@ def test_paging_can_be_switched_off(tmp_path: Path) -> None:
     store.add(key, None, lambda page: page.fill(7))
     contexts.flush()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_room_for_a_model_is_told_in_tokens_and_only_if_it_has_pages(tmp_path: Path) -> None:
+    contexts = manager_in(tmp_path, ram_bytes=640, disk_bytes=1280)
+    assert contexts.find_room_tokens("model/q4") is None
+    contexts.open_pages(fingerprint="model/q4", page_tokens=4, page_bytes=64)
+    assert contexts.find_room_tokens("model/q4") == 1920 // 64 * 4
+    assert contexts.find_room_tokens("model") is None

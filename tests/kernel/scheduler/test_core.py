@@ -148,6 +148,15 @@ def test_a_new_nice_value_ranks_those_that_wait_at_once_without_taking_their_age
     core.check_invariants()
 
 
+def test_what_the_kernel_does_for_a_process_keeps_its_own_nice_value() -> None:
+    core = Core(policy=Priority(), max_queue=100, capacities={"engine": 1})
+    summary = Ticket(2, Pid(2), "engine", nice=19, is_background=True)
+    for wish in (ticket(1), summary, ticket(3, pid=2, nice=3)):
+        handle(core, Arrive(wish))
+    assert handle(core, Renice(Pid(2), 5)) == []
+    assert handle(core, Leave(1)) == [Grant(3)]
+
+
 class AnySequenceOfEvents(RuleBasedStateMachine):
     """Whatever happens, no ticket is lost or doubled and no turn is idle while somebody may have it."""
 

@@ -61,6 +61,15 @@ class ContextManager:
         """What engines open their store with; None when paging is switched off."""
         return self.open_pages if self._config.ram_bytes else None
 
+    def find_room_tokens(self, fingerprint: str) -> int | None:
+        """How many tokens of a model can be kept outside its engine's slots; None if it has no pages."""
+        n_bytes = self._config.ram_bytes + self._config.disk_bytes
+        for name in self._stores:
+            whose, page_tokens, page_bytes = name.rsplit("/", 2)
+            if whose == fingerprint:
+                return n_bytes // int(page_bytes) * int(page_tokens)
+        return None
+
     def flush(self) -> None:
         """Write all pages to disk, so that the next kernel finds them."""
         for store in self._stores.values():

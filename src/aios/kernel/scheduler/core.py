@@ -286,6 +286,8 @@ class Core:
     def _renice(self, pid: Pid, nice: int) -> list[Instruction]:
         instructions: list[Instruction] = []
         for ticket_id in sorted(self._of_pid.get(pid, ())):
+            if self._tickets[ticket_id].is_background:
+                continue
             ticket = self._tickets[ticket_id] = replace(self._tickets[ticket_id], nice=nice)
             lane = self._lanes[ticket.resource]
             if lane.is_queued(ticket_id):

@@ -47,6 +47,8 @@ class Ticket:
     deadline_s: float | None = None
     n_prompt_tokens: int = 0
     n_context_tokens: int = 0
+    is_background: bool = False
+    """The kernel made the call on behalf of a process: its nice value is not that of the process."""
 
 
 class Policy(Protocol):

@@ -159,6 +159,7 @@ class Scheduler:
             deadline_s=run.deadline_s,
             n_prompt_tokens=n_prompt_tokens,
             n_context_tokens=n_context_tokens,
+            is_background=run.is_background,
         )
         turn = Turn(ticket.id, run, self)
         self._turns[ticket.id] = turn
