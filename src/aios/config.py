@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from aios.configfile import default_home, file_path, read_toml
 from aios.errors import ConfigError
+from aios.home import Home as Home
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENGINE = "local"
@@ -214,6 +215,17 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 16 << 20
 
 
+class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[storage]`: the files of agents."""
+
+    quota_bytes: Annotated[
+        PositiveInt, Meta(description="disk for an agent, a group or /shared, with all versions")
+    ] = 4 << 30
+    max_drafts: Annotated[
+        PositiveInt, Meta(description="long files that a process may write at once; 1 MiB each")
+    ] = 16
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -245,54 +257,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     kernel: KernelConfig = KernelConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     context: ContextConfig = ContextConfig()
+    storage: StorageConfig = StorageConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 
     def all_engines(self) -> dict[str, EngineConfig]:
         """Every engine by its name: `local` first, the others in the order of the file."""
         return {DEFAULT_ENGINE: self.engine, **self.engines}
-
-
-@dataclass(frozen=True)
-class Home:
-    """The folders below `AIOS_HOME`. Nothing is made until it is written to."""
-
-    root: Path
-
-    @property
-    def models(self) -> Path:
-        """Model files."""
-        return self.root / "models"
-
-    @property
-    def pages(self) -> Path:
-        """KV pages on disk."""
-        return self.root / "pages"
-
-    @property
-    def contexts(self) -> Path:
-        """Snapshots of contexts."""
-        return self.root / "contexts"
-
-    @property
-    def database(self) -> Path:
-        """The tables of the kernel; a lock and a log lie beside it."""
-        return self.root / "aios.db"
-
-    @property
-    def blobs(self) -> Path:
-        """What is too large for the database."""
-        return self.root / "blobs"
-
-    @property
-    def run(self) -> Path:
-        """Socket, lock and addresses of the running kernel."""
-        return self.root / "run"
-
-    @property
-    def token_file(self) -> Path:
-        """The owner's token, mode 600."""
-        return self.root / "token"
 
 
 @dataclass(frozen=True)
@@ -350,7 +321,7 @@ ENGINES = "engines"
 LISTS = frozenset({"aliases", "fallback"})
 """Knobs that hold names; in the environment these are separated by commas."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SECTIONS = ("engine", "kernel", "scheduler", "context", "server")
+SECTIONS = ("engine", "kernel", "scheduler", "context", "storage", "server")
 
 
 def load(

@@ -44,6 +44,36 @@ from aios.abi.mail import (
     Subscribe,
 )
 from aios.abi.sched import Sched, SchedInfo, SetSched
+from aios.abi.storage import (
+    Changes,
+    Checked,
+    Content,
+    Difference,
+    Draft,
+    Edited,
+    FileCheck,
+    FileCollect,
+    FileDiff,
+    FileDraft,
+    FileEdit,
+    FileList,
+    FileLock,
+    FilePurge,
+    FileRead,
+    FileRollback,
+    Files,
+    FileShare,
+    FileShares,
+    FileStat,
+    FileUnlock,
+    FileUsage,
+    FileVersions,
+    FileWatch,
+    Purged,
+    Shares,
+    Usages,
+    Versions,
+)
 from aios.abi.types import (
     Constraint,
     Count,
@@ -369,6 +399,8 @@ AnyCall = (
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
     | ContextCompact | ContextUndo | ContextFault
     | ContextSnapshot | ContextRestore | ContextSnapshots | ContextForget
+    | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
+    | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
 )  # fmt: skip
 
 AnyAnswer = (
@@ -379,4 +411,5 @@ AnyAnswer = (
     | SchedInfo
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
+    | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
 )  # fmt: skip

@@ -56,6 +56,8 @@ class Right(Enum):
     BUDGET = "budget.set"
     SCHED = "scheduler.set"
     MAIL = "mail.use"
+    FILE_READ = "file.read"
+    FILE_WRITE = "file.write"
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"
 

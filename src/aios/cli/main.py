@@ -47,6 +47,10 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "mail": Verb("aios.cli.mail:mail", "Read and write letters as the owner."),
             "nice": Verb("aios.cli.processes:nice", "Set how willing processes are to wait."),
         },
+        "Files": {
+            "fs": Verb("aios.cli.fs:fs", "Look at, change and bring back files of agents."),
+            "fsck": Verb("aios.cli.fs:fsck", "Check all that is stored of files."),
+        },
         "Models": {
             "chat": Verb("aios.cli.chat:chat", "Talk with a model."),
             "ctx": Verb("aios.cli.ctx:ctx", "List, save and shorten the contexts of processes."),

@@ -65,6 +65,11 @@ class Piece:
     packing: int
     data: bytes | None
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes on disk."""
+        return self.size_bytes if self.data is None else len(self.data)
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -121,12 +126,16 @@ class BlobStore:
 
     def put(self, connection: apsw.Connection, piece: Piece) -> BlobKey:
         """Inside a write: add a reference, and the row if the content is new."""
-        key: int = connection.execute(
+        return self.add(connection, piece)[0]
+
+    def add(self, connection: apsw.Connection, piece: Piece) -> tuple[BlobKey, bool]:
+        """As `put`; also whether nobody referred to that content before."""
+        key, n_refs = connection.execute(
             "INSERT INTO blobs (hash, size_bytes, n_refs, packing, data) VALUES (?, ?, 1, ?, ?) "
-            "ON CONFLICT (hash) DO UPDATE SET n_refs = n_refs + 1 RETURNING key",
+            "ON CONFLICT (hash) DO UPDATE SET n_refs = n_refs + 1 RETURNING key, n_refs",
             (piece.hash, piece.size_bytes, piece.packing, piece.data),
         ).get
-        return BlobKey(key)
+        return BlobKey(key), n_refs == 1
 
     def retain(self, connection: apsw.Connection, keys: Iterable[BlobKey]) -> None:
         """Inside a write: add a reference to each; one that is named twice gets two."""

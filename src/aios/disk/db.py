@@ -113,11 +113,18 @@ class Database:
                     group, self._pending = self._pending[:MAX_GROUP], self._pending[MAX_GROUP:]
                     await anyio.to_thread.run_sync(self._commit, group, limiter=self._write_thread)
         except BaseException:
-            with suppress(ValueError):  # it was taken into a group
+            if job in self._pending:
                 self._pending.remove(job)
+            else:  # it was taken into a group: what it uses must stay until that is over
+                with anyio.CancelScope(shield=True):
+                    await self._wait_idle()
             raise
         with translated(self.path):
             return job.result()
+
+    async def _wait_idle(self) -> None:
+        async with self._turn:
+            pass
 
     async def read(self, read: Callable[[apsw.Connection], T]) -> T:
         """Run `read` on a snapshot of the last commit, in a worker thread.

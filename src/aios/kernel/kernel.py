@@ -44,6 +44,8 @@ from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
+from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.tables import SCHEMA as STORAGE
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -79,7 +81,7 @@ class Kernel:
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
-        self.db = Database(self.home.database, [BLOBS])
+        self.db = Database(self.home.database, [BLOBS, STORAGE])
         self.blobs = BlobStore(self.home.blobs)
         self.journal = Journal(max_records=limits.max_journal_records)
         self.table = ProcessTable(
@@ -107,6 +109,7 @@ class Kernel:
             self.clock,
             Snapshots(self.home.contexts, config.context.max_snapshots),
         )
+        self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -226,6 +229,7 @@ class Kernel:
     def _close(self, process: Process) -> None:
         """A process has ended: what the managers hold for it goes."""
         self.post.close(process)
+        self.storage.close(process)
         self.context_table.close_all(process)
         self.cores.forget(process.pid)
         self.budgets.end(process)

@@ -75,6 +75,8 @@ class Process:
     rights: frozenset[Right]
     log: LogBuffer
     program: str = ""
+    lineage: tuple[str, ...] = ()
+    """The names from the child of init down to itself, as they were when it began; init's own is empty."""
     nice: int = 0
     started_unix_s: float = 0.0
     ended_unix_s: float | None = None
@@ -313,10 +315,12 @@ class ProcessTable:
             )
         self._last_pid += 1
         pid = Pid(self._last_pid)
+        free_name = self._free_name(name, pid)
         process = Process(
             pid=pid,
             ppid=parent.pid if parent else Pid(0),
-            name=self._free_name(name, pid),
+            name=free_name,
+            lineage=(*parent.lineage, free_name) if parent else (),
             kind=kind,
             owner=owner,
             rights=rights,

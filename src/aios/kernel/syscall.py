@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
 from aios.abi.call import Answer, Call, Done
 from aios.abi.calls import (
@@ -86,6 +87,7 @@ from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
+from aios.kernel.storage.manager import StorageManager
 
 A = TypeVar("A", bound=Answer)
 
@@ -108,6 +110,7 @@ class Services(Protocol):
     budgets: Budgets
     post: PostOffice
     signals: Signals
+    storage: StorageManager
     max_calls_per_process: int
 
     async def spawn(self, parent: Process, call: Spawn) -> Process:
@@ -372,125 +375,64 @@ async def _shutdown(kernel: Services, _: Run, __: Shutdown) -> Done:
     return Done()
 
 
-TABLE: Mapping[type, Entry] = MappingProxyType(
-    {
-        Spawn: Entry(_spawn, Right.SPAWN, Effect.COMPENSABLE),
-        Admit: Entry(_admit, Right.ADMIT, Effect.COMPENSABLE),
-        Wait: Entry(_wait, Right.SEE, has_target=True),
-        Kill: Entry(_kill, Right.SIGNAL, Effect.IRREVERSIBLE, has_target=True),
-        Stop: Entry(_stop, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-        Cont: Entry(_cont, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-        Ps: Entry(_ps, Right.SEE),
-        GetPid: Entry(_getpid, Right.SELF),
-        ExitSelf: Entry(_exit, Right.SELF, Effect.IRREVERSIBLE),
-        Nice: Entry(
-            lambda kernel, run, call: kernel.signals.nice(run, call),
-            Right.SIGNAL,
-            Effect.REVERSIBLE,
-            has_target=True,
-        ),
-        Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
-        SetSched: Entry(
-            lambda kernel, run, call: kernel.scheduling.set_sched(run, call),
-            Right.SCHED,
-            Effect.REVERSIBLE,
-        ),
-        Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
-        Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
-        Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),
-        Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
-        CountTokens: Entry(
-            lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL
-        ),
-        Budget: Entry(
-            lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True
-        ),
-        SetBudget: Entry(
-            lambda kernel, run, call: kernel.budgets.set_budget(run, call),
-            Right.BUDGET,
-            Effect.REVERSIBLE,
-            has_target=True,
-        ),
-        Send: Entry(
-            lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE
-        ),
-        Receive: Entry(
-            lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE
-        ),
-        Publish: Entry(
-            lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE
-        ),
-        Subscribe: Entry(
-            lambda kernel, run, call: kernel.post.subscribe(run, call),
-            Right.MAIL,
-            Effect.REVERSIBLE,
-        ),
-        Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
-        ContextOpen: Entry(
-            lambda kernel, run, call: kernel.context_table.open(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextAppend: Entry(
-            lambda kernel, run, call: kernel.context_table.append(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextFork: Entry(
-            lambda kernel, run, call: kernel.context_table.fork(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextCompact: Entry(
-            lambda kernel, run, call: kernel.conversations.compact(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextUndo: Entry(
-            lambda kernel, run, call: kernel.context_table.undo(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextFault: Entry(
-            lambda kernel, run, call: kernel.context_table.fault(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextSnapshot: Entry(
-            lambda kernel, run, call: kernel.shelf.snapshot(run, call),
-            Right.CONTEXT,
-            Effect.COMPENSABLE,
-        ),
-        ContextRestore: Entry(
-            lambda kernel, run, call: kernel.shelf.restore(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextSnapshots: Entry(
-            lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT
-        ),
-        ContextForget: Entry(
-            lambda kernel, run, call: kernel.shelf.forget(run, call),
-            Right.CONTEXT,
-            Effect.IRREVERSIBLE,
-        ),
-        ContextClose: Entry(
-            lambda kernel, run, call: kernel.context_table.close(run, call),
-            Right.CONTEXT,
-            Effect.REVERSIBLE,
-        ),
-        ContextStat: Entry(
-            lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT
-        ),
-        ContextList: Entry(
-            lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT
-        ),
-        ContextRead: Entry(
-            lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT
-        ),
-        Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
-        Logs: Entry(_logs, Right.SEE, has_target=True),
-        Info: Entry(_info, Right.INFO),
-        Shutdown: Entry(_shutdown, Right.SHUTDOWN, Effect.IRREVERSIBLE),
-    }
-)
+TABLE: Mapping[type, Entry] = MappingProxyType({
+    Spawn: Entry(_spawn, Right.SPAWN, Effect.COMPENSABLE),
+    Admit: Entry(_admit, Right.ADMIT, Effect.COMPENSABLE),
+    Wait: Entry(_wait, Right.SEE, has_target=True),
+    Kill: Entry(_kill, Right.SIGNAL, Effect.IRREVERSIBLE, has_target=True),
+    Stop: Entry(_stop, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    Cont: Entry(_cont, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    Ps: Entry(_ps, Right.SEE),
+    GetPid: Entry(_getpid, Right.SELF),
+    ExitSelf: Entry(_exit, Right.SELF, Effect.IRREVERSIBLE),
+    Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
+    SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE),
+    Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
+    Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
+    Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),
+    Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
+    CountTokens: Entry(lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL),
+    Budget: Entry(lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True),
+    SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, has_target=True),
+    Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE),
+    Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE),
+    Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE),
+    Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE),
+    Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
+    ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE),
+    ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
+    ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE),
+    ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
+    ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
+    ContextRead: Entry(lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT),
+    files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, has_target=True),
+    files.FilePurge: Entry(lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE),
+    files.FileRead: Entry(lambda kernel, run, call: kernel.storage.read(run, call), Right.FILE_READ),
+    files.FileList: Entry(lambda kernel, run, call: kernel.storage.list_files(run, call), Right.FILE_READ),
+    files.FileStat: Entry(lambda kernel, run, call: kernel.storage.stat(run, call), Right.FILE_READ),
+    files.FileVersions: Entry(lambda kernel, run, call: kernel.storage.versions(run, call), Right.FILE_READ),
+    files.FileDiff: Entry(lambda kernel, run, call: kernel.storage.diff(run, call), Right.FILE_READ),
+    files.FileWatch: Entry(lambda kernel, run, call: kernel.storage.watch(run, call), Right.FILE_READ),
+    files.FileShare: Entry(lambda kernel, run, call: kernel.storage.share(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileShares: Entry(lambda kernel, run, call: kernel.storage.shares(run, call), Right.FILE_READ),
+    files.FileLock: Entry(lambda kernel, run, call: kernel.storage.lock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileUnlock: Entry(lambda kernel, run, call: kernel.storage.unlock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileUsage: Entry(lambda kernel, run, call: kernel.storage.usage(run, call), Right.FILE_READ),
+    files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE),
+    files.FileCheck: Entry(lambda kernel, run, call: kernel.storage.check(run, call), Right.FILE_READ),
+    Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
+    Logs: Entry(_logs, Right.SEE, has_target=True),
+    Info: Entry(_info, Right.INFO),
+    Shutdown: Entry(_shutdown, Right.SHUTDOWN, Effect.IRREVERSIBLE),
+})  # fmt: skip

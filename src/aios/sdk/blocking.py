@@ -45,6 +45,7 @@ from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
+from aios.sdk.files_blocking import BlockingFiles
 from aios.sdk.mail import BlockingMail
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
@@ -98,6 +99,7 @@ class Client:
 
     def __init__(self, gate: BlockingGate) -> None:
         self.gate = gate
+        self.files = BlockingFiles(gate)
         self.mail = BlockingMail(gate)
         self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)

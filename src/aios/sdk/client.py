@@ -39,6 +39,7 @@ from aios.abi.gate import Frames, Gate, Line, Token
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.contexts import Context, Contexts
+from aios.sdk.files import Files
 from aios.sdk.mail import Mail
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
@@ -67,6 +68,7 @@ class Client:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
+        self.files = Files(gate)
         self.mail = Mail(gate)
         self.sched = Scheduling(gate)
         self.contexts = Contexts(self)

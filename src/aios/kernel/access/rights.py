@@ -11,6 +11,8 @@ _GUEST = frozenset(
         Right.CONTEXT,
         Right.LOG,
         Right.MAIL,
+        Right.FILE_READ,
+        Right.FILE_WRITE,
         Right.INFO,
     }
 )

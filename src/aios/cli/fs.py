@@ -1,0 +1,375 @@
+"""The verb `fs`: the files of agents, groups and everybody, as the owner sees them."""
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileInfo
+from aios.cli.exits import ExitCode
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, printable, short_size, write_json, write_table
+from aios.errors import Conflict, InvalidCall, NotFound
+from aios.sdk.blocking import connect
+
+PATH = click.argument("path")
+PIECE_BYTES = 4 << 20
+message_option = click.option("-m", "--message", default="", help="Shown with the version.")
+
+
+@click.group(
+    epilog=examples(
+        "aios fs ls /agents/reader",
+        "aios fs cat /shared/report.md",
+        "aios fs rollback /shared/report.md --version 2",
+    )
+)
+def fs() -> None:
+    """Look at, change and bring back files of agents (/agents/NAME), groups (/groups/NAME) and everybody (/shared)."""
+
+
+@fs.command(epilog=examples("aios fs ls /shared", "aios fs ls -r / --json | jq -r .path"))
+@click.argument("path", default="/")
+@click.option("-r", "--recursive", is_flag=True, help="All files below, without the folders.")
+@json_option
+def ls(*, path: str, recursive: bool, as_json: bool) -> None:
+    """List a folder."""
+    with connect() as client:
+        found = client.files.list(path, is_deep=recursive)
+        if not found:
+            found = [client.files.stat(path)] if path.strip("/") else []
+    if as_json:
+        for info in found:
+            write_json(info)
+        return
+    rows = [_row(info) for info in found]
+    write_table(
+        [
+            Column("PATH"),
+            Column("SIZE", is_number=True),
+            Column("VERSION", is_number=True),
+            Column("CHANGED"),
+        ],
+        rows,
+    )
+
+
+@fs.command(
+    epilog=examples("aios fs cat /shared/report.md", "aios fs cat /shared/report.md --version 1")
+)
+@PATH
+@click.option("--version", type=click.IntRange(1), help="An older version, also of a deleted file.")
+@json_option
+def cat(*, path: str, version: int | None, as_json: bool) -> None:
+    """Write the content of a file to stdout, byte by byte as it is; with --json in pieces of base64."""
+    with connect() as client:
+        for piece in client.files.download(path, version=version):
+            if as_json:
+                write_json({"path": path, "data": piece})
+            else:
+                sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+@fs.command(
+    epilog=examples("aios fs put notes.txt /shared/notes.txt", "date | aios fs put - /shared/now")
+)
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@PATH
+@message_option
+@json_option
+def put(*, source: str, path: str, message: str, as_json: bool) -> None:
+    """Copy a file of this machine, or stdin (-), to PATH; of any length."""
+    with connect() as client:
+        edited = client.files.upload(path, _read_local(source, shows=not as_json), message=message)
+    _show_edited(edited, as_json=as_json)
+
+
+@fs.command(epilog=examples("aios fs get /shared/report.md report.md"))
+@PATH
+@click.argument("target", type=click.Path())
+@click.option("--version", type=click.IntRange(1), help="An older version, also of a deleted file.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite TARGET.")
+@json_option
+def get(*, path: str, target: str, version: int | None, force: bool, as_json: bool) -> None:
+    """Copy a file to this machine. TARGET is complete or not there."""
+    place = Path(target)
+    if place.is_dir():
+        place /= path.rpartition("/")[2]
+    if place.exists() and not force:
+        raise Conflict(f"{place} is there already", hint="overwrite it with --force")
+    draft = place.with_name(f".{place.name}.part")
+    try:
+        with connect() as client, draft.open("wb") as out:
+            n_bytes = sum(out.write(each) for each in client.files.download(path, version=version))
+        draft.replace(place)
+    except OSError as error:
+        raise InvalidCall(
+            f"{place} cannot be written: {error.strerror}", hint="name another"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    if as_json:
+        write_json({"path": path, "target": str(place), "size_bytes": n_bytes})
+    else:
+        click.echo(f"{place}: {short_size(n_bytes)}")
+
+
+@fs.command(epilog=examples("aios fs mv /shared/draft.md /shared/report.md"))
+@click.argument("source")
+@click.argument("target")
+@message_option
+@json_option
+def mv(*, source: str, target: str, message: str, as_json: bool) -> None:
+    """Give a file or folder another path."""
+    with connect() as client:
+        edited = client.files.move(source, target, message=message)
+    _show_edited(edited, as_json=as_json)
+
+
+@fs.command(epilog=examples("aios fs rm /shared/old.md", "aios fs rm -r /agents/reader"))
+@PATH
+@click.option("-r", "--recursive", is_flag=True, help="A folder with all below it.")
+@message_option
+@json_option
+def rm(*, path: str, recursive: bool, message: str, as_json: bool) -> None:
+    """Delete a file. Its versions stay until `purge`: `rollback` brings it back."""
+    with connect() as client:
+        if client.files.stat(path).is_folder and not recursive:
+            raise InvalidCall(f"{path} is a folder", hint="delete all below it with -r")
+        edited = client.files.delete(path, message=message)
+    _show_edited(edited, as_json=as_json)
+
+
+@fs.command(epilog=examples("aios fs versions /shared/report.md"))
+@PATH
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, help="How many.")
+@json_option
+def versions(*, path: str, limit: int, as_json: bool) -> None:
+    """Show the versions of a file, newest first: who, when, why."""
+    with connect() as client:
+        found = client.files.versions(path, limit=limit)
+    if as_json:
+        for version in found:
+            write_json(version)
+        return
+    columns = [Column("VERSION", is_number=True), Column("SIZE", is_number=True)]
+    columns += [Column(title) for title in ("WHEN", "PID", "AUTHOR", "MESSAGE")]
+    rows = [
+        [
+            str(each.version),
+            "deleted" if each.size_bytes is None else short_size(each.size_bytes),
+            _when(each.unix_s),
+            str(each.pid),
+            each.author,
+            printable(each.message).replace("\n", " "),
+        ]
+        for each in found
+    ]
+    write_table(columns, rows)
+
+
+@fs.command(epilog=examples("aios fs diff /shared/report.md", "aios fs diff /shared/report.md 1 3"))
+@PATH
+@click.argument("old", type=click.IntRange(0), required=False)
+@click.argument("new", type=click.IntRange(1), required=False)
+@json_option
+def diff(*, path: str, old: int | None, new: int | None, as_json: bool) -> None:
+    """Compare two versions of a text; the newest with the one before it, if none are named."""
+    with connect() as client:
+        text = client.files.diff(path, old, new)
+    if as_json:
+        write_json({"path": path, "diff": text})
+    else:
+        click.echo(printable(text), nl=False)
+
+
+@fs.command(
+    epilog=examples(
+        "aios fs rollback /shared/report.md --version 2",
+        "aios fs rollback /shared --at 2026-05-01T12:00",
+        "aios fs rollback --process 17",
+    )
+)
+@click.argument("path", default="")
+@click.option("--version", type=click.IntRange(0), help="To this version; 0: to nothing.")
+@click.option(
+    "--at",
+    type=click.DateTime(("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")),
+    help="To this local time.",
+)
+@click.option("--transaction", type=click.IntRange(1), help="Undo this transaction.")
+@click.option("--process", type=click.IntRange(1), help="Undo all that this pid did.")
+@json_option
+def rollback(
+    *,
+    path: str,
+    version: int | None,
+    at: datetime | None,
+    transaction: int | None,
+    process: int | None,
+    as_json: bool,
+) -> None:
+    """Bring files back to what they were, as a new version. Give one of the options."""
+    with connect() as client:
+        edited = client.files.rollback(
+            path,
+            version=version,
+            unix_s=None if at is None else at.timestamp(),
+            transaction=transaction,
+            pid=process,
+        )
+    _show_edited(edited, as_json=as_json)
+
+
+@fs.command(
+    epilog=examples(
+        "aios fs purge /shared/report.md --keep 3", "aios fs purge /agents/old --keep 0"
+    )
+)
+@PATH
+@click.option(
+    "--keep", type=click.IntRange(0), default=1, help="The newest so many stay; 1 unless you say."
+)
+@json_option
+def purge(*, path: str, keep: int, as_json: bool) -> None:
+    """Forget old versions of a file, or of all below a folder. This cannot be undone."""
+    with connect() as client:
+        purged = client.files.purge(path, keep=keep)
+    if as_json:
+        write_json(purged)
+    else:
+        click.echo(f"{purged.n_versions} versions are gone; `aios fs gc` frees their disk")
+
+
+@fs.command(
+    epilog=examples(
+        "aios fs share /agents/ann/plan.md /agents/bob",
+        "aios fs share /agents/ann/plan.md bob --access none",
+    )
+)
+@PATH
+@click.argument("grantee")
+@click.option(
+    "--access",
+    type=click.Choice(["read", "write", "none"]),
+    default="read",
+    help="What is allowed.",
+)
+@json_option
+def share(
+    *, path: str, grantee: str, access: Literal["read", "write", "none"], as_json: bool
+) -> None:
+    """Let an agent (NAME or /agents/NAME) or a group (/groups/NAME) at PATH and all below it."""
+    with connect() as client:
+        client.files.share(path, grantee, access)
+    if as_json:
+        write_json({"path": path, "grantee": grantee, "access": access})
+    else:
+        click.echo(
+            f"{grantee} may {access} {path}"
+            if access != "none"
+            else f"{path} is no longer shared with {grantee}"
+        )
+
+
+@fs.command(epilog=examples("aios fs df"))
+@json_option
+def df(*, as_json: bool) -> None:
+    """Show what takes how much disk: the files now, and what is stored with all their versions."""
+    with connect() as client:
+        usages = client.files.usage()
+    if as_json:
+        write_json(usages)
+        return
+    columns = [Column("FOLDER")] + [
+        Column(t, is_number=True) for t in ("FILES", "SIZE", "STORED", "QUOTA")
+    ]
+    rows = [
+        [
+            each.path,
+            str(each.n_files),
+            *(short_size(n) for n in (each.size_bytes, each.stored_bytes, each.quota_bytes)),
+        ]
+        for each in usages.usages
+    ]
+    write_table(columns, rows)
+    click.echo(f"on disk in all: {short_size(usages.disk_bytes)}")
+
+
+@fs.command(epilog=examples("aios fs gc"))
+@json_option
+def gc(*, as_json: bool) -> None:
+    """Free the disk that no version needs any more."""
+    with connect() as client:
+        collected = client.files.collect()
+    if as_json:
+        write_json({"n_blobs": collected.n_versions, "size_bytes": collected.size_bytes})
+    else:
+        click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
+
+
+@click.command(epilog=examples("aios fsck"))
+@json_option
+def fsck(*, as_json: bool) -> None:
+    """Read all that the kernel has stored of files, and compare it with its checksums and counts; 1 if something is wrong."""
+    with connect() as client:
+        checked = client.files.check()
+    if as_json:
+        write_json(checked)
+    else:
+        for fault in checked.faults:
+            click.echo(printable(fault))
+        click.echo(
+            f"{checked.n_versions} versions, {checked.n_blobs} blobs, {len(checked.faults)} faults"
+        )
+    if checked.faults:
+        click.get_current_context().exit(ExitCode.FAILED)
+
+
+def _read_local(source: str, *, shows: bool) -> Iterator[bytes]:
+    """A file or stdin in pieces, with a progress bar on a terminal if it is long."""
+    assert PIECE_BYTES <= MAX_PIECE_BYTES
+    if source == "-":
+        while piece := sys.stdin.buffer.read(PIECE_BYTES):
+            yield piece
+        return
+    place = Path(source)
+    try:
+        length = place.stat().st_size
+        hidden = not shows or length <= PIECE_BYTES
+        with (
+            place.open("rb") as file,
+            click.progressbar(
+                length=length, label=place.name, file=sys.stderr, hidden=hidden
+            ) as bar,
+        ):
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+                bar.update(len(piece))
+    except OSError as error:
+        raise NotFound(f"{source} cannot be read: {error.strerror}", hint="name another") from error
+
+
+def _show_edited(edited: Edited, *, as_json: bool) -> None:
+    if as_json:
+        write_json(edited)
+        return
+    for each in edited.versions:
+        what = "deleted" if each.size_bytes is None else short_size(each.size_bytes)
+        click.echo(f"{each.path}: version {each.version}, {what}")
+    if not edited.versions:
+        click.echo("nothing has changed")
+
+
+def _row(info: FileInfo) -> list[str]:
+    if info.is_folder:
+        return [f"{info.path}/", "", "", ""]
+    return [info.path, short_size(info.size_bytes), str(info.version), _when(info.changed_unix_s)]
+
+
+def _when(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", "seconds")[:19]

@@ -1,0 +1,46 @@
+"""Where the state of a kernel lies: the files and folders below `AIOS_HOME`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders below `AIOS_HOME`. Nothing is made until it is written to."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        """Model files."""
+        return self.root / "models"
+
+    @property
+    def pages(self) -> Path:
+        """KV pages on disk."""
+        return self.root / "pages"
+
+    @property
+    def contexts(self) -> Path:
+        """Snapshots of contexts."""
+        return self.root / "contexts"
+
+    @property
+    def database(self) -> Path:
+        """The tables of the kernel."""
+        return self.root / "aios.db"
+
+    @property
+    def blobs(self) -> Path:
+        """What is too large for the database."""
+        return self.root / "blobs"
+
+    @property
+    def run(self) -> Path:
+        """Socket, lock and addresses of the running kernel."""
+        return self.root / "run"
+
+    @property
+    def token_file(self) -> Path:
+        """The owner's token, mode 600."""
+        return self.root / "token"

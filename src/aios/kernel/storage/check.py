@@ -1,0 +1,39 @@
+"""What `aios fsck` looks for: tables that contradict each other, wrong counts, damaged contents."""
+
+import apsw
+
+from aios.disk.blobs import BlobStore
+from aios.kernel.storage.content import Manifest
+
+
+def find_disorder(connection: apsw.Connection) -> list[str]:
+    """Every contradiction between the tables."""
+    questions = {
+        "its newest version is another": "SELECT path FROM files f WHERE version != "
+        "(SELECT max(version) FROM versions v WHERE v.path = f.path)",
+        "it is listed, and not in its versions": "SELECT path FROM files f WHERE NOT EXISTS "
+        "(SELECT 1 FROM versions v WHERE v.path = f.path AND v.version = f.version AND v.content = f.content)",
+        "its newest version has content, and it is not listed": "SELECT path FROM versions v WHERE content NOT NULL "
+        "AND version = (SELECT max(version) FROM versions w WHERE w.path = v.path) "
+        "AND NOT EXISTS (SELECT 1 FROM files f WHERE f.path = v.path)",
+        "this content is counted wrongly": "SELECT id FROM contents c WHERE n_refs != "
+        "(SELECT count(*) FROM versions v WHERE v.content = c.id)",
+    }
+    return [
+        f"{path}: {what}" for what, sql in questions.items() for (path,) in connection.execute(sql)
+    ]
+
+
+def find_miscounts(connection: apsw.Connection, blobs: BlobStore) -> list[str]:
+    """Every blob whose references are not those that contents have."""
+    counts: dict[int, int] = {}
+    for (chunks,) in connection.execute("SELECT chunks FROM contents"):
+        for key in Manifest.decode(chunks).keys:
+            counts[key] = counts.get(key, 0) + 1
+    rows = connection.execute("SELECT key, n_refs FROM blobs")
+    wrong = [
+        f"blob {key} has {n} references, not {counts.get(key, 0)}"
+        for key, n in rows
+        if n != counts.get(key, 0)
+    ]
+    return [*wrong, *blobs.find_damage(connection)]

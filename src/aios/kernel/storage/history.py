@@ -1,0 +1,106 @@
+"""Going back: purge old versions, bring paths back to a version or a moment, undo a transaction or a process.
+
+Each function runs in the database's writer thread, inside a write.
+"""
+
+from collections.abc import Sequence
+
+import apsw
+
+from aios.disk.blobs import BlobStore
+from aios.errors import NotFound
+from aios.kernel.storage.content import release_content, retain_content
+from aios.kernel.storage.tables import PAST, no_file
+from aios.kernel.storage.versions import Transaction
+
+
+def purge(connection: apsw.Connection, blobs: BlobStore, path: str, keep: int) -> tuple[int, int]:
+    """Forget all but the newest `keep` versions of each path below; returns their number and the bytes freed.
+
+    The version that a file has now is never forgotten.
+    """
+    prefix = f"{path}/"
+    rows = list(
+        connection.execute(
+            "SELECT change, content FROM (SELECT change, content, path, version, "
+            "row_number() OVER (PARTITION BY path ORDER BY version DESC) AS age FROM versions "
+            "WHERE path = ?1 OR (path > ?2 AND path < ?3)) AS old WHERE age > ?4 AND NOT EXISTS "
+            "(SELECT 1 FROM files WHERE files.path = old.path AND files.version = old.version)",
+            (path, prefix, f"{prefix}{PAST}", keep),
+        )
+    )
+    freed_bytes = 0
+    for change, content in rows:
+        connection.execute("DELETE FROM versions WHERE change = ?", (change,))
+        if content is not None:
+            freed_bytes += release_content(connection, blobs, content)
+    return len(rows), freed_bytes
+
+
+def rollback_to(
+    transaction: Transaction, path: str, *, version: int | None, unix_s: float | None
+) -> None:
+    """Bring a file, or all below a folder, back to a version or a moment.
+
+    Raises:
+        NotFound: There is no such version.
+    """
+    connection = transaction.connection
+    if version is not None:
+        _restore(transaction, path, version)
+        return
+    rows = list(
+        connection.execute(
+            "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) FROM versions "
+            "WHERE path = ? OR (path > ? AND path < ?) GROUP BY path",
+            (unix_s, path, f"{path}/", f"{path}/{PAST}"),
+        )
+    )
+    if not rows:
+        raise no_file(path)
+    for each, number in rows:
+        _restore(transaction, each, number)
+
+
+def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> list[str]:
+    """Undo changes, given as (path, first version, last version); returns the paths of others' later changes, left alone."""
+    skipped = []
+    for path, first, last in changes:
+        newest: int = transaction.connection.execute(
+            "SELECT max(version) FROM versions WHERE path = ?", (path,)
+        ).get
+        if newest == last:
+            _restore(transaction, path, first - 1)
+        else:
+            skipped.append(path)
+    return skipped
+
+
+def _restore(transaction: Transaction, path: str, version: int) -> None:
+    """Make the content of an older version the newest; version 0 is that there was none."""
+    connection = transaction.connection
+    row = connection.execute(
+        "SELECT content, size_bytes FROM versions WHERE path = ? AND version = ?", (path, version)
+    ).fetchone()
+    if row is None and version:
+        raise NotFound(
+            f"{path} has no version {version}",
+            hint="it never had, or it was purged; see `file_versions`",
+        )
+    content, size_bytes = row or (None, None)
+    if content is not None:
+        retain_content(connection, content)
+    transaction.set_content(path, content, size_bytes, note=f"back to version {version}")
+
+
+def changes_of(
+    connection: apsw.Connection, *, tx: int | None = None, process: tuple[int, int] = (0, 0)
+) -> list[tuple[str, int, int]]:
+    """What a transaction, or a process (boot, pid), has changed: each path with its first and last version."""
+    where, values = ("tx = ?", (tx,)) if tx is not None else ("boot = ? AND pid = ?", process)
+    return list(
+        connection.execute(
+            f"SELECT path, min(version), max(version) FROM versions WHERE {where} GROUP BY path",  # noqa: S608 - our own words
+            values,
+        )
+    )

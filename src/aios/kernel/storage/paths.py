@@ -1,0 +1,161 @@
+"""Paths and who reaches them. Pure.
+
+A path is parsed into parts once, at the door; what comes out has no `..`, no look-alikes and no way up, and is only ever a key of
+the database, never a name of the operating system.
+
+    /agents/<name>...   one folder an agent, inside that of the process that started it
+    /groups/<group>     one folder a group: the processes of one owner
+    /shared             everybody
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aios.errors import AccessDenied, InvalidCall
+
+MAX_PART_BYTES = 255
+MAX_PATH_BYTES = 4096
+MAX_PARTS = 64
+AGENTS, GROUPS, SHARED = "agents", "groups", "shared"
+ROOTS = (AGENTS, GROUPS, SHARED)
+
+FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Control, format (direction marks, zero-width), surrogate, private, unassigned; line and paragraph separators."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which paths a process may use: its own folder, its group's, the shared one, and what was shared with it."""
+
+    home: str
+    """Its folder; `/` reaches everything."""
+    group: str = ""
+    readable: frozenset[str] = frozenset()
+    writable: frozenset[str] = frozenset()
+
+    def may_read(self, path: str) -> bool:
+        """Whether it may see a path."""
+        return self.may_write(path) or any(is_within(path, each) for each in self.readable)
+
+    def may_write(self, path: str) -> bool:
+        """Whether it may change a path."""
+        own = (self.home, self.group, f"/{SHARED}", *self.writable)
+        return any(is_within(path, each) for each in own if each)
+
+    def ways_from(self, folder: str) -> list[str]:
+        """The names in a folder that it may not read, on the way to what it may. Nothing of others is told by them."""
+        own = (self.home, self.group, f"/{SHARED}", *self.readable)
+        start = "/" if folder == "/" else f"{folder}/"
+        rests = (each.removeprefix(start) for each in own if each.startswith(start))
+        return sorted({start + rest.partition("/")[0] for rest in rests if rest})
+
+    def check(self, path: str, *, is_write: bool) -> str:
+        """The path, if it may be used.
+
+        Raises:
+            AccessDenied: It may not. The message is the same whether or not something is there.
+        """
+        if self.may_write(path) or (not is_write and self.may_read(path)):
+            return path
+        verb = "change" if is_write else "read"
+        raise AccessDenied(
+            f"{self.home} may not {verb} {path}",
+            hint="use your own folder, your group's or /shared, or ask the owner of the path to share it",
+        )
+
+
+def parse(text: str, home: str) -> str:
+    """The canonical form of a path, which begins with `/` and ends without one.
+
+    Args:
+        text: What the caller gave; relative ones are below `home`, empty is `home` itself.
+        home: The caller's folder in canonical form.
+
+    Raises:
+        InvalidCall: It is too long, climbs, or has characters that hide what it is.
+    """
+    joined = text if text.startswith("/") else f"{home}/{text}"
+    if "\0" in joined:
+        raise InvalidCall("a path may not hold NUL", hint="leave it out")
+    # NFKC makes one name of the look-alikes that people cannot tell apart: full-width dots and slashes become plain
+    # ones first, and are judged as such then.
+    folded = unicodedata.normalize("NFKC", joined) if not joined.isascii() else joined
+    parts = [part for part in folded.split("/") if part not in ("", ".")]
+    for part in parts:
+        _check_part(part)
+    path = "/" + "/".join(parts)
+    if len(parts) > MAX_PARTS or len(path.encode()) > MAX_PATH_BYTES:
+        raise InvalidCall(
+            f"a path has at most {MAX_PARTS} parts and {MAX_PATH_BYTES} bytes",
+            hint="use a shorter one",
+        )
+    if parts and parts[0] not in ROOTS:
+        raise InvalidCall(
+            f"no folder /{parts[0]}",
+            hint="paths begin with /agents, /groups or /shared, or are relative",
+        )
+    return path
+
+
+def _check_part(part: str) -> None:
+    if part == "..":
+        raise InvalidCall("a path may not climb with `..`", hint="write out where it goes")
+    if part.isascii() and part.isprintable() and len(part) <= MAX_PART_BYTES and "\\" not in part:
+        return
+    if "\\" in part:
+        raise InvalidCall("a path may not hold a backslash", hint="parts are separated by /")
+    bad = [char for char in part if unicodedata.category(char) in FORBIDDEN_CATEGORIES]
+    if bad:
+        raise InvalidCall(
+            f"a path may not hold the invisible character U+{ord(bad[0]):04X}", hint="leave it out"
+        )
+    if len(part.encode()) > MAX_PART_BYTES:
+        raise InvalidCall(
+            f"a part of a path has at most {MAX_PART_BYTES} bytes", hint="use a shorter name"
+        )
+
+
+def file_path(path: str) -> str:
+    """The path, if a file may be there.
+
+    Raises:
+        InvalidCall: It is one of the folders that hold everything.
+    """
+    depth = path.count("/")
+    if path == "/" or depth < 2:
+        raise InvalidCall(f"{path} is a folder", hint="give the path of a file in it")
+    return path
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is `folder` or below it; both in canonical form."""
+    return folder == "/" or path == folder or path.startswith(f"{folder}/")
+
+
+def parent(path: str) -> str:
+    """The folder that a path is in."""
+    return path.rpartition("/")[0] or "/"
+
+
+def root_of(path: str) -> str:
+    """The folder whose quota a path counts for: `/agents/ann`, `/groups/owner` or `/shared`."""
+    parts = path.split("/")
+    return f"/{SHARED}" if parts[1] == SHARED else "/".join(parts[:3])
+
+
+def home_of(lineage: Iterable[str]) -> str:
+    """The folder of a process: the names from the child of init down to itself.
+
+    A name may hold `/`; `+` stands for it here, which no name holds, so no two lineages have the same folder.
+    """
+    names = [name.replace("/", "+") for name in lineage]
+    return f"/{AGENTS}/{'/'.join(names)}" if names else "/"
+
+
+def ancestors(path: str) -> list[str]:
+    """The folders above a path, nearest first, without `/`."""
+    found = []
+    while (path := parent(path)) != "/":
+        found.append(path)
+    return found

@@ -1,0 +1,61 @@
+"""What each process reaches: its own folder, its group's, and what was shared with them."""
+
+from collections.abc import Iterable
+
+from aios.abi.storage import Share
+from aios.abi.types import Kind
+from aios.kernel.process import Process
+from aios.kernel.storage.paths import GROUPS, Reach, home_of, is_within
+
+
+class Reaches:
+    """The reach of every process, from its lineage and from all shares, which are held in memory."""
+
+    def __init__(self) -> None:
+        self._shares: tuple[Share, ...] = ()
+        self.is_loaded = False
+        self._known: dict[int, Reach] = {}
+
+    def load(self, shares: Iterable[Share]) -> None:
+        """These are the shares now."""
+        self._shares = tuple(shares)
+        self._known.clear()
+        self.is_loaded = True
+
+    def of(self, process: Process) -> Reach:
+        """What a process reaches."""
+        found = self._known.get(process.pid)
+        if found is None:
+            found = self._known[process.pid] = self._make(process)
+        return found
+
+    def forget(self, process: Process) -> None:
+        """The process has ended."""
+        self._known.pop(process.pid, None)
+
+    def shares_of(self, process: Process) -> list[Share]:
+        """The shares of paths of a process's own, and those that it profits from."""
+        reach = self.of(process)
+        return [
+            share
+            for share in self._shares
+            if is_within(share.path, reach.home) or _is_for(share, reach)
+        ]
+
+    def _make(self, process: Process) -> Reach:
+        bare = Reach(home_of(process.lineage), group_of(process))
+        mine = [share for share in self._shares if _is_for(share, bare)]
+        writable = frozenset(share.path for share in mine if share.access == "write")
+        return Reach(bare.home, bare.group, frozenset(share.path for share in mine), writable)
+
+
+def group_of(process: Process) -> str:
+    """The folder of a process's group: that of its owner. A guest, which names itself, has none."""
+    if process.kind is Kind.GUEST:
+        return ""
+    return f"/{GROUPS}/{process.owner.replace('/', '+')}"
+
+
+def _is_for(share: Share, reach: Reach) -> bool:
+    """Whether a share is for this process, or for one above it: what an agent may read, those that it started may too."""
+    return is_within(reach.home, share.grantee) or share.grantee == reach.group

@@ -1,0 +1,244 @@
+"""The tables of the storage manager, and the questions that are asked of them.
+
+`versions` is the truth: one row a change, in their order. `files` is its newest state by path, for look-ups; `contents` are what
+versions hold; `usage` is what each root has.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apsw
+
+from aios.abi.storage import FileInfo, FileVersion, Share
+from aios.abi.types import Pid
+from aios.disk.migrations import Schema
+from aios.errors import NotFound
+from aios.kernel.storage.content import ContentId
+
+SCHEMA = Schema(
+    "storage",
+    (
+        """
+        CREATE TABLE contents (
+            id INTEGER PRIMARY KEY,
+            chunks BLOB NOT NULL UNIQUE,
+            size_bytes INTEGER NOT NULL,
+            n_refs INTEGER NOT NULL,
+            stored_bytes INTEGER NOT NULL,
+            root TEXT NOT NULL
+        );
+        CREATE TABLE versions (
+            change INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: watchers count on it
+            path TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            content INTEGER REFERENCES contents (id),  -- NULL: deleted
+            size_bytes INTEGER,
+            tx INTEGER NOT NULL,
+            boot INTEGER NOT NULL,
+            pid INTEGER NOT NULL,
+            author TEXT NOT NULL,
+            unix_s REAL NOT NULL,
+            message TEXT NOT NULL,
+            UNIQUE (path, version)
+        );
+        CREATE INDEX versions_of_a_transaction ON versions (tx);
+        CREATE INDEX versions_of_a_process ON versions (boot, pid);
+        CREATE INDEX versions_of_a_content ON versions (content);
+        CREATE TABLE files (
+            path TEXT PRIMARY KEY,
+            folder TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            content INTEGER NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            changed_unix_s REAL NOT NULL
+        ) WITHOUT ROWID;
+        CREATE INDEX files_of_a_folder ON files (folder, path);
+        CREATE TABLE usage (
+            root TEXT PRIMARY KEY,
+            n_files INTEGER NOT NULL DEFAULT 0,
+            size_bytes INTEGER NOT NULL DEFAULT 0,
+            stored_bytes INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID;
+        CREATE TABLE shares (
+            path TEXT NOT NULL,
+            grantee TEXT NOT NULL,
+            access TEXT NOT NULL,
+            PRIMARY KEY (path, grantee)
+        ) WITHOUT ROWID;
+        """,
+    ),
+)
+
+VERSION_COLUMNS = "path, version, change, tx, pid, author, unix_s, message, size_bytes"
+PAST = "\U0010ffff"
+"""Sorts behind every character of a path."""
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A file as it is now."""
+
+    path: str
+    version: int
+    content: ContentId
+    size_bytes: int
+    changed_unix_s: float
+
+    def info(self) -> FileInfo:
+        """What the caller sees of it."""
+        return FileInfo(self.path, self.size_bytes, self.version, self.changed_unix_s)
+
+
+def find_file(connection: apsw.Connection, path: str) -> FileRow | None:
+    """The file at a path, if there is one."""
+    row = connection.execute(
+        "SELECT path, version, content, size_bytes, changed_unix_s FROM files WHERE path = ?",
+        (path,),
+    ).fetchone()
+    return None if row is None else FileRow(*row)
+
+
+def get_file(connection: apsw.Connection, path: str) -> FileRow:
+    """The file at a path.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found = find_file(connection, path)
+    if found is None:
+        raise no_file(path)
+    return found
+
+
+def no_file(path: str) -> NotFound:
+    """The error for a file that is not there."""
+    return NotFound(
+        f"no file {path}", hint="`file_list` shows what is there; a deleted one has `file_versions`"
+    )
+
+
+def files_below(connection: apsw.Connection, path: str) -> list[FileRow]:
+    """The file at a path, or every file below that folder, in the order of their paths."""
+    rows = connection.execute(
+        "SELECT path, version, content, size_bytes, changed_unix_s FROM files "
+        "WHERE path = ? OR (path > ? AND path < ?) ORDER BY path",
+        (path, f"{path}/", f"{path}/{PAST}"),
+    )
+    return [FileRow(*row) for row in rows]
+
+
+def is_folder(connection: apsw.Connection, path: str) -> bool:
+    """Whether a file is below a path."""
+    prefix = "/" if path == "/" else f"{path}/"
+    row = connection.execute(
+        "SELECT 1 FROM files WHERE path > ? AND path < ? LIMIT 1", (prefix, f"{prefix}{PAST}")
+    ).fetchone()
+    return row is not None
+
+
+def list_deep(connection: apsw.Connection, folder: str, after: str, limit: int) -> list[FileInfo]:
+    """The files below a folder that come behind `after`."""
+    prefix = "/" if folder == "/" else f"{folder}/"
+    rows = connection.execute(
+        "SELECT path, size_bytes, version, changed_unix_s FROM files WHERE path > ? AND path < ? "
+        "ORDER BY path LIMIT ?",
+        (max(prefix, after), f"{prefix}{PAST}", limit),
+    )
+    return [FileInfo(*row) for row in rows]
+
+
+def list_folder(connection: apsw.Connection, folder: str, after: str, limit: int) -> list[FileInfo]:
+    """The files and folders in a folder that come behind `after`. Cost: a look-up a folder, 2 us a file."""
+    rows = connection.execute(
+        "SELECT path, size_bytes, version, changed_unix_s FROM files WHERE folder = ? AND path > ? "
+        "ORDER BY path LIMIT ?",
+        (folder, after, limit),
+    )
+    files = [FileInfo(*row) for row in rows]
+    folders = [
+        FileInfo(path, is_folder=True) for path in _folders(connection, folder, after, limit)
+    ]
+    return sorted(files + folders, key=lambda info: info.path)[:limit]
+
+
+def _folders(connection: apsw.Connection, folder: str, after: str, limit: int) -> Iterator[str]:
+    """The folders in a folder, found by jumping over what is in each."""
+    prefix = "/" if folder == "/" else f"{folder}/"
+    position = max(prefix, after and f"{after}/{PAST}")
+    for _ in range(limit):
+        found = connection.execute(
+            "SELECT path FROM files WHERE path > ? AND path < ? AND folder != ? ORDER BY path LIMIT 1",
+            (position, f"{prefix}{PAST}", folder),
+        ).fetchone()
+        if found is None:
+            return
+        name = str(found[0])[len(prefix) :].partition("/")[0]
+        yield f"{prefix}{name}"
+        position = f"{prefix}{name}/{PAST}"
+
+
+def versions_of(connection: apsw.Connection, path: str, limit: int) -> list[FileVersion]:
+    """The newest versions of a path, newest first."""
+    return _versions(connection, "WHERE path = ? ORDER BY version DESC LIMIT ?", (path, limit))
+
+
+def changes_since(
+    connection: apsw.Connection, path: str, since: int, limit: int
+) -> list[FileVersion]:
+    """The changes of a path and of all below it that came after the change `since`."""
+    prefix = "/" if path == "/" else f"{path}/"
+    where = "WHERE change > ? AND (path = ? OR (path > ? AND path < ?)) ORDER BY change LIMIT ?"
+    return _versions(connection, where, (since, path, prefix, f"{prefix}{PAST}", limit))
+
+
+def versions_since(connection: apsw.Connection, first: int) -> list[FileVersion]:
+    """Every change from that number on."""
+    return _versions(connection, "WHERE change >= ? ORDER BY change", (first,))
+
+
+def _versions(
+    connection: apsw.Connection, where: str, values: tuple[str | int, ...]
+) -> list[FileVersion]:
+    rows = connection.execute(f"SELECT {VERSION_COLUMNS} FROM versions {where}", values)  # noqa: S608 - our own words
+    return [
+        FileVersion(
+            path=row[0],
+            version=row[1],
+            change=row[2],
+            transaction=row[3],
+            pid=Pid(row[4]),
+            author=row[5],
+            unix_s=row[6],
+            message=row[7],
+            size_bytes=row[8],
+        )
+        for row in rows
+    ]
+
+
+def get_content_of(connection: apsw.Connection, path: str, version: int) -> ContentId:
+    """What a version of a file held.
+
+    Raises:
+        NotFound: There is no such version, or it is a deletion.
+    """
+    row = connection.execute(
+        "SELECT content FROM versions WHERE path = ? AND version = ?", (path, version)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"{path} has no version {version}", hint="`file_versions` lists them")
+    if row[0] is None:
+        raise NotFound(f"{path} was deleted by version {version}", hint="read an earlier version")
+    return int(str(row[0]))
+
+
+def last_change(connection: apsw.Connection) -> int:
+    """The number of the newest change, 0 before the first."""
+    return int(
+        connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'versions'").get or 0
+    )
+
+
+def all_shares(connection: apsw.Connection) -> list[Share]:
+    """Every share."""
+    return [Share(*row) for row in connection.execute("SELECT path, grantee, access FROM shares")]

@@ -1,0 +1,249 @@
+"""One transaction on files: every edit of a call becomes versions, all of them or none. Runs in the database's writer thread."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import apsw
+
+from aios.abi.storage import FileVersion
+from aios.abi.types import Pid
+from aios.disk.blobs import BlobStore, Piece
+from aios.disk.chunks import FINE
+from aios.errors import Conflict, ResourceExhausted
+from aios.kernel.storage.content import (
+    ContentId,
+    Manifest,
+    Stored,
+    get_manifest,
+    put_content,
+    put_pieces,
+    read_range,
+    release_content,
+    retain_content,
+    stage_all,
+)
+from aios.kernel.storage.paths import ancestors, is_within, parent, root_of
+from aios.kernel.storage.tables import (
+    files_below,
+    find_file,
+    is_folder,
+    last_change,
+    no_file,
+    versions_since,
+)
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who changes files, and why."""
+
+    pid: Pid
+    boot: int
+    """Pids begin again with each kernel; this tells them apart."""
+    home: str
+    unix_s: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class PutAt:
+    """Give a path this content."""
+
+    path: str
+    pieces: tuple[Piece, ...]
+    if_version: int | None = None
+
+
+@dataclass(frozen=True)
+class AppendAt:
+    """Add to the end of a path: a little `data`, which is joined to a short last chunk, or whole pieces."""
+
+    path: str
+    data: bytes = b""
+    pieces: tuple[Piece, ...] = ()
+
+
+@dataclass(frozen=True)
+class CopyTo:
+    """Give `target` the content of `source`, and delete that if it is a move."""
+
+    source: str
+    target: str
+    is_move: bool = False
+
+
+@dataclass(frozen=True)
+class DeleteAt:
+    """Delete a path and all below it."""
+
+    path: str
+
+
+Step = PutAt | AppendAt | CopyTo | DeleteAt
+"""An edit whose paths are canonical and permitted, and whose content is staged."""
+
+
+@dataclass
+class Transaction:
+    """The changes of one call. Made inside `Database.write`; the pieces that it stages are settled by who made it."""
+
+    connection: apsw.Connection
+    blobs: BlobStore
+    author: Author
+    quota_bytes: int
+    staged: list[Piece] = field(default_factory=list)
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.number = last_change(self.connection) + 1
+
+    def run(self, steps: Sequence[Step]) -> list[FileVersion]:
+        """Take every step; returns the versions that came of them.
+
+        Raises:
+            AiosError: One of them cannot be taken; the caller undoes the others by its savepoint.
+        """
+        for step in steps:
+            self._take(step)
+        return self.versions()
+
+    def versions(self) -> list[FileVersion]:
+        """What this transaction has changed so far."""
+        return versions_since(self.connection, self.number)
+
+    def _take(self, step: Step) -> None:
+        match step:
+            case PutAt():
+                self._put(step)
+            case AppendAt():
+                self._append(step)
+            case CopyTo():
+                self._copy(step)
+            case DeleteAt():
+                self._delete(step.path)
+
+    def _put(self, step: PutAt) -> None:
+        now = find_file(self.connection, step.path)
+        version = now.version if now else 0
+        if step.if_version is not None and step.if_version != version:
+            raise Conflict(
+                f"{step.path} has version {version}, not {step.if_version}",
+                hint="read it again and decide anew",
+            )
+        self._store(step.path, put_pieces(self.connection, self.blobs, step.pieces))
+
+    def _append(self, step: AppendAt) -> None:
+        now = find_file(self.connection, step.path)
+        manifest = get_manifest(self.connection, now.content) if now else Manifest()
+        # A short last chunk is cut again with what is added, so that many small appends do not leave as many blobs.
+        is_short = bool(manifest.keys and step.data) and manifest.sizes[-1] < FINE.longest
+        n_kept = len(manifest.keys) - is_short
+        begin, end = sum(manifest.sizes[:n_kept]), manifest.size_bytes
+        last = read_range(self.connection, self.blobs, manifest, range(begin, end))
+        pieces = step.pieces
+        if step.data:
+            pieces = tuple(stage_all(self.blobs, last + step.data))
+            self.staged += pieces
+        tail = put_pieces(self.connection, self.blobs, pieces)
+        self.blobs.retain(self.connection, manifest.keys[:n_kept])
+        whole = Manifest(
+            manifest.keys[:n_kept] + tail.manifest.keys,
+            manifest.sizes[:n_kept] + tail.manifest.sizes,
+        )
+        self._store(step.path, Stored(whole, tail.new_bytes))
+
+    def _copy(self, step: CopyTo) -> None:
+        sources = files_below(self.connection, step.source)
+        if not sources:
+            raise no_file(step.source)
+        if is_within(step.target, step.source) or is_within(step.source, step.target):
+            raise Conflict(
+                f"{step.source} and {step.target} lie in each other", hint="choose another target"
+            )
+        if step.is_move and files_below(self.connection, step.target):
+            raise Conflict(f"{step.target} is there already", hint="delete it first")
+        for source in sources:
+            target = step.target + source.path.removeprefix(step.source)
+            retain_content(self.connection, source.content)
+            self.set_content(target, source.content, source.size_bytes, note=f"from {source.path}")
+            if step.is_move:
+                self.set_content(source.path, None, None, note=f"moved to {target}")
+
+    def _delete(self, path: str) -> None:
+        found = files_below(self.connection, path)
+        if not found:
+            raise no_file(path)
+        for each in found:
+            self.set_content(each.path, None, None)
+
+    def _store(self, path: str, stored: Stored) -> None:
+        content = put_content(self.connection, self.blobs, stored, root_of(path))
+        if stored.new_bytes:
+            self._check_quota(root_of(path))
+        self.set_content(path, content, stored.manifest.size_bytes)
+
+    def _check_quota(self, root: str) -> None:
+        used: int = self.connection.execute(
+            "SELECT stored_bytes FROM usage WHERE root = ?", (root,)
+        ).get
+        if used > self.quota_bytes:
+            raise ResourceExhausted(
+                f"{root} may take {self.quota_bytes} bytes of disk and would take {used}",
+                hint="`file_purge` old versions and `file_delete` what is not needed, or raise storage.quota_bytes",
+            )
+
+    def set_content(
+        self, path: str, content: ContentId | None, size_bytes: int | None, *, note: str = ""
+    ) -> None:
+        """Add a version; None deletes. It takes over the caller's reference to the content."""
+        now = find_file(self.connection, path)
+        if now is not None and now.content == content:
+            release_content(self.connection, self.blobs, now.content)  # nothing changes: no version
+            return
+        if now is None and content is None:
+            return
+        if now is None:
+            self._check_place(path)
+        version: int = self.connection.execute(
+            "SELECT coalesce(max(version), 0) + 1 FROM versions WHERE path = ?", (path,)
+        ).get
+        author = self.author
+        self.connection.execute(
+            "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(path, version, content, size_bytes, self.number, author.boot, author.pid),
+                *(author.home, author.unix_s, author.message or note),
+            ),
+        )
+        self._set_file(path, version, content, size_bytes or 0)
+        n_more = (content is not None) - (now is not None)
+        self._count(root_of(path), n_more, (size_bytes or 0) - (now.size_bytes if now else 0))
+
+    def _set_file(
+        self, path: str, version: int, content: ContentId | None, size_bytes: int
+    ) -> None:
+        if content is None:
+            self.connection.execute("DELETE FROM files WHERE path = ?", (path,))
+            return
+        self.connection.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+            (path, parent(path), version, content, size_bytes, self.author.unix_s),
+        )
+
+    def _count(self, root: str, n_files: int, size_bytes: int) -> None:
+        self.connection.execute(
+            "INSERT INTO usage (root, n_files, size_bytes) VALUES (?, ?, ?) ON CONFLICT (root) DO UPDATE "
+            "SET n_files = n_files + excluded.n_files, size_bytes = size_bytes + excluded.size_bytes",
+            (root, n_files, size_bytes),
+        )
+
+    def _check_place(self, path: str) -> None:
+        """A name is that of a file or of a folder, never of both."""
+        if is_folder(self.connection, path):
+            raise Conflict(f"{path} is a folder", hint="choose another name")
+        for above in ancestors(path):
+            if find_file(self.connection, above) is not None:
+                raise Conflict(
+                    f"{above} is a file, so nothing can be in it", hint="choose another name"
+                )

@@ -1,0 +1,243 @@
+"""Files for agents: `await client.files.write("plan.md", "...")`, `await client.files.read("plan.md")`."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Literal
+
+from aios.abi.storage import (
+    MAX_PIECE_BYTES,
+    Append,
+    Changes,
+    Checked,
+    Content,
+    Copy,
+    Delete,
+    Edit,
+    Edited,
+    FileCheck,
+    FileCollect,
+    FileDiff,
+    FileDraft,
+    FileEdit,
+    FileInfo,
+    FileList,
+    FileLock,
+    FilePurge,
+    FileRead,
+    FileRollback,
+    FileShare,
+    FileShares,
+    FileStat,
+    FileUnlock,
+    FileUsage,
+    FileVersion,
+    FileVersions,
+    FileWatch,
+    Move,
+    Purged,
+    Put,
+    Share,
+    Usages,
+)
+from aios.abi.types import Pid
+from aios.sdk.requests import build
+
+if TYPE_CHECKING:
+    from aios.abi.gate import Gate
+
+LIST_PAGE = 10_000
+
+
+class Files:
+    """The files that a client's process reaches. Relative paths are in its own folder; every change is a version."""
+
+    def __init__(self, gate: "Gate") -> None:
+        self._gate = gate
+
+    async def write(
+        self, path: str, data: str | bytes, *, message: str = "", if_version: int | None = None
+    ) -> Edited:
+        """Make or replace a file of at most 8 MiB; on disk when this returns.
+
+        Args:
+            path: Where to.
+            data: Text is written as UTF-8.
+            message: Shown with the version.
+            if_version: Only if the file has this version; 0: only if it is not there.
+
+        Raises:
+            AccessDenied: The path is not the caller's.
+            Conflict: The file has another version.
+            ResourceExhausted: The quota is used up, or the disk is full.
+        """
+        put = Put(path=path, data=encoded(data), if_version=if_version)
+        return await self.edit([put], message=message)
+
+    async def append(self, path: str, data: str | bytes, *, message: str = "") -> Edited:
+        """Add to the end of a file, which is made if need be."""
+        return await self.edit([Append(path=path, data=encoded(data))], message=message)
+
+    async def delete(self, path: str, *, message: str = "") -> Edited:
+        """Delete a file, or a folder with all below it; `rollback` brings it back until it is purged."""
+        return await self.edit([Delete(path=path)], message=message)
+
+    async def move(self, source: str, target: str, *, message: str = "") -> Edited:
+        """Give a file or folder another path."""
+        return await self.edit([Move(source=source, target=target)], message=message)
+
+    async def copy(self, source: str, target: str, *, message: str = "") -> Edited:
+        """Copy a file or folder; nothing is stored twice."""
+        return await self.edit([Copy(source=source, target=target)], message=message)
+
+    async def edit(self, edits: Iterable[Edit], *, message: str = "") -> Edited:
+        """Do several edits, all or none of them; see `aios.abi.storage.FileEdit`."""
+        return (await self._gate.call(build(FileEdit, edits=tuple(edits), message=message))).value
+
+    async def upload(self, path: str, pieces: AsyncIterator[bytes], *, message: str = "") -> Edited:
+        """Make or replace a file of any length from pieces of at most 8 MiB, which are never all in memory."""
+        draft = 0
+        async for piece in pieces:
+            call = build(FileDraft, data=piece, draft=draft)
+            draft = (await self._gate.call(call)).value.draft
+        return await self.edit([Put(path=path, draft=draft)], message=message)
+
+    async def read(self, path: str, *, version: int | None = None) -> bytes:
+        """The whole content of a file, in memory.
+
+        Raises:
+            AccessDenied: The path may not be read.
+            NotFound: No such file or version.
+        """
+        return b"".join([piece async for piece in self.download(path, version=version)])
+
+    async def read_text(self, path: str, *, version: int | None = None) -> str:
+        """The whole content of a text in UTF-8."""
+        return (await self.read(path, version=version)).decode()
+
+    async def read_piece(
+        self, path: str, *, offset: int, length: int = MAX_PIECE_BYTES, version: int | None = None
+    ) -> Content:
+        """At most 8 MiB of a file, from a position on."""
+        call = build(FileRead, path=path, offset=offset, length=length, version=version)
+        return (await self._gate.call(call)).value
+
+    async def download(self, path: str, *, version: int | None = None) -> AsyncIterator[bytes]:
+        """The content of a file in pieces, all of one version whatever is written meanwhile."""
+        offset = 0
+        while True:
+            piece = await self.read_piece(path, offset=offset, version=version)
+            version, offset = piece.version, offset + len(piece.data)
+            if piece.data:
+                yield piece.data
+            if offset >= piece.size_bytes or not piece.data:
+                return
+
+    async def list(self, path: str = "", *, is_deep: bool = False) -> list[FileInfo]:
+        """What is in a folder; with `is_deep` all files below it."""
+        found: list[FileInfo] = []
+        after = ""
+        while True:
+            call = build(FileList, path=path, is_deep=is_deep, after=after, limit=LIST_PAGE)
+            page = (await self._gate.call(call)).value
+            found += page.files
+            after = page.next
+            if not after:
+                return found
+
+    async def stat(self, path: str) -> FileInfo:
+        """One file or folder.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return (await self._gate.call(build(FileStat, path=path))).value.files[0]
+
+    async def versions(self, path: str, *, limit: int = 100) -> tuple[FileVersion, ...]:
+        """The versions of a file, newest first."""
+        return (await self._gate.call(build(FileVersions, path=path, limit=limit))).value.versions
+
+    async def diff(self, path: str, old: int | None = None, new: int | None = None) -> str:
+        """A unified diff between two versions; the newest against the one before, if none are named."""
+        return (await self._gate.call(build(FileDiff, path=path, old=old, new=new))).value.text
+
+    async def rollback(
+        self,
+        path: str = "",
+        *,
+        version: int | None = None,
+        unix_s: float | None = None,
+        transaction: int | None = None,
+        pid: int | None = None,
+    ) -> Edited:
+        """Go back to a version or a moment, or undo a transaction or all that a process did."""
+        call = build(
+            FileRollback,
+            path=path,
+            version=version,
+            unix_s=unix_s,
+            transaction=transaction,
+            pid=None if pid is None else Pid(pid),
+        )
+        return (await self._gate.call(call)).value
+
+    async def purge(self, path: str, *, keep: int = 1) -> Purged:
+        """Forget all but the newest `keep` versions; this cannot be undone."""
+        return (await self._gate.call(build(FilePurge, path=path, keep=keep))).value
+
+    async def watch(
+        self,
+        path: str = "",
+        *,
+        since: int | None = None,
+        is_waiting: bool = True,
+        deadline_s: float | None = None,
+    ) -> Changes:
+        """Wait for changes of a path or below it; go on with the answer's `next` as `since`."""
+        call = build(
+            FileWatch, path=path, since=since, is_waiting=is_waiting, deadline_s=deadline_s
+        )
+        return (await self._gate.call(call)).value
+
+    async def share(
+        self, path: str, grantee: str, access: Literal["read", "write", "none"] = "read"
+    ) -> None:
+        """Let an agent (`/agents/ann`) or a group at a path of the caller's; `none` takes it back."""
+        await self._gate.call(build(FileShare, path=path, grantee=grantee, access=access))
+
+    async def shares(self) -> tuple[Share, ...]:
+        """What the caller has shared, and what was shared with it."""
+        return (await self._gate.call(FileShares())).value.shares
+
+    async def lock(
+        self,
+        path: str,
+        *,
+        lease_s: float = 30.0,
+        is_waiting: bool = True,
+        deadline_s: float | None = None,
+    ) -> None:
+        """Take or prolong the advisory lock of a path."""
+        call = build(
+            FileLock, path=path, lease_s=lease_s, is_waiting=is_waiting, deadline_s=deadline_s
+        )
+        await self._gate.call(call)
+
+    async def unlock(self, path: str) -> None:
+        """Give the lock of a path back."""
+        await self._gate.call(build(FileUnlock, path=path))
+
+    async def usage(self) -> Usages:
+        """What takes how much space."""
+        return (await self._gate.call(FileUsage())).value
+
+    async def collect(self) -> Purged:
+        """Remove from the disk what no version needs; only the owner may."""
+        return (await self._gate.call(FileCollect())).value
+
+    async def check(self) -> Checked:
+        """Compare all that is stored with its checksums and counts; only the owner may."""
+        return (await self._gate.call(FileCheck())).value
+
+
+def encoded(data: str | bytes) -> bytes:
+    """Text as UTF-8, bytes as they are."""
+    return data.encode() if isinstance(data, str) else data

@@ -1,0 +1,73 @@
+"""aios fs against a kernel that runs."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Aios, Served
+
+from aios.abi.types import Pid
+from aios.sdk.files import Files
+
+
+@pytest.mark.usefixtures("served")
+def test_a_file_goes_in_and_comes_out(aios: Aios, tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(b"hello\n" * 1000)
+    put = aios("fs", "put", str(source), "/shared/a/hello", "-m", "why", "--json")
+    assert '"message":"why"' in put.out
+    assert aios("fs", "get", "/shared/a/hello", str(target)).code == 0
+    assert target.read_bytes() == source.read_bytes()
+    assert aios("fs", "get", "/shared/a/hello", str(target)).code == 6
+    assert aios("fs", "cat", "/shared/a/hello").out == "hello\n" * 1000
+    assert "/shared/a/" in aios("fs", "ls", "/shared").out
+    assert [row["path"] for row in aios("fs", "ls", "-r", "--json").rows()] == ["/shared/a/hello"]
+
+
+@pytest.mark.usefixtures("served")
+def test_a_deleted_file_is_brought_back(aios: Aios, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for text in ("one\n", "two\n"):
+        source.write_text(text)
+        aios("fs", "put", str(source), "/shared/a")
+    assert "-one\n+two\n" in aios("fs", "diff", "/shared/a").out
+    assert aios("fs", "mv", "/shared/a", "/shared/b").code == 0
+    assert aios("fs", "rm", "/shared/b").code == 0
+    assert aios("fs", "cat", "/shared/b").code == 4
+    assert "version 4" in aios("fs", "rollback", "/shared/a", "--version", "1").out
+    assert aios("fs", "cat", "/shared/a").out == "one\n"
+    listed = aios("fs", "versions", "/shared/a").out
+    assert "deleted" in listed
+    assert aios("fs", "rollback", "/shared/a").code == 2
+    assert aios("fs", "purge", "/shared/b", "--keep", "0", "--json").rows()[0]["n_versions"] == 2
+    assert aios("fs", "gc", "--json").rows()[0]["n_blobs"] == 0
+    assert "/shared" in aios("fs", "df").out
+    assert aios("fsck", "--json").rows()[0]["faults"] == []
+
+
+def test_the_owner_sees_and_shares_what_agents_write(served: Served, aios: Aios) -> None:
+    pid = served.admit("bob")
+    bob = Files(served.kernel.gate(Pid(pid)))
+    served.portal.call(bob.write, "diary", "d")
+    assert aios("fs", "ls", "/agents/bob", "--json").rows()[0]["path"] == "/agents/bob/diary"
+    assert aios("fs", "rm", "/agents/bob").code == 2
+    assert aios("fs", "share", "/agents/bob/diary", "eve").code == 0
+    assert aios("fs", "share", "/agents/bob/diary", "eve", "--access", "none").code == 0
+    assert aios("fs", "rm", "-r", "/agents/bob").code == 0
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/shared/../agents/x", "/shared"])
+@pytest.mark.usefixtures("served")
+def test_what_is_no_path_of_a_file_is_refused(aios: Aios, path: str) -> None:
+    assert aios("fs", "cat", path).code == 2
+
+
+def test_damage_is_told_by_fsck(served: Served, aios: Aios, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_text("text")
+    aios("fs", "put", str(source), "/shared/a")
+    served.portal.call(
+        served.kernel.db.write, lambda c: c.execute("UPDATE blobs SET data = x'00'").fetchall()
+    )
+    checked = aios("fsck")
+    assert checked.code == 1
+    assert "not what was stored" in checked.out
