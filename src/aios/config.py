@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -215,6 +215,15 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 16 << 20
 
 
+class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[memory]`: notes that agents keep."""
+
+    embedder: Annotated[
+        Literal["auto", "wordllama", "none"],
+        Meta(description="what compares meanings; auto: wordllama if installed; none: only words"),
+    ] = "auto"
+
+
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[storage]`: the files of agents."""
 
@@ -257,6 +266,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     kernel: KernelConfig = KernelConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     context: ContextConfig = ContextConfig()
+    memory: MemoryConfig = MemoryConfig()
     storage: StorageConfig = StorageConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
@@ -321,7 +331,7 @@ ENGINES = "engines"
 LISTS = frozenset({"aliases", "fallback"})
 """Knobs that hold names; in the environment these are separated by commas."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SECTIONS = ("engine", "kernel", "scheduler", "context", "storage", "server")
+SECTIONS = ("engine", "kernel", "scheduler", "context", "memory", "storage", "server")
 
 
 def load(

@@ -43,6 +43,20 @@ from aios.abi.mail import (
     Sent,
     Subscribe,
 )
+from aios.abi.memory import (
+    Forget,
+    Forgotten,
+    LinkNotes,
+    MemoryGet,
+    MemoryList,
+    NoteDetails,
+    Notes,
+    Recall,
+    Recalled,
+    Remember,
+    Remembered,
+    Update,
+)
 from aios.abi.sched import Sched, SchedInfo, SetSched
 from aios.abi.storage import (
     Changes,
@@ -401,6 +415,7 @@ AnyCall = (
     | ContextSnapshot | ContextRestore | ContextSnapshots | ContextForget
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
+    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList
 )  # fmt: skip
 
 AnyAnswer = (
@@ -412,4 +427,5 @@ AnyAnswer = (
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
+    | Remembered | Recalled | NoteDetails | Forgotten | Notes
 )  # fmt: skip

@@ -58,6 +58,8 @@ class Right(Enum):
     MAIL = "mail.use"
     FILE_READ = "file.read"
     FILE_WRITE = "file.write"
+    MEMORY_READ = "memory.read"
+    MEMORY_WRITE = "memory.write"
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"
 

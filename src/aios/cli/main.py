@@ -45,6 +45,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "cont": Verb("aios.cli.processes:cont", "Let stopped processes go on."),
             "budget": Verb("aios.cli.budget:budget", "Show and set what a process may spend."),
             "mail": Verb("aios.cli.mail:mail", "Read and write letters as the owner."),
+            "mem": Verb("aios.cli.mem:mem", "Look into what agents remember."),
             "nice": Verb("aios.cli.processes:nice", "Set how willing processes are to wait."),
         },
         "Files": {

@@ -6,7 +6,7 @@ async with open_kernel(config, home) as kernel:
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.abc
@@ -37,6 +37,8 @@ from aios.kernel.journal import Journal
 from aios.kernel.llm import ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
 from aios.kernel.mail.post import PostOffice
+from aios.kernel.memory.manager import MemoryManager
+from aios.kernel.memory.tables import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policy import make_policy
@@ -81,7 +83,7 @@ class Kernel:
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
-        self.db = Database(self.home.database, [BLOBS, STORAGE])
+        self.db = Database(self.home.database, [BLOBS, STORAGE, MEMORY])
         self.blobs = BlobStore(self.home.blobs)
         self.journal = Journal(max_records=limits.max_journal_records)
         self.table = ProcessTable(
@@ -100,6 +102,7 @@ class Kernel:
         self.budgets = Budgets(self._pause)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
+        self.memory = MemoryManager(self.db, self.clock, config.memory, self.tasks)
         self.context_table = ContextTable(self.access, config.context, self.clock)
         compactor = Compactor(self.models, self.cores, self.clock, config.context)
         self.conversations = Conversations(self.models, self.context_table, compactor)
@@ -379,6 +382,8 @@ async def open_kernel(
                 await kernel.drain(0)
                 await kernel.cores.aclose()
                 await anyio.to_thread.run_sync(kernel.contexts.flush)
+                with suppress(AiosError):  # how often notes were used is not worth a failed end
+                    await kernel.memory.flush()
                 await kernel.db.aclose()
             tasks.cancel_scope.cancel()
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
 from aios.abi.call import Answer, Call, Done
@@ -82,6 +83,7 @@ from aios.kernel.conversations import Conversations
 from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
+from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.shelf import Shelf
@@ -109,6 +111,7 @@ class Services(Protocol):
     shelf: Shelf
     budgets: Budgets
     post: PostOffice
+    memory: MemoryManager
     signals: Signals
     storage: StorageManager
     max_calls_per_process: int
@@ -431,6 +434,13 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     files.FileUsage: Entry(lambda kernel, run, call: kernel.storage.usage(run, call), Right.FILE_READ),
     files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE),
     files.FileCheck: Entry(lambda kernel, run, call: kernel.storage.check(run, call), Right.FILE_READ),
+    notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
+    notes.Recall: Entry(lambda kernel, run, call: kernel.memory.recall(run, call), Right.MEMORY_READ),
+    notes.MemoryGet: Entry(lambda kernel, run, call: kernel.memory.get(run, call), Right.MEMORY_READ),
+    notes.Update: Entry(lambda kernel, run, call: kernel.memory.update(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
+    notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE),
+    notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
+    notes.MemoryList: Entry(lambda kernel, run, call: kernel.memory.list_notes(run, call), Right.MEMORY_READ),
     Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
     Logs: Entry(_logs, Right.SEE, has_target=True),
     Info: Entry(_info, Right.INFO),

@@ -47,6 +47,7 @@ from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.files_blocking import BlockingFiles
 from aios.sdk.mail import BlockingMail
+from aios.sdk.memory import BlockingMemory
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -103,6 +104,7 @@ class Client:
         self.mail = BlockingMail(gate)
         self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)
+        self.memory = BlockingMemory(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

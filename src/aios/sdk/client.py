@@ -41,6 +41,7 @@ from aios.sdk.address import find_address
 from aios.sdk.contexts import Context, Contexts
 from aios.sdk.files import Files
 from aios.sdk.mail import Mail
+from aios.sdk.memory import Memory
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -72,6 +73,7 @@ class Client:
         self.mail = Mail(gate)
         self.sched = Scheduling(gate)
         self.contexts = Contexts(self)
+        self.memory = Memory(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ _GUEST = frozenset(
         Right.MAIL,
         Right.FILE_READ,
         Right.FILE_WRITE,
+        Right.MEMORY_READ,
+        Right.MEMORY_WRITE,
         Right.INFO,
     }
 )

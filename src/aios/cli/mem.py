@@ -1,0 +1,179 @@
+"""The verb `mem`: what agents remember, as the owner of the kernel sees it."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from aios.abi.memory import Note
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, printable, write_json, write_table
+from aios.errors import InvalidCall
+from aios.sdk.blocking import Client, connect
+from aios.sdk.memory import ScopeName
+
+SCOPES = ("process", "agent", "group", "shared")
+SHOWN_CHARS = 80
+
+scope_option = click.option(
+    "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="Only notes of this scope."
+)
+tags_option = click.option("--tag", "tags", multiple=True, help="Only notes with this tag.")
+all_option = click.option(
+    "--all", "show_all", is_flag=True, help="Also notes that another took the place of."
+)
+
+
+@click.group()
+def mem() -> None:
+    """Look into what agents remember, and change it."""
+
+
+@mem.command(epilog=examples("aios mem ls", "aios mem ls --scope shared --tag food --json"))
+@scope_option
+@tags_option
+@all_option
+@json_option
+def ls(
+    *, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], show_all: bool, as_json: bool
+) -> None:
+    """List notes, oldest first."""
+    with connect() as client:
+        notes = client.memory.notes(scopes=scopes, tags=tags, include_superseded=show_all)
+        if as_json:
+            for note in notes:
+                write_json(note)
+            return
+        columns = [Column("ID", is_number=True), Column("SCOPE"), Column("BY"), Column("TAGS")]
+        write_table([*columns, Column("TEXT")], [_row(note) for note in notes])
+
+
+@mem.command(
+    epilog=examples("aios mem search 'what does the user eat?'", "aios mem search cats -n 3")
+)
+@click.argument("query")
+@click.option("-n", "limit", type=click.IntRange(1, 100), default=10, show_default=True)
+@scope_option
+@tags_option
+@all_option
+@json_option
+def search(
+    *,
+    query: str,
+    limit: int,
+    scopes: tuple[ScopeName, ...],
+    tags: tuple[str, ...],
+    show_all: bool,
+    as_json: bool,
+) -> None:
+    """Find notes by words and by meaning, best first."""
+    with connect() as client:
+        found = client.memory.recall(
+            query, limit, scopes=scopes, tags=tags, include_superseded=show_all
+        )
+    for hit in found.hits:
+        if as_json:
+            write_json(hit)
+            continue
+        why = click.style(f"({', '.join(hit.why)})", dim=True)
+        click.echo(f"{hit.note.id:>6}  {hit.score:.3f}  {_shown(hit.note.text)}  {why}")
+    if not found.embedder:
+        click.echo("only words were compared; pip install 'aios-kernel[memory]'", err=True)
+
+
+@mem.command(epilog=examples("aios mem add 'The user eats no meat' --scope shared --tag food"))
+@click.argument("text")
+@click.option("--scope", type=click.Choice(SCOPES[1:]), default="shared", show_default=True)
+@click.option("--tag", "tags", multiple=True)
+@click.option(
+    "--importance", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="0 to 1."
+)
+@click.option("--source", default="", help="Where it is from.")
+@json_option
+def add(
+    *,
+    text: str,
+    scope: ScopeName,
+    tags: tuple[str, ...],
+    importance: float,
+    source: str,
+    as_json: bool,
+) -> None:
+    """Keep a note."""
+    with connect() as client:
+        note = client.memory.remember(
+            text, scope=scope, tags=tags, importance=importance, source=source
+        )
+    write_json({"id": note}) if as_json else click.echo(f"note {note}")
+
+
+@mem.command(epilog=examples("aios mem forget 12"))
+@click.argument("notes", metavar="ID...", type=click.IntRange(1), nargs=-1, required=True)
+@json_option
+def forget(*, notes: tuple[int, ...], as_json: bool) -> None:
+    """Delete notes, and all those whose place they took."""
+    with connect() as client:
+        for note in notes:
+            ids = client.memory.forget(note)
+            if as_json:
+                write_json({"ids": ids})
+            else:
+                click.echo(f"forgot {', '.join(map(str, ids))}")
+
+
+@mem.command(epilog=examples("aios mem export > notes.jsonl"))
+@scope_option
+@tags_option
+@json_option
+def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: bool) -> None:
+    """Write the notes that are in force to standard output, one JSON object a line."""
+    del as_json  # it is JSON either way
+    with connect() as client:
+        for note in client.memory.notes(scopes=scopes, tags=tags):
+            write_json(note)
+
+
+@mem.command("import", epilog=examples("aios mem import notes.jsonl --scope shared"))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--scope", type=click.Choice(SCOPES[1:]), default="shared", show_default=True)
+@json_option
+def import_(*, file: Path, scope: ScopeName, as_json: bool) -> None:
+    """Keep the notes of a file that `export` wrote, as the owner's, under one scope.
+
+    Text, tags, importance and validity come along; who wrote a note is named in its source.
+    """
+    with file.open(encoding="utf-8") as lines, connect() as client:
+        n_notes = sum(_import(client, line, scope) for line in lines if line.strip())
+    write_json({"n_notes": n_notes}) if as_json else click.echo(f"{n_notes} notes")
+
+
+def _import(client: Client, line: str, scope: ScopeName) -> int:
+    try:
+        note = msgspec.json.decode(line, type=Note)
+    except msgspec.DecodeError as error:
+        raise InvalidCall(
+            f"a line is no exported note: {error}", hint="give a file that `aios mem export` wrote"
+        ) from error
+    origin = note.origin
+    client.memory.remember(
+        note.text,
+        scope=scope,
+        tags=note.tags,
+        importance=note.importance,
+        source=f"{origin.source} (note {note.id} of {origin.owner}/{origin.name})".strip(),
+        valid_from_unix_s=note.valid_from_unix_s,
+        **({} if note.valid_to_unix_s is None else {"valid_to_unix_s": note.valid_to_unix_s}),
+    )
+    return 1
+
+
+def _row(note: Note) -> list[str]:
+    by = printable(f"{note.origin.owner}/{note.origin.name}")
+    tags = printable(",".join(note.tags))
+    return [str(note.id), note.scope.value, by, tags, _shown(note.text)]
+
+
+def _shown(text: str) -> str:
+    """A text on one line, cut."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 3] + "..."

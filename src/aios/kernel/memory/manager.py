@@ -1,0 +1,346 @@
+"""The memory manager: the calls about long-term memory.
+
+Who calls is known by owner and name, never by what the call says, and every question to the tables carries the spaces that this
+caller may read; there is no other way to the notes. Init, the owner of the kernel, reads and changes all of them.
+"""
+
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import apsw
+import msgspec
+
+from aios.abi.memory import (
+    Forget,
+    Forgotten,
+    Hit,
+    LinkNotes,
+    MemoryGet,
+    MemoryList,
+    Note,
+    NoteDetails,
+    Notes,
+    Origin,
+    Recall,
+    Recalled,
+    Remember,
+    Remembered,
+    Scope,
+    Update,
+)
+from aios.config import MemoryConfig
+from aios.disk.db import Database
+from aios.errors import AccessDenied, Conflict, DiskFailed, InvalidCall, NotFound
+from aios.kernel.clock import Clock
+from aios.kernel.memory import tables
+from aios.kernel.memory.recall import rank, words_of
+from aios.kernel.memory.tables import Filter
+from aios.kernel.process import INIT_PID, Process, Run
+
+if TYPE_CHECKING:
+    from aios.kernel.memory.meaning import Meanings
+
+N_LISTED = 50
+"""How deep each of the two lists goes into the ranking; a hit below rank 50 in both is not among the best 10."""
+
+MAX_PENDING_USES = 512
+"""Notes whose use is not written down yet: a recall should not wait for the disk, and a crash may forget that many."""
+
+
+@dataclass(frozen=True)
+class MemoryStatistics:
+    """Counters since the kernel began; `n_vectors` are in memory."""
+
+    n_remembered: int
+    n_recalls: int
+    n_vectors: int
+    embedder: str
+
+
+class MemoryManager:
+    """The handlers of the calls about long-term memory. Nothing is opened before the first of them."""
+
+    def __init__(
+        self, db: Database, clock: Clock, config: MemoryConfig, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._embedder_kind = config.embedder
+        self._tasks = tasks
+        self._kernel_id = secrets.token_hex(8)
+        """Pids begin again with each kernel; notes of processes must not."""
+        self._opening = anyio.Lock()
+        self._is_open = False
+        self._meanings: Meanings | None = None
+        self._uses: Counter[int] = Counter()
+        self._n_remembered = self._n_recalls = 0
+
+    async def remember(self, run: Run, call: Remember) -> Remembered:
+        """Keep a note."""
+        await self._open()
+        now = self._clock.unix_s()
+        valid_from = now if call.valid_from_unix_s is None else call.valid_from_unix_s
+        if call.valid_to_unix_s is not None and call.valid_to_unix_s <= valid_from:
+            raise InvalidCall("the note would never hold", hint="`valid_to_unix_s` must be later")
+        note = Note(
+            id=0,
+            text=call.text,
+            scope=call.scope,
+            origin=_origin(run, call.source),
+            created_unix_s=now,
+            valid_from_unix_s=valid_from,
+            valid_to_unix_s=call.valid_to_unix_s,
+            expires_unix_s=None if call.expires_in_s is None else now + call.expires_in_s,
+            tags=call.tags,
+            importance=call.importance,
+        )
+        key = self._key(run.process, call.scope)
+        return await self._db.write(lambda connection: self._insert(connection, key, note))
+
+    async def recall(self, run: Run, call: Recall) -> Recalled:
+        """Find notes by words and meaning."""
+        await self._open()
+        now = self._clock.unix_s()
+
+        def read(connection: apsw.Connection) -> list[Hit]:
+            which = Filter(
+                self._spaces(connection, run.process, call.scopes),
+                now,
+                call.tags,
+                call.since_unix_s,
+                now if call.at_unix_s is None else call.at_unix_s,
+                call.include_superseded,
+            )
+            return self._search(connection, call, which)
+
+        hits = await self._db.read(read)
+        self._n_recalls += 1
+        self._uses.update(hit.note.id for hit in hits)
+        if len(self._uses) > MAX_PENDING_USES:
+            await self.flush()
+        return Recalled(tuple(hits), self._meanings.name if self._meanings else "")
+
+    async def get(self, run: Run, call: MemoryGet) -> NoteDetails:
+        """Read one note."""
+        await self._open()
+        return await self._db.read(
+            lambda connection: self._details(connection, run.process, call.id)
+        )
+
+    async def update(self, run: Run, call: Update) -> Remembered:
+        """Put a new note in the place of one."""
+        await self._open()
+        now = self._clock.unix_s()
+
+        def write(connection: apsw.Connection) -> Remembered:
+            space, old = self._changeable(connection, run.process, call.id)
+            if old.superseded_by is not None:
+                raise Conflict(
+                    f"note {old.id} was replaced by note {old.superseded_by}",
+                    hint="update that one",
+                )
+            note = msgspec.structs.replace(
+                old,
+                text=call.text,
+                origin=_origin(run, call.source),
+                created_unix_s=now,
+                valid_from_unix_s=now,
+                valid_to_unix_s=None,
+                tags=old.tags if call.tags is None else call.tags,
+                importance=old.importance if call.importance is None else call.importance,
+                supersedes=old.id,
+            )
+            if self._meanings is not None:
+                self._meanings.remove([old.id])
+            return self._put(connection, space, note)
+
+        return await self._db.write(write)
+
+    async def forget(self, run: Run, call: Forget) -> Forgotten:
+        """Delete a note and those whose place it took."""
+        await self._open()
+
+        def write(connection: apsw.Connection) -> Forgotten:
+            self._changeable(connection, run.process, call.id)
+            ids = tables.delete_with_history(connection, call.id)
+            if self._meanings is not None:
+                self._meanings.remove(ids)
+            return Forgotten(ids)
+
+        return await self._db.write(write)
+
+    async def link(self, run: Run, call: LinkNotes) -> NoteDetails:
+        """Link two notes, or no longer."""
+        await self._open()
+
+        def write(connection: apsw.Connection) -> NoteDetails:
+            self._changeable(connection, run.process, call.id)
+            self._visible(connection, run.process, call.to)
+            if call.id == call.to:
+                raise InvalidCall("a note cannot be linked with itself", hint="name another one")
+            tables.set_link(connection, call.id, call.to, is_on=call.is_on)
+            return self._details(connection, run.process, call.id)
+
+        return await self._db.write(write)
+
+    async def list_notes(self, run: Run, call: MemoryList) -> Notes:
+        """List notes by id."""
+        await self._open()
+        now = self._clock.unix_s()
+
+        def read(connection: apsw.Connection) -> Notes:
+            spaces = self._spaces(connection, run.process, call.scopes)
+            which = Filter(spaces, now, call.tags, include_superseded=call.include_superseded)
+            return Notes(*tables.page(connection, which, after=call.after, limit=call.limit))
+
+        return await self._db.read(read)
+
+    async def flush(self) -> None:
+        """Write down how often notes were recalled since the last time."""
+        if self._uses:
+            uses, self._uses = self._uses, Counter()
+            await self._db.write(lambda connection: tables.count_uses(connection, uses.items()))
+
+    def statistics(self) -> MemoryStatistics:
+        """Counters; cheap."""
+        meanings = self._meanings
+        return MemoryStatistics(
+            self._n_remembered,
+            self._n_recalls,
+            len(meanings.index) if meanings else 0,
+            meanings.name if meanings else "",
+        )
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        """At the first use: drop what is over, load the embedder and the signs."""
+        if self._is_open:
+            return
+        async with self._opening:
+            if self._is_open:
+                return
+            now = self._clock.unix_s()
+            await self._db.write(lambda connection: _drop_what_is_over(connection, now))
+            kind = self._embedder_kind
+            if kind == "wordllama" or (kind == "auto" and find_spec("wordllama") is not None):
+                meanings = await anyio.to_thread.run_sync(_open_meanings)
+                await self._db.read(meanings.load)
+                self._meanings = meanings
+                self._tasks.start_soon(self._catch_up, meanings)
+            self._is_open = True
+
+    async def _catch_up(self, meanings: "Meanings") -> None:
+        """Give vectors to the notes that have none of this embedder's, some in each write, so that others come between."""
+        try:
+            while await self._db.write(meanings.catch_up):
+                pass
+        except DiskFailed:
+            return  # the kernel is ending, or the next call says what is wrong; the rest is caught up next time
+
+    # --- inside a write or a read --------------------------------------------------------------------------------
+
+    def _insert(
+        self, connection: apsw.Connection, key: tuple[Scope, str, str], note: Note
+    ) -> Remembered:
+        return self._put(connection, tables.make_space(connection, key), note)
+
+    def _put(self, connection: apsw.Connection, space: int, note: Note) -> Remembered:
+        note_id = tables.insert(connection, space, note)
+        if self._meanings is not None:
+            self._meanings.add(connection, note_id, space, note.text)
+        self._n_remembered += 1
+        return Remembered(note_id)
+
+    def _search(self, connection: apsw.Connection, call: Recall, which: Filter) -> list[Hit]:
+        words = words_of(call.query)
+        n_listed = max(N_LISTED, call.limit)
+        by_words = tables.by_words(connection, words, which, limit=n_listed) if words else []
+        by_meaning: list[tuple[int, float]] = []
+        if self._meanings is not None:
+            among = tables.ids_of(connection, which) if which.is_narrow else None
+            by_meaning = self._meanings.search(
+                connection, call.query, which.spaces, among=among, limit=n_listed
+            )
+        ids = {*by_words, *(note for note, _ in by_meaning)}
+        notes = tables.notes_of(connection, ids, which)
+        traits = {note.id: tables.traits(note, which.now_unix_s) for note in notes.values()}
+        ranked = rank(by_words, by_meaning, traits, limit=call.limit)
+        return [Hit(notes[each.id], each.score, each.why) for each in ranked]
+
+    def _details(self, connection: apsw.Connection, process: Process, note_id: int) -> NoteDetails:
+        _, note = self._visible(connection, process, note_id)
+        links = tables.links_of(connection, note_id, self._all_of(connection, process))
+        return NoteDetails(note, links)
+
+    def _visible(
+        self, connection: apsw.Connection, process: Process, note_id: int
+    ) -> tuple[int, Note]:
+        """The space of a note that the process may read, and the note."""
+        found = tables.find_note(connection, note_id, self._all_of(connection, process))
+        if found is None:
+            raise NotFound(
+                f"process {process.pid} ({process.name}) can read no note {note_id}",
+                hint="`memory_list` names those that it can",
+            )
+        return found
+
+    def _changeable(
+        self, connection: apsw.Connection, process: Process, note_id: int
+    ) -> tuple[int, Note]:
+        """The space of a note that the process may change, and the note."""
+        space, note = self._visible(connection, process, note_id)
+        if process.pid != INIT_PID and note.origin.owner != process.owner:
+            raise AccessDenied(
+                f"note {note_id} belongs to {note.origin.owner}, not to {process.owner}",
+                hint="remember something that says otherwise",
+            )
+        return space, note
+
+    def _all_of(self, connection: apsw.Connection, process: Process) -> Filter:
+        """All that the process may read, superseded or not."""
+        spaces = self._spaces(connection, process, ())
+        return Filter(spaces, self._clock.unix_s(), include_superseded=True)
+
+    def _spaces(
+        self, connection: apsw.Connection, process: Process, scopes: tuple[Scope, ...]
+    ) -> tuple[int, ...]:
+        """The spaces of these scopes (of all, if empty) that the process may read."""
+        wanted = scopes or tuple(Scope)
+        if process.pid == INIT_PID:
+            return tables.all_spaces(connection, wanted)
+        return tables.find_spaces(connection, [self._key(process, scope) for scope in set(wanted)])
+
+    def _key(self, process: Process, scope: Scope) -> tuple[Scope, str, str]:
+        """The space of a scope, for a process."""
+        match scope:
+            case Scope.PROCESS:
+                return scope, process.owner, f"{self._kernel_id}:{process.pid}"
+            case Scope.AGENT:
+                return scope, process.owner, process.name
+            case Scope.GROUP:
+                return scope, process.owner, ""
+            case Scope.SHARED:
+                return scope, "", ""
+
+
+def _origin(run: Run, source: str) -> Origin:
+    process = run.process
+    return Origin(process.owner, process.name, process.pid, run.seq, source)
+
+
+def _drop_what_is_over(connection: apsw.Connection, now_unix_s: float) -> None:
+    tables.delete_processes(connection)
+    tables.delete_expired(connection, now_unix_s)
+
+
+def _open_meanings() -> "Meanings":
+    from aios.kernel.memory.meaning import open_meanings  # noqa: PLC0415 - takes packages of an extra
+
+    return open_meanings()

@@ -1,0 +1,112 @@
+"""Which notes a query finds first, and why. Pure.
+
+Two lists come in, each best first: notes that share words with the query, and notes of a like meaning. Reciprocal-rank fusion
+(Cormack et al., SIGIR 2009) joins them, for their scores have no common scale; likeness, age, use and importance then move a
+note a little, never past one that both lists put far ahead.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+FUSION_RANKS = 60
+"""The constant of Cormack et al.: how slowly a lower rank loses weight."""
+HALF_LIFE_S = 30 * 86400.0
+"""After this a note counts as half as fresh."""
+LIKENESS_WEIGHT, FRESH_WEIGHT, USE_WEIGHT, IMPORTANCE_WEIGHT = 0.2, 0.05, 0.05, 0.1
+MIN_LIKENESS = 0.08
+"""Cosines below this are what wordllama gives unrelated sentences."""
+MAX_WORDS = 24
+
+_WORD = re.compile(r"\w+")
+_STOP_WORDS = frozenset(
+    _WORD.findall(
+        "a about an and are as at be been but by can could did do does for from had has have he her him his how i if in is it "
+        "its me my no not of on or our she should so than that the their them then there these they this to us was we were what "
+        "when where which who whom whose why will with would you your"
+    )
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What ranking looks at in a note besides the query."""
+
+    age_s: float
+    n_used: int
+    importance: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A note's place: greater scores first."""
+
+    id: int
+    score: float
+    why: tuple[str, ...]
+
+
+def words_of(query: str) -> tuple[str, ...]:
+    """The words of a query to look for, without those that every text has (unless there are no others)."""
+    words = tuple(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
+    telling = tuple(word for word in words if word not in _STOP_WORDS)
+    return (telling or words)[:MAX_WORDS]
+
+
+def rank(
+    by_words: Sequence[int],
+    by_meaning: Sequence[tuple[int, float]],
+    traits: Mapping[int, Traits],
+    *,
+    limit: int,
+) -> list[Ranked]:
+    """The best `limit` notes.
+
+    Args:
+        by_words: Ids, best first.
+        by_meaning: Ids with the cosine of their vector and the query's, best first.
+        traits: Of each note that may be found; the others are left out.
+        limit: How many at most.
+    """
+    word_ranks = {note: place for place, note in enumerate(by_words, 1)}
+    likenesses = {note: cosine for note, cosine in by_meaning if cosine >= MIN_LIKENESS}
+    meaning_ranks = {note: place for place, note in enumerate(likenesses, 1)}
+    found = [
+        _ranked(note, (word_ranks.get(note), meaning_ranks.get(note)), likenesses, traits[note])
+        for note in dict.fromkeys((*word_ranks, *likenesses))
+        if note in traits
+    ]
+    return sorted(found, key=lambda each: (-each.score, -each.id))[:limit]
+
+
+def _ranked(
+    note: int,
+    ranks: tuple[int | None, int | None],
+    likenesses: Mapping[int, float],
+    traits: Traits,
+) -> Ranked:
+    """The place of a note by its ranks in the two lists."""
+    word_rank, likeness = ranks[0], likenesses.get(note, 0.0)
+    fused = (
+        sum(1.0 / (FUSION_RANKS + each) for each in ranks if each is not None)
+        * (FUSION_RANKS + 1)
+        / 2
+    )
+    boost = (
+        1.0
+        + LIKENESS_WEIGHT * likeness
+        + FRESH_WEIGHT * freshness(traits.age_s)
+        + USE_WEIGHT * (1.0 - 1.0 / (1 + traits.n_used))
+        + IMPORTANCE_WEIGHT * (traits.importance - 0.5)
+    )
+    why = []
+    if word_rank is not None:
+        why.append(f"words #{word_rank}")
+    if note in likenesses:
+        why.append(f"meaning {likeness:.2f}")
+    return Ranked(note, fused * boost, tuple(why))
+
+
+def freshness(age_s: float) -> float:
+    """1 for what was just written, half of that after each half-life."""
+    return float(2.0 ** (-max(0.0, age_s) / HALF_LIFE_S))

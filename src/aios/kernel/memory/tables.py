@@ -1,0 +1,308 @@
+"""The tables of long-term memory, and what is asked of them. Every function runs inside a write or a read of the database.
+
+A *space* is who may read: a scope, with the owner and name that it belongs to. Each note lies in one space, and every question
+names the spaces that it may look into.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+import msgspec
+
+from aios.abi.memory import Note, Scope
+from aios.disk.migrations import Schema
+from aios.kernel.memory.recall import Traits
+
+SCHEMA = Schema(
+    "memory",
+    (
+        """
+        CREATE TABLE memory_spaces (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL,
+            UNIQUE (scope, owner, name)
+        );
+        CREATE TABLE memory_notes (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL REFERENCES memory_spaces (id), text TEXT NOT NULL,
+            tags TEXT NOT NULL, importance REAL NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL,
+            seq INTEGER NOT NULL, source TEXT NOT NULL, created_unix_s REAL NOT NULL, valid_from_unix_s REAL NOT NULL,
+            valid_to_unix_s REAL, expires_unix_s REAL, n_used INTEGER NOT NULL DEFAULT 0, supersedes INTEGER,
+            superseded_by INTEGER
+        );
+        CREATE INDEX memory_notes_by_space ON memory_notes (space, id);
+        CREATE INDEX memory_notes_by_expiry ON memory_notes (expires_unix_s) WHERE expires_unix_s IS NOT NULL;
+        CREATE TABLE memory_links (
+            a INTEGER NOT NULL REFERENCES memory_notes (id) ON DELETE CASCADE,
+            b INTEGER NOT NULL REFERENCES memory_notes (id) ON DELETE CASCADE,
+            PRIMARY KEY (a, b)
+        ) WITHOUT ROWID;
+        CREATE INDEX memory_links_back ON memory_links (b);
+        CREATE TABLE memory_vectors (
+            note INTEGER PRIMARY KEY REFERENCES memory_notes (id) ON DELETE CASCADE, embedder TEXT NOT NULL,
+            vector BLOB NOT NULL
+        );
+        CREATE VIRTUAL TABLE memory_words USING fts5 (
+            text, content = 'memory_notes', content_rowid = 'id', tokenize = 'porter unicode61 remove_diacritics 2'
+        );
+        CREATE TRIGGER memory_words_add AFTER INSERT ON memory_notes BEGIN
+            INSERT INTO memory_words (rowid, text) VALUES (new.id, new.text);
+        END;
+        CREATE TRIGGER memory_words_remove AFTER DELETE ON memory_notes BEGIN
+            INSERT INTO memory_words (memory_words, rowid, text) VALUES ('delete', old.id, old.text);
+        END;
+        """,
+    ),
+)
+
+_NOTE = (
+    "n.id, n.text, s.scope, n.owner, n.name, n.pid, n.seq, n.source, n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, "
+    "n.expires_unix_s, n.tags, n.importance, n.n_used, n.supersedes, n.superseded_by"
+)
+_FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which notes may be found. `spaces` are ids; the validity is not looked at when `at_unix_s` is None."""
+
+    spaces: tuple[int, ...]
+    now_unix_s: float
+    tags: tuple[str, ...] = ()
+    since_unix_s: float | None = None
+    at_unix_s: float | None = None
+    include_superseded: bool = False
+
+    @property
+    def is_narrow(self) -> bool:
+        """It asks for more than spaces and validity, so that few notes of a space may pass."""
+        return bool(self.tags) or self.since_unix_s is not None
+
+    def condition(self) -> tuple[str, dict[str, str | float]]:
+        """The condition on `n`, and its values."""
+        parts = [
+            "n.space IN (SELECT value FROM json_each(:spaces))",
+            "(n.expires_unix_s IS NULL OR n.expires_unix_s > :now)",
+        ]
+        values: dict[str, str | float] = {"spaces": json.dumps(self.spaces), "now": self.now_unix_s}
+        if not self.include_superseded:
+            parts.append("n.superseded_by IS NULL")
+        if self.tags:
+            parts.append(
+                "NOT EXISTS (SELECT 1 FROM json_each(:tags) t WHERE t.value NOT IN (SELECT value FROM json_each(n.tags)))"
+            )
+            values["tags"] = json.dumps(self.tags)
+        if self.since_unix_s is not None:
+            parts.append("n.created_unix_s > :since")
+            values["since"] = self.since_unix_s
+        if self.at_unix_s is not None:
+            parts.append("n.valid_from_unix_s <= :at")
+            if not self.include_superseded:
+                parts.append("(n.valid_to_unix_s IS NULL OR n.valid_to_unix_s > :at)")
+            values["at"] = self.at_unix_s
+        return " AND ".join(parts), values
+
+
+def find_spaces(
+    connection: apsw.Connection, keys: Iterable[tuple[Scope, str, str]]
+) -> tuple[int, ...]:
+    """The ids of those of these spaces that exist."""
+    found: list[int] = []
+    for scope, owner, name in keys:
+        rows = connection.execute(
+            "SELECT id FROM memory_spaces WHERE scope = ? AND owner = ? AND name = ?",
+            (scope.value, owner, name),
+        )
+        found += _ints(rows)
+    return tuple(found)
+
+
+def all_spaces(connection: apsw.Connection, scopes: Collection[Scope]) -> tuple[int, ...]:
+    """The ids of all spaces of these scopes."""
+    values = json.dumps([scope.value for scope in scopes])
+    rows = connection.execute(
+        "SELECT id FROM memory_spaces WHERE scope IN (SELECT value FROM json_each(?))", (values,)
+    )
+    return tuple(_ints(rows))
+
+
+def make_space(connection: apsw.Connection, key: tuple[Scope, str, str]) -> int:
+    """The id of a space, which is made if it is not there."""
+    found = find_spaces(connection, [key])
+    if found:
+        return found[0]
+    scope, owner, name = key
+    connection.execute(
+        "INSERT INTO memory_spaces (scope, owner, name) VALUES (?, ?, ?)",
+        (scope.value, owner, name),
+    )
+    return connection.last_insert_rowid()
+
+
+def insert(connection: apsw.Connection, space: int, note: Note) -> int:
+    """Write a note (its id is not looked at). Returns: its id."""
+    origin = note.origin
+    connection.execute(
+        "INSERT INTO memory_notes (space, text, tags, importance, owner, name, pid, seq, source, created_unix_s, "
+        "valid_from_unix_s, valid_to_unix_s, expires_unix_s, supersedes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            space,
+            note.text,
+            json.dumps(note.tags),
+            note.importance,
+            origin.owner,
+            origin.name,
+            origin.pid,
+            origin.seq,
+            origin.source,
+            note.created_unix_s,
+            note.valid_from_unix_s,
+            note.valid_to_unix_s,
+            note.expires_unix_s,
+            note.supersedes,
+        ),
+    )
+    note_id = _ints(connection.execute("SELECT max(id) FROM memory_notes"))[0]
+    if note.supersedes is not None:
+        connection.execute(
+            "UPDATE memory_notes SET superseded_by = ?1, valid_to_unix_s = min(?2, ifnull(valid_to_unix_s, ?2)) WHERE id = ?3",
+            (note_id, note.created_unix_s, note.supersedes),
+        )
+    return note_id
+
+
+def find_note(connection: apsw.Connection, note: int, which: Filter) -> tuple[int, Note] | None:
+    """The space of a note and the note, if it passes."""
+    condition, values = which.condition()
+    rows = connection.execute(
+        f"SELECT n.space, {_NOTE} {_FROM} WHERE n.id = :id AND {condition}",
+        {**values, "id": note},
+    ).fetchall()
+    return (_ints(rows)[0], _note(rows[0][1:])) if rows else None
+
+
+def notes_of(connection: apsw.Connection, ids: Collection[int], which: Filter) -> dict[int, Note]:
+    """Those of these notes that pass."""
+    condition, values = which.condition()
+    rows = connection.execute(
+        # The texts are fixed; what comes from callers is bound.
+        f"SELECT {_NOTE} {_FROM} WHERE n.id IN (SELECT value FROM json_each(:ids)) AND {condition}",  # noqa: S608
+        {**values, "ids": json.dumps(list(ids))},
+    )
+    return {note.id: note for note in map(_note, rows)}
+
+
+def page(
+    connection: apsw.Connection, which: Filter, *, after: int, limit: int
+) -> tuple[tuple[Note, ...], int]:
+    """The notes after an id that pass, and how many there are."""
+    condition, values = which.condition()
+    values = {**values, "after": after, "limit": limit}
+    where = f"{_FROM} WHERE n.id > :after AND {condition}"
+    n_all = _ints(connection.execute(f"SELECT count(*) {where}", values))[0]
+    rows = connection.execute(f"SELECT {_NOTE} {where} ORDER BY n.id LIMIT :limit", values)
+    return tuple(map(_note, rows)), n_all
+
+
+def ids_of(connection: apsw.Connection, which: Filter) -> list[int]:
+    """The ids of all notes that pass."""
+    condition, values = which.condition()
+    return _ints(connection.execute(f"SELECT n.id {_FROM} WHERE {condition}", values))
+
+
+def by_words(
+    connection: apsw.Connection, words: Sequence[str], which: Filter, *, limit: int
+) -> list[int]:
+    """The notes that have one of the words, best first by BM25."""
+    condition, values = which.condition()
+    query = " OR ".join(f'"{word}"' for word in words)
+    rows = connection.execute(
+        f"SELECT n.id FROM memory_words w JOIN memory_notes n ON n.id = w.rowid "  # noqa: S608 - the same: fixed texts
+        f"WHERE memory_words MATCH :query AND {condition} ORDER BY bm25(memory_words) LIMIT :limit",
+        {**values, "query": query, "limit": limit},
+    )
+    return _ints(rows)
+
+
+def delete_with_history(connection: apsw.Connection, note: int) -> tuple[int, ...]:
+    """Delete a note and those whose place it took. Returns: their ids."""
+    rows = connection.execute(
+        "WITH RECURSIVE chain (id) AS (SELECT ? UNION SELECT n.supersedes FROM memory_notes n JOIN chain ON chain.id = n.id "
+        "WHERE n.supersedes IS NOT NULL) SELECT id FROM chain",
+        (note,),
+    ).fetchall()
+    ids = tuple(_ints(rows))
+    connection.executemany("DELETE FROM memory_notes WHERE id = ?", [(each,) for each in ids])
+    return ids
+
+
+def delete_expired(connection: apsw.Connection, now_unix_s: float) -> None:
+    """Delete the notes whose time is over."""
+    connection.execute("DELETE FROM memory_notes WHERE expires_unix_s <= ?", (now_unix_s,))
+
+
+def delete_processes(connection: apsw.Connection) -> None:
+    """Delete what belonged to processes of an earlier kernel."""
+    connection.execute(
+        "DELETE FROM memory_notes WHERE space IN (SELECT id FROM memory_spaces WHERE scope = 'process')"
+    )
+    connection.execute("DELETE FROM memory_spaces WHERE scope = 'process'")
+
+
+def links_of(connection: apsw.Connection, note: int, which: Filter) -> tuple[int, ...]:
+    """The ids of the notes that one is linked with and that pass."""
+    rows = connection.execute(
+        "SELECT b FROM memory_links WHERE a = ?1 UNION SELECT a FROM memory_links WHERE b = ?1",
+        (note,),
+    ).fetchall()
+    return tuple(sorted(notes_of(connection, _ints(rows), which)))
+
+
+def set_link(connection: apsw.Connection, one: int, other: int, *, is_on: bool) -> None:
+    """Link two notes, or no longer."""
+    ends = (min(one, other), max(one, other))
+    if is_on:
+        connection.execute("INSERT OR IGNORE INTO memory_links VALUES (?, ?)", ends)
+    else:
+        connection.execute("DELETE FROM memory_links WHERE a = ? AND b = ?", ends)
+
+
+def count_uses(connection: apsw.Connection, uses: Iterable[tuple[int, int]]) -> None:
+    """Add to how often notes were recalled."""
+    connection.executemany("UPDATE memory_notes SET n_used = n_used + ?2 WHERE id = ?1", list(uses))
+
+
+def traits(note: Note, now_unix_s: float) -> Traits:
+    """What ranking looks at in a note."""
+    return Traits(now_unix_s - note.created_unix_s, note.n_used, note.importance)
+
+
+def _ints(rows: Iterable[Sequence[object]]) -> list[int]:
+    """The first column, of whole numbers."""
+    return msgspec.convert([row[0] for row in rows], list[int])
+
+
+def _note(row: Sequence[object]) -> Note:
+    """A note from a row of `_NOTE`."""
+    (note, text, scope, owner, name, pid, seq, source, *rest) = row
+    created, valid_from, valid_to, expires, tags, importance, n_used, supersedes, superseded_by = (
+        rest
+    )
+    return msgspec.convert(
+        {
+            "id": note,
+            "text": text,
+            "scope": scope,
+            "origin": {"owner": owner, "name": name, "pid": pid, "seq": seq, "source": source},
+            "created_unix_s": created,
+            "valid_from_unix_s": valid_from,
+            "valid_to_unix_s": valid_to,
+            "expires_unix_s": expires,
+            "tags": json.loads(str(tags)),
+            "importance": importance,
+            "n_used": n_used,
+            "supersedes": supersedes,
+            "superseded_by": superseded_by,
+        },
+        Note,
+    )

@@ -1,0 +1,192 @@
+"""Memory for agents: `await client.memory.remember("...")`, `await client.memory.recall("...")`, and the same for plain code."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from aios.abi.memory import (
+    Forget,
+    LinkNotes,
+    MemoryGet,
+    MemoryList,
+    Note,
+    NoteDetails,
+    Recall,
+    Recalled,
+    Remember,
+    Update,
+)
+from aios.sdk.requests import build
+
+if TYPE_CHECKING:
+    from aios.abi.gate import Gate
+    from aios.sdk.blocking import BlockingGate
+
+ScopeName = Literal["process", "agent", "group", "shared"]
+"""Who may read: this process; processes of this owner and name, also later ones; all of this owner; all."""
+PAGE_NOTES = 500
+
+
+class RememberOptions(TypedDict, total=False):
+    """What may be said of a note besides its text; see `aios.abi.memory.Note`."""
+
+    scope: ScopeName
+    tags: Sequence[str]
+    importance: float
+    source: str
+    valid_from_unix_s: float
+    valid_to_unix_s: float
+    expires_in_s: float
+
+
+class RecallOptions(TypedDict, total=False):
+    """What a note must have to be found; see `aios.abi.memory.Recall`."""
+
+    scopes: Sequence[ScopeName]
+    tags: Sequence[str]
+    since_unix_s: float
+    at_unix_s: float
+    include_superseded: bool
+
+
+class UpdateOptions(TypedDict, total=False):
+    """What changes in a note besides its text; what is not given stays."""
+
+    tags: Sequence[str]
+    importance: float
+    source: str
+
+
+class ListOptions(TypedDict, total=False):
+    """Which notes to list."""
+
+    scopes: Sequence[ScopeName]
+    tags: Sequence[str]
+    include_superseded: bool
+
+
+class Memory:
+    """The long-term memory of the process that a client stands for."""
+
+    def __init__(self, gate: "Gate") -> None:
+        self._gate = gate
+
+    async def remember(self, text: str, **options: Unpack[RememberOptions]) -> int:
+        """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for agents of this name."""
+        return (await self._gate.call(build(Remember, text=text, **options))).value.id
+
+    async def recall(
+        self, query: str, limit: int = 10, **options: Unpack[RecallOptions]
+    ) -> Recalled:
+        """The notes that say most about something, best first, each with why it was found."""
+        call = build(Recall, query=query, limit=limit, **options)
+        return (await self._gate.call(call)).value
+
+    async def get(self, note: int) -> NoteDetails:
+        """One note, and what it is linked with.
+
+        Raises:
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (await self._gate.call(build(MemoryGet, id=note))).value
+
+    async def update(self, note: int, text: str, **options: Unpack[UpdateOptions]) -> int:
+        """Put a new note in the place of one, which is kept and marked; returns the id of the new one.
+
+        Raises:
+            AccessDenied: Another owner wrote it.
+            Conflict: Another note has taken its place already.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (await self._gate.call(build(Update, id=note, text=text, **options))).value.id
+
+    async def forget(self, note: int) -> tuple[int, ...]:
+        """Delete a note, and all those whose place it took; returns their ids.
+
+        Raises:
+            AccessDenied: Another owner wrote it.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (await self._gate.call(build(Forget, id=note))).value.ids
+
+    async def link(self, note: int, to: int, *, is_on: bool = True) -> None:
+        """Link two notes, in both directions, or no longer.
+
+        Raises:
+            AccessDenied: Another owner wrote the first one.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        await self._gate.call(build(LinkNotes, id=note, to=to, is_on=is_on))
+
+    async def notes(self, **options: Unpack[ListOptions]) -> AsyncIterator[Note]:
+        """All notes that the caller may read, by id, fetched in pages."""
+        after, is_more = 0, True
+        while is_more:
+            call = build(MemoryList, after=after, limit=PAGE_NOTES, **options)
+            page = (await self._gate.call(call)).value
+            for note in page.notes:
+                yield note
+                after = note.id
+            is_more = len(page.notes) < page.n_all
+
+
+class BlockingMemory:
+    """`Memory` for code that waits; its methods say more."""
+
+    def __init__(self, gate: "BlockingGate") -> None:
+        self._gate = gate
+
+    def remember(self, text: str, **options: Unpack[RememberOptions]) -> int:
+        """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for agents of this name."""
+        return (self._gate.call(build(Remember, text=text, **options))).value.id
+
+    def recall(self, query: str, limit: int = 10, **options: Unpack[RecallOptions]) -> Recalled:
+        """The notes that say most about something, best first, each with why it was found."""
+        call = build(Recall, query=query, limit=limit, **options)
+        return (self._gate.call(call)).value
+
+    def get(self, note: int) -> NoteDetails:
+        """One note, and what it is linked with.
+
+        Raises:
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (self._gate.call(build(MemoryGet, id=note))).value
+
+    def update(self, note: int, text: str, **options: Unpack[UpdateOptions]) -> int:
+        """Put a new note in the place of one, which is kept and marked; returns the id of the new one.
+
+        Raises:
+            AccessDenied: Another owner wrote it.
+            Conflict: Another note has taken its place already.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (self._gate.call(build(Update, id=note, text=text, **options))).value.id
+
+    def forget(self, note: int) -> tuple[int, ...]:
+        """Delete a note, and all those whose place it took; returns their ids.
+
+        Raises:
+            AccessDenied: Another owner wrote it.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (self._gate.call(build(Forget, id=note))).value.ids
+
+    def link(self, note: int, to: int, *, is_on: bool = True) -> None:
+        """Link two notes, in both directions, or no longer.
+
+        Raises:
+            AccessDenied: Another owner wrote the first one.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        self._gate.call(build(LinkNotes, id=note, to=to, is_on=is_on))
+
+    def notes(self, **options: Unpack[ListOptions]) -> Iterator[Note]:
+        """All notes that the caller may read, by id, fetched in pages."""
+        after, is_more = 0, True
+        while is_more:
+            call = build(MemoryList, after=after, limit=PAGE_NOTES, **options)
+            page = (self._gate.call(call)).value
+            for note in page.notes:
+                yield note
+                after = note.id
+            is_more = len(page.notes) < page.n_all

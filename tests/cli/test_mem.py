@@ -1,0 +1,38 @@
+"""aios mem against a kernel that runs."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Aios, Served
+
+
+def test_notes_are_added_found_listed_and_forgotten(served: Served, aios: Aios) -> None:
+    assert served.kernel is not None
+    note = aios("mem", "add", "The user eats no\x1b[2J meat", "--tag", "food", "--json").rows()[0]
+    assert aios("mem", "add", "Berlin is a city", "--scope", "group").out.startswith("note ")
+    hit = aios("mem", "search", "meat", "--json").rows()[0]
+    assert isinstance(hit["note"], dict)
+    assert hit["note"]["id"] == note["id"]
+    shown = aios("mem", "search", "meat").out
+    assert "words #1" in shown
+    assert "\x1b[2J" not in shown
+    assert "Berlin" not in aios("mem", "ls", "--tag", "food").out
+    assert [row["scope"] for row in aios("mem", "ls", "--json").rows()] == ["shared", "group"]
+    assert aios("mem", "forget", str(note["id"])).out == f"forgot {note['id']}\n"
+    assert aios("mem", "forget", str(note["id"])).code == 4
+
+
+def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: Path) -> None:
+    assert served.kernel is not None
+    aios("mem", "add", "one", "--importance", "0.9", "--tag", "t")
+    aios("mem", "add", "two")
+    file = tmp_path / "notes.jsonl"
+    file.write_text(aios("mem", "export").out)
+    assert aios("mem", "import", file, "--scope", "group", "--json").rows() == [{"n_notes": 2}]
+    one, two = aios("mem", "ls", "--scope", "group", "--json").rows()
+    assert (one["text"], one["importance"], one["tags"]) == ("one", 0.9, ["t"])
+    assert isinstance(two["origin"], dict)
+    assert two["origin"]["source"] == "(note 2 of owner/init)"
+    file.write_text("no note\n")
+    broken = aios("mem", "import", file)
+    assert broken.code == 2
+    assert "no exported note" in broken.err

@@ -1,0 +1,20 @@
+import socket
+
+import numpy as np
+import pytest
+
+from aios.kernel.memory.embedding import WordLlamaEmbedder
+
+
+def test_the_like_are_near_and_nothing_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("it asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    embedder = WordLlamaEmbedder()
+    vectors = embedder.embed(["The user prefers vegetarian food", "Berlin is a city", ""])
+    query = embedder.embed(["Which food does the user like?"])[0]
+    assert vectors.shape == (3, embedder.n_dims)
+    assert vectors[0] @ query > 0.3 > vectors[1] @ query
+    assert np.allclose(np.linalg.norm(vectors[:2], axis=1), 1, atol=1e-5)
+    assert np.isfinite(vectors).all()

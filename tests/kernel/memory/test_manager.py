@@ -1,0 +1,259 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import GetPid
+from aios.abi.memory import Hit, Note, Scope
+from aios.config import Config, Home, MemoryConfig
+from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.memory.manager import MAX_PENDING_USES
+from aios.sdk.memory import Memory
+
+pytestmark = pytest.mark.anyio
+
+FACTS = (
+    "The user prefers vegetarian food",
+    "Berlin is the capital of Germany",
+    "Restart the server after changing its configuration",
+)
+
+
+async def idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
+
+
+def agent(kernel: Kernel, name: str) -> Memory:
+    """The memory of a process of the owner's."""
+    return Memory(kernel.gate(kernel.spawn_task(name, idle)))
+
+
+def guest(kernel: Kernel, name: str) -> Memory:
+    """The memory of a process that belongs to itself."""
+    return Memory(kernel.gate(kernel.admit(name)[0].pid))
+
+
+async def listed(memory: Memory) -> list[Note]:
+    return [note async for note in memory.notes()]
+
+
+async def test_a_note_is_found_by_words_and_by_meaning_and_says_why(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        memory = agent(kernel, "ann")
+        ids = [await memory.remember(fact, tags=["fact"], source="test") for fact in FACTS]
+        by_words = (await memory.recall("capital")).hits[0]
+        assert by_words.note.id == ids[1]
+        assert by_words.why[0] == "words #1"
+        by_meaning = await memory.recall("which meals does he enjoy: pasta, salad, tofu?")
+        assert by_meaning.embedder
+        assert by_meaning.hits[0].note.id == ids[0]
+        assert by_meaning.hits[0].why[0].startswith("meaning 0.")
+        origin = by_words.note.origin
+        assert (origin.owner, origin.name, origin.seq, origin.source) == ("owner", "ann", 2, "test")
+
+
+async def test_without_an_embedder_words_alone_are_compared_and_it_is_said(tmp_path: Path) -> None:
+    config = Config(memory=MemoryConfig(embedder="none"))
+    async with open_kernel(config, Home(tmp_path), engines={}) as kernel:
+        memory = Memory(kernel.init_gate())
+        for fact in FACTS:
+            await memory.remember(fact)
+        found = await memory.recall("capitals")
+        assert found.embedder == ""
+        assert [hit.note.text for hit in found.hits] == [FACTS[1]]
+        assert (await memory.recall('"; DROP TABLE AND OR NEAR( *')).hits == ()
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        memory = Memory(kernel.init_gate())
+        hits: tuple[Hit, ...] = ()
+        with anyio.fail_after(5):  # notes from before the embedder get vectors in the background
+            while not hits:
+                hits = (await memory.recall("which meals does he enjoy: pasta, salad, tofu?")).hits
+                await anyio.wait_all_tasks_blocked()
+        assert hits[0].note.text == FACTS[0]
+
+
+async def test_notes_outlive_the_kernel_except_those_of_a_process(tmp_path: Path) -> None:
+    for start in range(2):
+        async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+            memory = agent(kernel, "ann")
+            if start == 0:
+                await memory.remember("for later")
+                await memory.remember("for now", scope="process")
+                assert len(await listed(memory)) == 2
+                await memory.recall("for later")
+                continue
+            notes = await listed(memory)
+            assert [note.text for note in notes] == ["for later"]
+            assert notes[0].n_used == 1, "its use was written down when the kernel ended"
+            assert [note.text for note in await listed(Memory(kernel.init_gate()))] == ["for later"]
+
+
+async def test_scopes_say_who_reads(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        ann, bob, eve = agent(kernel, "ann"), agent(kernel, "bob"), guest(kernel, "eve")
+        for scope in Scope:
+            await ann.remember(scope.value, scope=scope.value)
+
+        async def seen(memory: Memory) -> list[str]:
+            return [note.text for note in await listed(memory)]
+
+        assert await seen(ann) == ["process", "agent", "group", "shared"]
+        assert await seen(bob) == ["group", "shared"]
+        assert await seen(eve) == ["shared"]
+        assert len(await seen(Memory(kernel.init_gate()))) == 4
+        with pytest.raises(AccessDenied):
+            await eve.update(4, "mine now")
+        with pytest.raises(AccessDenied):
+            await eve.forget(4)
+        await bob.update(4, "corrected by another of the same owner")
+        with pytest.raises(NotFound):
+            await bob.forget(2)
+
+
+async def test_an_update_keeps_the_old_fact_and_forgetting_takes_both(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        memory = agent(kernel, "ann")
+        old = await memory.remember("The user eats meat", tags=["food"], importance=0.9)
+        new = await memory.update(old, "The user is a vegetarian now")
+        before, after = (await memory.get(old)).note, (await memory.get(new)).note
+        assert (before.superseded_by, after.supersedes) == (new, old)
+        assert before.valid_to_unix_s == after.valid_from_unix_s
+        assert (after.tags, after.importance) == (("food",), 0.9)
+        assert [hit.note.id for hit in (await memory.recall("user eats meat")).hits] == [new]
+        found = await memory.recall("user eats meat", include_superseded=True)
+        assert {hit.note.id for hit in found.hits} == {old, new}
+        with pytest.raises(Conflict, match=f"note {new}"):
+            await memory.update(old, "again")
+        assert set(await memory.forget(new)) == {old, new}
+        assert await listed(memory) == []
+        assert (await memory.recall("vegetarian")).hits == ()
+
+
+async def test_tags_times_and_expiry_limit_what_is_found(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        memory = agent(kernel, "ann")
+        now = kernel.clock.unix_s()
+        await memory.remember("rain in spring", tags=["a", "b"], valid_from_unix_s=now + 100)
+        await memory.remember("rain in summer", tags=["a"], valid_from_unix_s=1, valid_to_unix_s=2)
+        await memory.remember("rain in autumn", expires_in_s=1e-6)
+
+        async def texts(**options: object) -> list[str]:
+            found = await memory.recall("rain", **options)  # type: ignore[arg-type]  # one helper for all options
+            return [hit.note.text for hit in found.hits]
+
+        assert await texts() == []
+        assert await texts(at_unix_s=1.5) == ["rain in summer"]
+        assert await texts(at_unix_s=now + 101, tags=["b", "a"]) == ["rain in spring"]
+        assert await texts(at_unix_s=now + 101, tags=["c"]) == []
+        assert await texts(at_unix_s=now + 101, since_unix_s=now + 50) == []
+        with pytest.raises(InvalidCall):
+            await memory.remember("never", valid_from_unix_s=5, valid_to_unix_s=5)
+
+
+async def test_links_show_only_what_the_caller_may_read(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        ann, eve = agent(kernel, "ann"), guest(kernel, "eve")
+        public = await ann.remember("public", scope="shared")
+        private = await ann.remember("private")
+        await ann.link(public, private)
+        assert (await ann.get(private)).links == (public,)
+        assert (await eve.get(public)).links == ()
+        with pytest.raises(NotFound):
+            await eve.link(await eve.remember("mine"), private)
+        await ann.link(private, public, is_on=False)
+        assert (await ann.get(public)).links == ()
+        with pytest.raises(InvalidCall):
+            await ann.link(public, public)
+
+
+async def test_uses_are_written_down_now_and_then(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        memory = Memory(kernel.init_gate())
+        async with anyio.create_task_group() as tasks:
+            for number in range(MAX_PENDING_USES + 1):
+                tasks.start_soon(memory.remember, f"thing {number}")
+        for number in range(MAX_PENDING_USES + 1):
+            await memory.recall(f"thing {number}", limit=1)
+        assert sum(note.n_used for note in await listed(memory)) > 0
+
+
+HIDDEN = "hidden"
+names = st.sampled_from(["ann", "bob", "eve"])
+steps = st.lists(
+    st.tuples(names, st.sampled_from(["remember", "recall", "get", "update", "forget", "link", "list"]),
+              st.sampled_from(list(Scope)), st.integers(1, 12), st.integers(1, 12)),
+    max_size=30,
+)  # fmt: skip
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps)
+def test_nobody_ever_sees_or_changes_a_private_note_of_another(
+    tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, str, Scope, int, int]]
+) -> None:
+    anyio.run(_follow, tmp_path_factory.mktemp("home"), plan)
+
+
+async def _follow(folder: Path, plan: list[tuple[str, str, Scope, int, int]]) -> None:
+    config = Config(memory=MemoryConfig(embedder="none"))
+    async with open_kernel(config, Home(folder), engines={}) as kernel:
+        everyone = {
+            "ann": agent(kernel, "ann"),
+            "bob": agent(kernel, "bob"),
+            "eve": guest(kernel, "eve"),
+        }
+        for who, verb, scope, one, other in plan:
+            try:
+                seen = await _do(everyone[who], verb, scope, (one, other))
+            except AiosError:
+                seen = ()
+            for note in seen:
+                assert _may_read(who, note), f"{who} saw {note}"
+        init = Memory(kernel.init_gate())
+        async for note in init.notes():
+            if note.scope in {Scope.AGENT, Scope.PROCESS}:
+                assert note.text == f"{HIDDEN} of {note.origin.name}"
+
+
+async def _do(memory: Memory, verb: str, scope: Scope, ids: tuple[int, int]) -> Sequence[Note]:
+    me = (await memory._gate.call(GetPid())).value.name
+    match verb:
+        case "remember":
+            await memory.remember(f"{HIDDEN} of {me}", scope=scope.value)
+        case "recall":
+            found = await memory.recall(HIDDEN, limit=100, include_superseded=True)
+            return [hit.note for hit in found.hits]
+        case "get":
+            details = await memory.get(ids[0])
+            linked = [(await memory.get(each)).note for each in details.links]
+            return [details.note, *linked]
+        case "update":
+            await memory.update(ids[0], f"{HIDDEN} of {me}")
+        case "forget":
+            note = (await memory.get(ids[0])).note
+            assert ids[0] in await memory.forget(ids[0])
+            return [note]
+        case "link":
+            await memory.link(*ids)
+        case "list":
+            return await listed(memory)
+    return ()
+
+
+def _may_read(who: str, note: Note) -> bool:
+    owner = "eve" if who == "eve" else "owner"
+    match note.scope:
+        case Scope.SHARED:
+            return True
+        case Scope.GROUP:
+            return note.origin.owner == owner
+        case Scope.AGENT | Scope.PROCESS:
+            return note.origin.name == who
