@@ -17,7 +17,7 @@ from aios.errors import (
     ContextWindowExceeded,
     EngineFailed,
     EngineUnavailable,
-    InvalidCall,
+    SnapshotIncompatible,
     Unsupported,
 )
 
@@ -193,7 +193,7 @@ async def test_what_cannot_be_opened_takes_no_slot() -> None:
     engine = ScriptedEngine(n_slots=1)
     sequence = await engine.open(chat())
     suspended = await sequence.suspend()
-    with pytest.raises(InvalidCall):
+    with pytest.raises(SnapshotIncompatible):
         await engine.open(chat(), replace(suspended, state=None))
     assert engine.statistics().n_running == 0
 
