@@ -222,6 +222,12 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["auto", "wordllama", "none"],
         Meta(description="what compares meanings; auto: wordllama if installed; none: only words"),
     ] = "auto"
+    block_bytes: Annotated[
+        PositiveInt, Meta(description="memory for the interaction records of one process")
+    ] = 1 << 20
+    max_interactions: Annotated[
+        PositiveInt, Meta(description="interaction records of one agent on disk")
+    ] = 1_000_000
 
 
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):

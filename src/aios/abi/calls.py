@@ -32,6 +32,14 @@ from aios.abi.contexts import (
     SnapshotInfo,
     SnapshotInfos,
 )
+from aios.abi.interactions import (
+    BlockStatistics,
+    Interactions,
+    Logged,
+    MemoryLog,
+    MemoryRead,
+    MemoryStat,
+)
 from aios.abi.mail import (
     Mailbox,
     MailboxStatistics,
@@ -416,6 +424,7 @@ AnyCall = (
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList
+    | MemoryLog | MemoryRead | MemoryStat
 )  # fmt: skip
 
 AnyAnswer = (
@@ -428,4 +437,5 @@ AnyAnswer = (
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | Remembered | Recalled | NoteDetails | Forgotten | Notes
+    | Logged | Interactions | BlockStatistics
 )  # fmt: skip

@@ -37,6 +37,8 @@ from aios.kernel.journal import Journal
 from aios.kernel.llm import ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
 from aios.kernel.mail.post import PostOffice
+from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
+from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.memory.tables import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
@@ -83,7 +85,7 @@ class Kernel:
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
-        self.db = Database(self.home.database, [BLOBS, STORAGE, MEMORY])
+        self.db = Database(self.home.database, [BLOBS, STORAGE, MEMORY, INTERACTIONS])
         self.blobs = BlobStore(self.home.blobs)
         self.journal = Journal(max_records=limits.max_journal_records)
         self.table = ProcessTable(
@@ -103,6 +105,7 @@ class Kernel:
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.memory = MemoryManager(self.db, self.clock, config.memory, self.tasks)
+        self.short_term = ShortTerm(self.db, self.clock, config.memory)
         self.context_table = ContextTable(self.access, config.context, self.clock)
         compactor = Compactor(self.models, self.cores, self.clock, config.context)
         self.conversations = Conversations(self.models, self.context_table, compactor)
@@ -232,6 +235,7 @@ class Kernel:
     def _close(self, process: Process) -> None:
         """A process has ended: what the managers hold for it goes."""
         self.post.close(process)
+        self.short_term.close(process)
         self.storage.close(process)
         self.context_table.close_all(process)
         self.cores.forget(process.pid)
@@ -343,6 +347,7 @@ class Kernel:
         self.table.check_invariants()
         self.scheduler.check_invariants()
         self.post.check_invariants()
+        self.short_term.check_invariants()
         self.context_table.check_invariants()
         self.budgets.check_invariants()
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from aios.abi import interactions
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -83,6 +84,7 @@ from aios.kernel.conversations import Conversations
 from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
+from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
@@ -112,6 +114,7 @@ class Services(Protocol):
     budgets: Budgets
     post: PostOffice
     memory: MemoryManager
+    short_term: ShortTerm
     signals: Signals
     storage: StorageManager
     max_calls_per_process: int
@@ -441,6 +444,9 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE),
     notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
     notes.MemoryList: Entry(lambda kernel, run, call: kernel.memory.list_notes(run, call), Right.MEMORY_READ),
+    interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE),
+    interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),
+    interactions.MemoryStat: Entry(lambda kernel, run, call: kernel.short_term.stat(run, call), Right.MEMORY_READ),
     Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
     Logs: Entry(_logs, Right.SEE, has_target=True),
     Info: Entry(_info, Right.INFO),

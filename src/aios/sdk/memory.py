@@ -3,6 +3,13 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
+from aios.abi.interactions import (
+    BlockStatistics,
+    Interactions,
+    MemoryLog,
+    MemoryRead,
+    MemoryStat,
+)
 from aios.abi.memory import (
     Forget,
     LinkNotes,
@@ -128,6 +135,18 @@ class Memory:
                 after = note.id
             is_more = len(page.notes) < page.n_all
 
+    async def log(self, text: str, kind: str = "said") -> int:
+        """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
+        return (await self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
+
+    async def read(self, first: int | None = None, limit: int = 1) -> Interactions:
+        """At most `limit` records of one's own from `first` on; without it, the last ones."""
+        return (await self._gate.call(build(MemoryRead, first=first, limit=limit))).value
+
+    async def stat(self) -> BlockStatistics:
+        """The memory block of this process: its size, and how many reads had to go to the disk."""
+        return (await self._gate.call(MemoryStat())).value
+
 
 class BlockingMemory:
     """`Memory` for code that waits; its methods say more."""
@@ -190,3 +209,15 @@ class BlockingMemory:
                 yield note
                 after = note.id
             is_more = len(page.notes) < page.n_all
+
+    def log(self, text: str, kind: str = "said") -> int:
+        """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
+        return (self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
+
+    def read(self, first: int | None = None, limit: int = 1) -> Interactions:
+        """At most `limit` records of one's own from `first` on; without it, the last ones."""
+        return (self._gate.call(build(MemoryRead, first=first, limit=limit))).value
+
+    def stat(self) -> BlockStatistics:
+        """The memory block of this process: its size, and how many reads had to go to the disk."""
+        return (self._gate.call(MemoryStat())).value
