@@ -30,13 +30,20 @@ def test_ps_lists_the_living_and_ps_all_the_ended_and_init(
     assert aios("run", programs / "status", "3").code == 3
     living = aios("ps")
     assert [line.split()[:3] for line in living.out.splitlines()] == [
-        ["PID", "PPID", "NAME"],
-        ["2", "1", "bob"],
+        ["PID", "NAME", "STATE"],
+        ["2", "bob", "waiting"],
     ]
     rows = [line.split() for line in aios("ps", "--all").out.splitlines()]
-    assert [row[2] for row in rows] == ["NAME", "init", "bob", "status"]
-    assert rows[-1][4] == "exited"
+    assert [row[1] for row in rows] == ["NAME", "init", "bob", "status"]
+    assert rows[-1][2] == "exited"
     assert rows[-1][-1] == "3"
+
+
+def test_ps_fits_into_80_columns_and_wide_shows_the_rest(served: Served, aios: Aios) -> None:
+    served.admit("a-name-of-20-letters")
+    assert max(map(len, aios("ps").out.splitlines())) <= 80
+    title = aios("ps", "--wide").out.splitlines()[0].split()
+    assert {"PPID", "OWNER", "LEVEL", "CACHED", "PREEMPT", "PAGES", "DISK", "SHARED"} <= set(title)
 
 
 def test_ps_as_json_is_an_object_a_line(served: Served, aios: Aios) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.cli.rows import ended, process
 
 from aios.abi.calls import KernelInfo
-from aios.abi.types import EngineInfo, Kind, Pid, ProcessInfo, State, Usage
+from aios.abi.types import EngineInfo, Kind, PagesHeld, Pid, ProcessInfo, State, Usage
 from aios.cli.table import (
     FIELDS,
     GAP,
@@ -89,7 +89,19 @@ def test_a_row_has_the_figures_of_its_process() -> None:
         ran_s=2.0,
         waited_s=0.5,
         n_preemptions=4,
+        place=0,
+        level=2,
+        pages=PagesHeld(40, 30, 6, 10),
     )
+    titles, cells = (line.split() for line in drawn([row], width=200)[2:4])
+    wide = dict(zip(titles, cells, strict=True))
+    assert {title: wide[title] for title in ("LEVEL", "PAGES", "RAM", "DISK", "SHARED")} == {
+        "LEVEL": "2",
+        "PAGES": "40",
+        "RAM": "30",
+        "DISK": "6",
+        "SHARED": "25%",
+    }
     titles, cells = (line.split() for line in drawn([row])[2:4])
     assert dict(zip(titles, cells, strict=True)) == {
         "PID": "7",
@@ -97,6 +109,7 @@ def test_a_row_has_the_figures_of_its_process() -> None:
         "STATE": "running",
         "ACTIVITY": "chat",
         "NICE": "5",
+        "PLACE": "turn",
         "CALLS": "3",
         "IN": "1.2k",
         "CACHED": "300",

@@ -1,15 +1,20 @@
+from pathlib import Path
+
 import anyio
 import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Stop, Tokenize
+from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Ps, Stop, Tokenize
 from aios.abi.gate import Token
+from aios.abi.pages import Pages
 from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
-from aios.config import SchedulerConfig
+from aios.config import Config, EngineConfig, Home, SchedulerConfig
+from aios.engine.models import find_model
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import ContextWindowExceeded, EngineFailed, ProcessGone
+from aios.kernel.kernel import open_kernel
 
 pytestmark = pytest.mark.anyio
 
@@ -244,3 +249,26 @@ async def test_a_process_that_floods_the_engine_delays_others_by_little(
                     await anyio.sleep(0.001)
                 await kernel.gate(other).call(chat("hi"))
                 assert n_done <= 16, "it waits for a few turns, not for the flood"
+
+
+@pytest.mark.model
+async def test_a_process_shows_where_its_pages_are_and_which_others_share(
+    tmp_path: Path,
+) -> None:
+    config = Config(engine=EngineConfig(model=str(find_model("")), n_slots=2, n_threads=1))
+    with anyio.fail_after(60):
+        async with open_kernel(config, Home(tmp_path)) as kernel:
+            head = "You are an agent. Follow the rules. " * 12
+            guests = [kernel.admit(name)[0] for name in ("alice", "bob")]
+            for guest in guests:
+                await kernel.gate(guest.pid).call(chat(head + guest.name, max_tokens=2))
+            rows = (await kernel.init_gate().call(Ps())).value.processes
+            for row in rows[1:]:
+                assert row.pages is not None
+                assert row.pages.n_pages >= 3
+                assert row.pages.n_in_memory == row.pages.n_pages
+                assert row.pages.n_shared >= 3
+            assert rows[0].pages is None, "init has asked nothing"
+            [store] = (await kernel.init_gate().call(Pages())).value.stores
+            assert store.n_resident >= 3
+            assert store.page_tokens == 32

@@ -65,6 +65,7 @@ from aios.abi.memory import (
     Remembered,
     Update,
 )
+from aios.abi.pages import Pages, PageStores
 from aios.abi.sched import Sched, SchedInfo, SetSched
 from aios.abi.storage import (
     Changes,
@@ -425,6 +426,7 @@ AnyCall = (
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList
     | MemoryLog | MemoryRead | MemoryStat
+    | Pages
 )  # fmt: skip
 
 AnyAnswer = (
@@ -438,4 +440,5 @@ AnyAnswer = (
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | Remembered | Recalled | NoteDetails | Forgotten | Notes
     | Logged | Interactions | BlockStatistics
+    | PageStores
 )  # fmt: skip

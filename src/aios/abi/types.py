@@ -216,6 +216,20 @@ class TokenLogprob(Struct, frozen=True):
     top: tuple[Alternative, ...] = ()
 
 
+class PagesHeld(Struct, frozen=True):
+    """Where the full pages of the last conversation of a process are; `n_pages` of all that it has.
+
+    The rest is in neither place and would be computed again. In which slots pages are besides, only the engine knows.
+    """
+
+    n_pages: Count
+    n_in_memory: Count
+    n_on_disk: Count
+    """On disk alone."""
+    n_shared: Count
+    """Pages that the last conversation of another living process has, too."""
+
+
 class ProcessInfo(Struct, frozen=True):
     """One row of `ps`."""
 
@@ -241,6 +255,12 @@ class ProcessInfo(Struct, frozen=True):
     """Seconds its calls held turns, the present one included."""
     usage: Usage
     os_pid: int | None = None
+    place: int | None = None
+    """Of its best-placed call: 0 holds a turn, 1 is the next in its queue; None wants no turn."""
+    level: int | None = None
+    """Of that call, under a policy with levels: 0 is the first."""
+    pages: PagesHeld | None = None
+    """None: no engine that pages has served it yet."""
 
 
 class EngineState(Enum):

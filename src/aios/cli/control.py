@@ -6,7 +6,7 @@ from time import monotonic
 import click
 
 from aios.abi.calls import KernelInfo
-from aios.abi.types import EngineInfo
+from aios.abi.types import EngineInfo, EngineState
 from aios.cli.link import names_kernel
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_count, short_seconds, write_json
@@ -54,9 +54,11 @@ def _described(engine: EngineInfo) -> str:
         f"{short_count(usage.prompt_tokens)} tokens in ({short_count(usage.cached_tokens)} cached), "
         f"{short_count(usage.completion_tokens)} out"
     )
+    is_up = engine.state is EngineState.READY
     parts = [
-        f"{engine.name} ({engine.kind})",
-        engine.model or "no model",
+        f"{engine.name} ({engine.kind})" + ("" if is_up else f" is {engine.state.value}"),
+        ", ".join((engine.model or "no model", *engine.aliases)),
+        f"falls back on {', '.join(engine.fallback)}" if engine.fallback else "",
         f"{engine.window_tokens} tokens window" if engine.window_tokens else "",
         f"{engine.n_running} of {engine.n_slots} slots, {engine.n_queued} queued",
         tokens,

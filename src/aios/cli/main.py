@@ -62,6 +62,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "serve": Verb("aios.cli.serve:serve", "Run the kernel."),
             "shutdown": Verb("aios.cli.control:shutdown", "End the running kernel."),
             "info": Verb("aios.cli.control:info", "Show the running kernel and its engines."),
+            "pages": Verb("aios.cli.pages:pages", "Show the stores of KV pages."),
             "guest": Verb("aios.cli.control:guest", "Make a token for a third-party client."),
             "sched": Verb("aios.cli.sched:sched", "Show and set how turns at engines are given."),
             "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),

@@ -1,10 +1,12 @@
 """The verbs for processes: ps, wait, kill, stop, cont, nice."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import click
 
 from aios.abi.types import Pid, ProcessInfo, State
+from aios.cli.cells import attained_tokens, count_or_dash, described_place, shared_part
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.options import examples, ids_argument, json_option
@@ -20,33 +22,67 @@ STATE_COLORS = {
     State.STOPPED: "magenta",
 }
 
-COLUMNS = (
-    Column("PID", is_number=True),
-    Column("PPID", is_number=True),
-    Column("NAME"),
-    Column("KIND"),
-    Column("STATE"),
-    Column("ACTIVITY"),
-    Column("NICE", is_number=True),
-    Column("CALLS", is_number=True),
-    Column("IN", is_number=True),
-    Column("OUT", is_number=True),
-    Column("WAITED", is_number=True),
-    Column("RAN", is_number=True),
-    Column("AGE", is_number=True),
+
+@dataclass(frozen=True)
+class Field:
+    """One column of `ps`; those that are not `always` shown take `--wide`."""
+
+    column: Column
+    cell: Callable[[ProcessInfo, float], str]
+    always: bool = True
+
+
+def _number(title: str, cell: Callable[[ProcessInfo], str], *, always: bool = True) -> Field:
+    return Field(Column(title, is_number=True), lambda process, _: cell(process), always)
+
+
+def _word(title: str, cell: Callable[[ProcessInfo], str], *, always: bool = True) -> Field:
+    return Field(Column(title), lambda process, _: cell(process), always)
+
+
+FIELDS = (
+    _number("PID", lambda p: str(p.pid)),
+    _number("PPID", lambda p: str(p.ppid), always=False),
+    _word("NAME", lambda p: p.name),
+    _word("OWNER", lambda p: p.owner, always=False),
+    _word("KIND", lambda p: p.kind.value, always=False),
+    _word("STATE", lambda p: styled_state(p.state)),
+    _word("ACTIVITY", lambda p: p.activity or "-"),
+    _number("NICE", lambda p: str(p.nice), always=False),
+    _number("PLACE", described_place),
+    _number("LEVEL", lambda p: count_or_dash(p.level), always=False),
+    _number("CALLS", lambda p: short_count(p.n_calls), always=False),
+    _number("IN", lambda p: short_count(p.usage.prompt_tokens), always=False),
+    _number("CACHED", lambda p: short_count(p.usage.cached_tokens), always=False),
+    _number("OUT", lambda p: short_count(p.usage.completion_tokens), always=False),
+    _number("TOKENS", lambda p: short_count(attained_tokens(p))),
+    _number("WAITED", lambda p: short_seconds(p.waited_s)),
+    _number("RAN", lambda p: short_seconds(p.ran_s)),
+    _number("PREEMPT", lambda p: short_count(p.n_preemptions), always=False),
+    _number("PAGES", lambda p: count_or_dash(p.pages.n_pages if p.pages else None), always=False),
+    _number("RAM", lambda p: count_or_dash(p.pages.n_in_memory if p.pages else None), always=False),
+    _number("DISK", lambda p: count_or_dash(p.pages.n_on_disk if p.pages else None), always=False),
+    _number("SHARED", shared_part, always=False),
+    Field(Column("AGE", is_number=True), lambda p, now_s: short_seconds(_age_s(p, now_s))),
 )
+EXIT = _word("EXIT", lambda p: described_exit(p))
 
 
-@click.command(epilog=examples("aios ps", "aios ps --all", "aios ps --json | jq -r .name"))
+@click.command(epilog=examples("aios ps", "aios ps --wide", "aios ps --json | jq -r .name"))
 @click.option(
     "-a", "--all", "with_ended", is_flag=True, help="Also processes that have ended, and init."
 )
+@click.option("-w", "--wide", is_flag=True, help="All columns; the others fit into 80.")
 @json_option
-def ps(*, with_ended: bool, as_json: bool) -> None:
+def ps(*, with_ended: bool, wide: bool, as_json: bool) -> None:
     """List processes.
 
-    IN and OUT count tokens; WAITED and RAN are the seconds that calls waited for turns and held them. What a process
-    does between its calls, the kernel does not see: then it is `waiting`.
+    PLACE is that of its best-placed call: `turn` has a turn, 1 is the next in its queue. TOKENS is what the model did for
+    it: prompt tokens that were computed, and those generated. WAITED and RAN are the seconds that calls waited for turns and
+    held them. What a process does between its calls, the kernel does not see: then it is `waiting`.
+
+    With --wide: LEVEL under a policy that has levels; IN, CACHED and OUT count tokens; PAGES, RAM, DISK and SHARED are the KV
+    pages of its last conversation, how many of them are in memory or on disk alone, and the part that others use as well.
     """
     with connect() as client:
         processes = client.ps(include_ended=with_ended)
@@ -57,28 +93,15 @@ def ps(*, with_ended: bool, as_json: bool) -> None:
             write_json(process)
         return
     now_s = about.started_unix_s + about.uptime_s
-    columns = [*COLUMNS, Column("EXIT")] if with_ended else COLUMNS
-    write_table(columns, [_row(p, now_s, with_exit=with_ended) for p in shown])
+    fields = [field for field in FIELDS if wide or field.always]
+    fields += [EXIT] if with_ended else []
+    columns = [field.column for field in fields]
+    write_table(columns, [[field.cell(p, now_s) for field in fields] for p in shown])
 
 
-def _row(process: ProcessInfo, now_s: float, *, with_exit: bool) -> list[str]:
+def _age_s(process: ProcessInfo, now_s: float) -> float:
     until_s = process.ended_unix_s if process.ended_unix_s is not None else now_s
-    row = [
-        str(process.pid),
-        str(process.ppid),
-        process.name,
-        process.kind.value,
-        styled_state(process.state),
-        process.activity or "-",
-        str(process.nice),
-        short_count(process.n_calls),
-        short_count(process.usage.prompt_tokens),
-        short_count(process.usage.completion_tokens),
-        short_seconds(process.waited_s),
-        short_seconds(process.ran_s),
-        short_seconds(until_s - process.started_unix_s),
-    ]
-    return [*row, described_exit(process)] if with_exit else row
+    return until_s - process.started_unix_s
 
 
 def styled_state(state: State) -> str:

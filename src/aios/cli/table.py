@@ -16,6 +16,7 @@ from rich.text import Text
 
 from aios.abi.calls import KernelInfo
 from aios.abi.types import Kind, Pid, ProcessInfo, State, Usage
+from aios.cli.cells import count_or_dash, described_place, shared_part
 from aios.cli.output import printable, short_count, short_seconds
 
 RATE_WINDOW_S = 3.0
@@ -89,6 +90,8 @@ FIELDS = (
     Field("STATE", 7, 0, is_number=False),
     Field("ACTIVITY", 12, 2, is_number=False),
     Field("NICE", 4, 5),
+    Field("PLACE", 5, 3),
+    Field("LEVEL", 5, 6),
     Field("CALLS", 5, 4),
     Field("IN", 5, 1),
     Field("CACHED", 6, 3),
@@ -97,6 +100,10 @@ FIELDS = (
     Field("WAITED", 6, 1),
     Field("RAN", 6, 0),
     Field("PREEMPT", 7, 5),
+    Field("PAGES", 5, 6),
+    Field("RAM", 5, 6),
+    Field("DISK", 5, 6),
+    Field("SHARED", 6, 6),
     Field("AGE", 6, 2),
 )
 GAP = 2
@@ -222,7 +229,7 @@ def _table(
 
 
 def _cells(process: ProcessInfo, now_unix_s: float) -> dict[str, str | Text]:
-    usage, end = process.usage, process.exit
+    usage, end, held = process.usage, process.exit, process.pages
     until_s = process.ended_unix_s if process.ended_unix_s is not None else now_unix_s
     state = process.state.value if end is None else f"exit {end.status}"
     style = "red" if end is not None and end.status else STATE_STYLES.get(process.state, "")
@@ -232,6 +239,8 @@ def _cells(process: ProcessInfo, now_unix_s: float) -> dict[str, str | Text]:
         "STATE": Text(state, style=style),
         "ACTIVITY": process.activity or "-",
         "NICE": str(process.nice),
+        "PLACE": described_place(process),
+        "LEVEL": count_or_dash(process.level),
         "CALLS": short_count(process.n_calls),
         "IN": short_count(usage.prompt_tokens),
         "CACHED": short_count(usage.cached_tokens),
@@ -240,6 +249,10 @@ def _cells(process: ProcessInfo, now_unix_s: float) -> dict[str, str | Text]:
         "WAITED": short_seconds(process.waited_s),
         "RAN": short_seconds(process.ran_s),
         "PREEMPT": short_count(process.n_preemptions),
+        "PAGES": count_or_dash(held.n_pages if held else None),
+        "RAM": count_or_dash(held.n_in_memory if held else None),
+        "DISK": count_or_dash(held.n_on_disk if held else None),
+        "SHARED": shared_part(process),
         "AGE": short_seconds(until_s - process.started_unix_s),
     }
 

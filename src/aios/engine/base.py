@@ -103,6 +103,7 @@ class Delta:
 
     `text` is valid Unicode, never part of a stop string and never half a character. `tool_calls` are whole. `finish` and
     `usage` are set on the last delta, and only there. `n_tokens` counts sampled tokens, also those whose text is held back.
+    `pages` on the last delta names the full pages of prompt and output in the engine's page store, if it has one.
     """
 
     text: str = ""
@@ -111,6 +112,7 @@ class Delta:
     tool_calls: tuple[ToolCall, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
+    pages: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

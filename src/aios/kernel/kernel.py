@@ -240,6 +240,7 @@ class Kernel:
         self.context_table.close_all(process)
         self.cores.forget(process.pid)
         self.budgets.end(process)
+        process.pages = ()
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""

@@ -80,6 +80,7 @@ class Output:
     n_tokens: int = 0
     finish: Finish | None = None
     usage: Usage = Usage()
+    pages: tuple[bytes, ...] = ()
     is_handed_out: bool = False
     """Somebody has seen a part of it: it cannot be begun anew."""
 
@@ -102,6 +103,7 @@ class Output:
         if delta.finish is not None:
             self.finish = delta.finish
             self.usage = delta.usage or Usage()
+            self.pages = delta.pages
 
 
 class ModelCalls:
@@ -180,6 +182,7 @@ class ModelCalls:
                 tried[core.name] = error
             else:
                 self._cores.note_served(core, run, call.model, output.usage)
+                run.process.pages = output.pages
                 return core, output
 
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:

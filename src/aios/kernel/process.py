@@ -14,7 +14,7 @@ import anyio
 
 from aios.abi.call import Answer
 from aios.abi.gate import Progress
-from aios.abi.types import Exit, Kind, Pid, ProcessInfo, Right, State, Usage
+from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.logs import LogBuffer
@@ -22,6 +22,17 @@ from aios.kernel.logs import LogBuffer
 INIT_PID = Pid(1)
 
 A = TypeVar("A", bound=Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a process is from a turn: the best place of its calls, and that call's level if the policy has levels.
+
+    Place 0 holds a turn, 1 is the next in its queue.
+    """
+
+    place: int
+    level: int | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +110,8 @@ class Process:
     waited_s: float = 0.0
     ran_s: float = 0.0
     usage: Usage = Usage()
+    pages: tuple[bytes, ...] = ()
+    """The full pages of its last conversation with a model."""
     on_kill: Callable[[], None] | None = None
     """Ends what runs behind the process, at once and without waiting."""
     on_stop: Callable[[bool], None] | None = None
@@ -224,7 +237,9 @@ class Process:
             self._ended.set()
             self._ended = None
 
-    def info(self, now_s: float) -> ProcessInfo:
+    def info(
+        self, now_s: float, standing: Standing | None = None, held: PagesHeld | None = None
+    ) -> ProcessInfo:
         """The row of `ps`, with the costs of calls in flight added."""
         runs = self.runs.values()
         return ProcessInfo(
@@ -248,6 +263,9 @@ class Process:
             ran_s=self.ran_s + sum(_spent(run.ran_s, run.running_since_s, now_s) for run in runs),
             usage=self.usage,
             os_pid=self.os_pid,
+            place=standing.place if standing is not None else None,
+            level=standing.level if standing is not None else None,
+            pages=held,
         )
 
 

@@ -65,6 +65,7 @@ from aios.abi.contexts import (
 )
 from aios.abi.gate import Line, Progress, Result
 from aios.abi.mail import Mailbox, Publish, Receive, Send, Subscribe
+from aios.abi.pages import Pages
 from aios.abi.sched import Sched, SetSched
 from aios.abi.types import Exit, Pid, Right
 from aios.errors import (
@@ -80,6 +81,7 @@ from aios.kernel.access.manager import AccessManager
 from aios.kernel.budget import Good
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
+from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
 from aios.kernel.journal import Effect, Journal, Outcome, Record
 from aios.kernel.llm import ModelCalls
@@ -88,6 +90,7 @@ from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
+from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
@@ -107,6 +110,8 @@ class Services(Protocol):
     journal: Journal
     access: AccessManager
     models: ModelCalls
+    contexts: ContextManager
+    scheduler: Scheduler
     context_table: ContextTable
     conversations: Conversations
     scheduling: SchedulerControl
@@ -329,12 +334,14 @@ async def _cont(kernel: Services, _: Run, call: Cont) -> Signalled:
 
 async def _ps(kernel: Services, run: Run, call: Ps) -> Processes:
     now_s = kernel.clock.now_s()
+    held = kernel.contexts.held_pages({p.pid: p.pages for p in kernel.table if p.is_alive})
+    standings = kernel.scheduler.standings()
     seen = (
         p
         for p in kernel.table
         if (call.all or p.is_alive) and kernel.access.may_reach(run.process, p)
     )
-    return Processes(tuple(process.info(now_s) for process in seen))
+    return Processes(tuple(p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen))
 
 
 async def _getpid(_: Services, run: Run, __: GetPid) -> Self:
@@ -447,6 +454,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE),
     interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),
     interactions.MemoryStat: Entry(lambda kernel, run, call: kernel.short_term.stat(run, call), Right.MEMORY_READ),
+    Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),
     Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
     Logs: Entry(_logs, Right.SEE, has_target=True),
     Info: Entry(_info, Right.INFO),

@@ -41,6 +41,7 @@ from aios.abi.calls import (
 )
 from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Line, Progress, Result, Token
+from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
@@ -291,6 +292,10 @@ class Client:
     def info(self) -> KernelInfo:
         """What runs here: version, addresses, engines, counts."""
         return self.gate.call(Info()).value
+
+    def pages(self) -> tuple[PageStoreInfo, ...]:
+        """What the page stores hold, one for each model that pages."""
+        return self.gate.call(Pages()).value.stores
 
     def admit(self, name: str = "guest") -> Guest:
         """Make a guest process, a third-party client, and its token, which is shown this once."""

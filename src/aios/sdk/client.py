@@ -36,6 +36,7 @@ from aios.abi.calls import (
 )
 from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Frames, Gate, Line, Token
+from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.contexts import Context, Contexts
@@ -318,6 +319,10 @@ class Client:
     async def info(self) -> KernelInfo:
         """What runs here: version, addresses, engines, counts."""
         return (await self.gate.call(Info())).value
+
+    async def pages(self) -> tuple[PageStoreInfo, ...]:
+        """What the page stores hold, one for each model that pages."""
+        return (await self.gate.call(Pages())).value.stores
 
     async def admit(self, name: str = "guest") -> Guest:
         """Make a guest process, a third-party client, and its token, which is shown this once."""

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aios.abi.types import Pid
 from aios.config import ContextConfig
 from aios.kernel.context.manager import ContextManager
 
@@ -52,3 +53,23 @@ def test_the_room_for_a_model_is_told_in_tokens_and_only_if_it_has_pages(tmp_pat
     contexts.open_pages(fingerprint="model/q4", page_tokens=4, page_bytes=64)
     assert contexts.find_room_tokens("model/q4") == 1920 // 64 * 4
     assert contexts.find_room_tokens("model") is None
+
+
+def test_pages_of_processes_are_told_apart_by_where_they_are_and_who_shares_them(
+    tmp_path: Path,
+) -> None:
+    contexts = manager_in(tmp_path, ram_bytes=3 * 64)
+    store = contexts.open_pages(fingerprint="a", page_tokens=4, page_bytes=64)
+    first = store.keys(np.arange(12, dtype=np.int32))
+    second = store.keys(np.concatenate([np.arange(4), np.arange(50, 62)]).astype(np.int32))
+    for keys in (first, second[:2]):
+        for at, key in enumerate(keys):
+            store.add(key, keys[at - 1] if at else None, lambda page: page.fill(7))
+    pages = {Pid(2): tuple(first), Pid(3): tuple(second), Pid(4): ()}
+    held = contexts.held_pages(pages)
+    assert set(held) == {2, 3}, "who has no pages is left out"
+    assert (held[Pid(2)].n_pages, held[Pid(2)].n_shared) == (3, 1)
+    assert (held[Pid(3)].n_pages, held[Pid(3)].n_shared) == (4, 1)
+    assert held[Pid(3)].n_in_memory + held[Pid(3)].n_on_disk == 2, "two were never stored"
+    assert all(each.n_in_memory + each.n_on_disk <= each.n_pages for each in held.values())
+    assert manager_in(tmp_path / "other").held_pages(pages) == {}, "no engine pages there"

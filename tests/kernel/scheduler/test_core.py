@@ -262,3 +262,16 @@ AnySequenceOfEvents.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
 TestAnySequenceOfEvents = AnySequenceOfEvents.TestCase
+
+
+def test_places_count_from_the_holder_of_a_turn_and_a_process_has_its_best() -> None:
+    core = core_of(1)
+    for number, pid in enumerate((2, 3, 4, 3), start=1):
+        handle(core, Arrive(Ticket(number, Pid(pid), "engine")))
+    assert core.standings() == {2: (0, None), 3: (1, None), 4: (2, None)}
+    handle(core, Hold(Pid(3)))
+    assert core.standings() == {2: (0, None), 4: (1, None)}, "a stopped process waits for no turn"
+    handle(core, SetPolicy(Mlfq()))
+    assert core.standings()[Pid(4)] == (1, 0)
+    handle(core, Leave(1))
+    assert core.standings() == {4: (0, 0)}

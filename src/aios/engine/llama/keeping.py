@@ -37,6 +37,10 @@ class Keeper(Protocol):
         """Keep what a slot holds for whoever begins with the same; its cells hold exactly these tokens."""
         ...
 
+    def pages(self, tokens: Tokens) -> tuple[bytes, ...]:
+        """The names of the full pages of these tokens; none where cells cannot be paged. Any thread."""
+        ...
+
     def suspend(self, slot: int, tokens: Tokens) -> Kept:
         """Keep all that a slot holds, to the last token, until it is unpinned."""
         ...

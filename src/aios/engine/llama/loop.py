@@ -16,7 +16,7 @@ What is computed next is decided by `aios.engine.batch`, who sits in which slot 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
@@ -191,6 +191,7 @@ class EngineLoop:
         self.counters.n_generated_tokens += outcome.n_tokens
         if outcome.finish is not None:
             self._slots.leave(generation)
+            outcome = replace(outcome, pages=self._slots.pages(generation))
         self._outbox.put(generation.reader.receive, outcome)
 
     def _count(self, step: Step, elapsed_s: float, *, is_done: bool) -> None:

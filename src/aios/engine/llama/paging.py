@@ -52,6 +52,9 @@ class Pager:
         """Store the full pages of a slot. Cost: 2 us a token if any is new."""
         self._save(slot, tokens, self._store.keys(tokens))
 
+    def pages(self, tokens: Tokens) -> tuple[bytes, ...]:
+        return tuple(self._store.keys(tokens))
+
     def suspend(self, slot: int, tokens: Tokens) -> Kept:
         if not len(tokens):
             return NOTHING

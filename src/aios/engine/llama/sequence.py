@@ -129,4 +129,5 @@ def _merged(deltas: Sequence[Delta]) -> Delta:
         tool_calls=tuple(call for delta in deltas for call in delta.tool_calls),
         finish=deltas[-1].finish,
         usage=deltas[-1].usage,
+        pages=deltas[-1].pages,
     )

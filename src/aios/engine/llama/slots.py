@@ -123,6 +123,10 @@ class Slots:
             if self._keeper is not None:
                 self._keeper.save(slot.index, slot.left)
 
+    def pages(self, generation: Generation) -> tuple[bytes, ...]:
+        """The names of the full pages of a generation that has ended. Cost: 1 us a page."""
+        return () if self._keeper is None else self._keeper.pages(generation.tokens[:-1])
+
     def suspend(self, generation: Generation) -> Kept:
         """Free the slot of a generation and keep its cells to the last token. Again, or without a slot: what is kept."""
         slot = self._seated.get(generation)

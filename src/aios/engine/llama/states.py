@@ -55,6 +55,9 @@ class States:
         if len(tokens) >= MIN_TOKENS:
             self._save(slot, tokens)
 
+    def pages(self, tokens: Tokens) -> tuple[bytes, ...]:  # noqa: ARG002 - the contract of all keepers
+        return ()
+
     def suspend(self, slot: int, tokens: Tokens) -> Kept:
         if not len(tokens):
             return NOTHING

@@ -201,6 +201,19 @@ class Core:
         waiting = self._lanes[resource].queued()
         return max((now_s - self._stamps[each].queued_s for each in waiting), default=0.0)
 
+    def standings(self) -> dict[Pid, tuple[int, int | None]]:
+        """Place and level of the best-placed ticket of each process that has any; held ones have none.
+
+        Cost: O(n log n) for all of them; a place is where a ticket's rank puts it, whether or not the working set has room.
+        """
+        found: dict[Pid, tuple[int, int | None]] = {}
+        for lane in self._lanes.values():
+            for ticket_id, place in lane.places():
+                ticket = self._tickets[ticket_id]
+                if ticket.pid not in found or place < found[ticket.pid][0]:
+                    found[ticket.pid] = (place, self._policy.level(ticket))
+        return found
+
     # --- a ticket's way ------------------------------------------------------------------------------------------
 
     def _arrive(self, ticket: Ticket, now_s: float) -> list[Instruction]:

@@ -59,6 +59,14 @@ class Lane:
         yield from self._begun
         yield from self._fresh
 
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Every ticket with its place: 0 holds a turn, 1 has the best rank of those that wait. Cost: O(n log n)."""
+        for ticket_id in self.granted:
+            yield ticket_id, 0
+        waiting = sorted([*self._fresh.ranked(), *self._begun.ranked()])
+        for place, (_, ticket_id) in enumerate(waiting, start=1):
+            yield ticket_id, place
+
     def is_queued(self, ticket_id: int) -> bool:
         """Whether a ticket waits."""
         return ticket_id in self._begun or ticket_id in self._fresh

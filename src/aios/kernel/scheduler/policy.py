@@ -91,6 +91,10 @@ class Policy(Protocol):
         """Whether the engine, too, should compute a turn of this ticket before those of others."""
         ...
 
+    def level(self, ticket: Ticket) -> int | None:
+        """The ticket's level, 0 the first; None if the policy has none."""
+        ...
+
 
 class Fifo:
     """First come, first served; a turn lasts until it is given back. Head start: none, nobody is ever passed."""
@@ -124,6 +128,9 @@ class Fifo:
 
     def is_urgent(self, ticket: Ticket) -> bool:  # noqa: ARG002 - the contract of all policies
         return False
+
+    def level(self, ticket: Ticket) -> int | None:  # noqa: ARG002 - the contract of all policies
+        return None
 
 
 class RoundRobin(Fifo):

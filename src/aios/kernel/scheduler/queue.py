@@ -41,6 +41,10 @@ class RankedQueue:
         """Take a ticket out. Returns: whether it was there."""
         return self._ranks.pop(ticket_id, None) is not None
 
+    def ranked(self) -> list[tuple[Rank, int]]:
+        """Rank and ticket of all that wait, in no order."""
+        return [(rank, each) for each, rank in self._ranks.items()]
+
     def best(self) -> tuple[Rank, int] | None:
         """Rank and ticket of the first; None when nobody waits."""
         while self._heap:

@@ -14,7 +14,7 @@ import anyio
 from aios.abi.types import Pid
 from aios.errors import ResourceExhausted
 from aios.kernel.clock import Clock
-from aios.kernel.process import Run
+from aios.kernel.process import Run, Standing
 from aios.kernel.scheduler.core import (
     Arrive,
     Core,
@@ -241,6 +241,10 @@ class Scheduler:
     def longest_wait_s(self, resource: str) -> float:
         """How long the call has waited there that was queued first. Cost: O(n)."""
         return self._core.longest_wait_s(resource, self.clock.now_s())
+
+    def standings(self) -> dict[Pid, Standing]:
+        """How far each process that wants a turn is from one."""
+        return {pid: Standing(*found) for pid, found in self._core.standings().items()}
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the core contradicts itself or the shell."""

@@ -1,0 +1,50 @@
+"""The verb `pages`: what the page stores hold."""
+
+import click
+
+from aios.abi.pages import PageStoreInfo
+from aios.cli.options import examples, json_option
+from aios.cli.output import printable, short_count, short_size, write_json
+from aios.sdk.blocking import connect
+
+
+@click.command(epilog=examples("aios pages", "aios pages --json | jq .n_on_disk"))
+@json_option
+def pages(*, as_json: bool) -> None:
+    """Show the stores of KV pages: what is in memory and on disk, and how often a page was found.
+
+    A page holds what the model has computed of some tokens of a prompt; equal beginnings of prompts share pages.
+    """
+    with connect() as client:
+        stores = client.pages()
+    if as_json:
+        for store in stores:
+            write_json(store)
+        return
+    if not stores:
+        click.echo("no engine has a page store", err=True)
+    for at, store in enumerate(stores):
+        if at:
+            click.echo()
+        for name, value in _rows(store):
+            click.echo(f"{click.style(f'{name:<10}', bold=True)}{printable(value)}")
+
+
+def _rows(store: PageStoreInfo) -> list[tuple[str, str]]:
+    def size(n_pages: int) -> str:
+        return f"{short_count(n_pages)} pages, {short_size(n_pages * store.page_bytes)}"
+
+    asked = store.n_hits + store.n_misses
+    share = f" ({100 * store.n_hits / asked:.0f} %)" if asked else ""
+    found = f"{short_count(store.n_hits)} of {short_count(asked)}{share}"
+    return [
+        ("model", store.fingerprint),
+        ("page", f"{store.page_tokens} tokens, {short_size(store.page_bytes)}"),
+        ("memory", f"{size(store.n_resident)} of {short_size(store.budget_bytes)}"),
+        ("taken", f"{size(store.n_frames)}; {store.n_in_use} in use now"),
+        ("disk", f"{size(store.n_on_disk)} of {short_size(store.disk_budget_bytes)}"),
+        ("pinned", f"{short_count(store.n_pinned)} pages by {store.n_pins} pins"),
+        ("found", f"{found}, {short_count(store.n_read_from_disk)} read from disk"),
+        ("added", f"{short_count(store.n_added)}, {short_count(store.n_evicted)} evicted"),
+        ("damaged", f"{store.n_damaged}, {store.n_failed_writes} could not be written"),
+    ]
