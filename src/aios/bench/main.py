@@ -10,7 +10,7 @@ from typing import TextIO
 import anyio
 import httpx
 
-from aios.bench import chat_overhead, engine, sched, startup, syscalls, workload
+from aios.bench import chat_overhead, context, engine, sched, startup, syscalls, workload
 from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import BenchFailed
 from aios.bench.machine import OthersMeter, machine_row
@@ -21,7 +21,7 @@ from aios.errors import AiosError, NotFound
 BENCHES: Mapping[str, Bench] = MappingProxyType(
     {
         module.BENCH.name: module.BENCH
-        for module in (engine, chat_overhead, syscalls, startup, sched, workload)
+        for module in (engine, context, chat_overhead, syscalls, startup, sched, workload)
     }
 )
 LIST = "list"

@@ -1,5 +1,6 @@
 """What only the embedded engine promises; what every engine does is in `tests/engine/contract.py`."""
 
+import os
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -141,7 +142,7 @@ async def in_turns(
 async def take_all_slots(engine: LlamaEngine) -> None:
     """Leave nothing in the slots of what was there."""
     async with anyio.create_task_group() as tasks:
-        for number in range(CONFIG.n_slots):
+        for number in range(engine.capabilities.n_slots):
             tasks.start_soon(run, engine, chat(f"{number} is a number", max_tokens=1))
 
 
@@ -176,6 +177,27 @@ async def test_where_the_layout_is_unknown_whole_states_are_kept(
         assert text == whole.text
         assert engine.statistics().extra["recomputed_tokens"] == 0
         assert pages.statistics() == {}
+
+
+async def test_a_model_with_a_sliding_window_goes_on_from_whole_states(tmp_path: Path) -> None:
+    if not os.environ.get("AIOS_SLIDING_MODEL"):
+        pytest.skip("AIOS_SLIDING_MODEL names no GGUF with a sliding window (such as gemma-3-270m)")
+    config = EngineConfig(n_slots=2, window_tokens=1024, n_threads=1)
+    pages = ContextManager(ContextConfig(), tmp_path)
+    path = Path(os.environ["AIOS_SLIDING_MODEL"])
+    engine = LlamaEngine(path, name="sliding", config=config, open_pages=pages.open_pages)
+    await engine.start()
+    try:
+        assert "whole states are kept" in engine.capabilities.note
+        job = chat("Tell me of the sea. " * 120, max_tokens=8)  # longer than the sliding window
+        whole = await run(engine, job)
+        assert whole.usage.prompt_tokens > 600
+        await take_all_slots(engine)
+        text = await in_turns(engine, job, between=partial(take_all_slots, engine))
+        assert text == whole.text
+        assert engine.statistics().extra["recomputed_tokens"] == 0
+    finally:
+        await engine.aclose()
 
 
 async def test_with_a_smaller_kv_type_pages_are_smaller_and_nothing_of_the_other_is_taken(

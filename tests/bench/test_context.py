@@ -1,0 +1,30 @@
+"""The `context` bench: what needs no model, and that a switch is counted as one."""
+
+import pytest
+
+from aios.bench.context import SPECS, Pair, join_us, lookup_ms
+from aios.bench.interruptions import open_rig
+from aios.config import EngineConfig
+
+
+def test_pages_are_looked_up_and_joined_within_the_bars() -> None:
+    bars = {spec.row: spec.bar for spec in SPECS}
+    assert bars["lookup"] is not None
+    assert bars["lookup"].is_cleared(lookup_ms(), None)
+    assert join_us() < 40, "ten times the bar: the machine may be busy"
+
+
+@pytest.mark.model
+@pytest.mark.anyio
+@pytest.mark.parametrize("from_disk", [False, True])
+async def test_two_that_share_a_slot_both_come_to_their_ends(from_disk: bool) -> None:
+    config = EngineConfig(kind="llama", n_slots=1, window_tokens=256, n_threads=1)
+    async with open_rig(config) as rig:
+        pair = Pair(rig, 64, seed=1)
+        begun = [await pair.begin(number) for number in range(2)]
+        both = [suspended for _, suspended in begun]
+        assert all(len(suspended.tokens) >= 65 for suspended in both)
+        lasted_s, n_switches = await pair.in_turns(both, from_disk=from_disk)
+        assert lasted_s > 0
+        assert n_switches > 10
+        assert rig.n_recomputed_tokens == 0
