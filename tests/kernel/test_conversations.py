@@ -1,16 +1,30 @@
+import random
+from contextlib import suppress
+
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.kernel.calls import slow_engine
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat
 from aios.abi.contexts import (
     ContextAppend,
     ContextClose,
+    ContextCompact,
+    ContextFault,
+    ContextFork,
     ContextId,
+    ContextInfo,
+    ContextList,
     ContextOpen,
     ContextRead,
+    ContextRestore,
+    ContextSnapshot,
     ContextStat,
+    ContextUndo,
+    WindowPolicy,
 )
 from aios.abi.types import Message, Role, Sampling, ToolCall, ToolSpec
 from aios.engine.base import ChatPrompt, Job
@@ -18,14 +32,17 @@ from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import (
     AccessDenied,
+    AiosError,
     Conflict,
     DeadlineExceeded,
     EngineFailed,
     InvalidCall,
+    KernelBug,
     NotFound,
     ProcessGone,
 )
 from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
 
 pytestmark = pytest.mark.anyio
 
@@ -189,3 +206,99 @@ async def test_nobody_chats_in_the_context_of_another(booted: OpenKernel) -> Non
             await eve.call(say(context, user("tell me")))
         own = await opened(eve)
         await eve.call(say(own, user("hi")))
+
+
+class Crowd:
+    """Processes that do anything with their contexts while others stop, kill and cancel them."""
+
+    def __init__(self, kernel: Kernel, seed: int) -> None:
+        self.kernel = kernel
+        self.dice = random.Random(seed)  # noqa: S311 - the same disturbances in each run
+        self.contexts: list[ContextId] = [ContextId(1)]
+        self.pids = [kernel.spawn_task(f"agent{i}", self.idle) for i in range(3)]
+        self.n_done = 0
+
+    async def idle(self, _: LocalGate) -> None:
+        await anyio.sleep_forever()
+
+    def call(self) -> Call[Answer]:
+        """Any call on any context, sensible or not."""
+        context = self.dice.choice(self.contexts)
+        text = user("word " * self.dice.randrange(12))
+        results = [Message(Role.TOOL, "12:00", tool_call_id=each) for each in ("a", "b")]
+        said = self.dice.choice([(text,), (text, text), tuple(results), (results[0],), ()])
+        return self.dice.choice(
+            [
+                ContextOpen(messages=(SYSTEM,), window=self.dice.choice(list(WindowPolicy))),
+                say(context, *said, deadline_s=self.dice.choice([None, 0.001, 0.01])),
+                say(context, *said),
+                say(context, *results),
+                ContextAppend(
+                    context=context, messages=said or (text,), is_pinned=self.dice.random() < 0.2
+                ),
+                ContextFork(context=context),
+                ContextCompact(context=context, target_tokens=self.dice.randrange(1, 120)),
+                ContextUndo(context=context),
+                ContextFault(context=context, pointer=1, is_restoring=self.dice.random() < 0.7),
+                ContextSnapshot(context=context, name="x", is_replacing=True),
+                ContextRestore(name="x"),
+                ContextClose(context=context),
+            ]
+        )
+
+    async def work(self, gate: LocalGate) -> None:
+        """Make calls one after the other; some are given up in the middle."""
+        for _ in range(25):
+            try:
+                with anyio.move_on_after(self.dice.choice([0.002, 1.0])):
+                    answer = (await gate.call(self.call())).value
+                    self.n_done += 1
+                    if isinstance(answer, ContextInfo):
+                        self.contexts.append(answer.id)
+            except KernelBug:
+                raise
+            except AiosError:
+                pass
+            await anyio.lowlevel.checkpoint()
+            self.kernel.context_table.check_invariants()
+
+    async def disturb(self) -> None:
+        """Stop, continue and in the end kill."""
+        for _ in range(10):
+            target = self.kernel.table.get(self.dice.choice(self.pids))
+            with suppress(Conflict):
+                await self.kernel.signals.stop(target)
+                self.kernel.context_table.check_invariants()
+                self.kernel.signals.cont(target)
+            await anyio.sleep(0.002)
+        await self.kernel.signals.kill(self.kernel.table.get(self.pids[0]), reason="test")
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_contexts_stay_valid_whatever_is_killed_cancelled_stopped_and_compacted(
+    booted: OpenKernel, seed: int
+) -> None:
+    calls = Reply(tool_calls=(ToolCall("a", "clock", "{}"), ToolCall("b", "clock", "{}")))
+    dice = random.Random(seed)  # noqa: S311
+
+    def answer(_: Job) -> Reply:
+        text = "word " * 8
+        return dice.choice([Reply(text), Reply(text), calls, Reply(text, fail_after_tokens=3)])
+
+    script = Script(answer=answer, token_delay_s=0.0005)
+    engine = ScriptedEngine(window_tokens=160, script=script, tokens_per_read=1)
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel:
+            crowd = Crowd(kernel, seed)
+            gates = [kernel.init_gate(), *(kernel.gate(pid) for pid in crowd.pids)]
+            async with anyio.create_task_group() as tasks:
+                for gate in gates:
+                    tasks.start_soon(crowd.work, gate)
+                    tasks.start_soon(crowd.work, gate)
+                tasks.start_soon(crowd.disturb)
+            assert crowd.n_done > 20
+            rows = (await kernel.init_gate().call(ContextList())).value.contexts
+            assert all(row.writer is None for row in rows)
+            for pid in crowd.pids[1:]:
+                await kernel.signals.kill(kernel.table.get(pid), reason="test")
+            assert {c.owner.pid for c in kernel.context_table._by_id.values()} <= {1}

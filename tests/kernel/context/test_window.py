@@ -68,6 +68,13 @@ def test_the_last_turn_keeps_its_question_and_its_last_round() -> None:
     assert kept[1].message.tool_calls[0].id == "c0"
 
 
+@pytest.mark.parametrize("messages", [(), (SYSTEM,), (SYSTEM, user("1"))])
+def test_from_a_conversation_that_has_not_begun_nothing_leaves(
+    messages: tuple[Message, ...],
+) -> None:
+    assert removable(built(*messages)) == []
+
+
 def test_what_is_pinned_stays_with_its_question() -> None:
     items = built(user("1"), *tool_round("a"), answer("A"))
     items = extended(items, [user("rule")], is_pinned=True)

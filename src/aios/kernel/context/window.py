@@ -9,6 +9,7 @@ stays. A note, which is a user's message, takes the place of the first that left
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
@@ -213,7 +214,7 @@ def _turns(items: Items) -> list[Span]:
         first = i if first is None else first
         if not item.is_note and (not starts or starts[-1] != first):
             starts.append(first)
-    return [Span(a, b) for a, b in zip(starts, [*starts[1:], len(items)], strict=True)]
+    return [Span(a, b) for a, b in pairwise([*starts, len(items)])]
 
 
 def _notes(items: Items, turn: Span) -> list[Span]:
@@ -231,11 +232,7 @@ def _rounds(items: Items, turn: Span) -> list[Span]:
     """The rounds of a turn: each begins with a message of the assistant."""
     places = range(turn.start, turn.stop)
     starts = [i for i in places if items[i].message.role is Role.ASSISTANT]
-    return (
-        [Span(a, b) for a, b in zip(starts, [*starts[1:], turn.stop], strict=True)]
-        if starts
-        else []
-    )
+    return [Span(a, b) for a, b in pairwise([*starts, turn.stop])]
 
 
 def _has_pinned(items: Items, span: Span) -> bool:
