@@ -17,7 +17,7 @@ class PageStoreInfo(Struct, frozen=True):
     """What pages in memory may take."""
     disk_budget_bytes: Count
     n_frames: Count
-    """Pages that memory was taken for so far; it is kept."""
+    """Pages that the budget has room for; their memory is taken as they are filled."""
     n_resident: Count
     """Pages in memory."""
     n_in_use: Count

@@ -41,7 +41,7 @@ def _rows(store: PageStoreInfo) -> list[tuple[str, str]]:
         ("model", store.fingerprint),
         ("page", f"{store.page_tokens} tokens, {short_size(store.page_bytes)}"),
         ("memory", f"{size(store.n_resident)} of {short_size(store.budget_bytes)}"),
-        ("taken", f"{size(store.n_frames)}; {store.n_in_use} in use now"),
+        ("frames", f"{short_count(store.n_frames)}, {store.n_in_use} in use now"),
         ("disk", f"{size(store.n_on_disk)} of {short_size(store.disk_budget_bytes)}"),
         ("pinned", f"{short_count(store.n_pinned)} pages by {store.n_pins} pins"),
         ("found", f"{found}, {short_count(store.n_read_from_disk)} read from disk"),
