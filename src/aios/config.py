@@ -157,7 +157,7 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     policy: Annotated[
         str, Meta(pattern="^(fifo|rr|priority|mlfq|fair|edf)$", description="in which order")
-    ] = "fifo"
+    ] = "mlfq"
     quantum_tokens: Annotated[
         PositiveInt,
         Meta(le=65_536, description="a turn ends after so many if somebody better waits"),

@@ -166,10 +166,11 @@ async def test_a_short_call_takes_the_slot_of_a_long_one_which_then_goes_on_wher
     assert ended == ["short", "long"]
 
 
-async def test_under_the_default_policy_nobody_is_preempted(booted: OpenKernel) -> None:
+async def test_under_fifo_nobody_is_preempted(booted: OpenKernel) -> None:
     engine = slow_engine(n_slots=1, n_tokens=50, token_delay_s=0.001)
+    config = SchedulerConfig(policy="fifo")
     with anyio.fail_after(10):
-        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+        async with booted(engine, scheduler=config) as kernel, anyio.create_task_group() as tasks:
 
             async def talk(text: str) -> None:
                 assert (await kernel.init_gate().call(chat(text))).n_preemptions == 0

@@ -1,4 +1,4 @@
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -275,3 +275,37 @@ def test_places_count_from_the_holder_of_a_turn_and_a_process_has_its_best() -> 
     assert core.standings()[Pid(4)] == (1, 0)
     handle(core, Leave(1))
     assert core.standings() == {4: (0, 0)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(POLICIES)),
+    sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=25),
+    budget_tokens=st.integers(0, 3000),
+    capacity=st.integers(1, 4),
+)
+def test_all_are_served_and_the_working_set_keeps_to_its_budget(
+    name: str, sizes: list[int], budget_tokens: int, capacity: int
+) -> None:
+    """Each call takes three quanta and is queued again between them; one that is alone may be larger than the budget."""
+    core = Core(policy=POLICIES[name](SchedulerConfig()), max_queue=100)
+    handle(core, Resize("engine", capacity, budget_tokens=budget_tokens))
+    left = dict.fromkeys(range(len(sizes)), 3)
+    running = [
+        grant.ticket_id
+        for number, n_tokens in enumerate(sizes)
+        for grant in handle(core, Arrive(ticket(number, pid=number, n_tokens=n_tokens)), number)
+        if isinstance(grant, Grant)
+    ]
+    while left:
+        working_set = core.lanes["engine"].working_set_tokens
+        begun = [number for number in left if number in running or left[number] < 3]
+        assert working_set <= budget_tokens or len(begun) == 1, begun
+        holder = running.pop(0)
+        handle(core, Spend(holder, 32), 100.0)
+        left[holder] -= 1
+        instructions = handle(core, Renew(holder) if left[holder] else Leave(holder), 100.0)
+        if not left[holder]:
+            del left[holder]
+        running += [each.ticket_id for each in instructions if isinstance(each, Grant)]
+        core.check_invariants()
