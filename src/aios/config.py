@@ -167,7 +167,7 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 2.0
     level_step_s: Annotated[
         Positive, Meta(le=3600, description="the same for each of the 8 levels of mlfq")
-    ] = 10.0
+    ] = 15.0
     no_deadline_s: Annotated[
         Positive, Meta(le=86_400, description="edf takes a later deadline, or none, as so far away")
     ] = 600.0

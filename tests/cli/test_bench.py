@@ -1,5 +1,7 @@
 """`aios bench` hands on to the benches."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from tests.cli.conftest import Aios
@@ -52,3 +54,19 @@ def test_a_size_for_another_bench_is_a_mistake(aios: Aios) -> None:
     ran = aios("bench", "syscalls", "--agents", "4")
     assert ran.code == 2
     assert "workload" in ran.err
+
+
+def test_a_trace_is_replayed_under_one_policy(aios: Aios, tmp_path: Path) -> None:
+    trace = tmp_path / "crowd.jsonl"
+    trace.write_text(
+        '{"arrives_s": 0, "calls": [{"prompt_tokens": 10, "output_tokens": 4}]}\n', encoding="utf-8"
+    )
+    ran = aios("bench", "sched-sim", "--json", "--policy", "mlfq", "--trace", str(trace))
+    assert ran.code == 0
+    assert "makespan-mlfq" in {row["row"] for row in ran.rows()}
+
+
+def test_a_policy_for_another_bench_is_a_mistake(aios: Aios) -> None:
+    ran = aios("bench", "syscalls", "--policy", "mlfq")
+    assert ran.code == 2
+    assert "sched-sim" in ran.err

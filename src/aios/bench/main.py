@@ -10,7 +10,7 @@ from typing import TextIO
 import anyio
 import httpx
 
-from aios.bench import chat_overhead, context, engine, sched, startup, syscalls, workload
+from aios.bench import chat_overhead, context, engine, sched, sched_sim, startup, syscalls, workload
 from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import BenchFailed
 from aios.bench.machine import OthersMeter, machine_row
@@ -21,7 +21,16 @@ from aios.errors import AiosError, NotFound
 BENCHES: Mapping[str, Bench] = MappingProxyType(
     {
         module.BENCH.name: module.BENCH
-        for module in (engine, context, chat_overhead, syscalls, startup, sched, workload)
+        for module in (
+            engine,
+            context,
+            chat_overhead,
+            syscalls,
+            startup,
+            sched,
+            workload,
+            sched_sim,
+        )
     }
 )
 LIST = "list"
@@ -42,6 +51,7 @@ def run_bench(
     json: bool = False,
     out: TextIO | None = None,
     shape: Shape | None = None,
+    variants: Mapping[str, Bench] = MappingProxyType({}),
 ) -> int:
     """Measure and show.
 
@@ -51,6 +61,7 @@ def run_bench(
         json: One JSON object a line instead of tables.
         out: Where to; standard output when None. Progress goes to standard error.
         shape: The size of `workload`.
+        variants: Benches to run instead of those of the same name, made to options.
 
     Returns:
         The exit status: 1 if a row with a bar is not ok.
@@ -63,7 +74,7 @@ def run_bench(
     if list(names) == [LIST]:
         _show_list(display, out)
         return 0
-    benches = [_named(name) for name in names or BENCHES]
+    benches = [variants.get(name) or _named(name) for name in names or BENCHES]
     settings = Settings(quick, _tell, shape)
     rows = anyio.run(_run_all, benches, settings, display, backend_options={"use_uvloop": True})
     if len(rows) < sum(len(bench.specs) for bench in benches):

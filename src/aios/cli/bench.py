@@ -1,12 +1,16 @@
 """The verb `bench`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
-from aios.bench.bench import Shape
+from aios.bench.bench import Bench, Shape
 from aios.bench.main import run_bench
+from aios.bench.sched_sim import ALL
+from aios.bench.sched_sim import NAME as SCHED_SIM
+from aios.bench.sched_sim import bench_of as sched_sim_of
 from aios.bench.workload import NAME as WORKLOAD
 from aios.cli.options import examples, json_option
 
@@ -17,6 +21,7 @@ from aios.cli.options import examples, json_option
         "aios bench syscalls startup",
         "aios bench --quick --json",
         "aios bench workload --agents 32",
+        "aios bench sched-sim --policy mlfq --trace crowd.jsonl",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME...]")
@@ -34,13 +39,44 @@ from aios.cli.options import examples, json_option
     type=click.IntRange(0, 1000),
     help="Rules of 28 tokens in the head that all share: 12.",
 )
+@click.option("--policy", help="The policy that `sched-sim` runs: all.")
+@click.option(
+    "--trace",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recorded trace that `sched-sim` replays, instead of its workloads.",
+)
 @json_option
-def bench(*, names: Sequence[str], quick: bool, as_json: bool, **sizes: int | None) -> int:
+def bench(
+    *,
+    names: Sequence[str],
+    quick: bool,
+    policy: str | None,
+    trace: Path | None,
+    as_json: bool,
+    **sizes: int | None,
+) -> int:
     """Measure this machine against the bars; without NAME all of them, `list` shows what there is.
 
     Each row is measured against a baseline in the same run. The exit code is 1 when a row misses its bar.
     """
-    return run_bench(names, quick=quick, json=as_json, shape=_shape(names, sizes))
+    variants = _variants(names, policy, trace)
+    return run_bench(
+        names, quick=quick, json=as_json, shape=_shape(names, sizes), variants=variants
+    )
+
+
+def _variants(names: Sequence[str], policy: str | None, trace: Path | None) -> Mapping[str, Bench]:
+    """`sched-sim` as the options ask for it.
+
+    Raises:
+        UsageError: They are given and `sched-sim` will not be run.
+    """
+    if policy is None and trace is None:
+        return {}
+    if names and SCHED_SIM not in names:
+        message = f"--policy and --trace are for the bench `{SCHED_SIM}`"
+        raise click.UsageError(message, click.get_current_context())
+    return {SCHED_SIM: sched_sim_of(policy or ALL, trace)}
 
 
 def _shape(names: Sequence[str], sizes: dict[str, int | None]) -> Shape | None:

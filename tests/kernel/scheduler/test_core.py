@@ -133,7 +133,7 @@ def test_who_is_preempted_keeps_its_age_and_cannot_be_preempted_for_ever() -> No
         n_preempted += 1
         assert Grant(number, is_urgent=True) in handle(core, Renew(2), now_s)
         assert handle(core, Leave(number), now_s) == [Grant(2)]
-    assert 10 <= n_preempted <= 40, "a newcomer must be better than it was when it came, at 2.0"
+    assert 10 <= n_preempted <= 60, "a newcomer must be better than it was when it came, at 2.0"
 
 
 def test_a_new_nice_value_ranks_those_that_wait_at_once_without_taking_their_age() -> None:

@@ -235,7 +235,8 @@ def test_fair_forgets_owners_that_are_gone() -> None:
         core.handle(Leave(number), 0.0)
     assert len(policy._finish) < 20
     assert not policy._n_active
-    assert not policy._charged
+    assert not policy._charges
+    assert len(policy._costs) < 20
     assert not policy._tags
 
 

@@ -26,7 +26,9 @@ LATELY_TOKENS = 8192
 LATELY_SHARE = 1 / 8
 """A program is treated as if each of its calls needed at least this share of what it was served of late."""
 TURN_COST_TOKENS = 32.0
-"""What `Fair` charges for a turn before it knows what it cost."""
+"""What `Fair` charges for a turn of a call that has used up what it was charged at first."""
+LEARNED_SHARE = 0.1
+"""How much the last call of an owner weighs in what its next ones are charged beforehand."""
 LIFT = 0.5
 """The present of `Fair` moves at least at this part of the pace at which all active owners are served."""
 MAX_QUANTUM_DOUBLINGS = 3
@@ -218,11 +220,21 @@ class Mlfq(RoundRobin):
         return n_tokens * exp2((as_of - self._n_served) / LATELY_TOKENS)
 
 
+@dataclass(slots=True)
+class Charge:
+    """What a ticket was charged and has not used yet, and what it has used."""
+
+    left: float = 0.0
+    n_used: int = 0
+
+
 class Fair(RoundRobin):
     """Owners share the model by weight, however many agents each has.
 
     Start-time fair queueing over tokens: a turn is tagged with its owner's virtual time, and virtual time moves by tokens
-    over weight. An owner that was idle starts at the present and gains nothing from having been so.
+    over weight. An owner that was idle starts at the present and gains nothing from having been so. A call is charged when it
+    is queued, by what the calls of its owner have cost of late: with a charge too small, an owner that queues many calls at
+    once would get them tagged as if they were nearly free (Jain's index 0.58 with ten times the agents, not 0.98).
 
     Head start: a ticket is passed only by turns that begin before its tag in virtual time, and the present reaches that tag
     when all active owners together have been served `(tag - present) * their weights / LIFT` tokens; so new owners without
@@ -240,7 +252,9 @@ class Fair(RoundRobin):
         """Where each owner's next turn begins in virtual time; one that lies in the past is as good as none."""
         self._tags: dict[int, float] = {}
         """Of the tickets that wait."""
-        self._charged: dict[int, float] = {}
+        self._charges: dict[int, Charge] = {}
+        self._costs: dict[str, float] = {}
+        """What a call of each owner has cost of late."""
         self._n_active: dict[str, int] = {}
         """Tickets of each owner that has any."""
         self._active_weight = 0.0
@@ -250,24 +264,27 @@ class Fair(RoundRobin):
 
     def queued(self, ticket: Ticket) -> None:
         owner = ticket.owner
-        if ticket.id not in self._charged:
-            self._charged[ticket.id] = 0.0
-            self._enter(owner)
+        charge = self._charges.get(ticket.id)
+        cost = TURN_COST_TOKENS
+        if charge is None:
+            charge = self._enter(ticket)
+            cost = self._costs.get(owner, ticket.n_prompt_tokens + TURN_COST_TOKENS)
         start = self._tags[ticket.id] = self._start(owner)
-        self._finish[owner] = start + TURN_COST_TOKENS / self._weight(owner)
-        self._charged[ticket.id] += TURN_COST_TOKENS
+        more = max(cost - charge.left, 0.0)
+        self._finish[owner] = start + more / self._weight(owner)
+        charge.left += more
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
         """Charge what goes beyond the charge at queueing, and let the present move on."""
-        if ticket.id not in self._charged:  # its turn began under another policy
-            self._charged[ticket.id] = 0.0
-            self._enter(ticket.owner)
-        left = self._charged[ticket.id] - n_tokens
-        self._charged[ticket.id] = max(left, 0.0)
-        if left < 0:
+        # there is no charge if its turn began under another policy
+        charge = self._charges.get(ticket.id) or self._enter(ticket)
+        charge.n_used += n_tokens
+        charge.left -= n_tokens
+        if charge.left < 0:
             owner = ticket.owner
-            behind = left / self._weight(owner)
+            behind = charge.left / self._weight(owner)
             self._finish[owner] = self._finish.get(owner, self._now) - behind
+            charge.left = 0.0
         self._now += LIFT * n_tokens / self._active_weight
 
     def granted(self, ticket: Ticket, rank: Rank) -> None:
@@ -278,11 +295,15 @@ class Fair(RoundRobin):
     def done(self, ticket: Ticket) -> None:
         """Give back what a ticket was charged and did not use."""
         self._tags.pop(ticket.id, None)
-        left = self._charged.pop(ticket.id, None)
-        if left is None:
+        charge = self._charges.pop(ticket.id, None)
+        if charge is None:
             return
         owner = ticket.owner
-        self._finish[owner] = self._finish.get(owner, self._now) - left / self._weight(owner)
+        unused = charge.left / self._weight(owner)
+        self._finish[owner] = self._finish.get(owner, self._now) - unused
+        if charge.n_used:
+            usual = self._costs.get(owner, charge.n_used)
+            self._costs[owner] = usual + LEARNED_SHARE * (charge.n_used - usual)
         self._n_active[owner] -= 1
         if not self._n_active[owner]:
             del self._n_active[owner]
@@ -291,11 +312,16 @@ class Fair(RoundRobin):
             self._active_weight = 0.0  # whatever rounding has left
         if len(self._finish) > 2 * len(self._n_active) + N_LEVELS:
             self._finish = {each: at for each, at in self._finish.items() if at > self._now}
+            known = self._finish.keys() | self._n_active.keys()
+            self._costs = {each: cost for each, cost in self._costs.items() if each in known}
 
-    def _enter(self, owner: str) -> None:
+    def _enter(self, ticket: Ticket) -> Charge:
+        owner = ticket.owner
         if owner not in self._n_active:
             self._active_weight += self._weight(owner)
         self._n_active[owner] = self._n_active.get(owner, 0) + 1
+        charge = self._charges[ticket.id] = Charge()
+        return charge
 
     def _start(self, owner: str) -> float:
         return max(self._now, self._finish.get(owner, 0.0))

@@ -1,0 +1,235 @@
+"""`sched-sim`: every scheduling policy on named crowds of agents, in virtual time.
+
+The scheduling core and the policies are the kernel's own; the engine is a model (`kernel/scheduler/simulation.py`). The figures
+do not depend on the machine: a crowd is the same for the same seed, and each figure is the median over several seeds. As a
+program of its own (`python -m aios.bench.sched_sim`) it prints them as the table of docs/concepts/choosing-a-policy.md.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from types import MappingProxyType
+
+from anyio.lowlevel import checkpoint
+
+from aios.bench.bench import Bench, Settings
+from aios.bench.rows import Bar, Report, Series, Spec, rounded
+from aios.bench.sched_traces import BATCH, INTERACTIVE, SEED, make_workload, paper
+from aios.config import SchedulerConfig
+from aios.errors import NotFound
+from aios.kernel.scheduler.outcome import Outcome
+from aios.kernel.scheduler.policy import POLICIES, Fifo
+from aios.kernel.scheduler.simulation import simulate
+from aios.kernel.scheduler.trace import TracedAgent, decode_trace
+
+NAME = "sched-sim"
+N_SEEDS = 5
+ALL = "all"
+SHORT_FIRST, FAIR = "mlfq", "fair"
+MAX_INTERACTIVE = 0.2
+MAX_MAKESPAN = 1.05
+MIN_JAIN = 0.95
+N_MANY = 5000
+MAX_MANY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a workload is judged by. The bar is for the policy that promises it."""
+
+    unit: str
+    about: str
+    of: Callable[[Outcome], float]
+    promised_by: str = ""
+    bar: Bar | None = None
+
+
+FIGURES: Mapping[str, Figure] = MappingProxyType(
+    {
+        "interactive": Figure(
+            "s",
+            "p95 of short calls among 24 long agents",
+            lambda outcome: outcome.turnaround_s(INTERACTIVE).p95,
+            SHORT_FIRST,
+            Bar(MAX_INTERACTIVE, on_ratio=True),
+        ),
+        "interactive-batch": Figure(
+            "s",
+            "mean of the long agents' calls beside them",
+            lambda outcome: outcome.turnaround_s(BATCH).mean,
+        ),
+        "interactive-makespan": Figure(
+            "s",
+            "until all of them are done",
+            lambda outcome: outcome.makespan_s,
+            SHORT_FIRST,
+            Bar(MAX_MAKESPAN, on_ratio=True),
+        ),
+        "ten-times": Figure(
+            "index",
+            "Jain index of four owners, one with ten times the agents",
+            lambda outcome: outcome.jain,
+            FAIR,
+            Bar(MIN_JAIN, is_minimum=True),
+        ),
+        "heavy-tail": Figure(
+            "times",
+            "mean slowdown where a few calls are very long",
+            lambda outcome: outcome.slowdown().mean,
+        ),
+        "deadlines": Figure(
+            "calls", "share of calls that missed their deadline", lambda outcome: outcome.late_share
+        ),
+        "tools": Figure(
+            "s",
+            "mean of all calls where tools run between them",
+            lambda outcome: outcome.turnaround_s().mean,
+        ),
+        "flood": Figure(
+            "s",
+            "p95 of usual calls while one owner floods",
+            lambda outcome: outcome.turnaround_s("usual").p95,
+        ),
+    }
+)
+REPLAYED: Mapping[str, Figure] = MappingProxyType(
+    {
+        "mean": Figure("s", "mean of all calls", lambda outcome: outcome.turnaround_s().mean),
+        "p95": Figure("s", "p95 of all calls", lambda outcome: outcome.turnaround_s().p95),
+        "slowdown": Figure("times", "mean slowdown", lambda outcome: outcome.slowdown().mean),
+        "wait": Figure("s", "the longest wait", lambda outcome: outcome.waited_s().longest),
+        "jain": Figure("index", "Jain index of the owners", lambda outcome: outcome.jain),
+        "makespan": Figure("s", "until all are done", lambda outcome: outcome.makespan_s),
+    }
+)
+_SPEED = Spec(
+    NAME, "speed", "s", Bar(MAX_MANY_S), f"wall time to simulate {N_MANY} agents under fifo"
+)
+
+
+def policies_of(choice: str) -> tuple[str, ...]:
+    """The policies that `--policy` asks for.
+
+    Raises:
+        NotFound: There is no such policy.
+    """
+    if choice == ALL:
+        return tuple(POLICIES)
+    if choice not in POLICIES:
+        raise NotFound(f"no policy {choice!r}", hint=f"there are: {', '.join(POLICIES)}; or `all`")
+    return (choice,)
+
+
+def bench_of(choice: str = ALL, trace: Path | None = None) -> Bench:
+    """The bench for some policies, on the named workloads or on a recorded trace.
+
+    Raises:
+        InvalidCall: The trace is malformed.
+        NotFound: There is no such policy.
+        OSError: The trace cannot be read.
+    """
+    policies = policies_of(choice)
+    if trace is None:
+        specs = (*_specs(FIGURES, policies), _SPEED)
+
+        async def measure(settings: Settings, report: Report) -> None:
+            await _measure_workloads(settings, report, policies)
+    else:
+        agents = decode_trace(trace.read_bytes())
+        specs = _specs(REPLAYED, policies)
+
+        async def measure(settings: Settings, report: Report) -> None:
+            await _replay(settings, report, agents=agents, policies=policies)
+
+    return Bench(NAME, "scheduling policies in virtual time", 120.0, specs, measure)
+
+
+def outcome_of(agents: Sequence[TracedAgent], policy: str) -> Outcome:
+    """Simulate a policy as it is configured by default."""
+    return simulate(agents, POLICIES[policy](SchedulerConfig(policy=policy)))
+
+
+def workload_of(figure: str) -> str:
+    """The workload that a figure is of."""
+    return INTERACTIVE if figure.startswith(INTERACTIVE) else figure
+
+
+def _specs(figures: Mapping[str, Figure], policies: Sequence[str]) -> tuple[Spec, ...]:
+    return tuple(
+        Spec(
+            NAME,
+            f"{name}-{policy}",
+            figure.unit,
+            figure.bar if policy == figure.promised_by else None,
+            figure.about,
+        )
+        for name, figure in figures.items()
+        for policy in policies
+    )
+
+
+async def _measure_workloads(settings: Settings, report: Report, policies: Sequence[str]) -> None:
+    seeds = range(SEED, SEED + (1 if settings.quick else N_SEEDS))
+    outcomes: dict[tuple[str, str], list[Outcome]] = {}
+    for name in dict.fromkeys(map(workload_of, FIGURES)):
+        settings.say(f"{name}: {len(seeds)} crowds under each policy")
+        crowds = [make_workload(name, seed) for seed in seeds]
+        for policy in dict.fromkeys((Fifo.name, *policies)):
+            outcomes[name, policy] = [outcome_of(agents, policy) for agents in crowds]
+            await checkpoint()
+    for name, figure in FIGURES.items():
+        base = Series(tuple(map(figure.of, outcomes[workload_of(name), Fifo.name]))).median
+        for policy in policies:
+            found = outcomes[workload_of(name), policy]
+            _report(report, f"{name}-{policy}", figure, found=found, base=base)
+    begun_s = perf_counter()
+    simulate(paper(N_MANY), Fifo())
+    report.add(_SPEED.row, perf_counter() - begun_s)
+
+
+async def _replay(
+    settings: Settings, report: Report, *, agents: Sequence[TracedAgent], policies: Sequence[str]
+) -> None:
+    settings.say(f"replaying {len(agents)} agents")
+    base = outcome_of(agents, Fifo.name)
+    for policy in policies:
+        found = [outcome_of(agents, policy)]
+        await checkpoint()
+        for name, figure in REPLAYED.items():
+            _report(report, f"{name}-{policy}", figure, found=found, base=figure.of(base))
+
+
+def _report(
+    report: Report, row: str, figure: Figure, *, found: Sequence[Outcome], base: float
+) -> None:
+    series = Series(tuple(map(figure.of, found)))
+    n_preemptions = median(outcome.n_preemptions for outcome in found)
+    wait_s = median(outcome.waited_s().longest for outcome in found)
+    note = f"{n_preemptions:g} preemptions, longest wait {rounded(wait_s):g} s"
+    report.add(row, series.median, baseline=base, spread=series.spread, note=note)
+
+
+def table(figures: Iterable[str] = FIGURES) -> str:
+    """The figures of all policies as a Markdown table, a line for each figure."""
+    lines = [
+        f"| figure | {' | '.join(POLICIES)} |",
+        f"|---|{'---|' * len(POLICIES)}",
+    ]
+    for name in figures:
+        figure = FIGURES[name]
+        cells = []
+        for policy in POLICIES:
+            crowds = (make_workload(workload_of(name), SEED + i) for i in range(N_SEEDS))
+            value = median(figure.of(outcome_of(agents, policy)) for agents in crowds)
+            cells.append(f"{value:.3g}")
+        lines.append(f"| {figure.about}, {figure.unit} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+BENCH = bench_of()
+
+if __name__ == "__main__":
+    sys.stdout.write(table())
