@@ -186,7 +186,7 @@ class Compactor:
         return None
 
     async def _summary(self, run: Run, leaving: Items, aim: Aim) -> str:
-        """What the model makes of the messages that leave. Its turn is asked for behind those of everybody else's chats."""
+        """What the model makes of the messages that leave. Its turn is asked for at the lowest priority."""
         text = "\n".join(
             f"{_SPEAKERS[item.message.role]}: {item.message.text()}" for item in leaving
         )

@@ -55,7 +55,7 @@ class Run:
     """Set while it holds a turn."""
     is_parked: bool = False
     is_background: bool = False
-    """It asks for turns behind everybody else's, whatever the process's nice value is."""
+    """It asks for turns at nice 19, whatever the process's own value is."""
 
     @contextmanager
     def parked(self) -> Iterator[None]:
