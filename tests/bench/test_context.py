@@ -11,7 +11,8 @@ def test_pages_are_looked_up_and_joined_within_the_bars() -> None:
     bars = {spec.row: spec.bar for spec in SPECS}
     assert bars["lookup"] is not None
     assert bars["lookup"].is_cleared(lookup_ms(), None)
-    assert join_us() < 40, "ten times the bar: the machine may be busy"
+    joined_us, copied_us = join_us()
+    assert joined_us < 4 * copied_us, "it is a copy, whatever else the machine does"
 
 
 @pytest.mark.model
