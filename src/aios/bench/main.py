@@ -10,7 +10,17 @@ from typing import TextIO
 import anyio
 import httpx
 
-from aios.bench import chat_overhead, context, engine, sched, sched_sim, startup, syscalls, workload
+from aios.bench import (
+    chat_overhead,
+    context,
+    engine,
+    memory,
+    sched,
+    sched_sim,
+    startup,
+    syscalls,
+    workload,
+)
 from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import BenchFailed
 from aios.bench.machine import OthersMeter, machine_row
@@ -27,6 +37,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             chat_overhead,
             syscalls,
             startup,
+            memory,
             sched,
             workload,
             sched_sim,

@@ -13,6 +13,7 @@ from aios.config import Config, Home, MemoryConfig
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.memory import tables
 from aios.kernel.memory.manager import MAX_PENDING_USES
 from aios.sdk.memory import Memory
 
@@ -154,6 +155,25 @@ async def test_tags_times_and_expiry_limit_what_is_found(booted: OpenKernel) -> 
         assert await texts(at_unix_s=now + 101, since_unix_s=now + 50) == []
         with pytest.raises(InvalidCall):
             await memory.remember("never", valid_from_unix_s=5, valid_to_unix_s=5)
+
+
+async def test_common_words_do_not_hide_rare_ones_and_find_the_newest_alone(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_MATCHES", 2)
+    async with booted() as kernel:
+        memory = agent(kernel, "ann")
+        ids = [await memory.remember(f"boat number {number}") for number in range(5)]
+        rare = await memory.remember("boat with a spinnaker")
+
+        async def found(query: str) -> list[int]:
+            hits = (await memory.recall(query)).hits
+            return [hit.note.id for hit in hits if hit.why[0].startswith("words")]
+
+        assert await found("boat spinnaker") == [rare]
+        assert (await found("number of the boat absent"))[0] == ids[-1]
+        assert sorted(await found("boat number")) == ids
+        assert await found("absent") == []
 
 
 async def test_links_show_only_what_the_caller_may_read(booted: OpenKernel) -> None:

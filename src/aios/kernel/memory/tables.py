@@ -7,6 +7,7 @@ names the spaces that it may look into.
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import apsw
 import msgspec
@@ -61,6 +62,9 @@ _NOTE = (
 )
 _FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
 
+MAX_MATCHES = 1_000
+"""Notes whose match with the words of a query is ranked."""
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -81,10 +85,10 @@ class Filter:
     def condition(self) -> tuple[str, dict[str, str | float]]:
         """The condition on `n`, and its values."""
         parts = [
-            "n.space IN (SELECT value FROM json_each(:spaces))",
+            f"n.space IN ({','.join(str(space) for space in self.spaces)})",
             "(n.expires_unix_s IS NULL OR n.expires_unix_s > :now)",
         ]
-        values: dict[str, str | float] = {"spaces": json.dumps(self.spaces), "now": self.now_unix_s}
+        values: dict[str, str | float] = {"now": self.now_unix_s}
         if not self.include_superseded:
             parts.append("n.superseded_by IS NULL")
         if self.tags:
@@ -213,15 +217,43 @@ def ids_of(connection: apsw.Connection, which: Filter) -> list[int]:
 def by_words(
     connection: apsw.Connection, words: Sequence[str], which: Filter, *, limit: int
 ) -> list[int]:
-    """The notes that have one of the words, best first by BM25."""
+    """The notes that have one of the words, best first by BM25; of words that all are common, the newest that have all.
+
+    Ranking costs by the match, so words that are in many notes, which say little, do not take part beside rarer ones.
+    """
     condition, values = which.condition()
-    query = " OR ".join(f'"{word}"' for word in words)
+    telling, common = _telling(connection, words)
+    query = " OR ".join(map(_quoted, telling)) or " AND ".join(map(_quoted, common))
+    order = "bm25(memory_words)" if telling else "w.rowid DESC"
+    if not query:
+        return []
     rows = connection.execute(
         f"SELECT n.id FROM memory_words w JOIN memory_notes n ON n.id = w.rowid "  # noqa: S608 - the same: fixed texts
-        f"WHERE memory_words MATCH :query AND {condition} ORDER BY bm25(memory_words) LIMIT :limit",
+        f"WHERE memory_words MATCH :query AND {condition} ORDER BY {order} LIMIT :limit",
         {**values, "query": query, "limit": limit},
     )
     return _ints(rows)
+
+
+def _telling(connection: apsw.Connection, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that are in some note: the rarest, which are in `MAX_MATCHES` notes together, and the others."""
+    counted = []
+    for word in words:
+        rows = connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM memory_words WHERE memory_words MATCH ? LIMIT ?)",
+            (_quoted(word), MAX_MATCHES + 1),
+        )
+        counted.append((_ints(rows)[0], word))
+    present = sorted((count, word) for count, word in counted if count)
+    totals = accumulate(count for count, _ in present)
+    n_telling = sum(total <= MAX_MATCHES for total in totals)
+    ordered = [word for _, word in present]
+    return ordered[:n_telling], ordered[n_telling:]
+
+
+def _quoted(word: str) -> str:
+    """A word as FTS5 takes it; it has no quotation mark in it."""
+    return f'"{word}"'
 
 
 def delete_with_history(connection: apsw.Connection, note: int) -> tuple[int, ...]:

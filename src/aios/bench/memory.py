@@ -1,0 +1,112 @@
+"""`memory`: how fast agents remember and recall, and what their memory blocks hold."""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import accumulate
+from time import perf_counter
+
+import anyio
+
+from aios.abi.gate import Gate
+from aios.abi.interactions import MemoryLog, MemoryStat
+from aios.abi.memory import Recall, Remember
+from aios.bench.bench import Bench, Settings, seconds_each
+from aios.bench.children import scratch_folder
+from aios.bench.rows import Bar, Report, Spec, quantile
+from aios.config import Config, Home
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.memory.blocks import Block
+
+NAME = "memory"
+N_NOTES = 100_000
+N_IN_FLIGHT = 64
+N_WORDS, NOTE_WORDS, QUERY_WORDS = 20_000, 20, 5
+BLOCK_BYTES, N_RECORDS, RECORD_BYTES, N_READS = 1 << 20, 10_000, 500, 50_000
+
+SPECS = (
+    Spec(
+        NAME,
+        "remember",
+        "notes/s",
+        Bar(2_000, is_minimum=True),
+        f"{N_IN_FLIGHT} in flight, on disk",
+    ),
+    Spec(NAME, "recall-p50", "ms", Bar(10), f"over {N_NOTES} notes"),
+    Spec(NAME, "recall-p99", "ms", Bar(30), "the same calls"),
+    Spec(NAME, "log", "records/s", None, f"interactions, {N_IN_FLIGHT} in flight, on disk"),
+    Spec(NAME, "block", "KiB", Bar(BLOCK_BYTES / 1024), f"the block after {N_NOTES} interactions"),
+    Spec(NAME, "faults", "faults", Bar(0.95, on_ratio=True), "LRU-K against plain LRU, Zipf-like"),
+)
+
+
+async def measure(settings: Settings, report: Report) -> None:
+    """In one kernel without an engine."""
+    n_notes = N_NOTES // 50 if settings.quick else N_NOTES
+    note = f"{n_notes} notes" if settings.quick else ""
+    report.add("faults", zipf_faults(2), baseline=zipf_faults(1))
+    chance = random.Random(1)  # noqa: S311 - texts that are the same in each run
+    async with _kernel() as kernel:
+        gate = kernel.init_gate()
+        settings.say(f"remembering {n_notes} notes")
+        words = _texts(chance, NOTE_WORDS)
+        await gate.call(Remember(text=next(words)))  # the embedder is loaded here
+        rate = await _rate(n_notes, lambda: gate.call(Remember(text=next(words))))
+        report.add("remember", rate, note=note)
+        settings.say("recalling")
+        queries = _texts(chance, QUERY_WORDS)
+        n_recalls = 50 if settings.quick else 500
+        seconds = await seconds_each(n_recalls, lambda: gate.call(Recall(query=next(queries))))
+        for row, share in (("recall-p50", 0.5), ("recall-p99", 0.99)):
+            report.add(row, 1000 * quantile(seconds, share), note=note)
+        settings.say(f"logging {n_notes} interactions")
+        await _log(gate, words, n_notes, report)
+
+
+async def _log(gate: Gate, words: Iterator[str], n_records: int, report: Report) -> None:
+    report.add("log", await _rate(n_records, lambda: gate.call(MemoryLog(text=next(words)))))
+    block = (await gate.call(MemoryStat())).value
+    report.add("block", block.size_bytes / 1024, is_whole=block.n_records >= n_records)
+
+
+def zipf_faults(k: int) -> int:
+    """Faults of a block that reads records with frequencies of 1 / rank; `k` 1 is plain LRU."""
+    chance, block = random.Random(1), Block(BLOCK_BYTES, k=k)  # noqa: S311 - the same reads for both
+    weights = [1 / rank for rank in range(1, N_RECORDS + 1)]
+    for record in chance.choices(range(N_RECORDS), weights, k=N_READS):
+        if block.find(record) is None:
+            block.put(record, bytes(RECORD_BYTES))
+    return block.n_faults
+
+
+async def _rate(n_calls: int, act: Callable[[], Awaitable[object]]) -> float:
+    """Calls a second, so many at once."""
+    n_each = n_calls // N_IN_FLIGHT + 1
+
+    async def caller() -> None:
+        for _ in range(n_each):
+            await act()
+
+    begun_s = perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(N_IN_FLIGHT):
+            tasks.start_soon(caller)
+    return N_IN_FLIGHT * n_each / (perf_counter() - begun_s)
+
+
+def _texts(chance: random.Random, n_words: int) -> Iterator[str]:
+    """Texts of words whose frequencies are 1 / rank, as those of a language are."""
+    vocabulary = [f"word{number}" for number in range(N_WORDS)]
+    heaps = list(accumulate(1 / rank for rank in range(1, N_WORDS + 1)))
+    while True:
+        yield " ".join(chance.choices(vocabulary, cum_weights=heaps, k=n_words))
+
+
+@asynccontextmanager
+async def _kernel() -> AsyncIterator[Kernel]:
+    with scratch_folder() as folder:
+        async with open_kernel(Config(), Home(folder / "home"), engines={}) as kernel:
+            yield kernel
+
+
+BENCH = Bench(NAME, "what agents remember", 400.0, SPECS, measure)
