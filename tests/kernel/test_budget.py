@@ -16,7 +16,7 @@ def test_a_reservation_is_taken_from_all_above_or_from_none() -> None:
     assert isinstance(first, Reservation)
     assert ledger.left(Pid(3), OUT) == 40
     short = ledger.reserve(Pid(3), {CALLS: 1, OUT: 41})
-    assert short == Shortage(Pid(1), OUT, 41, 40, 100)
+    assert short == Shortage(Pid(1), OUT, 41, 40, 100, is_passing=True)
     assert ledger.get(Pid(3)).reserved.get(CALLS, 0) == 0
     first.settle({OUT: 10})
     assert ledger.left(Pid(3), OUT) == 90

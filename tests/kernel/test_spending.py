@@ -8,6 +8,7 @@ from tests.kernel.conftest import MakeProgram, OpenKernel
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
 from aios.abi.calls import Chat, Embed, Spawn
 from aios.abi.types import Pid, State
+from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AccessDenied, AiosError, BudgetExceeded, DeadlineExceeded
@@ -115,6 +116,77 @@ async def test_a_call_that_is_cut_off_books_what_it_got(booted: OpenKernel) -> N
         about = await budget(kernel, pid)
         assert 0 < about.spent.completion_tokens < 1000
         assert about.held == Spent()
+
+
+async def test_a_call_that_was_paused_takes_what_is_left_when_it_goes_on(
+    booted: OpenKernel,
+) -> None:
+    """Not the whole window, which it would have needed when nothing was left: then no sensible limit would let it go."""
+    async with booted(answering(100)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=0), on_breach="pause")
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.gate(pid).call, chat())
+                await anyio.wait_all_tasks_blocked()
+                assert kernel.table.get(pid).is_stopped
+                await limit(kernel, pid, Limits(completion_tokens=50), on_breach="pause")
+                kernel.signals.cont(kernel.table.get(pid))
+        assert (await budget(kernel, pid)).spent.completion_tokens == 50
+
+
+@pytest.mark.parametrize("on_breach", ["pause", "fail"])
+async def test_a_call_waits_for_what_others_hold_and_will_give_back(
+    booted: OpenKernel, on_breach: OnBreach
+) -> None:
+    """Calls without `max_tokens` hold all that is left: the next is no breach, it only waits for the first to end."""
+    async with booted(answering(10)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=45), on_breach=on_breach)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(4):
+                    tasks.start_soon(kernel.gate(pid).call, chat())
+        about = await budget(kernel, pid)
+        assert about.spent.completion_tokens == 40
+        assert about.held == Spent()
+
+
+async def test_who_waits_for_others_learns_of_other_limits(booted: OpenKernel) -> None:
+    async with booted(slow_engine(n_tokens=1000)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=100))
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.gate(pid).call, chat())
+                await anyio.wait_all_tasks_blocked()
+
+                async def second() -> None:
+                    with pytest.raises(BudgetExceeded):
+                        await kernel.gate(pid).call(chat(max_tokens=60))
+
+                tasks.start_soon(second)
+                await anyio.wait_all_tasks_blocked()
+                await limit(kernel, pid, Limits(completion_tokens=50))
+
+
+async def test_a_call_that_no_engine_was_given_costs_nothing(booted: OpenKernel) -> None:
+    engine = ScriptedEngine(
+        n_slots=1,
+        abilities=frozenset(Ability) - {Ability.SUSPEND},
+        script=Script(answer_tokens=1000, token_delay_s=0.01),
+    )
+    async with booted(engine) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(prompt_tokens=1000))
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.init_gate().call, chat())
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(DeadlineExceeded):
+                    await kernel.gate(pid).call(chat(max_tokens=9, deadline_s=0.05))
+                assert (await budget(kernel, pid)).spent == Spent()
+                tasks.cancel_scope.cancel()
 
 
 async def test_texts_for_vectors_count_as_prompt(booted: OpenKernel) -> None:

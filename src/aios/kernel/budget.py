@@ -58,6 +58,8 @@ class Shortage:
     wanted: int
     left: int
     limit: int
+    is_passing: bool = False
+    """It would fit if the calls that run now gave back all that they hold."""
 
 
 @dataclass(eq=False)
@@ -122,7 +124,11 @@ class Ledger:
             for each in account.chain():
                 left = each.left(good)
                 if left is not None and amount > left:
-                    return Shortage(each.pid, good, amount, max(0, left), each.limits[good])
+                    limit = each.limits[good]
+                    is_passing = (
+                        good is not Good.CHILDREN and amount + each.spent.get(good, 0) <= limit
+                    )
+                    return Shortage(each.pid, good, amount, max(0, left), limit, is_passing)
         for good, amount in amounts.items():
             for each in account.chain():
                 each.reserved[good] = each.reserved.get(good, 0) + amount

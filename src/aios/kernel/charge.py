@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aios.abi.types import Usage
 from aios.engine.base import Ability, ChatPrompt, Engine, Job, TextPrompt
-from aios.errors import CallerError
+from aios.errors import CallerError, RateLimited
 from aios.kernel.budget import Good
 from aios.kernel.cores import Core
 from aios.kernel.process import Run
@@ -22,9 +22,9 @@ MESSAGE_TOKENS = 64
 
 @asynccontextmanager
 async def charged(
-    budgets: Budgets, run: Run, core: Core, job: Job, *, used: Callable[[], Usage]
+    budgets: Budgets, run: Run, core: Core, job: Job, *, used: Callable[[], Usage | None]
 ) -> AsyncIterator[Job]:
-    """Hold the worst case of a generation while the block runs, then book `used()`.
+    """Hold the worst case of a generation while the block runs, then book `used()`; None says that it was never begun.
 
     A job without `max_tokens` gets what is left of the budget, so that it ends there with finish `length` instead of being
     refused for what it might have filled. On an engine whose tokenizer is elsewhere the prompt is reserved by its bytes.
@@ -34,22 +34,23 @@ async def charged(
     """
     worst: dict[Good, int] = {}
     if budgets.is_limited(run.process):
-        left = budgets.left(run.process, Good.COMPLETION_TOKENS)
-        if job.max_tokens is None and left:
-            job = replace(job, max_tokens=left)
         with core.in_use() as engine:
             n_prompt = await _n_prompt(engine, job.prompt)
             n_most = _n_most(engine, job, n_prompt)
         worst = {Good.PROMPT_TOKENS: n_prompt, Good.COMPLETION_TOKENS: n_most, Good.CALLS: 1}
-    reservation = await budgets.reserve(run, worst)
+    elastic = Good.COMPLETION_TOKENS if job.max_tokens is None else None
+    reservation = await budgets.reserve(run, worst, elastic=elastic)
     was_refused = False
     try:
-        yield job
-    except CallerError:
+        n_held = reservation.amounts.get(Good.COMPLETION_TOKENS, 0)
+        is_cut = n_held < worst.get(Good.COMPLETION_TOKENS, 0)
+        yield replace(job, max_tokens=n_held) if is_cut else job
+    except (CallerError, RateLimited):
         was_refused = True
         raise
     finally:
-        reservation.settle({} if was_refused else _booked(used(), worst))
+        usage = None if was_refused else used()
+        budgets.settle(reservation, _booked(usage, worst) if usage is not None else {})
 
 
 @asynccontextmanager
@@ -70,7 +71,7 @@ async def charged_texts(
     try:
         yield
     finally:
-        reservation.settle(amounts)
+        budgets.settle(reservation, amounts)
 
 
 def _booked(usage: Usage, worst: Mapping[Good, int]) -> dict[Good, int]:

@@ -81,6 +81,8 @@ class Output:
     finish: Finish | None = None
     usage: Usage = Usage()
     pages: tuple[bytes, ...] = ()
+    is_begun: bool = False
+    """An engine was given the job: its prompt may have been computed."""
     is_handed_out: bool = False
     """Somebody has seen a part of it: it cannot be begun anew."""
 
@@ -89,8 +91,10 @@ class Output:
         """The generation has ended."""
         return self.finish is not None
 
-    def spent(self) -> Usage:
-        """Tokens so far; those of the prompt are known at the end."""
+    def spent(self) -> Usage | None:
+        """Tokens so far; those of the prompt are known at the end. None if it was never begun."""
+        if not self.is_begun:
+            return None
         return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
 
     def add(self, delta: Delta) -> None:
@@ -217,6 +221,7 @@ class ModelCalls:
         self, engine: Engine, job: Job, turn: Turn, *, output: Output, suspended: Suspended | None
     ) -> Suspended | None:
         """Generate until the output is done (then None) or the turn must end."""
+        output.is_begun = True
         sequence = await engine.open(replace(job, is_urgent=turn.is_urgent), suspended)
         try:
             while True:

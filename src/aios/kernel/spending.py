@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import anyio
+
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
 from aios.abi.types import Pid
 from aios.errors import AccessDenied, BudgetExceeded
@@ -21,6 +23,8 @@ class Budgets:
         self._on_breach: dict[Pid, OnBreach] = {}
         self._alive: dict[Pid, Reservation] = {}
         """What each process holds of its ancestors' `children` while it lives."""
+        self._changed: anyio.Event | None = None
+        """Wakes the calls that wait for what others hold."""
 
     def open(self, process: Process) -> None:
         """A new process: it spends under the limits of those above it."""
@@ -29,6 +33,7 @@ class Budgets:
     def limit(self, process: Process, limits: Limits) -> None:
         """Set the limits of a process."""
         self._ledger.set_limits(process.pid, _amounts(limits))
+        self._wake()
 
     def end(self, process: Process) -> None:
         """The process has ended: one child less for those above it."""
@@ -45,29 +50,42 @@ class Budgets:
         """Whether anything that the process spends is limited, so that it pays to know the worst case."""
         return self._ledger.is_limited(process.pid)
 
-    def left(self, process: Process, good: Good) -> int | None:
-        """The most that a call of the process may reserve of a good; None without a limit."""
-        return self._ledger.left(process.pid, good)
-
-    async def reserve(self, run: Run, amounts: Amounts) -> Reservation:
+    async def reserve(
+        self, run: Run, amounts: Amounts, *, elastic: Good | None = None
+    ) -> Reservation:
         """Take the worst case of a call from the budgets of its process and of all above it.
 
-        What does not fit stops the process until somebody lets it go on, and then it is tried again; where the budget says
-        `fail`, it fails at once. The caller settles the reservation, however the call ends.
+        What would fit if running calls gave back what they hold waits for that. What does not fit stops the process until
+        somebody lets it go on, and then it is tried again; where the budget says `fail`, it fails at once. The caller
+        settles the reservation, however the call ends.
+
+        Args:
+            run: The call.
+            amounts: Its worst case.
+            elastic: Of this good, less than the amount will do: all that is left is taken, if that is anything.
 
         Raises:
             BudgetExceeded: It does not fit.
         """
         while True:
-            got = self._ledger.reserve(run.process.pid, amounts)
+            wanted = dict(amounts)
+            if elastic in wanted:
+                left = self._ledger.left(run.process.pid, elastic)
+                if left is not None:
+                    wanted[elastic] = min(wanted[elastic], max(1, left))
+            got = self._ledger.reserve(run.process.pid, wanted)
             if isinstance(got, Reservation):
                 return got
-            why = _described(got, run)
-            if self._on_breach.get(got.pid, "pause") == "fail":
-                raise BudgetExceeded(why, hint=f"`aios budget {got.pid}` shows and sets it")
-            if not run.process.is_stopped:
-                self._pause(run.process, f"paused: {why}; `aios budget {got.pid}` sets it")
+            if got.is_passing:
+                await self._wait_changed(run)
+            else:
+                self._breach(run, got)
             await run.runnable()
+
+    def settle(self, reservation: Reservation, spent: Amounts) -> None:
+        """Book what a call has really spent, give back the rest, and let those look again who wait for it."""
+        reservation.settle(spent)
+        self._wake()
 
     def hold_child(self, child: Process, reservation: Reservation) -> None:
         """Keep a reservation of one child until that child has ended."""
@@ -89,11 +107,31 @@ class Budgets:
             )
         self._ledger.set_limits(call.pid, _amounts(call.limits))
         self._on_breach[call.pid] = call.on_breach
+        self._wake()
         return self._info(call.pid)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the accounts contradict each other."""
         self._ledger.check_invariants()
+
+    def _breach(self, run: Run, shortage: Shortage) -> None:
+        """Do what the budget says of a call that does not fit: stop its process, or raise."""
+        why = _described(shortage, run)
+        if self._on_breach.get(shortage.pid, "pause") == "fail":
+            raise BudgetExceeded(why, hint=f"`aios budget {shortage.pid}` shows and sets it")
+        if not run.process.is_stopped:
+            self._pause(run.process, f"paused: {why}; `aios budget {shortage.pid}` sets it")
+
+    async def _wait_changed(self, run: Run) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        with run.parked():
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _info(self, pid: Pid) -> BudgetInfo:
         account = self._ledger.get(pid)
