@@ -9,8 +9,8 @@ from tests.kernel.conftest import OpenKernel
 
 from aios.abi.calls import Chat, Wait
 from aios.abi.gate import Token
-from aios.abi.types import EngineState, Message, Role
-from aios.engine.base import ChatPrompt, Engine, Job
+from aios.abi.types import EngineState, Message, Role, ToolSpec
+from aios.engine.base import Ability, ChatPrompt, Engine, Job
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import EngineFailed, EngineUnavailable, NotFound
@@ -197,6 +197,21 @@ async def test_an_engine_that_fails_call_after_call_counts_as_broken(booted: Ope
             assert state_of(kernel, "a") is not EngineState.DOWN
             assert await text_of(kernel, chat()) == "other"
         assert state_of(kernel, "a") is EngineState.DOWN
+
+
+async def test_the_only_engine_that_is_able_is_down_and_the_call_is_told_so(
+    booted: OpenKernel,
+) -> None:
+    async def gone() -> Engine:
+        raise EngineUnavailable("nobody answers")
+
+    plain = ScriptedEngine(model="a", abilities=frozenset({Ability.CHAT}))
+    makers = {"a": made(plain), "b": gone}
+    call = msgspec.structs.replace(chat(), tools=(ToolSpec("clock", "", {}),))
+    async with fleet(booted, makers, max_restarts=0, a=("b",)) as kernel:
+        assert await text_of(kernel, chat())
+        with pytest.raises(EngineUnavailable, match="engine b: nobody answers"):
+            await text_of(kernel, call)
 
 
 async def test_no_call_is_lost_or_answered_twice_while_engines_break(booted: OpenKernel) -> None:

@@ -23,6 +23,7 @@ from aios.kernel.router import (
     Candidate,
     Home,
     Wish,
+    find_chain,
     find_named,
     route,
 )
@@ -278,8 +279,10 @@ class Cores:
         if tried:
             last = list(tried)[-1]
             return named_error(last, tried[last])
-        core = self._cores[find_named(engines, wish.model)[0].name]
-        assert core.error is not None, f"{core.name} is left out and not down"
+        named = find_named(engines, wish.model)
+        chain = [self._cores[each.name] for each in find_chain(engines, named)]
+        core = next(each for each in chain if each.error is not None)
+        assert core.error is not None
         retry_after_s = None
         if core.restart_at_s is not None:
             retry_after_s = max(0.0, core.restart_at_s - self._scheduler.clock.now_s())
