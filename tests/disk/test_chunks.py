@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.disk.chunks import BLOCK_BYTES, COARSE, FINE, ChunkSizes, Cutter, cut
+from aios.disk.chunks import COARSE, FINE, ChunkSizes, Cutter, cut
 
 SMALL = ChunkSizes(64, 512, 7)
 DRAW = random.Random(1)  # noqa: S311 - repeatable on purpose
-LONG = DRAW.randbytes(2 * BLOCK_BYTES + 12_345)
+LONG = DRAW.randbytes((2 << 20) + 12_345)
 
 
 @given(st.binary(max_size=5_000))

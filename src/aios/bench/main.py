@@ -18,6 +18,7 @@ from aios.bench import (
     sched,
     sched_sim,
     startup,
+    storage,
     syscalls,
     workload,
 )
@@ -36,6 +37,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             context,
             chat_overhead,
             syscalls,
+            storage,
             startup,
             memory,
             sched,

@@ -1,0 +1,20 @@
+"""The `storage` bench brings every row, on small loads; how fast it was is not judged here."""
+
+import pytest
+from tests.bench.measuring import measured
+
+from aios.bench import storage
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "N_FILES", 2_000)
+    monkeypatch.setattr(storage, "N_VERSIONS", 100)
+    monkeypatch.setattr(storage, "LONG_BYTES_QUICK", 16 << 20)
+    rows = await measured(storage.BENCH)
+    assert set(rows) == {spec.row for spec in storage.BENCH.specs}
+    assert all(row.value is not None and row.value > 0 for row in rows.values())
+    versions = rows["versions-1000"].value
+    assert versions is not None
+    assert versions <= 0.5, "100 versions; the bar is 5 MB for 1,000"

@@ -1,0 +1,57 @@
+"""A kernel that changes files until it is killed: `crash_agent.py HOME SEED` prints `path text` once a change is acknowledged.
+
+Each worker has files of its own and says what they hold; `-` stands for none.
+"""
+
+import random
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+
+from aios.abi.storage import Move, Put
+from aios.config import Config, Home
+from aios.errors import NotFound
+from aios.kernel.kernel import open_kernel
+from aios.sdk.files import Files
+
+N_WORKERS = 4
+
+
+async def main(home: Path, seed: int) -> None:
+    async with open_kernel(Config(), Home(home), engines={}) as kernel:
+        files = Files(kernel.init_gate())
+        async with anyio.create_task_group() as tasks:
+            for worker in range(N_WORKERS):
+                tasks.start_soon(work, files, worker, random.Random(f"{seed} {worker}"))  # noqa: S311 - repeatable on purpose
+
+
+async def work(files: Files, worker: int, draw: random.Random) -> None:
+    """Write, move and delete; both files of a worker always change in one call."""
+    here, there = f"/shared/{worker}/a", f"/shared/{worker}/b"
+    with suppress(NotFound):  # what the killed one before left in the middle of a move
+        await files.delete(f"/shared/{worker}")
+    while True:
+        text = f"{draw.randrange(10**9)}" * draw.choice([1, 300, 20_000])
+        await files.edit([Put(here, text.encode()), Put(there, text.encode())])
+        say(worker, text)
+        kind = draw.randrange(4)
+        if kind == 0:
+            await files.delete(f"/shared/{worker}")
+            say(worker, "-")
+        elif kind == 1:
+            edited = await files.edit([Move(here, f"{here}x"), Put(there, b"moved")])
+            await files.rollback(transaction=edited.transaction)
+            say(worker, text)
+        elif kind == 2:
+            await files.purge(f"/shared/{worker}", keep=2)
+            await files.collect()
+
+
+def say(worker: int, text: str) -> None:
+    print(worker, text[:40], flush=True)  # noqa: T201 - the parent reads it
+
+
+if __name__ == "__main__":
+    anyio.run(main, Path(sys.argv[1]), int(sys.argv[2]))
