@@ -9,7 +9,7 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import ExitSelf, GetPid, Kill, Wait
 from aios.abi.types import Exit, Pid
 from aios.config import Config, EngineConfig, Home, KernelConfig
-from aios.errors import Conflict, NotFound, ProcessGone, Unauthenticated
+from aios.errors import Conflict, InvalidCall, NotFound, ProcessGone, Unauthenticated
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
 
@@ -34,12 +34,21 @@ async def test_the_owners_token_with_a_name_is_a_guest_that_is_made_once(
         assert kernel.authenticate(f"{kernel.owner_token}.alice") == pid
         assert kernel.table.get(pid).name == "alice"
         kernel.spawn_task("busy", _forever)
-        for name in ("", "a b", "x" * 65, "../x", "init", "busy"):
+        for name in ("", "a b", "x" * 65, "../x", "init", "owner", "busy"):
             with pytest.raises(Unauthenticated):
                 kernel.authenticate(f"{kernel.owner_token}.{name}")
         guest_token = kernel.admit("bob")[1]
         with pytest.raises(Unauthenticated):
             kernel.authenticate(f"{guest_token}.mallory")
+
+
+async def test_a_guest_owns_itself_and_can_pass_for_nobody_else(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        with pytest.raises(InvalidCall, match="owns the kernel"):
+            kernel.admit("owner")
+        first, second = kernel.admit("bob")[0], kernel.admit("bob")[0]
+        assert (first.owner, second.owner) == ("bob", second.name)
+        assert first.owner != second.owner
 
 
 async def test_a_named_guest_that_was_killed_stays_so(booted: OpenKernel) -> None:

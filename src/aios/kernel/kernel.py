@@ -214,11 +214,18 @@ class Kernel:
             self.tasks.start_soon(process.on_end_soon)
 
     def _add(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
+        """A process; a guest is an owner of its own, whose name no other living process has and nobody can take."""
+        if kind is Kind.GUEST and name == self.init.owner:
+            raise InvalidCall(
+                f"no guest can be named {name!r}: that is who owns the kernel",
+                hint="use another name",
+            )
         rights = granted(kind, parent.rights)
-        owner = parent.owner if kind is not Kind.GUEST else name
         process = self.table.add(
-            name, kind=kind, parent=parent, rights=rights, owner=owner, program=program
+            name, kind=kind, parent=parent, rights=rights, owner=parent.owner, program=program
         )
+        if kind is Kind.GUEST:
+            process.owner = process.name
         self.budgets.open(process)
         return process
 
@@ -226,7 +233,7 @@ class Kernel:
         """The guest of that name. One that was killed stays so: its name is not given to a new one while it is remembered."""
         pid = self._named_guests.get(name)
         if pid is None:
-            if self.table.find_named(name) is not None:
+            if name == self.init.owner or self.table.find_named(name) is not None:
                 hint = "use another name in the token"
                 raise Unauthenticated(f"the name {name!r} belongs to another process", hint=hint)
             pid = self._named_guests[name] = self._add(name, Kind.GUEST, self.init).pid
