@@ -170,7 +170,12 @@ async def test_who_waits_for_others_learns_of_other_limits(booted: OpenKernel) -
                 await limit(kernel, pid, Limits(completion_tokens=50))
 
 
-async def test_a_call_that_no_engine_was_given_costs_nothing(booted: OpenKernel) -> None:
+@pytest.mark.parametrize(
+    "call", [chat(max_tokens=9, deadline_s=0.05), Embed(texts=("a b",), deadline_s=0.05)]
+)
+async def test_a_call_that_no_engine_was_given_costs_nothing(
+    booted: OpenKernel, call: Chat | Embed
+) -> None:
     engine = ScriptedEngine(
         n_slots=1,
         abilities=frozenset(Ability) - {Ability.SUSPEND},
@@ -184,7 +189,7 @@ async def test_a_call_that_no_engine_was_given_costs_nothing(booted: OpenKernel)
                 tasks.start_soon(kernel.init_gate().call, chat())
                 await anyio.wait_all_tasks_blocked()
                 with pytest.raises(DeadlineExceeded):
-                    await kernel.gate(pid).call(chat(max_tokens=9, deadline_s=0.05))
+                    await kernel.gate(pid).call(call)
                 assert (await budget(kernel, pid)).spent == Spent()
                 tasks.cancel_scope.cancel()
 

@@ -56,8 +56,10 @@ async def charged(
 @asynccontextmanager
 async def charged_texts(
     budgets: Budgets, run: Run, core: Core, texts: tuple[str, ...]
-) -> AsyncIterator[None]:
-    """Hold and book the tokens of texts that are turned into vectors, whether that succeeds or not.
+) -> AsyncIterator[Callable[[], None]]:
+    """Hold the tokens of texts that are turned into vectors, and book them once the block has called what it is given.
+
+    It calls that when an engine gets the texts: what comes of them then is no matter, they may have been computed.
 
     Raises:
         BudgetExceeded: They do not fit, and the budget says `fail`.
@@ -68,10 +70,11 @@ async def charged_texts(
             n_tokens = sum([await _n_prompt(engine, TextPrompt(text)) for text in texts])
     amounts = {Good.PROMPT_TOKENS: n_tokens, Good.CALLS: 1}
     reservation = await budgets.reserve(run, amounts)
+    spent: dict[Good, int] = {}
     try:
-        yield
+        yield lambda: spent.update(amounts)
     finally:
-        budgets.settle(reservation, amounts)
+        budgets.settle(reservation, spent)
 
 
 def _booked(usage: Usage, worst: Mapping[Good, int]) -> dict[Good, int]:

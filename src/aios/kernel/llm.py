@@ -138,10 +138,11 @@ class ModelCalls:
         core = await self._cores.find(run, _same_model(call.model, Ability.EMBED))
         with self._told(core):
             async with (
-                charged_texts(self._budgets, run, core, call.texts),
+                charged_texts(self._budgets, run, core, call.texts) as note_begun,
                 self._turn(run, core),
             ):
                 with core.in_use() as engine:
+                    note_begun()
                     vectors, usage = await engine.embed(call.texts)
         self._cores.note_served(core, run, call.model, Usage())
         run.process.usage += usage
