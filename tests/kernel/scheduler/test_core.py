@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -262,6 +263,20 @@ AnySequenceOfEvents.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
 TestAnySequenceOfEvents = AnySequenceOfEvents.TestCase
+
+
+@pytest.mark.parametrize("event", [SetPolicy(Priority()), Renice(Pid(3), -5)])
+def test_who_comes_first_by_a_new_ranking_is_served_at_once_if_there_is_room(event: Event) -> None:
+    core = Core(policy=Priority(), max_queue=100)
+    if isinstance(event, SetPolicy):
+        core.handle(SetPolicy(Fifo()), 0.0)
+    rank_of_third = 1 if isinstance(event, SetPolicy) else 3
+    handle(core, Resize("engine", 2, budget_tokens=100))
+    handle(core, Arrive(ticket(1, pid=1, n_tokens=60)))
+    assert handle(core, Arrive(ticket(2, pid=2, nice=2, n_tokens=60))) == [], "no room"
+    assert handle(core, Arrive(ticket(3, pid=3, nice=rank_of_third, n_tokens=30))) == []
+    assert handle(core, event) == [Grant(3)]
+    core.check_invariants()
 
 
 def test_places_count_from_the_holder_of_a_turn_and_a_process_has_its_best() -> None:

@@ -172,8 +172,7 @@ class Core:
             case Resize():
                 return self._resize(event)
             case SetPolicy(policy):
-                self._set_policy(policy)
-                return []
+                return self._set_policy(policy)
             case Forget(pid):
                 self._policy.forget(pid)
                 return []
@@ -306,7 +305,8 @@ class Core:
             if lane.is_queued(ticket_id):
                 rank = self._rank(ticket)
                 lane.rerank(ticket_id, rank)
-                instructions += self._make_room(lane, ticket_id, rank)
+                granted = self._fill(ticket.resource)
+                instructions += granted or self._make_room(lane, ticket_id, rank)
         return instructions
 
     def _resize(self, event: Resize) -> list[Instruction]:
@@ -316,8 +316,11 @@ class Core:
         lane.budget_tokens = event.budget_tokens
         return self._fill(event.resource)
 
-    def _set_policy(self, policy: Policy) -> None:
-        """Rank all anew: those that wait, in the order in which they were queued, and those that hold turns."""
+    def _set_policy(self, policy: Policy) -> list[Instruction]:
+        """Rank all anew: those that wait, in the order in which they were queued, and those that hold turns.
+
+        Who is first now may have room in the working set where who was first had none.
+        """
         self._policy = policy
         for ticket_id in sorted(self._stamps, key=lambda each: self._stamps[each].number):
             ticket = self._tickets[ticket_id]
@@ -329,6 +332,7 @@ class Core:
             else:
                 policy.queued(ticket)
                 lane.rerank(ticket_id, rank)
+        return self._fill(*self._lanes)
 
     # --- who is next ---------------------------------------------------------------------------------------------
 
