@@ -227,6 +227,19 @@ def test_new_owners_without_end_do_not_keep_an_old_one_from_its_turn() -> None:
         holder = grant.ticket_id
 
 
+def test_a_preempted_call_goes_on_within_its_charge_and_not_behind_all_of_its_owner() -> None:
+    """Else all calls of a flood would end up in one place in virtual time, and a newcomer behind all of them."""
+    core = core_of(Fair())
+    for number in range(1, 6):
+        flood = Ticket(number, Pid(number), "engine", owner="flooder", n_prompt_tokens=200)
+        core.handle(Arrive(flood), 0.0)
+    assert core.handle(Spend(1, QUANTUM_TOKENS), 0.0) == [], "the others of its owner come later"
+    core.handle(Arrive(ticket(100, owner="other")), 0.0)
+    assert core.handle(Spend(1, QUANTUM_TOKENS), 0.0) == [Yield(1)]
+    assert core.handle(Renew(1), 0.0) == [Grant(100)]
+    assert core.handle(Leave(100), 0.0) == [Grant(1)]
+
+
 def test_fair_forgets_owners_that_are_gone() -> None:
     core, policy = core_of(policy := Fair()), policy
     for number in range(1, 2000):
@@ -237,7 +250,6 @@ def test_fair_forgets_owners_that_are_gone() -> None:
     assert not policy._n_active
     assert not policy._charges
     assert len(policy._costs) < 20
-    assert not policy._tags
 
 
 HEAD_START_S = {

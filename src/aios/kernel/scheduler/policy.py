@@ -222,9 +222,10 @@ class Mlfq(RoundRobin):
 
 @dataclass(slots=True)
 class Charge:
-    """What a ticket was charged and has not used yet, and what it has used."""
+    """What a ticket was charged and has not used yet, where that begins in virtual time, and what it has used."""
 
     left: float = 0.0
+    start: float = 0.0
     n_used: int = 0
 
 
@@ -250,8 +251,6 @@ class Fair(RoundRobin):
         self._now = 0.0
         self._finish: dict[str, float] = {}
         """Where each owner's next turn begins in virtual time; one that lies in the past is as good as none."""
-        self._tags: dict[int, float] = {}
-        """Of the tickets that wait."""
         self._charges: dict[int, Charge] = {}
         self._costs: dict[str, float] = {}
         """What a call of each owner has cost of late."""
@@ -260,41 +259,39 @@ class Fair(RoundRobin):
         self._active_weight = 0.0
 
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
-        return (self._tags.get(ticket.id, self._start(ticket.owner)), ticket.nice, number)
+        return (self._tag(ticket), ticket.nice, number)
 
     def queued(self, ticket: Ticket) -> None:
-        owner = ticket.owner
+        """Charge a call that is new, or that has used up what it was charged; another goes on within its charge."""
         charge = self._charges.get(ticket.id)
         cost = TURN_COST_TOKENS
         if charge is None:
             charge = self._enter(ticket)
-            cost = self._costs.get(owner, ticket.n_prompt_tokens + TURN_COST_TOKENS)
-        start = self._tags[ticket.id] = self._start(owner)
-        more = max(cost - charge.left, 0.0)
-        self._finish[owner] = start + more / self._weight(owner)
-        charge.left += more
+            cost = self._costs.get(ticket.owner, ticket.n_prompt_tokens + TURN_COST_TOKENS)
+        if not charge.left:
+            charge.left, charge.start = cost, self._start(ticket.owner)
+            self._finish[ticket.owner] = charge.start + cost / self._weight(ticket.owner)
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
         """Charge what goes beyond the charge at queueing, and let the present move on."""
         # there is no charge if its turn began under another policy
         charge = self._charges.get(ticket.id) or self._enter(ticket)
+        owner, weight = ticket.owner, self._weight(ticket.owner)
         charge.n_used += n_tokens
-        charge.left -= n_tokens
-        if charge.left < 0:
-            owner = ticket.owner
-            behind = charge.left / self._weight(owner)
-            self._finish[owner] = self._finish.get(owner, self._now) - behind
-            charge.left = 0.0
+        n_charged = min(n_tokens, charge.left)
+        charge.left -= n_charged
+        charge.start += n_charged / weight
+        if n_charged < n_tokens:
+            beyond = (n_tokens - n_charged) / weight
+            self._finish[owner] = self._finish.get(owner, self._now) + beyond
         self._now += LIFT * n_tokens / self._active_weight
 
-    def granted(self, ticket: Ticket, rank: Rank) -> None:
+    def granted(self, ticket: Ticket, rank: Rank) -> None:  # noqa: ARG002 - the contract of all policies
         """The present is no earlier than the start tag of the turn that was granted last."""
-        self._tags.pop(ticket.id, None)
         self._now = max(self._now, rank[0])
 
     def done(self, ticket: Ticket) -> None:
         """Give back what a ticket was charged and did not use."""
-        self._tags.pop(ticket.id, None)
         charge = self._charges.pop(ticket.id, None)
         if charge is None:
             return
@@ -322,6 +319,15 @@ class Fair(RoundRobin):
         self._n_active[owner] = self._n_active.get(owner, 0) + 1
         charge = self._charges[ticket.id] = Charge()
         return charge
+
+    def _tag(self, ticket: Ticket) -> float:
+        """Where the next turn of a ticket begins in virtual time.
+
+        A call that was preempted goes on within its charge: behind all that its owner has queued it would be done after them,
+        and since nothing is charged for that place twice, all of them would end up in one and keep newcomers behind them.
+        """
+        charge = self._charges.get(ticket.id)
+        return charge.start if charge is not None and charge.left else self._start(ticket.owner)
 
     def _start(self, owner: str) -> float:
         return max(self._now, self._finish.get(owner, 0.0))
