@@ -326,9 +326,11 @@ async def test_a_group_is_the_processes_of_an_owner_and_a_guest_has_none(
         (_, ann), (_, bob) = agent(kernel, "ann"), agent(kernel, "bob")
         await ann.write("/groups/owner/a", "for all of the owner's")
         assert await bob.read("/groups/owner/a")
-        guest = Files(kernel.gate(kernel.admit("owner")[0].pid))
+        guest = Files(kernel.gate(kernel.admit("eve")[0].pid))
         with pytest.raises(AccessDenied):
             await guest.read("/groups/owner/a")
+        with pytest.raises(AccessDenied):
+            await guest.write("/groups/eve/a", "for me alone")
         with pytest.raises(AccessDenied):
             await guest.collect()
 
