@@ -13,7 +13,8 @@ from aios.bench.engine import (
     _wall_s,
 )
 from aios.bench.rows import Report
-from aios.config import EngineConfig, load
+from aios.config import EngineConfig
+from aios.configload import load
 from aios.engine.opening import open_engine
 
 LINE = (

@@ -21,7 +21,8 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from aios.cli.main import main
-from aios.config import Config, EngineConfig, Home, Loaded, ServerConfig
+from aios.config import Config, EngineConfig, Home, ServerConfig
+from aios.configload import Loaded
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.kernel import Kernel

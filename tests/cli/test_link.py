@@ -6,7 +6,7 @@ import pytest
 from tests.cli.conftest import Aios, Served, Start, serving
 
 from aios.cli.link import find_running
-from aios.config import load
+from aios.configload import load
 
 
 def test_the_kernel_of_the_home_is_found_while_it_runs(home: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from tests.cli.conftest import Terminals
 
 from aios.cli.readiness import check_engine
-from aios.config import load
+from aios.configload import load
 from aios.errors import ConfigError, ModelMissing
 
 

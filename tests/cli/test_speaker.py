@@ -7,7 +7,7 @@ from tests.cli.conftest import Aios, Served, serving
 
 from aios.cli.conversation import Conversation
 from aios.cli.speaker import Speaker
-from aios.config import load
+from aios.configload import load
 from aios.engine.script import Script
 from aios.errors import EngineFailed, ProcessGone
 from aios.sdk.requests import ChatOptions

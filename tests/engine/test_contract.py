@@ -10,7 +10,8 @@ from tests.engine.contract import EngineContract, SharedEngineContract
 from tests.engine.remote.fake_vllm import FakeVllm
 from tests.engine.remote.serving import serving
 
-from aios.config import Config, ContextConfig, EngineConfig, Home, ServerConfig, load
+from aios.config import Config, ContextConfig, EngineConfig, Home, ServerConfig
+from aios.configload import load
 from aios.engine.base import Ability, Engine
 from aios.engine.opening import open_engine
 from aios.engine.remote.openai import OpenAIEngine

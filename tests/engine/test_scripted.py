@@ -186,7 +186,7 @@ async def test_a_huge_prompt_is_refused_without_being_cut_up() -> None:
             await engine.open(Job(prompt))
     with pytest.raises(ContextWindowExceeded):
         await engine.embed((text,))
-    assert perf_counter() - started_s < 0.5
+    assert perf_counter() - started_s < 5, "cutting it up takes far longer"
 
 
 async def test_what_cannot_be_opened_takes_no_slot() -> None:
@@ -258,5 +258,5 @@ async def test_an_answer_of_eight_tokens_costs_far_less_than_a_call_may() -> Non
             await sequence.close()
         return (perf_counter() - started_s) / 100
 
-    # The bar is 60 us on a quiet machine; the best of many rounds, and room for a slow one.
-    assert min([await answer() for _ in range(20)]) < 0.000_2
+    # 60 us on a quiet machine; the best of many rounds, and room for a slow and busy one.
+    assert min([await answer() for _ in range(20)]) < 0.001

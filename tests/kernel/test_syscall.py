@@ -37,7 +37,7 @@ from aios.errors import (
     ProcessGone,
     ResourceExhausted,
 )
-from aios.kernel import syscall
+from aios.kernel import handlers, syscall
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal import Outcome
 from aios.kernel.process import Run
@@ -84,7 +84,7 @@ async def test_a_deadline_holds_in_the_queue_too(booted: OpenKernel) -> None:
 async def test_a_bug_in_a_handler_is_a_fault_of_that_call_alone(
     booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(_: syscall.Services, __: Run, ___: Info) -> Answer:
+    async def broken(_: handlers.Services, __: Run, ___: Info) -> Answer:
         raise ZeroDivisionError("oops")
 
     entry = syscall.TABLE[Info]

@@ -7,7 +7,7 @@ import pytest
 from tests.scripts.loading import load_script
 
 from aios.abi.calls import AnyAnswer, AnyCall
-from aios.config import load
+from aios.configload import load
 from aios.errors import AiosError, error_classes
 
 gen = load_script("gen-docs")

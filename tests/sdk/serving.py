@@ -9,7 +9,8 @@ from pathlib import Path
 from anyio import wait_all_tasks_blocked
 
 from aios.abi.types import ToolCall
-from aios.config import Config, EngineConfig, Home, Loaded, ServerConfig
+from aios.config import Config, EngineConfig, Home, ServerConfig
+from aios.configload import Loaded
 from aios.engine.base import Ability
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine

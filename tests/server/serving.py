@@ -12,7 +12,8 @@ import httpx
 
 from aios.abi.calls import Chat
 from aios.abi.types import Message, Role
-from aios.config import Config, Home, KernelConfig, Loaded, ServerConfig
+from aios.config import Config, Home, KernelConfig, ServerConfig
+from aios.configload import Loaded
 from aios.engine.base import Engine
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine

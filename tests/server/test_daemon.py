@@ -17,7 +17,8 @@ from tests.server.serving import chat, serving, short_folder
 
 from aios.abi.calls import GetPid, Shutdown, Spawn
 from aios.abi.gate import Result
-from aios.config import Config, Loaded
+from aios.config import Config
+from aios.configload import Loaded
 from aios.errors import AiosError, Conflict, KernelUnreachable
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.discovery import KernelAddress, find_kernel, read_token
@@ -27,7 +28,7 @@ PROGRAM = """
 import functools, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 import anyio
-from aios.config import load
+from aios.configload import load
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError

@@ -24,7 +24,8 @@ from aios.bench.bench import Bench, Settings
 from aios.bench.children import BenchFailed, environment, running, scratch_folder
 from aios.bench.llama_tools import BATCHED_BENCH, find_tool, lacking
 from aios.bench.rows import Bar, Report, Series, Spec
-from aios.config import EngineConfig, load
+from aios.config import EngineConfig
+from aios.configload import load
 from aios.engine.base import Engine, Job, TextPrompt
 from aios.engine.models import find_model
 from aios.engine.opening import open_engine

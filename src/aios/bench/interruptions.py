@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aios.abi.types import JsonSchema, Message, Role, Sampling, TokenLogprob
-from aios.config import ContextConfig, EngineConfig, load
+from aios.config import ContextConfig, EngineConfig
+from aios.configload import load
 from aios.engine.base import ChatPrompt, Engine, Job, PageStore, Suspended, TextPrompt
 from aios.engine.base import Sequence as Generating
 from aios.engine.opening import open_engine

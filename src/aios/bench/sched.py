@@ -26,7 +26,8 @@ from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import scratch_folder
 from aios.bench.rows import Bar, Report, Series, Spec, quantile
 from aios.bench.workload import Endpoint, serve_agents
-from aios.config import SchedulerConfig, load
+from aios.config import SchedulerConfig
+from aios.configload import load
 from aios.engine.models import find_model
 from aios.kernel.scheduler.core import Arrive, Core, Event, Grant, Leave, Renew, Spend
 from aios.kernel.scheduler.policy import POLICIES, Ticket, make_policy

@@ -24,7 +24,7 @@ from aios.bench.children import (
 )
 from aios.bench.llama_tools import SERVER, find_tool, lacking
 from aios.bench.rows import Bar, Report, Series, Spec, quantile
-from aios.config import load
+from aios.configload import load
 from aios.engine.models import find_model
 
 NAME = "workload"

@@ -22,7 +22,7 @@ from aios.cli.exits import ExitCode, report
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_seconds, write_json
 from aios.cli.speaker import Interrupted, Speaker
-from aios.config import load
+from aios.configload import load
 from aios.errors import AiosError, ContextWindowExceeded, InvalidCall
 from aios.sdk.requests import ChatOptions
 

@@ -18,7 +18,7 @@ from aios import __version__
 from aios.abi.types import EngineState
 from aios.cli.link import find_running, names_kernel
 from aios.cli.output import short_size
-from aios.config import Loaded
+from aios.configload import Loaded
 from aios.engine.models import check_model, find_model
 from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing

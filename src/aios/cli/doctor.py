@@ -8,7 +8,7 @@ from aios.cli.checks import CHECKS, Finding, Level
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
-from aios.config import Loaded, load
+from aios.configload import Loaded, load
 from aios.errors import AiosError, ConfigError
 
 KEPT = ("HOME", "XDG_DATA_HOME", "AIOS_HOME")

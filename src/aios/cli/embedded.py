@@ -17,7 +17,7 @@ from aios.cli.attend import Interrupts
 from aios.cli.foreground import SIGNAL_BASE, stay
 from aios.cli.orders import Order
 from aios.cli.readiness import check_engine
-from aios.config import Loaded
+from aios.configload import Loaded
 from aios.errors import Conflict
 from aios.kernel.kernel import Kernel
 from aios.server.daemon import open_server

@@ -21,7 +21,8 @@ from aios.cli.exits import Outcomes
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_count, short_size, write_json, write_table
 from aios.cli.top import make_console
-from aios.config import Home, load
+from aios.config import Home
+from aios.configload import load
 from aios.engine.models import (
     SUFFIX,
     ModelFile,

@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from aios.config import EngineConfig, Home, Loaded
+from aios.config import EngineConfig, Home
+from aios.configload import Loaded
 from aios.engine.opening import engine_kind, open_engine
 from aios.errors import ModelMissing
 

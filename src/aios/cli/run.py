@@ -20,7 +20,7 @@ from aios.cli.limits import parse_limits
 from aios.cli.link import find_running, names_kernel
 from aios.cli.options import examples, json_option
 from aios.cli.orders import Order
-from aios.config import Loaded, load
+from aios.configload import Loaded, load
 from aios.errors import (
     AiosError,
     Conflict,

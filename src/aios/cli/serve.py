@@ -9,7 +9,7 @@ from aios.cli.background import start_daemon, tell_failed, tell_ready
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.cli.readiness import check_engine
-from aios.config import Loaded, load
+from aios.configload import Loaded, load
 from aios.errors import AiosError, ConfigError
 from aios.sdk.discovery import find_kernel
 

@@ -4,7 +4,7 @@ import click
 
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, write_json, write_table
-from aios.config import Setting, load
+from aios.configload import Setting, load
 
 COLUMNS = (Column("KNOB"), Column("VALUE"), Column("FROM"), Column("MEANING"))
 

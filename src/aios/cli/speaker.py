@@ -17,7 +17,7 @@ from aios.cli.embedded import wait_for_others
 from aios.cli.gates import open_async_gate
 from aios.cli.link import find_running
 from aios.cli.readiness import check_engine
-from aios.config import Loaded
+from aios.configload import Loaded
 from aios.errors import AccessDenied, AiosError, KernelStopping, KernelUnreachable
 from aios.sdk.address import Address
 from aios.server.daemon import open_server

@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from aios.config import DEFAULT_MODEL, Home, load
+from aios.config import DEFAULT_MODEL, Home
+from aios.configload import load
 from aios.engine.gguf import GgufHead, MalformedGguf, read_head
 from aios.errors import ModelMissing, NotFound
 

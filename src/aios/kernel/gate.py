@@ -14,8 +14,9 @@ import anyio.abc
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Line, Progress, Result, Token
 from aios.errors import AiosError, KernelStopping
+from aios.kernel.handlers import Services
 from aios.kernel.process import Process
-from aios.kernel.syscall import Services, perform
+from aios.kernel.syscall import perform
 
 MAX_PENDING_LINES = 10_000
 

@@ -6,18 +6,17 @@ Whatever happens inside, a call ends in exactly one `Result` or one `AiosError`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import interactions
+from aios.abi import contexts, interactions, mail
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
-from aios.abi.call import Answer, Call, Done
+from aios.abi.call import Answer, Call
 from aios.abi.calls import (
     Admit,
     Chat,
@@ -25,124 +24,39 @@ from aios.abi.calls import (
     Cont,
     CountTokens,
     Embed,
-    Exited,
     ExitSelf,
     GetPid,
-    Guest,
     Info,
-    KernelInfo,
     Kill,
     Log,
-    LogEnd,
     Logs,
     Nice,
-    Processes,
     Ps,
-    Self,
     Shutdown,
-    Signalled,
     Spawn,
-    Spawned,
     Stop,
     Tokenize,
     Wait,
 )
-from aios.abi.contexts import (
-    ContextAppend,
-    ContextClose,
-    ContextCompact,
-    ContextFault,
-    ContextForget,
-    ContextFork,
-    ContextList,
-    ContextOpen,
-    ContextRead,
-    ContextRestore,
-    ContextSnapshot,
-    ContextSnapshots,
-    ContextStat,
-    ContextUndo,
-)
-from aios.abi.gate import Line, Progress, Result
-from aios.abi.mail import Mailbox, Publish, Receive, Send, Subscribe
+from aios.abi.gate import Progress, Result
 from aios.abi.pages import Pages
 from aios.abi.sched import Sched, SetSched
-from aios.abi.types import Exit, Pid, Right
+from aios.abi.types import Pid, Right
 from aios.errors import (
-    AccessDenied,
     AiosError,
-    Conflict,
     DeadlineExceeded,
     InvalidCall,
     KernelBug,
-    NotFound,
 )
-from aios.kernel.access.manager import AccessManager
-from aios.kernel.budget import Good
-from aios.kernel.clock import Clock
-from aios.kernel.context.contexts import ContextTable
-from aios.kernel.context.manager import ContextManager
-from aios.kernel.conversations import Conversations
-from aios.kernel.journal import Effect, Journal, Outcome, Record
-from aios.kernel.llm import ModelCalls
-from aios.kernel.mail.post import PostOffice
-from aios.kernel.memory.interactions import ShortTerm
-from aios.kernel.memory.manager import MemoryManager
-from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
-from aios.kernel.scheduler.control import SchedulerControl
-from aios.kernel.scheduler.scheduler import Scheduler
-from aios.kernel.shelf import Shelf
-from aios.kernel.signals import Signals
-from aios.kernel.spending import Budgets
-from aios.kernel.storage.manager import StorageManager
+from aios.kernel import handlers
+from aios.kernel.handlers import Services
+from aios.kernel.journal import Effect, Outcome, Record
+from aios.kernel.process import INIT_PID, Process, Run
 
 A = TypeVar("A", bound=Answer)
 
 OWNER_FACTOR = 64
 """All commands of the owner share init, so it may have this many times the calls in flight of others."""
-
-
-class Services(Protocol):
-    """What the handlers use of the kernel."""
-
-    clock: Clock
-    table: ProcessTable
-    journal: Journal
-    access: AccessManager
-    models: ModelCalls
-    contexts: ContextManager
-    scheduler: Scheduler
-    context_table: ContextTable
-    conversations: Conversations
-    scheduling: SchedulerControl
-    shelf: Shelf
-    budgets: Budgets
-    post: PostOffice
-    memory: MemoryManager
-    short_term: ShortTerm
-    signals: Signals
-    storage: StorageManager
-    max_calls_per_process: int
-
-    async def spawn(self, parent: Process, call: Spawn) -> Process:
-        """Start a program folder as a child of `parent`."""
-        ...
-
-    def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:
-        """Make a guest with a token."""
-        ...
-
-    def end_self(self, run: Run, end: Exit) -> None:
-        """The process that makes this call ends."""
-        ...
-
-    def info(self) -> KernelInfo:
-        """What runs here."""
-        ...
-
-    def request_shutdown(self) -> None:
-        """Begin to end the kernel."""
-        ...
 
 
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
@@ -152,7 +66,7 @@ Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 class Entry:
     """What the kernel knows about a call: who does it, what right it takes, on which process, what it does to the world.
 
-    Calls about processes and the kernel itself are handled here; every other row names a method of its manager.
+    Calls about processes and the kernel itself are in `handlers.py`; every other row names a method of its manager.
     """
 
     handler: Handler
@@ -254,150 +168,16 @@ def _target(kernel: Services, call: Call[Any]) -> Process | None:
     return None if pid is None else kernel.table.get(pid)
 
 
-# --- processes ---------------------------------------------------------------------------------------------------
-
-
-async def _spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
-    if call.nice < run.process.nice and run.process.pid != INIT_PID:
-        raise AccessDenied(
-            "a child cannot be less nice than its parent", hint=f"use nice >= {run.process.nice}"
-        )
-    one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
-    with ExitStack() as undo:
-        undo.callback(one_child.settle, {})
-        process = await kernel.spawn(run.process, call)
-        kernel.budgets.hold_child(process, one_child)
-        undo.pop_all()
-    return Spawned(process.pid, process.name)
-
-
-async def _admit(kernel: Services, run: Run, call: Admit) -> Guest:
-    process, token = kernel.admit(call.name, parent=run.process)
-    return Guest(process.pid, process.name, token)
-
-
-async def _wait(kernel: Services, run: Run, call: Wait) -> Exited:
-    if call.pid == run.process.pid:
-        raise Conflict("a process cannot wait for its own end", hint="wait for a child")
-    with run.parked():
-        process = (
-            kernel.table.get(call.pid)
-            if call.pid is not None
-            else await _any_child(kernel, run.process)
-        )
-        end = await process.wait_ended()
-    await run.runnable()
-    if process.ppid == run.process.pid:
-        process.is_waited_for = True
-    return Exited(process.pid, end)
-
-
-async def _any_child(kernel: Services, parent: Process) -> Process:
-    """A child that has ended and was not waited for; waits for one."""
-    while True:
-        children = [kernel.table.get(pid) for pid in sorted(parent.children)]
-        candidates = [child for child in children if not child.is_waited_for]
-        if not candidates:
-            raise NotFound(
-                f"process {parent.pid} has no child to wait for", hint="spawn one, or name a pid"
-            )
-        for child in candidates:
-            if not child.is_alive:
-                return child
-        await _first_end(candidates)
-
-
-async def _first_end(processes: list[Process]) -> None:
-    async def watch(process: Process) -> None:
-        await process.wait_ended()
-        tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        for process in processes:
-            tasks.start_soon(watch, process)
-
-
-async def _kill(kernel: Services, run: Run, call: Kill) -> Signalled:
-    reason = call.reason or f"killed by process {run.process.pid} ({run.process.name})"
-    return Signalled(
-        tuple(await kernel.signals.kill(kernel.table.get(call.pid), reason=reason, by=run))
-    )
-
-
-async def _stop(kernel: Services, run: Run, call: Stop) -> Signalled:
-    return Signalled(tuple(await kernel.signals.stop(kernel.table.get(call.pid), by=run)))
-
-
-async def _cont(kernel: Services, _: Run, call: Cont) -> Signalled:
-    return Signalled(tuple(kernel.signals.cont(kernel.table.get(call.pid))))
-
-
-async def _ps(kernel: Services, run: Run, call: Ps) -> Processes:
-    now_s = kernel.clock.now_s()
-    held = kernel.contexts.held_pages({p.pid: p.pages for p in kernel.table if p.is_alive})
-    standings = kernel.scheduler.standings()
-    seen = (
-        p
-        for p in kernel.table
-        if (call.all or p.is_alive) and kernel.access.may_reach(run.process, p)
-    )
-    return Processes(tuple(p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen))
-
-
-async def _getpid(_: Services, run: Run, __: GetPid) -> Self:
-    return Self(run.process.pid, run.process.ppid, run.process.name)
-
-
-async def _exit(kernel: Services, run: Run, call: ExitSelf) -> Done:
-    kernel.end_self(run, Exit(call.status, "", call.result))
-    return Done()
-
-
-# --- logs and the kernel -----------------------------------------------------------------------------------------
-
-
-async def _log(kernel: Services, run: Run, call: Log) -> Done:
-    run.process.log.write(call.text, stream="log", unix_s=kernel.clock.unix_s())
-    return Done()
-
-
-async def _logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
-    log = kernel.table.get(call.pid).log
-    number, n_lines, n_dropped = log.tail(call.tail), 0, 0
-    while True:
-        lines, number, n_missed = log.read(number)
-        n_lines, n_dropped = n_lines + len(lines), n_dropped + n_missed
-        for line in lines:
-            if run.emit is not None:
-                run.emit(Line(line, n_missed))
-            n_missed = 0
-        if not call.follow or (log.is_closed and not lines):
-            return LogEnd(n_lines, n_dropped)
-        if not lines:
-            with run.parked():
-                await log.wait_changed()
-            await run.runnable()
-
-
-async def _info(kernel: Services, _: Run, __: Info) -> KernelInfo:
-    return kernel.info()
-
-
-async def _shutdown(kernel: Services, _: Run, __: Shutdown) -> Done:
-    kernel.request_shutdown()
-    return Done()
-
-
 TABLE: Mapping[type, Entry] = MappingProxyType({
-    Spawn: Entry(_spawn, Right.SPAWN, Effect.COMPENSABLE),
-    Admit: Entry(_admit, Right.ADMIT, Effect.COMPENSABLE),
-    Wait: Entry(_wait, Right.SEE, has_target=True),
-    Kill: Entry(_kill, Right.SIGNAL, Effect.IRREVERSIBLE, has_target=True),
-    Stop: Entry(_stop, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-    Cont: Entry(_cont, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-    Ps: Entry(_ps, Right.SEE),
-    GetPid: Entry(_getpid, Right.SELF),
-    ExitSelf: Entry(_exit, Right.SELF, Effect.IRREVERSIBLE),
+    Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE),
+    Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE),
+    Wait: Entry(handlers.wait, Right.SEE, has_target=True),
+    Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, has_target=True),
+    Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    Ps: Entry(handlers.ps, Right.SEE),
+    GetPid: Entry(handlers.getpid, Right.SELF),
+    ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE),
     Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
     SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE),
@@ -408,25 +188,25 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     CountTokens: Entry(lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL),
     Budget: Entry(lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True),
     SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, has_target=True),
-    Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE),
-    Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE),
-    Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE),
-    Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE),
-    Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
-    ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE),
-    ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
-    ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE),
-    ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
-    ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
-    ContextRead: Entry(lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT),
+    mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE),
+    mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE),
+    mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE),
+    mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE),
+    mail.Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
+    contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE),
+    contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
+    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE),
+    contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
+    contexts.ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
+    contexts.ContextRead: Entry(lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT),
     files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
     files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
     files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, has_target=True),
@@ -455,8 +235,8 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),
     interactions.MemoryStat: Entry(lambda kernel, run, call: kernel.short_term.stat(run, call), Right.MEMORY_READ),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),
-    Log: Entry(_log, Right.LOG, Effect.COMPENSABLE),
-    Logs: Entry(_logs, Right.SEE, has_target=True),
-    Info: Entry(_info, Right.INFO),
-    Shutdown: Entry(_shutdown, Right.SHUTDOWN, Effect.IRREVERSIBLE),
+    Log: Entry(handlers.log, Right.LOG, Effect.COMPENSABLE),
+    Logs: Entry(handlers.logs, Right.SEE, has_target=True),
+    Info: Entry(handlers.info, Right.INFO),
+    Shutdown: Entry(handlers.shutdown, Right.SHUTDOWN, Effect.IRREVERSIBLE),
 })  # fmt: skip

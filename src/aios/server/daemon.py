@@ -13,7 +13,8 @@ import anyio
 import anyio.abc
 
 from aios import __version__
-from aios.config import Config, Loaded
+from aios.config import Config
+from aios.configload import Loaded
 from aios.engine.base import Engine
 from aios.kernel.clock import Clock
 from aios.kernel.kernel import Kernel, open_kernel

@@ -1,4 +1,5 @@
 from errno import EIO, ENOSPC
+from math import inf
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -160,15 +161,20 @@ def test_a_damaged_file_costs_its_page_and_no_more(tmp_path: Path) -> None:
     later.check_invariants()
 
 
-def test_looking_up_a_long_prompt_is_quick() -> None:
-    tokens = np.arange(4000, dtype=np.int32)
-    store = PageStore(fingerprint="model", page_tokens=32, page_bytes=64, budget_bytes=64 * 200)
-    best_s = 1.0
-    for _ in range(5):
-        start = perf_counter()
-        store.acquire(store.keys(tokens))
-        best_s = min(best_s, perf_counter() - start)
-    assert best_s < 0.001, "the bar is 1 ms for 4,000 tokens"
+def test_looking_up_a_prompt_costs_by_its_length_and_no_more() -> None:
+    store = PageStore(fingerprint="model", page_tokens=32, page_bytes=64, budget_bytes=64 * 600)
+
+    def seconds(n_tokens: int) -> float:
+        tokens = np.arange(n_tokens, dtype=np.int32)
+        best_s = inf
+        for _ in range(7):
+            start = perf_counter()
+            store.acquire(store.keys(tokens))
+            best_s = min(best_s, perf_counter() - start)
+        return best_s
+
+    # `aios bench context` holds the bar of 1 ms; a busy machine slows both sides here.
+    assert seconds(16_000) < 12 * seconds(4_000)
 
 
 def test_a_pinned_page_stays_in_memory_where_there_is_no_disk() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from aios.config import Loaded, load
+from aios.configload import Loaded, load
 from aios.errors import ConfigError
 
 

@@ -1,0 +1,249 @@
+"""The calls about processes, logs and the kernel itself, and what all handlers use of the kernel.
+
+Calls of every other area are methods of their manager; `syscall.TABLE` names both kinds.
+"""
+
+from contextlib import ExitStack
+from typing import Protocol
+
+import anyio
+
+from aios.abi.call import Done
+from aios.abi.calls import (
+    Admit,
+    Cont,
+    Exited,
+    ExitSelf,
+    GetPid,
+    Guest,
+    Info,
+    KernelInfo,
+    Kill,
+    Log,
+    LogEnd,
+    Logs,
+    Processes,
+    Ps,
+    Self,
+    Shutdown,
+    Signalled,
+    Spawn,
+    Spawned,
+    Stop,
+    Wait,
+)
+from aios.abi.gate import Line
+from aios.abi.types import Exit
+from aios.errors import (
+    AccessDenied,
+    Conflict,
+    NotFound,
+)
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.budget import Good
+from aios.kernel.clock import Clock
+from aios.kernel.context.contexts import ContextTable
+from aios.kernel.context.manager import ContextManager
+from aios.kernel.conversations import Conversations
+from aios.kernel.journal import Journal
+from aios.kernel.llm import ModelCalls
+from aios.kernel.mail.post import PostOffice
+from aios.kernel.memory.interactions import ShortTerm
+from aios.kernel.memory.manager import MemoryManager
+from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.scheduler.control import SchedulerControl
+from aios.kernel.scheduler.scheduler import Scheduler
+from aios.kernel.shelf import Shelf
+from aios.kernel.signals import Signals
+from aios.kernel.spending import Budgets
+from aios.kernel.storage.manager import StorageManager
+
+
+class Services(Protocol):
+    """What the handlers use of the kernel."""
+
+    clock: Clock
+    table: ProcessTable
+    journal: Journal
+    access: AccessManager
+    models: ModelCalls
+    contexts: ContextManager
+    scheduler: Scheduler
+    context_table: ContextTable
+    conversations: Conversations
+    scheduling: SchedulerControl
+    shelf: Shelf
+    budgets: Budgets
+    post: PostOffice
+    memory: MemoryManager
+    short_term: ShortTerm
+    signals: Signals
+    storage: StorageManager
+    max_calls_per_process: int
+
+    async def spawn(self, parent: Process, call: Spawn) -> Process:
+        """Start a program folder as a child of `parent`."""
+        ...
+
+    def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:
+        """Make a guest with a token."""
+        ...
+
+    def end_self(self, run: Run, end: Exit) -> None:
+        """The process that makes this call ends."""
+        ...
+
+    def info(self) -> KernelInfo:
+        """What runs here."""
+        ...
+
+    def request_shutdown(self) -> None:
+        """Begin to end the kernel."""
+        ...
+
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+
+async def spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
+    """Start a program as a child, within the parent's budget of children."""
+    if call.nice < run.process.nice and run.process.pid != INIT_PID:
+        raise AccessDenied(
+            "a child cannot be less nice than its parent", hint=f"use nice >= {run.process.nice}"
+        )
+    one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
+    with ExitStack() as undo:
+        undo.callback(one_child.settle, {})
+        process = await kernel.spawn(run.process, call)
+        kernel.budgets.hold_child(process, one_child)
+        undo.pop_all()
+    return Spawned(process.pid, process.name)
+
+
+async def admit(kernel: Services, run: Run, call: Admit) -> Guest:
+    """Make a guest: a process without a program, known by its token."""
+    process, token = kernel.admit(call.name, parent=run.process)
+    return Guest(process.pid, process.name, token)
+
+
+async def wait(kernel: Services, run: Run, call: Wait) -> Exited:
+    """Wait until a process, or any child not yet waited for, has ended."""
+    if call.pid == run.process.pid:
+        raise Conflict("a process cannot wait for its own end", hint="wait for a child")
+    with run.parked():
+        process = (
+            kernel.table.get(call.pid)
+            if call.pid is not None
+            else await _any_child(kernel, run.process)
+        )
+        end = await process.wait_ended()
+    await run.runnable()
+    if process.ppid == run.process.pid:
+        process.is_waited_for = True
+    return Exited(process.pid, end)
+
+
+async def _any_child(kernel: Services, parent: Process) -> Process:
+    """A child that has ended and was not waited for; waits for one."""
+    while True:
+        children = [kernel.table.get(pid) for pid in sorted(parent.children)]
+        candidates = [child for child in children if not child.is_waited_for]
+        if not candidates:
+            raise NotFound(
+                f"process {parent.pid} has no child to wait for", hint="spawn one, or name a pid"
+            )
+        for child in candidates:
+            if not child.is_alive:
+                return child
+        await _first_end(candidates)
+
+
+async def _first_end(processes: list[Process]) -> None:
+    async def watch(process: Process) -> None:
+        await process.wait_ended()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for process in processes:
+            tasks.start_soon(watch, process)
+
+
+async def kill(kernel: Services, run: Run, call: Kill) -> Signalled:
+    """End a process and all below it."""
+    reason = call.reason or f"killed by process {run.process.pid} ({run.process.name})"
+    return Signalled(
+        tuple(await kernel.signals.kill(kernel.table.get(call.pid), reason=reason, by=run))
+    )
+
+
+async def stop(kernel: Services, run: Run, call: Stop) -> Signalled:
+    """Keep a process and all below it from acting, until `cont`."""
+    return Signalled(tuple(await kernel.signals.stop(kernel.table.get(call.pid), by=run)))
+
+
+async def cont(kernel: Services, _: Run, call: Cont) -> Signalled:
+    """Let a stopped process and all below it go on."""
+    return Signalled(tuple(kernel.signals.cont(kernel.table.get(call.pid))))
+
+
+async def ps(kernel: Services, run: Run, call: Ps) -> Processes:
+    """The processes that the caller may see."""
+    now_s = kernel.clock.now_s()
+    held = kernel.contexts.held_pages({p.pid: p.pages for p in kernel.table if p.is_alive})
+    standings = kernel.scheduler.standings()
+    seen = (
+        p
+        for p in kernel.table
+        if (call.all or p.is_alive) and kernel.access.may_reach(run.process, p)
+    )
+    return Processes(tuple(p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen))
+
+
+async def getpid(_: Services, run: Run, __: GetPid) -> Self:
+    """Who the caller is."""
+    return Self(run.process.pid, run.process.ppid, run.process.name)
+
+
+async def exit_self(kernel: Services, run: Run, call: ExitSelf) -> Done:
+    """End the calling process."""
+    kernel.end_self(run, Exit(call.status, "", call.result))
+    return Done()
+
+
+# --- logs and the kernel -----------------------------------------------------------------------------------------
+
+
+async def log(kernel: Services, run: Run, call: Log) -> Done:
+    """Write a line into the caller's own log."""
+    run.process.log.write(call.text, stream="log", unix_s=kernel.clock.unix_s())
+    return Done()
+
+
+async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
+    """Read the log of a process; with `follow` until it ends."""
+    log = kernel.table.get(call.pid).log
+    number, n_lines, n_dropped = log.tail(call.tail), 0, 0
+    while True:
+        lines, number, n_missed = log.read(number)
+        n_lines, n_dropped = n_lines + len(lines), n_dropped + n_missed
+        for line in lines:
+            if run.emit is not None:
+                run.emit(Line(line, n_missed))
+            n_missed = 0
+        if not call.follow or (log.is_closed and not lines):
+            return LogEnd(n_lines, n_dropped)
+        if not lines:
+            with run.parked():
+                await log.wait_changed()
+            await run.runnable()
+
+
+async def info(kernel: Services, _: Run, __: Info) -> KernelInfo:
+    """What runs here."""
+    return kernel.info()
+
+
+async def shutdown(kernel: Services, _: Run, __: Shutdown) -> Done:
+    """Begin to end the kernel."""
+    kernel.request_shutdown()
+    return Done()
