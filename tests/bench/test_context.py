@@ -2,8 +2,9 @@
 
 import pytest
 
-from aios.bench.context import Pair, join_us, lookup_ms
+from aios.bench.context import NOISE, SPECS, Costs, Pair, join_us, lookup_ms
 from aios.bench.interruptions import open_rig
+from aios.bench.rows import Report
 from aios.config import EngineConfig
 
 
@@ -12,6 +13,24 @@ def test_the_rows_without_a_model_are_measured() -> None:
     assert 0 < lookup_ms() < 50
     joined_us, copied_us = join_us()
     assert 0 < joined_us < 10 * copied_us, "it is a copy, whatever else the machine does"
+
+
+def test_a_switch_that_cost_less_than_nothing_clears_no_bar() -> None:
+    costs = Costs({"switch-450": [-0.002, -0.001, 0.001]}, [1.0, 1.0])
+    report = Report(SPECS)
+    costs.report(report)
+    (row,) = report.rows
+    assert not costs.are_told
+    assert (row.ok, row.note) == (False, NOISE)
+
+
+def test_a_switch_is_compared_with_the_prefill() -> None:
+    costs = Costs({"switch-450": [0.004, 0.005, 0.006]}, [1.0, 1.0])
+    report = Report(SPECS)
+    costs.report(report)
+    (row,) = report.rows
+    assert costs.are_told
+    assert (row.value, row.baseline, row.ratio, row.ok) == (5.0, 1000.0, 0.005, True)
 
 
 @pytest.mark.model

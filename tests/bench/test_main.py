@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -114,6 +115,20 @@ async def test_sigterm_ends_a_bench_and_all_that_it_started() -> None:
             assert await child.process.wait() == 128 + signal.SIGTERM
         assert not Path(f"/proc/{daemon_pid}").exists()
         assert not list(folder.glob("aiosb-*"))
+
+
+def test_a_quick_run_of_all_leaves_the_long_ones_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = replace(_bench(_first_only), name="long", is_long=True)
+    monkeypatch.setattr(main, "BENCHES", {"b": _bench(_first_only), "long": long})
+
+    def ran(*names: str, quick: bool) -> int:
+        out = StringIO()
+        run_bench(names, quick=quick, json=True, out=out)
+        return out.getvalue().count('"row":"first"')
+
+    assert ran(quick=True) == 1
+    assert ran(quick=False) == 2
+    assert ran("long", quick=True) == 1
 
 
 def test_progress_goes_to_standard_error(

@@ -4,7 +4,7 @@ Every agent carries the same head of rules, and a field and a task of its own. E
 the end token is banned, so that every server does the same work. Between turns the agent waits as if a tool ran.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from time import perf_counter
@@ -60,6 +60,10 @@ class _Event(msgspec.Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
+Said = Mapping[str, str]
+"""A message, with `role` and `content`."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """One answered call."""
@@ -79,6 +83,8 @@ class Outcome:
     makespan_s: float = 0.0
     turns: list[Turn] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    prompts: list[list[tuple[Said, ...]]] = field(default_factory=list)
+    """The conversations that each agent sent, turn by turn."""
 
     @property
     def n_computed_tokens(self) -> int:
@@ -170,24 +176,26 @@ async def warm_up(base_url: str, key: str) -> None:
 
 
 async def _agent(asked: Asked, script: Script, outcome: Outcome) -> None:
-    messages = [
+    messages: list[Said] = [
         {"role": "system", "content": script.system},
         {"role": "user", "content": script.task},
     ]
+    prompts: list[tuple[Said, ...]] = []
+    outcome.prompts.append(prompts)
     try:
-        for result, tool_s in script.results:
+        for result, tool_s in (*script.results, ("", 0.0)):
+            prompts.append(tuple(messages))
             answer, turn = await ask(asked.client, asked.key, messages, asked.max_tokens)
             outcome.turns.append(turn)
             await anyio.sleep(tool_s)
             messages.append({"role": "assistant", "content": answer})
             messages.append({"role": "user", "content": result})
-        outcome.turns.append((await ask(asked.client, asked.key, messages, asked.max_tokens))[1])
     except CallFailed as error:
         outcome.failures.append(str(error))
 
 
 async def ask(
-    client: httpx.AsyncClient, key: str, messages: list[dict[str, str]], max_tokens: int
+    client: httpx.AsyncClient, key: str, messages: Sequence[Said], max_tokens: int
 ) -> tuple[str, Turn]:
     """One streamed call that must bring exactly `max_tokens` tokens.
 
@@ -196,7 +204,7 @@ async def ask(
     """
     body = {
         "model": "default",
-        "messages": messages,
+        "messages": list(messages),
         "max_tokens": max_tokens,
         "temperature": 0,
         "stream": True,

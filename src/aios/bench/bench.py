@@ -39,13 +39,17 @@ Measure = Callable[[Settings, Report], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Bench:
-    """One bench. What `measure` has not reported within `limit_s` is missing."""
+    """One bench. What `measure` has not reported within `limit_s` is missing.
+
+    One that `is_long` is left out of a quick run of all; by its name it always runs.
+    """
 
     name: str
     about: str
     limit_s: float
     specs: tuple[Spec, ...]
     measure: Measure
+    is_long: bool = False
 
 
 async def alternate(n_repeats: int, *measures: Callable[[], Awaitable[float]]) -> list[Series]:

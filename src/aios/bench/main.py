@@ -15,6 +15,7 @@ from aios.bench import (
     context,
     engine,
     memory,
+    scale,
     sched,
     sched_sim,
     startup,
@@ -42,6 +43,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             memory,
             sched,
             workload,
+            scale,
             sched_sim,
         )
     }
@@ -70,7 +72,7 @@ def run_bench(
 
     Args:
         names: Benches; all of them when empty. `list` alone shows the rows without measuring.
-        quick: Fewer repeats and smaller loads.
+        quick: Fewer repeats and smaller loads; of all benches, not the long ones.
         json: One JSON object a line instead of tables.
         out: Where to; standard output when None. Progress goes to standard error.
         shape: The size of `workload`.
@@ -87,7 +89,8 @@ def run_bench(
     if list(names) == [LIST]:
         _show_list(display, out)
         return 0
-    benches = [variants.get(name) or _named(name) for name in names or BENCHES]
+    chosen = names or [name for name, each in BENCHES.items() if not (quick and each.is_long)]
+    benches = [variants.get(name) or _named(name) for name in chosen]
     settings = Settings(quick, _tell, shape)
     rows = anyio.run(_run_all, benches, settings, display, backend_options={"use_uvloop": True})
     if len(rows) < sum(len(bench.specs) for bench in benches):

@@ -12,6 +12,7 @@ from aios.bench.sched_sim import ALL
 from aios.bench.sched_sim import NAME as SCHED_SIM
 from aios.bench.sched_sim import bench_of as sched_sim_of
 from aios.bench.workload import NAME as WORKLOAD
+from aios.bench.workload import bench_of as workload_of
 from aios.cli.options import examples, json_option
 
 
@@ -59,10 +60,12 @@ def bench(
 
     Each row is measured against a baseline in the same run. The exit code is 1 when a row misses its bar.
     """
-    variants = _variants(names, policy, trace)
-    return run_bench(
-        names, quick=quick, json=as_json, shape=_shape(names, sizes), variants=variants
-    )
+    shape = _shape(names, sizes)
+    variants = {
+        **_variants(names, policy, trace),
+        **({WORKLOAD: workload_of(shape)} if shape else {}),
+    }
+    return run_bench(names, quick=quick, json=as_json, shape=shape, variants=variants)
 
 
 def _variants(names: Sequence[str], policy: str | None, trace: Path | None) -> Mapping[str, Bench]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -79,6 +80,20 @@ def load(
         undo.pop_all()
     log.info("loaded %s in %.1f s", model.description, perf_counter() - started_s)
     return loaded
+
+
+@contextmanager
+def open_compiler(path: Path) -> Iterator[PromptCompiler]:
+    """What makes a model's prompts, without an engine to run it.
+
+    Raises:
+        ModelMissing: The file is absent or damaged.
+    """
+    model = Model(path)
+    try:
+        yield PromptCompiler(model, window_tokens=model.n_ctx_train)
+    finally:
+        model.close()
 
 
 def _load_parts(

@@ -84,8 +84,16 @@ class PromptCompiler:
         Raises:
             InvalidCall: A message makes no sense to the template.
         """
+        return len(self.prompt_tokens(prompt))
+
+    def prompt_tokens(self, prompt: ChatPrompt) -> Tokens:
+        """A conversation as the model sees it, however long.
+
+        Raises:
+            InvalidCall: A message makes no sense to the template.
+        """
         tokens, _ = self._prompt(prompt, is_bounded=False)
-        return len(tokens)
+        return tokens
 
     def embeddable(self, text: str) -> Tokens:
         """The tokens of a text that is to become a vector; at least one.
