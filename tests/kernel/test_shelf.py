@@ -1,7 +1,12 @@
+import os
+import signal
 from pathlib import Path
+from typing import TypeVar
 
+import anyio
 import pytest
 
+from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat
 from aios.abi.contexts import (
     ContextForget,
@@ -13,16 +18,22 @@ from aios.abi.contexts import (
     ContextSnapshots,
     WindowPolicy,
 )
+from aios.abi.pages import Pages
 from aios.abi.types import Message, Role, Sampling, ToolSpec
+from aios.bench.children import Daemon, daemon, scratch_folder
 from aios.config import Config, Home
+from aios.configload import load
+from aios.engine.models import find_model
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, SnapshotIncompatible
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
 from aios.sdk.requests import build
+from aios.sdk.socket import UnixGate
 
 pytestmark = pytest.mark.anyio
 
+A = TypeVar("A", bound=Answer)
 USER = Message(Role.USER, "hi")
 
 
@@ -84,6 +95,64 @@ async def test_names_are_those_of_the_owner(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await eve.call(ContextForget(name="talk"))
         assert (await eve.call(ContextSnapshots())).value.snapshots == ()
+
+
+async def test_a_kernel_that_was_killed_leaves_no_draft_of_a_snapshot(tmp_path: Path) -> None:
+    async with open_kernel(Config(), Home(tmp_path), engines={"a": ScriptedEngine()}) as kernel:
+        gate = kernel.init_gate()
+        await gate.call(ContextSnapshot(context=await opened(gate), name="talk"))
+    [path] = Home(tmp_path).contexts.rglob("*.context")
+    draft = path.with_name(".talk.0123456789abcdef.new")
+    draft.write_bytes(b"half")
+    async with open_kernel(Config(), Home(tmp_path), engines={"a": ScriptedEngine()}) as kernel:
+        assert not draft.exists()
+        assert (await kernel.init_gate().call(ContextRestore(name="talk"))).value.n_messages == 1
+
+
+async def _call(gate: UnixGate, call: Call[A]) -> A:
+    return (await gate.call(call)).value
+
+
+def _kill(served: Daemon) -> None:
+    os.killpg(served.child.process.pid, signal.SIGKILL)
+
+
+@pytest.mark.model
+async def test_after_a_kill_the_prompt_of_a_snapshot_is_found_in_its_pages() -> None:
+    knobs = {"AIOS_ENGINE_KIND": "llama", "AIOS_ENGINE_WINDOW_TOKENS": "512"}
+    knobs["AIOS_ENGINE_MODEL"] = str(find_model("", load().home))
+    greedy = Sampling(temperature=0, seed=1)
+    text = "Please write about a lighthouse and its keeper. " * 12
+    with anyio.fail_after(120), scratch_folder() as folder:
+        async with daemon(folder, knobs) as served:
+            async with UnixGate.connect(served.socket, served.token) as gate:
+                context = (await _call(gate, ContextOpen())).id
+                first = Chat(
+                    context=context,
+                    messages=(Message(Role.USER, text),),
+                    sampling=greedy,
+                    max_tokens=24,
+                )
+                spent = (await _call(gate, first)).usage
+                await _call(gate, ContextSnapshot(context=context, name="talk"))
+            _kill(served)
+        home = served.home
+        async with (
+            daemon(folder, knobs, home=home) as served,
+            UnixGate.connect(served.socket, served.token) as gate,
+        ):
+            restored = (await _call(gate, ContextRestore(name="talk"))).id
+            [store] = (await _call(gate, Pages())).stores
+            assert (store.n_pins, store.n_resident) == (1, 0), "only the disk has them"
+            again = Chat(context=restored, messages=(USER,), sampling=greedy, max_tokens=2)
+            usage = (await _call(gate, again)).usage
+            n_held = spent.prompt_tokens + spent.completion_tokens - 1
+            assert usage.cached_tokens >= n_held // 32 * 32 >= 128, (
+                "no full page was computed again"
+            )
+            await _call(gate, ContextForget(name="talk"))
+            [store] = (await _call(gate, Pages())).stores
+            assert store.n_pins == 0
 
 
 @pytest.mark.parametrize("name", ["", ".", "../x", "a/b", "a b", "x" * 65])

@@ -219,20 +219,24 @@ async def _is_healthy(client: httpx.AsyncClient, url: str) -> bool:
 
 
 @asynccontextmanager
-async def daemon(folder: Path, knobs: Mapping[str, str]) -> AsyncIterator[Daemon]:
-    """An `aios serve` with a fresh `AIOS_HOME` and these knobs, ready for calls.
+async def daemon(
+    folder: Path, knobs: Mapping[str, str], *, home: Home | None = None
+) -> AsyncIterator[Daemon]:
+    """An `aios serve` with these knobs, ready for calls.
 
     Args:
         folder: Where its home is made.
         knobs: `AIOS_...` variables.
+        home: That of an earlier one that has ended, instead of a fresh one.
 
     Raises:
         BenchFailed: It did not get ready.
     """
-    home = Home(Path(tempfile.mkdtemp(prefix="home-", dir=folder)))
+    home = home or Home(Path(tempfile.mkdtemp(prefix="home-", dir=folder)))
     env = environment({"AIOS_SERVER_PORT": "0", **knobs, "AIOS_HOME": str(home.root)})
     async with running(aios_command("serve"), env=env, folder=folder) as child:
         run_file = home.run / "kernel.json"
+        run_file.unlink(missing_ok=True)  # one that was killed left it
         await wait_until(lambda: bool(_urls(run_file)), child, what="it listened")
         urls = _urls(run_file)
         http_url = next(url for url in urls if url.startswith("http"))

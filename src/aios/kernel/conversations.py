@@ -46,6 +46,7 @@ class Conversations:
             message = as_spoken(answer.message)
             draft = draft.put((*draft.items, new_item(as_kept(message))))
             self._commit(context, draft, n_rewrites=len(before.rewrites))
+            context.pages = run.pages
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
         return msgspec.structs.replace(answer, message=message)
 
@@ -61,7 +62,7 @@ class Conversations:
             if after is before:
                 return Compacted(Compaction(policy.value, 0, 0, 0, False, 0.0))
             self._commit(context, after, n_rewrites=len(before.rewrites))
-            context.n_tokens = 0
+            context.n_tokens, context.pages = 0, ()
         pointer = len(after.pages) if policy is WindowPolicy.PAGE_TO_MEMORY else 0
         return Compacted(told(after.rewrites[-1]), pointer)
 

@@ -99,7 +99,9 @@ class Kernel:
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
         self.scheduling = SchedulerControl(self.scheduler)
         self.access = AccessManager(self.table)
-        self.contexts = ContextManager(config.context, self.home.pages)
+        snapshots = Snapshots(self.home.contexts, config.context.max_snapshots)
+        snapshots.sweep()
+        self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
         self.cores = Cores(self.scheduler, self.contexts.find_room_tokens)
         self.budgets = Budgets(self._pause)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
@@ -110,10 +112,7 @@ class Kernel:
         compactor = Compactor(self.models, self.cores, self.clock, config.context)
         self.conversations = Conversations(self.models, self.context_table, compactor)
         self.shelf = Shelf(
-            self.context_table,
-            self.cores,
-            self.clock,
-            Snapshots(self.home.contexts, config.context.max_snapshots),
+            self.context_table, self.cores, self.clock, snapshots=snapshots, pages=self.contexts
         )
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.signals = Signals(self.table, self.scheduler)

@@ -187,7 +187,7 @@ class ModelCalls:
                 tried[core.name] = error
             else:
                 self._cores.note_served(core, run, call.model, output.usage)
-                run.process.pages = output.pages
+                run.pages = run.process.pages = output.pages
                 return core, output
 
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:

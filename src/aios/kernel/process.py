@@ -49,6 +49,8 @@ class Run:
     waited_s: float = 0.0
     ran_s: float = 0.0
     n_preemptions: int = 0
+    pages: tuple[bytes, ...] = ()
+    """The full pages of its last generation."""
     waiting_since_s: float | None = None
     """Set while it waits for a turn."""
     running_since_s: float | None = None

@@ -1,4 +1,8 @@
-"""The shelf: contexts put away under a name, to go on with them later, also under another kernel."""
+"""The shelf: contexts put away under a name, to go on with them later, also under another kernel.
+
+A snapshot pins the pages of its context on disk: whoever restores it computes nothing again but the last, partial page. The
+pin follows the snapshot's file and leaves before it, so that no pin is without a snapshot, whenever the kernel is killed.
+"""
 
 from functools import partial
 
@@ -17,6 +21,7 @@ from aios.abi.contexts import (
 from aios.errors import SnapshotIncompatible
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
+from aios.kernel.context.manager import ContextManager
 from aios.kernel.context.snapshots import Saved, Snapshots
 from aios.kernel.cores import Cores
 from aios.kernel.process import Run
@@ -27,12 +32,21 @@ class Shelf:
     """The handlers of the calls about snapshots. Names belong to owners."""
 
     def __init__(
-        self, contexts: ContextTable, cores: Cores, clock: Clock, snapshots: Snapshots
+        self,
+        contexts: ContextTable,
+        cores: Cores,
+        clock: Clock,
+        *,
+        snapshots: Snapshots,
+        pages: ContextManager,
     ) -> None:
         self._contexts = contexts
         self._cores = cores
         self._clock = clock
         self._snapshots = snapshots
+        self._pages = pages
+        self._changing = anyio.Lock()
+        """Held from a change of a snapshot's file to that of its pin."""
 
     async def snapshot(self, run: Run, call: ContextSnapshot) -> SnapshotInfo:
         """Put a context away as it was last committed."""
@@ -47,9 +61,16 @@ class Shelf:
             size_bytes=0,
             saved_unix_s=self._clock.unix_s(),
         )
-        saved = Saved(context.tools, context.window, context.transcript, context.n_tokens)
+        saved = Saved(
+            context.tools, context.window, context.transcript, context.n_tokens, context.pages
+        )
         write = partial(self._snapshots.write, info, saved, is_replacing=call.is_replacing)
-        return await anyio.to_thread.run_sync(write)
+        pin = self._snapshots.pin_name(info.owner, info.name)
+        async with self._changing:
+            with anyio.CancelScope(shield=True):  # a pin belongs to each file
+                info = await anyio.to_thread.run_sync(write)
+                await anyio.to_thread.run_sync(self._repin, pin, fingerprint, saved.pages)
+        return info
 
     async def restore(self, run: Run, call: ContextRestore) -> ContextInfo:
         """Take a context from the shelf; the snapshot stays there."""
@@ -75,8 +96,19 @@ class Shelf:
 
     async def forget(self, run: Run, call: ContextForget) -> Done:
         """Remove a snapshot."""
-        await anyio.to_thread.run_sync(self._snapshots.remove, run.process.owner, call.name)
+        owner = run.process.owner
+        pin = self._snapshots.pin_name(owner, call.name)
+        async with self._changing:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._pages.unpin, pin)
+                await anyio.to_thread.run_sync(self._snapshots.remove, owner, call.name)
         return Done()
+
+    def _repin(self, pin: str, fingerprint: str, keys: tuple[bytes, ...]) -> None:
+        """Keep these pages for a snapshot, and no longer those of the one that it replaced. Waits for the disk."""
+        self._pages.unpin(pin)
+        if keys:
+            self._pages.pin(fingerprint, pin, keys)
 
     async def _fingerprint(self, run: Run, model: str) -> str:
         """What the KV rows of a model's contexts depend on; its name, where the engine keeps none."""

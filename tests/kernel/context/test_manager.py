@@ -4,6 +4,8 @@ import numpy as np
 
 from aios.abi.types import Pid
 from aios.config import ContextConfig
+from aios.engine.base import PageStore
+from aios.kernel.context.files import HEAD_BYTES
 from aios.kernel.context.manager import ContextManager
 
 
@@ -73,3 +75,58 @@ def test_pages_of_processes_are_told_apart_by_where_they_are_and_who_shares_them
     assert held[Pid(3)].n_in_memory + held[Pid(3)].n_on_disk == 2, "two were never stored"
     assert all(each.n_in_memory + each.n_on_disk <= each.n_pages for each in held.values())
     assert manager_in(tmp_path / "other").held_pages(pages) == {}, "no engine pages there"
+
+
+def _filled(contexts: ContextManager, n_pages: int = 3) -> tuple[PageStore, list[bytes]]:
+    store = contexts.open_pages(fingerprint="m/1", page_tokens=4, page_bytes=64)
+    keys = store.keys(np.arange(4 * n_pages, dtype=np.int32))
+    for at, key in enumerate(keys):
+        store.add(key, keys[at - 1] if at else None, lambda page: page.fill(7))
+    return store, keys
+
+
+def test_what_is_pinned_survives_and_is_let_go_by_its_name(tmp_path: Path) -> None:
+    contexts = manager_in(tmp_path)
+    store, keys = _filled(contexts)
+    assert contexts.pin("m", "snapshot:a", keys) == 0, "that is another model"
+    assert contexts.pin("m/1", "snapshot:a", keys) == 3
+    later = manager_in(tmp_path)  # the pages were synced: nothing needs to end well
+    store = later.open_pages(fingerprint="m/1", page_tokens=4, page_bytes=64)
+    assert store.n_known(keys) == 3
+    assert [info.n_pins for info in later.statistics().values()] == [1]
+    later.unpin("snapshot:a")
+    assert [info.n_pins for info in later.statistics().values()] == [0]
+
+
+def test_a_pin_of_a_model_that_does_not_run_is_let_go_as_well(tmp_path: Path) -> None:
+    contexts = manager_in(tmp_path)
+    _, keys = _filled(contexts)
+    contexts.pin("m/1", "snapshot:a", keys)
+    manager_in(tmp_path).unpin("snapshot:a")
+    later = manager_in(tmp_path)
+    _filled(later)
+    assert [info.n_pins for info in later.statistics().values()] == [0]
+
+
+def test_a_pin_that_nobody_wants_goes_when_its_store_is_opened(tmp_path: Path) -> None:
+    contexts = manager_in(tmp_path)
+    _, keys = _filled(contexts)
+    for name in ("snapshot:a", "snapshot:b"):
+        contexts.pin("m/1", name, keys)
+    config = ContextConfig(1 << 20, 1 << 20)
+    later = ContextManager(config, tmp_path, lambda name: name == "snapshot:b")
+    _filled(later)
+    assert [info.n_pins for info in later.statistics().values()] == [1]
+
+
+def test_pages_that_the_disk_does_not_take_are_not_pinned_in_memory(tmp_path: Path) -> None:
+    contexts = manager_in(tmp_path, disk_bytes=2 * (64 + HEAD_BYTES))
+    _, keys = _filled(contexts)
+    assert contexts.pin("m/1", "snapshot:a", keys) == 2
+    [info] = contexts.statistics().values()
+    assert (info.n_pins, info.n_pinned) == (1, 2)
+    without = manager_in(tmp_path / "other", disk_bytes=0)
+    _, keys = _filled(without)
+    assert without.pin("m/1", "snapshot:a", keys) == 0
+    [info] = without.statistics().values()
+    assert (info.n_pins, info.n_pinned) == (0, 0)

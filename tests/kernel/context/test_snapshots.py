@@ -79,3 +79,26 @@ def test_a_path_that_cannot_be_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceExhausted, match="cannot be written"):
         Snapshots(tmp_path / "file", 10).write(info(), SAVED, is_replacing=True)
+
+
+def test_what_was_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    shelf = Snapshots(tmp_path / "contexts", 10)
+    assert shelf.sweep() == 0, "there is no folder yet"
+    shelf.write(info(".a.new"), SAVED, is_replacing=False)
+    [path] = tmp_path.rglob("*.context")
+    draft = path.with_name("..a.new.00.new")
+    draft.write_bytes(b"half")
+    assert shelf.sweep() == 1
+    assert not draft.exists()
+    assert shelf.read("owner", ".a.new")[1] == SAVED
+
+
+def test_a_pin_is_wanted_as_long_as_its_snapshot_is_there(tmp_path: Path) -> None:
+    shelf = Snapshots(tmp_path, 10)
+    names = [shelf.pin_name("owner", "a"), shelf.pin_name("owner", "b"), shelf.pin_name("eve", "a")]
+    assert len(set(names)) == 3
+    shelf.write(info(), SAVED, is_replacing=False)
+    assert [shelf.is_wanted(name) for name in names] == [True, False, False]
+    assert shelf.is_wanted("a suspended generation"), "that is for others to say"
+    shelf.remove("owner", "a")
+    assert not shelf.is_wanted(names[0])

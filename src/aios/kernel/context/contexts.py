@@ -56,6 +56,8 @@ class Context:
     window: WindowPolicy = WindowPolicy.NONE
     transcript: Transcript = field(default_factory=Transcript)
     n_tokens: int = 0
+    pages: tuple[bytes, ...] = ()
+    """The full pages of its last chat, by which its KV rows are found."""
     n_faults: int = 0
     writer: Run | None = None
 
@@ -123,14 +125,14 @@ class ContextTable:
         source = self.get(run, call.context)
         context = self.add(run.process, model=source.model, tools=source.tools)
         context.window, context.transcript = source.window, source.transcript
-        context.n_tokens = source.n_tokens
+        context.n_tokens, context.pages = source.n_tokens, source.pages
         return context.info()
 
     async def undo(self, run: Run, call: ContextUndo) -> ContextInfo:
         """Undo the last compaction."""
         with self.writing(run, call.context) as context:
             self.commit(context, undone(context.transcript))
-            context.n_tokens = 0
+            context.n_tokens, context.pages = 0, ()
         return context.info()
 
     async def fault(self, run: Run, call: ContextFault) -> ContextMessages:
@@ -142,7 +144,7 @@ class ContextTable:
                 unix_s = self._clock.unix_s()
                 after = faulted_in(context.transcript, call.pointer, unix_s=unix_s)
                 self.commit(context, after)
-                context.n_tokens = 0
+                context.n_tokens, context.pages = 0, ()
         context.n_faults += 1
         return _messages(items)
 
@@ -272,6 +274,7 @@ class ContextTable:
         self.fitted(saved.transcript)
         context = self.add(owner, model=model, tools=saved.tools)
         context.window, context.n_tokens = saved.window, saved.n_tokens
+        context.pages = saved.pages
         self.commit(context, saved.transcript)
         return context
 

@@ -19,14 +19,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from aios.kernel.context.pins import KEY_BYTES, Pins, sync_folder
+from aios.kernel.context.pins import KEY_BYTES, PINS, Pins, sync_folder
 
 MAGIC = b"AIOSPAG2"
 CHECK_BYTES = 16
 HEAD_BYTES = len(MAGIC) + 3 * 16
 NO_PARENT = bytes(16)
-PINS = "pins"
-"""The folder of the pins, beside those of the pages."""
 MAX_SKIPPED = 64
 """Pinned files that are passed over to find one to remove; they then count as used last, so the next search goes on."""
 

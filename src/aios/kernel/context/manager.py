@@ -1,10 +1,11 @@
 """The context manager: owns the page stores, one for each model that pages can be cut for.
 
-For now it is mechanism only: engines page prefixes in and out by themselves, through the store that they are given.
+Engines page prefixes in and out by themselves, through the store that they are given; snapshots pin what they will need.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from aios.abi.pages import Pages, PageStoreInfo, PageStores
 from aios.abi.types import PagesHeld, Pid
 from aios.config import ContextConfig
+from aios.kernel.context.pins import PINS, pin_path
 from aios.kernel.process import Run
 
 if TYPE_CHECKING:
@@ -27,11 +29,18 @@ class ContextManager:
     Args:
         config: Budgets of the tiers.
         folder: Where the disk tier is.
+        is_wanted: Whether somebody still comes back to what an earlier kernel pinned under this name.
     """
 
-    def __init__(self, config: ContextConfig, folder: Path) -> None:
+    def __init__(
+        self,
+        config: ContextConfig,
+        folder: Path,
+        is_wanted: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._config = config
         self._folder = folder
+        self._is_wanted = is_wanted
         self._stores: dict[str, PageStore] = {}
 
     def open_pages(
@@ -47,9 +56,8 @@ class ContextManager:
         if store is None:
             files = None
             if self._config.disk_bytes:
-                digest = blake2b(name.encode(), digest_size=8).hexdigest()
                 files = PageFiles(
-                    self._folder / digest,
+                    self._folder_of(name),
                     page_bytes=page_bytes,
                     budget_bytes=self._config.disk_bytes,
                 )
@@ -60,6 +68,7 @@ class ContextManager:
                 budget_bytes=self._config.ram_bytes,
                 files=files,
             )
+            store.keep_pins(self._is_wanted)
         return store
 
     @property
@@ -76,6 +85,34 @@ class ContextManager:
                 return n_bytes // int(page_bytes) * int(page_tokens)
         return None
 
+    def pin(self, fingerprint: str, name: str, keys: Sequence[bytes]) -> int:
+        """Keep pages of a model on disk until `unpin(name)`, whatever ends meanwhile; waits for the disk.
+
+        What the disk does not take is not kept: it would hold memory that nobody could ever free.
+
+        Returns: How many from the start will be there; none if nothing is paged for that model.
+        """
+        n_kept = 0
+        for each, store in tuple(self._stores.items()):
+            if each.rsplit("/", 2)[0] == fingerprint:
+                n_pinned = store.pin(name, keys, synced=True)
+                if n_pinned < len(keys):
+                    n_pinned = store.pin(name, keys[:n_pinned], synced=True) if n_pinned else 0
+                if not n_pinned:
+                    store.unpin(name)
+                n_kept = max(n_kept, n_pinned)
+        return n_kept
+
+    def unpin(self, name: str) -> None:
+        """Let go what a name pins, of any model, also of one that does not run here now; waits for the disk."""
+        for store in tuple(self._stores.values()):
+            store.unpin(name)
+        opened = {self._folder_of(each) for each in self._stores}
+        for folder in self._folder.glob(f"*/{PINS}"):
+            if folder.parent not in opened:
+                with suppress(OSError):
+                    pin_path(folder, name).unlink(missing_ok=True)
+
     def flush(self) -> None:
         """Write all pages to disk, so that the next kernel finds them."""
         for store in self._stores.values():
@@ -91,6 +128,10 @@ class ContextManager:
             return {}
         counts = Counter(key for keys in pages.values() for key in set(keys))
         return {pid: self._held(keys, counts) for pid, keys in pages.items() if keys}
+
+    def _folder_of(self, name: str) -> Path:
+        """Where the files of a store are."""
+        return self._folder / blake2b(name.encode(), digest_size=8).hexdigest()
 
     def _held(self, keys: Sequence[bytes], counts: Mapping[bytes, int]) -> PagesHeld:
         """Only an unbroken run from the start is of use, in whichever store it is."""

@@ -211,6 +211,13 @@ class PageStore:
         with self._changed:
             self._dismiss(self._pins.drop(name))
 
+    def keep_pins(self, is_wanted: Callable[[str], bool]) -> None:
+        """Let go the pins that an earlier kernel wrote down and that nobody wants any more."""
+        with self._changed:
+            for name in self._pins.names():
+                if not is_wanted(name):
+                    self._dismiss(self._pins.drop(name))
+
     def flush(self, keys: Sequence[bytes]) -> int:
         """Write pages to disk and sync them. Returns: how many from the start survive the kernel, and a crash."""
         if self._files is None:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+PINS = "pins"
+"""The folder of the pins, beside those of the pages."""
 MAGIC = b"AIOSPIN1"
 KEY_BYTES = 16
 CHECK_BYTES = 16
@@ -39,6 +41,10 @@ class Pins:
 
     def __len__(self) -> int:
         return len(self._chains)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that pins something."""
+        return tuple(self._chains)
 
     @property
     def n_keys(self) -> int:
@@ -105,13 +111,18 @@ class Pins:
 
     def _path(self, name: str) -> Path:
         assert self._folder is not None
-        return self._folder / f"{blake2b(name.encode(), digest_size=KEY_BYTES).hexdigest()}.pin"
+        return pin_path(self._folder, name)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a key is counted that no name pins, or the other way round."""
         counts = Counter(key for keys in self._chains.values() for key in keys)
         assert counts == self._counts, "pins are counted wrong"
         assert self._written <= self._chains.keys()
+
+
+def pin_path(folder: Path, name: str) -> Path:
+    """Where a pin is written down."""
+    return folder / f"{blake2b(name.encode(), digest_size=KEY_BYTES).hexdigest()}.pin"
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
     magic 8 | blake2b-128 of the rest | length of the head u32 | head (SnapshotInfo) | body (Saved)
 
-The text is what counts: a context that is restored goes on from its messages, and finds the pages of KV rows that are still
-there. Every method waits for the disk; call them in a thread.
+The text is what counts: a context that is restored goes on from its messages. Its pages of KV rows are pinned under
+`pin_name` as long as the snapshot is there, by whoever writes it. Every method waits for the disk; call them in a thread.
 """
 
 import os
@@ -28,15 +28,18 @@ MAX_HEAD_BYTES = 1 << 16
 SUFFIX = ".context"
 BESIDE = ".new"
 """The suffix of a file that is being written."""
+PIN = "snapshot:"
+"""Before the names of pins."""
 
 
 class Saved(Struct, frozen=True):
-    """All that a context is made of, but for its pages."""
+    """All that a context is made of; `pages` are the names of its KV rows."""
 
     tools: tuple[ToolSpec, ...]
     window: WindowPolicy
     transcript: Transcript
     n_tokens: int
+    pages: tuple[bytes, ...] = ()
 
 
 class Snapshots:
@@ -110,6 +113,23 @@ class Snapshots:
                 hint="restore it with the version that wrote it",
             ) from error
         return info, saved
+
+    def pin_name(self, owner: str, name: str) -> str:
+        """What the pages of a snapshot are pinned under."""
+        path = self._path(owner, name)
+        return f"{PIN}{path.parent.name}/{path.stem}"
+
+    def is_wanted(self, pin: str) -> bool:
+        """Whether a pin is none of a snapshot's, or of one that is still there."""
+        kept = pin.removeprefix(PIN)
+        return kept == pin or (self._folder / f"{kept}{SUFFIX}").is_file()
+
+    def sweep(self) -> int:
+        """Remove what a kernel that was killed left half-written. Returns: how many files; only while nobody writes."""
+        strays = list(self._folder.glob(f"*/.*{BESIDE}"))
+        for stray in strays:
+            stray.unlink(missing_ok=True)
+        return len(strays)
 
     def list_all(self, owner: str) -> list[SnapshotInfo]:
         """The snapshots of an owner by name; reads their heads only, and passes over what it cannot read."""
