@@ -35,3 +35,21 @@ def test_a_commit_that_fails_fails_its_jobs(tmp_path: Path) -> None:
     with pytest.raises(apsw.Error):
         job.result()
     assert connection.execute("SELECT a FROM t").fetchall() == []
+
+
+def test_only_what_is_on_disk_is_published_in_order(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "a.db", is_writer=True)
+    connection.execute("CREATE TABLE t (a UNIQUE)")
+    published: list[object] = []
+
+    def insert(c: apsw.Connection, value: int) -> int:
+        c.execute("INSERT INTO t VALUES (?)", (value,))
+        assert not published, "published before the commit"
+        return value
+
+    commit(connection, [Job(partial(insert, value=value), published.append) for value in (5, 6, 5)])
+    assert published == [5, 6]
+    published.clear()
+    connection.set_commit_hook(lambda: True)
+    commit(connection, [Job(partial(insert, value=7), published.append)])
+    assert published == []

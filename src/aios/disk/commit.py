@@ -14,8 +14,13 @@ T_co = TypeVar("T_co", covariant=True)
 class Job(Generic[T_co]):
     """A write that waits for its commit, and then what came of it."""
 
-    def __init__(self, write: Callable[[apsw.Connection], T_co]) -> None:
+    def __init__(
+        self,
+        write: Callable[[apsw.Connection], T_co],
+        publish: Callable[[T_co], None] | None = None,
+    ) -> None:
         self._write = write
+        self._publish = publish
         self._value: list[T_co] = []
         self.error: Exception | None = None
         self.is_done = False
@@ -35,6 +40,11 @@ class Job(Generic[T_co]):
     def fail(self, error: Exception) -> None:
         """The commit failed: so did this, whatever it returned."""
         self.error = error
+
+    def publish(self) -> None:
+        """It is on disk: let what lies beside the database, such as an index in memory, know of it."""
+        if self._publish is not None and self.error is None:
+            self._publish(self._value[0])
 
     def result(self) -> T_co:
         """What the write returned.
@@ -64,3 +74,5 @@ def commit(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> None:
             job.fail(error)
     for job in jobs:
         job.is_done = True
+    for job in jobs:
+        job.publish()

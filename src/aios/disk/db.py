@@ -94,18 +94,23 @@ class Database:
             if not self.is_open:
                 await anyio.to_thread.run_sync(self._open, limiter=self._write_thread)
 
-    async def write(self, write: Callable[[apsw.Connection], T]) -> T:
+    async def write(
+        self,
+        write: Callable[[apsw.Connection], T],
+        publish: Callable[[T], None] | None = None,
+    ) -> T:
         """Run `write` in the writer's thread; when this returns, what it changed is on disk.
 
         `write` must not commit. It is undone if it raises. A call that is cancelled before its turn has done nothing;
-        after that it may have been done.
+        after that it may have been done. `publish` gets what `write` returned, in the same thread, in the order of the
+        writes, and only once they are on disk, also when the caller was cancelled meanwhile; it must not raise.
 
         Raises:
             ResourceExhausted: The disk is full.
             DiskFailed: As `aios.disk.connection.translated` says.
         """
         await self.open()
-        job = Job(write)
+        job = Job(write, publish)
         self._pending.append(job)
         try:
             async with self._turn:

@@ -18,3 +18,11 @@ def test_the_like_are_near_and_nothing_asks_the_network(monkeypatch: pytest.Monk
     assert vectors[0] @ query > 0.3 > vectors[1] @ query
     assert np.allclose(np.linalg.norm(vectors[:2], axis=1), 1, atol=1e-5)
     assert np.isfinite(vectors).all()
+
+
+def test_a_text_has_one_vector_however_it_is_grouped() -> None:
+    embedder = WordLlamaEmbedder()
+    texts = ["short", "a longer text about ships and the sea", "x " * 30_000]
+    together = embedder.embed(texts)
+    for text, vector in zip(texts, together, strict=True):
+        assert np.allclose(embedder.embed([text])[0], vector, atol=1e-6)

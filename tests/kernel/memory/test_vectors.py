@@ -38,3 +38,13 @@ def test_a_search_keeps_to_what_was_there_when_it_began() -> None:
     index.add(range(2, 2 * MIN_ROWS + 1), [1] * (2 * MIN_ROWS - 1), vectors[1:])
     assert before.n == 1
     assert before.notes[0] == 1
+
+
+def test_a_note_that_is_always_replaced_takes_no_more_rows() -> None:
+    index, vectors = SignIndex(256), random_vectors(10)
+    for number in range(1, 5 * MIN_ROWS):
+        index.add([number], [1], vectors[number % 10][None])
+        index.remove([number - 1])
+    index.check_invariants()
+    assert index.notes() == [5 * MIN_ROWS - 1]
+    assert len(index._rows.notes) <= 2 * MIN_ROWS

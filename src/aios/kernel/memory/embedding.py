@@ -28,7 +28,7 @@ class Embedder(Protocol):
 
 
 class WordLlamaEmbedder:
-    """Vectors of 256 numbers from wordllama. Cost: 0.15 s to load, 35 MB; 15 us a short text in batches."""
+    """Vectors of 256 numbers from wordllama. Cost: 0.15 s to load, 35 MB; 40 us for a text of 20 words, 30 ms for 64 KiB."""
 
     name = "wordllama-0.4-256"
     n_dims = 256
@@ -38,11 +38,26 @@ class WordLlamaEmbedder:
 
         # Its own search for the tokenizer looks elsewhere and then asks the network; its package's folder has both files.
         folder = Path(wordllama.__file__).parent
-        self._model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+        model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+        self._tokens: npt.NDArray[np.float32] = model.embedding
+        self._tokenizer = model.tokenizer
+        self._tokenizer.no_padding()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One vector a text."""
-        vectors = np.asarray(self._model.embed(list(texts)), dtype=np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        normed: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-        return normed
+        """One vector a text.
+
+        Its own `embed` pads all texts of a batch to the longest, which is twice as slow, and takes 1 GB when one has 64 KiB.
+        """
+        vectors = np.zeros((len(texts), self.n_dims), dtype=np.float32)
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        for vector, each in zip(vectors, encoded, strict=True):
+            if each.ids:
+                np.take(self._tokens, each.ids, axis=0).sum(axis=0, out=vector)
+        return normed(vectors)
+
+
+def normed(vectors: Vectors) -> Vectors:
+    """The vectors with length 1, in place; those of length 0 stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Vectors = np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+    return scaled

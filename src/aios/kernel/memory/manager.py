@@ -6,13 +6,12 @@ caller may read; there is no other way to the notes. Init, the owner of the kern
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import apsw
 import msgspec
 
@@ -36,15 +35,17 @@ from aios.abi.memory import (
 )
 from aios.config import MemoryConfig
 from aios.disk.db import Database
-from aios.errors import AccessDenied, Conflict, DiskFailed, InvalidCall, NotFound
+from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.memory import tables
+from aios.kernel.memory.indexing import Indexer
 from aios.kernel.memory.recall import rank, words_of
 from aios.kernel.memory.tables import Filter
 from aios.kernel.process import INIT_PID, Process, Run
 
 if TYPE_CHECKING:
-    from aios.kernel.memory.meaning import Meanings
+    from aios.kernel.memory.embedding import Vectors
+    from aios.kernel.memory.meaning import Kept
 
 N_LISTED = 50
 """How deep each of the two lists goes into the ranking; a hit below rank 50 in both is not among the best 10."""
@@ -63,6 +64,14 @@ class MemoryStatistics:
     embedder: str
 
 
+class Change(NamedTuple):
+    """A note that was written, the one whose place it took, and its vector: what the index is told after the commit."""
+
+    note: int
+    replaced: int | None
+    kept: "Kept | None"
+
+
 class MemoryManager:
     """The handlers of the calls about long-term memory. Nothing is opened before the first of them."""
 
@@ -71,13 +80,11 @@ class MemoryManager:
     ) -> None:
         self._db = db
         self._clock = clock
-        self._embedder_kind = config.embedder
-        self._tasks = tasks
+        self._indexer = Indexer(db, config.embedder, tasks)
         self._kernel_id = secrets.token_hex(8)
         """Pids begin again with each kernel; notes of processes must not."""
         self._opening = anyio.Lock()
         self._is_open = False
-        self._meanings: Meanings | None = None
         self._uses: Counter[int] = Counter()
         self._n_remembered = self._n_recalls = 0
 
@@ -101,7 +108,12 @@ class MemoryManager:
             importance=call.importance,
         )
         key = self._key(run.process, call.scope)
-        return await self._db.write(lambda connection: self._insert(connection, key, note))
+        vector = await self._indexer.vector_of(call.text)
+
+        def write(connection: apsw.Connection) -> Change:
+            return self._put(connection, tables.make_space(connection, key), note, vector)
+
+        return await self._change(write)
 
     async def recall(self, run: Run, call: Recall) -> Recalled:
         """Find notes by words and meaning."""
@@ -124,7 +136,7 @@ class MemoryManager:
         self._uses.update(hit.note.id for hit in hits)
         if len(self._uses) > MAX_PENDING_USES:
             await self.flush()
-        return Recalled(tuple(hits), self._meanings.name if self._meanings else "")
+        return Recalled(tuple(hits), self._indexer.embedder)
 
     async def get(self, run: Run, call: MemoryGet) -> NoteDetails:
         """Read one note."""
@@ -137,8 +149,9 @@ class MemoryManager:
         """Put a new note in the place of one."""
         await self._open()
         now = self._clock.unix_s()
+        vector = await self._indexer.vector_of(call.text)
 
-        def write(connection: apsw.Connection) -> Remembered:
+        def write(connection: apsw.Connection) -> Change:
             space, old = self._changeable(connection, run.process, call.id)
             if old.superseded_by is not None:
                 raise Conflict(
@@ -156,11 +169,9 @@ class MemoryManager:
                 importance=old.importance if call.importance is None else call.importance,
                 supersedes=old.id,
             )
-            if self._meanings is not None:
-                self._meanings.remove([old.id])
-            return self._put(connection, space, note)
+            return self._put(connection, space, note, vector)
 
-        return await self._db.write(write)
+        return await self._change(write)
 
     async def forget(self, run: Run, call: Forget) -> Forgotten:
         """Delete a note and those whose place it took."""
@@ -168,12 +179,9 @@ class MemoryManager:
 
         def write(connection: apsw.Connection) -> Forgotten:
             self._changeable(connection, run.process, call.id)
-            ids = tables.delete_with_history(connection, call.id)
-            if self._meanings is not None:
-                self._meanings.remove(ids)
-            return Forgotten(ids)
+            return Forgotten(tables.delete_with_history(connection, call.id))
 
-        return await self._db.write(write)
+        return await self._db.write(write, self._publish_removal)
 
     async def link(self, run: Run, call: LinkNotes) -> NoteDetails:
         """Link two notes, or no longer."""
@@ -209,12 +217,12 @@ class MemoryManager:
 
     def statistics(self) -> MemoryStatistics:
         """Counters; cheap."""
-        meanings = self._meanings
+        meanings = self._indexer.meanings
         return MemoryStatistics(
             self._n_remembered,
             self._n_recalls,
             len(meanings.index) if meanings else 0,
-            meanings.name if meanings else "",
+            self._indexer.embedder,
         )
 
     # --- opening -------------------------------------------------------------------------------------------------
@@ -228,44 +236,52 @@ class MemoryManager:
                 return
             now = self._clock.unix_s()
             await self._db.write(lambda connection: _drop_what_is_over(connection, now))
-            kind = self._embedder_kind
-            if kind == "wordllama" or (kind == "auto" and find_spec("wordllama") is not None):
-                meanings = await anyio.to_thread.run_sync(_open_meanings)
-                await self._db.read(meanings.load)
-                self._meanings = meanings
-                self._tasks.start_soon(self._catch_up, meanings)
+            await self._indexer.open()
             self._is_open = True
-
-    async def _catch_up(self, meanings: "Meanings") -> None:
-        """Give vectors to the notes that have none of this embedder's, some in each write, so that others come between."""
-        try:
-            while await self._db.write(meanings.catch_up):
-                pass
-        except DiskFailed:
-            return  # the kernel is ending, or the next call says what is wrong; the rest is caught up next time
 
     # --- inside a write or a read --------------------------------------------------------------------------------
 
-    def _insert(
-        self, connection: apsw.Connection, key: tuple[Scope, str, str], note: Note
-    ) -> Remembered:
-        return self._put(connection, tables.make_space(connection, key), note)
+    async def _change(self, write: Callable[[apsw.Connection], Change]) -> Remembered:
+        """Do a write that adds a note."""
+        change = await self._db.write(write, self._publish)
+        return Remembered(change.note)
 
-    def _put(self, connection: apsw.Connection, space: int, note: Note) -> Remembered:
+    def _put(
+        self, connection: apsw.Connection, space: int, note: Note, vector: "Vectors | None"
+    ) -> Change:
         note_id = tables.insert(connection, space, note)
-        if self._meanings is not None:
-            self._meanings.add(connection, note_id, space, note.text)
+        kept = None
+        meanings = self._indexer.meanings
+        if meanings is not None and vector is not None:
+            kept = meanings.kept(note_id, space, vector)
+            meanings.keep(connection, kept)
+        return Change(note_id, note.supersedes, kept)
+
+    def _publish(self, change: Change) -> None:
+        """In the writer's thread, after the commit."""
         self._n_remembered += 1
-        return Remembered(note_id)
+        meanings = self._indexer.meanings
+        if meanings is None:
+            return
+        if change.replaced is not None:
+            meanings.remove([change.replaced])
+        if change.kept is not None:
+            meanings.publish(change.kept)
+
+    def _publish_removal(self, forgotten: Forgotten) -> None:
+        """In the writer's thread, after the commit."""
+        if self._indexer.meanings is not None:
+            self._indexer.meanings.remove(forgotten.ids)
 
     def _search(self, connection: apsw.Connection, call: Recall, which: Filter) -> list[Hit]:
         words = words_of(call.query)
         n_listed = max(N_LISTED, call.limit)
         by_words = tables.by_words(connection, words, which, limit=n_listed) if words else []
         by_meaning: list[tuple[int, float]] = []
-        if self._meanings is not None:
+        meanings = self._indexer.meanings
+        if meanings is not None:
             among = tables.ids_of(connection, which) if which.is_narrow else None
-            by_meaning = self._meanings.search(
+            by_meaning = meanings.search(
                 connection, call.query, which.spaces, among=among, limit=n_listed
             )
         ids = {*by_words, *(note for note, _ in by_meaning)}
@@ -338,9 +354,3 @@ def _origin(run: Run, source: str) -> Origin:
 def _drop_what_is_over(connection: apsw.Connection, now_unix_s: float) -> None:
     tables.delete_processes(connection)
     tables.delete_expired(connection, now_unix_s)
-
-
-def _open_meanings() -> "Meanings":
-    from aios.kernel.memory.meaning import open_meanings  # noqa: PLC0415 - takes packages of an extra
-
-    return open_meanings()

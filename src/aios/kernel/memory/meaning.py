@@ -1,9 +1,12 @@
 """Notes by meaning: their vectors in the database, the signs of them in memory.
 
-Imported at the first use of memory and only when an embedder is there: it takes numpy, which not every installation has.
+Imported at the first use of memory and only when an embedder is there: it takes numpy, which not every installation has. Whoever
+keeps or drops vectors inside a write tells the index after its commit (`publish`, `remove`), so that the index never knows of
+notes that were not written.
 """
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import apsw
 import msgspec
@@ -12,22 +15,30 @@ import numpy as np
 from aios.kernel.memory.embedding import Embedder, Vectors, WordLlamaEmbedder
 from aios.kernel.memory.vectors import SignIndex
 
-N_CANDIDATES = 200
+N_CANDIDATES = 120
 """Notes whose whole vectors are compared; 30 of them would find the best 10 nearly always."""
 SCALE = 127.0
 BATCH_NOTES = 500
 
 
+class Kept(NamedTuple):
+    """Vectors that were written, one row a note; what the index is told after the commit."""
+
+    notes: Sequence[int]
+    spaces: Sequence[int]
+    vectors: Vectors
+
+
 class Meanings:
-    """What the notes mean, as one embedder sees it. All methods run in threads of the database."""
+    """What the notes mean, as one embedder sees it. All methods run in threads; those that change something in the writer's."""
 
     def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
+        self.embedder = embedder
         self.name = embedder.name
         self.index = SignIndex(embedder.n_dims)
 
     def load(self, connection: apsw.Connection) -> None:
-        """Read the signs of all vectors of this embedder. Cost: 0.3 s for 100,000."""
+        """Read the signs of all vectors of this embedder. Cost: 0.4 s for 100,000."""
         found = connection.execute(
             "SELECT v.note, n.space, v.vector FROM memory_vectors v JOIN memory_notes n ON n.id = v.note "
             "WHERE v.embedder = ? AND n.superseded_by IS NULL",
@@ -36,31 +47,44 @@ class Meanings:
         rows = msgspec.convert(list(found), list[tuple[int, int, bytes]])
         if rows:
             vectors = np.frombuffer(b"".join(row[2] for row in rows), dtype=np.int8)
-            self.index.add(
-                [row[0] for row in rows],
-                [row[1] for row in rows],
-                vectors.reshape(len(rows), -1).astype(np.float32),
-            )
+            vectors_of = vectors.reshape(len(rows), -1).astype(np.float32)
+            self.publish(Kept([row[0] for row in rows], [row[1] for row in rows], vectors_of))
 
-    def add(self, connection: apsw.Connection, note: int, space: int, text: str) -> None:
-        """Keep what a new note means."""
-        self._keep(connection, [(note, space, text)])
+    def kept(self, note: int, space: int, vector: Vectors) -> Kept:
+        """One note with its vector, to `keep` and then `publish`."""
+        return Kept([note], [space], vector)
+
+    def keep(self, connection: apsw.Connection, kept: Kept) -> None:
+        """Write vectors; `publish` them when that is committed."""
+        connection.executemany(
+            "INSERT OR REPLACE INTO memory_vectors VALUES (?, ?, ?)",
+            [
+                (note, self.name, each)
+                for note, each in zip(kept.notes, _as_bytes(kept.vectors), strict=True)
+            ],
+        )
+
+    def publish(self, kept: Kept) -> None:
+        """Find these notes from now on."""
+        if kept.notes:
+            self.index.add(kept.notes, kept.spaces, kept.vectors)
 
     def remove(self, notes: Collection[int]) -> None:
         """Find these notes no longer."""
         self.index.remove(notes)
 
-    def catch_up(self, connection: apsw.Connection) -> bool:
-        """Add some of the notes that this embedder has not seen, such as those from before it. Returns: whether there were any."""
+    def catch_up(self, connection: apsw.Connection, after: int) -> Kept:
+        """Write the vectors of the next notes after an id that have none of this embedder's; of none when there are no more."""
         found = connection.execute(
             "SELECT n.id, n.space, n.text FROM memory_notes n LEFT JOIN memory_vectors v ON v.note = n.id AND v.embedder = ? "
-            "WHERE v.note IS NULL AND n.superseded_by IS NULL LIMIT ?",
-            (self.name, BATCH_NOTES),
+            "WHERE n.id > ? AND v.note IS NULL AND n.superseded_by IS NULL ORDER BY n.id LIMIT ?",
+            (self.name, after, BATCH_NOTES),
         )
         rows = msgspec.convert(list(found), list[tuple[int, int, str]])
-        if rows:
-            self._keep(connection, rows)
-        return bool(rows)
+        vectors = self.embedder.embed([row[2] for row in rows])
+        kept = Kept([row[0] for row in rows], [row[1] for row in rows], vectors)
+        self.keep(connection, kept)
+        return kept
 
     def search(
         self,
@@ -72,7 +96,7 @@ class Meanings:
         limit: int,
     ) -> list[tuple[int, float]]:
         """The notes of these spaces that are nearest to a query, with their cosines, best first."""
-        vector = self._embedder.embed([query])[0]
+        vector = self.embedder.embed([query])[0]
         notes = self.index.nearest(vector, spaces, limit=N_CANDIDATES, among=among)
         marks = ",".join("?" * len(notes))
         found = connection.execute(
@@ -89,15 +113,6 @@ class Meanings:
         best = np.argsort(-cosines, kind="stable")[:limit]
         return [(rows[place][0], float(cosines[place])) for place in best]
 
-    def _keep(self, connection: apsw.Connection, rows: Sequence[tuple[int, int, str]]) -> None:
-        vectors = self._embedder.embed([row[2] for row in rows])
-        connection.executemany(
-            "INSERT OR REPLACE INTO memory_vectors VALUES (?, ?, ?)",
-            [(row[0], self.name, each) for row, each in zip(rows, _as_bytes(vectors), strict=True)],
-        )
-        # Before the commit: a note that is not committed is found here, and then not in its table.
-        self.index.add([row[0] for row in rows], [row[1] for row in rows], vectors)
-
 
 def open_meanings() -> Meanings:
     """With the default embedder."""
@@ -106,5 +121,7 @@ def open_meanings() -> Meanings:
 
 def _as_bytes(vectors: Vectors) -> list[bytes]:
     """Each vector scaled to 8-bit numbers: a quarter of the bytes, and cosines that differ by less than 0.01."""
+    if not len(vectors):
+        return []
     largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-9)
     return [row.tobytes() for row in np.round(vectors / largest * SCALE).astype(np.int8)]
