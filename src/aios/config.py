@@ -147,8 +147,8 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[scheduler]`: who gets a turn at an engine next; see docs/concepts/scheduling.md."""
 
     policy: Annotated[
-        str, Meta(pattern="^(fifo|rr|priority|mlfq|fair|edf)$", description="in which order")
-    ] = "mlfq"
+        str, Meta(pattern="^(fifo|rr|priority|mlfq|fair|bvt|edf)$", description="in which order")
+    ] = "bvt"
     quantum_tokens: Annotated[
         PositiveInt,
         Meta(le=65_536, description="a turn ends after so many if somebody better waits"),
@@ -157,14 +157,25 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Positive, Meta(le=3600, description="a nice value of one is worth coming this much later")
     ] = 2.0
     level_step_s: Annotated[
-        Positive, Meta(le=3600, description="the same for each of the 8 levels of mlfq")
+        Positive,
+        Meta(
+            le=3600,
+            description="the same for each of the 8 levels of mlfq; under bvt it says how much of a level a nice value is",
+        ),
     ] = 15.0
+    warp_tokens: Annotated[
+        PositiveInt,
+        Meta(
+            le=65_536,
+            description="bvt serves a call that is a level better as if its owner had been served so many less",
+        ),
+    ] = 256
     no_deadline_s: Annotated[
         Positive, Meta(le=86_400, description="edf takes a later deadline, or none, as so far away")
     ] = 600.0
     weights: Annotated[
         dict[str, Weight],
-        Meta(description="shares of owners under fair, else 1; in the environment as JSON"),
+        Meta(description="shares of owners under fair and bvt, else 1; in the environment as JSON"),
     ] = {}
 
 

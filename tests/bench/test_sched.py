@@ -11,7 +11,7 @@ from aios.bench.rows import Report, Row
 from aios.bench.sched import SPECS, Mixed, jain
 from aios.bench.workload import Endpoint
 from aios.config import SchedulerConfig
-from aios.kernel.scheduler.policy import POLICIES
+from aios.kernel.scheduler.policies import POLICIES
 
 
 def test_jain_is_1_for_equals_and_falls_to_1_of_n() -> None:

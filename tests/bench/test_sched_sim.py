@@ -8,8 +8,10 @@ from tests.bench.measuring import measured
 from aios.bench.sched_sim import BENCH, FIGURES, REPLAYED, bench_of, policies_of, table
 from aios.bench.sched_traces import make_workload
 from aios.errors import InvalidCall, NotFound
-from aios.kernel.scheduler.policy import POLICIES
+from aios.kernel.scheduler.policies import POLICIES
 from aios.kernel.scheduler.trace import encode_trace
+
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "choosing-a-policy.md"
 
 pytestmark = pytest.mark.anyio
 
@@ -52,3 +54,7 @@ def test_the_table_has_a_line_for_each_figure_and_a_column_for_each_policy() -> 
     heading, _, *lines = table(["heavy-tail"]).splitlines()
     assert heading.count("|") == len(POLICIES) + 2
     assert [FIGURES["heavy-tail"].about in line for line in lines] == [True]
+
+
+def test_the_page_on_choosing_a_policy_has_the_figures_of_the_simulator() -> None:
+    assert table() in PAGE.read_text(encoding="utf-8"), "see its command to make the table again"

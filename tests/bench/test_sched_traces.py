@@ -39,6 +39,7 @@ def test_arrivals_come_one_after_another_at_their_rate() -> None:
 def test_crowds_have_whom_they_are_named_after() -> None:
     kinds = [agent.kind for agent in make_workload("interactive")]
     assert (kinds.count(INTERACTIVE), kinds.count(BATCH)) == (30, 24)
+    assert {agent.owner for agent in make_workload("one-owner")} == {"me"}
     owners = [agent.owner for agent in make_workload("ten-times")]
     assert owners.count("many") == 10 * owners.count("ann")
     assert any(call.deadline_s for agent in make_workload("deadlines") for call in agent.calls)

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from aios.abi.call import Answer, Call
 from aios.abi.types import Count
 
-PolicyName = Literal["fifo", "rr", "priority", "mlfq", "fair", "edf"]
+PolicyName = Literal["fifo", "rr", "priority", "mlfq", "fair", "bvt", "edf"]
 Owner = Annotated[str, Meta(min_length=1, max_length=128)]
 Weight = Annotated[float, Meta(ge=0.001, le=1000)]
 QuantumTokens = Annotated[int, Meta(ge=1, le=65_536)]

@@ -30,7 +30,8 @@ from aios.config import SchedulerConfig
 from aios.configload import load
 from aios.engine.models import find_model
 from aios.kernel.scheduler.core import Arrive, Core, Event, Grant, Leave, Renew, Spend
-from aios.kernel.scheduler.policy import POLICIES, Ticket, make_policy
+from aios.kernel.scheduler.policies import POLICIES, make_policy
+from aios.kernel.scheduler.policy import Ticket
 
 NAME = "sched"
 SHAPE = Shape(n_agents=24)
@@ -50,7 +51,7 @@ SPECS = (
     Spec(NAME, "short-p50", "s", None, "short calls among long agents; the baseline is fifo"),
     Spec(NAME, "short-p95", "s", Bar(0.2, on_ratio=True), "the same, of the slowest twentieth"),
     Spec(NAME, "makespan", "s", Bar(1.05, on_ratio=True), "the long agents; the baseline is fifo"),
-    Spec(NAME, "jain", "", Bar(0.95, is_minimum=True), "equal owners under fair, one with 10 x agents"),
+    Spec(NAME, "jain", "", Bar(0.95, is_minimum=True), "equal owners by default, one with 10 x agents"),
     Spec(NAME, "decision-p50", "us", Bar(50.0), "an event with 10,000 processes; the worst policy"),
     Spec(NAME, "decision-p99", "us", Bar(50.0), "the same, of the slowest hundredth"),
     Spec(NAME, "decision-growth", "x", Bar(3.0), "p50 with 10,000 processes / with 100"),
@@ -71,7 +72,7 @@ class Mixed:
 
 async def measure(settings: Settings, report: Report) -> None:
     """The rows without a model first."""
-    report.add("jain", jain(list(_shares(SchedulerConfig(policy="fair")).values())))
+    report.add("jain", jain(list(_shares(SchedulerConfig()).values())))
     n_events = N_EVENTS // 10 if settings.quick else N_EVENTS
     many = {name: _decisions_us(name, N_PROCESSES, n_events) for name in POLICIES}
     worst = max(many, key=lambda name: quantile(many[name], 0.5))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from aios.kernel.scheduler.trace import TracedAgent, TracedCall
 
 SEED = 7
@@ -59,6 +61,11 @@ def interactive_among_batch(random: Random) -> list[TracedAgent]:
         for at_s in poisson(30, 0.5, random)
     ]
     return agents
+
+
+def one_owner(random: Random) -> list[TracedAgent]:
+    """The same, all of them made by one owner, as on a machine that nobody shares."""
+    return [replace(agent, owner="me") for agent in interactive_among_batch(random)]
 
 
 def ten_times_the_agents(random: Random) -> list[TracedAgent]:
@@ -128,6 +135,7 @@ Make = Callable[[Random], list[TracedAgent]]
 WORKLOADS: Mapping[str, Make] = MappingProxyType(
     {
         "interactive": interactive_among_batch,
+        "one-owner": one_owner,
         "ten-times": ten_times_the_agents,
         "heavy-tail": heavy_tail,
         "deadlines": deadlines,

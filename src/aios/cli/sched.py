@@ -23,9 +23,7 @@ COLUMNS = (
 
 @click.group(
     invoke_without_command=True,
-    epilog=examples(
-        "aios sched", "aios sched set mlfq --quantum 32", "aios sched weight alice 2.0"
-    ),
+    epilog=examples("aios sched", "aios sched set bvt --quantum 32", "aios sched weight alice 2.0"),
 )
 @json_option
 @click.pass_context
@@ -60,7 +58,7 @@ def set_policy(*, policy: PolicyName, quantum_tokens: int | None, as_json: bool)
 @click.argument("share", type=click.FloatRange(0.001, 1000))
 @json_option
 def weight(*, owner: str, share: float, as_json: bool) -> None:
-    """Give OWNER that share under the policy `fair`; everybody else has 1."""
+    """Give OWNER that share under the policies `fair` and `bvt`; everybody else has 1."""
     with connect() as client:
         _show(client.sched.set(weights={owner: share}), as_json=as_json)
 

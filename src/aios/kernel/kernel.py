@@ -43,7 +43,7 @@ from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.memory.tables import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
-from aios.kernel.scheduler.policy import make_policy
+from aios.kernel.scheduler.policies import make_policy
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals

@@ -34,9 +34,9 @@ class Scheduling:
         """Change how turns are given from now on; what is None stays.
 
         Args:
-            policy: `fifo`, `rr`, `priority`, `mlfq`, `fair` or `edf`.
+            policy: `fifo`, `rr`, `priority`, `mlfq`, `fair`, `bvt` or `edf`.
             quantum_tokens: Tokens after which a turn ends if somebody better waits.
-            weights: Shares of owners under `fair`, added to those there are; 1 is that of everybody.
+            weights: Shares of owners under `fair` and `bvt`, added to those there are; 1 is that of everybody.
 
         Raises:
             AccessDenied: Only the owner may.

@@ -22,7 +22,8 @@ from aios.kernel.scheduler.core import (
     Unhold,
     Yield,
 )
-from aios.kernel.scheduler.policy import POLICIES, Fifo, Mlfq, Priority, Ticket
+from aios.kernel.scheduler.policies import POLICIES
+from aios.kernel.scheduler.policy import Fifo, Mlfq, Priority, Ticket
 
 
 def ticket(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from aios.config import SchedulerConfig
 from aios.kernel.scheduler.outcome import Outcome
-from aios.kernel.scheduler.policy import POLICIES, Policy
+from aios.kernel.scheduler.policies import POLICIES
+from aios.kernel.scheduler.policy import Policy
 from aios.kernel.scheduler.simulation import BackOff, EngineModel, simulate
 from aios.kernel.scheduler.trace import TracedAgent, TracedCall
 

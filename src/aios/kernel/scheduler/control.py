@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from aios.abi.sched import LaneInfo, PolicyName, Sched, SchedInfo, SetSched
 from aios.kernel.process import Run
-from aios.kernel.scheduler.policy import make_policy
+from aios.kernel.scheduler.policies import make_policy
 from aios.kernel.scheduler.scheduler import Scheduler
 
 

@@ -8,10 +8,8 @@ Nobody starves. Each policy says after which *head start* nobody that comes late
 for at most the turns of those that were queued before its head start was over.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import exp2
-from types import MappingProxyType
 from typing import Protocol
 
 from aios.abi.types import Pid
@@ -25,12 +23,6 @@ LATELY_TOKENS = 8192
 """What a program was served counts half when the engine has served so many tokens since."""
 LATELY_SHARE = 1 / 8
 """A program is treated as if each of its calls needed at least this share of what it was served of late."""
-TURN_COST_TOKENS = 32.0
-"""What `Fair` charges for a turn of a call that has used up what it was charged at first."""
-LEARNED_SHARE = 0.1
-"""How much the last call of an owner weighs in what its next ones are charged beforehand."""
-LIFT = 0.5
-"""The present of `Fair` moves at least at this part of the pace at which all active owners are served."""
 MAX_QUANTUM_DOUBLINGS = 3
 
 
@@ -220,122 +212,6 @@ class Mlfq(RoundRobin):
         return n_tokens * exp2((as_of - self._n_served) / LATELY_TOKENS)
 
 
-@dataclass(slots=True)
-class Charge:
-    """What a ticket was charged and has not used yet, where that begins in virtual time, and what it has used."""
-
-    left: float = 0.0
-    start: float = 0.0
-    n_used: int = 0
-
-
-class Fair(RoundRobin):
-    """Owners share the model by weight, however many agents each has.
-
-    Start-time fair queueing over tokens: a turn is tagged with its owner's virtual time, and virtual time moves by tokens
-    over weight. An owner that was idle starts at the present and gains nothing from having been so. A call is charged when it
-    is queued, by what the calls of its owner have cost of late: with a charge too small, an owner that queues many calls at
-    once would get them tagged as if they were nearly free (Jain's index 0.58 with ten times the agents, not 0.98).
-
-    Head start: a ticket is passed only by turns that begin before its tag in virtual time, and the present reaches that tag
-    when all active owners together have been served `(tag - present) * their weights / LIFT` tokens; so new owners without
-    end cannot keep anybody waiting.
-
-    Source: virtual token counters, VTC, arXiv 2401.00588; start tags after Goyal et al., SFQ, 1996.
-    """
-
-    name = "fair"
-
-    def __init__(self, config: SchedulerConfig = SchedulerConfig()) -> None:
-        super().__init__(config)
-        self._now = 0.0
-        self._finish: dict[str, float] = {}
-        """Where each owner's next turn begins in virtual time; one that lies in the past is as good as none."""
-        self._charges: dict[int, Charge] = {}
-        self._costs: dict[str, float] = {}
-        """What a call of each owner has cost of late."""
-        self._n_active: dict[str, int] = {}
-        """Tickets of each owner that has any."""
-        self._active_weight = 0.0
-
-    def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:  # noqa: ARG002 - the contract of all policies
-        return (self._tag(ticket), ticket.nice, number)
-
-    def queued(self, ticket: Ticket) -> None:
-        """Charge a call that is new, or that has used up what it was charged; another goes on within its charge."""
-        charge = self._charges.get(ticket.id)
-        cost = TURN_COST_TOKENS
-        if charge is None:
-            charge = self._enter(ticket)
-            cost = self._costs.get(ticket.owner, ticket.n_prompt_tokens + TURN_COST_TOKENS)
-        if not charge.left:
-            charge.left, charge.start = cost, self._start(ticket.owner)
-            self._finish[ticket.owner] = charge.start + cost / self._weight(ticket.owner)
-
-    def spent(self, ticket: Ticket, n_tokens: int) -> None:
-        """Charge what goes beyond the charge at queueing, and let the present move on."""
-        # there is no charge if its turn began under another policy
-        charge = self._charges.get(ticket.id) or self._enter(ticket)
-        owner, weight = ticket.owner, self._weight(ticket.owner)
-        charge.n_used += n_tokens
-        n_charged = min(n_tokens, charge.left)
-        charge.left -= n_charged
-        charge.start += n_charged / weight
-        if n_charged < n_tokens:
-            beyond = (n_tokens - n_charged) / weight
-            self._finish[owner] = self._finish.get(owner, self._now) + beyond
-        self._now += LIFT * n_tokens / self._active_weight
-
-    def granted(self, ticket: Ticket, rank: Rank) -> None:  # noqa: ARG002 - the contract of all policies
-        """The present is no earlier than the start tag of the turn that was granted last."""
-        self._now = max(self._now, rank[0])
-
-    def done(self, ticket: Ticket) -> None:
-        """Give back what a ticket was charged and did not use."""
-        charge = self._charges.pop(ticket.id, None)
-        if charge is None:
-            return
-        owner = ticket.owner
-        unused = charge.left / self._weight(owner)
-        self._finish[owner] = self._finish.get(owner, self._now) - unused
-        if charge.n_used:
-            usual = self._costs.get(owner, charge.n_used)
-            self._costs[owner] = usual + LEARNED_SHARE * (charge.n_used - usual)
-        self._n_active[owner] -= 1
-        if not self._n_active[owner]:
-            del self._n_active[owner]
-            self._active_weight -= self._weight(owner)
-        if not self._n_active:
-            self._active_weight = 0.0  # whatever rounding has left
-        if len(self._finish) > 2 * len(self._n_active) + N_LEVELS:
-            self._finish = {each: at for each, at in self._finish.items() if at > self._now}
-            known = self._finish.keys() | self._n_active.keys()
-            self._costs = {each: cost for each, cost in self._costs.items() if each in known}
-
-    def _enter(self, ticket: Ticket) -> Charge:
-        owner = ticket.owner
-        if owner not in self._n_active:
-            self._active_weight += self._weight(owner)
-        self._n_active[owner] = self._n_active.get(owner, 0) + 1
-        charge = self._charges[ticket.id] = Charge()
-        return charge
-
-    def _tag(self, ticket: Ticket) -> float:
-        """Where the next turn of a ticket begins in virtual time.
-
-        A call that was preempted goes on within its charge: behind all that its owner has queued it would be done after them,
-        and since nothing is charged for that place twice, all of them would end up in one and keep newcomers behind them.
-        """
-        charge = self._charges.get(ticket.id)
-        return charge.start if charge is not None and charge.left else self._start(ticket.owner)
-
-    def _start(self, owner: str) -> float:
-        return max(self._now, self._finish.get(owner, 0.0))
-
-    def _weight(self, owner: str) -> float:
-        return self.config.weights.get(owner, 1.0)
-
-
 class Edf(RoundRobin):
     """The earliest deadline first, at once; a later one than `no_deadline_s` from now, or none, as if it were that.
 
@@ -348,13 +224,3 @@ class Edf(RoundRobin):
     def rank(self, ticket: Ticket, *, number: int, now_s: float) -> Rank:
         due_s = now_s + self.config.no_deadline_s
         return (due_s if ticket.deadline_s is None else min(ticket.deadline_s, due_s), number)
-
-
-POLICIES: Mapping[str, Callable[[SchedulerConfig], Policy]] = MappingProxyType(
-    {kind.name: kind for kind in (Fifo, RoundRobin, Priority, Mlfq, Fair, Edf)}
-)
-
-
-def make_policy(config: SchedulerConfig) -> Policy:
-    """The policy that the configuration names."""
-    return POLICIES[config.policy](config)
