@@ -5,7 +5,6 @@ the rest. Small files are read on the loop, for that is faster than a thread.
 """
 
 from collections.abc import Callable
-from difflib import unified_diff
 from functools import partial
 from typing import TypeVar
 
@@ -57,12 +56,13 @@ from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import FINE
 from aios.disk.db import Database
-from aios.errors import AccessDenied, InvalidCall, NotFound, Unsupported
+from aios.errors import AccessDenied, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process, Run
-from aios.kernel.storage import history, tables
+from aios.kernel.storage import history, reading, tables
+from aios.kernel.storage.changes import ChangeStream
 from aios.kernel.storage.check import find_disorder, find_miscounts
-from aios.kernel.storage.content import get_manifest, read_range, stage_all
+from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.paths import file_path, is_within, parse
@@ -83,7 +83,6 @@ INLINE_READ_BYTES = 64 << 10
 """Up to here a read is done on the event loop: 20 us against 70 us for a thread."""
 SMALL_WRITE_BYTES = 1 << 10
 """Up to here a content is one chunk, and hashing it is cheaper than a thread."""
-MAX_DIFF_BYTES = 4 << 20
 MAX_CHANGES = 1_000
 
 
@@ -99,7 +98,7 @@ class StorageManager:
         self._reaches = Reaches()
         self._drafts = Drafts(blobs, config.max_drafts)
         self._locks = Locks(clock)
-        self._changed = anyio.Event()
+        self.changes = ChangeStream(db, blobs)
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -216,8 +215,7 @@ class StorageManager:
         try:
             edited = await self._db.write(write)
         finally:
-            self._changed.set()
-            self._changed = anyio.Event()
+            self.changes.publish()
         return edited
 
     # --- looking -------------------------------------------------------------------------------------------------
@@ -226,23 +224,15 @@ class StorageManager:
         """Read a piece of a file."""
         await self._open()
         path = file_path(self._path(run.process, call.path))
-        span = range(call.offset, call.offset + call.length)
-
-        def look(connection: apsw.Connection, limit: int) -> Content | None:
-            if call.version is None:
-                now = tables.get_file(connection, path)
-                content, version = now.content, now.version
-            else:
-                content = tables.get_content_of(connection, path, call.version)
-                version = call.version
-            manifest = get_manifest(connection, content)
-            size_bytes = manifest.size_bytes
-            if min(size_bytes, call.length) > limit or max(manifest.sizes, default=0) > limit:
-                return None
-            return Content(read_range(connection, self._blobs, manifest, span), size_bytes, version)
-
-        found = self._db.read_nowait(lambda c: look(c, INLINE_READ_BYTES))
-        found = found or await self._db.read(lambda c: look(c, 1 << 62))
+        look = partial(
+            reading.find_small_piece,
+            blobs=self._blobs,
+            path=path,
+            version=call.version,
+            span=range(call.offset, call.offset + call.length),
+        )
+        found = self._db.read_nowait(partial(look, limit_bytes=INLINE_READ_BYTES))
+        found = found or await self._db.read(partial(look, limit_bytes=None))
         assert found is not None, "a read without a limit found nothing"
         return found
 
@@ -287,35 +277,10 @@ class StorageManager:
         """Compare two versions of a text."""
         await self._open()
         path = self._path(run.process, call.path)
-        return await self._db.read(lambda c: self._compare(c, path, call))
-
-    def _compare(self, connection: apsw.Connection, path: str, call: FileDiff) -> Difference:
-        newest = tables.versions_of(connection, path, 1)
-        if not newest:
-            raise tables.no_file(path)
-        new = newest[0].version if call.new is None else call.new
-        old = new - 1 if call.old is None else call.old
-        before, after = (self._lines(connection, path, version) for version in (old, new))
-        names = [f"{path} (version {version})" for version in (old, new)]
-        return Difference("".join(unified_diff(before, after, names[0], names[1])))
-
-    def _lines(self, connection: apsw.Connection, path: str, version: int) -> list[str]:
-        if version < 1:
-            return []
-        deleted = connection.execute(
-            "SELECT content IS NULL FROM versions WHERE path = ? AND version = ?", (path, version)
-        ).fetchone()
-        if deleted == (1,):
-            return []
-        manifest = get_manifest(connection, tables.get_content_of(connection, path, version))
-        if manifest.size_bytes > MAX_DIFF_BYTES:
-            raise Unsupported(f"{path} is over {MAX_DIFF_BYTES} bytes", hint="compare it outside")
-        data = read_range(connection, self._blobs, manifest, range(manifest.size_bytes))
-        try:
-            lines = data.decode().splitlines(keepends=True)
-        except UnicodeDecodeError as error:
-            raise Unsupported(f"{path} is no text in UTF-8", hint="compare it outside") from error
-        return [line if line.endswith("\n") else f"{line}\n" for line in lines]
+        pair = (call.old, call.new)
+        return Difference(
+            await self._db.read(lambda c: reading.compare(c, self._blobs, path, pair))
+        )
 
     async def watch(self, run: Run, call: FileWatch) -> Changes:
         """Wait for changes."""
@@ -325,7 +290,7 @@ class StorageManager:
         if since is None:
             since = self._db.read_nowait(tables.last_change)
         while True:
-            changed = self._changed
+            changed = self.changes.signal()
             look = partial(tables.changes_since, path=path, since=since, limit=MAX_CHANGES)
             found = self._db.read_nowait(look)
             if found or not call.is_waiting:

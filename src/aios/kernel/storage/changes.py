@@ -1,0 +1,86 @@
+"""The changes of all files as one stream, for what follows them inside the kernel: an index, watchers, a copy elsewhere.
+
+    cursor = ...                                     # kept by the follower, beside what it made of the changes; 0 is the beginning
+    while True:
+        for each in await stream.wait_newest(cursor, limit=200):
+            ...                                      # each.path now has each.version; None: it is gone
+            cursor = each.change
+
+A follower reads the state that each path came to and not the way there: what was changed ten times since its cursor comes once, so it catches
+up after any absence at the cost of what differs. A purge takes versions away without a change; it never takes the one that a file has.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import apsw
+
+from aios.disk.blobs import BlobStore
+from aios.disk.db import Database
+from aios.kernel.storage import reading
+from aios.kernel.storage.tables import last_change
+
+
+@dataclass(frozen=True)
+class Change:
+    """The newest version of a path. `change` numbers all changes in their order; `size_bytes` is None for a deletion."""
+
+    change: int
+    path: str
+    version: int
+    size_bytes: int | None
+
+
+class ChangeStream:
+    """What has changed since a cursor, and a signal when there is more. Followers are not known to it and cannot hold it up."""
+
+    def __init__(self, db: Database, blobs: BlobStore) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._changed = anyio.Event()
+
+    def publish(self) -> None:
+        """Something may have changed: wake who waits. Called by every writer of files after its commit."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def signal(self) -> anyio.Event:
+        """Set at the next `publish`; take it before you look, so that no change falls between."""
+        return self._changed
+
+    async def last(self) -> int:
+        """The number of the newest change, 0 before the first."""
+        return await self._db.read(last_change)
+
+    async def newest(self, since: int, *, limit: int = 500) -> list[Change]:
+        """Each path that changed after `since`, with its newest version, in the order of those changes; empty if none did."""
+        return await self._db.read(partial(_newest, since=since, limit=limit))
+
+    async def wait_newest(self, since: int, *, limit: int = 500) -> list[Change]:
+        """As `newest`, and waits until there is one."""
+        while True:
+            changed = self.signal()
+            if found := await self.newest(since, limit=limit):
+                return found
+            await changed.wait()
+
+    async def read(self, path: str, version: int, span: range) -> bytes:
+        """The bytes of a version at the positions of `span`; less at its end.
+
+        Raises:
+            NotFound: It was purged, or is a deletion.
+            DiskFailed: What is stored is damaged.
+        """
+        look = partial(reading.read_piece, blobs=self._blobs, path=path, version=version, span=span)
+        piece = await self._db.read(look)
+        return piece.data
+
+
+def _newest(connection: apsw.Connection, *, since: int, limit: int) -> list[Change]:
+    rows = connection.execute(
+        "SELECT change, path, version, size_bytes FROM versions v WHERE change > ? AND NOT EXISTS "
+        "(SELECT 1 FROM versions w WHERE w.path = v.path AND w.version > v.version) ORDER BY change LIMIT ?",
+        (since, limit),
+    )
+    return [Change(*row) for row in rows]

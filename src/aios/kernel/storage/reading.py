@@ -1,0 +1,103 @@
+"""Look into the contents of files: a piece of a version, and what two versions differ in. Runs inside a read of the database."""
+
+from difflib import unified_diff
+
+import apsw
+
+from aios.abi.storage import Content
+from aios.disk.blobs import BlobStore
+from aios.errors import Unsupported
+from aios.kernel.storage import tables
+from aios.kernel.storage.content import get_manifest, read_range
+
+MAX_DIFF_BYTES = 4 << 20
+
+
+def find_small_piece(
+    connection: apsw.Connection,
+    *,
+    blobs: BlobStore,
+    path: str,
+    version: int | None,
+    span: range,
+    limit_bytes: int | None,
+) -> Content | None:
+    """A piece of a file; None if more than `limit_bytes` would have to be read for it, which belongs into a thread.
+
+    Args:
+        connection: A reader's.
+        blobs: Where the contents are.
+        path: The file, in canonical form.
+        version: None is the one that it has now.
+        span: The positions of the piece.
+        limit_bytes: None has no limit.
+
+    Raises:
+        NotFound: There is no such file or version.
+        DiskFailed: A blob is damaged.
+    """
+    if version is None:
+        now = tables.get_file(connection, path)
+        content, version = now.content, now.version
+    else:
+        content = tables.get_content_of(connection, path, version)
+    manifest = get_manifest(connection, content)
+    size_bytes = manifest.size_bytes
+    if limit_bytes is not None and (
+        min(size_bytes, len(span)) > limit_bytes or max(manifest.sizes, default=0) > limit_bytes
+    ):
+        return None
+    return Content(read_range(connection, blobs, manifest, span), size_bytes, version)
+
+
+def read_piece(
+    connection: apsw.Connection, *, blobs: BlobStore, path: str, version: int | None, span: range
+) -> Content:
+    """As `find_small_piece`, whatever it costs."""
+    found = find_small_piece(
+        connection, blobs=blobs, path=path, version=version, span=span, limit_bytes=None
+    )
+    assert found is not None, "a read without a limit found nothing"
+    return found
+
+
+def compare(
+    connection: apsw.Connection,
+    blobs: BlobStore,
+    path: str,
+    versions: tuple[int | None, int | None],
+) -> str:
+    """A unified diff between two versions (old, new); None is the newest, and as the old one that before the new.
+
+    Raises:
+        NotFound: There is no such file or version.
+        Unsupported: One of them is not UTF-8, or over 4 MiB.
+    """
+    newest = tables.versions_of(connection, path, 1)
+    if not newest:
+        raise tables.no_file(path)
+    old, new = versions
+    new = newest[0].version if new is None else new
+    old = new - 1 if old is None else old
+    before, after = (_lines(connection, blobs, path, version) for version in (old, new))
+    names = [f"{path} (version {version})" for version in (old, new)]
+    return "".join(unified_diff(before, after, names[0], names[1]))
+
+
+def _lines(connection: apsw.Connection, blobs: BlobStore, path: str, version: int) -> list[str]:
+    if version < 1:
+        return []
+    deleted = connection.execute(
+        "SELECT content IS NULL FROM versions WHERE path = ? AND version = ?", (path, version)
+    ).fetchone()
+    if deleted == (1,):
+        return []
+    manifest = get_manifest(connection, tables.get_content_of(connection, path, version))
+    if manifest.size_bytes > MAX_DIFF_BYTES:
+        raise Unsupported(f"{path} is over {MAX_DIFF_BYTES} bytes", hint="compare it outside")
+    data = read_range(connection, blobs, manifest, range(manifest.size_bytes))
+    try:
+        lines = data.decode().splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise Unsupported(f"{path} is no text in UTF-8", hint="compare it outside") from error
+    return [line if line.endswith("\n") else f"{line}\n" for line in lines]

@@ -1,0 +1,60 @@
+import anyio
+import pytest
+from tests.kernel.conftest import OpenKernel
+
+from aios.errors import NotFound
+from aios.kernel.storage.changes import Change
+from aios.sdk.files import Files
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_follower_gets_the_state_that_each_path_came_to(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        files, stream = Files(kernel.init_gate()), kernel.storage.changes
+        assert await stream.last() == 0
+        for text in ("1", "22", "333"):
+            await files.write("/shared/a", text)
+        await files.write("/shared/b", "b")
+        await files.delete("/shared/b")
+        assert await stream.newest(0) == [
+            Change(3, "/shared/a", 3, 3),
+            Change(5, "/shared/b", 2, None),
+        ]
+        assert await stream.read("/shared/a", 2, range(1, 9)) == b"2"
+        with pytest.raises(NotFound):
+            await stream.read("/shared/b", 2, range(9))
+        assert await stream.newest(await stream.last()) == []
+
+
+async def test_a_follower_goes_on_page_by_page_and_misses_nothing(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        files, stream = Files(kernel.init_gate()), kernel.storage.changes
+        for number in range(7):
+            await files.write(f"/shared/{number}", "x")
+        cursor, seen = 0, []
+        while page := await stream.newest(cursor, limit=2):
+            seen += [each.path for each in page]
+            cursor = page[-1].change
+        assert seen == [f"/shared/{number}" for number in range(7)]
+
+
+async def test_who_waits_is_woken_by_a_change_and_not_by_a_purge(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        files, stream = Files(kernel.init_gate()), kernel.storage.changes
+        await files.write("/shared/a", "1")
+        await files.write("/shared/a", "2")
+        last = await stream.last()
+        found: list[Change] = []
+
+        async def follow() -> None:
+            found.extend(await stream.wait_newest(last))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                await files.purge("/shared/a")
+                assert not found
+                await files.write("/shared/b", "b")
+        assert [each.path for each in found] == ["/shared/b"]
