@@ -39,16 +39,13 @@ from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.memory import tables
 from aios.kernel.memory.indexing import Indexer
-from aios.kernel.memory.recall import rank, words_of
+from aios.kernel.memory.search import search
 from aios.kernel.memory.tables import Filter
 from aios.kernel.process import INIT_PID, Process, Run
 
 if TYPE_CHECKING:
     from aios.kernel.memory.embedding import Vectors
     from aios.kernel.memory.meaning import Kept
-
-N_LISTED = 50
-"""How deep each of the two lists goes into the ranking; a hit below rank 50 in both is not among the best 10."""
 
 MAX_PENDING_USES = 512
 """Notes whose use is not written down yet: a recall should not wait for the disk, and a crash may forget that many."""
@@ -129,7 +126,8 @@ class MemoryManager:
                 now if call.at_unix_s is None else call.at_unix_s,
                 call.include_superseded,
             )
-            return self._search(connection, call, which)
+            meanings = self._indexer.meanings
+            return search(connection, call.query, which, meanings, limit=call.limit)
 
         hits = await self._db.read(read)
         self._n_recalls += 1
@@ -272,23 +270,6 @@ class MemoryManager:
         """In the writer's thread, after the commit."""
         if self._indexer.meanings is not None:
             self._indexer.meanings.remove(forgotten.ids)
-
-    def _search(self, connection: apsw.Connection, call: Recall, which: Filter) -> list[Hit]:
-        words = words_of(call.query)
-        n_listed = max(N_LISTED, call.limit)
-        by_words = tables.by_words(connection, words, which, limit=n_listed) if words else []
-        by_meaning: list[tuple[int, float]] = []
-        meanings = self._indexer.meanings
-        if meanings is not None:
-            among = tables.ids_of(connection, which) if which.is_narrow else None
-            by_meaning = meanings.search(
-                connection, call.query, which.spaces, among=among, limit=n_listed
-            )
-        ids = {*by_words, *(note for note, _ in by_meaning)}
-        notes = tables.notes_of(connection, ids, which)
-        traits = {note.id: tables.traits(note, which.now_unix_s) for note in notes.values()}
-        ranked = rank(by_words, by_meaning, traits, limit=call.limit)
-        return [Hit(notes[each.id], each.score, each.why) for each in ranked]
 
     def _details(self, connection: apsw.Connection, process: Process, note_id: int) -> NoteDetails:
         _, note = self._visible(connection, process, note_id)

@@ -2,18 +2,22 @@
 
 Two lists come in, each best first: notes that share words with the query, and notes of a like meaning. Reciprocal-rank fusion
 (Cormack et al., SIGIR 2009) joins them, for their scores have no common scale; likeness, age, use and importance then move a
-note a little, never past one that both lists put far ahead.
+note a little, never past one that both lists put far ahead. The weights were tuned on one half of a real set of questions, and
+`aios bench memory` judges them on the other.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-FUSION_RANKS = 60
-"""The constant of Cormack et al.: how slowly a lower rank loses weight."""
+FUSION_RANKS = 3
+"""The constant of Cormack et al.: how slowly a lower rank loses weight. Their 60, made for long lists of many searchers, lets the
+many middling hits of one list outweigh the first of the other: words alone were better than both then."""
+WORDS_SHARE = 0.65
+"""The weight of words; the rest is that of meaning, which is the weaker of the two with static vectors."""
 HALF_LIFE_S = 30 * 86400.0
 """After this a note counts as half as fresh."""
-LIKENESS_WEIGHT, FRESH_WEIGHT, USE_WEIGHT, IMPORTANCE_WEIGHT = 0.2, 0.05, 0.05, 0.1
+LIKENESS_WEIGHT, FRESH_WEIGHT, USE_WEIGHT, IMPORTANCE_WEIGHT = 0.5, 0.05, 0.05, 0.1
 MIN_LIKENESS = 0.08
 """Cosines below this are what wordllama gives unrelated sentences."""
 MAX_WORDS = 24
@@ -87,10 +91,9 @@ def _ranked(
 ) -> Ranked:
     """The place of a note by its ranks in the two lists."""
     word_rank, likeness = ranks[0], likenesses.get(note, 0.0)
-    fused = (
-        sum(1.0 / (FUSION_RANKS + each) for each in ranks if each is not None)
-        * (FUSION_RANKS + 1)
-        / 2
+    shares = zip((WORDS_SHARE, 1 - WORDS_SHARE), ranks, strict=True)
+    fused = (FUSION_RANKS + 1) * sum(
+        share / (FUSION_RANKS + each) for share, each in shares if each is not None
     )
     boost = (
         1.0
