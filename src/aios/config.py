@@ -243,6 +243,28 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 16
 
 
+class ToolsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[tools]`: what agents do to the world; see docs/concepts/tools.md."""
+
+    max_waiting: Annotated[
+        PositiveInt,
+        Meta(description="calls of tools that wait for others to end before the next is refused"),
+    ] = 1_000
+    max_timeout_s: Annotated[
+        Positive, Meta(le=86_400, description="longest run of a tool, whatever it declares itself")
+    ] = 3_600.0
+    max_result_bytes: Annotated[
+        PositiveInt,
+        Meta(description="longer results are kept in a file of the caller's; 64 KiB fill a window"),
+    ] = 64 << 10
+    preview_bytes: Annotated[
+        PositiveInt, Meta(description="how much of such a result the caller gets at once")
+    ] = 4 << 10
+    cache_bytes: Annotated[
+        NonNegativeInt, Meta(description="memory for results of pure tools; 0: none is kept")
+    ] = 8 << 20
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -276,6 +298,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     context: ContextConfig = ContextConfig()
     memory: MemoryConfig = MemoryConfig()
     storage: StorageConfig = StorageConfig()
+    tools: ToolsConfig = ToolsConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from aios.abi import tools
 from aios.abi.budget import Budget, BudgetInfo, Limits, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
@@ -426,6 +427,8 @@ AnyCall = (
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList
     | MemoryLog | MemoryRead | MemoryStat
+    | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
+    | tools.ToolTake | tools.ToolReturn
     | Pages
 )  # fmt: skip
 
@@ -440,5 +443,6 @@ AnyAnswer = (
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | Remembered | Recalled | NoteDetails | Forgotten | Notes
     | Logged | Interactions | BlockStatistics
+    | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs
     | PageStores
 )  # fmt: skip

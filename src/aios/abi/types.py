@@ -60,6 +60,9 @@ class Right(Enum):
     FILE_WRITE = "file.write"
     MEMORY_READ = "memory.read"
     MEMORY_WRITE = "memory.write"
+    TOOL_USE = "tool.use"  # list, look at and run tools
+    TOOL_OFFER = "tool.offer"  # offer functions of one's own as tools
+    TOOL_INSTALL = "tool.install"  # add executables and agents by their manifests
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"
 

@@ -49,6 +49,11 @@ def _pad(cell: str, width: int, *, is_number: bool) -> str:
     return space + cell if is_number else cell + space
 
 
+def shortened(text: str, n_chars: int) -> str:
+    """At most so many characters of a text; three points stand for the rest."""
+    return text if len(text) <= n_chars else text[: n_chars - 3] + "..."
+
+
 def short_count(n: int) -> str:
     """A count in at most five characters: 999, 1.2k, 34k, 1.2M."""
     if n < 1000:

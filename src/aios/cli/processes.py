@@ -10,10 +10,20 @@ from aios.cli.cells import attained_tokens, count_or_dash, described_place, shar
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.options import examples, ids_argument, json_option
-from aios.cli.output import Column, printable, short_count, short_seconds, write_json, write_table
+from aios.cli.output import (
+    Column,
+    printable,
+    short_count,
+    short_seconds,
+    shortened,
+    write_json,
+    write_table,
+)
 from aios.sdk.blocking import Client, connect
 
 INIT_PID = 1
+ACTIVITY_CHARS = 24
+"""So that a row fits into 80 columns; `--wide` shows all of it under DOING."""
 
 STATE_COLORS = {
     State.NEW: "cyan",
@@ -47,7 +57,8 @@ FIELDS = (
     _word("OWNER", lambda p: p.owner, always=False),
     _word("KIND", lambda p: p.kind.value, always=False),
     _word("STATE", lambda p: styled_state(p.state)),
-    _word("ACTIVITY", lambda p: p.activity or "-"),
+    _word("ACTIVITY", lambda p: printable(shortened(p.activity, ACTIVITY_CHARS)) or "-"),
+    _word("DOING", lambda p: printable(p.activity) or "-", always=False),
     _number("NICE", lambda p: str(p.nice), always=False),
     _number("PLACE", described_place),
     _number("LEVEL", lambda p: count_or_dash(p.level), always=False),

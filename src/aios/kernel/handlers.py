@@ -57,6 +57,7 @@ from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.manager import StorageManager
+from aios.kernel.tools.manager import ToolManager
 
 
 class Services(Protocol):
@@ -79,6 +80,7 @@ class Services(Protocol):
     short_term: ShortTerm
     signals: Signals
     storage: StorageManager
+    tools: ToolManager
     max_calls_per_process: int
 
     async def spawn(self, parent: Process, call: Spawn) -> Process:

@@ -49,7 +49,10 @@ from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.paths import home_of
 from aios.kernel.storage.tables import SCHEMA as STORAGE
+from aios.kernel.tools.builtin.catalogue import builtin_tools
+from aios.kernel.tools.manager import ToolManager
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -115,6 +118,15 @@ class Kernel:
             self.context_table, self.cores, self.clock, snapshots=snapshots, pages=self.contexts
         )
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
+        self.tools = ToolManager(
+            self.table,
+            self.access,
+            self.clock,
+            config.tools,
+            make_gate=lambda process: LocalGate(self, process),
+            home_of=lambda process: home_of(process.lineage),
+        )
+        self.tools.install(builtin_tools(self.clock))
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -242,6 +254,7 @@ class Kernel:
         """A process has ended: what the managers hold for it goes."""
         self.post.close(process)
         self.short_term.close(process)
+        self.tools.close(process)
         self.storage.close(process)
         self.context_table.close_all(process)
         self.cores.forget(process.pid)
@@ -357,6 +370,7 @@ class Kernel:
         self.short_term.check_invariants()
         self.context_table.check_invariants()
         self.budgets.check_invariants()
+        self.tools.check_invariants()
 
 
 @asynccontextmanager

@@ -55,6 +55,8 @@ class Run:
     """Set while it waits for a turn."""
     running_since_s: float | None = None
     """Set while it holds a turn."""
+    detail: str = ""
+    """What `ps` shows beside the name: which tool it runs, or what that waits for."""
     is_parked: bool = False
     is_background: bool = False
     """It asks for turns at nice 19, whatever the process's own value is."""
@@ -253,7 +255,7 @@ class Process:
             kind=self.kind,
             state=self.state,
             nice=self.nice,
-            activity=next((run.name for run in reversed(runs)), ""),
+            activity=next((f"{run.name} {run.detail}".rstrip() for run in reversed(runs)), ""),
             started_unix_s=self.started_unix_s,
             ended_unix_s=self.ended_unix_s,
             exit=self.exit,

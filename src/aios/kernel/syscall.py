@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, mail
+from aios.abi import contexts, interactions, mail, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -60,6 +60,7 @@ OWNER_FACTOR = 64
 
 
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
+EffectOf = Callable[[Services, Process, Any], Effect]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Entry:
     effect: Effect = Effect.PURE
     has_target: bool = False
     """The call names a process in `pid`; the right must reach it."""
+    effect_of: EffectOf | None = None
+    """Where the effect depends on what is asked for; `effect` is then the worst."""
 
 
 async def perform(
@@ -120,7 +123,10 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     """Write the intent, do it, write the outcome, however it ends."""
     begun_s = kernel.clock.now_s()
     pid = run.process.pid
-    record = kernel.journal.begin(pid, run.seq, call=call, effect=entry.effect, now_s=begun_s)
+    effect = entry.effect
+    if entry.effect_of is not None:
+        effect = entry.effect_of(kernel, run.process, call)
+    record = kernel.journal.begin(pid, run.seq, call=call, effect=effect, now_s=begun_s)
     outcome, code = Outcome.CANCELLED, ""
     try:
         value: Any = await _within_scope(kernel, run, call, entry=entry, record=record)
@@ -147,7 +153,7 @@ async def _within_scope(
         await run.runnable()
         target = _target(kernel, call) if entry.has_target else None
         kernel.access.check(run.process, entry.right, target)
-        if entry.effect is not Effect.PURE:
+        if record.effect is not Effect.PURE:
             await kernel.journal.commit(record)
         return await entry.handler(kernel, run, call)
     raise _why_cancelled(run, call)
@@ -234,6 +240,16 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE),
     interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),
     interactions.MemoryStat: Entry(lambda kernel, run, call: kernel.short_term.stat(run, call), Right.MEMORY_READ),
+    tools.ToolRegister: Entry(lambda kernel, run, call: kernel.tools.register(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE),
+    tools.ToolUnregister: Entry(lambda kernel, run, call: kernel.tools.unregister(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE),
+    tools.ToolList: Entry(lambda kernel, run, call: kernel.tools.list_tools(run, call), Right.TOOL_USE),
+    tools.ToolDescribe: Entry(lambda kernel, run, call: kernel.tools.describe(run, call), Right.TOOL_USE),
+    tools.ToolRun: Entry(
+        lambda kernel, run, call: kernel.tools.run(run, call), Right.TOOL_USE, Effect.IRREVERSIBLE,
+        effect_of=lambda kernel, process, call: kernel.tools.effect(process, call),
+    ),
+    tools.ToolTake: Entry(lambda kernel, run, call: kernel.tools.take(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE),
+    tools.ToolReturn: Entry(lambda kernel, run, call: kernel.tools.bring_back(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),
     Log: Entry(handlers.log, Right.LOG, Effect.COMPENSABLE),
     Logs: Entry(handlers.logs, Right.SEE, has_target=True),

@@ -15,6 +15,8 @@ _GUEST = frozenset(
         Right.FILE_WRITE,
         Right.MEMORY_READ,
         Right.MEMORY_WRITE,
+        Right.TOOL_USE,
+        Right.TOOL_OFFER,
         Right.INFO,
     }
 )

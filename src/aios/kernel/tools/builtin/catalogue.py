@@ -1,0 +1,14 @@
+"""All the tools that come with the kernel, in the order of their names."""
+
+from aios.kernel.clock import Clock
+from aios.kernel.tools.builtin.calculator import calculator
+from aios.kernel.tools.builtin.clock import clock_tool
+from aios.kernel.tools.builtin.files import files
+from aios.kernel.tools.builtin.memory import memory
+from aios.kernel.tools.builtin.search_files import search_files
+from aios.kernel.tools.tool import Tool
+
+
+def builtin_tools(clock: Clock) -> list[Tool]:
+    """Made anew for each kernel."""
+    return [calculator(), clock_tool(clock), files(), memory(), search_files()]

@@ -1,0 +1,171 @@
+"""Which calls of tools may run now: readers share, writers exclude, a tool runs no more often at once than it says. Pure.
+
+A call gets all that it needs at once or nothing, so no two calls ever wait for each other. It waits behind every call of a better
+rank that wants the same, even one that waits itself: a stream of readers cannot keep a writer out. Its rank is the order of
+arrival, and `SPREAD` more for each call of the same agent that waits already: who asks for a hundred things at once lets
+others in between. A rank is given once and only newcomers get higher ones, so everybody is first some day.
+
+The scheduler's lanes could hold the parallel limits, but then a call would hold its footprint while it queues for a turn, and keep
+out all that need the one and not the other.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from aios.abi.types import Pid
+from aios.kernel.tools.footprint import Footprint, Key
+
+SPREAD = 32
+
+Rank = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a call needs: its footprint, and one of the `max_parallel` places of its tool (0: no limit)."""
+
+    id: int
+    pid: Pid
+    tool: str
+    footprint: Footprint
+    max_parallel: int = 0
+
+
+@dataclass
+class Keys:
+    """Keys that are taken, counted here and for each folder above them, so that a look-up costs the depth of a key."""
+
+    _at: dict[Key, list[int]] = field(default_factory=dict)
+    _below: dict[Key, list[int]] = field(default_factory=dict)
+
+    def add(self, footprint: Footprint, step: int = 1) -> None:
+        """Take a footprint in, or out again with `step` -1."""
+        for is_write, keys in ((0, footprint.reads), (1, footprint.writes)):
+            for key in keys:
+                _count(self._at, key, is_write, step)
+                for i in range(len(key)):
+                    _count(self._below, key[:i], is_write, step)
+
+    def is_free(self, footprint: Footprint) -> bool:
+        """Whether nothing in here conflicts with the footprint."""
+        return not (
+            any(self._is_taken(key, readers=True) for key in footprint.writes)
+            or any(self._is_taken(key, readers=False) for key in footprint.reads)
+        )
+
+    def _is_taken(self, key: Key, *, readers: bool) -> bool:
+        ways = [self._at.get(key[:i]) for i in range(len(key) + 1)]
+        ways.append(self._below.get(key))
+        return any(count is not None and (count[1] or (readers and count[0])) for count in ways)
+
+    def __bool__(self) -> bool:
+        return bool(self._at)
+
+
+class Conflicts:
+    """The calls that run and those that wait."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._running: dict[int, Claim] = {}
+        self._waiting: dict[int, Claim] = {}
+        self._ranks: dict[int, Rank] = {}
+        self._taken = Keys()
+        self._n_running: dict[str, int] = {}
+        self._n_waiting_of: dict[Pid, int] = {}
+        self._n_arrived = 0
+
+    def arrive(self, claim: Claim) -> list[int] | None:
+        """A call wants to run. Returns: the calls that begin now, perhaps just it; None if too many wait already."""
+        if len(self._waiting) >= self._max_waiting:
+            return None
+        self._n_arrived += 1
+        n_before = self._n_waiting_of.get(claim.pid, 0)
+        self._n_waiting_of[claim.pid] = n_before + 1
+        self._waiting[claim.id] = claim
+        self._ranks[claim.id] = (self._n_arrived + SPREAD * n_before, self._n_arrived)
+        return self._admit()
+
+    def leave(self, claim_id: int) -> list[int]:
+        """A call is done, or no longer wants to run. Returns: the calls that begin now."""
+        running = self._running.pop(claim_id, None)
+        if running is not None:
+            self._taken.add(running.footprint, -1)
+            self._n_running[running.tool] -= 1
+            if not self._n_running[running.tool]:
+                del self._n_running[running.tool]
+        else:
+            self._stop_waiting(self._waiting[claim_id])
+        return self._admit()
+
+    def blockers(self, claim_id: int) -> list[Claim]:
+        """The running calls for which a waiting one waits; none if it waits for its place behind others that wait."""
+        claim = self._waiting[claim_id]
+        return [
+            other
+            for other in self._running.values()
+            if claim.footprint.conflicts(other.footprint)
+            or (claim.max_parallel and other.tool == claim.tool)
+        ]
+
+    def counts(self) -> Mapping[str, tuple[int, int]]:
+        """For each tool how many calls run and how many wait."""
+        found = {tool: [n, 0] for tool, n in self._n_running.items()}
+        for claim in self._waiting.values():
+            found.setdefault(claim.tool, [0, 0])[1] += 1
+        return {tool: (running, waiting) for tool, (running, waiting) in found.items()}
+
+    def _admit(self) -> list[int]:
+        """Begin all that may begin, by rank. Cost: linear in those that wait, and the depth of their keys."""
+        begun: list[int] = []
+        wanted = Keys()
+        for claim_id in sorted(self._waiting, key=self._ranks.__getitem__):
+            claim = self._waiting[claim_id]
+            if self._may_begin(claim) and wanted.is_free(claim.footprint):
+                self._begin(claim)
+                begun.append(claim_id)
+            else:
+                wanted.add(claim.footprint)
+        return begun
+
+    def _may_begin(self, claim: Claim) -> bool:
+        n_running = self._n_running.get(claim.tool, 0)
+        if claim.max_parallel and n_running >= claim.max_parallel:
+            return False
+        return self._taken.is_free(claim.footprint)
+
+    def _begin(self, claim: Claim) -> None:
+        self._stop_waiting(claim)
+        self._running[claim.id] = claim
+        self._taken.add(claim.footprint)
+        self._n_running[claim.tool] = self._n_running.get(claim.tool, 0) + 1
+
+    def _stop_waiting(self, claim: Claim) -> None:
+        del self._waiting[claim.id], self._ranks[claim.id]
+        self._n_waiting_of[claim.pid] -= 1
+        if not self._n_waiting_of[claim.pid]:
+            del self._n_waiting_of[claim.pid]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if two that conflict run, or one that could run waits for no reason."""
+        running = list(self._running.values())
+        for i, claim in enumerate(running):
+            for other in running[:i]:
+                assert not claim.footprint.conflicts(other.footprint), "two run that conflict"
+            assert not claim.max_parallel or self._n_running[claim.tool] <= claim.max_parallel
+        assert not set(self._running) & set(self._waiting), "a call runs and waits"
+        assert set(self._ranks) == set(self._waiting)
+        assert bool(self._taken) == any(_keys(claim.footprint) for claim in running)
+        first = min(self._waiting, key=self._ranks.__getitem__, default=None)
+        assert first is None or self.blockers(first), "the first waits for nobody"
+
+
+def _count(counts: dict[Key, list[int]], key: Key, is_write: int, step: int) -> None:
+    found = counts.setdefault(key, [0, 0])
+    found[is_write] += step
+    if not any(found):
+        del counts[key]
+
+
+def _keys(footprint: Footprint) -> Iterable[Key]:
+    return footprint.reads | footprint.writes

@@ -1,0 +1,232 @@
+"""The tool manager: the handlers of the calls about tools, and the way that each run takes.
+
+    find -> read and check the arguments -> cache? -> budget -> claim the footprint -> run, within its timeout -> check the result
+         -> keep what is long
+
+The intent is in the journal before any of it. Whatever a tool does, its run ends in one `ToolResult` or one fault.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import anyio
+
+from aios.abi.call import Done
+from aios.abi.gate import Gate
+from aios.abi.tools import (
+    ToolDeclaration,
+    ToolDescribe,
+    ToolJobs,
+    ToolKind,
+    ToolList,
+    ToolNames,
+    ToolRegister,
+    ToolResult,
+    ToolReturn,
+    ToolRun,
+    Tools,
+    ToolTake,
+    ToolUnregister,
+)
+from aios.abi.types import JsonObject, Pid
+from aios.config import ToolsConfig
+from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.clock import Clock
+from aios.kernel.journal import Effect
+from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.tools.cache import Outcome, ResultCache, cache_key
+from aios.kernel.tools.claims import Claims
+from aios.kernel.tools.functions import Functions
+from aios.kernel.tools.registry import Registry, full_name
+from aios.kernel.tools.repair import NotReadable, read_object
+from aios.kernel.tools.results import checked, deliver
+from aios.kernel.tools.schema import Schema, usage
+from aios.kernel.tools.tool import Job, Tool
+
+N_QUOTED_CHARS = 200
+
+MakeGate = Callable[[Process], Gate]
+HomeOf = Callable[[Process], str]
+
+
+class ToolManager:
+    """All tools, and what runs of them."""
+
+    def __init__(
+        self,
+        table: ProcessTable,
+        access: AccessManager,
+        clock: Clock,
+        config: ToolsConfig,
+        *,
+        make_gate: MakeGate,
+        home_of: HomeOf,
+    ) -> None:
+        """Make it.
+
+        Args:
+            table: All processes.
+            access: Who may run whose tools.
+            clock: For the time that calls wait.
+            config: Its knobs.
+            make_gate: The door of a process, for tools of the kernel that make calls as their caller.
+            home_of: The folder of a process, in which relative paths are.
+        """
+        self._table = table
+        self._access = access
+        self._config = config
+        self._make_gate = make_gate
+        self._home_of = home_of
+        self._claims = Claims(clock, config.max_waiting)
+        self._functions = Functions()
+        self._cache = ResultCache(config.cache_bytes)
+        self._registry = Registry(self._may_run)
+
+    # --- which tools there are -----------------------------------------------------------------------------------
+
+    def install(self, tools: Iterable[Tool]) -> None:
+        """Make tools of the kernel known to everybody."""
+        self._registry.add(*tools)
+
+    async def register(self, run: Run, call: ToolRegister) -> ToolNames:
+        """Offer functions of the caller as tools."""
+        tools = [self._function(run.process, declared) for declared in call.tools]
+        self._registry.add(*tools)
+        return ToolNames(tuple(tool.name for tool in tools))
+
+    async def unregister(self, run: Run, call: ToolUnregister) -> Done:
+        """Withdraw tools."""
+        self._registry.remove(run.process, call.names, is_owner=run.process.pid == INIT_PID)
+        return Done()
+
+    async def list_tools(self, run: Run, _: ToolList) -> Tools:
+        """The tools that the caller may run."""
+        return self._infos(self._registry.visible(run.process))
+
+    async def describe(self, run: Run, call: ToolDescribe) -> Tools:
+        """Look at some."""
+        return self._infos([self._registry.get(run.process, name) for name in call.names])
+
+    async def take(self, run: Run, call: ToolTake) -> ToolJobs:
+        """Give the caller the calls of its own tools."""
+        return await self._functions.take(run, call)
+
+    async def bring_back(self, run: Run, call: ToolReturn) -> Done:
+        """Take the result of a call of one of the caller's tools."""
+        return await self._functions.bring_back(run, call)
+
+    def close(self, process: Process) -> None:
+        """The process has ended: its tools go, and the calls that it was to run fail."""
+        self._registry.close(process)
+        self._functions.close(process)
+
+    # --- a run ---------------------------------------------------------------------------------------------------
+
+    def effect(self, process: Process, call: ToolRun) -> Effect:
+        """What the tool declares that it does; a call of a tool that is not there does nothing."""
+        try:
+            return Effect(self._registry.get(process, call.name).traits.effect)
+        except NotFound:
+            return Effect.PURE
+
+    async def run(self, run: Run, call: ToolRun) -> ToolResult:
+        """Run a tool for the caller."""
+        tool = self._registry.get(run.process, call.name)
+        run.detail = tool.name
+        arguments, notes = read_arguments(tool, call.arguments)
+        key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""
+        kept = self._cache.find(key) if key else None
+        if kept is not None:
+            job = self._job(run, tool, arguments)
+            return await deliver(kept, job, notes, self._config, is_cached=True)
+        try:
+            outcome, job = await self._carry_out(run, tool, arguments)
+        except AiosError:
+            tool.n_failed += 1
+            raise
+        if key:
+            self._cache.put(key, outcome)
+        return await deliver(outcome, job, notes, self._config)
+
+    async def _carry_out(self, run: Run, tool: Tool, arguments: JsonObject) -> tuple[Outcome, Job]:
+        """Wait until nothing is in the way, run it, and check what it brought."""
+        tool.n_runs += 1
+        footprint = tool.footprint(arguments, self._home_of(run.process))
+        limit = tool.traits.max_parallel
+        job = self._job(run, tool, arguments)
+        async with self._claims.hold(run, tool.name, footprint, max_parallel=limit):
+            with anyio.move_on_after(job.timeout_s) as timer:
+                return checked(tool, await tool.body(job)), job
+        assert timer.cancelled_caught, "only its timeout cuts a body short"
+        raise ToolFailed(
+            f"{tool.name} did not end within {job.timeout_s:g} s",
+            hint="ask for less at once; nothing of it runs any more",
+        )
+
+    def _job(self, run: Run, tool: Tool, arguments: JsonObject) -> Job:
+        timeout_s = min(tool.traits.timeout_s, self._config.max_timeout_s)
+        return Job(run, arguments, self._make_gate(run.process), timeout_s)
+
+    # --- the rest ------------------------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the parts contradict themselves."""
+        self._claims.check_invariants()
+        self._functions.check_invariants()
+        self._cache.check_invariants()
+        self._registry.check_invariants()
+
+    def _function(self, process: Process, declared: ToolDeclaration) -> Tool:
+        """A tool that runs in the process which registers it."""
+        tool = Tool(
+            full_name(process, declared.name),
+            ToolKind.FUNCTION,
+            declared.description,
+            partial(self._functions.carry_out, name=declared.name, provider=process),
+            Schema(declared.parameters),
+            Schema(declared.returns) if declared.returns is not None else None,
+            declared.traits,
+            provider=process.pid,
+        )
+        tool.parameters.check()
+        if tool.returns is not None:
+            tool.returns.check()
+        return tool
+
+    def _infos(self, tools: list[Tool]) -> Tools:
+        counts = self._claims.counts()
+        return Tools(tuple(tool.info(*counts.get(tool.name, (0, 0))) for tool in tools))
+
+    def _may_run(self, process: Process, provider: Pid) -> bool:
+        return self._access.may_write_to(process, self._table.get(provider))
+
+
+def read_arguments(tool: Tool, given: JsonObject | str) -> tuple[JsonObject, tuple[str, ...]]:
+    """The arguments as an object that fits, and what was repaired to get it.
+
+    Raises:
+        InvalidCall: They cannot be read or do not fit; the message tells a model what to write instead.
+    """
+    repairs: tuple[str, ...] = ()
+    how = usage(tool.name, tool.parameters.schema)
+    found: JsonObject = {}
+    if isinstance(given, dict):
+        found = given
+    else:
+        try:
+            found, repairs = read_object(given)
+        except NotReadable as error:
+            shown = given if len(given) <= N_QUOTED_CHARS else f"{given[:N_QUOTED_CHARS]}..."
+            raise InvalidCall(
+                f"the arguments {shown!r} are no JSON object: {error}. Call {how} again with one JSON object.",
+                hint="see the tool's parameters",
+            ) from error
+    faults = tool.parameters.faults(found)
+    if faults:
+        raise InvalidCall(
+            f"the arguments do not fit {tool.name}: {'; '.join(faults)}. Call {how} again.",
+            hint="see the tool's parameters",
+        )
+    notes = (f"the arguments were repaired: {'; '.join(repairs)}",) if repairs else ()
+    return found, notes

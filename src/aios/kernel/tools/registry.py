@@ -1,0 +1,136 @@
+"""Which tools there are, under which names, and who may run them. Names are lossless: one tool a name, as it was given.
+
+Tools of the kernel and of manifests are for everybody. The tools of a process are called `NAME/tool`, are for the process itself and
+for whoever the access manager lets write to it, and go with it. Within the process `tool` alone names its own first, so no other
+program can stand in between.
+"""
+
+from collections.abc import Callable, Iterable
+
+from aios.abi.tools import ToolKind
+from aios.abi.types import Pid
+from aios.errors import Conflict, NotFound, ResourceExhausted
+from aios.kernel.process import Process
+from aios.kernel.tools.tool import Tool
+
+MAX_TOOLS_PER_PROCESS = 256
+N_SUGGESTED = 12
+
+MayRun = Callable[[Process, Pid], bool]
+"""Whether a process may run the tools of another."""
+
+
+class Registry:
+    """All tools."""
+
+    def __init__(self, may_run: MayRun) -> None:
+        self._may_run = may_run
+        self._tools: dict[str, Tool] = {}
+        self._of_process: dict[Pid, set[str]] = {}
+
+    def add(self, *tools: Tool) -> None:
+        """Make tools known, all or none. One that was there before gives way to the same provider's new one.
+
+        Raises:
+            Conflict: The name is taken by somebody else's.
+            ResourceExhausted: The process offers too many.
+        """
+        for tool in tools:
+            taken = self._tools.get(tool.name)
+            if taken is not None and taken.provider != tool.provider:
+                raise Conflict(f"there is a tool {tool.name} already", hint="give it another name")
+        for provider in {tool.provider for tool in tools}:
+            self._check_room(provider, {tool.name for tool in tools})
+        for tool in tools:
+            self._tools[tool.name] = tool
+            if tool.provider is not None:
+                self._of_process.setdefault(tool.provider, set()).add(tool.name)
+
+    def remove(self, process: Process, names: Iterable[str], *, is_owner: bool) -> None:
+        """Withdraw tools of a process, all or none; the owner of the kernel withdraws those of manifests, too.
+
+        Raises:
+            NotFound: One of them is not its own.
+        """
+        found = []
+        for name in names:
+            tool = self.get(process, name)
+            is_installed = tool.kind in {ToolKind.EXECUTABLE, ToolKind.AGENT}
+            if tool.provider != process.pid and not (is_owner and is_installed):
+                raise NotFound(
+                    f"{name} is no tool of process {process.pid}",
+                    hint="a process withdraws what it registered",
+                )
+            found.append(tool)
+        for tool in found:
+            self._drop(tool.name)
+
+    def close(self, process: Process) -> None:
+        """The process has ended, and its tools with it."""
+        for name in tuple(self._of_process.get(process.pid, ())):
+            self._drop(name)
+
+    def get(self, process: Process, name: str) -> Tool:
+        """The tool that a process means by a name.
+
+        Raises:
+            NotFound: There is none, or it is not for the process; the message is the same.
+        """
+        own = self._tools.get(full_name(process, name))
+        if own is not None and own.provider == process.pid:
+            return own
+        tool = self._tools.get(name)
+        if tool is not None and self._is_for(process, tool):
+            return tool
+        known = [each.name for each in self.visible(process)]
+        shown = ", ".join(known[:N_SUGGESTED]) + (", ..." if len(known) > N_SUGGESTED else "")
+        raise NotFound(
+            f"there is no tool {name}; there are: {shown or 'none'}",
+            hint="`aios tool ls` lists them",
+        )
+
+    def visible(self, process: Process) -> list[Tool]:
+        """The tools that a process may run, by name."""
+        return [
+            self._tools[name]
+            for name in sorted(self._tools)
+            if self._is_for(process, self._tools[name])
+        ]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if a tool is lost, or lies under a name that is not its own."""
+        owned = {name for names in self._of_process.values() for name in names}
+        for name, tool in self._tools.items():
+            assert tool.name == name
+            assert (tool.provider is not None) == (name in owned), f"{name} is nobody's"
+        assert owned <= set(self._tools), "a process offers what is not there"
+
+    def _is_for(self, process: Process, tool: Tool) -> bool:
+        return (
+            tool.provider is None
+            or tool.provider == process.pid
+            or self._may_run(process, tool.provider)
+        )
+
+    def _check_room(self, provider: Pid | None, names: set[str]) -> None:
+        if provider is None:
+            return
+        n_after = len(self._of_process.get(provider, set()) | names)
+        if n_after > MAX_TOOLS_PER_PROCESS:
+            raise ResourceExhausted(
+                f"process {provider} would offer {n_after} tools, the limit is {MAX_TOOLS_PER_PROCESS}",
+                hint="withdraw some: no model chooses well among so many",
+            )
+
+    def _drop(self, name: str) -> None:
+        tool = self._tools.pop(name)
+        if tool.provider is not None:
+            names = self._of_process[tool.provider]
+            names.remove(name)
+            if not names:
+                del self._of_process[tool.provider]
+
+
+def full_name(process: Process, name: str) -> str:
+    """The name under which others know a tool of a process."""
+    return f"{process.name}/{name}"

@@ -1,0 +1,158 @@
+"""JSON Schema 2020-12: whether arguments and results fit, and what to tell a model if they do not.
+
+The checks are jsonschema-rs, which reads no network here (`offline`), uses regular expressions of linear cost, and bounds the depth of
+a schema by itself. It is imported with the first schema: 25 ms and 7 MB that a kernel without tools does not pay.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import msgspec
+
+from aios.abi.types import JsonObject
+from aios.errors import InvalidCall
+
+MAX_SCHEMA_BYTES = 64 << 10
+MAX_INSTANCE_DEPTH = 128
+MAX_FAULTS = 5
+"""Faults that a model is told at once."""
+MAX_FAULT_CHARS = 300
+MAX_PATTERN_BYTES = 1 << 20
+"""What a regular expression may take when it is compiled."""
+
+
+class Fault(Protocol):
+    """What is wrong at one place, as jsonschema-rs says it."""
+
+    message: str
+    instance_path: list[str | int]
+
+
+class Validator(Protocol):
+    """A compiled schema."""
+
+    def is_valid(self, instance: object) -> bool:
+        """Whether it fits."""
+        ...
+
+    def iter_errors(self, instance: object) -> "Iterator[Fault]":
+        """All that is wrong."""
+        ...
+
+
+class Schema:
+    """A JSON Schema, compiled when it is first used."""
+
+    def __init__(self, schema: JsonObject) -> None:
+        self.schema = schema
+        self._validator: Validator | None = None
+
+    def check(self) -> None:
+        """Compile it.
+
+        Raises:
+            InvalidCall: It is no JSON Schema 2020-12, it is too long, or it refers to what is not in it.
+        """
+        self._compiled()
+
+    def faults(self, instance: object) -> list[str]:
+        """What is wrong with a value, for a model to read; nothing if it fits."""
+        if _depth(instance) > MAX_INSTANCE_DEPTH:
+            return [f"it is nested more than {MAX_INSTANCE_DEPTH} deep"]
+        validator = self._compiled()
+        if validator.is_valid(instance):
+            return []
+        found: list[str] = []
+        for fault in validator.iter_errors(instance):
+            if len(found) == MAX_FAULTS:
+                found.append("and more")
+                break
+            found.append(_told(fault))
+        return found
+
+    def _compiled(self) -> Validator:
+        if self._validator is None:
+            self._validator = _compile(self.schema)
+        return self._validator
+
+
+def usage(name: str, parameters: Mapping[str, object]) -> str:
+    """A tool's signature in words of JSON, such as `search(query: string, limit: integer = 5)`."""
+    properties = parameters.get("properties")
+    required = parameters.get("required")
+    if not isinstance(properties, dict):
+        return f"{name}(...)"
+    needed = required if isinstance(required, list) else []
+    shown = [
+        f"{key}: {_type_words(part)}" + ("" if key in needed else _default_words(part))
+        for key, part in properties.items()
+    ]
+    return f"{name}({', '.join(shown)})"
+
+
+def _compile(schema: JsonObject) -> Validator:
+    import jsonschema_rs  # noqa: PLC0415 - start-up time, and memory of a kernel without tools
+
+    try:
+        size_bytes = len(msgspec.json.encode(schema))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidCall(f"the schema is no JSON: {error}", hint="pass a JSON object") from error
+    if size_bytes > MAX_SCHEMA_BYTES:
+        raise InvalidCall(
+            f"a schema of {size_bytes} bytes is over the limit of {MAX_SCHEMA_BYTES}",
+            hint="models do not read that much either; say less",
+        )
+    try:
+        return jsonschema_rs.Draft202012Validator(
+            schema,
+            offline=True,
+            validate_formats=True,
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES),
+        )
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        reason = str(error).partition("\n")[0][:MAX_FAULT_CHARS]
+        raise InvalidCall(
+            f"no JSON Schema 2020-12: {reason}",
+            hint="regular expressions have no look-around here, and references stay within the schema",
+        ) from error
+
+
+def _told(fault: Fault) -> str:
+    where = "".join(f"/{part}" for part in fault.instance_path)
+    words = fault.message
+    if len(words) > MAX_FAULT_CHARS:
+        half = MAX_FAULT_CHARS // 2
+        words = f"{words[:half]} ... {words[-half:]}"
+    return f"{where}: {words}" if where else words
+
+
+def _depth(value: object) -> int:
+    """How deep a value is nested, without recursion of our own."""
+    depth, level = 0, [value]
+    while level and depth <= MAX_INSTANCE_DEPTH:
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        depth, level = depth + 1, inner
+    return depth
+
+
+def _type_words(part: object) -> str:
+    if not isinstance(part, dict):
+        return "any"
+    for key in ("enum", "anyOf"):
+        options = part.get(key)
+        if isinstance(options, list):
+            words = [
+                _type_words(each) if isinstance(each, dict) else repr(each) for each in options
+            ]
+            return " | ".join(words)
+    return str(part.get("type", "any"))
+
+
+def _default_words(part: object) -> str:
+    has_default = isinstance(part, dict) and "default" in part
+    return f" = {part['default']!r}" if isinstance(part, dict) and has_default else " (optional)"

@@ -1,0 +1,117 @@
+"""What the kernel knows of one tool, and the contract of what carries it out."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TypeVar
+
+import msgspec
+
+from aios import __version__
+from aios.abi.call import Answer, Call
+from aios.abi.gate import Gate
+from aios.abi.tools import ToolInfo, ToolKind, Traits
+from aios.abi.types import JsonObject, Pid
+from aios.kernel.process import Run
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.footprint import Footprint, footprint
+from aios.kernel.tools.schema import Schema
+
+A = TypeVar("A", bound=Answer)
+
+VERSION_CHARS = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a tool: for whom, and with which checked arguments."""
+
+    run: Run
+    arguments: JsonObject
+    gate: Gate
+    """The caller's own door: what a tool asks here is journalled, checked and accounted as the caller's."""
+    timeout_s: float
+
+    async def call(self, call: Call[A]) -> A:
+        """Make a system call as the caller. It is a run of its own; this one is parked meanwhile.
+
+        Raises:
+            AiosError: The call failed.
+        """
+        with self.run.parked():
+            result = await self.gate.call(call)
+        await self.run.runnable()
+        return result.value
+
+    def text(self, name: str, default: str = "") -> str:
+        """A string among the arguments."""
+        value = self.arguments.get(name, default)
+        return value if isinstance(value, str) else default
+
+    def integer(self, name: str, default: int) -> int:
+        """An integer among the arguments; JSON's 3.0 is one, too."""
+        value = self.arguments.get(name, default)
+        return int(value) if isinstance(value, int | float) else default
+
+
+Body = Callable[[Job], Awaitable[Outcome]]
+"""Carries out a job. Raises an `AiosError` if it cannot; being cancelled, it leaves nothing that still acts."""
+
+Trace = Callable[[JsonObject, str], Footprint]
+"""The footprint of a call, from its arguments and the caller's folder."""
+
+
+@dataclass(eq=False)
+class Tool:
+    """One tool: what it says of itself, and what carries it out."""
+
+    name: str
+    kind: ToolKind
+    description: str
+    body: Body
+    parameters: Schema
+    returns: Schema | None = None
+    traits: Traits = Traits()
+    provider: Pid | None = None
+    trace: Trace | None = None
+    """For a tool of the kernel's own whose footprint depends on more than templates say."""
+    version: str = field(init=False)
+    n_runs: int = 0
+    n_failed: int = 0
+
+    def __post_init__(self) -> None:
+        said = (
+            self.name,
+            self.kind,
+            self.description,
+            self.parameters.schema,
+            self.returns.schema if self.returns is not None else None,
+            self.traits,
+            self.provider,
+            __version__,
+        )
+        digest = blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16)
+        self.version = digest.hexdigest()[:VERSION_CHARS]
+
+    def footprint(self, arguments: JsonObject, home: str) -> Footprint:
+        """What a call with these arguments reads and writes."""
+        if self.trace is not None:
+            return self.trace(arguments, home)
+        return footprint(self.traits.reads, self.traits.writes, arguments, home)
+
+    def info(self, n_running: int = 0, n_waiting: int = 0) -> ToolInfo:
+        """The tool as others see it."""
+        return ToolInfo(
+            name=self.name,
+            kind=self.kind,
+            description=self.description,
+            parameters=self.parameters.schema,
+            returns=self.returns.schema if self.returns is not None else None,
+            traits=self.traits,
+            version=self.version,
+            provider=self.provider,
+            n_running=n_running,
+            n_waiting=n_waiting,
+            n_runs=self.n_runs,
+            n_failed=self.n_failed,
+        )

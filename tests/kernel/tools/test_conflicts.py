@@ -1,0 +1,175 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from aios.abi.types import Pid
+from aios.kernel.tools.conflicts import SPREAD, Claim, Conflicts, Keys
+from aios.kernel.tools.footprint import Footprint, Key
+
+MAX_WAITING = 12
+A, B = ("", "a"), ("", "b")
+
+keys = st.lists(st.sampled_from(["", "a", "b"]), max_size=3).map(tuple)
+footprints = st.builds(Footprint, st.frozensets(keys, max_size=2), st.frozensets(keys, max_size=2))
+
+
+def reading(*found: Key) -> Footprint:
+    return Footprint(reads=frozenset(found))
+
+
+def writing(*found: Key) -> Footprint:
+    return Footprint(writes=frozenset(found))
+
+
+class Traffic(RuleBasedStateMachine):
+    """Calls arrive and leave in any order; beside the core a plain list says what must hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Conflicts(MAX_WAITING)
+        self.claims: dict[int, Claim] = {}
+        self.running: set[int] = set()
+        self.waiting: list[int] = []
+        self.last_id = 0
+
+    @rule(footprint=footprints, pid=st.integers(1, 3), limit=st.sampled_from([0, 0, 1, 2]))
+    def arrive(self, footprint: Footprint, pid: int, limit: int) -> None:
+        self.last_id += 1
+        claim = Claim(self.last_id, Pid(pid), f"tool{limit}", footprint, limit)
+        begun = self.core.arrive(claim)
+        if begun is None:
+            assert len(self.waiting) == MAX_WAITING
+            return
+        self.claims[claim.id] = claim
+        self.waiting.append(claim.id)
+        self.begin(begun)
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        if not self.claims:
+            return
+        gone = data.draw(st.sampled_from(sorted(self.claims)))
+        begun = self.core.leave(gone)
+        del self.claims[gone]
+        self.running.discard(gone)
+        if gone in self.waiting:
+            self.waiting.remove(gone)
+        self.begin(begun)
+
+    def begin(self, begun: list[int]) -> None:
+        for each in begun:
+            self.waiting.remove(each)  # raises if it did not wait
+            self.running.add(each)
+
+    @invariant()
+    def nothing_that_conflicts_runs(self) -> None:
+        running = [self.claims[each] for each in self.running]
+        for i, one in enumerate(running):
+            assert not any(one.footprint.conflicts(other.footprint) for other in running[:i])
+        for limit in (1, 2):
+            assert sum(each.max_parallel == limit for each in running) <= limit
+
+    @invariant()
+    def who_waits_has_a_reason(self) -> None:
+        for each in self.waiting:
+            claim = self.claims[each]
+            others = [
+                self.claims[other] for other in (*self.running, *self.waiting) if other != each
+            ]
+            is_full = claim.max_parallel and (
+                sum(other.tool == claim.tool for other in others) >= claim.max_parallel
+            )
+            assert is_full or any(claim.footprint.conflicts(other.footprint) for other in others)
+
+    @invariant()
+    def the_core_agrees_with_itself(self) -> None:
+        self.core.check_invariants()
+        counts = self.core.counts()
+        assert sum(running for running, _ in counts.values()) == len(self.running)
+        assert sum(waiting for _, waiting in counts.values()) == len(self.waiting)
+
+    def teardown(self) -> None:
+        """When all have left, everybody has run who did not leave before."""
+        while self.running:
+            gone = min(self.running)
+            begun = self.core.leave(gone)
+            self.running.remove(gone)
+            del self.claims[gone]
+            self.begin(begun)
+        assert not self.waiting, "somebody waits for nobody"
+
+
+TestTraffic = Traffic.TestCase
+TestTraffic.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(footprints, max_size=5), footprints)
+def test_looking_up_finds_what_comparing_finds(held: list[Footprint], wanted: Footprint) -> None:
+    taken = Keys()
+    for each in held:
+        taken.add(each)
+    assert taken.is_free(wanted) == (not any(wanted.conflicts(each) for each in held))
+    for each in held:
+        taken.add(each, -1)
+    assert taken == Keys(), "nothing is left behind"
+
+
+def test_readers_share_and_a_writer_waits_for_all_of_them() -> None:
+    core = Conflicts(MAX_WAITING)
+    assert core.arrive(Claim(1, Pid(1), "t", reading(A))) == [1]
+    assert core.arrive(Claim(2, Pid(2), "t", reading(A))) == [2]
+    assert core.arrive(Claim(3, Pid(3), "t", writing((*A, "x")))) == []
+    assert [claim.id for claim in core.blockers(3)] == [1, 2]
+    assert core.leave(1) == []
+    assert core.leave(2) == [3]
+
+
+def test_a_stream_of_readers_does_not_keep_a_writer_out() -> None:
+    core = Conflicts(MAX_WAITING)
+    core.arrive(Claim(1, Pid(1), "t", reading(A)))
+    assert core.arrive(Claim(2, Pid(2), "t", writing(A))) == []
+    for reader in range(3, 10):
+        assert core.arrive(Claim(reader, Pid(reader), "t", reading(A))) == []
+    assert core.leave(1) == [2], "the writer is next, not the readers that came after it"
+    assert core.leave(2) == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_an_agent_that_asks_for_much_lets_others_in_between() -> None:
+    core = Conflicts(1_000)
+    core.arrive(Claim(1, Pid(1), "t", writing(A)))
+    for greedy in range(2, 102):
+        core.arrive(Claim(greedy, Pid(1), "t", writing(A)))
+    core.arrive(Claim(200, Pid(2), "t", writing(A)))
+    order = [1]
+    while order[-1] != 200:
+        order += core.leave(order[-1])
+    assert len(order) <= 2 + 101 // SPREAD + 2, "it did not wait for the hundred before it"
+
+
+def test_newcomers_cannot_overtake_for_ever() -> None:
+    core = Conflicts(10_000)
+    core.arrive(Claim(1, Pid(1), "t", writing(A)))
+    for each in range(2, 7):
+        core.arrive(Claim(each, Pid(1), "t", writing(A)))  # the last of these has the worst rank
+    last, served, now = 6, [1], 1_000
+    while last not in served:
+        now += 1
+        core.arrive(Claim(now, Pid(now), "t", writing(A)))  # always somebody new
+        served += core.leave(served[-1])
+    assert len(served) <= 5 * SPREAD + 10
+
+
+def test_a_full_tool_makes_others_wait_and_no_other_tool() -> None:
+    core = Conflicts(MAX_WAITING)
+    assert core.arrive(Claim(1, Pid(1), "one", Footprint(), 1)) == [1]
+    assert core.arrive(Claim(2, Pid(2), "one", Footprint(), 1)) == []
+    assert core.arrive(Claim(3, Pid(2), "two", Footprint(), 1)) == [3]
+    assert [claim.id for claim in core.blockers(2)] == [1]
+    assert core.leave(1) == [2]
+
+
+def test_too_many_are_refused() -> None:
+    core = Conflicts(1)
+    core.arrive(Claim(1, Pid(1), "t", writing(A)))
+    assert core.arrive(Claim(2, Pid(1), "t", writing(A))) == []
+    assert core.arrive(Claim(3, Pid(1), "t", writing(B))) is None

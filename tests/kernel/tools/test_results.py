@@ -1,0 +1,55 @@
+import anyio
+import pytest
+from tests.kernel.conftest import OpenKernel
+from tests.kernel.tools.offering import declared, offer, run_tool
+
+from aios.abi.storage import FileRead
+from aios.abi.tools import MAX_RESULT_BYTES, ToolJob
+from aios.abi.types import Right
+from aios.errors import ToolFailed
+
+pytestmark = pytest.mark.anyio
+LONG = "é" * 50_000
+
+
+async def long(_: ToolJob) -> str:
+    return LONG
+
+
+@pytest.mark.parametrize("is_owner", [True, False])
+async def test_a_long_result_is_kept_in_the_callers_files(
+    booted: OpenKernel, is_owner: bool
+) -> None:
+    async with booted() as kernel:
+        with anyio.fail_after(5):
+            pid = await offer(kernel, "ann", long, declared("f"))
+            gate = kernel.init_gate() if is_owner else kernel.gate(pid)
+            result = await run_tool(gate, "ann/f")
+            kept = (await gate.call(FileRead(path=result.kept_at))).value
+        assert kept.data.decode() == LONG
+        assert result.size_bytes == len(LONG.encode()) > len(result.text.encode())
+        assert LONG.startswith(result.text)
+        assert result.kept_at in result.notes[0]
+
+
+async def test_who_may_not_write_files_gets_the_beginning(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        with anyio.fail_after(5):
+            pid = await offer(kernel, "ann", long, declared("f"))
+            process = kernel.table.get(pid)
+            process.rights = process.rights - {Right.FILE_WRITE}
+            result = await run_tool(kernel.gate(pid), "f")
+        assert not result.kept_at
+        assert "the rest is lost" in result.notes[0]
+        assert LONG.startswith(result.text)
+
+
+async def test_a_result_that_is_far_too_long_is_a_failure(booted: OpenKernel) -> None:
+    async def flood(_: ToolJob) -> str:
+        return "é" * (MAX_RESULT_BYTES // 2 + 1)
+
+    async with booted() as kernel:
+        with anyio.fail_after(5):
+            await offer(kernel, "ann", flood, declared("f"))
+            with pytest.raises(ToolFailed, match="over the limit"):
+                await run_tool(kernel.init_gate(), "ann/f")
