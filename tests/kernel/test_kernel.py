@@ -60,6 +60,18 @@ async def test_a_named_guest_that_was_killed_stays_so(booted: OpenKernel) -> Non
             await kernel.gate(kernel.authenticate(token)).call(GetPid())
 
 
+async def test_the_name_of_a_guest_that_is_forgotten_is_free_again(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_exited=1)) as kernel:
+        alice, bob = (
+            kernel.authenticate(f"{kernel.owner_token}.{name}") for name in ("alice", "bob")
+        )
+        for pid in (alice, bob):
+            await kernel.init_gate().call(Kill(pid=pid))
+        again = kernel.authenticate(f"{kernel.owner_token}.alice")
+        assert again not in (alice, bob)
+        assert kernel.authenticate(f"{kernel.owner_token}.bob") == bob, "it is still remembered"
+
+
 async def _forever(_: LocalGate) -> None:
     await anyio.sleep_forever()
 

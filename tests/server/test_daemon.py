@@ -22,10 +22,11 @@ from aios.configload import Loaded
 from aios.errors import AiosError, Conflict, KernelUnreachable
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.discovery import KernelAddress, find_kernel, read_token
+from aios.server.collector import YOUNG_OBJECTS
 from aios.server.daemon import open_server
 
 PROGRAM = """
-import functools, signal, sys
+import functools, gc, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 import anyio
 from aios.configload import load
@@ -47,7 +48,7 @@ try:
 except AiosError as error:
     print(f"{error.code}: {error.message} / {error.hint}", flush=True)
     sys.exit(3)
-print("ended", flush=True)
+print(f"ended, collecting after {gc.get_threshold()[0]}", flush=True)
 """
 
 
@@ -119,10 +120,16 @@ def test_it_serves_on_both_addresses_and_ends_clean_at_a_signal(
         reply = httpx.get(f"{address.http_url}/health", trust_env=False)
         assert reply.json() == {"status": "ready"}
         assert daemon.end(number, 10) < 5
-        assert daemon.line() == "ended"
+        assert daemon.line().startswith("ended")
         assert daemon.process.returncode == 0
     assert left_in(home) == ["kernel.lock"]
     assert find_kernel(home) is None
+
+
+def test_it_settles_the_garbage_collector_of_its_own_process(home: Path) -> None:
+    with running(home) as daemon:
+        daemon.end(signal.SIGTERM, 10)
+        assert daemon.line() == f"ended, collecting after {YOUNG_OBJECTS}"
 
 
 def test_sigterm_lets_calls_end_within_the_time_for_it(home: Path) -> None:

@@ -20,6 +20,7 @@ from aios.cli.readiness import check_engine
 from aios.configload import Loaded
 from aios.errors import Conflict
 from aios.kernel.kernel import Kernel
+from aios.server.collector import settle_collector
 from aios.server.daemon import open_server
 
 POLL_S = 0.1
@@ -52,6 +53,7 @@ async def _serve_and_run(order: Order, loaded: Loaded, interrupts: Interrupts) -
             kernel = await stack.enter_async_context(open_server(loaded, http=False, embedded=True))
         except Conflict:
             return None
+        settle_collector()
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(_take_shutdown, kernel, interrupts)
         code = await _run_on(kernel, order, interrupts)

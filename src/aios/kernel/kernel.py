@@ -83,6 +83,7 @@ class Kernel:
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
         self._tokens = Tokens()
         self._named_guests: dict[str, Pid] = {}
+        self._guest_names: dict[Pid, str] = {}
         self._boot(config)
 
     def _boot(self, config: Config) -> None:
@@ -248,6 +249,7 @@ class Kernel:
                 hint = "use another name in the token"
                 raise Unauthenticated(f"the name {name!r} belongs to another process", hint=hint)
             pid = self._named_guests[name] = self._add(name, Kind.GUEST, self.init).pid
+            self._guest_names[pid] = name
         return pid
 
     def _close(self, process: Process) -> None:
@@ -265,9 +267,7 @@ class Kernel:
         """An ended process was dropped from the table."""
         self._tokens.revoke(pid)
         self.budgets.forget(pid)
-        self._named_guests = {
-            name: each for name, each in self._named_guests.items() if each != pid
-        }
+        self._named_guests.pop(self._guest_names.pop(pid, ""), None)
 
     async def _attend_child(self, process: Process, child: Child, launch: Launch) -> None:
         process.on_end_soon = child.end_soon

@@ -5,6 +5,7 @@ loader's, the embedder's or the server's matter. A process that exited makes no 
 door and at every point where a call waits; a call that waits is *parked* and does nothing until it is let go on.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -298,7 +299,8 @@ class ProcessTable:
         self._on_forget = on_forget
         self._by_pid: dict[Pid, Process] = {}
         self._names: dict[str, Pid] = {}
-        self._exited: dict[Pid, None] = {}
+        self._exited: OrderedDict[Pid, None] = OrderedDict()
+        """Oldest first; a plain dict looks through all that left its front to find the next."""
         self._last_pid = 0
 
     def __iter__(self) -> Iterator[Process]:

@@ -20,6 +20,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.discovery import UNIX_PREFIX, KernelAddress
 from aios.server.claim import Claim, claim_home
+from aios.server.collector import settle_collector
 from aios.server.native import serve_unix
 
 INTERRUPTED_STATUS = 130
@@ -52,6 +53,7 @@ async def serve(
             tasks.start_soon(_attend_signals, signals, stop, claims)
             async with _open(loaded, http=http, embedded=embedded) as (kernel, claim):
                 claims.append((kernel, claim))
+                settle_collector()
                 tasks.start_soon(_forward, stop, kernel)
                 if on_ready is not None:
                     on_ready(kernel)
