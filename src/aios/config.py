@@ -170,6 +170,13 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description="bvt serves a call that is a level better as if its owner had been served so many less",
         ),
     ] = 256
+    trace_calls: Annotated[
+        NonNegativeInt,
+        Meta(
+            le=50_000,
+            description="calls that can be recorded as a trace afterwards, at 300 bytes each; 0: none",
+        ),
+    ] = 10_000
     no_deadline_s: Annotated[
         Positive, Meta(le=86_400, description="edf takes a later deadline, or none, as so far away")
     ] = 600.0

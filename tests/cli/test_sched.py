@@ -1,5 +1,7 @@
 """`aios sched`."""
 
+from pathlib import Path
+
 import pytest
 from tests.cli.conftest import Aios, Served
 
@@ -43,3 +45,17 @@ def test_a_guest_may_look_but_not_change(
     before = served.kernel.scheduler.policy.name
     assert aios("sched", "set", "rr").code == 5
     assert served.kernel.scheduler.policy.name == before
+
+
+@pytest.mark.usefixtures("served")
+def test_what_was_served_is_recorded_as_a_trace_that_the_simulator_replays(
+    aios: Aios, tmp_path: Path
+) -> None:
+    trace = tmp_path / "crowd.jsonl"
+    aios("chat", "a secret")
+    assert aios("sched", "record", str(trace)).out == "1 calls of 1 agents\n"
+    assert "secret" not in trace.read_text()
+    (row,) = aios("sched", "record", "--json", str(trace)).rows()
+    assert (row["calls"], row["dropped"]) == (1, 0)
+    ran = aios("bench", "sched-sim", "--json", "--policy", "bvt", "--trace", str(trace))
+    assert {row["row"] for row in ran.rows()} >= {"makespan-bvt"}

@@ -98,6 +98,7 @@ from aios.abi.storage import (
     Usages,
     Versions,
 )
+from aios.abi.trace import SchedTrace, SchedTraced
 from aios.abi.types import (
     Constraint,
     Count,
@@ -418,7 +419,7 @@ AnyCall = (
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
     | Budget | SetBudget
-    | Sched | SetSched
+    | Sched | SetSched | SchedTrace
     | Send | Receive | Publish | Subscribe | Mailbox
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
     | ContextCompact | ContextUndo | ContextFault
@@ -437,7 +438,7 @@ AnyAnswer = (
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
     | BudgetInfo
-    | SchedInfo
+    | SchedInfo | SchedTraced
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from anyio.lowlevel import checkpoint
 
+from aios.abi.trace import TracedAgent
 from aios.bench.bench import Bench, Settings
 from aios.bench.rows import Bar, Report, Series, Spec, rounded
 from aios.bench.sched_traces import BATCH, INTERACTIVE, SEED, make_workload, paper
@@ -24,7 +25,7 @@ from aios.kernel.scheduler.outcome import Outcome
 from aios.kernel.scheduler.policies import POLICIES
 from aios.kernel.scheduler.policy import Fifo
 from aios.kernel.scheduler.simulation import simulate
-from aios.kernel.scheduler.trace import TracedAgent, decode_trace
+from aios.kernel.scheduler.trace import decode_trace
 
 NAME = "sched-sim"
 N_SEEDS = 5

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from aios.kernel.scheduler.trace import TracedAgent, TracedCall
+from aios.abi.trace import TracedAgent, TracedCall
 
 SEED = 7
 INTERACTIVE, BATCH = "interactive", "batch"

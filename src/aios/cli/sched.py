@@ -1,5 +1,6 @@
 """The verb `sched`: how turns at engines are given."""
 
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -7,6 +8,7 @@ import click
 from aios.abi.sched import LaneInfo, PolicyName, SchedInfo
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_count, short_seconds, write_json, write_table
+from aios.kernel.scheduler.trace import encode_trace
 from aios.sdk.blocking import connect
 
 COLUMNS = (
@@ -23,7 +25,12 @@ COLUMNS = (
 
 @click.group(
     invoke_without_command=True,
-    epilog=examples("aios sched", "aios sched set bvt --quantum 32", "aios sched weight alice 2.0"),
+    epilog=examples(
+        "aios sched",
+        "aios sched set bvt --quantum 32",
+        "aios sched weight alice 2.0",
+        "aios sched record crowd.jsonl",
+    ),
 )
 @json_option
 @click.pass_context
@@ -61,6 +68,28 @@ def weight(*, owner: str, share: float, as_json: bool) -> None:
     """Give OWNER that share under the policies `fair` and `bvt`; everybody else has 1."""
     with connect() as client:
         _show(client.sched.set(weights={owner: share}), as_json=as_json)
+
+
+@sched.command(
+    epilog=examples("aios sched record crowd.jsonl", "aios bench sched-sim --trace crowd.jsonl")
+)
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@json_option
+def record(*, file: Path, as_json: bool) -> None:
+    """Write the calls that were served last to FILE, as a trace that `aios bench sched-sim` replays.
+
+    It has times, counts of tokens, and the names of processes and owners; nothing of what was said.
+    """
+    with connect() as client:
+        traced = client.sched.trace()
+    file.write_bytes(encode_trace(traced.agents))
+    n_calls = sum(len(agent.calls) for agent in traced.agents)
+    if as_json:
+        row = {"agents": len(traced.agents), "calls": n_calls, "dropped": traced.n_dropped}
+        write_json({"file": str(file), **row})
+    else:
+        older = f"; {traced.n_dropped} older ones are forgotten" if traced.n_dropped else ""
+        click.echo(f"{n_calls} calls of {len(traced.agents)} agents{older}")
 
 
 def _show(about: SchedInfo, *, as_json: bool) -> None:

@@ -27,6 +27,7 @@ from aios.kernel.router import (
     find_named,
     route,
 )
+from aios.kernel.scheduler.recorder import Recorder, ServedCall
 from aios.kernel.scheduler.scheduler import LaneStatistics, Scheduler
 
 MAX_ERRORS = 3
@@ -130,8 +131,10 @@ class Cores:
         self,
         scheduler: Scheduler,
         find_room_tokens: Callable[[str], int | None] = lambda _: None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._scheduler = scheduler
+        self._recorder = recorder or Recorder(0)
         self._find_room_tokens = find_room_tokens
         self._cores: dict[str, Core] = {}
         self._homes: dict[Pid, dict[str, Home]] = {}
@@ -173,9 +176,22 @@ class Cores:
         self._homes.pop(pid, None)
 
     def note_served(self, core: Core, run: Run, model: str, usage: Usage) -> None:
-        """A call was served: its process is at home there now."""
+        """A call was served: it is recorded, and its process is at home there now."""
         core.note_served()
-        homes = self._homes.setdefault(run.process.pid, {})
+        process = run.process
+        self._recorder.note(
+            ServedCall(
+                process.pid,
+                process.name,
+                process.owner,
+                process.nice,
+                begun_s=run.begun_s,
+                ended_s=self._scheduler.clock.now_s(),
+                usage=usage,
+                deadline_s=run.deadline_s,
+            )
+        )
+        homes = self._homes.setdefault(process.pid, {})
         homes[model] = Home(_pages(core), usage.prompt_tokens + usage.completion_tokens)
 
     def note_failure(self, core: Core, error: AiosError) -> None:

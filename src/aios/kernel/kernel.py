@@ -44,6 +44,7 @@ from aios.kernel.memory.tables import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
+from aios.kernel.scheduler.recorder import Recorder
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
@@ -101,12 +102,13 @@ class Kernel:
             on_forget=self._forget,
         )
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
-        self.scheduling = SchedulerControl(self.scheduler)
+        recorder = Recorder(config.scheduler.trace_calls)
+        self.scheduling = SchedulerControl(self.scheduler, recorder)
         self.access = AccessManager(self.table)
         snapshots = Snapshots(self.home.contexts, config.context.max_snapshots)
         snapshots.sweep()
         self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
-        self.cores = Cores(self.scheduler, self.contexts.find_room_tokens)
+        self.cores = Cores(self.scheduler, self.contexts.find_room_tokens, recorder)
         self.budgets = Budgets(self._pause)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
         self.post = PostOffice(self.table, self.access, self.clock, limits)

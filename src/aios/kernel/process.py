@@ -45,8 +45,10 @@ class Run:
     name: str
     scope: anyio.CancelScope
     emit: Callable[[Progress], None] | None = None
+    begun_s: float = 0.0
+    """When it was made, on the kernel's clock."""
     deadline_s: float | None = None
-    """When it must be done, on the kernel's clock."""
+    """When it must be done, on the same clock."""
     waited_s: float = 0.0
     ran_s: float = 0.0
     n_preemptions: int = 0

@@ -41,6 +41,7 @@ from aios.abi.calls import (
 from aios.abi.gate import Progress, Result
 from aios.abi.pages import Pages
 from aios.abi.sched import Sched, SetSched
+from aios.abi.trace import SchedTrace
 from aios.abi.types import Pid, Right
 from aios.errors import (
     AiosError,
@@ -121,7 +122,7 @@ async def perform(
 
 async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -> Result[A]:
     """Write the intent, do it, write the outcome, however it ends."""
-    begun_s = kernel.clock.now_s()
+    begun_s = run.begun_s = kernel.clock.now_s()
     pid = run.process.pid
     effect = entry.effect
     if entry.effect_of is not None:
@@ -187,6 +188,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
     SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE),
+    SchedTrace: Entry(lambda kernel, run, call: kernel.scheduling.sched_trace(run, call), Right.SCHED),
     Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
     Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
     Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aios.abi.sched import PolicyName, Sched, SchedInfo, SetSched
+from aios.abi.trace import SchedTrace, SchedTraced
 from aios.sdk.requests import build
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ class Scheduling:
         """
         return (await self._gate.call(_set_call(policy, quantum_tokens, weights))).value
 
+    async def trace(self) -> SchedTraced:
+        """Which agent was served how many tokens when, of the last calls; nothing of what was said.
+
+        Raises:
+            AccessDenied: Only the owner may ask.
+        """
+        return (await self._gate.call(SchedTrace())).value
+
 
 class BlockingScheduling:
     """How turns at engines are given, for code that waits; see `Scheduling`."""
@@ -63,6 +72,10 @@ class BlockingScheduling:
     ) -> SchedInfo:
         """Change how turns are given from now on; what is None stays."""
         return self._gate.call(_set_call(policy, quantum_tokens, weights)).value
+
+    def trace(self) -> SchedTraced:
+        """Which agent was served how many tokens when, of the last calls; nothing of what was said."""
+        return self._gate.call(SchedTrace()).value
 
 
 def _set_call(

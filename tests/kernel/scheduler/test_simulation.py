@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aios.abi.trace import TracedAgent, TracedCall
 from aios.config import SchedulerConfig
 from aios.kernel.scheduler.outcome import Outcome
 from aios.kernel.scheduler.policies import POLICIES
 from aios.kernel.scheduler.policy import Policy
 from aios.kernel.scheduler.simulation import BackOff, EngineModel, simulate
-from aios.kernel.scheduler.trace import TracedAgent, TracedCall
 
 USUAL = EngineModel()
 ALONE = EngineModel(n_slots=1)

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aios.abi.trace import TracedAgent, TracedCall
 from aios.errors import InvalidCall
-from aios.kernel.scheduler.trace import TracedAgent, TracedCall, decode_trace, encode_trace
+from aios.kernel.scheduler.trace import decode_trace, encode_trace
 
 seconds = st.floats(0, 1e6, allow_nan=False)
 names = st.text('a"\n\u20ac', max_size=4)

@@ -1,20 +1,23 @@
-"""The handlers of the calls about scheduling: look at the scheduler, and change its policy while it runs."""
+"""The handlers of the calls about scheduling: look at the scheduler and what it has served, and change its policy."""
 
 from typing import cast
 
 from msgspec.structs import replace
 
 from aios.abi.sched import LaneInfo, PolicyName, Sched, SchedInfo, SetSched
+from aios.abi.trace import SchedTrace, SchedTraced
 from aios.kernel.process import Run
 from aios.kernel.scheduler.policies import make_policy
+from aios.kernel.scheduler.recorder import Recorder
 from aios.kernel.scheduler.scheduler import Scheduler
 
 
 class SchedulerControl:
-    """Shows and changes how a scheduler gives turns."""
+    """Shows and changes how a scheduler gives turns, and what came of it."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, recorder: Recorder) -> None:
         self._scheduler = scheduler
+        self._recorder = recorder
 
     async def sched(self, _: Run, __: Sched) -> SchedInfo:
         """The policy in force and the state of each lane."""
@@ -32,6 +35,10 @@ class SchedulerControl:
         )
         self._scheduler.set_policy(make_policy(config))
         return self._info()
+
+    async def sched_trace(self, _: Run, __: SchedTrace) -> SchedTraced:
+        """The calls that were served last."""
+        return SchedTraced(self._recorder.trace(), self._recorder.n_dropped)
 
     def _info(self) -> SchedInfo:
         config = self._scheduler.policy.config

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from aios.abi.trace import TracedAgent, TracedCall
 from aios.abi.types import Pid
 from aios.engine.batch import URGENT_DECODES
 from aios.kernel.scheduler.core import (
@@ -27,7 +28,6 @@ from aios.kernel.scheduler.core import (
 )
 from aios.kernel.scheduler.outcome import CallOutcome, Outcome
 from aios.kernel.scheduler.policy import Policy, Ticket
-from aios.kernel.scheduler.trace import TracedAgent, TracedCall
 
 RESOURCE = "engine"
 MAX_QUEUE = 1 << 30
