@@ -246,7 +246,7 @@ def test_a_result_is_text_or_json(result: object, text: str) -> None:
     def f() -> object:
         return result
 
-    assert f.call_now("{}") == ToolOutcome(text)
+    assert f.call_now("{}") == ToolOutcome(text, is_json=not isinstance(result, str))
 
 
 def test_a_result_that_json_cannot_hold_is_an_error_for_the_model() -> None:

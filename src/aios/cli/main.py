@@ -52,6 +52,9 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "fs": Verb("aios.cli.fs:fs", "Look at, change and bring back files of agents."),
             "fsck": Verb("aios.cli.fs:fsck", "Check all that is stored of files."),
         },
+        "Tools": {
+            "tool": Verb("aios.cli.tool:tool", "List, look at and run tools."),
+        },
         "Models": {
             "chat": Verb("aios.cli.chat:chat", "Talk with a model."),
             "ctx": Verb("aios.cli.ctx:ctx", "List, save and shorten the contexts of processes."),

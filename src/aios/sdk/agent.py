@@ -16,12 +16,13 @@ from msgspec import Struct
 from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, Usage
 from aios.errors import AiosError, Conflict, InvalidCall
 from aios.sdk.agent_context import Tether
+from aios.sdk.agent_tools import AgentTools
 from aios.sdk.client import Client
 from aios.sdk.contexts import Context
-from aios.sdk.invoke import AnyTool, invoke
+from aios.sdk.invoke import AnyTool
 from aios.sdk.replies import ChatReply
 from aios.sdk.requests import ChatOptions
-from aios.sdk.tools import N_QUOTED_CHARS, Tool, ToolOutcome
+from aios.sdk.tools import ToolOutcome
 from aios.sdk.transcript import Transcript, sanitized
 
 DEFAULT_MAX_TURNS = 8
@@ -92,7 +93,7 @@ class Agent:
     Args:
         client: Whose system calls it makes.
         instructions: The system message.
-        tools: Functions under `@tool`.
+        tools: Functions under `@tool`, which run in this program, and names of tools of the kernel (`"calculator"`).
         model: Empty for the kernel's default.
         max_turns: Thoughts in one run.
         max_tokens: Output of one thought; None may fill the window.
@@ -109,7 +110,7 @@ class Agent:
         client: Client,
         *,
         instructions: str = "",
-        tools: Sequence[AnyTool] = (),
+        tools: Sequence[AnyTool | str] = (),
         model: str = "",
         max_turns: int = DEFAULT_MAX_TURNS,
         max_tokens: int | None = DEFAULT_MAX_TOKENS,
@@ -125,15 +126,13 @@ class Agent:
         self.max_turns = max_turns
         self.max_tokens = max_tokens
         self.max_total_tokens = max_total_tokens
-        self.tools = _by_name(tools)
+        self.tools = AgentTools(tools)
         self.transcript = Transcript(instructions)
         self.is_running = False
         self.tether = Tether(context) if context is not None else None
         self._options: ChatOptions = {"model": model, "sampling": sampling}
         if context is not None:
             self._options["context"] = context.id
-        if tools:
-            self._options["tools"] = tuple(tool.spec for tool in tools)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -166,7 +165,10 @@ class Agent:
 
     def options(self, max_tokens: int | None) -> ChatOptions:
         """The options of its next thought."""
-        return {**self._options, "max_tokens": max_tokens}
+        options: ChatOptions = {**self._options, "max_tokens": max_tokens}
+        if self.tools.specs:
+            options["tools"] = self.tools.specs
+        return options
 
 
 class AgentStream:
@@ -241,6 +243,7 @@ class _Run:
             )
         agent.is_running = True
         try:
+            await agent.tools.resolve(agent.client)
             if agent.tether is not None:
                 await agent.tether.begin(agent.transcript.messages)
             agent.transcript.begin(task if isinstance(task, Message) else Message(Role.USER, task))
@@ -303,22 +306,30 @@ class _Run:
             written: Its calls with the arguments as the model wrote them.
         """
         outcomes: list[ToolOutcome | None] = [None] * len(written)
+        errors: list[AiosError] = []
+
+        async def use(index: int, call: ToolCall) -> None:
+            try:
+                await self._use(call, written[index].arguments, outcomes, index)
+            except AiosError as error:
+                errors.append(error)
+                group.cancel_scope.cancel()
+
         try:
             async with anyio.create_task_group() as group:
                 for i, call in enumerate(message.tool_calls):
-                    group.start_soon(self._use, call, written[i].arguments, outcomes, i)
+                    group.start_soon(use, i, call)
         finally:
             self._agent.transcript.commit(message, outcomes)
+        if errors:
+            raise errors[0]
 
     async def _use(
         self, call: ToolCall, arguments: str, outcomes: list[ToolOutcome | None], index: int
     ) -> None:
         async with self._parallel:
             await self._emit(ToolStarted(call))
-            tool = self._agent.tools.get(call.name)
-            outcome = _unknown(call, self._agent.tools)
-            if tool is not None:
-                outcome = await invoke(tool, arguments)
+            outcome = await self._agent.tools.use(self._agent.client, call, arguments)
             outcomes[index] = outcome
             await self._emit(ToolEnded(call, outcome))
 
@@ -335,26 +346,6 @@ class _Run:
 
 async def _ignore(_: Event) -> None:
     """Nobody listens."""
-
-
-def _by_name(tools: Sequence[AnyTool]) -> dict[str, AnyTool]:
-    named: dict[str, AnyTool] = {}
-    for tool in tools:
-        if not isinstance(tool, Tool):
-            raise InvalidCall(f"{tool!r} is not a tool", hint="put @aios.tool over the function")
-        if tool.name in named:
-            raise InvalidCall(
-                f"two tools are called {tool.name}", hint="give one another name: @tool(name=...)"
-            )
-        named[tool.name] = tool
-    return named
-
-
-def _unknown(call: ToolCall, tools: dict[str, AnyTool]) -> ToolOutcome:
-    known = ", ".join(tools) or "none"
-    return ToolOutcome(
-        f"error: there is no tool {call.name[:N_QUOTED_CHARS]!r}; there are: {known}", is_error=True
-    )
 
 
 def _ending(finish: Finish, *, is_tight: bool) -> Ending:

@@ -63,6 +63,7 @@ from aios.sdk.requests import (
     spawn_call,
 )
 from aios.sdk.sched import BlockingScheduling
+from aios.sdk.toolbox import BlockingToolbox
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
@@ -106,6 +107,7 @@ class Client:
         self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)
         self.memory = BlockingMemory(gate)
+        self.tools = BlockingToolbox(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ from aios.sdk.requests import (
     spawn_call,
 )
 from aios.sdk.sched import Scheduling
+from aios.sdk.toolbox import Toolbox
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class Client:
         self.sched = Scheduling(gate)
         self.contexts = Contexts(self)
         self.memory = Memory(gate)
+        self.tools = Toolbox(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

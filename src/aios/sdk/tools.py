@@ -7,12 +7,24 @@ The JSON Schema comes from the type hints, the descriptions from the docstring (
 import inspect
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import (
+    Annotated,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    get_type_hints,
+    overload,
+)
 
 import msgspec
 from msgspec import Meta, Struct
 
+from aios.abi.tools import MAX_RESULT_BYTES, EffectName, ToolDeclaration, Traits
 from aios.abi.types import JsonObject, ToolSpec
 from aios.errors import InvalidCall
 from aios.sdk.schemas import schema_of
@@ -21,6 +33,10 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 DEFAULT_TIMEOUT_S = 60.0
+MAX_SERVED_BYTES = MAX_RESULT_BYTES - 256
+"""A longer result of a served tool is cut; the rest is for the note that says so."""
+LONGEST_TIMEOUT_S = 86_400.0
+"""What the kernel is told of a tool without a limit."""
 DEFAULT_MAX_RESULT_BYTES = 64 << 10
 MAX_ERROR_CHARS = 2_000
 N_QUOTED_CHARS = 200
@@ -29,18 +45,30 @@ _SECTION = re.compile(r"(Args|Arguments|Parameters):\s*")
 _ENTRY = re.compile(r"(\s+)\**(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
 
 
+class TraitOptions(TypedDict, total=False):
+    """What a tool says of itself to the kernel; see `aios.abi.tools.Traits`."""
+
+    effect: EffectName
+    reads: Sequence[str]
+    writes: Sequence[str]
+    max_parallel: int
+    is_pure: bool
+    cost: int
+
+
 class ToolOutcome(Struct, frozen=True):
-    """What a tool gave back, as the model will read it. `is_error` marks that it failed."""
+    """What a tool gave back, as the model will read it. `is_error` marks that it failed, `is_json` that the text is JSON."""
 
     text: str
     is_error: bool = False
+    is_json: bool = False
 
 
 class Tool(Generic[P, R_co]):
     """A function that a model may call. Made by `tool`; calling it calls the function.
 
     `spec` is what the model is told, `timeout_s` the longest it may take in an agent (None has no limit),
-    `max_result_bytes` what the model is shown of its result at most.
+    `max_result_bytes` what the model is shown of its result at most, `traits` what the kernel knows of it when it is served.
     """
 
     def __init__(
@@ -51,8 +79,12 @@ class Tool(Generic[P, R_co]):
         description: str | None = None,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
         max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES,
+        traits: Traits = Traits(),
     ) -> None:
         self.function = function
+        self.traits = msgspec.structs.replace(
+            traits, timeout_s=LONGEST_TIMEOUT_S if timeout_s is None else timeout_s
+        )
         self.timeout_s = timeout_s
         self.max_result_bytes = max_result_bytes
         self.is_async = inspect.iscoroutinefunction(function)
@@ -96,10 +128,21 @@ class Tool(Generic[P, R_co]):
             ) from error
         return {name: getattr(fields, name) for name in fields.__struct_fields__}
 
-    def call_now(self, arguments: str) -> ToolOutcome:
+    def declaration(self) -> ToolDeclaration:
+        """What the kernel is told when the tool is served; its result is checked where its return hint is not a text."""
+        hint = get_type_hints(self.function, include_extras=True).get("return", str)
+        returns: JsonObject | None = None
+        with suppress(InvalidCall):  # no schema: then any result will do
+            returns = None if hint is str else schema_of(hint)
+        return ToolDeclaration(
+            self.name, self.spec.description, self.spec.parameters, returns, self.traits
+        )
+
+    def call_now(self, arguments: str, *, max_bytes: int | None = None) -> ToolOutcome:
         """Run a plain function here and now, on the JSON text that a model wrote; no timeout holds.
 
-        Whatever it raises becomes an outcome for the model, but for KeyboardInterrupt.
+        Whatever it raises becomes an outcome for the model, but for KeyboardInterrupt. The result is cut at `max_bytes`, or at
+        `max_result_bytes` when that is None.
 
         Raises:
             InvalidCall: The tool is an async function.
@@ -110,7 +153,7 @@ class Tool(Generic[P, R_co]):
             )
         try:
             function = cast("Callable[..., object]", self.function)
-            return self.outcome(function(**self.arguments(arguments)))
+            return self.outcome(function(**self.arguments(arguments)), max_bytes=max_bytes)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge to a tool's code: its bug is the model's news
             return failure(error)
 
@@ -119,14 +162,15 @@ class Tool(Generic[P, R_co]):
         function = cast("Callable[..., Awaitable[object]]", self.function)
         return await function(**arguments)
 
-    def outcome(self, result: object) -> ToolOutcome:
-        """A result as the model will read it: text as it is, else JSON; cut at `max_result_bytes`."""
+    def outcome(self, result: object, *, max_bytes: int | None = None) -> ToolOutcome:
+        """A result as the model will read it: text as it is, else JSON; cut at `max_bytes`, by default `max_result_bytes`."""
         data = _encoded(result)
         n_bytes = len(data)
-        if n_bytes <= self.max_result_bytes:
-            return ToolOutcome(data.decode())
-        kept = data[: self.max_result_bytes].decode("utf-8", "ignore")
-        return ToolOutcome(f"{kept}\n[cut: {self.max_result_bytes} of {n_bytes} bytes]")
+        limit = self.max_result_bytes if max_bytes is None else max_bytes
+        if n_bytes <= limit:
+            return ToolOutcome(data.decode(), is_json=not isinstance(result, str))
+        kept = data[:limit].decode("utf-8", "ignore")
+        return ToolOutcome(f"{kept}\n[cut: {limit} of {n_bytes} bytes]")
 
     def usage(self) -> str:
         """Its signature in words of JSON, such as `search(query: string, limit: integer = 5)`."""
@@ -150,6 +194,7 @@ def tool(
     description: str | None = None,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
     max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES,
+    **traits: Unpack[TraitOptions],
 ) -> Callable[[Callable[P, R_co]], Tool[P, R_co]]: ...
 
 
@@ -161,6 +206,7 @@ def tool(
     description: str | None = None,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
     max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES,
+    **traits: Unpack[TraitOptions],
 ) -> Tool[P, R_co] | Callable[[Callable[P, R_co]], Tool[P, R_co]]:
     """Make a function a tool, as `@tool` or `@tool(timeout_s=5)`.
 
@@ -177,6 +223,8 @@ def tool(
         description: The first paragraph of the docstring when None.
         timeout_s: The longest it may take in an agent; None has no limit.
         max_result_bytes: What the model is shown of a result at most.
+        traits: For a tool that is served to others through the kernel: `effect`, `reads`, `writes`, `max_parallel`, `is_pure`, `cost`;
+            see `TraitOptions`.
 
     Raises:
         InvalidCall: The signature cannot be told to a model; the message says why.
@@ -189,6 +237,7 @@ def tool(
             description=description,
             timeout_s=timeout_s,
             max_result_bytes=max_result_bytes,
+            traits=_traits(traits),
         )
 
     return make if function is None else make(function)
@@ -285,6 +334,13 @@ def _field(
         return parameter.name, kind
     default = parameter.default
     return parameter.name, kind, msgspec.field(default_factory=lambda: default)
+
+
+def _traits(options: TraitOptions) -> Traits:
+    try:
+        return msgspec.convert(options, Traits)
+    except msgspec.ValidationError as error:
+        raise InvalidCall(f"traits of a tool: {error}", hint="see `help(aios.tool)`") from error
 
 
 def _json_default(value: object) -> JsonObject:

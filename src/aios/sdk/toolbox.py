@@ -1,0 +1,169 @@
+"""The kernel's tools for agents: `await client.tools.run("calculator", {"expression": "6 * 7"})`, and the same for plain code.
+
+`serve` offers functions of this program to others: the kernel hands out each call, and checks, orders and bounds it.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from aios.abi.tools import (
+    ToolDescribe,
+    ToolInfo,
+    ToolJob,
+    ToolList,
+    ToolRegister,
+    ToolResult,
+    ToolReturn,
+    ToolRun,
+    ToolTake,
+    ToolUnregister,
+)
+from aios.errors import InvalidCall, NotFound
+from aios.sdk.requests import build
+from aios.sdk.tools import MAX_SERVED_BYTES, Tool, ToolOutcome
+
+if TYPE_CHECKING:
+    import anyio.abc
+
+    from aios.abi.gate import Gate
+    from aios.sdk.blocking import BlockingGate
+
+AnyTool = Tool[..., object]
+Arguments = Mapping[str, object] | str
+"""An object, or the JSON text that a model wrote."""
+NOTHING: Mapping[str, object] = MappingProxyType({})
+DEFAULT_PARALLEL = 64
+
+
+class Toolbox:
+    """The tools that the process of a client may run, and those that it offers."""
+
+    def __init__(self, gate: "Gate") -> None:
+        self._gate = gate
+
+    async def run(
+        self, name: str, arguments: Arguments = NOTHING, *, deadline_s: float | None = None
+    ) -> ToolResult:
+        """Run a tool; `.text` of the result is what it brought, `.notes` what else one should know.
+
+        Raises:
+            InvalidCall: The arguments do not fit; the message says what to write instead.
+            NotFound: There is no such tool, or it is not for this process.
+            ToolFailed: It raised, hung, or brought what it should not.
+        """
+        return (await self._gate.call(_run_call(name, arguments, deadline_s))).value
+
+    async def list(self) -> tuple[ToolInfo, ...]:
+        """The tools that this process may run, by name."""
+        return (await self._gate.call(ToolList())).value.tools
+
+    async def describe(self, *names: str) -> tuple[ToolInfo, ...]:
+        """Look at some tools, in the order of the names.
+
+        Raises:
+            NotFound: There is none of that name, or it is not for this process.
+        """
+        return (await self._gate.call(build(ToolDescribe, names=names))).value.tools
+
+    async def unregister(self, *names: str) -> None:
+        """Withdraw tools of this process."""
+        await self._gate.call(build(ToolUnregister, names=names))
+
+    async def serve(
+        self,
+        *tools: AnyTool,
+        max_parallel: int = DEFAULT_PARALLEL,
+        task_status: "anyio.abc.TaskStatus[tuple[str, ...]] | None" = None,
+    ) -> None:
+        """Offer functions as tools to the other processes of this owner, and run each call, until cancelled.
+
+        async with anyio.create_task_group() as tasks:
+            names = await tasks.start(client.tools.serve, search)
+
+        Args:
+            tools: Functions under `@aios.tool`.
+            max_parallel: Calls at once.
+            task_status: Told the names under which others run the tools, once they can.
+        """
+        from aios.sdk.serving import Service  # noqa: PLC0415 - start-up time: anyio
+
+        names = (await self._gate.call(_register_call(tools))).value.names
+        if task_status is not None:
+            task_status.started(names)
+        await Service(self._gate, tools, max_parallel).run()
+
+
+class BlockingToolbox:
+    """`Toolbox` for code that waits; its methods say more."""
+
+    def __init__(self, gate: "BlockingGate") -> None:
+        self._gate = gate
+
+    def run(
+        self, name: str, arguments: Arguments = NOTHING, *, deadline_s: float | None = None
+    ) -> ToolResult:
+        """Run a tool; `.text` of the result is what it brought, `.notes` what else one should know."""
+        return self._gate.call(_run_call(name, arguments, deadline_s)).value
+
+    def list(self) -> tuple[ToolInfo, ...]:
+        """The tools that this process may run, by name."""
+        return self._gate.call(ToolList()).value.tools
+
+    def describe(self, *names: str) -> tuple[ToolInfo, ...]:
+        """Look at some tools, in the order of the names."""
+        return self._gate.call(build(ToolDescribe, names=names)).value.tools
+
+    def unregister(self, *names: str) -> None:
+        """Withdraw tools of this process."""
+        self._gate.call(build(ToolUnregister, names=names))
+
+    def serve(self, *tools: AnyTool) -> None:
+        """Offer plain functions as tools and run their calls, one after another, until this process ends.
+
+        Raises:
+            InvalidCall: One of them is an async function.
+        """
+        for tool in tools:
+            if tool.is_async:
+                raise InvalidCall(
+                    f"{tool.name} is async", hint="serve it with `aios.Client.tools.serve`"
+                )
+        self._gate.call(_register_call(tools))
+        by_name = {tool.name: tool for tool in tools}
+        while True:
+            for job in self._gate.call(build(ToolTake, limit=1)).value.jobs:
+                outcome = by_name[job.tool].call_now(job.arguments, max_bytes=MAX_SERVED_BYTES)
+                try:
+                    self._gate.call(return_call(job, outcome))
+                except NotFound:
+                    continue  # nobody wants it any more
+
+
+def return_call(job: ToolJob, outcome: ToolOutcome) -> ToolReturn:
+    """The call that hands an outcome back."""
+    if outcome.is_error:
+        return ToolReturn(id=job.id, error=outcome.text.removeprefix("error: "))
+    return ToolReturn(id=job.id, text=outcome.text, is_json=outcome.is_json)
+
+
+def _run_call(name: str, arguments: Arguments, deadline_s: float | None) -> ToolRun:
+    given: object = arguments
+    if not isinstance(arguments, str):
+        try:
+            given = msgspec.to_builtins(dict(arguments))
+        except (TypeError, ValueError) as error:
+            raise InvalidCall(
+                f"the arguments of {name} are no JSON: {error}",
+                hint="pass strings, numbers, lists and dicts",
+            ) from error
+    return build(ToolRun, name=name, arguments=given, deadline_s=deadline_s)
+
+
+def _register_call(tools: Sequence[AnyTool]) -> ToolRegister:
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            raise InvalidCall(f"{tool!r} is not a tool", hint="put @aios.tool over the function")
+    return ToolRegister(tools=tuple(tool.declaration() for tool in tools))

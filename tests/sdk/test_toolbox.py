@@ -1,0 +1,137 @@
+import inspect
+import os
+import threading
+
+import anyio
+import pytest
+from anyio import to_thread
+from tests.sdk.serving import booted, served
+
+from aios.abi.types import Pid
+from aios.errors import InvalidCall, NotFound, ToolFailed
+from aios.sdk import blocking
+from aios.sdk.client import Client, connect
+from aios.sdk.toolbox import BlockingToolbox, Toolbox
+from aios.sdk.tools import tool
+
+pytestmark = pytest.mark.anyio
+
+
+@tool(effect="pure", reads=["~/{path}"], is_pure=True)
+def count(path: str, words: list[str]) -> dict[str, int]:
+    """Count words.
+
+    Args:
+        path: Where.
+        words: Which.
+    """
+    return dict.fromkeys(words, len(path))
+
+
+@tool
+async def fail(message: str) -> str:
+    """Fail with this message."""
+    raise ValueError(message)
+
+
+@tool
+def where() -> str:
+    """Say in which process this runs."""
+    return f"{os.getpid()} {threading.current_thread() is threading.main_thread()}"
+
+
+def test_both_have_the_same_methods() -> None:
+    def surface(cls: type) -> set[str]:
+        return {name for name, _ in inspect.getmembers(cls, inspect.isfunction) if name[0] != "_"}
+
+    assert surface(BlockingToolbox) == surface(Toolbox)
+
+
+@pytest.mark.parametrize("over", ["unix", "http"])
+async def test_functions_are_served_to_others_over_a_socket(over: str) -> None:
+    with anyio.fail_after(20):
+        async with served(http=over == "http") as kernel:
+            url = next(url for url in kernel.urls if url.startswith(over))
+            _, token = kernel.admit("desk")
+            async with connect(url, token) as desk, anyio.create_task_group() as tasks:
+                names = await tasks.start(desk.tools.serve, count, fail, where)
+                assert names == ("desk/count", "desk/fail", "desk/where")
+
+                def use() -> None:
+                    with blocking.connect(url, kernel.owner_token) as client:
+                        result = client.tools.run("desk/count", {"path": "abc", "words": ["x"]})
+                        assert (result.text, result.is_json) == ('{"x":3}', True)
+                        again = client.tools.run("desk/count", '{words: ["x"], path: "abc"}')
+                        assert again.is_cached
+                        assert again.notes
+                        with pytest.raises(ToolFailed, match="ValueError: too bad"):
+                            client.tools.run("desk/fail", {"message": "too bad"})
+                        with pytest.raises(InvalidCall, match="words"):
+                            client.tools.run("desk/count", {"path": "abc"})
+                        with pytest.raises(InvalidCall, match="no JSON"):
+                            client.tools.run("desk/count", {"path": object()})
+                        (info,) = client.tools.describe("desk/count")
+                        assert (info.traits.reads, info.traits.is_pure) == (("~/{path}",), True)
+                        assert info.returns is not None
+
+                await to_thread.run_sync(use)
+                tasks.cancel_scope.cancel()
+
+
+async def test_a_call_that_nobody_wants_any_more_is_cancelled_where_it_runs() -> None:
+    begun, cancelled = anyio.Event(), anyio.Event()
+
+    @tool
+    async def hang() -> None:
+        """Hang."""
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async with booted() as kernel:
+        desk, user = Client(kernel.gate(kernel.admit("desk")[0].pid)), Client(kernel.init_gate())
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(desk.tools.serve, hang)
+                async with anyio.create_task_group() as callers:
+                    callers.start_soon(user.tools.run, "desk/hang")
+                    await begun.wait()
+                    callers.cancel_scope.cancel()
+                await cancelled.wait()
+                assert (await user.tools.run("calculator", {"expression": "1+1"})).text == "2"
+                tasks.cancel_scope.cancel()
+
+
+async def test_a_plain_program_serves_its_functions_one_after_another() -> None:
+    with anyio.fail_after(20):
+        async with served() as kernel:
+            process, token = kernel.admit("desk")
+            url = kernel.urls[0]
+
+            def serve() -> None:
+                with blocking.connect(url, token) as client:
+                    with pytest.raises(InvalidCall, match="async"):
+                        client.tools.serve(fail)
+                    client.tools.serve(count, where)
+
+            async def use(pid: Pid) -> None:
+                user = Client(kernel.init_gate())
+                while not any(each.provider == pid for each in await user.tools.list()):
+                    await anyio.sleep(0.01)
+                text = (await user.tools.run("desk/where")).text
+                assert text == f"{os.getpid()} False"
+                with pytest.raises(NotFound):
+                    await user.tools.unregister("desk/where")
+                await user.kill(pid)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(use, process.pid)
+                with pytest.raises(Exception, match="exited"):
+                    await to_thread.run_sync(serve)
+
+
+def test_traits_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(InvalidCall, match="traits"):
+        tool(effect="none")(where.function)  # type: ignore[call-overload]  # that is the point
