@@ -220,7 +220,7 @@ class TokenLogprob(Struct, frozen=True):
 
 
 class PagesHeld(Struct, frozen=True):
-    """Where the full pages of the last conversation of a process are; `n_pages` of all that it has.
+    """Where the pages of the last conversation of a process are; `n_pages` of all that it has.
 
     The rest is in neither place and would be computed again. In which slots pages are besides, only the engine knows.
     """

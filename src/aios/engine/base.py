@@ -103,7 +103,7 @@ class Delta:
 
     `text` is valid Unicode, never part of a stop string and never half a character. `tool_calls` are whole. `finish` and
     `usage` are set on the last delta, and only there. `n_tokens` counts sampled tokens, also those whose text is held back.
-    `pages` on the last delta names the full pages of prompt and output in the engine's page store, if it has one.
+    `pages` on the last delta names the pages of prompt and output in the engine's page store, if it has one.
     """
 
     text: str = ""
@@ -162,7 +162,7 @@ class PageStore(Protocol):
     """Where an engine keeps the KV rows of prefixes, page by page; it may outlive the engine. Safe in any thread.
 
     Keys name pages: two sequences share a key exactly when they share all tokens up to the end of that page. The last page
-    of a chain may be filled in part, a *tail*: it is kept only while somebody pins it.
+    of a chain may be filled in part, a *tail*: unless somebody pins it, it is kept in memory only, and goes early.
     """
 
     def keys(self, tokens: "NDArray[np.int32]", *, tail: bool = False) -> list[bytes]:
@@ -171,6 +171,10 @@ class PageStore(Protocol):
 
     def n_known(self, keys: "Seq[bytes]") -> int:
         """How many pages from the start are known, in memory or on disk; changes nothing."""
+        ...
+
+    def longest(self, tokens: "NDArray[np.int32]") -> tuple[list[bytes], int]:
+        """The names of the longest beginning that is known, which may end in a tail, and its tokens; changes nothing."""
         ...
 
     def n_resident(self, keys: "Seq[bytes]") -> int:

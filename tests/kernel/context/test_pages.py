@@ -1,4 +1,3 @@
-from errno import EIO, ENOSPC
 from math import inf
 from pathlib import Path
 from random import Random
@@ -11,6 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.kernel.context.broken_disk import BrokenDisk
 
 from aios.kernel.context.files import HEAD_BYTES, OpenFile, PageFiles, open_file
 from aios.kernel.context.frames import Bytes
@@ -224,13 +224,40 @@ def test_a_sequence_goes_on_behind_pages_that_are_on_disk_only(tmp_path: Path) -
     assert store.n_known(keys) == 4
 
 
-def test_a_tail_is_kept_as_long_as_it_is_pinned(tmp_path: Path) -> None:
+def test_a_tail_that_nobody_pins_is_found_until_others_need_its_frame(tmp_path: Path) -> None:
+    store = store_of(4, files_in(tmp_path))
+    tokens = np.arange(7, dtype=np.int32)
+    keys = store.keys(tokens, tail=True)
+    assert add(store, keys) == 2
+    longer = np.arange(20, dtype=np.int32)
+    assert store.longest(longer) == (keys, 7)
+    assert store.longest(longer[:6]) == (keys[:1], 4), "a tail serves whole or not at all"
+    assert store.longest(longer[1:]) == ([], 0)
+    for start in (100, 200, 300):
+        add(store, keys_of(*range(start, start + 4)))
+        store.check_invariants()
+    assert store.longest(longer) == (keys[:1], 4), "the tail went first"
+    assert store.flush_all() == 4
+    assert not [path for path in tmp_path.glob("*/*.page") if not path.stem.endswith("00")]
+
+
+def test_the_longest_of_several_tails_is_found_and_a_full_page_before_it() -> None:
+    store = store_of(10)
+    tokens = np.arange(12, dtype=np.int32)
+    for n_tokens in (1, 3, 5, 6):
+        add(store, store.keys(tokens[:n_tokens], tail=True))
+    assert store.longest(tokens) == (store.keys(tokens[:6], tail=True), 6)
+    assert store.longest(tokens[:4]) == (store.keys(tokens[:4]), 4)
+    assert store.longest(tokens[:3]) == (store.keys(tokens[:3], tail=True), 3)
+    assert store.longest(tokens[:2]) == (store.keys(tokens[:1], tail=True), 1)
+
+
+def test_a_tail_goes_with_its_last_pin(tmp_path: Path) -> None:
     store = store_of(4, files_in(tmp_path))
     tokens = np.arange(7, dtype=np.int32)
     keys = store.keys(tokens, tail=True)
     assert keys[:1] == store.keys(tokens)
     assert [is_tail(key) for key in keys] == [False, True]
-    assert add(store, keys) == 1, "nobody wants it"
     store.pin("mine", keys)
     assert add(store, keys) == 2
     store.pin("fork", keys)
@@ -359,22 +386,6 @@ def test_several_threads_share_a_store_that_is_far_too_small(tmp_path: Path) -> 
     assert faults == []
     store.check_invariants()
     assert store.statistics().n_pins == store.statistics().n_in_use == 0
-    assert not any(is_tail(key) for key in store._pages), "a tail stayed in memory"
-
-
-class BrokenDisk:
-    """A disk that can be full or unreadable; what it takes in is then torn."""
-
-    def __init__(self) -> None:
-        self.is_full = self.is_unreadable = False
-
-    def open(self, path: Path, mode: str) -> BinaryIO:
-        if mode == "rb" and self.is_unreadable:
-            raise OSError(EIO, "input/output error")
-        if mode == "wb" and self.is_full:
-            path.write_bytes(b"half a page")
-            raise OSError(ENOSPC, "no space left on device")
-        return open_file(path, mode)
 
 
 class AnyUseOfAStore(RuleBasedStateMachine):
@@ -400,9 +411,13 @@ class AnyUseOfAStore(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.folder.cleanup()
 
-    @rule(tokens=CHAINS)
-    def add(self, tokens: list[int]) -> None:
-        add(self.store, keys_of(*tokens))
+    @rule(tokens=CHAINS, has_tail=st.booleans())
+    def add(self, tokens: list[int], has_tail: bool) -> None:
+        keys = self.store.keys(np.array(tokens, np.int32), tail=has_tail)
+        if add(self.store, keys) == len(keys):
+            found, n_tokens = self.store.longest(np.array(tokens, np.int32))
+            assert found[: len(keys)] == keys
+            assert n_tokens <= len(tokens)
 
     @rule(tokens=CHAINS)
     def acquire(self, tokens: list[int]) -> None:

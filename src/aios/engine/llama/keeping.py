@@ -38,7 +38,7 @@ class Keeper(Protocol):
         ...
 
     def pages(self, tokens: Tokens) -> tuple[bytes, ...]:
-        """The names of the full pages of these tokens; none where cells cannot be paged. Any thread."""
+        """The names of the pages of these tokens, to the last one; none where cells cannot be paged. Any thread."""
         ...
 
     def suspend(self, slot: int, tokens: Tokens) -> Kept:

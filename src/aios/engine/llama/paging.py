@@ -1,8 +1,8 @@
 """Between a context's slots and a page store: what a slot holds goes out as pages and comes back as a state.
 
 A page is stored once, when a sequence leaves its slot; a slot is filled from pages when they hold more of a prompt than any
-slot does. A suspended generation pins its pages, the last of which may be filled in part, so that it goes on without computing
-anything again.
+slot does. The last page may be filled in part, so that the next turn computes only what is new. A suspended generation pins
+its pages, so that it goes on without computing anything again.
 """
 
 import numpy as np
@@ -49,11 +49,11 @@ class Pager:
         return n_tokens if is_loaded else 0
 
     def save(self, slot: int, tokens: Tokens) -> None:
-        """Store the full pages of a slot. Cost: 2 us a token if any is new."""
-        self._save(slot, tokens, self._store.keys(tokens))
+        """Store the pages of a slot. Cost: 2 us a token if any is new."""
+        self._save(slot, tokens, self._store.keys(tokens, tail=True))
 
     def pages(self, tokens: Tokens) -> tuple[bytes, ...]:
-        return tuple(self._store.keys(tokens))
+        return tuple(self._store.keys(tokens, tail=True))
 
     def suspend(self, slot: int, tokens: Tokens) -> Kept:
         if not len(tokens):
@@ -84,13 +84,12 @@ class Pager:
 
     def _find(self, tokens: Tokens, n_kept: int) -> tuple[list[bytes], int]:
         """The longest run of pages that is known, and the tokens in it."""
-        keys = self._store.keys(tokens)
-        n_known = self._store.n_known(keys)
-        if n_known * PAGE_TOKENS < n_kept:
+        keys, n_tokens = self._store.longest(tokens)
+        if n_tokens < n_kept:
             exact = self._store.keys(tokens[:n_kept], tail=True)
             if self._store.n_known(exact) == len(exact):
                 return exact, n_kept
-        return keys[:n_known], n_known * PAGE_TOKENS
+        return keys, n_tokens
 
     def _save(self, slot: int, tokens: Tokens, keys: list[bytes]) -> None:
         """Store the pages of a slot whose cells hold exactly these tokens."""

@@ -124,7 +124,7 @@ class Slots:
                 self._keeper.save(slot.index, slot.left)
 
     def pages(self, generation: Generation) -> tuple[bytes, ...]:
-        """The names of the full pages of a generation that has ended. Cost: 1 us a page."""
+        """The names of the pages of a generation that has ended. Cost: 1 us a page."""
         return () if self._keeper is None else self._keeper.pages(generation.tokens[:-1])
 
     def suspend(self, generation: Generation) -> Kept:

@@ -57,7 +57,7 @@ class Context:
     transcript: Transcript = field(default_factory=Transcript)
     n_tokens: int = 0
     pages: tuple[bytes, ...] = ()
-    """The full pages of its last chat, by which its KV rows are found."""
+    """The pages of its last chat, by which its KV rows are found."""
     n_faults: int = 0
     writer: Run | None = None
 

@@ -2,8 +2,9 @@
 
 A page is named by the hash of its parent's name, its tokens and the model's fingerprint, so equal prefixes are stored once
 whoever computed them, and a page is only ever found behind exactly the tokens that it was computed after. The last page of a
-suspended generation may be filled in part, a *tail*; its name says how many tokens it has, and it goes as soon as nobody pins
-it. Pages live in frames of memory and, when that is full, in files.
+sequence may be filled in part, a *tail*, and its name says how many tokens it has: the next turn of a conversation goes on
+from the very token where the last one ended. A tail that nobody pins is kept in memory only, goes early, and goes with its last pin.
+Pages live in frames of memory and, when that is full, in files.
 
 Any thread may call; nobody reads or writes a file with the lock held. A page that is in use, or that has children in memory,
 is never evicted; a pinned one only after it was written to disk. Of the others the one goes that is least worth keeping: used
@@ -36,7 +37,7 @@ def page_keys(
     fingerprint: str, tokens: NDArray[np.int32], page_tokens: int, *, tail: bool = False
 ) -> list[bytes]:
     """The names of all full pages of a sequence of tokens, in order, and of its tail if asked for. Cost: 1.5 us a page."""
-    parent = blake2b(fingerprint.encode(), digest_size=KEY_BYTES).digest()
+    parent = _root(fingerprint)
     data = np.ascontiguousarray(tokens, np.int32).tobytes()
     step = 4 * page_tokens
     n_full_bytes = len(data) // step * step
@@ -45,14 +46,21 @@ def page_keys(
         parent = _digest(parent + data[start : start + step]) + b"\0"
         keys.append(parent)
     if tail and n_full_bytes < len(data):
-        n_tokens = (len(data) - n_full_bytes) // 4
-        keys.append(_digest(parent + data[n_full_bytes:]) + bytes([n_tokens]))
+        keys.append(_tail_key(parent, data[n_full_bytes:]))
     return keys
 
 
 def is_tail(key: bytes) -> bool:
     """Whether a name is that of a page which is filled in part: its last byte counts the tokens."""
     return key[-1] != 0
+
+
+def _root(fingerprint: str) -> bytes:
+    return blake2b(fingerprint.encode(), digest_size=KEY_BYTES).digest()
+
+
+def _tail_key(parent: bytes, data: bytes) -> bytes:
+    return _digest(parent + data) + bytes([len(data) // 4])
 
 
 def _digest(data: bytes) -> bytes:
@@ -143,6 +151,23 @@ class PageStore:
         """How many pages from the start are known, in memory or on disk; changes nothing."""
         with self._changed:
             return next((n for n, key in enumerate(keys) if not self._is_known(key)), len(keys))
+
+    def longest(self, tokens: NDArray[np.int32]) -> tuple[list[bytes], int]:
+        """The names of the longest beginning that is known, which may end in a tail, and its tokens; changes nothing.
+
+        Cost: 1.5 us a page, and as much for each length that a tail may have.
+        """
+        keys = self.keys(tokens)
+        n_known = self.n_known(keys)
+        found, start = keys[:n_known], n_known * self._page_tokens
+        parent = found[-1] if found else _root(self._fingerprint)
+        rest = np.ascontiguousarray(tokens[start : start + self._page_tokens - 1], np.int32)
+        data = rest.tobytes()
+        for n_tokens in range(len(rest), 0, -1):
+            tail = _tail_key(parent, data[: 4 * n_tokens])
+            if self.n_known([tail]):
+                return [*found, tail], start + n_tokens
+        return found, start
 
     def n_resident(self, keys: Sequence[bytes]) -> int:
         """How many pages from the start are in memory; changes nothing."""
@@ -364,7 +389,7 @@ class PageStore:
             self._offer(above)
 
     def _dismiss(self, freed: Sequence[bytes]) -> None:
-        """Tails are of use only to who pinned them: drop those that nobody pins any more."""
+        """Drop tails that nobody pins any more: a sequence that went on has no use for where it was."""
         for key in freed:
             if is_tail(key):
                 page = self._pages.get(key)
@@ -377,18 +402,21 @@ class PageStore:
         """Let a page be evicted if nothing holds it."""
         if page.n_readers or page.n_children:
             return
-        if is_tail(page.key) and page.key not in self._pins:
-            self._drop(page)
-            return
         heapq.heappush(self._heap, (page.worth, page.key))
         if len(self._heap) > 4 * len(self._pages) + 64:
             pages = self._pages.values()
             self._heap = sorted({(p.worth, p.key) for p in pages if not p.n_readers + p.n_children})
 
     def _note_use(self, page: Page) -> None:
-        """Raise the worth of a page: the age at which it was used last, and its uses times what it costs to compute."""
-        page.n_uses += 1
+        """Raise the worth of a page: the age at which it was used last, and its uses times what it costs to compute.
+
+        A tail is worth its tokens, and no more for being used: who used it has gone on from there.
+        """
         cost = 1 + page.depth * self._page_tokens / DEPTH_OF_DOUBLE_COST
+        if is_tail(page.key):
+            page.worth = self._age + cost * page.key[-1] / self._page_tokens
+            return
+        page.n_uses += 1
         page.worth = self._age + page.n_uses * cost
 
     def _is_known(self, key: bytes) -> bool:
@@ -446,5 +474,4 @@ class PageStore:
             is_idle = not page.n_readers and not page.n_children
             if is_idle:
                 assert (page.worth, page.key) in offered, "a page can never be evicted"
-                assert not is_tail(page.key) or page.key in self._pins, "a tail that nobody wants"
         self._pins.check_invariants()
