@@ -41,7 +41,7 @@ async def test_one_remembers_and_another_recalls_over_a_socket(
                     second = client.memory.remember("the sail is white", scope="shared")
                     client.memory.link(first, second)
                     third = client.memory.update(second, "the sail is blue")
-                    assert client.memory.get(first).links == (second,)
+                    assert client.memory.get(first).links == (second, third)
                     client.memory.forget(client.memory.remember("nothing"))
                     texts = [note.text for note in client.memory.notes()]
                     assert texts == ["the boat is red", "the sail is blue"]

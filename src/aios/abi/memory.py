@@ -103,7 +103,8 @@ class Recall(Call[Recalled], frozen=True):
     """Find what is known about something, by words and by meaning.
 
     Only notes that have all the `tags`, were written after `since_unix_s`, and hold at `at_unix_s` (now, if not given) are
-    found. With `include_superseded` notes that another took the place of are found too, by their words only.
+    found. With `include_superseded` notes that another took the place of are found too, by their words only. With `follow_links`
+    notes that the best hits are linked with are found too; `why` says `linked to 12` then.
     """
 
     query: NoteText
@@ -113,6 +114,7 @@ class Recall(Call[Recalled], frozen=True):
     since_unix_s: UnixSeconds | None = None
     at_unix_s: UnixSeconds | None = None
     include_superseded: bool = False
+    follow_links: bool = False
 
 
 class NoteDetails(Answer, frozen=True):
@@ -134,6 +136,8 @@ class MemoryGet(Call[NoteDetails], frozen=True, tag="memory_get"):
 
 class Update(Call[Remembered], frozen=True):
     """Put a new note in the place of one. The old one is kept and marked; tags and importance stay unless given.
+
+    The new one is linked with all that the old one was linked with.
 
     Raises:
         AccessDenied: Another owner wrote it.

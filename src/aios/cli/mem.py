@@ -56,6 +56,7 @@ def ls(
 @scope_option
 @tags_option
 @all_option
+@click.option("--links", "follow_links", is_flag=True, help="Also notes that hits are linked with.")
 @json_option
 def search(
     *,
@@ -64,12 +65,18 @@ def search(
     scopes: tuple[ScopeName, ...],
     tags: tuple[str, ...],
     show_all: bool,
+    follow_links: bool,
     as_json: bool,
 ) -> None:
     """Find notes by words and by meaning, best first."""
     with connect() as client:
         found = client.memory.recall(
-            query, limit, scopes=scopes, tags=tags, include_superseded=show_all
+            query,
+            limit,
+            scopes=scopes,
+            tags=tags,
+            include_superseded=show_all,
+            follow_links=follow_links,
         )
     for hit in found.hits:
         if as_json:

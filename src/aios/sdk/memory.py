@@ -53,6 +53,7 @@ class RecallOptions(TypedDict, total=False):
     since_unix_s: float
     at_unix_s: float
     include_superseded: bool
+    follow_links: bool
 
 
 class UpdateOptions(TypedDict, total=False):

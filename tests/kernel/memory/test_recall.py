@@ -1,7 +1,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.kernel.memory.recall import HALF_LIFE_S, Traits, freshness, rank, words_of
+from aios.kernel.memory.recall import (
+    HALF_LIFE_S,
+    Ranked,
+    Traits,
+    freshness,
+    rank,
+    spread,
+    words_of,
+)
 
 PLAIN = Traits(age_s=0.0, n_used=0, importance=0.5)
 
@@ -59,3 +67,14 @@ def test_each_note_comes_once_best_first(
     assert set(ids) <= allowed & {*by_words, *meanings}
     assert scores == sorted(scores, reverse=True)
     assert all(each.why for each in ranked)
+
+
+def test_a_link_brings_its_note_in_below_the_one_that_was_found() -> None:
+    found = [Ranked(1, 0.8, ("words #1",)), Ranked(2, 0.1, ("words #2",))]
+    ranked = spread(found, [(1, 3), (1, 2), (2, 3)])
+    assert [(each.id, each.why) for each in ranked] == [
+        (1, ("words #1",)),
+        (3, ("linked to 1",)),
+        (2, ("words #2", "linked to 1")),
+    ]
+    assert spread(found, []) == found

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aios.kernel.memory.embedding import Vectors
-from aios.kernel.memory.vectors import MIN_ROWS, SignIndex
+from aios.kernel.memory.vectors import CHUNK_ROWS, MIN_ROWS, SignIndex
 
 
 def random_vectors(n: int, n_dims: int = 256) -> Vectors:
@@ -48,3 +48,18 @@ def test_a_note_that_is_always_replaced_takes_no_more_rows() -> None:
     index.check_invariants()
     assert index.notes() == [5 * MIN_ROWS - 1]
     assert len(index._rows.notes) <= 2 * MIN_ROWS
+
+
+def test_neighbours_are_near_nearest_first_and_of_the_same_space() -> None:
+    index, vectors = SignIndex(256), random_vectors(CHUNK_ROWS + 100)
+    index.add(range(1, len(vectors) + 1), [1] * len(vectors), vectors)
+    assert index.neighbours(vectors[0], 1, limit=3, max_share=0.3) == [1]
+    near, nearer = vectors[0].copy(), vectors[0].copy()
+    near[64:100] *= -1
+    nearer[64:80] *= -1
+    index.add([50_001, 50_002, 50_003], [1, 1, 2], np.stack([near, nearer, nearer]))
+    assert index.neighbours(vectors[0], 1, limit=9, max_share=0.3) == [1, 50_002, 50_001]
+    assert index.neighbours(vectors[0], 1, limit=9, max_share=0.1) == [1, 50_002]
+    assert index.neighbours(vectors[0], 2, limit=9, max_share=0.3) == [50_003]
+    index.remove([50_003])
+    assert index.neighbours(vectors[0], 2, limit=9, max_share=0.3) == []

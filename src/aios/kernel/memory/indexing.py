@@ -4,10 +4,9 @@ New texts are embedded before their write, in a thread of their own, while the w
 first embeds for all who wait.
 """
 
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.abc
@@ -25,11 +24,19 @@ MAX_GROUP = 256
 
 
 class Text:
-    """A text that waits for its vector."""
+    """A text that waits for its vector, and for its neighbours in a space (0: it is the first there)."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, space: int) -> None:
         self.text = text
-        self.vector: Vectors | None = None
+        self.space = space
+        self.placed: Placed | None = None
+
+
+class Placed(NamedTuple):
+    """A vector, as one row, and the notes that are near it."""
+
+    vector: "Vectors"
+    neighbours: list[int]
 
 
 class Indexer:
@@ -59,18 +66,18 @@ class Indexer:
             self.meanings = meanings
             self._tasks.start_soon(self._catch_up, meanings)
 
-    async def vector_of(self, text: str) -> "Vectors | None":
-        """The vector of a text as one row, None without an embedder."""
+    async def place(self, text: str, space: int) -> Placed | None:
+        """The vector of a text and its neighbours in a space; None without an embedder. Texts that come together are not neighbours yet."""
         if self.meanings is None:
             return None
-        mine = Text(text)
+        mine = Text(text, space)
         self._waiting.append(mine)
         async with self._turn:
-            while mine.vector is None:
+            while mine.placed is None:
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                embed = _embedding(self.meanings, group)
-                await anyio.to_thread.run_sync(embed, limiter=self._thread)
-        return mine.vector
+                place = partial(_place, self.meanings, group)
+                await anyio.to_thread.run_sync(place, limiter=self._thread)
+        return mine.placed
 
     async def _catch_up(self, meanings: "Meanings") -> None:
         """Give vectors to the notes that have none of this embedder's, some in each write, so that others come between."""
@@ -85,13 +92,11 @@ class Indexer:
             return  # the kernel is ending, or the next call says what is wrong; the rest is caught up next time
 
 
-def _embedding(meanings: "Meanings", group: list[Text]) -> Callable[[], None]:
-    def embed() -> None:
-        vectors = meanings.embedder.embed([each.text for each in group])
-        for number, each in enumerate(group):
-            each.vector = vectors[number : number + 1]
-
-    return embed
+def _place(meanings: "Meanings", group: list[Text]) -> None:
+    vectors = meanings.embedder.embed([each.text for each in group])
+    for number, each in enumerate(group):
+        vector = vectors[number : number + 1]
+        each.placed = Placed(vector, meanings.neighbours(vector, each.space))
 
 
 def _open_meanings() -> "Meanings":

@@ -38,13 +38,12 @@ from aios.disk.db import Database
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.memory import tables
-from aios.kernel.memory.indexing import Indexer
-from aios.kernel.memory.search import search
+from aios.kernel.memory.indexing import Indexer, Placed
+from aios.kernel.memory.search import follow_links, search
 from aios.kernel.memory.tables import Filter
 from aios.kernel.process import INIT_PID, Process, Run
 
 if TYPE_CHECKING:
-    from aios.kernel.memory.embedding import Vectors
     from aios.kernel.memory.meaning import Kept
 
 MAX_PENDING_USES = 512
@@ -105,10 +104,11 @@ class MemoryManager:
             importance=call.importance,
         )
         key = self._key(run.process, call.scope)
-        vector = await self._indexer.vector_of(call.text)
+        spaces = self._db.read_nowait(lambda connection: tables.find_spaces(connection, [key]))
+        placed = await self._indexer.place(call.text, sum(spaces))
 
         def write(connection: apsw.Connection) -> Change:
-            return self._put(connection, tables.make_space(connection, key), note, vector)
+            return self._put(connection, tables.make_space(connection, key), note, placed)
 
         return await self._change(write)
 
@@ -127,7 +127,12 @@ class MemoryManager:
                 call.include_superseded,
             )
             meanings = self._indexer.meanings
-            return search(connection, call.query, which, meanings, limit=call.limit)
+            hits = search(connection, call.query, which, meanings, limit=call.limit)
+            return (
+                follow_links(connection, hits, which, limit=call.limit)
+                if call.follow_links
+                else hits
+            )
 
         hits = await self._db.read(read)
         self._n_recalls += 1
@@ -147,7 +152,10 @@ class MemoryManager:
         """Put a new note in the place of one."""
         await self._open()
         now = self._clock.unix_s()
-        vector = await self._indexer.vector_of(call.text)
+        space, _ = self._db.read_nowait(
+            lambda connection: self._changeable(connection, run.process, call.id)
+        )
+        placed = await self._indexer.place(call.text, space)
 
         def write(connection: apsw.Connection) -> Change:
             space, old = self._changeable(connection, run.process, call.id)
@@ -167,7 +175,9 @@ class MemoryManager:
                 importance=old.importance if call.importance is None else call.importance,
                 supersedes=old.id,
             )
-            return self._put(connection, space, note, vector)
+            change = self._put(connection, space, note, placed)
+            tables.carry_links(connection, old.id, change.note)
+            return change
 
         return await self._change(write)
 
@@ -245,14 +255,15 @@ class MemoryManager:
         return Remembered(change.note)
 
     def _put(
-        self, connection: apsw.Connection, space: int, note: Note, vector: "Vectors | None"
+        self, connection: apsw.Connection, space: int, note: Note, placed: Placed | None
     ) -> Change:
         note_id = tables.insert(connection, space, note)
         kept = None
         meanings = self._indexer.meanings
-        if meanings is not None and vector is not None:
-            kept = meanings.kept(note_id, space, vector)
+        if meanings is not None and placed is not None:
+            kept = meanings.kept(note_id, space, placed.vector)
             meanings.keep(connection, kept)
+            tables.link_neighbours(connection, note_id, space, placed.neighbours)
         return Change(note_id, note.supersedes, kept)
 
     def _publish(self, change: Change) -> None:

@@ -7,7 +7,7 @@ note a little, never past one that both lists put far ahead. The weights were tu
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 FUSION_RANKS = 3
@@ -20,6 +20,8 @@ HALF_LIFE_S = 30 * 86400.0
 LIKENESS_WEIGHT, FRESH_WEIGHT, USE_WEIGHT, IMPORTANCE_WEIGHT = 0.5, 0.05, 0.05, 0.1
 MIN_LIKENESS = 0.08
 """Cosines below this are what wordllama gives unrelated sentences."""
+LINK_SHARE = 0.5
+"""What a note gets of the score of one that it is linked with."""
 MAX_WORDS = 24
 
 _WORD = re.compile(r"\w+")
@@ -81,6 +83,25 @@ def rank(
         if note in traits
     ]
     return sorted(found, key=lambda each: (-each.score, -each.id))[:limit]
+
+
+def spread(ranked: Sequence[Ranked], links: Iterable[tuple[int, int]]) -> list[Ranked]:
+    """The notes that were found and those that they are linked with, best first; each once, by its best reason.
+
+    Args:
+        ranked: What a query found.
+        links: (a note that was found, one that it is linked with).
+    """
+    found = {each.id: each for each in ranked}
+    best = dict(found)
+    for one, other in links:
+        score = found[one].score * LINK_SHARE
+        if other not in best or best[other].score < score:
+            why = (
+                (*found[other].why, f"linked to {one}") if other in found else (f"linked to {one}",)
+            )
+            best[other] = Ranked(other, score, why)
+    return sorted(best.values(), key=lambda each: (-each.score, -each.id))
 
 
 def _ranked(

@@ -1,12 +1,13 @@
 """How a query finds notes, inside one read: two lists, by words and by meaning, and their fusion."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import apsw
 
 from aios.abi.memory import Hit
 from aios.kernel.memory import tables
-from aios.kernel.memory.recall import rank, words_of
+from aios.kernel.memory.recall import Ranked, rank, spread, words_of
 from aios.kernel.memory.tables import Filter
 
 if TYPE_CHECKING:
@@ -37,3 +38,16 @@ def search(
     traits = {note.id: tables.traits(note, which.now_unix_s) for note in notes.values()}
     ranked = rank(by_words, by_meaning, traits, limit=limit)
     return [Hit(notes[each.id], each.score, each.why) for each in ranked]
+
+
+def follow_links(
+    connection: apsw.Connection, hits: Sequence[Hit], which: Filter, *, limit: int
+) -> list[Hit]:
+    """The hits and the notes that they are linked with and that pass, the best `limit` of both."""
+    links = tables.links_from(connection, [hit.note.id for hit in hits])
+    notes = {hit.note.id: hit.note for hit in hits}
+    notes |= tables.notes_of(connection, {other for _, other in links}, which)
+    ranked = spread([Ranked(hit.note.id, hit.score, hit.why) for hit in hits], links)
+    return [Hit(notes[each.id], each.score, each.why) for each in ranked if each.id in notes][
+        :limit
+    ]

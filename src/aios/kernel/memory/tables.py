@@ -290,6 +290,34 @@ def links_of(connection: apsw.Connection, note: int, which: Filter) -> tuple[int
     return tuple(sorted(notes_of(connection, _ints(rows), which)))
 
 
+def links_from(connection: apsw.Connection, notes: Collection[int]) -> list[tuple[int, int]]:
+    """The links of some notes, each as (one of them, the other end)."""
+    ids = json.dumps(list(notes))
+    rows = connection.execute(
+        "SELECT a, b FROM memory_links WHERE a IN (SELECT value FROM json_each(?1)) "
+        "UNION SELECT b, a FROM memory_links WHERE b IN (SELECT value FROM json_each(?1))",
+        (ids,),
+    )
+    return msgspec.convert(list(rows), list[tuple[int, int]])
+
+
+def link_neighbours(
+    connection: apsw.Connection, note: int, space: int, neighbours: Collection[int]
+) -> None:
+    """Link a note with those of its neighbours that are still there, in its space and in force."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO memory_links SELECT min(id, ?1), max(id, ?1) FROM memory_notes "
+        "WHERE id = ?2 AND space = ?3 AND superseded_by IS NULL AND id != ?1",
+        [(note, neighbour, space) for neighbour in neighbours],
+    )
+
+
+def carry_links(connection: apsw.Connection, old: int, new: int) -> None:
+    """Link a note with all that the one is linked with whose place it takes."""
+    for _, other in links_from(connection, [old]):
+        set_link(connection, new, other, is_on=True)
+
+
 def set_link(connection: apsw.Connection, one: int, other: int, *, is_on: bool) -> None:
     """Link two notes, or no longer."""
     ends = (min(one, other), max(one, other))
