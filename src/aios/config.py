@@ -248,6 +248,16 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_drafts: Annotated[
         PositiveInt, Meta(description="long files that a process may write at once; 1 MiB each")
     ] = 16
+    mount_ignore: Annotated[
+        Names,
+        Meta(
+            description="names in mounted folders that agents neither see nor write: what is in .git can run programs"
+        ),
+    ] = (".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv")
+    rescan_s: Annotated[
+        Positive,
+        Meta(description="time between scans of a mounted folder that the system cannot watch"),
+    ] = 30.0
 
 
 class ToolsConfig(Struct, frozen=True, forbid_unknown_fields=True):

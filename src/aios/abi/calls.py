@@ -66,6 +66,7 @@ from aios.abi.memory import (
     Remembered,
     Update,
 )
+from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfos
 from aios.abi.pages import Pages, PageStores
 from aios.abi.sched import Sched, SchedInfo, SetSched
 from aios.abi.storage import (
@@ -425,6 +426,7 @@ AnyCall = (
     | ContextCompact | ContextUndo | ContextFault
     | ContextSnapshot | ContextRestore | ContextSnapshots | ContextForget
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
+    | FileMount | FileUmount | FileMounts
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList
     | MemoryLog | MemoryRead | MemoryStat
@@ -442,6 +444,7 @@ AnyAnswer = (
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
+    | MountInfos
     | Remembered | Recalled | NoteDetails | Forgotten | Notes
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs

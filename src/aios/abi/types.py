@@ -58,6 +58,7 @@ class Right(Enum):
     MAIL = "mail.use"
     FILE_READ = "file.read"
     FILE_WRITE = "file.write"
+    MOUNT = "file.mount"  # show real folders; the owner's alone
     MEMORY_READ = "memory.read"
     MEMORY_WRITE = "memory.write"
     TOOL_USE = "tool.use"  # list, look at and run tools

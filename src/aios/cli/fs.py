@@ -10,6 +10,7 @@ import click
 
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileInfo
 from aios.cli.exits import ExitCode
+from aios.cli.fs_mounts import mount, mounts, umount
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, write_json, write_table
 from aios.errors import Conflict, InvalidCall, NotFound
@@ -28,7 +29,7 @@ message_option = click.option("-m", "--message", default="", help="Shown with th
     )
 )
 def fs() -> None:
-    """Look at, change and bring back files of agents (/agents/NAME), groups (/groups/NAME) and everybody (/shared)."""
+    """Look at, change and bring back files of agents (/agents/NAME), groups (/groups/NAME), everybody (/shared) and mounts (/NAME)."""
 
 
 @fs.command(epilog=examples("aios fs ls /shared", "aios fs ls -r / --json | jq -r .path"))
@@ -328,6 +329,10 @@ def fsck(*, as_json: bool) -> None:
         )
     if checked.faults:
         click.get_current_context().exit(ExitCode.FAILED)
+
+
+for verb in (mount, umount, mounts):
+    fs.add_command(verb)
 
 
 def _read_local(source: str, *, shows: bool) -> Iterator[bytes]:

@@ -57,6 +57,7 @@ from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.mounting import Mounting
 from aios.kernel.tools.manager import ToolManager
 
 
@@ -80,6 +81,7 @@ class Services(Protocol):
     short_term: ShortTerm
     signals: Signals
     storage: StorageManager
+    mounting: Mounting
     tools: ToolManager
     max_calls_per_process: int
 

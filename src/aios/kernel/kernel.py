@@ -50,6 +50,8 @@ from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
+from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.paths import home_of
 from aios.kernel.storage.tables import SCHEMA as STORAGE
 from aios.kernel.tools.builtin.catalogue import builtin_tools
@@ -90,7 +92,7 @@ class Kernel:
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
-        self.db = Database(self.home.database, [BLOBS, STORAGE, MEMORY, INTERACTIONS])
+        self.db = Database(self.home.database, [BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS])
         self.blobs = BlobStore(self.home.blobs)
         self.journal = Journal(max_records=limits.max_journal_records)
         self.table = ProcessTable(
@@ -121,6 +123,7 @@ class Kernel:
             self.context_table, self.cores, self.clock, snapshots=snapshots, pages=self.contexts
         )
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
+        self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.tools = ToolManager(
             self.table,
             self.access,
@@ -401,6 +404,7 @@ async def open_kernel(
             else configured_cores(config, home, kernel.contexts.find_opener)
         ):
             kernel.add_engine(core)
+        tasks.start_soon(kernel.mounting.begin)
         if engines is None:
             kernel.warnings.extend(thread_warnings(config))
         try:
@@ -412,6 +416,7 @@ async def open_kernel(
                 await anyio.to_thread.run_sync(kernel.contexts.flush)
                 with suppress(AiosError):  # how often notes were used is not worth a failed end
                     await kernel.memory.flush()
+                await kernel.mounting.aclose()
                 await kernel.db.aclose()
             tasks.cancel_scope.cancel()
 

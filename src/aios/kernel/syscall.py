@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, mail, tools
+from aios.abi import contexts, interactions, mail, mounts, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -232,6 +232,9 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     files.FileUsage: Entry(lambda kernel, run, call: kernel.storage.usage(run, call), Right.FILE_READ),
     files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE),
     files.FileCheck: Entry(lambda kernel, run, call: kernel.storage.check(run, call), Right.FILE_READ),
+    mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE),
+    mounts.FileUmount: Entry(lambda kernel, run, call: kernel.mounting.umount(run, call), Right.MOUNT, Effect.COMPENSABLE),
+    mounts.FileMounts: Entry(lambda kernel, run, call: kernel.mounting.list_all(run, call), Right.FILE_READ),
     notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
     notes.Recall: Entry(lambda kernel, run, call: kernel.memory.recall(run, call), Right.MEMORY_READ),
     notes.MemoryGet: Entry(lambda kernel, run, call: kernel.memory.get(run, call), Right.MEMORY_READ),

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Literal
 
+from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfo
 from aios.abi.storage import (
     MAX_PIECE_BYTES,
     Append,
@@ -224,6 +225,23 @@ class Files:
     async def unlock(self, path: str) -> None:
         """Give the lock of a path back."""
         await self._gate.call(build(FileUnlock, path=path))
+
+    async def mount(
+        self, folder: str, path: str, *, is_read_only: bool = False, is_waiting: bool = True
+    ) -> MountInfo:
+        """Show a real folder, given by its absolute path, as `/NAME`; only the owner may."""
+        call = build(
+            FileMount, folder=folder, path=path, is_read_only=is_read_only, is_waiting=is_waiting
+        )
+        return (await self._gate.call(call)).value.mounts[0]
+
+    async def umount(self, path: str) -> MountInfo:
+        """Take a mount away; only the owner may."""
+        return (await self._gate.call(build(FileUmount, path=path))).value.mounts[0]
+
+    async def mounts(self) -> tuple[MountInfo, ...]:
+        """The mounts that the caller may read."""
+        return (await self._gate.call(FileMounts())).value.mounts
 
     async def usage(self) -> Usages:
         """What takes how much space."""

@@ -4,10 +4,11 @@ Paths are parsed and checked here, on the event loop; contents are cut and hashe
 the rest. Small files are read on the loop, for that is faster than a thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 import apsw
 
@@ -65,7 +66,8 @@ from aios.kernel.storage.check import find_disorder, find_miscounts
 from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
-from aios.kernel.storage.paths import file_path, is_within, parse
+from aios.kernel.storage.mounts import Mounts
+from aios.kernel.storage.paths import ROOTS, file_path, is_within, parse
 from aios.kernel.storage.reach import Reaches
 from aios.kernel.storage.versions import (
     AppendAt,
@@ -75,6 +77,7 @@ from aios.kernel.storage.versions import (
     PutAt,
     Step,
     Transaction,
+    paths_of,
 )
 
 T = TypeVar("T")
@@ -98,7 +101,9 @@ class StorageManager:
         self._reaches = Reaches()
         self._drafts = Drafts(blobs, config.max_drafts)
         self._locks = Locks(clock)
+        self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
+        self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -108,7 +113,10 @@ class StorageManager:
         staged: list[Piece] = []
         try:
             steps = [await self._step(run.process, edit, staged) for edit in call.edits]
-            return await self._transact(run, call.message, staged, lambda tx: tx.run(steps))
+            paths = paths_of(steps)
+            return await self._transact(
+                run, call.message, lambda tx: tx.run(steps), staged=staged, paths=paths
+            )
         finally:
             self._blobs.settle(*staged)
 
@@ -129,7 +137,7 @@ class StorageManager:
             path = self._path(run.process, call.path, is_write=True)
             back = partial(history.rollback_to, path=path, version=call.version, unix_s=call.unix_s)
             return await self._transact(
-                run, call.message, [], lambda tx: (back(tx), tx.versions())[1]
+                run, call.message, lambda tx: (back(tx), tx.versions())[1], paths=[path]
             )
         reach = self._reaches.of(run.process)
 
@@ -148,7 +156,7 @@ class StorageManager:
             history.undo(tx, changes)
             return tx.versions()
 
-        return await self._transact(run, call.message, [], undo)
+        return await self._transact(run, call.message, undo)
 
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""
@@ -197,8 +205,10 @@ class StorageManager:
         self,
         run: Run,
         message: str,
-        staged: list[Piece],
         change: Callable[[Transaction], list[FileVersion]],
+        *,
+        staged: list[Piece] | None = None,
+        paths: Sequence[str] | None = None,
     ) -> Edited:
         author = Author(
             run.process.pid,
@@ -209,11 +219,14 @@ class StorageManager:
         )
 
         def write(connection: apsw.Connection) -> Edited:
-            tx = Transaction(connection, self._blobs, author, self._config.quota_bytes, staged)
+            quota = self._config.quota_bytes
+            tx = Transaction(
+                connection, self._blobs, author, quota, [] if staged is None else staged
+            )
             return Edited(tx.number, tuple(change(tx)))
 
         try:
-            edited = await self._db.write(write)
+            edited = await self.mounts.write(paths, write)
         finally:
             self.changes.publish()
         return edited
@@ -224,6 +237,7 @@ class StorageManager:
         """Read a piece of a file."""
         await self._open()
         path = file_path(self._path(run.process, call.path))
+        await self.mounts.refresh(path)
         look = partial(
             reading.find_small_piece,
             blobs=self._blobs,
@@ -244,7 +258,8 @@ class StorageManager:
         after = parse(call.after, path) if call.after else ""
         if not reach.may_read(path) and not call.is_deep and (ways := reach.ways_from(path)):
             return Files(tuple(FileInfo(way, is_folder=True) for way in ways if way > after))
-        reach.check(path, is_write=False)
+        self._check_root(reach.check(path, is_write=False))
+        await self.mounts.refresh(path)
         listing = tables.list_deep if call.is_deep else tables.list_folder
         found = await self._db.read(lambda c: listing(c, path, after, call.limit))
         return Files(tuple(found), found[-1].path if len(found) == call.limit else "")
@@ -253,12 +268,13 @@ class StorageManager:
         """Look at one file or folder."""
         await self._open()
         path = self._path(run.process, call.path)
+        await self.mounts.refresh(path)
 
         def look(connection: apsw.Connection) -> FileInfo:
             found = tables.find_file(connection, path)
             if found is not None:
                 return found.info()
-            if tables.is_folder(connection, path):
+            if tables.is_folder(connection, path) or self._is_mount(path):
                 return FileInfo(path, is_folder=True)
             raise tables.no_file(path)
 
@@ -268,6 +284,7 @@ class StorageManager:
         """The versions of a file."""
         await self._open()
         path = self._path(run.process, call.path)
+        await self.mounts.refresh(path)
         found = await self._db.read(lambda c: tables.versions_of(c, path, call.limit))
         if not found:
             raise tables.no_file(path)
@@ -277,6 +294,7 @@ class StorageManager:
         """Compare two versions of a text."""
         await self._open()
         path = self._path(run.process, call.path)
+        await self.mounts.refresh(path)
         pair = (call.old, call.new)
         return Difference(
             await self._db.read(lambda c: reading.compare(c, self._blobs, path, pair))
@@ -306,7 +324,9 @@ class StorageManager:
         """Let others at a path."""
         await self._open()
         reach = self._reaches.of(run.process)
-        path = file_path(parse(call.path, reach.home))
+        path = self._check_root(parse(call.path, reach.home))
+        if not self._is_mount(path):
+            file_path(path)
         if not is_within(path, reach.home):
             raise AccessDenied(
                 f"{reach.home} may share only what is its own, not {path}", hint="copy it first"
@@ -394,6 +414,10 @@ class StorageManager:
 
         return await self._db.read(look)
 
+    def may_read(self, process: Process, path: str) -> bool:
+        """Whether a process may see a path; the shares must have been read (`open`)."""
+        return self._reaches.of(process).may_read(path)
+
     def close(self, process: Process) -> None:
         """A process has ended: its drafts and locks go."""
         self._drafts.close(process.pid)
@@ -406,9 +430,29 @@ class StorageManager:
 
     def _path(self, process: Process, text: str, *, is_write: bool = False) -> str:
         reach = self._reaches.of(process)
-        return reach.check(parse(text, reach.home), is_write=is_write)
+        return self._check_root(reach.check(parse(text, reach.home), is_write=is_write))
+
+    def _check_root(self, path: str) -> str:
+        """Refuse what is in none of the folders that hold everything; only the owner gets so far."""
+        root = path.split("/", 2)[1]
+        if root and root not in ROOTS and self.mounts.find(path) is None:
+            raise InvalidCall(
+                f"no folder /{root}",
+                hint="paths begin with /agents, /groups, /shared or a mount, or are relative",
+            )
+        return path
+
+    def _is_mount(self, path: str) -> bool:
+        return any(mount.path == path for mount in self.mounts.all())
 
     async def _open(self) -> None:
         if not self._reaches.is_loaded:
-            await self._db.open()
-            self._reaches.load(self._db.read_nowait(tables.all_shares))
+            await self.open()
+
+    async def open(self) -> None:
+        """Read what is held in memory; once is enough."""
+        await self._db.open()
+        async with self._opening:
+            if not self._reaches.is_loaded:
+                await self.mounts.load()
+                self._reaches.load(self._db.read_nowait(tables.all_shares))

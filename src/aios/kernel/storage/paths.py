@@ -6,6 +6,7 @@ the database, never a name of the operating system.
     /agents/<name>...   one folder an agent, inside that of the process that started it
     /groups/<group>     one folder a group: the processes of one owner
     /shared             everybody
+    /<mount>            one a mounted folder: who may see it has it shared with them
 """
 
 import unicodedata
@@ -90,11 +91,6 @@ def parse(text: str, home: str) -> str:
             f"a path has at most {MAX_PARTS} parts and {MAX_PATH_BYTES} bytes",
             hint="use a shorter one",
         )
-    if parts and parts[0] not in ROOTS:
-        raise InvalidCall(
-            f"no folder /{parts[0]}",
-            hint="paths begin with /agents, /groups or /shared, or are relative",
-        )
     return path
 
 
@@ -139,9 +135,9 @@ def parent(path: str) -> str:
 
 
 def root_of(path: str) -> str:
-    """The folder whose quota a path counts for: `/agents/ann`, `/groups/owner` or `/shared`."""
+    """The folder whose quota a path counts for: `/agents/ann`, `/groups/owner`, `/shared` or a mount."""
     parts = path.split("/")
-    return f"/{SHARED}" if parts[1] == SHARED else "/".join(parts[:3])
+    return "/".join(parts[: 3 if parts[1] in (AGENTS, GROUPS) else 2])
 
 
 def home_of(lineage: Iterable[str]) -> str:

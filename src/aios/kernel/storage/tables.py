@@ -6,6 +6,7 @@ versions hold; `usage` is what each root has.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import apsw
 
@@ -117,12 +118,12 @@ def no_file(path: str) -> NotFound:
     )
 
 
-def files_below(connection: apsw.Connection, path: str) -> list[FileRow]:
-    """The file at a path, or every file below that folder, in the order of their paths."""
+def files_below(connection: apsw.Connection, path: str, *, limit: int = -1) -> list[FileRow]:
+    """The file at a path, or every file below that folder, in the order of their paths; at most `limit` of them."""
     rows = connection.execute(
         "SELECT path, version, content, size_bytes, changed_unix_s FROM files "
-        "WHERE path = ? OR (path > ? AND path < ?) ORDER BY path",
-        (path, f"{path}/", f"{path}/{PAST}"),
+        "WHERE path = ? OR (path > ? AND path < ?) ORDER BY path LIMIT ?",
+        (path, f"{path}/", f"{path}/{PAST}", limit),
     )
     return [FileRow(*row) for row in rows]
 
@@ -156,16 +157,17 @@ def list_folder(connection: apsw.Connection, folder: str, after: str, limit: int
     )
     files = [FileInfo(*row) for row in rows]
     folders = [
-        FileInfo(path, is_folder=True) for path in _folders(connection, folder, after, limit)
+        FileInfo(path, is_folder=True)
+        for path in islice(folders_in(connection, folder, after), limit)
     ]
     return sorted(files + folders, key=lambda info: info.path)[:limit]
 
 
-def _folders(connection: apsw.Connection, folder: str, after: str, limit: int) -> Iterator[str]:
+def folders_in(connection: apsw.Connection, folder: str, after: str = "") -> Iterator[str]:
     """The folders in a folder, found by jumping over what is in each."""
     prefix = "/" if folder == "/" else f"{folder}/"
     position = max(prefix, after and f"{after}/{PAST}")
-    for _ in range(limit):
+    while True:
         found = connection.execute(
             "SELECT path FROM files WHERE path > ? AND path < ? AND folder != ? ORDER BY path LIMIT 1",
             (position, f"{prefix}{PAST}", folder),

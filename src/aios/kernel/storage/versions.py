@@ -83,6 +83,15 @@ Step = PutAt | AppendAt | CopyTo | DeleteAt
 """An edit whose paths are canonical and permitted, and whose content is staged."""
 
 
+def paths_of(steps: Sequence[Step]) -> list[str]:
+    """Every path that the steps name."""
+    return [
+        path
+        for step in steps
+        for path in ([step.source, step.target] if isinstance(step, CopyTo) else [step.path])
+    ]
+
+
 @dataclass
 class Transaction:
     """The changes of one call. Made inside `Database.write`; the pieces that it stages are settled by who made it."""
@@ -104,14 +113,19 @@ class Transaction:
             AiosError: One of them cannot be taken; the caller undoes the others by its savepoint.
         """
         for step in steps:
-            self._take(step)
+            self.take(step)
         return self.versions()
 
     def versions(self) -> list[FileVersion]:
         """What this transaction has changed so far."""
         return versions_since(self.connection, self.number)
 
-    def _take(self, step: Step) -> None:
+    def take(self, step: Step) -> None:
+        """Take one step.
+
+        Raises:
+            AiosError: It cannot be taken; nothing else of it may be committed.
+        """
         match step:
             case PutAt():
                 self._put(step)

@@ -1,0 +1,405 @@
+"""Mounts: real folders under a name, kept the same as their versions in both directions.
+
+    a call writes     look at the real files it touches -> commit the versions -> write the real files -> the call returns
+    somebody else     a notice of the operating system -> read the file -> a version by `outside`
+
+The database is the journal of the real files: a version is committed together with the note that its file is still to be written, so a kernel that
+is killed carries it out at its next start. A real file that is no longer the one that was known is never written over: what another program
+wrote becomes a version first, or the call fails and is undone.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import apsw
+
+from aios.abi.storage import Edited, FileVersion
+from aios.abi.types import Pid
+from aios.config import StorageConfig
+from aios.disk.blobs import BlobStore
+from aios.disk.db import Database
+from aios.disk.folder import Folder, Item, Kind, Stamp, is_draft
+from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound, ResourceExhausted
+from aios.kernel.clock import Clock
+from aios.kernel.storage import history, mount_tables
+from aios.kernel.storage.changes import ChangeStream
+from aios.kernel.storage.mount_tables import Mount
+from aios.kernel.storage.notices import Notices
+from aios.kernel.storage.outside import (
+    OUTSIDE,
+    Differences,
+    Found,
+    examine,
+    find_differences,
+    record,
+    record_names,
+)
+from aios.kernel.storage.paths import is_within
+from aios.kernel.storage.tables import files_below
+from aios.kernel.storage.versions import Author, Transaction
+from aios.kernel.storage.working_copy import carry_out
+
+BATCH_FILES = 200
+BATCH_BYTES = 32 << 20
+"""Of files that are recorded together; what is staged of small ones is in memory until then."""
+READ_FILES = 20
+"""Of files that are read in one thread."""
+ROOT = Item(b"", Kind.FOLDER)
+
+
+class Mounts:
+    """The mounts of one kernel. One at a time writes to them or records what was changed outside: `_turn`."""
+
+    def __init__(
+        self,
+        db: Database,
+        blobs: BlobStore,
+        clock: Clock,
+        config: StorageConfig,
+        *,
+        boot: int,
+        changes: ChangeStream,
+    ) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._clock = clock
+        self._config = config
+        self._boot = boot
+        self._changes = changes
+        self._ignored = frozenset(name.casefold() for name in config.mount_ignore)
+        self._mounts: dict[str, Mount] = {}
+        self._turn = anyio.Lock()
+        self.notices = Notices()
+
+    # --- which there are -----------------------------------------------------------------------------------------
+
+    def all(self) -> list[Mount]:
+        """Every mount, in the order of their paths."""
+        return [self._mounts[path] for path in sorted(self._mounts)]
+
+    def find(self, path: str) -> Mount | None:
+        """The mount that a path is in."""
+        return self._mounts.get(f"/{path.split('/', 2)[1]}") if self._mounts else None
+
+    def add(self, mount: Mount) -> None:
+        """It is there from now on; `settle` looks at what is in it."""
+        self._mounts[mount.path] = mount
+
+    async def load(self) -> None:
+        """The mounts that the database remembers, their folders opened."""
+        for mount in await self._db.read(mount_tables.all_mounts):
+            await anyio.to_thread.run_sync(open_real, mount)
+            self.add(mount)
+
+    def close(self) -> None:
+        """Let go of all folders."""
+        for mount in self._mounts.values():
+            if mount.real is not None:
+                mount.real.close()
+        self.notices.close()
+
+    # --- writing through -----------------------------------------------------------------------------------------
+
+    async def write(
+        self, paths: Sequence[str] | None, write: Callable[[apsw.Connection], Edited]
+    ) -> Edited:
+        """Run a write of files; what it changes in mounts is in the real files when this returns, or all of it is undone.
+
+        Args:
+            paths: What it will change; None if that is known only inside.
+            write: Run in the writer's thread.
+
+        Raises:
+            Conflict: A real file was changed by another program just now.
+            AccessDenied: The mount is read-only, or the path is one that is never written to.
+            ResourceExhausted, DiskFailed: The real folder's disk is full, fails, or is not there.
+        """
+        if not self._mounts or (paths is not None and not any(map(self.find, paths))):
+            return await self._db.write(write)
+        async with self._turn:
+            await self._take_notices()
+            for path in paths or ():
+                if self.find(path) is not None:
+                    await self._look(path, is_forced=False)
+            with anyio.CancelScope(shield=True):  # versions and real files go together
+                edited = await self._db.write(lambda c: self._noted(c, write(c)))
+                await self._carry_out(edited)
+        return edited
+
+    def _noted(self, connection: apsw.Connection, edited: Edited) -> Edited:
+        """Inside the write: check what may be written, and note it as still to be carried out."""
+        touched = [each for each in edited.versions if self.find(each.path)]
+        for version in touched:
+            self._check_writable(version)
+        mount_tables.set_pending(connection, (each.path for each in touched), is_pending=True)
+        return edited
+
+    def _check_writable(self, version: FileVersion) -> None:
+        mount = self._mounts[f"/{version.path.split('/', 2)[1]}"]
+        if mount.is_read_only:
+            raise AccessDenied(
+                f"{mount.path} is mounted read-only", hint="the owner can mount it again"
+            )
+        if mount.real is None or mount.is_leaving:
+            raise DiskFailed(
+                f"the folder of {mount.path} is not there", hint="see `aios fs mounts`"
+            )
+        for part in version.path.split("/")[2:]:
+            if part.casefold() in self._ignored or is_draft(part.encode()):
+                raise AccessDenied(
+                    f"nothing is written to {part!r} in a mount",
+                    hint="storage.mount_ignore lists such names; choose another",
+                )
+
+    async def _carry_out(self, edited: Edited) -> None:
+        paths = sorted({each.path for each in edited.versions if self.find(each.path)})
+        done: dict[str, Stamp | None] = {}
+        try:
+            await self._write_real(paths, done)
+        except AiosError as error:
+            await self._undo(edited, done, error)
+            raise
+        await self._db.write(lambda c: _settle(c, paths, done))
+
+    async def _write_real(self, paths: Iterable[str], done: dict[str, Stamp | None]) -> None:
+        work = [(mount, path) for path in paths if (mount := self.find(path)) is not None]
+        await self._db.read(partial(carry_out, blobs=self._blobs, work=work, done=done))
+
+    async def _undo(self, edited: Edited, done: dict[str, Stamp | None], why: AiosError) -> None:
+        """The real folder refused one of the files: the whole call is undone, by versions that say so."""
+        paths = sorted({each.path for each in edited.versions if self.find(each.path)})
+        first = edited.versions[0]
+        author = Author(
+            first.pid,
+            self._boot,
+            first.author,
+            self._clock.unix_s(),
+            f"undone: {why.message}"[:1000],
+        )
+
+        def undo(connection: apsw.Connection) -> None:
+            for path, stamp in done.items():
+                mount_tables.set_stamp(connection, path, stamp)
+            tx = Transaction(connection, self._blobs, author, self._config.quota_bytes)
+            history.undo(tx, history.changes_of(connection, tx=edited.transaction))
+
+        await self._db.write(undo)
+        restored: dict[str, Stamp | None] = {}
+        for path in done:
+            with suppress(AiosError):  # what is in the folder then becomes a version below
+                await self._write_real([path], restored)
+        await self._db.write(lambda c: _settle(c, paths, restored))
+        for path in paths:
+            if path not in restored:
+                await self._look(path, is_forced=True)
+
+    # --- looking at what others did ------------------------------------------------------------------------------
+
+    async def refresh(self, path: str) -> None:
+        """What other programs have done to a path until now is in its versions when this returns."""
+        if self.find(path) is None:
+            return
+        async with self._turn:
+            await self._take_notices(within=path)
+            await self._look(path, is_forced=False, is_deep=False)
+
+    async def take_notices(self) -> None:
+        """Record everything that was noticed until now."""
+        async with self._turn:
+            await self._take_notices()
+
+    async def _take_notices(self, *, within: str = "/") -> None:
+        for path, is_forced in self.notices.take(within):
+            await self._look(path, is_forced=is_forced)
+
+    async def settle(self, mount: Mount) -> None:
+        """Carry out what a killed kernel left, then compare the whole folder with what is listed of it."""
+        if mount.real is None:
+            mount.settled.set()
+            return
+        async with self._turn:
+            for path in await self._db.read(lambda c: mount_tables.all_pending(c, mount)):
+                await self._finish(path)
+        pending = [mount.path]
+        while pending and not mount.is_leaving:
+            async with self._turn:
+                pending += await self._compare(mount, pending.pop())
+        mount.settled.set()
+
+    async def _finish(self, path: str) -> None:
+        done: dict[str, Stamp | None] = {}
+        with suppress(
+            AiosError
+        ):  # another program was there since: what it wrote becomes a version
+            await self._write_real([path], done)
+        await self._db.write(lambda c: _settle(c, [path], done))
+
+    async def _look(self, path: str, *, is_forced: bool, is_deep: bool = True) -> None:
+        """Look at one path; at all below it if it is a folder that was noticed. The caller has the turn."""
+        mount = self.find(path)
+        if mount is None or mount.real is None or self._is_ignored(path):
+            return
+        parts = await self._db.read(lambda c: mount_tables.real_parts(c, mount, path))
+        try:
+            item = await anyio.to_thread.run_sync(mount.real.find, parts) if parts else ROOT
+        except AccessDenied as error:
+            await self._lose(mount, path, error.message)
+            return
+        if item is None or item.kind is Kind.OTHER:
+            await self._lose(mount, path, item.why if item else "")
+        elif item.kind is Kind.FOLDER:
+            pending = [path] if is_deep or not mount.is_current else []
+            while pending:
+                below = await self._compare(mount, pending.pop())
+                pending += below if is_deep else []
+        elif is_forced or item.stamp != self._db.read_nowait(
+            lambda c: mount_tables.find_stamp(c, path)
+        ):
+            await self._record_changed(mount, [path])
+
+    async def _lose(self, mount: Mount, path: str, why: str) -> None:
+        """Nothing that can be shown is at a path: whatever was listed there is gone."""
+        if why:
+            mount.skip(path, why)
+        gone = await self._db.read(lambda c: {path, *(row.path for row in files_below(c, path))})
+        await self._record(mount, [Found(each, is_gone=True) for each in sorted(gone)])
+
+    async def _compare(self, mount: Mount, path: str) -> list[str]:
+        """Record what differs in one folder; returns those in it. The caller has the turn."""
+
+        def compare(connection: apsw.Connection) -> Differences:
+            assert mount.real is not None, "compared a folder that is not there"
+            parts = mount_tables.real_parts(connection, mount, path)
+            with suppress(NotFound, AccessDenied), mount.real.inside(parts) as folder:
+                self.notices.watch(mount, path, folder)  # first, so that nothing falls between
+                mount.real.remove_drafts(parts)
+            return find_differences(connection, mount, path, self._ignored)
+
+        if mount.real is None or mount.real.is_removed():
+            mount.note = f"{mount.folder} was removed"
+            return []
+        found = await self._db.read(compare)
+        for each, why in found.skipped.items():
+            mount.skip(each, why)
+        if found.names:
+            await self._db.write(lambda c: record_names(c, found.names))
+        for first in range(0, len(found.gone), BATCH_FILES):
+            batch = found.gone[first : first + BATCH_FILES]
+            await self._record(mount, [Found(each, is_gone=True) for each in batch])
+        await self._record_changed(mount, found.changed)
+        return found.folders
+
+    async def _record_changed(self, mount: Mount, paths: Sequence[str]) -> None:
+        """Read files and record what they hold, some at a time."""
+        pending = list(reversed(paths))
+        while pending:
+            founds: list[Found] = []
+            n_bytes = 0
+            try:
+                while pending and len(founds) < BATCH_FILES and n_bytes < BATCH_BYTES:
+                    n_more = await self._examine(mount, pending, founds)
+                    n_bytes += n_more
+                await self._record(mount, founds)
+            finally:
+                self._blobs.settle(*(piece for found in founds for piece in found.pieces))
+
+    async def _examine(self, mount: Mount, pending: list[str], founds: list[Found]) -> int:
+        """Read the next few of the files; returns the bytes."""
+        batch = [pending.pop() for _ in range(min(READ_FILES, len(pending)))]
+        now_ns = int(self._clock.unix_s() * 1e9)
+
+        def look(connection: apsw.Connection) -> None:
+            assert mount.real is not None, "read from a folder that is not there"
+            for path in batch:
+                parts = mount_tables.real_parts(connection, mount, path)
+                founds.append(examine(self._blobs, mount.real, path, parts=parts, now_ns=now_ns))
+
+        await self._db.read(look)
+        for found in founds[-len(batch) :]:
+            if found.why:
+                mount.skip(found.path, found.why)
+            else:
+                mount.unskip(found.path)
+        return sum(piece.size_bytes for found in founds[-len(batch) :] for piece in found.pieces)
+
+    async def _record(self, mount: Mount, founds: Sequence[Found]) -> None:
+        if not founds:
+            return
+        author = Author(Pid(0), self._boot, OUTSIDE, self._clock.unix_s())
+
+        def write(connection: apsw.Connection) -> None:
+            quota = self._config.quota_bytes
+            record(Transaction(connection, self._blobs, author, quota), founds)
+
+        try:
+            await self._db.write(write)
+        except (ResourceExhausted, Conflict) as error:
+            if len(founds) > 1:
+                for each in founds:
+                    await self._record(mount, [each])
+            else:
+                mount.skip(founds[0].path, error.message)
+        self._changes.publish()
+
+    def _is_ignored(self, path: str) -> bool:
+        return any(part.casefold() in self._ignored for part in path.split("/")[2:])
+
+    # --- leaving -------------------------------------------------------------------------------------------------
+
+    async def remove(self, mount: Mount) -> None:
+        """Take a mount away: its files are listed no more, and their versions stay. The real folder is not touched."""
+        mount.is_leaving = True
+        author = Author(Pid(0), self._boot, OUTSIDE, self._clock.unix_s(), "unmounted")
+
+        def forget(connection: apsw.Connection) -> bool:
+            tx = Transaction(connection, self._blobs, author, self._config.quota_bytes)
+            rows = files_below(connection, mount.path, limit=BATCH_FILES)
+            for row in rows:
+                tx.set_content(row.path, None, None)
+                mount_tables.set_stamp(connection, row.path, None)
+            return not rows
+
+        async with self._turn:
+            while not await self._db.write(forget):
+                pass
+            await self._db.write(lambda c: mount_tables.remove_mount(c, mount.path))
+            self._mounts.pop(mount.path, None)
+            self.notices.unwatch(mount)
+            if mount.real is not None:
+                mount.real.close()
+                mount.real = None
+        self._changes.publish()
+
+
+def open_real(mount: Mount) -> None:
+    """Open the folder of a mount, or note why it is not there: its files are then listed as they were, and cannot be written."""
+    try:
+        real = Folder.open(mount.folder)
+        if real.inode != mount.inode and not real.items(()):
+            # The place where a disk was: taking it for the folder would take every file for deleted.
+            real.close()
+            raise NotFound(
+                f"{mount.folder} is another folder, and empty", hint="is its disk there?"
+            )
+    except AiosError as error:
+        mount.note = error.message
+        return
+    mount.real = real
+
+
+def _settle(
+    connection: apsw.Connection, paths: Sequence[str], done: dict[str, Stamp | None]
+) -> None:
+    """Inside a write: nothing is pending at these paths, and this is what is in the real files."""
+    for path, stamp in done.items():
+        mount_tables.set_stamp(connection, path, stamp)
+    mount_tables.set_pending(connection, paths, is_pending=False)
+
+
+def is_overlap(one: str, other: str) -> bool:
+    """Whether one of two folders is in the other, or they are the same."""
+    return is_within(one, other) or is_within(other, one)

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.config import Config, Home
+from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
+from aios.kernel.kernel import open_kernel
+from aios.sdk.files import Files
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_only_a_folder_of_the_users_own_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    home, real, other = tmp_path / "state" / "home", tmp_path / "real", tmp_path / "other"
+    for folder in (real / "sub", other):
+        folder.mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(home)
+    async with open_kernel(Config(), Home(home), engines={}) as kernel:
+        files = Files(kernel.init_gate())
+        for path in ("/", "/shared", "/agents", "/groups", "/a/b", "/shared/x", "/..", ""):
+            with pytest.raises(InvalidCall):
+                await files.mount(str(real), path)
+        with pytest.raises(InvalidCall):
+            await files.mount("relative", "/notes")
+        for folder in (
+            home,
+            home / "blobs",
+            tmp_path / "state",
+            tmp_path / "link",
+            Path("/"),
+            Path("/proc"),
+            Path("/dev"),
+        ):
+            with pytest.raises(AccessDenied):
+                await files.mount(str(folder), "/notes")
+        for folder in (tmp_path / "none", tmp_path / "file"):
+            with pytest.raises(NotFound):
+                await files.mount(str(folder), "/notes")
+        await files.mount(str(real), "/notes")
+        for folder, path in ((other, "/notes"), (real / "sub", "/x"), (real, "/x")):
+            with pytest.raises(Conflict):
+                await files.mount(str(folder), path)
+        await files.mount(str(other), "/other")
+        assert [each.path for each in await files.mounts()] == ["/notes", "/other"]
+        with pytest.raises(NotFound):
+            await files.umount("/none")
+        with pytest.raises(NotFound):
+            await files.umount("/notes/sub")
+        await files.umount("/notes")
+        assert [each.path for each in await files.mounts()] == ["/other"]
+
+
+async def test_a_mount_that_is_not_waited_for_says_when_it_was_read(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    for number in range(300):
+        (real / f"{number:03}").write_text(str(number))
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        files = Files(kernel.init_gate())
+        info = await files.mount(str(real), "/notes", is_waiting=False)
+        assert not info.is_settled
+        assert await files.read_text("/notes/299") == "299", "what is asked for is read first"
+        with anyio.fail_after(20):
+            while not (await files.mounts())[0].is_settled:
+                await anyio.lowlevel.checkpoint()
+        (info,) = await files.mounts()
+        assert (info.n_files, info.is_watched, info.note) == (300, True, "")

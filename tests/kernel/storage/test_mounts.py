@@ -1,0 +1,278 @@
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.abi.storage import Put
+from aios.config import Config, Home, StorageConfig
+from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.sdk.files import Files
+
+pytestmark = pytest.mark.anyio
+
+DEFAULTS = StorageConfig()
+
+
+@asynccontextmanager
+async def mounted(
+    tmp_path: Path, config: StorageConfig = DEFAULTS, **how: bool
+) -> AsyncIterator[tuple[Kernel, Files, Path]]:
+    """A kernel with a real folder under `/notes`, which is mounted if it was not."""
+    real = tmp_path / "real"
+    real.mkdir(exist_ok=True)
+    async with open_kernel(Config(storage=config), Home(tmp_path / "home"), engines={}) as kernel:
+        files = Files(kernel.init_gate())
+        if not await files.mounts():
+            await files.mount(str(real), "/notes", **how)
+        for mount in kernel.storage.mounts.all():
+            with anyio.fail_after(10):
+                await mount.settled.wait()
+        yield kernel, files, real
+        assert (await files.check()).faults == ()
+
+
+async def authors(files: Files, path: str) -> list[tuple[str, int | None]]:
+    return [(each.author, each.size_bytes) for each in await files.versions(path)]
+
+
+async def test_what_is_written_is_in_the_real_file_when_the_call_returns(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        await files.write("/notes/a.md", "one")
+        assert (real / "a.md").read_bytes() == b"one"
+        (real / "a.md").chmod(0o640)
+        await files.append("/notes/a.md", " two")
+        assert (real / "a.md").read_bytes() == b"one two"
+        assert (real / "a.md").stat().st_mode & 0o777 == 0o640
+        await files.write("/notes/sub/b", b"\0" * 300_000)
+        assert (real / "sub" / "b").stat().st_size == 300_000
+        await files.move("/notes/sub/b", "/shared/b")
+        assert not (real / "sub").exists(), "a folder that holds nothing is gone"
+        await files.copy("/shared/b", "/notes/c/d")
+        assert (real / "c" / "d").stat().st_size == 300_000
+        await files.delete("/notes/c")
+        assert [each.name for each in real.iterdir()] == ["a.md"]
+
+
+async def test_going_back_brings_the_real_files_back(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        (real / "a").write_text("by hand")
+        await files.write("/notes/a", "by agent")
+        edited = await files.write("/notes/b", "new")
+        await files.rollback("/notes/a", version=1)
+        assert (real / "a").read_text() == "by hand"
+        await files.rollback(transaction=edited.transaction)
+        assert not (real / "b").exists()
+        await files.delete("/notes/a")
+        await files.rollback("/notes/a", version=2)
+        assert (real / "a").read_text() == "by agent"
+
+
+async def test_what_others_change_becomes_a_version_at_once(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / "deep" / "er").mkdir(parents=True)
+    (real / "deep" / "er" / "x").write_text("before")
+    async with mounted(tmp_path) as (_, files, _):
+        assert await files.read_text("/notes/deep/er/x") == "before"
+        (real / "deep" / "er" / "x").write_text("after")
+        assert await files.read_text("/notes/deep/er/x") == "after"
+        assert await authors(files, "/notes/deep/er/x") == [("outside", 5), ("outside", 6)]
+        (real / "new" / "folder").mkdir(parents=True)
+        (real / "new" / "folder" / "y").write_text("y")
+        (real / "deep").rename(real / "moved")
+        listed = [each.path for each in await files.list("/notes", is_deep=True)]
+        assert listed == ["/notes/moved/er/x", "/notes/new/folder/y"]
+        (real / "moved" / "er" / "x").write_text("moved")
+        assert await files.read_text("/notes/moved/er/x") == "moved"
+        (real / "moved" / "er" / "x").unlink()
+        with pytest.raises(NotFound):
+            await files.read("/notes/moved/er/x")
+        assert (await files.read("/notes/moved/er/x", version=1)) == b"after"
+
+
+async def test_a_watcher_is_told_of_what_others_change(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        since = (await files.watch("/notes", is_waiting=False)).next
+        (real / "a").write_text("x")
+        with anyio.fail_after(10):
+            changes = await files.watch("/notes", since=since)
+        assert [(each.path, each.author) for each in changes.versions] == [("/notes/a", "outside")]
+
+
+async def test_a_mount_survives_and_what_changed_meanwhile_is_found(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        for name in ("kept", "changed", "deleted"):
+            await files.write(f"/notes/{name}", name)
+    (real / "changed").write_text("CHANGED")
+    (real / "deleted").unlink()
+    (real / "added").write_text("added")
+    async with mounted(tmp_path) as (_, files, _):
+        assert [each.path for each in await files.list("/notes")] == [
+            "/notes/added",
+            "/notes/changed",
+            "/notes/kept",
+        ]
+        assert await authors(files, "/notes/changed") == [("outside", 7), ("/", 7)]
+        assert len(await files.versions("/notes/kept")) == 1
+        assert await authors(files, "/notes/deleted") == [("outside", None), ("/", 7)]
+
+
+async def test_a_folder_that_is_not_there_loses_no_file(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        await files.write("/notes/a", "a")
+    real.rename(tmp_path / "elsewhere")
+    async with mounted(tmp_path) as (_, files, _):
+        # `mounted` made an empty folder in its place, as an unplugged disk leaves one.
+        assert "another folder, and empty" in (await files.mounts())[0].note
+        assert await files.read_text("/notes/a") == "a"
+        with pytest.raises(DiskFailed):
+            await files.write("/notes/a", "b")
+        assert await files.read_text("/notes/a") == "a"
+
+
+async def test_an_edit_that_the_folder_refuses_is_undone_as_a_whole(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        await files.write("/notes/a", "old")
+        (tmp_path / "outside").write_text("secret")
+        (real / "b").symlink_to(tmp_path / "outside")
+        with pytest.raises(AccessDenied, match="symbolic link"):
+            await files.edit(
+                [Put("/notes/a", b"new"), Put("/notes/b", b"pwned"), Put("/shared/c", b"")]
+            )
+        assert (real / "a").read_text() == "old"
+        assert await files.read_text("/notes/a") == "old"
+        assert (tmp_path / "outside").read_text() == "secret"
+        for path in ("/notes/b", "/shared/c"):
+            with pytest.raises(NotFound):
+                await files.read(path)
+
+
+async def test_who_insists_on_a_version_notices_what_others_did(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        await files.write("/notes/a", "1")
+        (real / "a").write_text("theirs")
+        with pytest.raises(Conflict, match="version 2, not 1"):
+            await files.write("/notes/a", "ours", if_version=1)
+        await files.write("/notes/a", "ours", if_version=2)
+        assert await files.read_text("/notes/a", version=2) == "theirs"
+
+
+async def test_names_of_any_bytes_have_a_path(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    names = [b"caf\xe9.txt", "cafe\u0301".encode(), b"a\\b", "\u2025".encode(), b"plain"]
+    for name in names:
+        (real / os.fsdecode(name)).write_bytes(name)
+    async with mounted(tmp_path) as (_, files, _):
+        listed = {each.path: await files.read(each.path) for each in await files.list("/notes")}
+        assert listed == {
+            "/notes/caf%E9.txt": names[0],
+            "/notes/caf\u00e9": names[1],
+            "/notes/a%5Cb": names[2],
+            "/notes/plain": names[4],
+        }
+        assert "no path can show" in (await files.mounts())[0].skipped[0].why
+        await files.write("/notes/caf%E9.txt", "new")
+        assert (real / os.fsdecode(names[0])).read_text() == "new"
+        (real / os.fsdecode(names[1])).write_text("by hand")
+        assert await files.read_text("/notes/caf\u00e9") == "by hand"
+
+
+async def test_only_those_it_is_shared_with_see_a_mount(tmp_path: Path) -> None:
+    async def idle(_: LocalGate) -> None:
+        await anyio.sleep_forever()
+
+    async with mounted(tmp_path) as (kernel, files, real):
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        (real / "a").write_text("a")
+        with pytest.raises(AccessDenied):
+            await ann.read("/notes/a")
+        assert await ann.mounts() == ()
+        assert "/notes" not in [each.path for each in await ann.list("/")]
+        for attempt in (ann.mount(str(tmp_path / "home2"), "/x"), ann.umount("/notes")):
+            with pytest.raises(AccessDenied, match=r"file\.mount"):
+                await attempt
+        await files.share("/notes", "/agents/ann")
+        assert await ann.read("/notes/a") == b"a"
+        with pytest.raises(AccessDenied):
+            await ann.write("/notes/a", "b")
+        (info,) = await ann.mounts()
+        assert (info.path, info.folder, info.skipped) == ("/notes", "", ())
+        await files.share("/notes", "/agents/ann", "write")
+        await ann.write("/notes/a", "b")
+        assert (real / "a").read_text() == "b"
+        assert (await files.versions("/notes/a"))[0].author == "/agents/ann"
+
+
+async def test_a_read_only_mount_is_read_and_never_written(tmp_path: Path) -> None:
+    async with mounted(tmp_path, is_read_only=True) as (_, files, real):
+        (real / "a").write_text("a")
+        assert await files.read("/notes/a") == b"a"
+        for attempt in (
+            files.write("/notes/a", "b"),
+            files.delete("/notes/a"),
+            files.move("/notes/a", "/shared/a"),
+            files.copy("/notes/a", "/notes/b"),
+        ):
+            with pytest.raises(AccessDenied, match="read-only"):
+                await attempt
+        assert list(real.iterdir()) == [real / "a"]
+        await files.copy("/notes/a", "/shared/a")
+
+
+async def test_names_that_can_run_programs_are_neither_seen_nor_written(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / ".git" / "hooks").mkdir(parents=True)
+    (real / ".git" / "config").write_text("x")
+    async with mounted(tmp_path) as (_, files, _):
+        assert await files.list("/notes", is_deep=True) == []
+        for path in ("/notes/.git/hooks/post-commit", "/notes/.GIT/config", "/notes/a/.git/x"):
+            with pytest.raises(AccessDenied):
+                await files.write(path, "#!/bin/sh")
+        assert list((real / ".git" / "hooks").iterdir()) == []
+
+
+async def test_what_does_not_fit_into_the_quota_is_left_outside(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "large").write_bytes(os.urandom(200_000))
+    (real / "small").write_text("small")
+    async with mounted(tmp_path, StorageConfig(quota_bytes=100_000)) as (_, files, _):
+        assert [each.path for each in await files.list("/notes")] == ["/notes/small"]
+        (skipped,) = (await files.mounts())[0].skipped
+        assert skipped.path == "/notes/large"
+        assert "quota" in skipped.why or "disk" in skipped.why
+
+
+async def test_a_mount_that_is_taken_away_leaves_the_folder_and_the_versions(
+    tmp_path: Path,
+) -> None:
+    async with mounted(tmp_path) as (_, files, real):
+        await files.write("/notes/a", "a")
+        await files.umount("/notes")
+        assert (real / "a").read_text() == "a"
+        with pytest.raises(AiosError, match="no folder /notes"):
+            await files.read("/notes/a")
+        (real / "a").write_text("b")
+        await files.mount(str(real), "/notes")
+        assert [each.size_bytes for each in await files.versions("/notes/a")] == [1, None, 1]
+        assert await files.read("/notes/a", version=1) == b"a"
+
+
+async def test_without_watches_a_folder_is_compared_and_says_so(tmp_path: Path) -> None:
+    config = StorageConfig(rescan_s=0.05)
+    async with mounted(tmp_path, config) as (kernel, files, real):
+        mounts = kernel.storage.mounts
+        mounts.notices.close()
+        mounts.notices._why_none = "no notices"
+        await mounts.settle(mounts.all()[0])
+        assert not (await files.mounts())[0].is_watched
+        since = (await files.watch("/notes", is_waiting=False)).next
+        (real / "a").write_text("x")
+        with anyio.fail_after(10):
+            changes = await files.watch("/notes", since=since)
+        assert [each.path for each in changes.versions] == ["/notes/a"]
