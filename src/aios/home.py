@@ -36,6 +36,11 @@ class Home:
         return self.root / "blobs"
 
     @property
+    def tools(self) -> Path:
+        """Manifests of tools that are there from the start, `*.toml`."""
+        return self.root / "tools"
+
+    @property
     def run(self) -> Path:
         """Socket, lock and addresses of the running kernel."""
         return self.root / "run"

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,17 @@ def test_arguments_come_as_words_or_as_json(aios: Aios, monkeypatch: pytest.Monk
     assert aios("tool", "run", "calculator", "--json-args", "-").out == "3\n"
     assert aios("tool", "run", "files", "action=write", "path=/shared/a", "text=1").code == 0
     assert aios("tool", "run", "files", "action=read", "path=/shared/a", "length=1").out == "1\n"
+
+
+def test_manifests_are_installed_and_withdrawn(aios: Aios, tmp_path: Path) -> None:
+    file = tmp_path / "hi.toml"
+    file.write_text('name = "me/hi"\ndescription = "Greet."\ncommand = ["echo", "hi"]\n')
+    assert aios("tool", "install", file).out == "me/hi\n"
+    assert aios("tool", "run", "me/hi").out == "hi\n"
+    assert aios("tool", "rm", "me/hi").code == 0
+    assert aios("tool", "run", "me/hi").code == 4
+    file.write_text("name = 3")
+    assert aios("tool", "install", file).code == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import msgspec
@@ -99,9 +100,33 @@ def run(
     if as_json:
         write_json(result)
         return
-    click.echo(printable(result.text))
+    click.echo(printable(result.text.removesuffix("\n")))
     for note in result.notes:
         click.echo(printable(note), err=True)
+
+
+@tool.command(epilog=examples("aios tool install ./words.toml"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@json_option
+def install(*, files: Sequence[str], as_json: bool) -> None:
+    """Add the tools that manifests FILES describe, until the kernel ends; those in `tools/` of AIOS_HOME are always there."""
+    with connect() as client:
+        names = client.tools.install(*(str(Path(file).resolve()) for file in files))
+    if as_json:
+        write_json({"names": names})
+    else:
+        click.echo("\n".join(names))
+
+
+@tool.command(epilog=examples("aios tool rm text/words"))
+@click.argument("names", nargs=-1, required=True)
+@json_option
+def rm(*, names: Sequence[str], as_json: bool) -> None:
+    """Withdraw tools that were installed."""
+    with connect() as client:
+        client.tools.unregister(*names)
+    if as_json:
+        write_json({"names": names})
 
 
 def parse_words(words: Sequence[str], properties: JsonObject) -> JsonObject:

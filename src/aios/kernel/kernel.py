@@ -55,6 +55,7 @@ from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.paths import home_of
 from aios.kernel.storage.tables import SCHEMA as STORAGE
 from aios.kernel.tools.builtin.catalogue import builtin_tools
+from aios.kernel.tools.launcher import PlainLauncher
 from aios.kernel.tools.manager import ToolManager
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
@@ -124,21 +125,28 @@ class Kernel:
         )
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
-        self.tools = ToolManager(
-            self.table,
-            self.access,
-            self.clock,
-            config.tools,
-            make_gate=lambda process: LocalGate(self, process),
-            home_of=lambda process: home_of(process.lineage),
-        )
-        self.tools.install(builtin_tools(self.clock))
+        self.tools = self._make_tools(config)
         self.signals = Signals(self.table, self.scheduler)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )
         self.budgets.open(self.init)
         self.owner_token = self._tokens.issue(INIT_PID)
+
+    def _make_tools(self, config: Config) -> ToolManager:
+        """The tool manager, with the tools of the kernel and of the manifests in its home."""
+        tools = ToolManager(
+            self.table,
+            self.access,
+            self.clock,
+            config.tools,
+            make_gate=lambda process: LocalGate(self, process),
+            home_of=lambda process: home_of(process.lineage),
+            launcher=PlainLauncher(),
+        )
+        tools.install(builtin_tools(self.clock))
+        self.warnings += tools.install_folder(self.home.tools)
+        return tools
 
     # --- identity ------------------------------------------------------------------------------------------------
 

@@ -61,6 +61,8 @@ class Run:
     detail: str = ""
     """What `ps` shows beside the name: which tool it runs, or what that waits for."""
     is_parked: bool = False
+    on_hold: Callable[[bool], None] | None = None
+    """Freezes (True) or thaws (False) what this call runs outside of the kernel."""
     is_background: bool = False
     """It asks for turns at nice 19, whatever the process's own value is."""
 
@@ -72,6 +74,24 @@ class Run:
         try:
             yield
         finally:
+            self.is_parked = False
+
+    @contextmanager
+    def holding(self, freeze: Callable[[bool], None]) -> Iterator[None]:
+        """While the block runs, `stop` freezes what it started, and so parks it; `cont` thaws it."""
+
+        def hold(is_stopped: bool) -> None:
+            freeze(is_stopped)
+            self.is_parked = is_stopped
+            self.process.notice_quiet()
+
+        self.on_hold = hold
+        if self.process.is_stopped:
+            hold(True)
+        try:
+            yield
+        finally:
+            self.on_hold = None
             self.is_parked = False
 
     async def runnable(self) -> None:

@@ -63,6 +63,7 @@ class Signals:
         self.scheduler.hold(process.pid)
         if process.on_stop is not None:
             process.on_stop(True)
+        _hold_runs(process, True)
 
     def cont(self, target: Process) -> list[Pid]:
         """Let a process and its descendants go on; those that are not stopped just do.
@@ -75,6 +76,7 @@ class Signals:
         tree = self.table.tree(target)
         for process in tree:
             self._let_go(process)
+            _hold_runs(process, False)
         return [process.pid for process in tree]
 
     async def nice(self, run: Run, call: Nice) -> Niced:
@@ -132,3 +134,10 @@ class Signals:
                 f"process {target.pid} ({target.name}) has exited with status {end.status}",
                 hint="`aios ps --all`",
             )
+
+
+def _hold_runs(process: Process, is_stopped: bool) -> None:
+    """Freeze or thaw what the calls of a process run outside of the kernel. What is killed is never thawed: it would act."""
+    for run in list(process.runs.values()):
+        if run.on_hold is not None:
+            run.on_hold(is_stopped)

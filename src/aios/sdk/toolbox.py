@@ -68,8 +68,12 @@ class Toolbox:
         """
         return (await self._gate.call(build(ToolDescribe, names=names))).value.tools
 
+    async def install(self, *manifests: str) -> tuple[str, ...]:
+        """Add executables and agents by the files that describe them, until the kernel ends; only its owner may."""
+        return (await self._gate.call(build(ToolRegister, manifests=manifests))).value.names
+
     async def unregister(self, *names: str) -> None:
-        """Withdraw tools of this process."""
+        """Withdraw tools of this process; the owner may withdraw installed ones, too."""
         await self._gate.call(build(ToolUnregister, names=names))
 
     async def serve(
@@ -116,8 +120,12 @@ class BlockingToolbox:
         """Look at some tools, in the order of the names."""
         return self._gate.call(build(ToolDescribe, names=names)).value.tools
 
+    def install(self, *manifests: str) -> tuple[str, ...]:
+        """Add executables and agents by the files that describe them, until the kernel ends; only its owner may."""
+        return self._gate.call(build(ToolRegister, manifests=manifests)).value.names
+
     def unregister(self, *names: str) -> None:
-        """Withdraw tools of this process."""
+        """Withdraw tools of this process; the owner may withdraw installed ones, too."""
         self._gate.call(build(ToolUnregister, names=names))
 
     def serve(self, *tools: AnyTool) -> None:

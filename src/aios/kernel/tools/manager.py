@@ -8,8 +8,10 @@ The intent is in the journal before any of it. Whatever a tool does, its run end
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import anyio
+from anyio import to_thread
 
 from aios.abi.call import Done
 from aios.abi.gate import Gate
@@ -28,16 +30,20 @@ from aios.abi.tools import (
     ToolTake,
     ToolUnregister,
 )
-from aios.abi.types import JsonObject, Pid
+from aios.abi.types import JsonObject, Pid, Right
 from aios.config import ToolsConfig
 from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
 from aios.kernel.journal import Effect
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.tools.agents import agent
 from aios.kernel.tools.cache import Outcome, ResultCache, cache_key
 from aios.kernel.tools.claims import Claims
+from aios.kernel.tools.executable import executable
 from aios.kernel.tools.functions import Functions
+from aios.kernel.tools.launcher import Launcher
+from aios.kernel.tools.manifest import Manifest, read_manifest
 from aios.kernel.tools.registry import Registry, full_name
 from aios.kernel.tools.repair import NotReadable, read_object
 from aios.kernel.tools.results import checked, deliver
@@ -62,6 +68,7 @@ class ToolManager:
         *,
         make_gate: MakeGate,
         home_of: HomeOf,
+        launcher: Launcher,
     ) -> None:
         """Make it.
 
@@ -72,12 +79,14 @@ class ToolManager:
             config: Its knobs.
             make_gate: The door of a process, for tools of the kernel that make calls as their caller.
             home_of: The folder of a process, in which relative paths are.
+            launcher: Starts the programs of executables.
         """
         self._table = table
         self._access = access
         self._config = config
         self._make_gate = make_gate
         self._home_of = home_of
+        self._launcher = launcher
         self._claims = Claims(clock, config.max_waiting)
         self._functions = Functions()
         self._cache = ResultCache(config.cache_bytes)
@@ -89,9 +98,25 @@ class ToolManager:
         """Make tools of the kernel known to everybody."""
         self._registry.add(*tools)
 
+    def install_folder(self, folder: Path) -> list[str]:
+        """Install all manifests of a folder. Returns: what was wrong with those that were not."""
+        complaints = []
+        for file in sorted(folder.glob("*.toml")):
+            try:
+                self._registry.add(self._installed(read_manifest(file)))
+            except AiosError as error:
+                complaints.append(error.message)
+        return complaints
+
     async def register(self, run: Run, call: ToolRegister) -> ToolNames:
-        """Offer functions of the caller as tools."""
+        """Offer functions of the caller as tools, and install what manifests describe."""
         tools = [self._function(run.process, declared) for declared in call.tools]
+        if call.manifests:
+            self._access.check(run.process, Right.TOOL_INSTALL)
+            files = [Path(file) for file in call.manifests]
+            tools += [
+                self._installed(await to_thread.run_sync(read_manifest, file)) for file in files
+            ]
         self._registry.add(*tools)
         return ToolNames(tuple(tool.name for tool in tools))
 
@@ -189,10 +214,13 @@ class ToolManager:
             declared.traits,
             provider=process.pid,
         )
-        tool.parameters.check()
-        if tool.returns is not None:
-            tool.returns.check()
-        return tool
+        return _with_schemas(tool)
+
+    def _installed(self, manifest: Manifest) -> Tool:
+        """A tool that a manifest describes."""
+        if manifest.program:
+            return _with_schemas(agent(manifest))
+        return _with_schemas(executable(manifest, self._launcher))
 
     def _infos(self, tools: list[Tool]) -> Tools:
         counts = self._claims.counts()
@@ -200,6 +228,18 @@ class ToolManager:
 
     def _may_run(self, process: Process, provider: Pid) -> bool:
         return self._access.may_write_to(process, self._table.get(provider))
+
+
+def _with_schemas(tool: Tool) -> Tool:
+    """The tool, if its schemas are.
+
+    Raises:
+        InvalidCall: They are not.
+    """
+    tool.parameters.check()
+    if tool.returns is not None:
+        tool.returns.check()
+    return tool
 
 
 def read_arguments(tool: Tool, given: JsonObject | str) -> tuple[JsonObject, tuple[str, ...]]:

@@ -37,7 +37,7 @@ class Registry:
         """
         for tool in tools:
             taken = self._tools.get(tool.name)
-            if taken is not None and taken.provider != tool.provider:
+            if taken is not None and not _may_replace(tool, taken):
                 raise Conflict(f"there is a tool {tool.name} already", hint="give it another name")
         for provider in {tool.provider for tool in tools}:
             self._check_room(provider, {tool.name for tool in tools})
@@ -129,6 +129,11 @@ class Registry:
             names.remove(name)
             if not names:
                 del self._of_process[tool.provider]
+
+
+def _may_replace(tool: Tool, taken: Tool) -> bool:
+    """A provider replaces its own tool, a manifest one of the manifests; the kernel's own stay what they are."""
+    return tool.provider == taken.provider and ToolKind.BUILTIN not in {tool.kind, taken.kind}
 
 
 def full_name(process: Process, name: str) -> str:

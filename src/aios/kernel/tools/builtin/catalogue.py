@@ -6,9 +6,10 @@ from aios.kernel.tools.builtin.clock import clock_tool
 from aios.kernel.tools.builtin.files import files
 from aios.kernel.tools.builtin.memory import memory
 from aios.kernel.tools.builtin.search_files import search_files
+from aios.kernel.tools.builtin.spawn_agent import spawn_agent
 from aios.kernel.tools.tool import Tool
 
 
 def builtin_tools(clock: Clock) -> list[Tool]:
     """Made anew for each kernel."""
-    return [calculator(), clock_tool(clock), files(), memory(), search_files()]
+    return [calculator(), clock_tool(clock), files(), memory(), search_files(), spawn_agent()]

@@ -1,0 +1,154 @@
+"""Tools that are programs of the operating system: started for each call, bounded, and gone with all they started when it ends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from aios.abi.tools import ToolKind
+from aios.errors import ToolFailed
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.launcher import PATH, Launcher, Order, Running
+from aios.kernel.tools.manifest import Manifest, command_of, fill
+from aios.kernel.tools.schema import Schema
+from aios.kernel.tools.tool import Job, Tool
+
+MAX_COMPLAINT_BYTES = 2_000
+"""What is told of standard error; the end says most."""
+ALL_AS_JSON = "json"
+
+
+@dataclass
+class Output:
+    """What a program wrote, up to a limit."""
+
+    limit: int
+    data: bytearray = field(default_factory=bytearray)
+    complaint: bytes = b""
+
+    @property
+    def is_over(self) -> bool:
+        """It wrote more than it may."""
+        return len(self.data) > self.limit
+
+
+def executable(manifest: Manifest, launcher: Launcher) -> Tool:
+    """A tool that runs the command of a manifest."""
+
+    async def run(job: Job) -> Outcome:
+        words = tuple(command_of(manifest.command, job.arguments))
+        async with _own_folder() as folder:
+            env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder)}
+            order = Order(words, {**env, **manifest.env}, folder, manifest.bounds)
+            code, output = await _attend(job, launcher, order, given=_stdin(manifest, job))
+        return _outcome(manifest, code, output)
+
+    return Tool(
+        manifest.name,
+        ToolKind.EXECUTABLE,
+        manifest.description,
+        run,
+        Schema(manifest.parameters),
+        Schema(manifest.returns) if manifest.returns is not None else None,
+        manifest.traits,
+    )
+
+
+@asynccontextmanager
+async def _own_folder() -> AsyncIterator[Path]:
+    """A folder for one run, gone after it."""
+    folder = await anyio.to_thread.run_sync(lambda: TemporaryDirectory(prefix="aios-tool-"))
+    try:
+        yield Path(folder.name)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(folder.cleanup)
+
+
+async def _attend(
+    job: Job, launcher: Launcher, order: Order, *, given: bytes
+) -> tuple[int | None, Output]:
+    """Start it, feed it, read it to its end. However this ends, nothing of it is left. None: it wrote too much."""
+    output = Output(order.bounds.output_bytes)
+    running = await launcher.open(order)
+    try:
+        with job.run.holding(running.freeze):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_feed, running.process, given)
+                tasks.start_soon(_read_complaint, running.process, output)
+                tasks.start_soon(_end_rest, running)
+                await _read(running.process, output)
+                if not output.is_over:
+                    await running.process.wait()
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            running.kill()
+            await running.wait_gone()
+            await running.process.aclose()
+    await job.run.runnable()
+    return (None if output.is_over else running.process.returncode), output
+
+
+async def _end_rest(running: Running) -> None:
+    """When the program has ended, end what it left behind: it would hold the pipes open."""
+    await running.process.wait()
+    running.kill()
+
+
+async def _feed(process: anyio.abc.Process, data: bytes) -> None:
+    assert process.stdin is not None
+    try:
+        if data:
+            await process.stdin.send(data)
+        await process.stdin.aclose()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+        return  # it does not want to read it
+
+
+async def _read(process: anyio.abc.Process, output: Output) -> None:
+    assert process.stdout is not None
+    async for piece in process.stdout:
+        output.data += piece
+        if output.is_over:
+            return
+
+
+async def _read_complaint(process: anyio.abc.Process, output: Output) -> None:
+    """Keep the end of standard error, however long it is."""
+    assert process.stderr is not None
+    async for piece in process.stderr:
+        output.complaint = (output.complaint + piece)[-MAX_COMPLAINT_BYTES:]
+
+
+def _stdin(manifest: Manifest, job: Job) -> bytes:
+    if manifest.stdin == ALL_AS_JSON:
+        return msgspec.json.encode(job.arguments)
+    return (fill(manifest.stdin, job.arguments) or "").encode("utf-8", "replace")
+
+
+def _outcome(manifest: Manifest, code: int | None, output: Output) -> Outcome:
+    """What it brought.
+
+    Raises:
+        ToolFailed: It wrote too much, or ended with a status that is not 0.
+    """
+    if code is None:
+        raise ToolFailed(
+            f"{manifest.name} wrote over {output.limit} bytes and was ended",
+            hint="ask it for less, or raise `bounds.output_bytes` of its manifest",
+        )
+    if code:
+        said = output.complaint.decode("utf-8", "replace").strip()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        raise ToolFailed(
+            f"{manifest.name} {how}{': ' if said else ''}{said}", hint="see its manifest"
+        )
+    text = bytes(output.data).decode("utf-8", "replace")
+    return Outcome(text, is_json=manifest.output == "json")
