@@ -228,9 +228,20 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[memory]`: notes that agents keep."""
 
     embedder: Annotated[
-        Literal["auto", "wordllama", "none"],
-        Meta(description="what compares meanings; auto: wordllama if installed; none: only words"),
+        Literal["auto", "wordllama", "engine", "none"],
+        Meta(
+            description="what compares meanings; auto: wordllama if installed; engine: the `embed` of an engine or endpoint; none: only words"
+        ),
     ] = "auto"
+    embedder_model: Annotated[
+        str,
+        Meta(
+            description="the model that embeds when the embedder is `engine`; empty: the default engine's"
+        ),
+    ] = ""
+    max_notes: Annotated[
+        PositiveInt, Meta(description="notes of one owner; 1 KB of disk each, 32 bytes of memory")
+    ] = 1_000_000
     block_bytes: Annotated[
         PositiveInt, Meta(description="memory for the interaction records of one process")
     ] = 1 << 20

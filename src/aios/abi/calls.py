@@ -58,6 +58,8 @@ from aios.abi.memory import (
     LinkNotes,
     MemoryGet,
     MemoryList,
+    MemoryUsage,
+    MemoryUsed,
     NoteDetails,
     Notes,
     Recall,
@@ -428,7 +430,7 @@ AnyCall = (
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
     | FileMount | FileUmount | FileMounts
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
-    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList
+    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage
     | MemoryLog | MemoryRead | MemoryStat
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn
@@ -445,7 +447,7 @@ AnyAnswer = (
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | MountInfos
-    | Remembered | Recalled | NoteDetails | Forgotten | Notes
+    | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs
     | PageStores

@@ -197,3 +197,21 @@ class MemoryList(Call[Notes], frozen=True, tag="memory_list"):
     after: Count = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     include_superseded: bool = False
+
+
+class MemoryUsed(Answer, frozen=True):
+    """What the caller's owner has in memory, and how far the index of meanings is.
+
+    `n_notes` of at most `max_notes` were written by processes of the owner, superseded ones too. `n_waiting` notes of all owners
+    have no vector of the `embedder` yet, as when it has just been changed, and are found by their words only; the embedder is
+    empty when there is none, or when it has not answered yet.
+    """
+
+    n_notes: Count
+    max_notes: Count
+    embedder: str
+    n_waiting: Count
+
+
+class MemoryUsage(Call[MemoryUsed], frozen=True, tag="memory_usage"):
+    """Ask how much of its memory an owner has used, and how far the index is."""

@@ -16,8 +16,10 @@ from aios.abi.memory import Note, Origin, Scope
 from aios.abi.types import Pid
 from aios.disk.migrations import migrate
 from aios.kernel.memory import tables
-from aios.kernel.memory.meaning import Kept, Meanings, open_meanings
-from aios.kernel.memory.search import search
+from aios.kernel.memory.embedding import WordLlamaEmbedder
+from aios.kernel.memory.meaning import Kept, Meanings
+from aios.kernel.memory.schema import SCHEMA
+from aios.kernel.memory.search import Sense, search
 from aios.kernel.memory.tables import Filter
 
 FILE = Path(__file__).parent / "data" / "xquad" / "xquad-en.jsonl"
@@ -52,32 +54,39 @@ def load() -> list[Paragraph]:
 def measure_retrieval(paragraphs: Sequence[Paragraph], *, is_test: bool) -> Found:
     """Keep every sentence as a note, then ask the questions of one half of the articles. Cost: 4 s."""
     connection = apsw.Connection(":memory:")
-    migrate(connection, [tables.SCHEMA])
-    meanings = open_meanings()
+    migrate(connection, [SCHEMA])
+    embedder = WordLlamaEmbedder()
+    meanings = Meanings(embedder.name, embedder.n_dims)
     space = tables.make_space(connection, (Scope.SHARED, "", ""))
-    asked = _keep(connection, meanings, space, paragraphs)
+    asked = _keep(connection, meanings, space, embedder=embedder, paragraphs=paragraphs)
     questions = [(text, note) for article, text, note in asked if article % 2 == int(is_test)]
     which = Filter((space,), now_unix_s=1.0)
     n_words = n_meaning = n_both = 0
     for question, answer in questions:
-        nearest = meanings.search(connection, question, (space,), among=None, limit=DEPTH)
+        vector = embedder.embed([question])[0]
+        nearest = meanings.search(connection, vector, (space,), among=None, limit=DEPTH)
         n_meaning += answer in [note for note, _ in nearest]
-        words = search(connection, question, which, None, limit=DEPTH)
+        words = search(connection, question, which, limit=DEPTH)
         n_words += answer in [hit.note.id for hit in words]
-        both = search(connection, question, which, meanings, limit=DEPTH)
+        both = search(connection, question, which, limit=DEPTH, sense=Sense(meanings, vector))
         n_both += answer in [hit.note.id for hit in both]
     n = len(questions)
     return Found(n, n_words / n, n_meaning / n, n_both / n)
 
 
 def _keep(
-    connection: apsw.Connection, meanings: Meanings, space: int, paragraphs: Iterable[Paragraph]
+    connection: apsw.Connection,
+    meanings: Meanings,
+    space: int,
+    *,
+    embedder: WordLlamaEmbedder,
+    paragraphs: Iterable[Paragraph],
 ) -> list[tuple[int, str, int]]:
     """Write the notes. Returns: for each question its article, its text, and the note that answers it."""
     asked = []
     for paragraph in paragraphs:
         ids = [tables.insert(connection, space, _note(text)) for text in paragraph.notes]
-        kept = Kept(ids, [space] * len(ids), meanings.embedder.embed(paragraph.notes))
+        kept = Kept(ids, [space] * len(ids), embedder.embed(paragraph.notes))
         meanings.keep(connection, kept)
         meanings.publish(kept)
         asked += [(paragraph.article, text, ids[place]) for text, place in paragraph.questions]

@@ -114,6 +114,20 @@ def add(
     write_json({"id": note}) if as_json else click.echo(f"note {note}")
 
 
+@mem.command(epilog=examples("aios mem stat", "aios mem stat --json"))
+@json_option
+def stat(*, as_json: bool) -> None:
+    """Tell how many notes there are, and how far the index of meanings is."""
+    with connect() as client:
+        used = client.memory.usage()
+    if as_json:
+        write_json(used)
+        return
+    click.echo(f"notes     {used.n_notes} of {used.max_notes} of this owner")
+    click.echo(f"embedder  {used.embedder or 'none, or it has not answered yet'}")
+    click.echo(f"waiting   {used.n_waiting} notes have no vector of it yet")
+
+
 @mem.command(epilog=examples("aios mem forget 12"))
 @click.argument("notes", metavar="ID...", type=click.IntRange(1), nargs=-1, required=True)
 @json_option

@@ -13,7 +13,7 @@ import anyio.abc
 import anyio.to_thread
 
 from aios import __version__
-from aios.abi.calls import KernelInfo, Spawn
+from aios.abi.calls import Embed, Embeddings, KernelInfo, Spawn
 from aios.abi.types import Exit, Kind, Pid, Right
 from aios.config import Config, Home
 from aios.disk.blobs import SCHEMA as BLOBS
@@ -40,7 +40,7 @@ from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
-from aios.kernel.memory.tables import SCHEMA as MEMORY
+from aios.kernel.memory.schema import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
@@ -115,7 +115,9 @@ class Kernel:
         self.budgets = Budgets(self._pause)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
-        self.memory = MemoryManager(self.db, self.clock, config.memory, self.tasks)
+        self.memory = MemoryManager(
+            self.db, self.clock, config.memory, tasks=self.tasks, ask=self._embed
+        )
         self.short_term = ShortTerm(self.db, self.clock, config.memory)
         self.context_table = ContextTable(self.access, config.context, self.clock)
         compactor = Compactor(self.models, self.cores, self.clock, config.context)
@@ -316,6 +318,11 @@ class Kernel:
         """The token of an ended program is void; a guest's is kept, so that it is told that it has exited."""
         if process.kind is Kind.PROGRAM:
             self._tokens.revoke(process.pid)
+
+    async def _embed(self, texts: tuple[str, ...]) -> Embeddings:
+        """Vectors of notes, by a call of init's like any other: it waits for its turn, and is accounted for."""
+        call = Embed(texts=texts, model=self.config.memory.embedder_model)
+        return (await self.init_gate().call(call)).value
 
     def _pause(self, process: Process, why: str) -> None:
         """Stop a process in the middle of a call of its own, and write down why."""

@@ -15,6 +15,8 @@ from aios.abi.memory import (
     LinkNotes,
     MemoryGet,
     MemoryList,
+    MemoryUsage,
+    MemoryUsed,
     Note,
     NoteDetails,
     Recall,
@@ -136,6 +138,10 @@ class Memory:
                 after = note.id
             is_more = len(page.notes) < page.n_all
 
+    async def usage(self) -> MemoryUsed:
+        """How many notes the owner has of how many, and whether all of them can be found by meaning."""
+        return (await self._gate.call(MemoryUsage())).value
+
     async def log(self, text: str, kind: str = "said") -> int:
         """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
         return (await self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
@@ -210,6 +216,10 @@ class BlockingMemory:
                 yield note
                 after = note.id
             is_more = len(page.notes) < page.n_all
+
+    def usage(self) -> MemoryUsed:
+        """How many notes the owner has of how many, and whether all of them can be found by meaning."""
+        return (self._gate.call(MemoryUsage())).value
 
     def log(self, text: str, kind: str = "said") -> int:
         """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""

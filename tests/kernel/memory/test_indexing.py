@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import apsw
@@ -8,6 +9,8 @@ import pytest
 from tests.kernel.conftest import OpenKernel
 
 from aios.config import Config, Home, MemoryConfig
+from aios.engine.base import Engine
+from aios.engine.scripted import ScriptedEngine
 from aios.errors import ResourceExhausted
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.memory import meaning
@@ -19,9 +22,12 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def opened(folder: Path, embedder: str) -> AsyncIterator[Kernel]:
-    config = Config(memory=MemoryConfig(embedder=embedder))  # type: ignore[arg-type]  # one of its literals
-    async with open_kernel(config, Home(folder), engines={}) as kernel:
+async def opened(
+    folder: Path, embedder: Literal["none", "wordllama", "engine"], *engines: Engine
+) -> AsyncIterator[Kernel]:
+    config = Config(memory=MemoryConfig(embedder=embedder))
+    named = {f"engine{i}": engine for i, engine in enumerate(engines)}
+    async with open_kernel(config, Home(folder), engines=named) as kernel:
         yield kernel
 
 
@@ -39,16 +45,16 @@ async def test_texts_that_come_together_are_embedded_together(
     async with booted() as kernel:
         memory = Memory(kernel.init_gate())
         await memory.remember("the first loads the embedder")
-        meanings = kernel.memory._indexer.meanings
-        assert meanings is not None
+        near = kernel.memory._indexer._near
+        assert near is not None
         sizes: list[int] = []
-        embed = meanings.embedder.embed
+        embed = near.embed
 
         def counted(texts: Sequence[str]) -> Vectors:
             sizes.append(len(texts))
             return embed(texts)
 
-        monkeypatch.setattr(meanings.embedder, "embed", counted)
+        monkeypatch.setattr(near, "embed", counted)
         async with anyio.create_task_group() as tasks:
             for number in range(50):
                 tasks.start_soon(memory.remember, f"number {number}")
@@ -97,3 +103,68 @@ async def test_old_notes_get_vectors_in_small_writes_and_each_once(
             while kernel.memory.statistics().n_vectors < 21:
                 await memory.recall("number")
         assert indexed(kernel) == list(range(1, 22))
+
+
+async def indexed_all(memory: Memory, embedder: str) -> None:
+    """Wait until every note has a vector of this embedder."""
+    with anyio.fail_after(5):
+        while True:
+            used = await memory.usage()
+            if used.embedder.startswith(embedder) and not used.n_waiting:
+                return
+            await anyio.sleep(0.01)
+
+
+async def test_another_embedder_makes_its_own_vectors_and_never_sees_those_of_the_first(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, "wordllama") as kernel:
+        memory = Memory(kernel.init_gate())
+        ids = [await memory.remember(f"the boat number {number}") for number in range(5)]
+        assert (await memory.recall("boat")).embedder == "wordllama-0.4-256"
+    async with opened(tmp_path, "engine", ScriptedEngine()) as kernel:
+        memory = Memory(kernel.init_gate())
+        await memory.usage()
+        await indexed_all(memory, "engine:")
+        assert indexed(kernel) == ids
+        ids.append(await memory.remember("a later one"))
+        await indexed_all(memory, "engine:")
+        assert indexed(kernel) == ids
+        found = await memory.recall("the boat number 3")
+        assert found.embedder.startswith("engine:")
+        assert found.hits[0].note.id == ids[3]
+        names = await kernel.db.read(
+            lambda c: c.execute("SELECT DISTINCT embedder FROM memory_vectors").fetchall()
+        )
+        assert names == [(found.embedder,)]
+    async with opened(tmp_path, "wordllama") as kernel:
+        memory = Memory(kernel.init_gate())
+        await memory.usage()
+        await indexed_all(memory, "wordllama")
+        assert indexed(kernel) == ids
+
+
+async def test_while_a_far_embedder_is_silent_words_find_notes(tmp_path: Path) -> None:
+    async with opened(tmp_path, "engine") as kernel:
+        memory = Memory(kernel.init_gate())
+        note = await memory.remember("the boat is red")
+        found = await memory.recall("boat")
+        assert (found.embedder, [hit.note.id for hit in found.hits]) == ("", [note])
+        used = await memory.usage()
+        assert (used.n_notes, used.embedder, used.n_waiting) == (1, "", 0)
+
+
+async def test_an_owner_has_no_more_notes_than_its_quota(tmp_path: Path) -> None:
+    config = Config(memory=MemoryConfig(embedder="none", max_notes=3))
+    async with open_kernel(config, Home(tmp_path), engines={}) as kernel:
+        memory, guest = Memory(kernel.init_gate()), Memory(kernel.gate(kernel.admit("eve")[0].pid))
+        ids = [await memory.remember(f"note {number}") for number in range(3)]
+        with pytest.raises(ResourceExhausted, match="3 notes"):
+            await memory.remember("one too many")
+        with pytest.raises(ResourceExhausted):
+            await memory.update(ids[0], "an update keeps the old one, so it counts")
+        await guest.remember("another owner has a quota of its own")
+        await memory.forget(ids[0])
+        await memory.remember("now there is room")
+        assert (await memory.usage()).n_notes == 3
+        assert (await guest.usage()).n_notes == 1

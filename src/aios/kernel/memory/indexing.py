@@ -1,9 +1,11 @@
-"""Keeps the vectors of the notes up to date: opens the embedder, embeds new texts in groups, catches up with old notes.
+"""Keeps the vectors of the notes up to date: opens the embedder, embeds new texts, catches up with those that have no vector.
 
-New texts are embedded before their write, in a thread of their own, while the writer's syncs the notes before them: whoever comes
-first embeds for all who wait.
+An embedder in this process (*near*) is asked before a note is written: whoever comes first embeds for all who wait, in a thread of
+their own, while the writer's syncs the notes before them. One behind an engine (*far*) is asked in the background. When the embedder
+changes, the vectors of the old one stay until the new one has made its own; the two are never compared.
 """
 
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,14 +15,19 @@ import anyio.abc
 import anyio.to_thread
 
 from aios.disk.db import Database
-from aios.errors import DiskFailed
+from aios.errors import AiosError
 
 if TYPE_CHECKING:
-    from aios.kernel.memory.embedding import Vectors
-    from aios.kernel.memory.meaning import Meanings
+    from collections.abc import Sequence
+
+    from aios.kernel.memory.asking import Ask, FarEmbedder
+    from aios.kernel.memory.embedding import Vectors, WordLlamaEmbedder
+    from aios.kernel.memory.meaning import Meanings, Waiting
 
 MAX_GROUP = 256
 """Texts embedded together; 10 ms for short ones."""
+QUERY_S = 2.0
+"""A recall waits so long for a far embedder, then it goes by words alone."""
 
 
 class Text:
@@ -40,16 +47,25 @@ class Placed(NamedTuple):
 
 
 class Indexer:
-    """The embedder of a kernel and what it has made of the notes; `meanings` is None when there is none, or before `open`."""
+    """The embedder of a kernel and what it has made of the notes.
 
-    def __init__(self, db: Database, kind: str, tasks: anyio.abc.TaskGroup) -> None:
+    `meanings` is None when there is no embedder, before `open`, and until a far one has answered for the first time.
+    """
+
+    def __init__(
+        self, db: Database, kind: str, tasks: anyio.abc.TaskGroup, *, ask: "Ask | None"
+    ) -> None:
         self.meanings: Meanings | None = None
         self._db = db
         self._kind = kind
         self._tasks = tasks
+        self._ask = ask
+        self._near: WordLlamaEmbedder | None = None
+        self._far: FarEmbedder | None = None
         self._waiting: list[Text] = []
         self._turn = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
+        self._news = anyio.Event()
 
     @property
     def embedder(self) -> str:
@@ -59,47 +75,113 @@ class Indexer:
     async def open(self) -> None:
         """Load the embedder and the signs of its vectors. Called once, before the first write of a note."""
         kind = self._kind
-        if kind == "wordllama" or (kind == "auto" and find_spec("wordllama") is not None):
-            meanings = await anyio.to_thread.run_sync(_open_meanings)
-            # In the writer's thread, so that nothing is written or dropped between loading and publishing.
-            await self._db.write(meanings.load)
-            self.meanings = meanings
-            self._tasks.start_soon(self._catch_up, meanings)
+        if kind == "engine":
+            self._tasks.start_soon(self._index_far)
+        elif kind == "wordllama" or (kind == "auto" and find_spec("wordllama") is not None):
+            self._near = await anyio.to_thread.run_sync(_open_near)
+            await self._load(self._near.name, self._near.n_dims)
+            self._tasks.start_soon(self._catch_up)
 
     async def place(self, text: str, space: int) -> Placed | None:
-        """The vector of a text and its neighbours in a space; None without an embedder. Texts that come together are not neighbours yet."""
-        if self.meanings is None:
+        """The vector of a new text and its neighbours in a space; None when it gets them later, or never.
+
+        Texts that come together are not neighbours yet.
+        """
+        if self._near is None:
             return None
         mine = Text(text, space)
         self._waiting.append(mine)
         async with self._turn:
             while mine.placed is None:
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                place = partial(_place, self.meanings, group)
+                place = partial(self._place, group)
                 await anyio.to_thread.run_sync(place, limiter=self._thread)
         return mine.placed
 
-    async def _catch_up(self, meanings: "Meanings") -> None:
-        """Give vectors to the notes that have none of this embedder's, some in each write, so that others come between."""
-        after, is_more = 0, True
+    async def ask(self, query: str) -> "Vectors | None":
+        """The vector of a query from a far embedder; None when it does not answer in time, or is near: see `vector_here`."""
+        if self._far is None:
+            return None
+        vector: Vectors | None = None
+        with anyio.move_on_after(QUERY_S), suppress(AiosError):
+            # When it fails words still find notes, and the answer says that they were alone.
+            vector = (await self._far.embed([query]))[0]
+        return vector
+
+    def vector_here(self, query: str) -> "Vectors | None":
+        """The vector of a query from a near embedder; in whatever thread, for long queries take milliseconds."""
+        return None if self._near is None else self._near.embed([query])[0]
+
+    def note_news(self) -> None:
+        """A note was written; if it has no vector yet, it gets one."""
+        if self._far is not None:
+            self._news.set()
+
+    async def _load(self, embedder: str, n_dims: int) -> None:
+        """In the writer's thread, so that nothing is written or dropped between loading and publishing."""
+        from aios.kernel.memory.meaning import Meanings  # noqa: PLC0415 - takes packages of an extra
+
+        meanings = Meanings(embedder, n_dims)
+
+        def publish(_: None) -> None:
+            self.meanings = meanings
+
+        await self._db.write(meanings.load, publish)
+
+    async def _index_far(self) -> None:
+        from aios.kernel.memory.asking import find_embedder  # noqa: PLC0415 - takes packages of an extra
+
+        assert self._ask is not None
         try:
-            while is_more:
-                some = partial(meanings.catch_up, after=after)
-                kept = await self._db.write(some, meanings.publish)
-                is_more = bool(kept.notes)
-                after = kept.notes[-1] if is_more else after
-        except DiskFailed:
-            return  # the kernel is ending, or the next call says what is wrong; the rest is caught up next time
+            self._far = await find_embedder(self._ask)
+            await self._load(self._far.name, self._far.n_dims)
+        except AiosError:
+            return  # the kernel is ending
+        after = 0
+        while True:
+            self._news = anyio.Event()
+            after = await self._catch_up(after)
+            await self._news.wait()
+
+    async def _catch_up(self, after: int = 0) -> int:
+        """Give vectors to the notes after an id that have none of this embedder's, some in each write, so that others come between.
+
+        Returns: the id of the last one.
+        """
+        meanings = self.meanings
+        assert meanings is not None
+        try:
+            while waiting := await self._db.read(partial(meanings.waiting, after=after)):
+                await self._embed_waiting(meanings, waiting)
+                after = waiting[-1].note
+        except AiosError:
+            pass  # the kernel is ending, or the next call says what is wrong; the rest is caught up next time
+        return after
+
+    async def _embed_waiting(self, meanings: "Meanings", waiting: "Sequence[Waiting]") -> None:
+        from aios.kernel.memory.meaning import kept_of  # noqa: PLC0415 - takes packages of an extra
+
+        texts = [each.text for each in waiting]
+        if self._far is not None:
+            kept = kept_of(waiting, await self._far.embed_some(texts))
+        else:
+            assert self._near is not None
+            near = self._near
+            vectors = await anyio.to_thread.run_sync(near.embed, texts, limiter=self._thread)
+            kept = kept_of(waiting, [vectors[place : place + 1] for place in range(len(texts))])
+        if kept is not None:
+            await self._db.write(partial(meanings.catch_up, kept=kept), meanings.publish)
+
+    def _place(self, group: list[Text]) -> None:
+        assert self._near is not None
+        assert self.meanings is not None
+        vectors = self._near.embed([each.text for each in group])
+        for number, each in enumerate(group):
+            vector = vectors[number : number + 1]
+            each.placed = Placed(vector, self.meanings.neighbours(vector, each.space))
 
 
-def _place(meanings: "Meanings", group: list[Text]) -> None:
-    vectors = meanings.embedder.embed([each.text for each in group])
-    for number, each in enumerate(group):
-        vector = vectors[number : number + 1]
-        each.placed = Placed(vector, meanings.neighbours(vector, each.space))
+def _open_near() -> "WordLlamaEmbedder":
+    from aios.kernel.memory.embedding import WordLlamaEmbedder  # noqa: PLC0415 - takes packages of an extra
 
-
-def _open_meanings() -> "Meanings":
-    from aios.kernel.memory.meaning import open_meanings  # noqa: PLC0415 - takes packages of an extra
-
-    return open_meanings()
+    return WordLlamaEmbedder()

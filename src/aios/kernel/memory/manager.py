@@ -18,10 +18,11 @@ import msgspec
 from aios.abi.memory import (
     Forget,
     Forgotten,
-    Hit,
     LinkNotes,
     MemoryGet,
     MemoryList,
+    MemoryUsage,
+    MemoryUsed,
     Note,
     NoteDetails,
     Notes,
@@ -35,15 +36,16 @@ from aios.abi.memory import (
 )
 from aios.config import MemoryConfig
 from aios.disk.db import Database
-from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
+from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.memory import tables
 from aios.kernel.memory.indexing import Indexer, Placed
-from aios.kernel.memory.search import follow_links, search
+from aios.kernel.memory.search import Sense, follow_links, search
 from aios.kernel.memory.tables import Filter
 from aios.kernel.process import INIT_PID, Process, Run
 
 if TYPE_CHECKING:
+    from aios.kernel.memory.asking import Ask
     from aios.kernel.memory.meaning import Kept
 
 MAX_PENDING_USES = 512
@@ -72,11 +74,18 @@ class MemoryManager:
     """The handlers of the calls about long-term memory. Nothing is opened before the first of them."""
 
     def __init__(
-        self, db: Database, clock: Clock, config: MemoryConfig, tasks: anyio.abc.TaskGroup
+        self,
+        db: Database,
+        clock: Clock,
+        config: MemoryConfig,
+        *,
+        tasks: anyio.abc.TaskGroup,
+        ask: "Ask | None" = None,
     ) -> None:
         self._db = db
         self._clock = clock
-        self._indexer = Indexer(db, config.embedder, tasks)
+        self._indexer = Indexer(db, config.embedder, tasks, ask=ask)
+        self._max_notes = config.max_notes
         self._kernel_id = secrets.token_hex(8)
         """Pids begin again with each kernel; notes of processes must not."""
         self._opening = anyio.Lock()
@@ -116,8 +125,10 @@ class MemoryManager:
         """Find notes by words and meaning."""
         await self._open()
         now = self._clock.unix_s()
+        indexer = self._indexer
+        asked = await indexer.ask(call.query)
 
-        def read(connection: apsw.Connection) -> list[Hit]:
+        def read(connection: apsw.Connection) -> Recalled:
             which = Filter(
                 self._spaces(connection, run.process, call.scopes),
                 now,
@@ -126,20 +137,20 @@ class MemoryManager:
                 now if call.at_unix_s is None else call.at_unix_s,
                 call.include_superseded,
             )
-            meanings = self._indexer.meanings
-            hits = search(connection, call.query, which, meanings, limit=call.limit)
-            return (
-                follow_links(connection, hits, which, limit=call.limit)
-                if call.follow_links
-                else hits
-            )
+            vector = indexer.vector_here(call.query) if asked is None else asked
+            meanings = indexer.meanings
+            sense = Sense(meanings, vector) if meanings and vector is not None else None
+            hits = search(connection, call.query, which, limit=call.limit, sense=sense)
+            if call.follow_links:
+                hits = follow_links(connection, hits, which, limit=call.limit)
+            return Recalled(tuple(hits), sense.meanings.name if sense else "")
 
-        hits = await self._db.read(read)
+        found = await self._db.read(read)
         self._n_recalls += 1
-        self._uses.update(hit.note.id for hit in hits)
+        self._uses.update(hit.note.id for hit in found.hits)
         if len(self._uses) > MAX_PENDING_USES:
             await self.flush()
-        return Recalled(tuple(hits), self._indexer.embedder)
+        return found
 
     async def get(self, run: Run, call: MemoryGet) -> NoteDetails:
         """Read one note."""
@@ -217,6 +228,19 @@ class MemoryManager:
 
         return await self._db.read(read)
 
+    async def usage(self, run: Run, _: MemoryUsage) -> MemoryUsed:
+        """How many notes there are, and how far the index is."""
+        await self._open()
+        owner = run.process.owner
+
+        def read(connection: apsw.Connection) -> MemoryUsed:
+            meanings = self._indexer.meanings
+            n_mine = tables.n_notes_of(connection, owner)
+            n_waiting = tables.n_waiting(connection, self._indexer.embedder) if meanings else 0
+            return MemoryUsed(n_mine, self._max_notes, self._indexer.embedder, n_waiting)
+
+        return await self._db.read(read)
+
     async def flush(self) -> None:
         """Write down how often notes were recalled since the last time."""
         if self._uses:
@@ -252,11 +276,18 @@ class MemoryManager:
     async def _change(self, write: Callable[[apsw.Connection], Change]) -> Remembered:
         """Do a write that adds a note."""
         change = await self._db.write(write, self._publish)
+        self._indexer.note_news()
         return Remembered(change.note)
 
     def _put(
         self, connection: apsw.Connection, space: int, note: Note, placed: Placed | None
     ) -> Change:
+        owner = note.origin.owner
+        if tables.n_notes_of(connection, owner) >= self._max_notes:
+            raise ResourceExhausted(
+                f"{owner} has {self._max_notes} notes, which is the limit",
+                hint="forget some, or raise `memory.max_notes`",
+            )
         note_id = tables.insert(connection, space, note)
         kept = None
         meanings = self._indexer.meanings

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from aios.kernel.memory import tables
-from aios.kernel.memory.embedding import Embedder, Vectors, WordLlamaEmbedder
+from aios.kernel.memory.embedding import Vectors
 from aios.kernel.memory.vectors import SignIndex
 
 N_CANDIDATES = 120
@@ -34,13 +34,20 @@ class Kept(NamedTuple):
     vectors: Vectors
 
 
+class Waiting(NamedTuple):
+    """A note without a vector."""
+
+    note: int
+    space: int
+    text: str
+
+
 class Meanings:
     """What the notes mean, as one embedder sees it. All methods run in threads; those that change something in the writer's."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
-        self.name = embedder.name
-        self.index = SignIndex(embedder.n_dims)
+    def __init__(self, embedder: str, n_dims: int) -> None:
+        self.name = embedder
+        self.index = SignIndex(n_dims)
 
     def load(self, connection: apsw.Connection) -> None:
         """Read the signs of all vectors of this embedder. Cost: 0.4 s for 100,000."""
@@ -82,37 +89,44 @@ class Meanings:
         """Find these notes no longer."""
         self.index.remove(notes)
 
-    def catch_up(self, connection: apsw.Connection, after: int) -> Kept:
-        """Write the vectors of the next notes after an id that have none of this embedder's; of none when there are no more.
-
-        Notes without a link get links with their neighbours.
-        """
+    def waiting(self, connection: apsw.Connection, after: int) -> list[Waiting]:
+        """The next notes after an id that have no vector of this embedder's."""
         found = connection.execute(
             "SELECT n.id, n.space, n.text FROM memory_notes n LEFT JOIN memory_vectors v ON v.note = n.id AND v.embedder = ? "
             "WHERE n.id > ? AND v.note IS NULL AND n.superseded_by IS NULL ORDER BY n.id LIMIT ?",
             (self.name, after, BATCH_NOTES),
         )
-        rows = msgspec.convert(list(found), list[tuple[int, int, str]])
-        vectors = self.embedder.embed([row[2] for row in rows])
-        kept = Kept([row[0] for row in rows], [row[1] for row in rows], vectors)
-        self.keep(connection, kept)
-        linked = {note for note, _ in tables.links_from(connection, kept.notes)}
-        for (note, space, _), vector in zip(rows, vectors, strict=True):
+        return [Waiting(*row) for row in msgspec.convert(list(found), list[tuple[int, int, str]])]
+
+    def catch_up(self, connection: apsw.Connection, kept: Kept) -> Kept:
+        """Write the vectors of notes that had none. Returns: those of the notes that are still there and in force.
+
+        Notes without a link get links with their neighbours.
+        """
+        there = tables.in_force(connection, kept.notes)
+        places = [place for place, note in enumerate(kept.notes) if note in there]
+        left = Kept(
+            [kept.notes[place] for place in places],
+            [kept.spaces[place] for place in places],
+            kept.vectors[places],
+        )
+        self.keep(connection, left)
+        linked = {note for note, _ in tables.links_from(connection, left.notes)}
+        for note, space, vector in zip(*left, strict=True):
             if note not in linked:
                 tables.link_neighbours(connection, note, space, self.neighbours(vector, space))
-        return kept
+        return left
 
     def search(
         self,
         connection: apsw.Connection,
-        query: str,
+        vector: Vectors,
         spaces: Collection[int],
         *,
         among: Collection[int] | None,
         limit: int,
     ) -> list[tuple[int, float]]:
-        """The notes of these spaces that are nearest to a query, with their cosines, best first."""
-        vector = self.embedder.embed([query])[0]
+        """The notes of these spaces that are nearest to a vector, with their cosines, best first."""
         notes = self.index.nearest(vector, spaces, limit=N_CANDIDATES, among=among)
         marks = ",".join("?" * len(notes))
         found = connection.execute(
@@ -130,9 +144,16 @@ class Meanings:
         return [(rows[place][0], float(cosines[place])) for place in best]
 
 
-def open_meanings() -> Meanings:
-    """With the default embedder."""
-    return Meanings(WordLlamaEmbedder())
+def kept_of(waiting: Sequence[Waiting], vectors: Sequence[Vectors | None]) -> Kept | None:
+    """The vectors of those notes that got one; None when no one did."""
+    pairs = [(each, row) for each, row in zip(waiting, vectors, strict=True) if row is not None]
+    if not pairs:
+        return None
+    return Kept(
+        [each.note for each, _ in pairs],
+        [each.space for each, _ in pairs],
+        np.concatenate([row for _, row in pairs]),
+    )
 
 
 def _as_bytes(vectors: Vectors) -> list[bytes]:

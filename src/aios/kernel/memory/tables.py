@@ -13,48 +13,7 @@ import apsw
 import msgspec
 
 from aios.abi.memory import Note, Scope
-from aios.disk.migrations import Schema
 from aios.kernel.memory.recall import Traits
-
-SCHEMA = Schema(
-    "memory",
-    (
-        """
-        CREATE TABLE memory_spaces (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL,
-            UNIQUE (scope, owner, name)
-        );
-        CREATE TABLE memory_notes (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL REFERENCES memory_spaces (id), text TEXT NOT NULL,
-            tags TEXT NOT NULL, importance REAL NOT NULL, owner TEXT NOT NULL, name TEXT NOT NULL, pid INTEGER NOT NULL,
-            seq INTEGER NOT NULL, source TEXT NOT NULL, created_unix_s REAL NOT NULL, valid_from_unix_s REAL NOT NULL,
-            valid_to_unix_s REAL, expires_unix_s REAL, n_used INTEGER NOT NULL DEFAULT 0, supersedes INTEGER,
-            superseded_by INTEGER
-        );
-        CREATE INDEX memory_notes_by_space ON memory_notes (space, id);
-        CREATE INDEX memory_notes_by_expiry ON memory_notes (expires_unix_s) WHERE expires_unix_s IS NOT NULL;
-        CREATE TABLE memory_links (
-            a INTEGER NOT NULL REFERENCES memory_notes (id) ON DELETE CASCADE,
-            b INTEGER NOT NULL REFERENCES memory_notes (id) ON DELETE CASCADE,
-            PRIMARY KEY (a, b)
-        ) WITHOUT ROWID;
-        CREATE INDEX memory_links_back ON memory_links (b);
-        CREATE TABLE memory_vectors (
-            note INTEGER PRIMARY KEY REFERENCES memory_notes (id) ON DELETE CASCADE, embedder TEXT NOT NULL,
-            vector BLOB NOT NULL
-        );
-        CREATE VIRTUAL TABLE memory_words USING fts5 (
-            text, content = 'memory_notes', content_rowid = 'id', tokenize = 'porter unicode61 remove_diacritics 2'
-        );
-        CREATE TRIGGER memory_words_add AFTER INSERT ON memory_notes BEGIN
-            INSERT INTO memory_words (rowid, text) VALUES (new.id, new.text);
-        END;
-        CREATE TRIGGER memory_words_remove AFTER DELETE ON memory_notes BEGIN
-            INSERT INTO memory_words (memory_words, rowid, text) VALUES ('delete', old.id, old.text);
-        END;
-        """,
-    ),
-)
 
 _NOTE = (
     "n.id, n.text, s.scope, n.owner, n.name, n.pid, n.seq, n.source, n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, "
@@ -208,6 +167,15 @@ def page(
     return tuple(map(_note, rows)), n_all
 
 
+def in_force(connection: apsw.Connection, notes: Collection[int]) -> set[int]:
+    """Those of these notes that are there and that no other took the place of."""
+    rows = connection.execute(
+        "SELECT id FROM memory_notes WHERE id IN (SELECT value FROM json_each(?)) AND superseded_by IS NULL",
+        (json.dumps(list(notes)),),
+    )
+    return set(_ints(rows))
+
+
 def ids_of(connection: apsw.Connection, which: Filter) -> list[int]:
     """The ids of all notes that pass."""
     condition, values = which.condition()
@@ -279,6 +247,22 @@ def delete_processes(connection: apsw.Connection) -> None:
         "DELETE FROM memory_notes WHERE space IN (SELECT id FROM memory_spaces WHERE scope = 'process')"
     )
     connection.execute("DELETE FROM memory_spaces WHERE scope = 'process'")
+
+
+def n_notes_of(connection: apsw.Connection, owner: str) -> int:
+    """How many notes processes of an owner have written that are still there, with those that were superseded."""
+    rows = connection.execute("SELECT n_notes FROM memory_counts WHERE owner = ?", (owner,))
+    return sum(_ints(rows))
+
+
+def n_waiting(connection: apsw.Connection, embedder: str) -> int:
+    """How many notes in force have no vector of this embedder's. Cost: 50 ms for 100,000 notes."""
+    rows = connection.execute(
+        "SELECT count(*) FROM memory_notes n LEFT JOIN memory_vectors v ON v.note = n.id AND v.embedder = ? "
+        "WHERE v.note IS NULL AND n.superseded_by IS NULL",
+        (embedder,),
+    )
+    return _ints(rows)[0]
 
 
 def links_of(connection: apsw.Connection, note: int, which: Filter) -> tuple[int, ...]:
