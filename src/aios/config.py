@@ -293,6 +293,23 @@ class ToolsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 8 << 20
 
 
+class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[journal]`: what a daemon writes down of every call; see docs/concepts/journal.md."""
+
+    is_on: Annotated[
+        bool, Meta(description="false: keep the last calls in memory only, and restart no agents")
+    ] = True
+    keep_s: Annotated[
+        Positive, Meta(description="how long the calls of processes that have ended are kept")
+    ] = 7 * 86_400.0
+    max_bytes: Annotated[
+        PositiveInt,
+        Meta(
+            description="disk for calls; those of processes that ended first go, of living ones none"
+        ),
+    ] = 4 << 30
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -327,6 +344,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     memory: MemoryConfig = MemoryConfig()
     storage: StorageConfig = StorageConfig()
     tools: ToolsConfig = ToolsConfig()
+    journal: JournalConfig = JournalConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 

@@ -23,7 +23,17 @@ ENGINES = "engines"
 LISTS = frozenset({"aliases", "fallback"})
 """Knobs that hold names; in the environment these are separated by commas."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SECTIONS = ("engine", "kernel", "scheduler", "context", "memory", "storage", "tools", "server")
+SECTIONS = (
+    "engine",
+    "kernel",
+    "scheduler",
+    "context",
+    "memory",
+    "storage",
+    "tools",
+    "journal",
+    "server",
+)
 
 
 @dataclass(frozen=True)

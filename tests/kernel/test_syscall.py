@@ -39,7 +39,7 @@ from aios.errors import (
 )
 from aios.kernel import handlers, syscall
 from aios.kernel.gate import LocalGate
-from aios.kernel.journal import Outcome
+from aios.kernel.journal.records import Outcome
 from aios.kernel.process import Run
 
 pytestmark = pytest.mark.anyio

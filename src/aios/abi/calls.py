@@ -41,6 +41,7 @@ from aios.abi.interactions import (
     MemoryRead,
     MemoryStat,
 )
+from aios.abi.journal import EventList, Events, JournalRead, JournalRecords
 from aios.abi.mail import (
     Mailbox,
     MailboxStatistics,
@@ -434,6 +435,7 @@ AnyCall = (
     | MemoryLog | MemoryRead | MemoryStat
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn
+    | JournalRead | Events
     | Pages
 )  # fmt: skip
 
@@ -450,5 +452,6 @@ AnyAnswer = (
     | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs
+    | JournalRecords | EventList
     | PageStores
 )  # fmt: skip

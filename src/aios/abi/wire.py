@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from aios.abi.call import Call
+from aios.abi.call import Answer, Call
 from aios.abi.calls import AnyAnswer, AnyCall
 from aios.abi.gate import Fault, Frame, Line, Result, Token
 from aios.abi.types import Pid
@@ -73,6 +73,9 @@ _msgpack_out = msgspec.msgpack.Encoder()
 _json_out = msgspec.json.Encoder()
 _to_server: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
 _to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+_msgpack_call: msgspec.msgpack.Decoder[AnyCall] = msgspec.msgpack.Decoder(AnyCall)
+_msgpack_answer: msgspec.msgpack.Decoder[AnyAnswer] = msgspec.msgpack.Decoder(AnyAnswer)
+_msgpack_fault: msgspec.msgpack.Decoder[Fault] = msgspec.msgpack.Decoder(Fault)
 _json_call: msgspec.json.Decoder[AnyCall] = msgspec.json.Decoder(AnyCall)
 _json_frame: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(
     Token | Line | Result[AnyAnswer] | Fault
@@ -166,6 +169,38 @@ def encode_call(call: Call[Any]) -> bytes:
         raise InvalidCall(
             f"cannot be encoded: {error}", hint="send valid Unicode and 64-bit integers"
         ) from error
+
+
+def encode(value: Answer | Fault) -> bytes:
+    """An answer or a fault as msgpack, for the journal."""
+    return _msgpack_out.encode(value)
+
+
+def decode_call(body: bytes) -> AnyCall:
+    """Read a call from the journal.
+
+    Raises:
+        InvalidCall: The bytes are no call that this version knows.
+    """
+    return _decode(_msgpack_call.decode, body)
+
+
+def decode_answer(body: bytes) -> AnyAnswer:
+    """Read an answer from the journal.
+
+    Raises:
+        InvalidCall: The bytes are no answer that this version knows.
+    """
+    return _decode(_msgpack_answer.decode, body)
+
+
+def decode_fault(body: bytes) -> Fault:
+    """Read a fault from the journal.
+
+    Raises:
+        InvalidCall: The bytes are no fault.
+    """
+    return _decode(_msgpack_fault.decode, body)
 
 
 def _decode(decode: Callable[[bytes], T], body: bytes) -> T:

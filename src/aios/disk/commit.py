@@ -12,15 +12,21 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Job(Generic[T_co]):
-    """A write that waits for its commit, and then what came of it."""
+    """A write that waits for its commit, and then what came of it.
+
+    `on_failure` is told in the writer's thread that it was undone, perhaps twice.
+    """
 
     def __init__(
         self,
         write: Callable[[apsw.Connection], T_co],
         publish: Callable[[T_co], None] | None = None,
+        *,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._write = write
         self._publish = publish
+        self._on_failure = on_failure
         self._value: list[T_co] = []
         self.error: Exception | None = None
         self.is_done = False
@@ -31,15 +37,17 @@ class Job(Generic[T_co]):
         try:
             self._value.append(self._write(connection))
         except Exception as error:  # noqa: BLE001 - raised again by `result`, where it belongs
-            self.error = error
+            self.fail(error)
             if connection.in_transaction:  # a full disk has undone everything already
                 connection.execute("ROLLBACK TO job")
         if connection.in_transaction:
             connection.execute("RELEASE job")
 
     def fail(self, error: Exception) -> None:
-        """The commit failed: so did this, whatever it returned."""
+        """It, or the commit, failed: nothing of it is there, whatever it returned."""
         self.error = error
+        if self._on_failure is not None:
+            self._on_failure()
 
     def publish(self) -> None:
         """It is on disk: let what lies beside the database, such as an index in memory, know of it."""

@@ -127,6 +127,15 @@ class Database:
         with translated(self.path):
             return job.result()
 
+    def write_soon(
+        self, write: Callable[[apsw.Connection], None], *, on_failure: Callable[[], None]
+    ) -> None:
+        """Queue a write for the commit of whoever writes next, before theirs: what is written later is never there without it.
+
+        `on_failure` is told, in the writer's thread, when it was undone.
+        """
+        self._pending.append(Job(write, on_failure=on_failure))
+
     async def _wait_idle(self) -> None:
         async with self._turn:
             pass
@@ -141,11 +150,18 @@ class Database:
         return await anyio.to_thread.run_sync(self._read, read, limiter=self._read_threads)
 
     def read_nowait(self, read: Callable[[apsw.Connection], T]) -> T:
-        """Run `read` here, on the event loop: for look-ups by key, which take 2 to 20 us. The database must be open."""
-        assert self._nowait is not None, "read_nowait before open"
+        """Run `read` here, on the event loop: for look-ups by key, which take 2 to 20 us. The database must be open.
+
+        Raises:
+            DiskFailed: As `aios.disk.connection.translated` says, or it was closed.
+        """
+        connection = self._nowait
+        if connection is None:
+            assert self._is_closed, "read_nowait before open"
+            raise DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
         self._n_reads += 1
         with translated(self.path):
-            return read(self._nowait)
+            return read(connection)
 
     async def aclose(self) -> None:
         """Finish what is being written, fold the log into the file and let go of it; twice is nothing."""

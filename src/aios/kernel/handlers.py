@@ -45,7 +45,8 @@ from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
-from aios.kernel.journal import Journal
+from aios.kernel.inspection import Inspection
+from aios.kernel.journal.journal import Journal
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory.interactions import ShortTerm
@@ -67,6 +68,7 @@ class Services(Protocol):
     clock: Clock
     table: ProcessTable
     journal: Journal
+    inspection: Inspection
     access: AccessManager
     models: ModelCalls
     contexts: ContextManager

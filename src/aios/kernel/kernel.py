@@ -33,7 +33,12 @@ from aios.kernel.cores import Core, Cores
 from aios.kernel.engines import configured_cores, thread_warnings
 from aios.kernel.gate import LocalGate
 from aios.kernel.identity import Tokens, split_guest
-from aios.kernel.journal import Journal
+from aios.kernel.inspection import Inspection
+from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.journal.journal import Journal
+from aios.kernel.journal.retention import Kept
+from aios.kernel.journal.tables import SCHEMA as JOURNAL
+from aios.kernel.journal.tables import last_pid, last_seq
 from aios.kernel.llm import ModelCalls
 from aios.kernel.loader import Child, Launch, load_program, working_folder
 from aios.kernel.mail.post import PostOffice
@@ -58,6 +63,8 @@ from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import PlainLauncher
 from aios.kernel.tools.manager import ToolManager
 
+SCHEMAS = (BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS, JOURNAL)
+
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
 
@@ -73,12 +80,14 @@ class Kernel:
         clock: Clock,
         tasks: anyio.abc.TaskGroup,
         embedded: bool,
+        is_durable: bool,
     ) -> None:
         self.config = config
         self.home = home
         self.clock = clock
         self.tasks = tasks
         self.embedded = embedded
+        self.is_durable = is_durable and config.journal.is_on
         self.urls: list[str] = []
         self.warnings: list[str] = []
         self.stopping = anyio.Event()
@@ -89,13 +98,19 @@ class Kernel:
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
         self._boot(config)
+        self.init = self.table.add(
+            "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
+        )
+        self.budgets.open(self.init)
+        self.owner_token = self._tokens.issue(INIT_PID)
 
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
-        self.db = Database(self.home.database, [BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS])
+        self.db = Database(self.home.database, SCHEMAS)
         self.blobs = BlobStore(self.home.blobs)
-        self.journal = Journal(max_records=limits.max_journal_records)
+        disk = JournalDisk(self.db, limits.max_journal_records) if self.is_durable else None
+        self.journal = Journal(self.clock, max_records=limits.max_journal_records, disk=disk)
         self.table = ProcessTable(
             clock=self.clock,
             max_alive=limits.max_processes,
@@ -108,6 +123,7 @@ class Kernel:
         recorder = Recorder(config.scheduler.trace_calls)
         self.scheduling = SchedulerControl(self.scheduler, recorder)
         self.access = AccessManager(self.table)
+        self.inspection = Inspection(self.journal, self.table, self.access)
         snapshots = Snapshots(self.home.contexts, config.context.max_snapshots)
         snapshots.sweep()
         self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
@@ -129,11 +145,6 @@ class Kernel:
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.tools = self._make_tools(config)
         self.signals = Signals(self.table, self.scheduler)
-        self.init = self.table.add(
-            "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
-        )
-        self.budgets.open(self.init)
-        self.owner_token = self._tokens.issue(INIT_PID)
 
     def _make_tools(self, config: Config) -> ToolManager:
         """The tool manager, with the tools of the kernel and of the manifests in its home."""
@@ -357,13 +368,34 @@ class Kernel:
             embedded=self.embedded,
         )
 
+    async def resume(self) -> None:
+        """Go on where the last kernel on this home ended, and keep a journal from now on.
+
+        Raises:
+            Conflict: Another kernel has the database open.
+            DiskFailed: It cannot be used.
+        """
+        assert self.journal.disk is not None, "a kernel without a journal cannot resume"
+        await self.db.open()
+        self.table.number_after(self.db.read_nowait(last_pid))
+        self.init.n_journalled = self.db.read_nowait(lambda c: last_seq(c, INIT_PID))
+        self.tasks.start_soon(self.journal.disk.run)
+        self.tasks.start_soon(self.journal.disk.run_sweeper, self._kept)
+
+    def _kept(self) -> Kept:
+        """What the journal must keep now."""
+        config = self.config.journal
+        alive = {process.pid: 1 for process in self.table if process.is_alive}
+        del alive[INIT_PID]  # what the owner did is never done again
+        return Kept(alive, self.clock.unix_s() - config.keep_s, config.max_bytes)
+
     def request_shutdown(self) -> None:
         """Ask whoever serves this kernel to drain and end it."""
         self.stopping.set()
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, give those in flight `grace_s` to end, then kill every process."""
-        self.is_stopping = True
+        self.is_stopping = self.journal.is_closing = True
         self.stopping.set()
         with anyio.move_on_after(grace_s):
             for process in self.table:
@@ -401,6 +433,7 @@ async def open_kernel(
     engines: Mapping[str, Engine] | None = None,
     clock: Clock | None = None,
     embedded: bool = False,
+    is_durable: bool = False,
 ) -> AsyncIterator[Kernel]:
     """Boot a kernel; on leaving, every process is killed and every engine closed.
 
@@ -410,9 +443,19 @@ async def open_kernel(
         engines: Engines by name, not yet started; None makes those that the configuration asks for.
         clock: The operating system's when None.
         embedded: It lives inside a command and ends with it.
+        is_durable: It goes on where the last one on this home ended, and keeps a journal on disk if the configuration lets it.
     """
     async with anyio.create_task_group() as tasks:
-        kernel = Kernel(config, home, clock=clock or SystemClock(), tasks=tasks, embedded=embedded)
+        kernel = Kernel(
+            config,
+            home,
+            clock=clock or SystemClock(),
+            tasks=tasks,
+            embedded=embedded,
+            is_durable=is_durable,
+        )
+        if kernel.is_durable:
+            await kernel.resume()
         for core in (
             _given(engines)
             if engines is not None
@@ -432,6 +475,9 @@ async def open_kernel(
                 with suppress(AiosError):  # how often notes were used is not worth a failed end
                     await kernel.memory.flush()
                 await kernel.mounting.aclose()
+                if kernel.journal.disk is not None:
+                    with suppress(AiosError):
+                        await kernel.journal.disk.flush()
                 await kernel.db.aclose()
             tasks.cancel_scope.cancel()
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
@@ -19,6 +19,9 @@ from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.logs import LogBuffer
+
+if TYPE_CHECKING:
+    import apsw
 
 INIT_PID = Pid(1)
 
@@ -65,6 +68,8 @@ class Run:
     """Freezes (True) or thaws (False) what this call runs outside of the kernel."""
     is_background: bool = False
     """It asks for turns at nice 19, whatever the process's own value is."""
+    seal: "Callable[[apsw.Connection, Answer], None] | None" = None
+    """Writes the outcome into the journal, in the transaction that has the effect."""
 
     @contextmanager
     def parked(self) -> Iterator[None]:
@@ -93,6 +98,15 @@ class Run:
         finally:
             self.on_hold = None
             self.is_parked = False
+
+    def sealed(self, connection: "apsw.Connection", answer: A) -> A:
+        """Inside the one write of a call: write its answer into the journal, so that effect and outcome are on disk, or neither.
+
+        Returns: the answer.
+        """
+        if self.seal is not None:
+            self.seal(connection, answer)
+        return answer
 
     async def runnable(self) -> None:
         """Wait, parked, while the process is stopped."""
@@ -132,6 +146,8 @@ class Process:
     children: set[Pid] = field(default_factory=set)
     runs: dict[int, Run] = field(default_factory=dict)
     n_calls: int = 0
+    n_journalled: int = 0
+    """The number of its last record in the journal."""
     n_faults: int = 0
     n_preemptions: int = 0
     waited_s: float = 0.0
@@ -188,6 +204,11 @@ class Process:
         run = Run(self, self.n_calls, name, anyio.CancelScope(), emit)
         self.runs[run.seq] = run
         return run
+
+    def next_seq(self) -> int:
+        """The number of its next record in the journal."""
+        self.n_journalled += 1
+        return self.n_journalled
 
     def end(self, run: Run) -> None:
         """Forget a call and add up what it cost."""
@@ -379,6 +400,10 @@ class ProcessTable:
         if parent is not None:
             parent.children.add(pid)
         return process
+
+    def number_after(self, pid: Pid) -> None:
+        """Pids up to this one were given by earlier kernels."""
+        self._last_pid = max(self._last_pid, pid)
 
     def get(self, pid: Pid) -> Process:
         """The process with that pid.

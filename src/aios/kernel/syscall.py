@@ -38,7 +38,8 @@ from aios.abi.calls import (
     Tokenize,
     Wait,
 )
-from aios.abi.gate import Progress, Result
+from aios.abi.gate import Fault, Progress, Result, fault_of
+from aios.abi.journal import Events, JournalRead
 from aios.abi.pages import Pages
 from aios.abi.sched import Sched, SetSched
 from aios.abi.trace import SchedTrace
@@ -48,10 +49,11 @@ from aios.errors import (
     DeadlineExceeded,
     InvalidCall,
     KernelBug,
+    ProcessGone,
 )
 from aios.kernel import handlers
 from aios.kernel.handlers import Services
-from aios.kernel.journal import Effect, Outcome, Record
+from aios.kernel.journal.records import Effect, Outcome, Record, Where
 from aios.kernel.process import INIT_PID, Process, Run
 
 A = TypeVar("A", bound=Answer)
@@ -74,6 +76,8 @@ class Entry:
     handler: Handler
     right: Right
     effect: Effect = Effect.PURE
+    where: Where = Where.WORLD
+    """Where the effect is to be found, if there is one."""
     has_target: bool = False
     """The call names a process in `pid`; the right must reach it."""
     effect_of: EffectOf | None = None
@@ -122,25 +126,30 @@ async def perform(
 
 async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -> Result[A]:
     """Write the intent, do it, write the outcome, however it ends."""
-    begun_s = run.begun_s = kernel.clock.now_s()
-    pid = run.process.pid
-    effect = entry.effect
-    if entry.effect_of is not None:
-        effect = entry.effect_of(kernel, run.process, call)
-    record = kernel.journal.begin(pid, run.seq, call=call, effect=effect, now_s=begun_s)
-    outcome, code = Outcome.CANCELLED, ""
+    run.begun_s = kernel.clock.now_s()
+    process, journal = run.process, kernel.journal
+    effect = entry.effect_of(kernel, process, call) if entry.effect_of else entry.effect
+    record = journal.begin(
+        process.pid, process.next_seq(), call=call, effect=effect, where=entry.where
+    )
+    run.seal = journal.seal_of(record)
+    outcome: Outcome = Outcome.CANCELLED
+    end: Result[A] | Fault | None = None
     try:
         value: Any = await _within_scope(kernel, run, call, entry=entry, record=record)
-        outcome = Outcome.DONE
-        return Result(value, run.waited_s, run.ran_s, run.n_preemptions)
+        result: Result[A] = Result(value, run.waited_s, run.ran_s, run.n_preemptions)
+        outcome, end = Outcome.DONE, result
+    except ProcessGone:
+        raise  # it was cut short: nobody is there to be told
     except AiosError as error:
-        outcome, code = Outcome.FAULT, error.code
+        outcome, end = Outcome.FAULT, fault_of(error)
         raise
-    except Exception:
-        outcome, code = Outcome.FAULT, KernelBug.code
+    except Exception as error:
+        outcome, end = Outcome.FAULT, Fault(KernelBug.code, str(error))
         raise
     finally:
-        kernel.journal.settle(record, outcome, code=code, now_s=kernel.clock.now_s())
+        journal.settle(record, outcome, end)
+    return result
 
 
 async def _within_scope(
@@ -176,18 +185,18 @@ def _target(kernel: Services, call: Call[Any]) -> Process | None:
 
 
 TABLE: Mapping[type, Entry] = MappingProxyType({
-    Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE),
-    Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE),
+    Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE, Where.KERNEL),
+    Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.KERNEL),
     Wait: Entry(handlers.wait, Right.SEE, has_target=True),
-    Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, has_target=True),
-    Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
-    Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),
+    Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
+    Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
     Ps: Entry(handlers.ps, Right.SEE),
     GetPid: Entry(handlers.getpid, Right.SELF),
-    ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE),
-    Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, has_target=True),
+    ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE, Where.KERNEL),
+    Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
-    SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE),
+    SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE, Where.KERNEL),
     SchedTrace: Entry(lambda kernel, run, call: kernel.scheduling.sched_trace(run, call), Right.SCHED),
     Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
     Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
@@ -195,70 +204,72 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
     CountTokens: Entry(lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL),
     Budget: Entry(lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True),
-    SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, has_target=True),
-    mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE),
-    mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE),
-    mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE),
-    mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE),
+    SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
+    mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE, Where.KERNEL),
+    mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE, Where.KERNEL),
+    mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE, Where.KERNEL),
+    mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE, Where.KERNEL),
     mail.Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
-    contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    contexts.ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    contexts.ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    contexts.ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    contexts.ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    contexts.ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE),
-    contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE),
-    contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE, Where.KERNEL),
+    contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
     contexts.ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
-    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE),
-    contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE),
+    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL),
+    contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
     contexts.ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
     contexts.ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
     contexts.ContextRead: Entry(lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT),
-    files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
-    files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
-    files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, has_target=True),
-    files.FilePurge: Entry(lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE),
+    files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK),
+    files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL),
+    files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK, has_target=True),
+    files.FilePurge: Entry(lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE, Where.DISK),
     files.FileRead: Entry(lambda kernel, run, call: kernel.storage.read(run, call), Right.FILE_READ),
     files.FileList: Entry(lambda kernel, run, call: kernel.storage.list_files(run, call), Right.FILE_READ),
     files.FileStat: Entry(lambda kernel, run, call: kernel.storage.stat(run, call), Right.FILE_READ),
     files.FileVersions: Entry(lambda kernel, run, call: kernel.storage.versions(run, call), Right.FILE_READ),
     files.FileDiff: Entry(lambda kernel, run, call: kernel.storage.diff(run, call), Right.FILE_READ),
     files.FileWatch: Entry(lambda kernel, run, call: kernel.storage.watch(run, call), Right.FILE_READ),
-    files.FileShare: Entry(lambda kernel, run, call: kernel.storage.share(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileShare: Entry(lambda kernel, run, call: kernel.storage.share(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK),
     files.FileShares: Entry(lambda kernel, run, call: kernel.storage.shares(run, call), Right.FILE_READ),
-    files.FileLock: Entry(lambda kernel, run, call: kernel.storage.lock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
-    files.FileUnlock: Entry(lambda kernel, run, call: kernel.storage.unlock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE),
+    files.FileLock: Entry(lambda kernel, run, call: kernel.storage.lock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL),
+    files.FileUnlock: Entry(lambda kernel, run, call: kernel.storage.unlock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL),
     files.FileUsage: Entry(lambda kernel, run, call: kernel.storage.usage(run, call), Right.FILE_READ),
-    files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE),
+    files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.KERNEL),
     files.FileCheck: Entry(lambda kernel, run, call: kernel.storage.check(run, call), Right.FILE_READ),
-    mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE),
-    mounts.FileUmount: Entry(lambda kernel, run, call: kernel.mounting.umount(run, call), Right.MOUNT, Effect.COMPENSABLE),
+    mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.KERNEL),
+    mounts.FileUmount: Entry(lambda kernel, run, call: kernel.mounting.umount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.KERNEL),
     mounts.FileMounts: Entry(lambda kernel, run, call: kernel.mounting.list_all(run, call), Right.FILE_READ),
-    notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
+    notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.Recall: Entry(lambda kernel, run, call: kernel.memory.recall(run, call), Right.MEMORY_READ),
     notes.MemoryGet: Entry(lambda kernel, run, call: kernel.memory.get(run, call), Right.MEMORY_READ),
-    notes.Update: Entry(lambda kernel, run, call: kernel.memory.update(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
-    notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE),
-    notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE),
+    notes.Update: Entry(lambda kernel, run, call: kernel.memory.update(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
+    notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE, Where.DISK),
+    notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.MemoryUsage: Entry(lambda kernel, run, call: kernel.memory.usage(run, call), Right.MEMORY_READ),
     notes.MemoryList: Entry(lambda kernel, run, call: kernel.memory.list_notes(run, call), Right.MEMORY_READ),
-    interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE),
+    interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE, Where.DISK),
     interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),
     interactions.MemoryStat: Entry(lambda kernel, run, call: kernel.short_term.stat(run, call), Right.MEMORY_READ),
-    tools.ToolRegister: Entry(lambda kernel, run, call: kernel.tools.register(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE),
-    tools.ToolUnregister: Entry(lambda kernel, run, call: kernel.tools.unregister(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE),
+    tools.ToolRegister: Entry(lambda kernel, run, call: kernel.tools.register(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE, Where.KERNEL),
+    tools.ToolUnregister: Entry(lambda kernel, run, call: kernel.tools.unregister(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE, Where.KERNEL),
     tools.ToolList: Entry(lambda kernel, run, call: kernel.tools.list_tools(run, call), Right.TOOL_USE),
     tools.ToolDescribe: Entry(lambda kernel, run, call: kernel.tools.describe(run, call), Right.TOOL_USE),
     tools.ToolRun: Entry(
         lambda kernel, run, call: kernel.tools.run(run, call), Right.TOOL_USE, Effect.IRREVERSIBLE,
         effect_of=lambda kernel, process, call: kernel.tools.effect(process, call),
     ),
-    tools.ToolTake: Entry(lambda kernel, run, call: kernel.tools.take(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE),
-    tools.ToolReturn: Entry(lambda kernel, run, call: kernel.tools.bring_back(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE),
+    tools.ToolTake: Entry(lambda kernel, run, call: kernel.tools.take(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),
+    tools.ToolReturn: Entry(lambda kernel, run, call: kernel.tools.bring_back(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),
+    JournalRead: Entry(lambda kernel, run, call: kernel.inspection.read(run, call), Right.SEE, has_target=True),
+    Events: Entry(lambda kernel, run, call: kernel.inspection.events(run, call), Right.SEE, has_target=True),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),
-    Log: Entry(handlers.log, Right.LOG, Effect.COMPENSABLE),
+    Log: Entry(handlers.log, Right.LOG, Effect.COMPENSABLE, Where.KERNEL),
     Logs: Entry(handlers.logs, Right.SEE, has_target=True),
     Info: Entry(handlers.info, Right.INFO),
-    Shutdown: Entry(handlers.shutdown, Right.SHUTDOWN, Effect.IRREVERSIBLE),
+    Shutdown: Entry(handlers.shutdown, Right.SHUTDOWN, Effect.IRREVERSIBLE, Where.KERNEL),
 })  # fmt: skip

@@ -47,6 +47,7 @@ from aios.sdk.address import find_address
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.files_blocking import BlockingFiles
+from aios.sdk.journal import BlockingJournal
 from aios.sdk.mail import BlockingMail
 from aios.sdk.memory import BlockingMemory
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
@@ -104,6 +105,7 @@ class Client:
         self.gate = gate
         self.files = BlockingFiles(gate)
         self.mail = BlockingMail(gate)
+        self.journal = BlockingJournal(gate)
         self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)
         self.memory = BlockingMemory(gate)

@@ -41,6 +41,7 @@ from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.contexts import Context, Contexts
 from aios.sdk.files import Files
+from aios.sdk.journal import Journal
 from aios.sdk.mail import Mail
 from aios.sdk.memory import Memory
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
@@ -73,6 +74,7 @@ class Client:
         self.gate = gate
         self.files = Files(gate)
         self.mail = Mail(gate)
+        self.journal = Journal(gate)
         self.sched = Scheduling(gate)
         self.contexts = Contexts(self)
         self.memory = Memory(gate)

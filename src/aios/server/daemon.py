@@ -51,7 +51,8 @@ async def serve(
     ):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_attend_signals, signals, stop, claims)
-            async with _open(loaded, http=http, embedded=embedded) as (kernel, claim):
+            opened = _open(loaded, http=http, embedded=embedded, is_durable=not embedded)
+            async with opened as (kernel, claim):
                 claims.append((kernel, claim))
                 settle_collector()
                 tasks.start_soon(_forward, stop, kernel)
@@ -78,6 +79,7 @@ async def open_server(
     embedded: bool = False,
     engines: Mapping[str, Engine] | None = None,
     clock: Clock | None = None,
+    is_durable: bool = False,
 ) -> AsyncIterator[Kernel]:
     """A served kernel for the length of a block, for commands that embed one and for tests; `kernel.urls` has its addresses.
 
@@ -87,13 +89,21 @@ async def open_server(
         embedded: Tell others that the kernel ends with this command.
         engines: As for `open_kernel`.
         clock: As for `open_kernel`.
+        is_durable: As for `open_kernel`.
 
     Raises:
         Conflict: Another kernel serves this `AIOS_HOME`, or the port is taken.
         ConfigError: The configuration cannot be used.
     """
     with _bare_errors():
-        opened = _open(loaded, http=http, embedded=embedded, engines=engines, clock=clock)
+        opened = _open(
+            loaded,
+            http=http,
+            embedded=embedded,
+            engines=engines,
+            clock=clock,
+            is_durable=is_durable,
+        )
         async with opened as (kernel, _):
             yield kernel
 
@@ -106,11 +116,14 @@ async def _open(
     embedded: bool,
     engines: Mapping[str, Engine] | None = None,
     clock: Clock | None = None,
+    is_durable: bool = False,
 ) -> AsyncIterator[tuple[Kernel, Claim]]:
     config, home = loaded.config, loaded.home
     async with (
         claim_home(home) as claim,
-        open_kernel(config, home, engines=engines, clock=clock, embedded=embedded) as kernel,
+        open_kernel(
+            config, home, engines=engines, clock=clock, embedded=embedded, is_durable=is_durable
+        ) as kernel,
         anyio.create_task_group() as tasks,
     ):
         kernel.set_owner_token(claim.token)

@@ -27,7 +27,7 @@ from aios.errors import (
     ResourceExhausted,
     ToolFailed,
 )
-from aios.kernel.journal import Effect
+from aios.kernel.journal.records import Effect
 
 pytestmark = pytest.mark.anyio
 NUMBER: JsonObject = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

@@ -55,7 +55,7 @@ class ShortTerm:
         """Add a record."""
         process, now = run.process, self._clock.unix_s()
 
-        def write(connection: apsw.Connection) -> int:
+        def write(connection: apsw.Connection) -> Logged:
             record = _last(connection, process) + 1
             key = (process.owner, process.name, record)
             connection.execute(
@@ -66,11 +66,11 @@ class ShortTerm:
                 "DELETE FROM memory_interactions WHERE owner = ? AND name = ? AND id <= ?",
                 (*key[:2], record - self._max_records),
             )
-            return record
+            return run.sealed(connection, Logged(record))
 
-        record = await self._db.write(write)
-        self._keep(process, [Interaction(record, now, call.kind, call.text)])
-        return Logged(record)
+        logged = await self._db.write(write)
+        self._keep(process, [Interaction(logged.id, now, call.kind, call.text)])
+        return logged
 
     async def read(self, run: Run, call: MemoryRead) -> Interactions:
         """Read records from one on, those that are not in memory from disk."""

@@ -119,7 +119,7 @@ class MemoryManager:
         def write(connection: apsw.Connection) -> Change:
             return self._put(connection, tables.make_space(connection, key), note, placed)
 
-        return await self._change(write)
+        return await self._change(run, write)
 
     async def recall(self, run: Run, call: Recall) -> Recalled:
         """Find notes by words and meaning."""
@@ -190,7 +190,7 @@ class MemoryManager:
             tables.carry_links(connection, old.id, change.note)
             return change
 
-        return await self._change(write)
+        return await self._change(run, write)
 
     async def forget(self, run: Run, call: Forget) -> Forgotten:
         """Delete a note and those whose place it took."""
@@ -198,7 +198,8 @@ class MemoryManager:
 
         def write(connection: apsw.Connection) -> Forgotten:
             self._changeable(connection, run.process, call.id)
-            return Forgotten(tables.delete_with_history(connection, call.id))
+            ids = tables.delete_with_history(connection, call.id)
+            return run.sealed(connection, Forgotten(ids))
 
         return await self._db.write(write, self._publish_removal)
 
@@ -212,7 +213,7 @@ class MemoryManager:
             if call.id == call.to:
                 raise InvalidCall("a note cannot be linked with itself", hint="name another one")
             tables.set_link(connection, call.id, call.to, is_on=call.is_on)
-            return self._details(connection, run.process, call.id)
+            return run.sealed(connection, self._details(connection, run.process, call.id))
 
         return await self._db.write(write)
 
@@ -273,9 +274,15 @@ class MemoryManager:
 
     # --- inside a write or a read --------------------------------------------------------------------------------
 
-    async def _change(self, write: Callable[[apsw.Connection], Change]) -> Remembered:
+    async def _change(self, run: Run, write: Callable[[apsw.Connection], Change]) -> Remembered:
         """Do a write that adds a note."""
-        change = await self._db.write(write, self._publish)
+
+        def sealed(connection: apsw.Connection) -> Change:
+            change = write(connection)
+            run.sealed(connection, Remembered(change.note))
+            return change
+
+        change = await self._db.write(sealed, self._publish)
         self._indexer.note_news()
         return Remembered(change.note)
 

@@ -162,10 +162,12 @@ class StorageManager:
         """Forget old versions."""
         await self._open()
         path = file_path(self._path(run.process, call.path, is_write=True))
-        n_versions, size_bytes = await self._db.write(
-            lambda c: history.purge(c, self._blobs, path, call.keep)
-        )
-        return Purged(n_versions, size_bytes)
+
+        def write(connection: apsw.Connection) -> Purged:
+            purged = history.purge(connection, self._blobs, path, call.keep)
+            return run.sealed(connection, Purged(*purged))
+
+        return await self._db.write(write)
 
     async def _step(self, process: Process, edit: Edit, staged: list[Piece]) -> Step:
         """An edit with its paths checked and its content staged."""
@@ -223,7 +225,7 @@ class StorageManager:
             tx = Transaction(
                 connection, self._blobs, author, quota, [] if staged is None else staged
             )
-            return Edited(tx.number, tuple(change(tx)))
+            return run.sealed(connection, Edited(tx.number, tuple(change(tx))))
 
         try:
             edited = await self.mounts.write(paths, write)
@@ -339,6 +341,7 @@ class StorageManager:
                 connection.execute(
                     "INSERT INTO shares VALUES (?, ?, ?)", (path, grantee, call.access)
                 )
+            run.sealed(connection, Done())
             return tables.all_shares(connection)
 
         self._reaches.load(await self._db.write(write))

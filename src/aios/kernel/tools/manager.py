@@ -35,7 +35,7 @@ from aios.config import ToolsConfig
 from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
-from aios.kernel.journal import Effect
+from aios.kernel.journal.records import Effect
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
 from aios.kernel.tools.agents import agent
 from aios.kernel.tools.cache import Outcome, ResultCache, cache_key

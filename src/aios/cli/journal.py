@@ -1,0 +1,172 @@
+"""The verbs `journal`, `inspect` and `events`: what processes asked of the kernel, and what came of it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import click
+import msgspec
+
+from aios.abi.journal import Event, EventList, Recorded
+from aios.abi.types import Pid, ProcessInfo
+from aios.cli.ids import find_process
+from aios.cli.options import examples, json_option
+from aios.cli.output import printable, short_seconds, write_json
+from aios.sdk.blocking import Client, connect
+
+DETAIL_CHARS = 200
+"""Of a call or an answer on its line; `--json` shows all."""
+
+
+@click.command(
+    epilog=examples("aios journal reader", "aios journal 7 --full -n 20", "aios journal -f reader")
+)
+@click.argument("process", metavar="ID")
+@click.option("-n", "--last", type=click.IntRange(1), metavar="N", help="Only the last N records.")
+@click.option("--full", "is_full", is_flag=True, help="Also what was asked and answered.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with calls as they end, until Ctrl-C.")
+@json_option
+def journal(*, process: str, last: int | None, is_full: bool, follow: bool, as_json: bool) -> None:
+    """Show the system calls of process ID (a pid, a name, or the unique beginning of a name), oldest first.
+
+    A daemon keeps them on disk, also of ended processes and of earlier daemons. With --follow, records that come faster
+    than they are read may be dropped; a line says how many.
+    """
+    with connect() as client:
+        pid = _pid_of(client, process)
+        number = client.journal.events(after=0, is_waiting=False).last if follow else 0
+        seen = 0
+        for record in _records(client, pid, last=last, is_full=is_full):
+            _show_record(record, as_json=as_json)
+            seen = record.seq
+        while follow:
+            found = client.journal.events(after=number, pid=pid)
+            _tell_missed(found, as_json=as_json)
+            for event in found.events:
+                if event.record is not None and event.pid == pid and event.record.seq > seen:
+                    _show_record(event.record, as_json=as_json)
+            number = found.last
+
+
+@click.command(epilog=examples("aios inspect reader", "aios inspect 7 --json | jq .process.usage"))
+@click.argument("process", metavar="ID")
+@click.option("-n", "--last", type=click.IntRange(0), default=10, help="Records to show; 10.")
+@json_option
+def inspect(*, process: str, last: int, as_json: bool) -> None:
+    """Show what is known of process ID: its row of the table, its budget, and its last calls with what they asked and got."""
+    with connect() as client:
+        found = find_process(process, client.ps(include_ended=True))
+        budget = client.budget(found.pid)
+        records = list(_records(client, found.pid, last=last, is_full=True)) if last else []
+    if as_json:
+        write_json({"process": found, "budget": budget, "records": records})
+        return
+    _show_fields(found)
+    limits = {k: v for k, v in msgspec.structs.asdict(budget.limits).items() if v is not None}
+    spent = {k: v for k, v in msgspec.structs.asdict(budget.spent).items() if v}
+    _field("budget", _pairs(limits) or "no limits")
+    _field("spent", _pairs(spent) or "nothing")
+    for record in records:
+        _show_record(record, as_json=False)
+
+
+@click.command(epilog=examples("aios events -f", "aios events -f reader --json"))
+@click.argument("process", metavar="[ID]", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@json_option
+def events(*, process: str | None, follow: bool, as_json: bool) -> None:
+    """Show what happened last: calls that ended, and what became of processes; with ID, of that one and those below it.
+
+    The kernel keeps the last events only. Who reads too slowly is told how many were missed, and holds nobody up.
+    """
+    with connect() as client:
+        pid = None if process is None else _pid_of(client, process)
+        number, is_caught_up = 0, False
+        while follow or not is_caught_up:
+            found = client.journal.events(after=number, pid=pid, is_waiting=is_caught_up)
+            if number:  # what was dropped before the first look was missed by nobody
+                _tell_missed(found, as_json=as_json)
+            for event in found.events:
+                _show_event(event, as_json=as_json)
+            is_caught_up = not found.events
+            number = found.last
+
+
+def _pid_of(client: Client, reference: str) -> Pid:
+    """The pid of a process; a number may be of one that the table has forgotten."""
+    if reference.isdecimal():
+        return Pid(int(reference))
+    return find_process(reference, client.ps(include_ended=True)).pid
+
+
+def _records(client: Client, pid: Pid, *, last: int | None, is_full: bool) -> Iterator[Recorded]:
+    """All records of a process, or the last of them, page by page."""
+    after: int | None = -last if last is not None else 0
+    while after is not None:
+        page = client.journal.read(pid, after=after, is_full=is_full)
+        yield from page.records
+        after = page.next_seq
+
+
+def _show_record(record: Recorded, *, as_json: bool) -> None:
+    if as_json:
+        write_json(record)
+        return
+    took = record.ended_unix_s - record.begun_unix_s if record.ended_unix_s is not None else None
+    how = record.outcome + (f" {record.code}" if record.code else "")
+    color = {"done": "green", "fault": "red", "open": "yellow"}.get(record.outcome)
+    head = f"{record.seq:>6}  {_clock_time(record.begun_unix_s)}  {record.call:<16}"
+    click.echo(
+        f"{head}  {click.style(f'{how:<10}', fg=color)}  {short_seconds(took) if took is not None else '-':>6}"
+    )
+    for sign, value in ((">", record.intent), ("<", record.answer)):
+        shown = {k: v for k, v in value.items() if k not in {"call", "answer", "type"}}
+        if shown:
+            click.echo(f"        {sign} {_short(shown)}")
+
+
+def _show_event(event: Event, *, as_json: bool) -> None:
+    if as_json:
+        write_json(event)
+        return
+    detail = event.detail + (f" {event.record.code}" if event.record and event.record.code else "")
+    line = f"{event.number:>7}  {_clock_time(event.unix_s)}  {event.pid:>5}  {event.what:<16}  {detail}"
+    click.echo(printable(line).rstrip())
+
+
+def _tell_missed(found: EventList, *, as_json: bool) -> None:
+    if found.n_missed and as_json:
+        write_json({"n_missed": found.n_missed})
+    elif found.n_missed:
+        click.secho(f"({found.n_missed} events were dropped before they were read)", fg="yellow")
+
+
+def _show_fields(process: ProcessInfo) -> None:
+    end = process.exit
+    _field("process", f"{process.pid} {process.name} ({process.kind.value}) of {process.owner}")
+    _field("parent", str(process.ppid))
+    _field("program", process.program or "-")
+    _field("state", process.state.value + (f" ({process.activity})" if process.activity else ""))
+    if end is not None:
+        _field("exit", f"{end.status} {end.reason}".rstrip())
+    _field("calls", f"{process.n_calls}, {process.n_faults} of them faults")
+    _field("waited", short_seconds(process.waited_s))
+    _field("ran", short_seconds(process.ran_s))
+    _field("tokens", _pairs(msgspec.structs.asdict(process.usage)))
+
+
+def _field(name: str, value: str) -> None:
+    click.echo(f"{click.style(f'{name:<8}', bold=True)} {printable(value)}")
+
+
+def _pairs(values: dict[str, int]) -> str:
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in values.items())
+
+
+def _short(value: object) -> str:
+    """A value on one line, cut where it gets long."""
+    text = printable(msgspec.json.encode(value).decode())
+    return text if len(text) <= DETAIL_CHARS else f"{text[:DETAIL_CHARS]}..."
+
+
+def _clock_time(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]

@@ -1,0 +1,141 @@
+"""The calls that look at the journal: records of a process, and events as they happen."""
+
+import msgspec
+
+from aios.abi.calls import AnyAnswer, AnyCall
+from aios.abi.gate import Fault
+from aios.abi.journal import (
+    Event,
+    EventList,
+    Events,
+    JournalRead,
+    JournalRecords,
+    Recorded,
+)
+from aios.abi.types import JsonObject
+from aios.abi.wire import decode_answer, decode_call, decode_fault
+from aios.errors import InvalidCall
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.journal.events import Item, ProcessEvent
+from aios.kernel.journal.journal import Journal
+from aios.kernel.journal.records import Outcome, Record
+from aios.kernel.journal.tables import Row
+from aios.kernel.process import Process, ProcessTable, Run
+
+MAX_PAGE_BYTES = 4 << 20
+"""Of what was asked and answered, on one page."""
+
+
+class Inspection:
+    """The handlers of these calls."""
+
+    def __init__(self, journal: Journal, table: ProcessTable, access: AccessManager) -> None:
+        self._journal = journal
+        self._table = table
+        self._access = access
+
+    async def read(self, _: Run, call: JournalRead) -> JournalRecords:
+        """Read records."""
+        disk = self._journal.disk
+        after = call.after
+        if after < 0:
+            after = max(0, self._table.get(call.pid).n_journalled + after)
+        if disk is None:
+            records = [each for each in self._journal.records(call.pid) if each.seq > after]
+            rows = [Row(each) for each in records[: call.limit]]
+        else:
+            rows = await disk.load(call.pid, after=after, limit=call.limit, texts=call.is_full)
+        page = _page(rows)
+        is_last = len(page) == len(rows) < call.limit
+        next_seq = None if is_last else page[-1].seq
+        return JournalRecords(tuple(page), next_seq, disk is not None)
+
+    async def events(self, run: Run, call: Events) -> EventList:
+        """Wait for events."""
+        ring = self._journal.events
+        above = None if call.pid is None else self._table.get(call.pid)
+        after = ring.last if call.after is None else call.after
+        n_missed = 0
+        while True:
+            items, n_dropped = ring.read(after, call.limit)
+            n_missed += n_dropped
+            after = items[-1][0] if items else after + n_dropped
+            found = [_event(number, item) for number, item in items if self._sees(run, item, above)]
+            if found or not call.is_waiting:
+                return EventList(tuple(found), after, n_missed)
+            if not items:
+                with run.parked():
+                    await ring.wait_changed()
+                await run.runnable()
+
+    def _sees(self, run: Run, item: Item, above: Process | None) -> bool:
+        """Whether the caller may see that process, and asked for it. Its own call of `events` is none."""
+        process = self._table.find(item.pid)
+        if process is None or not self._access.may_reach(run.process, process):
+            return False
+        if isinstance(item, Record) and item.call == run.name:
+            return False
+        return above is None or self._table.is_within(process, above)
+
+
+def recorded(row: Row) -> Recorded:
+    """A record as others see it."""
+    record = row.record
+    code, answer = record.code, JsonObject()
+    if row.answer and record.outcome is Outcome.FAULT:
+        fault = decode_fault(row.answer)
+        code, answer = fault.code, _object(fault)
+    elif row.answer:
+        answer = _decoded_answer(row.answer)
+    return Recorded(
+        pid=record.pid,
+        seq=record.seq,
+        call=record.call,
+        effect=record.effect.value,
+        outcome=record.outcome.value,
+        begun_unix_s=record.begun_unix_s,
+        ended_unix_s=record.ended_unix_s or None,
+        waited_s=record.waited_s,
+        ran_s=record.ran_s,
+        n_preemptions=record.n_preemptions,
+        code=code,
+        intent=_decoded_call(row.intent) if row.intent else {},
+        answer=answer,
+    )
+
+
+def _page(rows: list[Row]) -> list[Recorded]:
+    """As many records as fit on a page, at least one."""
+    page, size_bytes = list[Recorded](), 0
+    for row in rows:
+        size_bytes += len(row.intent) + len(row.answer)
+        if page and size_bytes > MAX_PAGE_BYTES:
+            break
+        page.append(recorded(row))
+    return page
+
+
+def _event(number: int, item: Item) -> Event:
+    if isinstance(item, ProcessEvent):
+        return Event(number, item.pid, item.unix_s, item.what, item.detail)
+    told = recorded(Row(item))
+    return Event(number, item.pid, item.ended_unix_s, item.call, item.outcome.value, told)
+
+
+def _decoded_call(body: bytes) -> JsonObject:
+    """A call as an object; empty if another version of AIOS wrote it."""
+    try:
+        return _object(decode_call(body))
+    except InvalidCall:
+        return {}
+
+
+def _decoded_answer(body: bytes) -> JsonObject:
+    try:
+        return _object(decode_answer(body))
+    except InvalidCall:
+        return {}
+
+
+def _object(value: AnyCall | AnyAnswer | Fault) -> JsonObject:
+    return msgspec.convert(msgspec.to_builtins(value), JsonObject)

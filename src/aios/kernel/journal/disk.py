@@ -1,0 +1,143 @@
+"""The journal's way to disk: records are gathered and written in the order in which they came, many in one commit.
+
+The first record of a batch takes a place in the database's queue of writes. Whatever is written after it, by whomever, is
+committed with it or later: so nothing on disk was ever caused by a record that is not there.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+import apsw
+
+from aios.abi.types import Pid
+from aios.disk.db import Database
+from aios.errors import DiskFailed, ResourceExhausted
+from aios.kernel.journal import tables
+from aios.kernel.journal.records import Record
+from aios.kernel.journal.retention import Kept, expired
+
+FLUSH_S = 0.1
+"""Records wait so long for a commit of somebody else's; what a crash takes of them is only done again."""
+SWEEP_S = 600.0
+
+Extra = Callable[[apsw.Connection], None]
+
+
+class JournalDisk:
+    """Where a journal's records go.
+
+    Args:
+        db: With the tables of `tables.SCHEMA`.
+        max_pending: Records that may wait for a disk that does not take them.
+    """
+
+    def __init__(self, db: Database, max_pending: int) -> None:
+        self._db = db
+        self._max_pending = max_pending
+        self._pending: deque[Record | Extra] = deque()
+        self._batch: list[Record | Extra] = []
+        self._is_queued = False
+        self._dirty = anyio.Event()
+
+    def check_room(self) -> None:
+        """Raise ResourceExhausted if too much waits for a disk that takes nothing."""
+        if len(self._pending) >= self._max_pending:
+            raise ResourceExhausted(
+                f"{len(self._pending)} journal records wait for the disk",
+                hint="free space on the disk of AIOS_HOME; `aios doctor`",
+                retry_after_s=1.0,
+            )
+
+    def add(self, entry: Record | Extra) -> None:
+        """Write a record, or do another write at its place in the order, soon; never waits."""
+        self._pending.append(entry)
+        self.push()
+
+    def push(self) -> None:
+        """Give what waits a place in the queue of writes, before whatever is written next."""
+        if self._pending and not self._is_queued:
+            self._is_queued = True
+            self._db.write_soon(self._drain, on_failure=self._put_back)
+            self._dirty.set()
+
+    async def flush(self) -> None:
+        """Return when all records that were added are on disk."""
+        self.push()
+        await self._db.write(_nothing)
+
+    async def write_now(self, record: Record) -> None:
+        """Return when a record, and all that were added before it, are on disk."""
+        self.push()
+        await self._db.write(lambda connection: tables.save(connection, record))
+
+    async def run(self) -> None:
+        """See to it that records do not wait for long, until cancelled."""
+        while True:
+            await self._dirty.wait()
+            await anyio.sleep(FLUSH_S)
+            self._dirty = anyio.Event()
+            self.push()
+            with suppress(DiskFailed, ResourceExhausted), anyio.CancelScope(shield=True):
+                await self._db.write(_nothing)  # a disk that takes nothing is asked again
+            if self._pending:
+                self._dirty.set()
+
+    async def run_sweeper(self, kept: Callable[[], Kept]) -> None:
+        """Sweep now and then, until cancelled."""
+        while True:
+            await anyio.sleep(SWEEP_S)
+            with suppress(DiskFailed, ResourceExhausted), anyio.CancelScope(shield=True):
+                await self.sweep(kept())
+
+    async def sweep(self, kept: Kept) -> int:
+        """Forget records that need not be kept, and the texts that only they had. Returns: how many records."""
+
+        def write(connection: apsw.Connection) -> int:
+            n_dropped = 0
+            for pid, up_to in expired(tables.survey(connection), kept):
+                n_dropped += tables.drop(connection, pid, up_to=up_to)
+            if n_dropped:
+                tables.collect(connection)
+            return n_dropped
+
+        await self.flush()
+        return await self._db.write(write)
+
+    async def load(
+        self, pid: Pid, *, after: int = 0, limit: int = -1, texts: bool = True
+    ) -> list[tables.Row]:
+        """The records of a process behind a number, in order; with `texts` what was asked and answered."""
+        await self.flush()
+        return await self._db.read(
+            lambda c: tables.load(c, pid, after=after, limit=limit, texts=texts)
+        )
+
+    def _drain(self, connection: apsw.Connection) -> None:
+        """In the writer's thread."""
+        self._is_queued = False
+        self._forget_texts()
+        while self._pending:
+            entry = self._pending.popleft()
+            self._batch.append(entry)
+            if isinstance(entry, Record):
+                tables.save(connection, entry)
+            else:
+                entry(connection)
+
+    def _forget_texts(self) -> None:
+        """What was drained before is on disk by now: those who watch need only its heads."""
+        for entry in self._batch:
+            if isinstance(entry, Record):
+                entry.intent = entry.answer = None
+        self._batch = []
+
+    def _put_back(self) -> None:
+        """In the writer's thread: what was drained is not on disk after all."""
+        batch, self._batch = self._batch, []
+        self._pending.extendleft(reversed(batch))
+
+
+def _nothing(_: apsw.Connection) -> None:
+    return None

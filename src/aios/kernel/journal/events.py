@@ -1,0 +1,73 @@
+"""What happened last, numbered, for those who watch: calls that ended, and what became of processes. Bounded.
+
+A watcher remembers the number that it has read up to. What was dropped before it came is counted and told, and nobody
+who is slow makes the kernel wait.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import anyio
+
+from aios.abi.types import Pid
+from aios.kernel.journal.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """Something that became of a process."""
+
+    pid: Pid
+    what: str
+    unix_s: float
+    detail: str = ""
+
+
+Item = Record | ProcessEvent
+
+
+class EventRing:
+    """The last `max_events` of them."""
+
+    def __init__(self, max_events: int) -> None:
+        self._items: deque[Item] = deque(maxlen=max_events)
+        self._n_put = 0
+        self._changed: anyio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    @property
+    def last(self) -> int:
+        """The number of the latest; they count from 1."""
+        return self._n_put
+
+    @property
+    def n_dropped(self) -> int:
+        """How many are no longer here."""
+        return self._n_put - len(self._items)
+
+    def put(self, item: Item) -> None:
+        """Add one and wake who waits."""
+        self._items.append(item)
+        self._n_put += 1
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    def read(self, after: int, limit: int) -> tuple[list[tuple[int, Item]], int]:
+        """Up to `limit` behind a number, each with its own. Also: how many between were dropped."""
+        first = max(after, self.n_dropped)
+        found = islice(self._items, first - self.n_dropped, first - self.n_dropped + limit)
+        return list(enumerate(found, first + 1)), first - after
+
+    async def wait_changed(self) -> None:
+        """Wait until there is a new one."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()

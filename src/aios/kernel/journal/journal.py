@@ -1,0 +1,145 @@
+"""The journal: every system call's intent before it acts, and its outcome after.
+
+    begin -> commit (before an effect outside) | seal (in the transaction that has the effect) -> settle
+
+A call without effect is journalled without waiting. Before an effect leaves the kernel, the intent and all that its process
+did before are on disk. Without a disk the journal keeps the last records in memory, without what was asked and answered.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import apsw
+
+from aios.abi.call import Answer, Call
+from aios.abi.gate import Fault, Result
+from aios.abi.types import Pid
+from aios.abi.wire import encode_call
+from aios.kernel.clock import Clock
+from aios.kernel.journal import tables
+from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.journal.events import EventRing
+from aios.kernel.journal.records import Effect, Outcome, Record, Where, Written
+from aios.kernel.journal.texts import digest_of, write_answer, write_call, write_fault
+
+A = TypeVar("A", bound=Answer)
+Seal = Callable[[apsw.Connection, Answer], None]
+
+
+@dataclass(frozen=True)
+class JournalStatistics:
+    """Counters of the journal."""
+
+    n_records: int
+    """In memory."""
+    n_open: int
+    n_written: int
+    n_dropped: int
+    """From memory."""
+
+
+class Journal:
+    """Records of calls, by process and number.
+
+    Args:
+        clock: The kernel's.
+        max_records: Settled ones kept in memory for those who watch; open ones are always kept.
+        disk: Where all go; None keeps none.
+    """
+
+    def __init__(self, clock: Clock, *, max_records: int, disk: JournalDisk | None = None) -> None:
+        self.disk = disk
+        self._clock = clock
+        self.events = EventRing(max_records)
+        self._open: dict[tuple[Pid, int], Record] = {}
+        self._n_written = 0
+        self.is_closing = False
+        """The kernel ends: calls that are cut short stay open, and the next kernel settles them."""
+
+    def begin(self, pid: Pid, seq: int, *, call: Call[A], effect: Effect, where: Where) -> Record:
+        """Write the intent of a call.
+
+        Raises:
+            InvalidCall: It holds something that no wire carries.
+            ResourceExhausted: The disk takes no records.
+        """
+        name, unix_s = str(call.__struct_config__.tag), self._clock.unix_s()
+        if self.disk is None:
+            digest = digest_of(encode_call(call))
+            record = Record(pid, seq, name, digest, effect, unix_s, where)
+        else:
+            self.disk.check_room()
+            intent = write_call(call)
+            record = Record(pid, seq, name, intent.digest, effect, unix_s, where, intent=intent)
+        self._open[(pid, seq)] = record
+        self._n_written += 1
+        return record
+
+    async def commit(self, record: Record) -> None:
+        """Return when an effect of this call may leave the kernel: the intent and all before it are on disk.
+
+        Where the effect is a transaction, the intent goes with it, and what was before it goes before it.
+        """
+        if self.disk is None:
+            return
+        if record.where is Where.WORLD:
+            await self.disk.write_now(record)
+            record.is_written = True
+        else:
+            self.disk.push()
+
+    def seal_of(self, record: Record) -> Seal | None:
+        """What writes the outcome of a call in the transaction that has its effect; None if nothing does."""
+        if self.disk is None or record.where is not Where.DISK:
+            return None
+
+        def seal(connection: apsw.Connection, answer: Answer) -> None:
+            sealed = Record(
+                record.pid, record.seq, record.call, record.digest, record.effect,
+                record.begun_unix_s, record.where, Outcome.DONE, ended_unix_s=self._clock.unix_s(),
+                intent=record.intent, answer=write_answer(answer, record.intent),
+            )  # fmt: skip
+            tables.save(connection, sealed)
+            record.is_sealed = True
+
+        return seal
+
+    def settle(self, record: Record, outcome: Outcome, end: Result[A] | Fault | None) -> None:
+        """Write how a call ended; a record is settled once."""
+        assert record.outcome is Outcome.OPEN, f"{record} is settled already"
+        record.outcome, record.ended_unix_s = outcome, self._clock.unix_s()
+        if isinstance(end, Fault):
+            record.code = end.code
+        if isinstance(end, Result):
+            record.waited_s, record.ran_s = end.waited_s, end.ran_s
+            record.n_preemptions = end.n_preemptions
+        del self._open[(record.pid, record.seq)]
+        if self.is_closing and outcome is Outcome.CANCELLED:
+            return
+        if self.disk is not None and not (record.is_sealed and outcome is Outcome.DONE):
+            record.answer = _written(record, end)
+            self.disk.add(record)
+        elif self.disk is not None:
+            record.intent = None
+        self.events.put(record)
+
+    def records(self, pid: Pid) -> list[Record]:
+        """The records of a process that are in memory, in the order of its calls."""
+        settled = [each for each in self.events if isinstance(each, Record) and each.pid == pid]
+        found = [*settled, *(each for each in self._open.values() if each.pid == pid)]
+        return sorted(found, key=lambda record: record.seq)
+
+    def statistics(self) -> JournalStatistics:
+        """Counters; cheap."""
+        n_open = len(self._open)
+        return JournalStatistics(
+            len(self.events) + n_open, n_open, self._n_written, self.events.n_dropped
+        )
+
+
+def _written(record: Record, end: Result[A] | Fault | None) -> Written | None:
+    """An end as it is stored."""
+    if isinstance(end, Fault):
+        return write_fault(end)
+    return None if end is None else write_answer(end.value, record.intent)

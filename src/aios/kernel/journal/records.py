@@ -1,0 +1,83 @@
+"""What the journal holds of a call, and what is said about calls to keep it. Values only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from aios.abi.types import Pid
+
+
+class Effect(Enum):
+    """What a call does to the world, which decides how an unsettled intent is settled after a crash."""
+
+    PURE = "pure"  # none: doing it again is harmless
+    REVERSIBLE = "reversible"  # can be undone
+    COMPENSABLE = "compensable"  # can be made good by another act
+    IRREVERSIBLE = "irreversible"
+
+
+class Where(Enum):
+    """Where the effect of a call is to be found, which decides what must be on disk before it."""
+
+    KERNEL = (
+        "kernel"  # in the kernel's memory: it is gone with the kernel, and comes back by replay
+    )
+    DISK = "disk"  # one transaction of the database, which holds the outcome too: both are there or neither
+    WORLD = (
+        "world"  # outside: nobody can know after a crash, so the intent must be on disk before it
+    )
+
+
+class Outcome(Enum):
+    """How a call ended."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAULT = "fault"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One text of a chain: equal texts after equal texts have the same digest, and are stored once."""
+
+    digest: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A call or an answer as it is stored: what is its own, and the messages that it shares with others."""
+
+    head: bytes
+    messages: Sequence[Link] | None
+    """None: it is one without messages."""
+    digest: bytes
+    """Of both; equal calls have the same."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One call of one process: `seq` counts the journalled calls of that process from 1."""
+
+    pid: Pid
+    seq: int
+    call: str
+    digest: bytes
+    effect: Effect
+    begun_unix_s: float
+    where: Where = Where.WORLD
+    outcome: Outcome = Outcome.OPEN
+    code: str = ""
+    ended_unix_s: float = 0.0
+    waited_s: float = 0.0
+    ran_s: float = 0.0
+    n_preemptions: int = 0
+    intent: Written | None = None
+    """Kept until it is on disk."""
+    answer: Written | None = None
+    """As `intent`; of a fault its frame."""
+    is_written: bool = False
+    """Its intent is on disk."""
+    is_sealed: bool = False
+    """The transaction with its effect has the outcome too."""

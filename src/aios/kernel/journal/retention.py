@@ -1,0 +1,45 @@
+"""Which records need not be kept any longer. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aios.abi.types import Pid
+
+
+@dataclass(frozen=True)
+class Held:
+    """The records of one process."""
+
+    pid: Pid
+    last_seq: int
+    last_unix_s: float
+    """When its last call began."""
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is to be kept."""
+
+    alive: Mapping[Pid, int]
+    """Processes that may be replayed, with the first record that they need."""
+    since_unix_s: float
+    """Of others, those that called something since."""
+    max_bytes: int
+    """Of those, the latest that fit beside the living."""
+
+
+def expired(held: Sequence[Held], kept: Kept) -> Iterable[tuple[Pid, int]]:
+    """Processes whose records go, and up to which one. Nothing that a living process needs is among them."""
+    room_bytes = kept.max_bytes
+    for each in held:
+        first = kept.alive.get(each.pid)
+        if first is not None:
+            room_bytes -= each.size_bytes
+            if first > 1:
+                yield each.pid, first - 1
+    ended = [each for each in held if each.pid not in kept.alive]
+    for each in sorted(ended, key=lambda each: each.last_unix_s, reverse=True):
+        room_bytes -= each.size_bytes
+        if room_bytes < 0 or each.last_unix_s < kept.since_unix_s:
+            yield each.pid, each.last_seq

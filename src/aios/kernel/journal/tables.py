@@ -1,0 +1,271 @@
+"""The journal in the database: one row a call, and the texts that calls and answers are made of, each stored once."""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+import msgspec
+
+from aios.abi.types import Pid
+from aios.disk.migrations import Schema
+from aios.errors import DiskFailed
+from aios.kernel.journal.records import Effect, Link, Outcome, Record, Where, Written
+from aios.kernel.journal.retention import Held
+from aios.kernel.journal.texts import MAX_INTENT_BYTES, digest_of, join_answer, join_call
+
+INLINE_BYTES = 256
+"""Up to here an answer is in its row: most are different, and a text of its own costs 60 bytes more."""
+PACK_BYTES = 200
+"""From here on a text is packed, if that makes it a tenth smaller."""
+PLAIN, ZLIB = 0, 1
+ROW_BYTES = 150
+"""What a row takes, about, without its texts."""
+NO_MESSAGES = 0
+"""The key that stands for an empty chain; NULL is a call without messages."""
+
+SCHEMA = Schema(
+    "journal",
+    (
+        """
+        CREATE TABLE journal_texts (
+            key INTEGER PRIMARY KEY,
+            digest BLOB NOT NULL UNIQUE,
+            parent INTEGER NOT NULL,  -- the text before it in its chain; 0: it is the first
+            packing INTEGER NOT NULL,
+            data BLOB NOT NULL
+        );
+        CREATE TABLE journal_records (
+            pid INTEGER NOT NULL, seq INTEGER NOT NULL, call TEXT NOT NULL, digest BLOB NOT NULL, effect TEXT NOT NULL,
+            place TEXT NOT NULL, outcome TEXT NOT NULL, begun REAL NOT NULL, ended REAL NOT NULL, waited REAL NOT NULL,
+            ran REAL NOT NULL, n_preemptions INTEGER NOT NULL, intent INTEGER NOT NULL, said INTEGER,
+            answer BLOB, answer_text INTEGER, message INTEGER,
+            PRIMARY KEY (pid, seq)
+        ) WITHOUT ROWID;
+        """,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it was read; `intent` and `answer` are bytes of the wire, and empty where they were not asked for."""
+
+    record: Record
+    intent: bytes = b""
+    answer: bytes = b""
+
+
+def save(connection: apsw.Connection, record: Record) -> None:
+    """Write a record as it is now. One that is done on disk stays so: its effect came with it."""
+    if record.is_written:
+        _save_end(connection, record)
+        return
+    assert record.intent is not None, f"{record} has no intent"
+    head, messages = _cut_short(record.intent.head), record.intent.messages
+    intent = _put(connection, Link(digest_of(head), head), NO_MESSAGES)
+    said = None if messages is None else put_chain(connection, messages)
+    answer, answer_text, message = _put_answer(connection, record.answer, said)
+    connection.execute(
+        "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (pid, seq) DO UPDATE SET outcome = excluded.outcome, ended = excluded.ended, waited = excluded.waited, "
+        "ran = excluded.ran, n_preemptions = excluded.n_preemptions, answer = excluded.answer, "
+        "answer_text = excluded.answer_text, message = excluded.message WHERE outcome <> 'done'",
+        (record.pid, record.seq, record.call, record.digest, record.effect.value, record.where.value,
+         record.outcome.value, record.begun_unix_s, record.ended_unix_s, record.waited_s, record.ran_s,
+         record.n_preemptions, intent, said, answer, answer_text, message),
+    )  # fmt: skip
+
+
+def load(
+    connection: apsw.Connection, pid: Pid, *, after: int = 0, limit: int = -1, texts: bool = True
+) -> list[Row]:
+    """The records of a process behind a number, in order; with `texts` also what was asked and answered."""
+    rows = connection.execute(
+        "SELECT pid, seq, call, digest, effect, begun, place, outcome, ended, waited, ran, n_preemptions, "
+        "intent, said, answer, answer_text, message FROM journal_records WHERE pid = ? AND seq > ? ORDER BY seq LIMIT ?",
+        (pid, after, limit),
+    )
+    reader = Reader(connection)
+    return [_row(columns, reader if texts else None) for columns in rows]
+
+
+def last_pid(connection: apsw.Connection) -> Pid:
+    """The highest pid that has a record."""
+    return Pid(connection.execute("SELECT ifnull(max(pid), 0) FROM journal_records").get)
+
+
+def last_seq(connection: apsw.Connection, pid: Pid) -> int:
+    """The number of the last record of a process; 0 if it has none."""
+    query = "SELECT ifnull(max(seq), 0) FROM journal_records WHERE pid = ?"
+    return int(connection.execute(query, (pid,)).get)
+
+
+def drop(connection: apsw.Connection, pid: Pid, *, up_to: int | None = None) -> int:
+    """Forget the records of a process, up to a number. Returns: how many."""
+    where, values = "pid = ?", [int(pid)]
+    if up_to is not None:
+        where, values = f"{where} AND seq <= ?", [*values, up_to]
+    connection.execute(f"DELETE FROM journal_records WHERE {where}", values)  # noqa: S608 - no value in the text
+    return connection.changes()
+
+
+def sizes(connection: apsw.Connection) -> tuple[int, int, int]:
+    """How many records and texts there are, and the bytes of the texts."""
+    n_records = int(connection.execute("SELECT count(*) FROM journal_records").get)
+    query = "SELECT count(*), ifnull(sum(length(data)), 0) FROM journal_texts"
+    n_texts, n_bytes = connection.execute(query).get
+    return n_records, int(n_texts), int(n_bytes)
+
+
+def survey(connection: apsw.Connection) -> list[Held]:
+    """What each process has here. Its size is that of its rows and of what only it asked and was told, about."""
+    rows = connection.execute(
+        """
+        SELECT pid, max(seq), max(begun), sum(? + ifnull(length(answer), 0) + ifnull(length(asked.data), 0)
+            + ifnull(length(told.data), 0) + ifnull(length(said.data), 0))
+        FROM journal_records LEFT JOIN journal_texts asked ON asked.key = intent
+            LEFT JOIN journal_texts told ON told.key = answer_text LEFT JOIN journal_texts said ON said.key = message
+        GROUP BY pid
+        """,
+        (ROW_BYTES,),
+    )
+    return [Held(Pid(int(pid)), int(seq), float(unix_s), int(n)) for pid, seq, unix_s, n in rows]
+
+
+def collect(connection: apsw.Connection) -> int:
+    """Remove the texts that no record needs. Returns: how many. Cost: reads all keys of records and texts."""
+    connection.execute(
+        """
+        WITH RECURSIVE used (key) AS (
+            SELECT intent FROM journal_records UNION SELECT said FROM journal_records WHERE said IS NOT NULL
+            UNION SELECT answer_text FROM journal_records WHERE answer_text IS NOT NULL
+            UNION SELECT message FROM journal_records WHERE message IS NOT NULL
+            UNION SELECT parent FROM journal_texts JOIN used USING (key)
+        )
+        DELETE FROM journal_texts WHERE key NOT IN (SELECT key FROM used)
+        """
+    )
+    return connection.changes()
+
+
+def put_chain(connection: apsw.Connection, links: Sequence[Link], parent: int = NO_MESSAGES) -> int:
+    """Store what is new of a chain. Returns: the key of its last text. Cost: that of what is new, and one look-up."""
+    known = len(links)
+    while known:
+        found = _find(connection, links[known - 1].digest)
+        if found is not None:
+            parent = found
+            break
+        known -= 1
+    for link in links[known:]:
+        parent = _put(connection, link, parent)
+    return parent
+
+
+class Reader:
+    """Reads texts of one snapshot of the database; what chains share is read once."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._texts: dict[int, tuple[int, bytes]] = {}
+
+    def text(self, key: int) -> bytes:
+        """One text."""
+        return self._get(key)[1]
+
+    def chain(self, key: int) -> list[bytes]:
+        """A text and all before it."""
+        found = []
+        while key != NO_MESSAGES:
+            key, data = self._get(key)
+            found.append(data)
+        return found[::-1]
+
+    def _get(self, key: int) -> tuple[int, bytes]:
+        found = self._texts.get(key)
+        if found is None:
+            query = "SELECT parent, packing, data FROM journal_texts WHERE key = ?"
+            row = self._connection.execute(query, (key,)).fetchone()
+            if row is None:
+                raise DiskFailed(f"the journal's text {key} is gone", hint="`aios fsck`")
+            parent, packing, data = row
+            data = zlib.decompress(data) if packing == ZLIB else bytes(data)
+            found = self._texts[key] = (int(parent), data)
+        return found
+
+
+def _save_end(connection: apsw.Connection, record: Record) -> None:
+    query = "SELECT said FROM journal_records WHERE pid = ? AND seq = ?"
+    said = connection.execute(query, (record.pid, record.seq)).get
+    answer, answer_text, message = _put_answer(connection, record.answer, said)
+    connection.execute(
+        "UPDATE journal_records SET outcome = ?, ended = ?, waited = ?, ran = ?, n_preemptions = ?, answer = ?, "
+        "answer_text = ?, message = ? WHERE pid = ? AND seq = ? AND outcome <> 'done'",
+        (record.outcome.value, record.ended_unix_s, record.waited_s, record.ran_s, record.n_preemptions, answer,
+         answer_text, message, record.pid, record.seq),
+    )  # fmt: skip
+
+
+def _put_answer(
+    connection: apsw.Connection, answer: Written | None, said: int | None
+) -> tuple[bytes | None, int | None, int | None]:
+    """The columns `answer`, `answer_text` and `message`."""
+    if answer is None:
+        return None, None, None
+    message = None
+    if answer.messages is not None:
+        message = put_chain(connection, answer.messages, said or NO_MESSAGES)
+    if len(answer.head) <= INLINE_BYTES:
+        return answer.head, None, message
+    text = _put(connection, Link(digest_of(answer.head), answer.head), NO_MESSAGES)
+    return None, text, message
+
+
+def _put(connection: apsw.Connection, link: Link, parent: int) -> int:
+    found = _find(connection, link.digest)
+    if found is not None:
+        return found
+    packing, data = PLAIN, link.data
+    if len(data) >= PACK_BYTES:
+        packed = zlib.compress(data, 1)
+        if len(packed) < 0.9 * len(data):
+            packing, data = ZLIB, packed
+    connection.execute(
+        "INSERT INTO journal_texts (digest, parent, packing, data) VALUES (?, ?, ?, ?)",
+        (link.digest, parent, packing, data),
+    )
+    return connection.last_insert_rowid()
+
+
+def _find(connection: apsw.Connection, digest: bytes) -> int | None:
+    row = connection.execute("SELECT key FROM journal_texts WHERE digest = ?", (digest,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _cut_short(head: bytes) -> bytes:
+    """A call that is too long is kept as its beginning, which no reader takes for a call."""
+    return head if len(head) <= MAX_INTENT_BYTES else b""
+
+
+Columns = tuple[
+    int, int, str, bytes, str, float, str, str, float, float, float, int,
+    int, int | None, bytes | None, int | None, int | None,
+]  # fmt: skip
+
+
+def _row(columns: Iterable[object], reader: Reader | None) -> Row:
+    """A row from its columns in the order of `load`."""
+    values = msgspec.convert(tuple(columns), Columns)
+    record = Record(
+        Pid(values[0]), values[1], values[2], values[3], Effect(values[4]), values[5], Where(values[6]),
+        Outcome(values[7]), "", *values[8:12],
+    )  # fmt: skip
+    intent, said, answer, answer_text, message = values[12:]
+    if reader is None:
+        return Row(record, answer=answer or b"" if record.outcome is Outcome.FAULT else b"")
+    asked = join_call(reader.text(intent), None if said is None else reader.chain(said))
+    if answer is None and answer_text is not None:
+        answer = reader.text(answer_text)
+    told = b"" if answer is None else join_answer(answer, reader.text(message) if message else None)
+    return Row(record, asked, told)

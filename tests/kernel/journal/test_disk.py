@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import apsw
+import pytest
+
+from aios.abi.calls import GetPid
+from aios.abi.types import Pid
+from aios.disk.db import Database
+from aios.errors import ResourceExhausted
+from aios.kernel.journal import tables
+from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.journal.records import Effect, Outcome, Record
+from aios.kernel.journal.retention import Kept
+from aios.kernel.journal.texts import write_call
+
+pytestmark = pytest.mark.anyio
+
+
+def record(seq: int, pid: int = 2) -> Record:
+    intent = write_call(GetPid())
+    return Record(
+        Pid(pid),
+        seq,
+        "getpid",
+        intent.digest,
+        Effect.PURE,
+        1.0,
+        outcome=Outcome.DONE,
+        intent=intent,
+    )
+
+
+def opened(folder: Path) -> tuple[Database, JournalDisk]:
+    db = Database(folder / "aios.db", [tables.SCHEMA])
+    return db, JournalDisk(db, 1_000)
+
+
+async def test_many_records_are_one_commit(tmp_path: Path) -> None:
+    db, disk = opened(tmp_path)
+    for seq in range(1, 501):
+        disk.add(record(seq))
+    await disk.flush()
+    assert db.statistics().n_commits == 1
+    assert len(await disk.load(Pid(2))) == 500
+    assert [row.record.seq for row in await disk.load(Pid(2), after=497)] == [498, 499, 500]
+    await db.aclose()
+
+
+async def test_nothing_that_is_written_later_is_there_without_the_records_before(
+    tmp_path: Path,
+) -> None:
+    db, disk = opened(tmp_path)
+    seen: list[int] = []
+
+    def look(connection: apsw.Connection) -> None:
+        seen.append(len(tables.load(connection, Pid(2))))
+
+    for n in range(1, 4):
+        disk.add(record(n))
+        await db.write(look)
+    assert seen == [1, 2, 3]
+    await db.aclose()
+
+
+async def test_records_that_a_full_disk_refused_are_written_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    connections: list[apsw.Connection] = []
+    db = Database(tmp_path / "aios.db", [tables.SCHEMA], prepare=(connections.append,))
+    disk = JournalDisk(db, 2_000)
+    await db.open()
+    connections[0].pragma("max_page_count", 1)  # no more than the writer has
+    for seq in range(1, 1_000):
+        disk.add(record(seq))
+    with pytest.raises(ResourceExhausted, match="full"):
+        await disk.flush()
+    disk.add(record(1_000))
+    connections[0].pragma("max_page_count", 1 << 20)
+    await disk.flush()
+    assert len(await disk.load(Pid(2))) == 1_000
+    await db.aclose()
+
+
+async def test_a_disk_that_takes_nothing_refuses_calls_in_the_end(tmp_path: Path) -> None:
+    _, disk = opened(tmp_path)
+    for seq in range(1_000):
+        disk.check_room()
+        disk.add(record(seq))
+    with pytest.raises(ResourceExhausted, match="1000 journal records"):
+        disk.check_room()
+
+
+async def test_a_sweep_leaves_the_living_whole(tmp_path: Path) -> None:
+    db, disk = opened(tmp_path)
+    for pid in (2, 3):
+        for seq in range(1, 11):
+            disk.add(record(seq, pid))
+    assert await disk.sweep(Kept({Pid(2): 1}, since_unix_s=1e9, max_bytes=1)) == 10
+    assert len(await disk.load(Pid(2))) == 10
+    assert await disk.load(Pid(3)) == []
+    await db.aclose()
