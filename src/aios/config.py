@@ -84,6 +84,13 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
         NonNegativeInt,
         Meta(le=10, description="tries again at a remote endpoint before the first token"),
     ] = 2
+    going_on: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|fields|trailing|no)$",
+            description="how a remote endpoint goes on from a begun answer: `continue_final_message`, a trailing assistant message, or not",
+        ),
+    ] = "auto"
     aliases: Annotated[
         Names,
         Meta(description="further model names that it serves; several engines may share one"),

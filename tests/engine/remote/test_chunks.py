@@ -203,3 +203,23 @@ def test_an_error_in_the_stream_is_kept() -> None:
     reader.feed(chunk(error={"message": "out of memory", "code": 503}))
     assert reader.problem is not None
     assert (reader.problem.status, reader.problem.message) == (503, "out of memory")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["One, two, three", ", four"], "three, four"),
+        (["three", ", four"], "three, four"),
+        (["One, ", "two, "], "One, two, "),
+        (["One, two, ", "One, two, "], "One, two, "),
+    ],
+)
+def test_an_echo_of_what_it_goes_on_from_is_left_out_once(pieces: list[str], expected: str) -> None:
+    reader = ChunkReader(n_before=4, echo="One, two, ")
+    told = {"prompt_tokens": 20, "completion_tokens": 2}
+    delta = last(
+        *map(text, pieces), text("", "length"), chunk(choices=[], usage=told), reader=reader
+    )
+    assert delta.text == expected
+    assert delta.usage is not None
+    assert (delta.usage.prompt_tokens, delta.usage.completion_tokens) == (16, 6)

@@ -4,8 +4,8 @@ import pytest
 from tests.engine.jobs import ADD, chat
 
 from aios.abi.types import JsonSchema, Message, Regex, Role, Sampling, ToolCall, ToolChoice
-from aios.engine.base import Ability, ChatPrompt, Job, TextPrompt
-from aios.engine.remote.dialect import Dialect, Flavour, flavour_of, usual_abilities
+from aios.engine.base import ChatPrompt, Job, TextPrompt
+from aios.engine.remote.dialect import Dialect, Flavour, GoingOn, flavour_of
 from aios.engine.remote.problems import Problem
 from aios.errors import Unsupported
 
@@ -72,19 +72,10 @@ def test_a_conversation_keeps_its_calls_and_results() -> None:
     assert body["tool_choice"] == "required"
 
 
-def test_going_on_from_a_text_makes_it_the_assistants_last_message() -> None:
-    job = chat("Hi")
-    assert isinstance(job.prompt, ChatPrompt)
-    body = Dialect(Flavour.VLLM).chat_body(job, job.prompt, model="m", said="Hel")
-    assert body["messages"] == [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hel"},
-    ]
-    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
-    text = Dialect().text_body(
-        Job(TextPrompt("Once ")), TextPrompt("Once "), model="m", said="upon"
-    )
-    assert text["prompt"] == "Once upon"
+def test_going_on_from_a_text_makes_it_part_of_the_prompt() -> None:
+    prompt = TextPrompt("Once ")
+    body = Dialect().text_body(Job(prompt), prompt, model="m", said="upon")
+    assert body["prompt"] == "Once upon"
 
 
 def test_a_text_without_a_limit_gets_one() -> None:
@@ -197,6 +188,15 @@ def test_servers_are_known_by_the_owner_of_their_models() -> None:
     assert flavour_of("somebody") is Flavour.UNKNOWN
 
 
-def test_only_what_is_known_to_go_on_from_a_text_can_suspend() -> None:
-    able = [flavour for flavour in Flavour if Ability.SUSPEND in usual_abilities(flavour, "")]
-    assert able == [Flavour.VLLM]
+@pytest.mark.parametrize("going_on", list(GoingOn))
+def test_a_begun_answer_is_the_last_message_and_fields_say_so_where_they_must(
+    going_on: GoingOn,
+) -> None:
+    dialect = Dialect(going_on=going_on)
+    job = chat()
+    assert isinstance(job.prompt, ChatPrompt)
+    body = dialect.chat_body(job, job.prompt, model="m", said="One, ")
+    messages = body["messages"]
+    assert isinstance(messages, list)
+    assert messages[-1] == {"role": "assistant", "content": "One, "}
+    assert ("continue_final_message" in body) is (going_on is GoingOn.FIELDS)

@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 from collections.abc import AsyncIterator
 
+import anyio
 import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
-from tests.engine.jobs import ADD, chat, read_all, run, with_tools
+from tests.engine.jobs import ADD, chat, read_all, run, run_with_interruptions, with_tools
 from tests.engine.remote.bad_endpoint import (
     KEY,
     BadEndpoint,
@@ -25,8 +27,12 @@ from tests.engine.remote.bad_endpoint import (
 from tests.engine.remote.serving import serving
 
 from aios.abi.types import Finish, ImagePart, Message, Role, Sampling, TextPart, ToolChoice
+from aios.bench.children import environment, free_port, running, scratch_folder, wait_healthy
+from aios.bench.llama_tools import SERVER, find_tool
 from aios.config import EngineConfig
+from aios.configload import load
 from aios.engine.base import Ability, ChatPrompt
+from aios.engine.models import find_model
 from aios.engine.remote.openai import OpenAIEngine
 from aios.errors import (
     ConfigError,
@@ -355,3 +361,30 @@ async def test_many_texts_are_embedded_in_several_requests() -> None:
     assert len(found) == 300
     assert len(endpoint.posts) == 2
     assert all(math.isclose(math.hypot(*vector), 1) for vector in found)
+
+
+@pytest.mark.model
+@pytest.mark.skipif(find_tool(SERVER, os.environ) is None, reason="llama-server is not built")
+async def test_a_preempted_generation_at_a_real_llama_server_goes_on_from_its_text() -> None:
+    server, port = find_tool(SERVER, os.environ), free_port()
+    command = [str(server), "--model", str(find_model("", load().home)), "--port", str(port)]
+    command += ["--parallel", "1", "--ctx-size", "512", "--threads", "1", "--no-webui"]
+    url = f"http://127.0.0.1:{port}"
+    with anyio.fail_after(120), scratch_folder() as folder:
+        async with running(command, env=environment({}), folder=folder) as child:
+            await wait_healthy(url, child)
+            config = EngineConfig(kind="openai", base_url=f"{url}/v1", n_slots=1)
+            engine = OpenAIEngine(name="x", config=config, api_key=None)
+            await engine.start()
+            assert Ability.SUSPEND in engine.capabilities.abilities
+            job = chat(
+                "Tell me of the sea.", max_tokens=16, sampling=Sampling(temperature=0, seed=1)
+            )
+            whole = await run(engine, job)
+            outcome, n_suspended = await run_with_interruptions(engine, job)
+            await engine.aclose()
+    assert n_suspended >= 2
+    assert outcome.text == whole.text
+    assert outcome.usage.completion_tokens == whole.usage.completion_tokens == 16
+    # The text that it goes on from is cut into tokens anew, perhaps otherwise than it came.
+    assert abs(outcome.usage.prompt_tokens - whole.usage.prompt_tokens) <= 4

@@ -14,6 +14,7 @@ from tests.engine.remote.serving import serving
 from aios.abi.types import Message, Role
 from aios.engine.base import Ability, ChatPrompt
 from aios.engine.remote.openai import OpenAIEngine
+from aios.engine.remote.survey import OPEN_TEXT
 from aios.errors import EngineFailed
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +74,32 @@ async def test_llama_server_tells_the_window_of_a_slot_and_cuts_tokens() -> None
         assert engine.capabilities.window_tokens == 2048
         assert await engine.tokenize("abc") == (5, 6, 7)
         assert await engine.count_tokens(PROMPT) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "goes_on"),
+    [("<user>Count.<assistant>" + OPEN_TEXT, True), (f"{OPEN_TEXT}<end><assistant>", False), (None, False)],
+)  # fmt: skip
+async def test_llama_server_can_suspend_if_it_leaves_a_begun_answer_open(
+    prompt: str | None, goes_on: bool
+) -> None:
+    routes: dict[str, object] = {"/v1/models": model(owned_by="llamacpp")}
+    if prompt is not None:
+        routes["/apply-template"] = {"prompt": prompt}
+    async with engine_of(routes) as engine:
+        assert (Ability.SUSPEND in engine.capabilities.abilities) is goes_on
+        assert ("goes on from its text" in engine.capabilities.note) is goes_on
+
+
+@pytest.mark.parametrize(
+    ("going_on", "owner", "expected"),
+    [("auto", "sglang", False), ("fields", "sglang", True), ("no", "vllm", False)],
+)
+async def test_the_configuration_says_how_an_endpoint_goes_on(
+    going_on: str, owner: str, expected: bool
+) -> None:
+    async with engine_of({"/v1/models": model(owned_by=owner)}, going_on=going_on) as engine:
+        assert (Ability.SUSPEND in engine.capabilities.abilities) is expected
 
 
 @pytest.mark.parametrize("answer", [[], {"tokens": "x"}, {"tokens": [1.5]}, {}])

@@ -78,9 +78,16 @@ class _Usage(Struct):
     prompt_tokens_details: _PromptDetails | None = None
 
 
+class _Timings(Struct):
+    cache_n: float = 0
+    prompt_n: float = 0
+    predicted_n: float = 0
+
+
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    timings: _Timings | None = None
     error: object = None
 
 
@@ -110,6 +117,8 @@ class ChunkReader:
     """Tokens of this generation that came before it was suspended."""
     n_prompt_before: int | None = None
     """Tokens of its prompt, if that was told then; else what came before is taken from what is told now."""
+    echo: str = ""
+    """What the endpoint goes on from, several tokens, and may say again before its first one."""
     n_tokens: int = field(default=0, init=False)
     is_done: bool = field(default=False, init=False)
     problem: Problem | None = field(default=None, init=False)
@@ -153,10 +162,11 @@ class ChunkReader:
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._add(choice)
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-            if chunk.usage.completion_tokens is not None and not self.is_finished:
-                self.n_tokens = max(self._n_taken, chunk.usage.completion_tokens)
+        usage = chunk.usage or (self._usage_so_far(chunk.timings) if chunk.timings else None)
+        if usage is not None:
+            self._usage = usage
+            if usage.completion_tokens is not None and not self.is_finished:
+                self.n_tokens = max(self._n_taken, usage.completion_tokens)
 
     def take(self) -> Delta | None:
         """What has come since the last call; None if there is nothing to tell."""
@@ -177,12 +187,20 @@ class ChunkReader:
             finish = Finish.TOOL_CALLS
         return Delta(text, n_new + n_missed, rows, calls, finish, usage)
 
+    def _usage_so_far(self, told: _Timings) -> _Usage:
+        """What llama-server tells with every chunk, until it tells the usage; its first chunk counts no token."""
+        n_cached, n_computed = int(told.cache_n), int(told.prompt_n)
+        n_tokens = max(self.n_tokens, int(told.predicted_n))
+        return _Usage(n_cached + n_computed, n_tokens, _PromptDetails(n_cached))
+
     def _add(self, choice: _Choice) -> None:
         n_rows = len(self._rows)
         if choice.logprobs is not None:
             self._rows += _rows(choice.logprobs)
         part = choice.delta or _DeltaPart()
         text = (part.content or "") + (part.refusal or "") + (choice.text or "")
+        if text and self.echo:  # a token alone is shorter: nothing else begins with all of it
+            text, self.echo = text.removeprefix(self.echo), ""
         if text:
             self._text.append(text)
         for call in part.tool_calls or ():

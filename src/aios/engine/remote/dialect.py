@@ -90,9 +90,15 @@ def usual_abilities(flavour: Flavour, regex_field: str) -> frozenset[Ability]:
         abilities.add(Ability.REGEX)
     if flavour in {Flavour.VLLM, Flavour.LLAMA_SERVER}:
         abilities.add(Ability.TOKENIZE)
-    if flavour is Flavour.VLLM:
-        abilities.add(Ability.SUSPEND)
     return frozenset(abilities)
+
+
+class GoingOn(Enum):
+    """How an endpoint is made to go on from a message of the assistant's that is already begun."""
+
+    NO = "no"
+    FIELDS = "fields"  # by `continue_final_message`, as vLLM and transformers have it
+    TRAILING = "trailing"  # the last message is the assistant's, as llama-server has it
 
 
 @dataclass
@@ -104,6 +110,7 @@ class Dialect:
 
     flavour: Flavour = Flavour.UNKNOWN
     regex_field: str = ""
+    going_on: GoingOn = GoingOn.NO
     max_tokens_field: str = "max_tokens"
     dropped: set[str] = field(default_factory=set)
 
@@ -141,7 +148,8 @@ class Dialect:
         body: JsonObject = {"model": model, "messages": messages}
         if said:
             messages.append({"role": "assistant", "content": said})
-            body |= {"continue_final_message": True, "add_generation_prompt": False}
+            if self.going_on is GoingOn.FIELDS:
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
         if prompt.tools:
             body["tools"] = [tool_json(tool) for tool in prompt.tools]
             body["tool_choice"] = choice_json(prompt.tool_choice)
@@ -182,6 +190,8 @@ class Dialect:
         if self.flavour is Flavour.VLLM:
             options["continuous_usage_stats"] = True  # counts of tokens with every chunk
         body |= {"stream": True, "stream_options": options}
+        if self.flavour is Flavour.LLAMA_SERVER:
+            body["timings_per_token"] = True  # which count tokens, too
         if job.stop:
             body["stop"] = list(job.stop)
         if isinstance(job.constraint, Regex):

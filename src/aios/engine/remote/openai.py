@@ -4,9 +4,10 @@
 (`dialect.py`) and how large its window is. A generation is one streamed request (`sequence.py`).
 
 Suspending: a sequence is taken out of its slot as the text so far, and resumed by having the endpoint go on from that text
-(`continue_final_message`). Only vLLM is known to do so, hence only there the engine has the ability. Under a temperature
-the random numbers begin anew then: it is a continuation, not always the one that would have come. Under a constraint or
-with tools there is no going on from the middle: such a job is asked for again as a whole, see `sequence.py`.
+(`GoingOn`). vLLM is known to do so, llama-server is asked, others are told of by `engine.going_on`; where nobody says so the
+engine lacks the ability. Under a temperature the random numbers begin anew then: it is a continuation, not always the one
+that would have come. Under a constraint or with tools there is no going on from the middle: such a job is asked for again
+as a whole, see `sequence.py`.
 """
 
 import re
@@ -29,7 +30,7 @@ from aios.engine.base import (
     Job,
     Suspended,
 )
-from aios.engine.remote.dialect import Dialect
+from aios.engine.remote.dialect import Dialect, GoingOn
 from aios.engine.remote.endpoint import Answer, Endpoint, Patience
 from aios.engine.remote.governor import Governor, Governors
 from aios.engine.remote.problems import Problem, error_of
@@ -121,7 +122,9 @@ class OpenAIEngine:
     async def start(self) -> None:
         self._check_open()
         self._survey = await survey(self._endpoint, self._config)
-        self._dialect = Dialect(self._survey.flavour, self._survey.regex_field)
+        self._dialect = Dialect(
+            self._survey.flavour, self._survey.regex_field, self._survey.going_on
+        )
 
     async def aclose(self) -> None:
         if self._is_closed:
@@ -157,6 +160,8 @@ class OpenAIEngine:
             fingerprint=capabilities.fingerprint
             if Ability.SUSPEND in capabilities.abilities
             else "",
+            may_echo=self._dialect.going_on is GoingOn.TRAILING
+            and isinstance(job.prompt, ChatPrompt),
         )
         self._running.add(sequence)
         try:
@@ -238,6 +243,8 @@ class OpenAIEngine:
 
     def _note(self, found: Survey) -> str:
         notes = [f"{found.flavour.value} at {self._endpoint.site.host}"]
+        if Ability.SUSPEND in found.abilities:
+            notes.append("a preempted generation goes on from its text")
         if self._dialect.dropped:
             notes.append(
                 f"it refuses, so no longer sent: {', '.join(sorted(self._dialect.dropped))}"

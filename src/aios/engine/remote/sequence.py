@@ -67,6 +67,7 @@ class RemoteSequence:
         timeout_s: The longest silence.
         patience: Retries that are left until the first token.
         fingerprint: The engine's; empty if the endpoint cannot go on from a text.
+        may_echo: The endpoint may say again what it goes on from (llama-server does since 2026, and did not before).
     """
 
     job: Job
@@ -78,10 +79,13 @@ class RemoteSequence:
     timeout_s: float
     patience: Patience
     fingerprint: str
+    may_echo: bool = False
 
     def __post_init__(self) -> None:
         # The endpoint is asked to go on from here; of what it then says, all that has been handed out is skipped.
-        self._from = self.before if can_go_on(self.job) else Emitted()
+        # An echo of one token could be the next token itself, so such a beginning is asked for again.
+        is_clear = not self.may_echo or self.before.n_shown != 1
+        self._from = self.before if is_clear and can_go_on(self.job) else Emitted()
         self._reader = ChunkReader()
         self._stream: EventStream | None = None
         self._said = [self.before.text]
@@ -114,7 +118,8 @@ class RemoteSequence:
                 hint="is `engine.base_url` an OpenAI-compatible endpoint? It mostly ends in /v1",
             )
         self._stream = EventStream(answer, self.timeout_s)
-        self._reader = ChunkReader(self._from.n_shown, self._from.n_prompt)
+        echo = self._from.text if self.may_echo else ""
+        self._reader = ChunkReader(self._from.n_shown, self._from.n_prompt, echo)
         self._skip = "".join(self._said)[len(self._from.text) :]
         self._n_skip = self._n_said - self._from.n_shown
 

@@ -7,9 +7,10 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.calls import Info, KernelInfo
+from aios.abi.types import JsonObject
 from aios.config import EngineConfig
 from aios.engine.base import Ability
-from aios.engine.remote.dialect import Flavour, flavour_of, usual_abilities
+from aios.engine.remote.dialect import Flavour, GoingOn, flavour_of, usual_abilities
 from aios.engine.remote.endpoint import Endpoint
 from aios.engine.remote.problems import Problem, error_of, listed
 from aios.engine.remote.tokens import call_aios
@@ -19,6 +20,8 @@ MAX_MODELS_BYTES = 8 << 20
 MAX_SMALL_BYTES = 1 << 20
 _WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "window_tokens", "n_ctx")
 _REGEX_FIELDS = {Flavour.SGLANG: "regex", Flavour.AIOS: "structured_outputs"}
+OPEN_TEXT = "One, two, "
+"""What an answer begins with that an endpoint is to leave open; some templates would take the last space away."""
 STRUCTURED_OUTPUTS_SINCE = (0, 11)
 """vLLM's versions before take `guided_regex`, those from 0.12 on do not; both ignore a field that they do not know."""
 
@@ -42,7 +45,8 @@ class _Models(Struct):
 class Survey:
     """What was found.
 
-    `window_tokens` is 0 if nobody told; `regex_field` is where a regular expression goes, empty if nowhere.
+    `window_tokens` is 0 if nobody told; `regex_field` is where a regular expression goes, empty if nowhere; `going_on` is how it
+    goes on from a text, and `abilities` has `SUSPEND` if it does.
     """
 
     model: str
@@ -50,6 +54,7 @@ class Survey:
     window_tokens: int
     regex_field: str
     abilities: frozenset[Ability]
+    going_on: GoingOn = GoingOn.NO
 
 
 async def survey(endpoint: Endpoint, config: EngineConfig) -> Survey:
@@ -75,7 +80,10 @@ async def survey(endpoint: Endpoint, config: EngineConfig) -> Survey:
         abilities = await _aios_abilities(endpoint, model.id) or abilities
     if config.window_tokens:
         window_tokens = min(config.window_tokens, window_tokens or config.window_tokens)
-    return Survey(model.id, flavour, window_tokens, regex_field, abilities)
+    going_on = await _going_on(endpoint, config, flavour)
+    if going_on is not GoingOn.NO:
+        abilities |= {Ability.SUSPEND}
+    return Survey(model.id, flavour, window_tokens, regex_field, abilities, going_on)
 
 
 async def _models(endpoint: Endpoint, config: EngineConfig) -> list[_Model]:
@@ -158,9 +166,39 @@ async def _aios_abilities(endpoint: Endpoint, model: str) -> frozenset[Ability]:
     return theirs - {Ability.SUSPEND, Ability.SNAPSHOT}
 
 
-async def _small_object(endpoint: Endpoint, route: str) -> dict[str, object]:
-    """A JSON object that is nice to have; empty if it is not there."""
-    answer = await endpoint.try_fetch("GET", endpoint.root_url + route, max_bytes=MAX_SMALL_BYTES)
+async def _going_on(endpoint: Endpoint, config: EngineConfig, flavour: Flavour) -> GoingOn:
+    """How it goes on from a text: as configured, else as such servers are known to."""
+    if config.going_on != "auto":
+        return GoingOn(config.going_on)
+    if flavour is Flavour.VLLM:
+        return GoingOn.FIELDS
+    if flavour is Flavour.LLAMA_SERVER and await _llama_server_goes_on(endpoint):
+        return GoingOn.TRAILING
+    return GoingOn.NO
+
+
+async def _llama_server_goes_on(endpoint: Endpoint) -> bool:
+    """Whether it leaves a last message of the assistant's open: a flag of its own and some templates forbid that."""
+    body: JsonObject = {
+        "messages": [
+            {"role": "user", "content": "Count."},
+            {"role": "assistant", "content": OPEN_TEXT},
+        ]
+    }
+    found = await _small_object(endpoint, "/apply-template", body)
+    return str(found.get("prompt", "")).endswith(OPEN_TEXT)
+
+
+async def _small_object(
+    endpoint: Endpoint, route: str, body: JsonObject | None = None
+) -> dict[str, object]:
+    """A JSON object that is nice to have, asked for by GET or with a body; empty if it is not there."""
+    answer = await endpoint.try_fetch(
+        "GET" if body is None else "POST",
+        endpoint.root_url + route,
+        max_bytes=MAX_SMALL_BYTES,
+        body=None if body is None else lambda: body,
+    )
     if isinstance(answer, Problem):
         return {}
     try:
