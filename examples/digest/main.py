@@ -1,7 +1,8 @@
 """Digests a folder of text files: one reader process for each file, side by side, then an editor that writes the report.
 
 This process asks no model anything: it is a parent that spawns, waits and passes results on. What runs when is the
-kernel's affair; `--compare` shows what that is worth by letting the readers run again, one after another.
+kernel's affair; `--compare` shows what that is worth by letting the readers run again, one after another. What readers found stays in
+shared files and memory, so that a later run reads only what has changed.
 """
 
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from known import find_digest, key_of, model_of
 from msgspec import Struct
 from survey import survey
 
@@ -45,6 +47,8 @@ class Summary(Struct):
 
     report: str
     n_files: int
+    n_known: int
+    """Of these files an earlier run had a digest."""
     n_skipped: int
     prompt_tokens: int
     completion_tokens: int
@@ -61,14 +65,17 @@ class Summary(Struct):
         skipped = (
             f"{self.n_skipped} skipped (the report says why)" if self.n_skipped else "none skipped"
         )
+        known = f"{self.n_known} known from an earlier run, " if self.n_known else ""
         line = (
-            f"{self.n_files} files, {skipped}: {self.prompt_tokens} tokens in, "
+            f"{self.n_files} files, {known}{skipped}: {self.prompt_tokens} tokens in, "
             f"{self.completion_tokens} out, {self.wall_s:.1f} s in all, the readers {self.readers_s:.1f} s"
         )
+        if self.n_known == self.n_files and self.n_files:
+            line += "; nothing has changed, so nothing was read (--fresh reads all again)"
         if self.one_by_one_s is not None and self.readers_s > 0:
             ratio = self.one_by_one_s / self.readers_s
             line += f"; their calls one after another {self.one_by_one_s:.1f} s ({ratio:.2f} x)"
-            if self.n_compared < self.n_files:
+            if self.n_compared < self.n_files - self.n_known:
                 line += f", projected from {self.n_compared} files"
         return f"{line}\n{self.report}"
 
@@ -80,11 +87,22 @@ class Readers:
         self, client: aios.blocking.Client, folder: Path, max_bytes: int, *, number: int
     ) -> None:
         self.digests: dict[str, bytes] = {}
+        self.keys: dict[str, str] = {}
+        """What the digests of these files are kept by; the others are not kept."""
         self.failures: list[tuple[str, str]] = []
         self._client = client
         self._folder = folder
         self._max_bytes = max_bytes
         self._number = number
+
+    def take_known(self, files: Sequence[str], model: str, *, is_fresh: bool) -> list[str]:
+        """Take the digests that earlier runs made, none if `is_fresh`; returns the files that must be read."""
+        self.keys = {file: key_of(self._folder / file, self._max_bytes, model) for file in files}
+        for file in [] if is_fresh else files:
+            digest = find_digest(self._client, self.keys[file])
+            if digest is not None:
+                self.digests[file] = digest
+        return [file for file in files if file not in self.digests]
 
     def run(
         self, files: Sequence[str], n_parallel: int, *, budget_s: float = float("inf")
@@ -110,7 +128,9 @@ class Readers:
     def _start(self, file: str, running: dict[int, str]) -> None:
         path = str((self._folder / file).absolute())
         try:
-            options = ("--max-bytes", str(self._max_bytes), "--run", str(self._number))
+            options = ["--max-bytes", str(self._max_bytes), "--run", str(self._number)]
+            if self.keys.get(file):
+                options += ["--keep", self.keys[file]]
             child = self._client.spawn(READER, path, *options, name=_process_name(file))
         except aios.AiosError as error:
             self.failures.append((file, f"no reader could be started: {error.message}"))
@@ -142,12 +162,14 @@ def main(
     max_bytes: int = DEFAULT_MAX_BYTES,
     parallel: int = DEFAULT_PARALLEL,
     compare: bool = False,
+    fresh: bool = False,
     json: bool = False,
 ) -> str | Summary:
     """Digest the text files of --dir (at most --limit) and write --out.
 
     Of a file over --max-bytes only the head is read. --parallel readers run side by side. --compare repeats their calls
-    one after another and shows both times. --json hands the figures back as JSON.
+    one after another and shows both times. What an earlier run has read and is unchanged is not read again, except with
+    --fresh. --json hands the figures back as JSON.
     """
     if not dir.is_dir():
         raise SystemExit(f"{dir} is not a folder")
@@ -156,7 +178,11 @@ def main(
     started_s = time.perf_counter()
     found = survey(dir, limit=limit, except_for=out)
     readers = Readers(client, dir, max_bytes, number=1)
-    readers_s = readers.run(found.files, parallel)
+    unknown = readers.take_known(found.files, model_of(client), is_fresh=fresh)
+    n_known = len(found.files) - len(unknown)
+    if n_known:
+        client.log(f"{n_known} of {len(found.files)} files are known from an earlier run")
+    readers_s = readers.run(unknown, parallel)
     digests = [file for file in found.files if file in readers.digests]
     if found.files and not digests:
         file, reason = readers.failures[0]
@@ -164,14 +190,16 @@ def main(
     skipped = sorted(found.skipped + readers.failures)
     edited = edit(client, dir, out, digests=_named(readers, digests), skipped=skipped)
     wall_s = time.perf_counter() - started_s
-    numbers = [_numbers(readers.digests[file]) for file in digests]
+    read = [file for file in digests if file in set(unknown)]
+    numbers = [_numbers(readers.digests[file]) for file in read]
     one_by_one_s, n_compared = None, 0
-    if compare:
+    if compare and read:
         again = Readers(client, dir, max_bytes, number=2)
-        one_by_one_s, n_compared = measure_one_by_one(client, again, digests, numbers)
+        one_by_one_s, n_compared = measure_one_by_one(client, again, read, numbers)
     summary = Summary(
         report=edited.report,
         n_files=len(digests),
+        n_known=n_known,
         n_skipped=len(skipped),
         prompt_tokens=sum(n.prompt_tokens for n in numbers) + edited.prompt_tokens,
         completion_tokens=sum(n.completion_tokens for n in numbers) + edited.completion_tokens,
@@ -226,9 +254,12 @@ def measure_one_by_one(
 
 
 def _named(readers: Readers, files: list[str]) -> list[dict[str, object]]:
-    """Digests under their short names."""
+    """Digests under their short names, with the keys that they are kept by."""
     decode = msgspec.json.Decoder(dict[str, object]).decode
-    return [{**decode(readers.digests[file]), "file": file} for file in files]
+    digests = readers.digests
+    return [
+        {**decode(digests[file]), "file": file, "key": readers.keys.get(file, "")} for file in files
+    ]
 
 
 def _process_name(file: str) -> str:

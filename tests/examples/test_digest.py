@@ -118,6 +118,41 @@ async def test_a_folder_becomes_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_second_run_reads_only_what_has_changed_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.md").write_text(f"# About {name * 3}\n\n{PROSE} {name}")
+    options = ("--dir", folder, "--out", tmp_path / "report.md")
+    async with runner(Script()) as kernel:
+        first = await kernel.run("digest", *options)
+        assert "known" not in first.end.result
+        report = (tmp_path / "report.md").read_text()
+        notes = [note async for note in kernel.client.memory.notes(tags=["digest"])]
+        assert len(notes) == 3
+        assert {note.text.partition(":")[0] for note in notes} == {
+            "About aaa",
+            "About bbb",
+            "About ccc",
+        }
+        again = await kernel.run("digest", *options, "--compare")
+        assert "3 known from an earlier run" in again.end.result
+        assert "nothing was read" in again.end.result
+        assert (tmp_path / "report.md").read_text() == report
+        (folder / "b.md").write_text(f"# About more\n\n{PROSE}")
+        (folder / "a.md").rename(folder / "moved.md")
+        third = await kernel.run("digest", *options, "--json")
+        summary = msgspec.json.decode(third.end.result)
+        assert (summary["n_files"], summary["n_known"]) == (3, 2)
+        readers = [row.name for row in third.processes if row.name.startswith("reader")]
+        assert sorted(readers) == ["reader-a", "reader-b", "reader-b", "reader-c"]
+        fresh = await kernel.run("digest", *options, "--json", "--fresh")
+        assert msgspec.json.decode(fresh.end.result)["n_known"] == 0
+        notes = [note async for note in kernel.client.memory.notes(tags=["digest"])]
+        assert len(notes) == 4, "a digest that is made anew takes the place of the old one"
+
+
+@pytest.mark.anyio
 async def test_readers_run_side_by_side_and_no_more_than_asked(tmp_path: Path) -> None:
     for i in range(6):
         (tmp_path / f"{i}.txt").write_text(f"{PROSE} {i}")

@@ -11,6 +11,7 @@ import aios
 
 SAMPLING = aios.Sampling(temperature=0, repeat_penalty=1.1, penalty_window_tokens=64)
 WARNING = "_Every sentence about a document was written by a model; a small one is fluent and often wrong._"
+QUESTION = "What are these documents about, taken together?"
 OVERVIEW_CHARS = 1_400
 OVERVIEW_TOKENS = 110
 
@@ -29,6 +30,8 @@ class Digest(Struct):
     completion_tokens: int
     waited_s: float
     ran_s: float
+    key: str = ""
+    """The tag of the note that its reader left in shared memory; empty if there is none."""
 
 
 class Skipped(Struct):
@@ -66,10 +69,10 @@ def write_overview(client: aios.blocking.Client, digests: list[Digest]) -> tuple
     """A few sentences about all documents; the report is written even if the model fails now."""
     if not digests:
         return "There was nothing to read.", aios.Usage()
-    facts = facts_of(digests)
+    facts = facts_of(recalled_first(client, digests))
     try:
         reply = client.chat(
-            f"{facts}\nWhat are these documents about, taken together? Answer in three sentences.",
+            f"{facts}\n{QUESTION} Answer in three sentences.",
             sampling=SAMPLING,
             seed=1,
             max_tokens=OVERVIEW_TOKENS,
@@ -79,6 +82,16 @@ def write_overview(client: aios.blocking.Client, digests: list[Digest]) -> tuple
         return f"(No overview: {error.message}.)", aios.Usage()
     sentences = reply.text.strip().rpartition(".")
     return (sentences[0] + "." if sentences[1] else reply.text.strip()), reply.usage
+
+
+def recalled_first(client: aios.blocking.Client, digests: list[Digest]) -> list[Digest]:
+    """The digests in the order in which shared memory brings them up for the question; then those that it does not."""
+    try:
+        found = client.memory.recall(QUESTION, 100, scopes=["shared"], tags=["digest"])
+    except aios.AiosError:
+        return digests  # without memory the order of the names must do
+    places = {tag: place for place, hit in enumerate(found.hits) for tag in hit.note.tags}
+    return sorted(digests, key=lambda digest: places.get(digest.key, len(places)))
 
 
 def facts_of(digests: list[Digest]) -> str:

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Annotated
 from zlib import crc32
 
+import msgspec
 from msgspec import Meta, Struct
 
 import aios
@@ -102,11 +103,17 @@ class Meter:
 
 
 def main(
-    client: aios.blocking.Client, file: str, *, max_bytes: int = DEFAULT_MAX_BYTES, run: int = 1
+    client: aios.blocking.Client,
+    file: str,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    run: int = 1,
+    keep: str = "",
 ) -> Digest:
     """Read FILE, of a large one only the first --max-bytes bytes.
 
-    Readers with another --run begin their prompts otherwise, so that nothing computed for one run serves another.
+    Readers with another --run begin their prompts otherwise, so that nothing computed for one run serves another. With --keep KEY
+    the digest stays under that key, for later runs and for other agents.
     """
     text, n_bytes = read_head(file, max_bytes)
     title, prose = title_of(text, file), prose_of(text)
@@ -116,7 +123,7 @@ def main(
     summary = summarise(client, title, prose, seed=seed, meter=meter)
     kind = classify(client, f"{title}\n\n{prose[:EXCERPT_CHARS]}", seed, meter)
     keywords = pick_keywords(client, title, text, meter)
-    return Digest(
+    digest = Digest(
         file=file,
         title=title,
         kind=kind,
@@ -130,6 +137,22 @@ def main(
         ran_s=meter.ran_s,
         calls_s=meter.calls_s,
     )
+    if keep:
+        keep_digest(client, keep, digest)
+    return digest
+
+
+def keep_digest(client: aios.blocking.Client, key: str, digest: Digest) -> None:
+    """Write the digest to a shared file, and what it says into shared memory."""
+    text, tags = f"{digest.title}: {digest.summary}", ["digest", key, digest.kind.value]
+    known = list(client.memory.notes(scopes=["shared"], tags=["digest", key]))
+    if known:  # it was read anew
+        client.memory.update(known[-1].id, text, tags=tags, source=digest.file)
+    else:
+        client.memory.remember(text, scope="shared", tags=tags, source=digest.file)
+    # The file comes last: where it is, the note is too.
+    path = f"/shared/digests/{key}.json"
+    client.files.write(path, msgspec.json.encode(digest), message=f"digest of {digest.file}")
 
 
 def summarise(

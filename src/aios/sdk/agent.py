@@ -16,6 +16,7 @@ from msgspec import Struct
 from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, Usage
 from aios.errors import AiosError, Conflict, InvalidCall
 from aios.sdk.agent_context import Tether
+from aios.sdk.agent_memory import AgentMemory, Preface, prefaced
 from aios.sdk.agent_tools import AgentTools
 from aios.sdk.client import Client
 from aios.sdk.contexts import Context
@@ -42,13 +43,18 @@ class Ending(Enum):
 
 
 class AgentResult(Struct, frozen=True):
-    """What a run brought. `finish` says whether it was cut short; `messages` are those of this run."""
+    """What a run brought. `finish` says whether it was cut short; `messages` are those of this run.
+
+    With a memory, `recalled` are the notes that stood in front of the task, and `recorded` is the note of this exchange.
+    """
 
     text: str
     messages: tuple[Message, ...]
     usage: Usage
     n_turns: int
     finish: Ending
+    recalled: tuple[int, ...] = ()
+    recorded: int | None = None
 
 
 class TextPiece(Struct, frozen=True):
@@ -103,6 +109,7 @@ class Agent:
         name: For its errors.
         context: Where its conversation is kept; nobody else may write there. Then each thought sends only what is new. Without
             one the agent itself holds the conversation, and sends all of it.
+        memory: What it recalls before each run and keeps after it; without one it does neither.
     """
 
     def __init__(
@@ -118,6 +125,7 @@ class Agent:
         sampling: Sampling = Sampling(),
         name: str = "agent",
         context: Context | None = None,
+        memory: AgentMemory | None = None,
     ) -> None:
         if max_turns < 1 or (max_total_tokens is not None and max_total_tokens < 1):
             raise InvalidCall("a budget below 1", hint="max_turns and max_total_tokens are >= 1")
@@ -129,6 +137,8 @@ class Agent:
         self.tools = AgentTools(tools)
         self.transcript = Transcript(instructions)
         self.is_running = False
+        self.memory = memory
+        self.model = model
         self.tether = Tether(context) if context is not None else None
         self._options: ChatOptions = {"model": model, "sampling": sampling}
         if context is not None:
@@ -242,16 +252,31 @@ class _Run:
                 hint="an agent holds one conversation: await the first run, or make a second agent",
             )
         agent.is_running = True
+        message = task if isinstance(task, Message) else Message(Role.USER, task)
+        preface = Preface()
         try:
             await agent.tools.resolve(agent.client)
             if agent.tether is not None:
                 await agent.tether.begin(agent.transcript.messages)
-            agent.transcript.begin(task if isinstance(task, Message) else Message(Role.USER, task))
+            if agent.memory is not None:
+                preface = await agent.memory.recall(agent.client, message, model=agent.model)
+            agent.transcript.begin(prefaced(message, preface))
             reply, finish = await self._turns()
         finally:
             agent.transcript.give_up()
             agent.is_running = False
-        result = AgentResult(reply.text, agent.transcript.news, self._usage, self._n_turns, finish)
+        recorded = None
+        if agent.memory is not None and finish is Ending.DONE:
+            recorded = await agent.memory.record(message, reply.text)
+        result = AgentResult(
+            reply.text,
+            agent.transcript.news,
+            self._usage,
+            self._n_turns,
+            finish,
+            recalled=preface.notes,
+            recorded=recorded,
+        )
         await self._emit(Ended(result))
         return result
 
