@@ -1,9 +1,10 @@
 """aios fs against a kernel that runs."""
 
+import signal
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Aios, Served
+from tests.cli.conftest import Aios, Served, Start
 
 from aios.abi.types import Pid
 from aios.sdk.files import Files
@@ -71,3 +72,16 @@ def test_damage_is_told_by_fsck(served: Served, aios: Aios, tmp_path: Path) -> N
     checked = aios("fsck")
     assert checked.code == 1
     assert "not what was stored" in checked.out
+
+
+@pytest.mark.usefixtures("served")
+def test_changes_are_shown_as_they_come(start: Start, aios: Aios, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_text("one\n")
+    aios("fs", "put", str(source), "/shared/a")
+    watching = start("fs", "watch", "/shared", "--since", "0")
+    assert "/shared/a" in watching.line()
+    aios("fs", "put", str(source), "/shared/b")
+    assert "/shared/b" in watching.line()
+    watching.signal(signal.SIGINT)
+    assert watching.end().code == 130

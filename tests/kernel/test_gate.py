@@ -7,7 +7,8 @@ from tests.kernel.conftest import OpenKernel
 
 from aios.abi.call import Done
 from aios.abi.calls import GetPid, Logs
-from aios.abi.gate import Line, Result, Token
+from aios.abi.gate import Advance, Change, Line, Result, Token
+from aios.abi.storage import FileVersion
 from aios.abi.types import LogLine, Pid
 from aios.errors import KernelStopping, NotFound
 from aios.kernel import gate as gate_module
@@ -51,6 +52,23 @@ async def test_lines_that_nobody_reads_are_dropped_and_counted(
     buffer.finish(Result(Done()))
     lines = [frame async for frame in buffer if isinstance(frame, Line)]
     assert [(line.line.text, line.n_missed) for line in lines] == [("7", 7), ("8", 0), ("9", 0)]
+
+
+async def test_changes_are_dropped_as_lines_are_and_of_advances_the_newest_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate_module, "MAX_PENDING_LINES", 3)
+    buffer: FrameBuffer[Done] = FrameBuffer()
+    for number in range(10):
+        buffer.put(Change(FileVersion("/shared/a", number, number, 1, Pid(1), "/", 0.0, "", 1)))
+    buffer.finish(Result(Done()))
+    read = [frame async for frame in buffer if isinstance(frame, Change)]
+    assert [(each.version.version, each.n_missed) for each in read] == [(7, 7), (8, 0), (9, 0)]
+    buffer = FrameBuffer()
+    for number in range(5):
+        buffer.put(Advance("blobs", number, 5))
+    buffer.finish(Result(Done()))
+    assert [frame async for frame in buffer] == [Advance("blobs", 4, 5)]
 
 
 async def test_the_result_can_be_had_without_reading_the_frames(booted: OpenKernel) -> None:

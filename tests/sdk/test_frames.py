@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.abi.gate import Line, Progress, Token
+from aios.abi.gate import Advance, Change, Line, Progress, Token
+from aios.abi.storage import FileVersion
 from aios.abi.types import LogLine, Pid, ToolCall
 from aios.sdk import frames as frames_module
 from aios.sdk.frames import FrameQueue
@@ -86,3 +87,26 @@ def test_clearing_leaves_nothing() -> None:
     queue.clear()
     assert not queue
     assert queue.take() is None
+
+
+def change(number: int) -> Change:
+    return Change(FileVersion("/shared/a", number, number, 1, Pid(1), "/", 0.0, "", 1))
+
+
+def test_a_slow_reader_loses_the_oldest_changes_and_is_told_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frames_module, "MAX_LINE_BYTES", 3 * 209)
+    queue = FrameQueue()
+    for number in range(10):
+        queue.put(change(number))
+    read = [frame for frame in taken(queue) if isinstance(frame, Change)]
+    assert [(each.version.version, each.n_missed) for each in read] == [(7, 7), (8, 0), (9, 0)]
+
+
+def test_of_advances_that_wait_the_newest_counts() -> None:
+    queue = FrameQueue()
+    queue.put(Token("a"))
+    for number in range(5):
+        queue.put(Advance("blobs", number, 5))
+    assert taken(queue) == [Token("a"), Advance("blobs", 4, 5)]

@@ -1,7 +1,7 @@
 """The one door into the kernel, and the frames that come back through it.
 
-Every way in (in-process, Unix socket, HTTP) is a `Gate`. A call comes back as any number of `Token` or `Line` frames
-and then exactly one `Result` or `Fault`. Leaving `open_call` early cancels the call.
+Every way in (in-process, Unix socket, HTTP) is a `Gate`. A call comes back as any number of `Token`, `Line`, `Change` or
+`Advance` frames and then exactly one `Result` or `Fault`. Leaving `open_call` early cancels the call.
 """
 
 from collections.abc import AsyncIterator
@@ -9,9 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import AnyAnswer
+from aios.abi.storage import FileVersion
 from aios.abi.types import LogLine, TokenLogprob, ToolCall
 from aios.errors import AiosError, KernelBug, error_classes
 
@@ -37,6 +39,21 @@ class Line(Struct, frozen=True, tag="line"):
     n_missed: int = 0
 
 
+class Change(Struct, frozen=True, tag="change"):
+    """A file has changed. `n_missed` changes before it were dropped because the reader was too slow: `FileWatch` with the last change that it had gives them."""
+
+    version: FileVersion
+    n_missed: int = 0
+
+
+class Advance(Struct, frozen=True, tag="advance"):
+    """How far a long call is; `n_total` None is not known. A slow reader gets the newest only."""
+
+    what: str
+    n_done: int
+    n_total: int | None = None
+
+
 class Result(Struct, Generic[A], frozen=True, tag="result"):
     """The call succeeded. `waited_s` was spent in queues, `ran_s` with a turn."""
 
@@ -55,8 +72,8 @@ class Fault(Struct, frozen=True, tag="fault"):
     retry_after_s: float | None = None
 
 
-Frame = Token | Line | Result[AnyAnswer] | Fault
-Progress = Token | Line
+Frame = Token | Line | Change | Advance | Result[AnyAnswer] | Fault
+Progress = Token | Line | Change | Advance
 
 
 class Frames(Protocol[A]):
@@ -89,6 +106,11 @@ class Gate(Protocol):
     def open_call(self, call: Call[A]) -> AbstractAsyncContextManager[Frames[A]]:
         """Make a call and read its frames; leaving the block early cancels the call."""
         ...
+
+
+def after_missed(frame: Line | Change, n_missed: int) -> Line | Change:
+    """The frame, if so many more before it were dropped."""
+    return replace(frame, n_missed=frame.n_missed + n_missed) if n_missed else frame
 
 
 def fault_of(error: AiosError) -> Fault:

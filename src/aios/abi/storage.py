@@ -250,12 +250,14 @@ class Changes(Answer, frozen=True):
 class FileWatch(Call[Changes], frozen=True, tag="file_watch"):
     """Wait for changes of a file, or of any below a folder, that come after the change `since`; None is now.
 
-    With `is_waiting` false the answer comes at once and may be empty.
+    With `is_waiting` false the answer comes at once and may be empty. With `follow` an `Advance` frame says where it begins, and each change
+    comes as a `Change` frame, until the call is cancelled; it never waits for a slow reader, who is told how many frames were missed.
     """
 
     path: FilePath = ""
     since: Count | None = None
     is_waiting: bool = True
+    follow: bool = False
 
 
 # --- sharing and locks -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import AnyAnswer, AnyCall
-from aios.abi.gate import Fault, Frame, Line, Result, Token
+from aios.abi.gate import Advance, Change, Fault, Frame, Line, Result, Token
 from aios.abi.types import Pid
 from aios.errors import InvalidCall, TooLarge
 
@@ -63,7 +63,7 @@ class Reply(Struct, frozen=True, tag="reply"):
     """A frame of the call with that id."""
 
     id: int
-    frame: Token | Line | Result[AnyAnswer] | Fault
+    frame: Token | Line | Change | Advance | Result[AnyAnswer] | Fault
 
 
 ToServer = Hello | Request | Cancel
@@ -78,7 +78,7 @@ _msgpack_answer: msgspec.msgpack.Decoder[AnyAnswer] = msgspec.msgpack.Decoder(An
 _msgpack_fault: msgspec.msgpack.Decoder[Fault] = msgspec.msgpack.Decoder(Fault)
 _json_call: msgspec.json.Decoder[AnyCall] = msgspec.json.Decoder(AnyCall)
 _json_frame: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(
-    Token | Line | Result[AnyAnswer] | Fault
+    Token | Line | Change | Advance | Result[AnyAnswer] | Fault
 )
 
 

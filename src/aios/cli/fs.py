@@ -4,17 +4,17 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import click
 
-from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileInfo
-from aios.cli.exits import ExitCode
+from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.fs_mounts import mount, mounts, umount
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, write_json, write_table
+from aios.cli.progress import attended, bytes_bar
 from aios.errors import Conflict, InvalidCall, NotFound
-from aios.sdk.blocking import connect
+from aios.sdk.blocking import Client, connect
 
 PATH = click.argument("path")
 PIECE_BYTES = 4 << 20
@@ -105,7 +105,7 @@ def get(*, path: str, target: str, version: int | None, force: bool, as_json: bo
     draft = place.with_name(f".{place.name}.part")
     try:
         with connect() as client, draft.open("wb") as out:
-            n_bytes = sum(out.write(each) for each in client.files.download(path, version=version))
+            n_bytes = _download(client, path, version, out, shows=not as_json)
         draft.replace(place)
     except OSError as error:
         raise InvalidCall(
@@ -277,6 +277,24 @@ def share(
         )
 
 
+@fs.command(epilog=examples("aios fs watch /shared", "aios fs watch /notes --json | jq -r .path"))
+@click.argument("path", default="/")
+@click.option("--since", type=click.IntRange(0), help="From this change on; else from now.")
+@json_option
+def watch(*, path: str, since: int | None, as_json: bool) -> None:
+    """Show changes of PATH, or of any file below it, as they come; until Ctrl-C."""
+    with connect() as client, client.files.follow(path, since=since) as changes:
+        for change in changes:
+            if change.n_missed:
+                click.echo(f"{change.n_missed} changes were missed", err=True)
+            each = change.version
+            if as_json:
+                write_json(each)
+            else:
+                what = "deleted" if each.size_bytes is None else short_size(each.size_bytes)
+                click.echo(f"{_when(each.unix_s)}  {each.path}  {what}  {each.author}")
+
+
 @fs.command(epilog=examples("aios fs df"))
 @json_option
 def df(*, as_json: bool) -> None:
@@ -306,33 +324,32 @@ def df(*, as_json: bool) -> None:
 def gc(*, as_json: bool) -> None:
     """Free the disk that no version needs any more."""
     with connect() as client:
-        collected = client.files.collect()
+        collected = attended(client.gate, FileCollect(), shows=not as_json)
     if as_json:
         write_json({"n_blobs": collected.n_versions, "size_bytes": collected.size_bytes})
     else:
         click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
 
 
-@click.command(epilog=examples("aios fsck"))
-@json_option
-def fsck(*, as_json: bool) -> None:
-    """Read all that the kernel has stored of files, and compare it with its checksums and counts; 1 if something is wrong."""
-    with connect() as client:
-        checked = client.files.check()
-    if as_json:
-        write_json(checked)
-    else:
-        for fault in checked.faults:
-            click.echo(printable(fault))
-        click.echo(
-            f"{checked.n_versions} versions, {checked.n_blobs} blobs, {len(checked.faults)} faults"
-        )
-    if checked.faults:
-        click.get_current_context().exit(ExitCode.FAILED)
-
-
 for verb in (mount, umount, mounts):
     fs.add_command(verb)
+
+
+def _download(client: Client, path: str, version: int | None, out: BinaryIO, *, shows: bool) -> int:
+    """Copy a file out, with a bar on a terminal if it is long; returns its length."""
+    first = client.files.read_piece(path, offset=0, length=PIECE_BYTES, version=version)
+    out.write(first.data)
+    offset, whole = len(first.data), first.size_bytes
+    with bytes_bar(path, whole, shows=shows and whole > offset) as moved:
+        moved(offset)
+        while offset < whole:
+            piece = client.files.read_piece(
+                path, offset=offset, length=PIECE_BYTES, version=first.version
+            ).data
+            out.write(piece)
+            offset += len(piece)
+            moved(len(piece))
+    return offset
 
 
 def _read_local(source: str, *, shows: bool) -> Iterator[bytes]:
@@ -345,16 +362,14 @@ def _read_local(source: str, *, shows: bool) -> Iterator[bytes]:
     place = Path(source)
     try:
         length = place.stat().st_size
-        hidden = not shows or length <= PIECE_BYTES
+        is_long = length > PIECE_BYTES
         with (
             place.open("rb") as file,
-            click.progressbar(
-                length=length, label=place.name, file=sys.stderr, hidden=hidden
-            ) as bar,
+            bytes_bar(place.name, length, shows=shows and is_long) as moved,
         ):
             while piece := file.read(PIECE_BYTES):
                 yield piece
-                bar.update(len(piece))
+                moved(len(piece))
     except OSError as error:
         raise NotFound(f"{source} cannot be read: {error.strerror}", hint="name another") from error
 

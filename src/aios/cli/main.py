@@ -53,7 +53,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "Files": {
             "fs": Verb("aios.cli.fs:fs", "Look at, change and bring back files of agents."),
-            "fsck": Verb("aios.cli.fs:fsck", "Check all that is stored of files."),
+            "fsck": Verb("aios.cli.fsck:fsck", "Check all that is stored of files."),
         },
         "Tools": {
             "tool": Verb("aios.cli.tool:tool", "List, look at and run tools."),

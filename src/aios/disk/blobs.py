@@ -16,7 +16,7 @@ import os
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -172,8 +172,10 @@ class BlobStore:
             raise _damaged(f"blob {key} is not what was stored")
         return bytes(data)
 
-    async def collect(self, db: Database) -> Collected:
-        """Remove the blobs that nobody refers to, and the files that no row names."""
+    async def collect(
+        self, db: Database, report: Callable[[int, int], None] | None = None
+    ) -> Collected:
+        """Remove the blobs that nobody refers to, and the files that no row names; `report` is told how many of how many were looked at."""
 
         def delete(connection: apsw.Connection) -> list[int]:
             rows = connection.execute(
@@ -183,12 +185,20 @@ class BlobStore:
 
         async with self._collecting:
             sizes = await db.write(delete)
-            strays = await db.read(self._find_strays)
+            strays = await db.read(lambda c: self._find_strays(c, report))
             n_files = await db.write(lambda c: self._remove_strays(c, strays)) if strays else 0
         return Collected(len(sizes), n_files, sum(sizes))
 
-    def _find_strays(self, connection: apsw.Connection) -> list[Path]:
-        return [path for path in self._files() if not _is_known(connection, path)]
+    def _find_strays(
+        self, connection: apsw.Connection, report: Callable[[int, int], None] | None
+    ) -> list[Path]:
+        files, strays = self._files(), []
+        for number, path in enumerate(files, 1):
+            if report is not None:
+                report(number, len(files))
+            if not _is_known(connection, path):
+                strays.append(path)
+        return strays
 
     def _remove_strays(self, connection: apsw.Connection, strays: list[Path]) -> int:
         """Runs in the writer's thread: a file that was settled since has its row by now, and one that was not is staged."""
@@ -203,9 +213,14 @@ class BlobStore:
                 n_files += 1
         return n_files
 
-    def find_damage(self, connection: apsw.Connection) -> Iterator[str]:
-        """Read every blob and say what is wrong with it."""
-        for (key,) in list(connection.execute("SELECT key FROM blobs ORDER BY key")):
+    def find_damage(
+        self, connection: apsw.Connection, report: Callable[[int, int], None] | None = None
+    ) -> Iterator[str]:
+        """Read every blob and say what is wrong with it; `report` is told how many of how many were read."""
+        keys = list(connection.execute("SELECT key FROM blobs ORDER BY key"))
+        for number, (key,) in enumerate(keys, 1):
+            if report is not None:
+                report(number, len(keys))
             try:
                 self.get(connection, BlobKey(key))
             except DiskFailed as error:

@@ -12,13 +12,14 @@ import anyio
 import anyio.abc
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Line, Progress, Result, Token
+from aios.abi.gate import Advance, Change, Line, Progress, Result, Token, after_missed
 from aios.errors import AiosError, KernelStopping
 from aios.kernel.handlers import Services
 from aios.kernel.process import Process
 from aios.kernel.syscall import perform
 
 MAX_PENDING_LINES = 10_000
+"""And changes: frames that may be dropped."""
 
 A = TypeVar("A", bound=Answer)
 
@@ -34,8 +35,8 @@ class GateServices(Services, Protocol):
 class FrameBuffer(Generic[A]):
     """Frames between a call and its reader. The call never waits for the reader.
 
-    Tokens that nobody has read yet come as one frame, and memory is bounded by the generation itself. Lines beyond
-    `MAX_PENDING_LINES` push out the oldest, and the next one says how many were missed.
+    Tokens that nobody has read yet come as one frame, and memory is bounded by the generation itself. Lines and changes beyond
+    `MAX_PENDING_LINES` push out the oldest, and the next one says how many were missed. Of advances the newest counts.
     """
 
     def __init__(self) -> None:
@@ -46,8 +47,10 @@ class FrameBuffer(Generic[A]):
 
     def put(self, frame: Progress) -> None:
         """Add a frame; never waits."""
+        if isinstance(frame, Advance) and self._pending and isinstance(self._pending[-1], Advance):
+            self._pending.pop()
         self._pending.append(frame)
-        if isinstance(frame, Line) and len(self._pending) > MAX_PENDING_LINES:
+        if isinstance(frame, Line | Change) and len(self._pending) > MAX_PENDING_LINES:
             self._drop_oldest()
         self._wake()
 
@@ -70,8 +73,8 @@ class FrameBuffer(Generic[A]):
         frame = self._pending.popleft()
         if isinstance(frame, Token):
             return self._merged(frame)
-        if self._n_missed:
-            frame, self._n_missed = Line(frame.line, frame.n_missed + self._n_missed), 0
+        if self._n_missed and isinstance(frame, Line | Change):
+            frame, self._n_missed = after_missed(frame, self._n_missed), 0
         return frame
 
     def _merged(self, first: Token) -> Token:
@@ -99,7 +102,7 @@ class FrameBuffer(Generic[A]):
 
     def _drop_oldest(self) -> None:
         dropped = self._pending.popleft()
-        self._n_missed += 1 + (dropped.n_missed if isinstance(dropped, Line) else 0)
+        self._n_missed += 1 + (dropped.n_missed if isinstance(dropped, Line | Change) else 0)
 
     async def _wait(self) -> None:
         if self._changed is None:

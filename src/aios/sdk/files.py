@@ -1,8 +1,10 @@
 """Files for agents: `await client.files.write("plan.md", "...")`, `await client.files.read("plan.md")`."""
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
+from aios.abi.gate import Change
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfo
 from aios.abi.storage import (
     MAX_PIECE_BYTES,
@@ -43,7 +45,7 @@ from aios.abi.types import Pid
 from aios.sdk.requests import build
 
 if TYPE_CHECKING:
-    from aios.abi.gate import Gate
+    from aios.abi.gate import Frames, Gate
 
 LIST_PAGE = 10_000
 
@@ -198,6 +200,20 @@ class Files:
         )
         return (await self._gate.call(call)).value
 
+    @asynccontextmanager
+    async def follow(
+        self, path: str = "", *, since: int | None = None
+    ) -> AsyncIterator["ChangesAsTheyCome"]:
+        """Every change of a path, or of any below a folder, as it comes, until the block is left.
+
+        async with client.files.follow("/shared") as changes:
+            async for version in changes:
+                ...
+        """
+        call = build(FileWatch, path=path, since=since, follow=True)
+        async with self._gate.open_call(call) as frames:
+            yield ChangesAsTheyCome(frames)
+
     async def share(
         self, path: str, grantee: str, access: Literal["read", "write", "none"] = "read"
     ) -> None:
@@ -254,6 +270,24 @@ class Files:
     async def check(self) -> Checked:
         """Compare all that is stored with its checksums and counts; only the owner may."""
         return (await self._gate.call(FileCheck())).value
+
+
+class ChangesAsTheyCome:
+    """Versions as they are made. `n_missed` were dropped so far because the reader was too slow; `watch` from the last one that it had gives them."""
+
+    def __init__(self, frames: "Frames[Changes]") -> None:
+        self.n_missed = 0
+        self._frames = frames.__aiter__()
+
+    def __aiter__(self) -> AsyncIterator[FileVersion]:
+        return self
+
+    async def __anext__(self) -> FileVersion:
+        while True:
+            frame = await self._frames.__anext__()
+            if isinstance(frame, Change):
+                self.n_missed += frame.n_missed
+                return frame.version
 
 
 def encoded(data: str | bytes) -> bytes:

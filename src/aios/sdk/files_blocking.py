@@ -1,8 +1,10 @@
 """`aios.sdk.files` for code that waits: `client.files.write("plan.md", "...")`."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from aios.abi.gate import Change
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfo
 from aios.abi.storage import (
     MAX_PIECE_BYTES,
@@ -184,6 +186,13 @@ class BlockingFiles:
             FileWatch, path=path, since=since, is_waiting=is_waiting, deadline_s=deadline_s
         )
         return self._gate.call(call).value
+
+    @contextmanager
+    def follow(self, path: str = "", *, since: int | None = None) -> Iterator[Iterator[Change]]:
+        """Every change of a path, or of any below a folder, as it comes, until the block is left."""
+        call = build(FileWatch, path=path, since=since, follow=True)
+        with self._gate.open_call(call) as frames:
+            yield (frame for frame in frames if isinstance(frame, Change))
 
     def share(
         self, path: str, grantee: str, access: Literal["read", "write", "none"] = "read"

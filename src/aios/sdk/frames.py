@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from aios.abi.gate import Line, Progress, Token
+from aios.abi.gate import Advance, Change, Line, Progress, Token, after_missed
 from aios.abi.types import TokenLogprob, ToolCall
 
 MAX_SEPARATE_FRAMES = 1_000
@@ -36,8 +36,8 @@ class _Merging:
 class FrameQueue:
     """Holds frames until they are taken; `put` never waits and memory stays bounded.
 
-    A reader that falls behind gets larger tokens (nothing is dropped) and fewer lines (the oldest go, and the next one
-    tells how many).
+    A reader that falls behind gets larger tokens (nothing is dropped), fewer lines and changes (the oldest go, and the next one
+    tells how many), and the newest advance.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,12 @@ class FrameQueue:
 
     def put(self, frame: Progress) -> None:
         """Add a frame."""
-        if isinstance(frame, Line):
+        if isinstance(frame, Line | Change):
             self._put_line(frame)
+        elif isinstance(frame, Advance):
+            if self._frames and isinstance(self._frames[-1], Advance):
+                self._frames.pop()
+            self._frames.append(frame)
         elif self._merging is not None or len(self._frames) >= MAX_SEPARATE_FRAMES:
             self._merging = self._merging or _Merging()
             self._merging.add(frame)
@@ -63,11 +67,9 @@ class FrameQueue:
         """The next frame, or None."""
         if self._frames:
             frame = self._frames.popleft()
-            if isinstance(frame, Line):
+            if isinstance(frame, Line | Change):
                 self._line_bytes -= _size(frame)
-                if self._n_missed:
-                    frame = Line(frame.line, frame.n_missed + self._n_missed)
-                    self._n_missed = 0
+                frame, self._n_missed = after_missed(frame, self._n_missed), 0
             return frame
         if self._merging is not None:
             token, self._merging = self._merging.token(), None
@@ -80,15 +82,16 @@ class FrameQueue:
         self._merging = None
         self._line_bytes = 0
 
-    def _put_line(self, line: Line) -> None:
+    def _put_line(self, line: Line | Change) -> None:
         self._frames.append(line)
         self._line_bytes += _size(line)
-        while self._line_bytes > MAX_LINE_BYTES and isinstance(self._frames[0], Line):
+        while self._line_bytes > MAX_LINE_BYTES and isinstance(self._frames[0], Line | Change):
             oldest = self._frames.popleft()
-            assert isinstance(oldest, Line)
+            assert isinstance(oldest, Line | Change)
             self._line_bytes -= _size(oldest)
             self._n_missed += 1 + oldest.n_missed
 
 
-def _size(line: Line) -> int:
-    return len(line.line.text) + LINE_OVERHEAD_BYTES
+def _size(frame: Line | Change) -> int:
+    text = frame.line.text if isinstance(frame, Line) else frame.version.path
+    return len(text) + LINE_OVERHEAD_BYTES

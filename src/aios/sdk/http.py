@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast
 import httpx
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Fault, Frame, Line, Progress, Result, Token, error_of
+from aios.abi.gate import Advance, Change, Fault, Frame, Line, Progress, Result, Token, error_of
 from aios.abi.wire import call_to_json, frame_from_json
 from aios.errors import AiosError, InvalidCall, KernelUnreachable
 from aios.sdk.packets import broken, words
@@ -111,7 +111,7 @@ class HttpFrames(Generic[A]):
         if self._result is None and self._error is None:
             frame = await self._next()
             match frame:
-                case Token() | Line():
+                case Token() | Line() | Change() | Advance():
                     return frame
                 case Result():
                     self._result = cast("Result[A]", frame)

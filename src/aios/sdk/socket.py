@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import anyio
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Fault, Line, Progress, Result, Token, error_of
+from aios.abi.gate import Fault, Progress, Result, error_of
 from aios.abi.types import Pid
 from aios.abi.wire import Cancel, Hello, Refusal, Reply, Request, pack, unpack_to_client
 from aios.errors import AiosError, KernelUnreachable
@@ -235,7 +235,7 @@ class UnixFrames(Generic[A]):
         """The end of the call is here."""
         return self._result is not None or self._error is not None
 
-    def put(self, frame: Token | Line | Result[Any] | Fault) -> None:
+    def put(self, frame: Progress | Result[Any] | Fault) -> None:
         """Called by the gate: the next frame."""
         self.is_new = True
         match frame:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from aios.abi.calls import ChatAnswer, CompleteAnswer, Embeddings
-from aios.abi.gate import Line, Progress, Result, Token
+from aios.abi.gate import Progress, Result, Token
 from aios.abi.types import EngineInfo, Finish, TokenLogprob, ToolCall, Usage
 from aios.errors import AiosError
 from aios.server.faults import error_json
@@ -136,7 +136,7 @@ class ChatEvents:
     _is_begun: bool = False
 
     def progress(self, frame: Progress) -> bytes:
-        if isinstance(frame, Line):
+        if not isinstance(frame, Token):
             return b""
         role = self._role()
         rows = chat_logprobs(frame.logprobs)

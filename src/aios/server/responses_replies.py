@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from aios.abi.calls import ChatAnswer
-from aios.abi.gate import Line, Progress, Result
+from aios.abi.gate import Progress, Result, Token
 from aios.abi.types import Finish, ToolCall, Usage
 from aios.errors import AiosError
 from aios.server.faults import error_reply
@@ -79,7 +79,7 @@ class ResponseEvents:
     _n_events: int = 0
 
     def progress(self, frame: Progress) -> bytes:
-        if isinstance(frame, Line):
+        if not isinstance(frame, Token):
             return b""
         out = self._begin()
         if frame.text:

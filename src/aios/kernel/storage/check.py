@@ -1,9 +1,27 @@
 """What `aios fsck` looks for: tables that contradict each other, wrong counts, damaged contents."""
 
+from functools import partial
+
 import apsw
 
+from aios.abi.storage import Checked
 from aios.disk.blobs import BlobStore
+from aios.kernel.storage.advances import Report, silent
 from aios.kernel.storage.content import Manifest
+
+
+def check_all(connection: apsw.Connection, blobs: BlobStore, report: Report = silent) -> Checked:
+    """Read everything that is stored, compare it with its checksums and counts, and the tables with each other."""
+    report("tables", 0, None)
+    faults = [
+        f"sqlite: {row[0]}" for row in connection.execute("PRAGMA quick_check") if row != ("ok",)
+    ]
+    faults += find_disorder(connection)
+    faults += find_miscounts(connection)
+    faults += blobs.find_damage(connection, partial(report, "contents"))
+    n_blobs: int = connection.execute("SELECT count(*) FROM blobs").get
+    n_versions: int = connection.execute("SELECT count(*) FROM versions").get
+    return Checked(n_blobs, n_versions, tuple(faults))
 
 
 def find_disorder(connection: apsw.Connection) -> list[str]:
@@ -24,16 +42,15 @@ def find_disorder(connection: apsw.Connection) -> list[str]:
     ]
 
 
-def find_miscounts(connection: apsw.Connection, blobs: BlobStore) -> list[str]:
+def find_miscounts(connection: apsw.Connection) -> list[str]:
     """Every blob whose references are not those that contents have."""
     counts: dict[int, int] = {}
     for (chunks,) in connection.execute("SELECT chunks FROM contents"):
         for key in Manifest.decode(chunks).keys:
             counts[key] = counts.get(key, 0) + 1
     rows = connection.execute("SELECT key, n_refs FROM blobs")
-    wrong = [
+    return [
         f"blob {key} has {n} references, not {counts.get(key, 0)}"
         for key, n in rows
         if n != counts.get(key, 0)
     ]
-    return [*wrong, *blobs.find_damage(connection)]

@@ -9,10 +9,12 @@ from functools import partial
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import apsw
 
 from aios.abi.call import Done
+from aios.abi.gate import Advance, Change, Progress
 from aios.abi.storage import (
     Append,
     Changes,
@@ -61,8 +63,9 @@ from aios.errors import AccessDenied, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.storage import history, reading, tables
+from aios.kernel.storage.advances import reporter
 from aios.kernel.storage.changes import ChangeStream
-from aios.kernel.storage.check import find_disorder, find_miscounts
+from aios.kernel.storage.check import check_all
 from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
@@ -309,16 +312,26 @@ class StorageManager:
         since = call.since
         if since is None:
             since = self._db.read_nowait(tables.last_change)
+        emit = run.emit or _drop
+        if call.follow:  # at once, so that the reader knows that it misses nothing from here on
+            emit(Advance("changes", since))
         while True:
             changed = self.changes.signal()
             look = partial(tables.changes_since, path=path, since=since, limit=MAX_CHANGES)
             found = self._db.read_nowait(look)
-            if found or not call.is_waiting:
+            if found:
                 self._path(run.process, path)  # a share may have ended meanwhile
+            if found and call.follow:
+                since = found[-1].change
+                for version in found:
+                    emit(Change(version))
+                await anyio.lowlevel.checkpoint()
+            elif found or not (call.is_waiting or call.follow):
                 return Changes(tuple(found), found[-1].change if found else since)
-            with run.parked():
-                await changed.wait()
-            await run.runnable()
+            else:
+                with run.parked():
+                    await changed.wait()
+                await run.runnable()
 
     # --- sharing and locks ---------------------------------------------------------------------------------------
 
@@ -397,25 +410,16 @@ class StorageManager:
     async def collect(self, run: Run, _: FileCollect) -> Purged:
         """Remove what no version needs."""
         self._check_owner(run)
-        collected = await self._blobs.collect(self._db)
+        report = partial(reporter(run, self._clock), "contents")
+        collected = await self._blobs.collect(self._db, report)
         return Purged(collected.n_blobs, collected.size_bytes)
 
     async def check(self, run: Run, _: FileCheck) -> Checked:
         """Read and compare everything."""
         self._check_owner(run)
 
-        def look(connection: apsw.Connection) -> Checked:
-            faults = [
-                f"sqlite: {row[0]}"
-                for row in connection.execute("PRAGMA quick_check")
-                if row != ("ok",)
-            ]
-            faults += find_disorder(connection) + find_miscounts(connection, self._blobs)
-            n_blobs: int = connection.execute("SELECT count(*) FROM blobs").get
-            n_versions: int = connection.execute("SELECT count(*) FROM versions").get
-            return Checked(n_blobs, n_versions, tuple(faults))
-
-        return await self._db.read(look)
+        report = reporter(run, self._clock)
+        return await self._db.read(lambda c: check_all(c, self._blobs, report))
 
     def may_read(self, process: Process, path: str) -> bool:
         """Whether a process may see a path; the shares must have been read (`open`)."""
@@ -459,3 +463,7 @@ class StorageManager:
             if not self._reaches.is_loaded:
                 await self.mounts.load()
                 self._reaches.load(self._db.read_nowait(tables.all_shares))
+
+
+def _drop(_: Progress) -> None:
+    """Nobody reads the frames of this call."""

@@ -1,0 +1,50 @@
+import anyio
+import pytest
+from tests.server.serving import serving
+
+from aios.abi.gate import Advance
+from aios.abi.storage import FileCheck
+from aios.sdk.files import Files
+from aios.sdk.http import HttpGate
+from aios.sdk.socket import UnixGate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("over", ["socket", "http"])
+async def test_changes_are_followed_over_the_line_until_the_block_is_left(over: str) -> None:
+    async with serving(http=over == "http") as served:
+        opened = (
+            HttpGate(served.url, served.token)
+            if over == "http"
+            else UnixGate.connect(served.path, served.token)
+        )
+        async with opened as gate:
+            files = Files(gate)
+            await files.write("/shared/a", "1")
+            since = (await files.watch("/shared", since=0)).next
+            seen: list[tuple[str, int]] = []
+            with anyio.fail_after(10):
+                async with files.follow("/shared", since=since) as changes:
+                    for number in range(3):
+                        await files.write("/shared/b", str(number))
+                        await files.write("/groups/owner/unseen", str(number))
+                        version = await anext(changes)
+                        seen.append((version.path, version.version))
+                    assert changes.n_missed == 0
+                async with files.follow("/shared", since=since) as changes:
+                    again = [(await anext(changes)).version for _ in range(3)]
+            assert seen == [("/shared/b", 1), ("/shared/b", 2), ("/shared/b", 3)]
+            assert again == [1, 2, 3]
+
+
+async def test_a_long_check_says_how_far_it_is() -> None:
+    async with serving(http=False) as served, UnixGate.connect(served.path, served.token) as gate:
+        files = Files(gate)
+        for number in range(5):
+            await files.write(f"/shared/{number}", str(number))
+        async with gate.open_call(FileCheck()) as frames:
+            read = [frame async for frame in frames]
+            assert (await frames.result()).value.faults == ()
+        advances = [frame for frame in read if isinstance(frame, Advance)]
+        assert advances[-1] == Advance("contents", 5, 5)
