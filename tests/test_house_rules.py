@@ -95,6 +95,8 @@ class File:
         return (node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef))
 
 
+PATTERN_END = "(?!" + r"\n)$"
+
 Complaints = Iterator[tuple[int, str]]
 Rule = Callable[[File], Complaints]
 
@@ -353,6 +355,20 @@ def declared() -> set[str]:
 PROVIDERS = packages_distributions()
 DECLARED = declared()
 
+
+def ends_its_patterns(file: File) -> Complaints:
+    """A bare `$` lets a last newline through, in Python alone; `\\Z` is known to Python alone."""
+    if not file.is_source:
+        return
+    for node in file.of_type(ast.keyword):
+        assert isinstance(node, ast.keyword)
+        value = node.value
+        if node.arg == "pattern" and isinstance(value, ast.Constant):
+            pattern = str(value.value)
+            if pattern.endswith("$") and not pattern.endswith(PATTERN_END):
+                yield value.lineno, f"a pattern for whole texts ends with {PATTERN_END}"
+
+
 RULES: dict[str, Rule] = {
     rule.__name__.replace("_", "-"): rule
     for rule in (
@@ -370,6 +386,7 @@ RULES: dict[str, Rule] = {
         asserts_something,
         names_no_machine,
         declares_what_it_imports,
+        ends_its_patterns,
     )
 }
 
@@ -393,6 +410,7 @@ BREACHES: dict[str, tuple[str, str]] = {
     "asserts-something": ("tests/test_x.py", "def test_it_works():\n    f()"),
     "names-no-machine": ("docs/x.md", "a = '/ho" + "me/someone/aios'"),
     "declares-what-it-imports": ("src/aios/x.py", "from pytest import raises"),
+    "ends-its-patterns": ("src/aios/x.py", "Meta(pattern='^a$')"),
 }
 
 

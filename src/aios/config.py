@@ -26,7 +26,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     kind: Annotated[
         str,
         Meta(
-            pattern="^(auto|llama|openai|scripted|none)$",
+            pattern="^(auto|llama|openai|scripted|none)(?!\\n)$",
             description="auto: openai when base_url is set, else llama; scripted: no model, for tests; none: no engine",
         ),
     ] = "auto"
@@ -67,7 +67,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     kv_type: Annotated[
         str,
         Meta(
-            pattern="^(f16|q8_0)$",
+            pattern="^(f16|q8_0)(?!\\n)$",
             description="numbers of the KV cache; q8_0 halves its memory, and prefill takes a quarter longer",
         ),
     ] = "f16"
@@ -87,7 +87,7 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     going_on: Annotated[
         str,
         Meta(
-            pattern="^(auto|fields|trailing|no)$",
+            pattern="^(auto|fields|trailing|no)(?!\\n)$",
             description="how a remote endpoint goes on from a begun answer: `continue_final_message`, a trailing assistant message, or not",
         ),
     ] = "auto"
@@ -154,7 +154,8 @@ class SchedulerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[scheduler]`: who gets a turn at an engine next; see docs/concepts/scheduling.md."""
 
     policy: Annotated[
-        str, Meta(pattern="^(fifo|rr|priority|mlfq|fair|bvt|edf)$", description="in which order")
+        str,
+        Meta(pattern="^(fifo|rr|priority|mlfq|fair|bvt|edf)(?!\\n)$", description="in which order"),
     ] = "bvt"
     quantum_tokens: Annotated[
         PositiveInt,
@@ -208,7 +209,7 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     window: Annotated[
         str,
         Meta(
-            pattern="^(none|drop-oldest|summarise|page-to-memory)$",
+            pattern="^(none|drop-oldest|summarise|page-to-memory)(?!\\n)$",
             description="what leaves a context that no longer fits, where its opener does not say; none: the chat is refused",
         ),
     ] = "none"

@@ -104,6 +104,21 @@ class SlotContract(ABC):
         await sequence.close()
         assert engine.statistics().n_running == 0
 
+    async def test_what_was_used_is_told_also_of_a_sequence_that_is_closed_before_its_end(
+        self, engine: Engine
+    ) -> None:
+        whole = await run(engine, chat(max_tokens=24))
+        sequence = await engine.open(chat(max_tokens=24))
+        first = await sequence.read()
+        await sequence.close()
+        used = sequence.usage
+        assert used.prompt_tokens in (0, whole.usage.prompt_tokens), (
+            "it is told whole or not at all"
+        )
+        assert used.cached_tokens <= used.prompt_tokens
+        assert first.n_tokens <= used.completion_tokens <= 24
+        await assert_alive(engine)
+
     async def test_closing_twice_is_nothing(self, engine: Engine) -> None:
         first = await engine.open(chat())
         await first.close()

@@ -8,7 +8,7 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Ps, Stop, Tokenize
 from aios.abi.gate import Token
 from aios.abi.pages import Pages
-from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
+from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec
 from aios.config import Config, EngineConfig, Home, SchedulerConfig
 from aios.engine.models import find_model
 from aios.engine.script import Reply, Script
@@ -28,6 +28,18 @@ async def test_a_chat_brings_a_message_its_usage_and_its_times(booted: OpenKerne
         assert result.value.usage.completion_tokens > 0
         assert result.ran_s > 0
         assert kernel.init.usage == result.value.usage
+
+
+async def test_a_call_that_is_cut_off_counts_its_prompt(booted: OpenKernel) -> None:
+    async with booted(slow_engine(n_tokens=1000)) as kernel:
+        whole = (await kernel.init_gate().call(chat("hi there", max_tokens=1))).value.usage
+        agent = kernel.admit("agent")[0]
+        async with kernel.gate(agent.pid).open_call(chat("hi there")) as frames:
+            await anext(aiter(frames))
+        with anyio.fail_after(5):
+            await agent.wait_drained()
+        assert agent.usage.prompt_tokens == whole.prompt_tokens > 0
+        assert 0 < agent.usage.completion_tokens < 1000
 
 
 async def test_streamed_pieces_add_up_to_the_message(booted: OpenKernel) -> None:
@@ -99,7 +111,8 @@ async def test_an_engine_that_breaks_in_the_middle_faults_the_call_and_frees_its
         gate = kernel.init_gate()
         with pytest.raises(EngineFailed):
             await gate.call(chat())
-        assert kernel.init.usage == Usage(0, 0, 2), "what was generated is accounted for"
+        assert kernel.init.usage.completion_tokens == 2, "what was generated is accounted for"
+        assert kernel.init.usage.prompt_tokens > 0
         assert (await gate.call(chat())).value.message.content == "fine"
 
 

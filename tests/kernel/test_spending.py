@@ -1,4 +1,5 @@
 import random
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -11,7 +12,14 @@ from aios.abi.types import Pid, State
 from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import AccessDenied, AiosError, BudgetExceeded, DeadlineExceeded
+from aios.errors import (
+    AccessDenied,
+    AiosError,
+    BudgetExceeded,
+    DeadlineExceeded,
+    ProcessGone,
+)
+from aios.kernel.budget import Amounts, Ledger, Reservation, Shortage
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
 
@@ -133,6 +141,66 @@ async def test_a_call_that_was_paused_takes_what_is_left_when_it_goes_on(
                 await limit(kernel, pid, Limits(completion_tokens=50), on_breach="pause")
                 kernel.signals.cont(kernel.table.get(pid))
         assert (await budget(kernel, pid)).spent.completion_tokens == 50
+
+
+async def test_a_crowd_that_waits_for_one_budget_looks_at_it_a_few_times_each(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If all that wait looked again whenever one is served, a hundred calls would look 5,000 times."""
+    n_looks = 0
+    reserve = Ledger.reserve
+
+    def counted(ledger: Ledger, pid: Pid, amounts: Amounts) -> Reservation | Shortage:
+        nonlocal n_looks
+        n_looks += 1
+        return reserve(ledger, pid, amounts)
+
+    monkeypatch.setattr(Ledger, "reserve", counted)
+    async with booted(answering(10)) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        await limit(kernel, pid, Limits(completion_tokens=10_000), on_breach="fail")
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(kernel.gate(pid).call, chat(max_tokens=5_000))
+        about = await budget(kernel, pid)
+        assert about.held == Spent()
+        assert about.spent.completion_tokens == 1000
+    assert n_looks <= 500
+
+
+@pytest.mark.parametrize("how", ["kill", "stop", "deadline"])
+async def test_who_waits_first_and_does_not_look_keeps_nobody_behind(
+    booted: OpenKernel, how: str
+) -> None:
+    async with booted(slow_engine(n_slots=4, n_tokens=1000, token_delay_s=0.005)) as kernel:
+        boss = kernel.spawn_task("boss", idle)
+        first, second, third = (kernel.spawn_task(name, idle, ppid=boss) for name in "abc")
+        await limit(kernel, boss, Limits(completion_tokens=1100))
+
+        async def ask(pid: Pid, n_tokens: int, deadline_s: float | None = None) -> None:
+            with suppress(DeadlineExceeded, ProcessGone):
+                await kernel.gate(pid).call(chat(max_tokens=n_tokens, deadline_s=deadline_s))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, first, 1000)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(ask, second, 200, 0.05 if how == "deadline" else None)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(ask, third, 110)
+                await anyio.wait_all_tasks_blocked()
+                assert (await budget(kernel, third)).held == Spent()
+                if how == "kill":
+                    await kernel.signals.kill(kernel.table.get(second), reason="test")
+                elif how == "stop":
+                    await kernel.signals.stop(kernel.table.get(second))
+                await kernel.signals.kill(kernel.table.get(first), reason="test")
+                while not (await budget(kernel, third)).spent.completion_tokens:
+                    await anyio.wait_all_tasks_blocked()
+                if how == "stop":
+                    kernel.signals.cont(kernel.table.get(second))
+        assert (await budget(kernel, boss)).held == Spent()
 
 
 @pytest.mark.parametrize("on_breach", ["pause", "fail"])

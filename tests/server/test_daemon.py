@@ -189,7 +189,7 @@ def test_a_second_sigint_ends_it_at_once_with_its_programs(home: Path) -> None:
                 frames.result()
         assert daemon.process.wait(5) == 130
         for child in children:
-            assert not is_running(child)
+            wait_gone(child)
     assert left_in(home) == ["kernel.lock"]
 
 
@@ -199,6 +199,14 @@ def wait_stopping(daemon: Daemon) -> None:
         if httpx.get(url, trust_env=False).status_code == 503:
             return
     pytest.fail("it did not begin to stop")
+
+
+def wait_gone(os_pid: str) -> None:
+    """Return when a process has ended: who was killed is still there for a moment."""
+    deadline_s = time.monotonic() + 10
+    while is_running(os_pid):
+        assert time.monotonic() < deadline_s, f"{os_pid} was not killed"
+        os.sched_yield()
 
 
 def is_running(os_pid: str) -> bool:

@@ -160,6 +160,26 @@ async def test_the_package_collects_text_and_tool_calls_of_a_stream() -> None:
     assert set(json.loads(call.arguments)) == {"city"}
 
 
+async def test_a_stream_that_ends_incomplete_brings_the_whole_response_in_its_last_event() -> None:
+    async with client_of() as client:
+        async with client.responses.stream(
+            model="default", input="a b c", max_output_tokens=2
+        ) as stream:
+            events = [event async for event in stream]
+            # The package knows no other end than `response.completed`, at OpenAI's own endpoint too.
+            with pytest.raises(RuntimeError, match=r"response\.completed"):
+                await stream.get_final_response()
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    assert last.response.status == "incomplete"
+    assert last.response.incomplete_details is not None
+    assert last.response.incomplete_details.reason == "max_output_tokens"
+    assert last.response.usage is not None
+    assert last.response.usage.output_tokens == 2
+    texts = [event.text for event in events if event.type == "response.output_text.done"]
+    assert texts == [last.response.output_text]
+
+
 async def test_parse_gives_back_an_object_of_the_class_also_from_a_stream() -> None:
     async with client_of() as client:
         parsed = await client.responses.parse(model="default", input="who?", text_format=Person)

@@ -25,7 +25,7 @@ class WindowPolicy(Enum):
 
 
 SnapshotName = Annotated[
-    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?!\n)$")
 ]
 
 NewMessages = Annotated[tuple[Message, ...], Meta(max_length=100_000)]

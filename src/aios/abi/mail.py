@@ -10,7 +10,9 @@ from aios.abi.types import Count, Pid
 LetterId = Annotated[int, Meta(ge=0)]
 """Positive and growing; 0 stands for none."""
 
-Topic = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Topic = Annotated[
+    str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(?!\n)$")
+]
 Body = Annotated[str, Meta(max_length=1 << 18)]
 
 

@@ -13,9 +13,9 @@ from aios.abi.call import Answer, Call, Done
 from aios.abi.types import Count, JsonObject, Pid, ShortText
 
 ToolName = Annotated[
-    str, Meta(min_length=1, max_length=192, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    str, Meta(min_length=1, max_length=192, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(?!\n)$")
 ]
-FunctionName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+FunctionName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+(?!\n)$")]
 Template = Annotated[str, Meta(min_length=1, max_length=1024)]
 Templates = Annotated[tuple[Template, ...], Meta(max_length=32)]
 EffectName = Literal["pure", "reversible", "compensable", "irreversible"]

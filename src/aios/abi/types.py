@@ -15,7 +15,9 @@ Pid = NewType("Pid", int)
 JsonObject = dict[str, object]
 """A JSON object that the kernel passes on without looking inside (a JSON Schema, say)."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Name = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(?!\n)$")
+]
 ShortText = Annotated[str, Meta(max_length=4096)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -199,7 +201,7 @@ Constraint = JsonSchema | Regex
 class ToolChoice(Struct, frozen=True):
     """Whether tools may, must or must not be called: `mode` is `auto`, `none`, `required` or `tool` (then `name`)."""
 
-    mode: Annotated[str, Meta(pattern="^(auto|none|required|tool)$")] = "auto"
+    mode: Annotated[str, Meta(pattern="^(auto|none|required|tool)(?!\\n)$")] = "auto"
     name: str = ""
 
 

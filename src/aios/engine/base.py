@@ -135,6 +135,14 @@ class Suspended:
 class Sequence(Protocol):
     """A generation that occupies a slot."""
 
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far, also when it is closed before its end; of the prompt those that are computed or were cached.
+
+        Zeros stand for what an endpoint has not told.
+        """
+        ...
+
     async def read(self) -> Delta:
         """Wait for the next piece. A reader that is slow gets larger pieces; the engine never waits for it.
 

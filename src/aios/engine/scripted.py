@@ -270,6 +270,10 @@ class ScriptedSequence:
             prefill_s = 0.0 if n_read else script.prompt_token_delay_s * plan.n_prompt
             self._first_due_s = engine.now_s() + prefill_s - n_read * self._delay_s
 
+    @property
+    def usage(self) -> Usage:
+        return Usage(self._plan.n_prompt, 0, self._n_read) if self._n_read else Usage()
+
     async def read(self) -> Delta:
         if self._ended or self._is_finished:
             raise EngineUnavailable(self._ended or "the sequence has brought its last delta")

@@ -53,14 +53,12 @@ class TextAssembler:
     def flush(self) -> str:
         """Return what was held back; for when the generation ends for another reason than a stop string.
 
-        A character that was cut in the middle becomes U+FFFD.
+        A character that was cut in the middle is left out: it says nothing, and would stand in a conversation for good.
         """
         if self.stopped:
             return ""
-        text, _ = utf_8_decode(self._partial, "replace", True)
         self._partial = b""
-        out = self._pass_on(text) + self._held
-        self._held = ""
+        out, self._held = self._held, ""
         self._matched = (0,) * len(self.stop)
         return out
 

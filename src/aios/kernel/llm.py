@@ -80,6 +80,8 @@ class Output:
     n_tokens: int = 0
     finish: Finish | None = None
     usage: Usage = Usage()
+    """Of all of it, known at the end."""
+    usage_so_far: Usage = Usage()
     pages: tuple[bytes, ...] = ()
     is_begun: bool = False
     """An engine was given the job: its prompt may have been computed."""
@@ -96,6 +98,13 @@ class Output:
         if not self.is_begun:
             return None
         return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
+
+    def uncounted(self) -> Usage:
+        """What its process has not been told of yet: all but the tokens that were counted as they came."""
+        if not self.is_done:
+            return msgspec.structs.replace(self.usage_so_far, completion_tokens=0)
+        rest = self.usage.completion_tokens - self.n_tokens
+        return msgspec.structs.replace(self.usage, completion_tokens=rest)
 
     def add(self, delta: Delta) -> None:
         """Take in the next piece."""
@@ -204,10 +213,9 @@ class ModelCalls:
                             engine, job, turn, output=output, suspended=suspended
                         )
             finally:
+                run.process.usage += output.uncounted()
                 if suspended is not None and engine is not None:
                     engine.drop(suspended)  # it was killed, cancelled or failed while it waited
-        rest = output.usage.completion_tokens - output.n_tokens  # most were counted as they came
-        run.process.usage += msgspec.structs.replace(output.usage, completion_tokens=rest)
 
     @contextmanager
     def _told(self, core: Core) -> Iterator[None]:
@@ -235,6 +243,7 @@ class ModelCalls:
                 await turn.run.runnable()
                 turn.must_yield = False
         finally:
+            output.usage_so_far = sequence.usage
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE_S):
                 await sequence.close()
 

@@ -52,7 +52,7 @@ KEPT_ENVIRONMENT = (
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """`agent.toml`."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?!\n)$", max_length=64)]
     entry: Annotated[str, Meta(min_length=1, max_length=255)] = "main.py"
     version: Annotated[str, Meta(max_length=64)] = ""
     description: Annotated[str, Meta(max_length=4096)] = ""

@@ -1,5 +1,6 @@
 """Budgets at work: calls reserve their worst case here before they begin, and wait or fail when it does not fit."""
 
+from collections import deque
 from collections.abc import Callable
 
 import anyio
@@ -23,8 +24,8 @@ class Budgets:
         self._on_breach: dict[Pid, OnBreach] = {}
         self._alive: dict[Pid, Reservation] = {}
         """What each process holds of its ancestors' `children` while it lives."""
-        self._changed: anyio.Event | None = None
-        """Wakes the calls that wait for what others hold."""
+        self._waiting: dict[Pid, deque[anyio.Event]] = {}
+        """The calls that wait for what others hold, by the process whose limit is in their way, in the order of their coming."""
 
     def open(self, process: Process) -> None:
         """A new process: it spends under the limits of those above it."""
@@ -33,7 +34,7 @@ class Budgets:
     def limit(self, process: Process, limits: Limits) -> None:
         """Set the limits of a process."""
         self._ledger.set_limits(process.pid, _amounts(limits))
-        self._wake()
+        self._wake_next(process.pid)
 
     def end(self, process: Process) -> None:
         """The process has ended: one child less for those above it."""
@@ -67,25 +68,37 @@ class Budgets:
         Raises:
             BudgetExceeded: It does not fit.
         """
-        while True:
-            wanted = dict(amounts)
-            if elastic in wanted:
-                left = self._ledger.left(run.process.pid, elastic)
-                if left is not None:
-                    wanted[elastic] = min(wanted[elastic], max(1, left))
-            got = self._ledger.reserve(run.process.pid, wanted)
-            if isinstance(got, Reservation):
-                return got
-            if got.is_passing:
-                await self._wait_changed(run)
-            else:
-                self._breach(run, got)
-            await run.runnable()
+        woken_for: Pid | None = None
+        """While it is set, the next in that queue waits for this call to be served or to find that it is not."""
+        try:
+            while True:
+                got = self._try_reserve(run, amounts, elastic)
+                if isinstance(got, Reservation):
+                    return got
+                if got.is_passing:
+                    before, woken_for = woken_for, None
+                    if before is not None and before != got.pid:
+                        self._wake_next(before)
+                    await self._wait_at(run, got.pid, is_first=before == got.pid)
+                    woken_for = got.pid
+                else:
+                    self._breach(run, got)
+                if run.process.is_stopped and woken_for is not None:
+                    self._wake_next(woken_for)  # it would keep the others waiting for as long
+                    woken_for = None
+                await run.runnable()
+        finally:
+            if woken_for is not None:
+                self._wake_next(woken_for)
 
     def settle(self, reservation: Reservation, spent: Amounts) -> None:
-        """Book what a call has really spent, give back the rest, and let those look again who wait for it."""
+        """Book what a call has really spent, give back the rest, and let the first look again who waits for it.
+
+        Who is served lets the next one look, so what is given back costs by those whom it serves, not by all who wait.
+        """
         reservation.settle(spent)
-        self._wake()
+        for account in reservation.account.chain():
+            self._wake_next(account.pid)
 
     def hold_child(self, child: Process, reservation: Reservation) -> None:
         """Keep a reservation of one child until that child has ended."""
@@ -107,7 +120,7 @@ class Budgets:
             )
         self._ledger.set_limits(call.pid, _amounts(call.limits))
         self._on_breach[call.pid] = call.on_breach
-        self._wake()
+        self._wake_next(call.pid)
         return self._info(call.pid)
 
     def check_invariants(self) -> None:
@@ -122,16 +135,44 @@ class Budgets:
         if not run.process.is_stopped:
             self._pause(run.process, f"paused: {why}; `aios budget {shortage.pid}` sets it")
 
-    async def _wait_changed(self, run: Run) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        with run.parked():
-            await self._changed.wait()
+    def _try_reserve(
+        self, run: Run, amounts: Amounts, elastic: Good | None
+    ) -> Reservation | Shortage:
+        wanted = dict(amounts)
+        if elastic in wanted:
+            left = self._ledger.left(run.process.pid, elastic)
+            if left is not None:
+                wanted[elastic] = min(wanted[elastic], max(1, left))
+        return self._ledger.reserve(run.process.pid, wanted)
 
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+    async def _wait_at(self, run: Run, pid: Pid, *, is_first: bool) -> None:
+        """Wait, parked, until what is held under the limit of a process has become less, and it is this call's turn to look."""
+        woken = anyio.Event()
+        queue = self._waiting.setdefault(pid, deque())
+        (queue.appendleft if is_first else queue.append)(woken)
+        try:
+            with run.parked():
+                await woken.wait()
+        except BaseException:
+            if woken.is_set():
+                self._wake_next(pid)  # it does not look any more
+            else:
+                self._leave(pid, woken)
+            raise
+
+    def _wake_next(self, pid: Pid) -> None:
+        queue = self._waiting.get(pid)
+        if queue:
+            woken = queue.popleft()
+            if not queue:
+                del self._waiting[pid]
+            woken.set()
+
+    def _leave(self, pid: Pid, woken: anyio.Event) -> None:
+        queue = self._waiting[pid]
+        queue.remove(woken)
+        if not queue:
+            del self._waiting[pid]
 
     def _info(self, pid: Pid) -> BudgetInfo:
         account = self._ledger.get(pid)

@@ -23,7 +23,7 @@ Stop = Annotated[str, Meta(min_length=1, max_length=512)]
 Stops = Annotated[list[Stop], Meta(max_length=16)]
 ModelName = Annotated[str, Meta(max_length=512, description="as in /v1/models; or `default`")]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128)]
-TokenId = Annotated[str, Meta(pattern="^[0-9]{1,9}$")]
+TokenId = Annotated[str, Meta(pattern="^[0-9]{1,9}(?!\\n)$")]
 Pattern = Annotated[str, Meta(min_length=1, max_length=65536)]
 One = Annotated[int, Meta(ge=1, le=1, description="one choice a request")]
 

@@ -105,6 +105,13 @@ class Generation:
         n_cached = self.n_prompt - self.carried.n_prompt_computed
         return Usage(self.n_prompt, n_cached, self.n_tokens - self.n_prompt)
 
+    @property
+    def usage_so_far(self) -> Usage:
+        """The same while the prompt may not be computed to its end."""
+        n_prompt = min(self.carried.n_reached, self.n_prompt)
+        n_cached = max(0, n_prompt - self.carried.n_prompt_computed)
+        return Usage(n_prompt, n_cached, self.n_tokens - self.n_prompt)
+
     def replay(self) -> None:
         """Bring grammar, text and tool calls to the end of the output that it began with. Cost: 0.05 ms a token at most."""
         for token in self.tokens[self.n_prompt :].tolist():

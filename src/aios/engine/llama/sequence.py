@@ -6,6 +6,7 @@ from typing import Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from aios.abi.types import Usage
 from aios.engine.base import Delta, Suspended
 from aios.engine.llama.generation import Generation
 from aios.engine.llama.keeping import NOTHING, Kept
@@ -55,6 +56,10 @@ class LlamaSequence:
     def is_finished(self) -> bool:
         """The last delta has come, though it may not be read yet."""
         return bool(self._unread) and self._unread[-1].finish is not None
+
+    @property
+    def usage(self) -> Usage:
+        return Usage() if self.generation is None else self.generation.usage_so_far
 
     def receive(self, delta: Delta) -> None:
         """Take the next piece; called by the outbox."""

@@ -123,6 +123,11 @@ class RemoteSequence:
         self._skip = "".join(self._said)[len(self._from.text) :]
         self._n_skip = self._n_said - self._from.n_shown
 
+    @property
+    def usage(self) -> Usage:
+        n_prompt = self._reader.n_prompt or self.before.n_prompt or 0
+        return Usage(n_prompt, 0, self._n_said)
+
     async def read(self) -> Delta:
         self._check_readable()
         with anyio.CancelScope() as self._scope:
