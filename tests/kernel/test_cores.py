@@ -8,6 +8,7 @@ from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 
 from aios.abi.calls import Chat, Wait
+from aios.abi.contexts import ContextFork, ContextId, ContextOpen
 from aios.abi.gate import Token
 from aios.abi.types import EngineState, Message, Role, ToolSpec
 from aios.engine.base import Ability, ChatPrompt, Engine, Job
@@ -269,7 +270,36 @@ async def test_the_home_of_a_process_is_forgotten_with_it(booted: OpenKernel) ->
         async with booted(ScriptedEngine()) as kernel:
             pid = kernel.spawn_task("once", once)
             await kernel.init_gate().call(Wait(pid=pid))
-            assert pid not in kernel.cores._homes
+            assert not kernel.table.get(pid).homes
+
+
+async def test_each_context_stays_where_its_pages_are_and_a_fork_with_it(
+    booted: OpenKernel,
+) -> None:
+    engines = [
+        ScriptedEngine(model="m", script=Script(answer_tokens=5), n_slots=1) for _ in range(2)
+    ]
+    with anyio.fail_after(10):
+        async with booted(*engines) as kernel:
+            gate = kernel.init_gate()
+
+            async def served_by(context: ContextId) -> list[int]:
+                before = [engine.statistics().n_sequences for engine in engines]
+                asked = (Message(Role.USER, "word " * 100),)
+                await gate.call(Chat(context=context, messages=asked, max_tokens=5))
+                after = [engine.statistics().n_sequences for engine in engines]
+                return [b - a for a, b in zip(before, after, strict=True)]
+
+            first, second = [(await gate.call(ContextOpen(model="m"))).value.id for _ in range(2)]
+            async with anyio.create_task_group() as tasks:  # one slot each: they part
+                tasks.start_soon(served_by, first)
+                tasks.start_soon(served_by, second)
+            assert [engine.statistics().n_sequences for engine in engines] == [1, 1]
+            for _ in range(3):
+                assert await served_by(first) == [1, 0]
+                assert await served_by(second) == [0, 1]
+            fork = (await gate.call(ContextFork(context=second))).value.id
+            assert await served_by(fork) == [0, 1]
 
 
 def test_a_broken_engine_rests_longer_each_time_but_not_for_ever() -> None:

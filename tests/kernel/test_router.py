@@ -3,7 +3,8 @@ from hypothesis import strategies as st
 
 from aios.abi.types import EngineState
 from aios.engine.base import Ability
-from aios.kernel.router import Candidate, Home, Wish, find_chain, find_named, route
+from aios.kernel.homes import Home
+from aios.kernel.router import Candidate, Wish, find_chain, find_named, route
 
 CHAT = frozenset({Ability.CHAT})
 SEES = frozenset({Ability.CHAT, Ability.IMAGES})

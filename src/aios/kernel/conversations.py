@@ -38,6 +38,7 @@ class Conversations:
         if call.context is None:
             return await self._models.chat(run, call)
         with self._contexts.writing(run, call.context) as context:
+            run.context_homes = context.homes
             before = context.transcript
             items = extended(before.items, call.messages)
             check_answerable(items)
@@ -62,7 +63,7 @@ class Conversations:
             if after is before:
                 return Compacted(Compaction(policy.value, 0, 0, 0, False, 0.0))
             self._commit(context, after, n_rewrites=len(before.rewrites))
-            context.n_tokens, context.pages = 0, ()
+            context.forget_rows()
         pointer = len(after.pages) if policy is WindowPolicy.PAGE_TO_MEMORY else 0
         return Compacted(told(after.rewrites[-1]), pointer)
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from aios.abi.types import EngineInfo, EngineState, Pid, Usage
+from aios.abi.types import EngineInfo, EngineState, Usage
 from aios.engine.base import Ability, Capabilities, Engine, EngineStatistics
 from aios.errors import AiosError, CallerError, EngineUnavailable, NotFound
+from aios.kernel.homes import Home
 from aios.kernel.process import Run
 from aios.kernel.router import (
     DECODE_WEIGHT,
     DEFAULT_NAMES,
     USUAL_CALL_TOKENS,
     Candidate,
-    Home,
     Wish,
     find_chain,
     find_named,
@@ -109,6 +109,12 @@ class Core:
             self._idle = anyio.Event()
             await self._idle.wait()
 
+    @property
+    def pages(self) -> str:
+        """Which pages it can use: embedded engines of one model share theirs, an endpoint keeps its own."""
+        fingerprint = self.offer.fingerprint if self.offer is not None else ""
+        return fingerprint if self.kind == "llama" and fingerprint else self.name
+
     def note_served(self) -> None:
         """It has served a call: what went wrong before no longer counts."""
         self.n_errors = self.n_failures = 0
@@ -137,7 +143,6 @@ class Cores:
         self._recorder = recorder or Recorder(0)
         self._find_room_tokens = find_room_tokens
         self._cores: dict[str, Core] = {}
-        self._homes: dict[Pid, dict[str, Home]] = {}
         self._is_closing = False
 
     def add(self, core: Core) -> None:
@@ -171,12 +176,8 @@ class Cores:
             if core.engine is not None:
                 await core.engine.aclose()
 
-    def forget(self, pid: Pid) -> None:
-        """The process has ended."""
-        self._homes.pop(pid, None)
-
     def note_served(self, core: Core, run: Run, model: str, usage: Usage) -> None:
-        """A call was served: it is recorded, and its process is at home there now."""
+        """A call was served: it is recorded, and its conversation is at home there now."""
         core.note_served()
         process = run.process
         self._recorder.note(
@@ -191,8 +192,7 @@ class Cores:
                 deadline_s=run.deadline_s,
             )
         )
-        homes = self._homes.setdefault(process.pid, {})
-        homes[model] = Home(_pages(core), usage.prompt_tokens + usage.completion_tokens)
+        run.homes[model] = Home(core.pages, usage.prompt_tokens + usage.completion_tokens)
 
     def note_failure(self, core: Core, error: AiosError) -> None:
         """A call was failed by its engine; perhaps the engine is broken."""
@@ -221,10 +221,9 @@ class Cores:
             AiosError: All that could serve it are down or were tried; the last try's error, or why the first is down.
         """
         tried = tried or {}
-        homes = self._homes.get(run.process.pid, {})
         while True:
             engines = self._candidates()
-            found = route(engines, wish, home=homes.get(wish.model), tried=frozenset(tried))
+            found = route(engines, wish, home=run.homes.get(wish.model), tried=frozenset(tried))
             if not found:
                 if find_named(engines, wish.model):
                     raise self._none_left(engines, wish, tried)
@@ -327,12 +326,6 @@ async def _loaded(run: Run, *cores: Core) -> None:
             await run.runnable()
 
 
-def _pages(core: Core) -> str:
-    """Embedded engines of one model share their pages; an endpoint keeps its own."""
-    fingerprint = core.offer.fingerprint if core.offer is not None else ""
-    return fingerprint if core.kind == "llama" and fingerprint else core.name
-
-
 def _candidate(core: Core, lane: LaneStatistics | None) -> Candidate:
     offer = core.offer
     models = {*core.config.aliases, core.model} - DEFAULT_NAMES
@@ -346,7 +339,7 @@ def _candidate(core: Core, lane: LaneStatistics | None) -> Candidate:
         call_tokens=_call_tokens(core),
         priority=core.config.priority,
         fallback=core.config.fallback,
-        pages=_pages(core),
+        pages=core.pages,
     )
 
 

@@ -285,9 +285,9 @@ class Kernel:
         self.tools.close(process)
         self.storage.close(process)
         self.context_table.close_all(process)
-        self.cores.forget(process.pid)
         self.budgets.end(process)
         process.pages = ()
+        process.homes.clear()
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""

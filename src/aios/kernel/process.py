@@ -18,6 +18,7 @@ from aios.abi.gate import Progress
 from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import Clock
+from aios.kernel.homes import Homes
 from aios.kernel.logs import LogBuffer
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Run:
     n_preemptions: int = 0
     pages: tuple[bytes, ...] = ()
     """The pages of its last generation."""
+    context_homes: Homes | None = None
+    """Where the context is at home in which it speaks; None: it speaks in none."""
     waiting_since_s: float | None = None
     """Set while it waits for a turn."""
     running_since_s: float | None = None
@@ -108,6 +111,11 @@ class Run:
             self.seal(connection, answer)
         return answer
 
+    @property
+    def homes(self) -> Homes:
+        """Where the conversation is at home that it goes on with."""
+        return self.process.homes if self.context_homes is None else self.context_homes
+
     async def runnable(self) -> None:
         """Wait, parked, while the process is stopped."""
         while self.process.is_stopped:
@@ -155,6 +163,8 @@ class Process:
     usage: Usage = Usage()
     pages: tuple[bytes, ...] = ()
     """The pages of its last conversation with a model."""
+    homes: Homes = field(default_factory=dict)
+    """Where its last conversation outside contexts is at home."""
     on_kill: Callable[[], None] | None = None
     """Ends what runs behind the process, at once and without waiting."""
     on_stop: Callable[[bool], None] | None = None

@@ -5,8 +5,8 @@
 
 A named engine that is up comes before one that is being loaded, and both before any fallback; engines that are down are left
 out. Among named engines the higher priority is first. Among equals the cheapest is: what a call costs there, in tokens of
-prefill, is its wait for a slot and, where the pages of its process are not, the prompt that must be computed again. So a process
-stays where its pages are until the wait there is longer than the prefill that it saves.
+prefill, is its wait for a slot and, where its pages are not, the prompt that must be computed again. So a context, or a process
+without one, stays where its pages are until the wait there is longer than the prefill that it saves.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from aios.abi.types import EngineState
 from aios.engine.base import Ability
+from aios.kernel.homes import Home
 
 DEFAULT_NAMES = frozenset({"", "default"})
 DECODE_WEIGHT = 1.5
@@ -55,14 +56,6 @@ class Wish:
     model: str
     needs: frozenset[Ability] = frozenset()
     may_fall_back: bool = True
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where the pages of a process are, and how many tokens of its prompt they hold."""
-
-    pages: str
-    n_tokens: int
 
 
 def find_named(engines: Sequence[Candidate], model: str) -> list[Candidate]:

@@ -23,7 +23,8 @@ from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.context.snapshots import Saved, Snapshots
-from aios.kernel.cores import Cores
+from aios.kernel.cores import Core, Cores
+from aios.kernel.homes import Home
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 
@@ -51,7 +52,7 @@ class Shelf:
     async def snapshot(self, run: Run, call: ContextSnapshot) -> SnapshotInfo:
         """Put a context away as it was last committed."""
         context = self._contexts.get(run, call.context)
-        fingerprint = await self._fingerprint(run, context.model)
+        fingerprint = _fingerprint(await self._core(run, context.model))
         info = SnapshotInfo(
             name=call.name,
             owner=run.process.owner,
@@ -77,17 +78,18 @@ class Shelf:
         info, saved = await anyio.to_thread.run_sync(
             self._snapshots.read, run.process.owner, call.name
         )
-        model = info.model
         if call.is_text_only:
-            model = ""
-        else:
-            ours = await self._fingerprint(run, model)
-            if ours != info.fingerprint:
-                raise SnapshotIncompatible(
-                    f"snapshot {call.name!r} was made by `{info.fingerprint}`; here runs `{ours}`",
-                    hint="run that model, or restore only the text (`is_text_only`, `--text`)",
-                )
-        return self._contexts.restore(run.process, model, saved).info()
+            return self._contexts.restore(run.process, "", saved).info()
+        core = await self._core(run, info.model)
+        ours = _fingerprint(core)
+        if ours != info.fingerprint:
+            raise SnapshotIncompatible(
+                f"snapshot {call.name!r} was made by `{info.fingerprint}`; here runs `{ours}`",
+                hint="run that model, or restore only the text (`is_text_only`, `--text`)",
+            )
+        context = self._contexts.restore(run.process, info.model, saved)
+        context.homes[info.model] = Home(core.pages, saved.n_tokens)
+        return context.info()
 
     async def list_all(self, run: Run, _: ContextSnapshots) -> SnapshotInfos:
         """The snapshots of the caller's owner."""
@@ -110,8 +112,11 @@ class Shelf:
         if keys:
             self._pages.pin(fingerprint, pin, keys)
 
-    async def _fingerprint(self, run: Run, model: str) -> str:
-        """What the KV rows of a model's contexts depend on; its name, where the engine keeps none."""
-        core = await self._cores.find(run, Wish(model, may_fall_back=False))
-        fingerprint = core.offer.fingerprint if core.offer else ""
-        return fingerprint or f"{core.kind}:{core.model}"
+    async def _core(self, run: Run, model: str) -> Core:
+        return await self._cores.find(run, Wish(model, may_fall_back=False))
+
+
+def _fingerprint(core: Core) -> str:
+    """What the KV rows of a model's contexts depend on; its name, where the engine keeps none."""
+    fingerprint = core.offer.fingerprint if core.offer else ""
+    return fingerprint or f"{core.kind}:{core.model}"

@@ -42,6 +42,7 @@ from aios.kernel.context.transcript import (
     tail_of,
 )
 from aios.kernel.context.window import faulted_in, page, slimmed, undone
+from aios.kernel.homes import Homes
 from aios.kernel.process import Process, Run
 
 
@@ -58,6 +59,8 @@ class Context:
     n_tokens: int = 0
     pages: tuple[bytes, ...] = ()
     """The pages of its last chat, by which its KV rows are found."""
+    homes: Homes = field(default_factory=dict)
+    """Where it is at home."""
     n_faults: int = 0
     writer: Run | None = None
 
@@ -65,6 +68,11 @@ class Context:
     def items(self) -> Items:
         """What is in its window."""
         return self.transcript.items
+
+    def forget_rows(self) -> None:
+        """Other messages stand in its window now: what was computed of the old ones is of little use."""
+        self.n_tokens, self.pages = 0, ()
+        self.homes.clear()
 
     def info(self) -> ContextInfo:
         """It without its messages."""
@@ -126,13 +134,14 @@ class ContextTable:
         context = self.add(run.process, model=source.model, tools=source.tools)
         context.window, context.transcript = source.window, source.transcript
         context.n_tokens, context.pages = source.n_tokens, source.pages
+        context.homes.update(source.homes)
         return context.info()
 
     async def undo(self, run: Run, call: ContextUndo) -> ContextInfo:
         """Undo the last compaction."""
         with self.writing(run, call.context) as context:
             self.commit(context, undone(context.transcript))
-            context.n_tokens, context.pages = 0, ()
+            context.forget_rows()
         return context.info()
 
     async def fault(self, run: Run, call: ContextFault) -> ContextMessages:
@@ -144,7 +153,7 @@ class ContextTable:
                 unix_s = self._clock.unix_s()
                 after = faulted_in(context.transcript, call.pointer, unix_s=unix_s)
                 self.commit(context, after)
-                context.n_tokens, context.pages = 0, ()
+                context.forget_rows()
         context.n_faults += 1
         return _messages(items)
 
