@@ -222,7 +222,9 @@ def edit(
     """Let an editor write the report."""
     rows = [{"file": file, "reason": reason} for file, reason in skipped]
     material = {"folder": str(folder), "digests": digests, "skipped": rows}
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the report: each program has a `/tmp` of its own.
+    with tempfile.NamedTemporaryFile(prefix=".digest-", suffix=".json", dir=out.parent) as file:
         file.write(msgspec.json.encode(material))
         file.flush()
         child = client.spawn(EDITOR, file.name, str(out.absolute()))

@@ -318,6 +318,44 @@ class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 4 << 30
 
 
+class SandboxConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sandbox]`: the walls around programs, and how much each may take."""
+
+    mode: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|bubblewrap|landlock|none)(?!\\n)$",
+            description="auto: bubblewrap where it works, else landlock, else none, and the kernel says what is missing",
+        ),
+    ] = "auto"
+    strict: Annotated[
+        bool,
+        Meta(
+            description="start no program unless the walls are whole (bubblewrap, control groups)"
+        ),
+    ] = False
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=64 << 20,
+            description="address space of each process, and memory of all together where groups can be made",
+        ),
+    ] = 4 << 30
+    cpu_s: Annotated[
+        PositiveInt, Meta(description="processor seconds of each process; agents mostly wait")
+    ] = 3600
+    n_processes: Annotated[
+        PositiveInt,
+        Meta(description="processes and threads of one program; a build needs about 100"),
+    ] = 256
+    file_bytes: Annotated[PositiveInt, Meta(description="the largest file that it may write")] = (
+        1 << 30
+    )
+    tmp_bytes: Annotated[
+        PositiveInt, Meta(description="its private /tmp, which lies in memory")
+    ] = 256 << 20
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -353,6 +391,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     storage: StorageConfig = StorageConfig()
     tools: ToolsConfig = ToolsConfig()
     journal: JournalConfig = JournalConfig()
+    sandbox: SandboxConfig = SandboxConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 

@@ -32,6 +32,7 @@ SECTIONS = (
     "storage",
     "tools",
     "journal",
+    "sandbox",
     "server",
 )
 

@@ -136,7 +136,8 @@ class Spawn(Call[Spawned], frozen=True):
 
     `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
     kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend; without one the
-    manifest's holds.
+    manifest's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
+    of the host, within what the caller has itself; without both a program's child sees what the program sees.
     """
 
     program: Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -145,6 +146,8 @@ class Spawn(Call[Spawned], frozen=True):
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits | None = None
     cwd: ShortText = ""
+    read: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
+    write: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
     env: Annotated[
         dict[Annotated[str, Meta(min_length=1, max_length=256)], ShortText], Meta(max_length=256)
     ] = {}  # noqa: RUF012 - msgspec copies it

@@ -23,6 +23,7 @@ from aios.engine.models import check_model, find_model
 from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing
 from aios.kernel.engines import thread_warnings
+from aios.kernel.sandbox.probe import probe
 from aios.sdk.blocking import connect
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
 
@@ -244,6 +245,14 @@ def kernel(loaded: Loaded) -> Finding:
     return ok("kernel", found)
 
 
+def walls(loaded: Loaded) -> Finding:
+    """What stands between programs and the machine."""
+    found = probe(loaded.config.sandbox.mode)
+    if not found.missing:
+        return ok("sandbox", f"{found.wall.value}, with control groups")
+    return Finding("sandbox", Level.WARN, found.wall.value, "; ".join(found.missing))
+
+
 CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     python,
     configuration,
@@ -254,6 +263,7 @@ CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     memory,
     engine,
     compiler,
+    walls,
     model,
     engines,
     kernel,

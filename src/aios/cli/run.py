@@ -85,6 +85,16 @@ SETTLE_S = 15.0
     help="What it may spend: completion_tokens, prompt_tokens, calls, children.",
 )
 @click.option(
+    "--read",
+    "readable",
+    multiple=True,
+    metavar="PATH",
+    help="A folder or file that it may read, beside its working directory and what ARGS name.",
+)
+@click.option(
+    "--write", "writable", multiple=True, metavar="PATH", help="The same, to read and change."
+)
+@click.option(
     "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
 )
 @click.option(
@@ -105,6 +115,8 @@ def run(
     pairs: Sequence[str],
     cwd: str | None,
     limits: Sequence[str],
+    readable: Sequence[str],
+    writable: Sequence[str],
     detach: bool,
     shows_top: bool,
     as_json: bool,
@@ -112,7 +124,8 @@ def run(
     """Run PROGRAM, a folder with an agent.toml, as a process, and show what it writes.
 
     ARGS go to the program, and so do options that `run` does not know and everything after `--`. At its end the program's
-    result is printed, and its status is the exit code: the first that is not 0 when there are copies. Ctrl-C ends
+    result is printed, and its status is the exit code: the first that is not 0 when there are copies. The program sees its
+    own folder, its working directory, which it may change, and can read the files and folders that ARGS name. Ctrl-C ends
     the processes, a second one leaves at once. When no kernel runs, this command is the kernel meanwhile.
     """
     spawn = build(
@@ -122,11 +135,29 @@ def run(
         name=name,
         nice=nice,
         cwd=str(Path(cwd or ".").absolute()),
+        read=(*map(_absolute, readable), *_named(args)),
+        write=tuple(map(_absolute, writable)),
         env=_environment(pairs),
         budget=parse_limits(limits) if limits else None,
     )
     order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
     return _carry_out(order, load(), detach=detach)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _named(args: Sequence[str]) -> list[str]:
+    """The files and folders that arguments name, also as `--option=PATH`: whoever types a name means the program to read it."""
+    paths = [
+        Path(arg.partition("=")[2] if arg.startswith("--") else arg).absolute() for arg in args
+    ]
+    with suppress(OSError, ValueError):  # a name too long for a file names none
+        return [
+            str(path) for path in paths if path.exists() and path not in (Path("/"), Path.cwd())
+        ]
+    return []
 
 
 def _folder(program: str) -> Path:

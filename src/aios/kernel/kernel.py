@@ -40,13 +40,14 @@ from aios.kernel.journal.retention import Kept
 from aios.kernel.journal.tables import SCHEMA as JOURNAL
 from aios.kernel.journal.tables import last_pid, last_seq
 from aios.kernel.llm import ModelCalls
-from aios.kernel.loader import Child, Launch, load_program, working_folder
+from aios.kernel.loader import Child, Launch, load_program, view_for
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.memory.schema import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
 from aios.kernel.scheduler.recorder import Recorder
@@ -143,6 +144,7 @@ class Kernel:
         )
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
+        self.launcher = Launcher(config.sandbox, self.home.root)
         self.tools = self._make_tools(config)
         self.signals = Signals(self.table, self.scheduler)
 
@@ -223,7 +225,7 @@ class Kernel:
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
         program = load_program(call.program)
-        cwd = working_folder(call.cwd)
+        view = view_for(call, program, parent.view)
         process = self._add(
             call.name or program.manifest.name, Kind.PROGRAM, parent, program=str(program.folder)
         )
@@ -231,10 +233,11 @@ class Kernel:
         self.budgets.limit(process, limits)
         process.nice = call.nice or program.manifest.nice
         process.is_new = process.has_body = True
+        process.view = view
         launch = Launch(
-            program, call.args, cwd, call.env, self.urls[0], self._tokens.issue(process.pid)
+            program, call.args, view, call.env, self.urls[0], self._tokens.issue(process.pid)
         )
-        child = Child(process, self.clock)
+        child = Child(process, self.clock, self.launcher)
         self.tasks.start_soon(self._attend_child, process, child, launch)
         await child.started.wait()
         if child.error is not None:

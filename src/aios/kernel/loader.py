@@ -1,18 +1,17 @@
 """The loader: program folders become child processes of the operating system.
 
-A program is a folder with `agent.toml` and a Python entry file. The child runs in a session of its own, with a scrubbed
-environment that holds `AIOS_URL` and `AIOS_TOKEN`; what it writes to stdout and stderr goes to its log. When it ends, for
-whatever reason, whatever is left of its process group is killed.
+A program is a folder with `agent.toml` and a Python entry file. The child runs in a sandbox (`sandbox/`): it sees its own
+folder, its workspace, Python and the kernel's socket, with a scrubbed environment that holds `AIOS_URL` and `AIOS_TOKEN`.
+What it writes to stdout and stderr goes to its log. When it ends, for whatever reason, whatever it left behind is killed.
 """
 
 import os
 import signal
+import site
 import stat
-import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +21,16 @@ import anyio.abc
 import msgspec
 from msgspec import Meta, Struct
 
+import aios
 from aios.abi.budget import Limits
+from aios.abi.calls import Spawn
 from aios.abi.types import Exit
-from aios.errors import InvalidCall, NotFound, ProgramFailed
+from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.process import Process
+from aios.kernel.sandbox.launch import Confined, Launcher
+from aios.kernel.sandbox.profile import Profile
+from aios.kernel.sandbox.view import Asked, View, view_of
 
 MANIFEST = "agent.toml"
 MAX_MANIFEST_BYTES = 64 << 10
@@ -36,6 +40,7 @@ EXIT_GRACE_S = 2.0
 PUMP_GRACE_S = 1.0
 """How long its output is still read after it has ended."""
 
+UNIX = "unix://"
 KEPT_ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -108,16 +113,36 @@ def load_program(path: str) -> Program:
     return Program(folder.resolve(), entry, manifest)
 
 
-def working_folder(path: str) -> Path:
-    """The working directory for a child; an empty path is the kernel's own.
+def view_for(call: Spawn, program: Program, parent: View | None) -> View:
+    """What the program of a `spawn` call is to see of the host.
 
     Raises:
-        NotFound: It is not a folder.
+        NotFound: A path is not there, or the working directory is no folder.
+        AccessDenied: The parent does not see that much itself.
     """
-    folder = Path(path or ".").absolute()
-    if not folder.is_dir():
-        raise NotFound(f"the working directory {folder} is not a folder", hint="set `cwd`")
-    return folder
+    start = parent.cwd if parent is not None else Path.cwd()
+    cwd = (start / call.cwd).resolve()
+    if not cwd.is_dir():
+        raise NotFound(f"the working directory {cwd} is not a folder", hint="set `cwd`")
+    asked = None
+    if call.read is not None or call.write is not None:
+        asked = Asked(
+            tuple(resolved(path, cwd) for path in call.read or ()),
+            tuple(resolved(path, cwd) for path in call.write or ()),
+        )
+    return view_of(parent, asked, program=program.folder, cwd=cwd)
+
+
+def resolved(path: str, cwd: Path) -> Path:
+    """A path of a call, absolute and without symlinks.
+
+    Raises:
+        NotFound: There is nothing.
+    """
+    try:
+        return (cwd / path).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NotFound(f"{path} is not there", hint="name a file or folder that exists") from error
 
 
 @dataclass(frozen=True)
@@ -126,7 +151,7 @@ class Launch:
 
     program: Program
     args: tuple[str, ...]
-    cwd: Path
+    view: View
     env: Mapping[str, str]
     url: str
     token: str
@@ -146,74 +171,82 @@ class Launch:
         }
         return {**kept, **self.env, **own}
 
+    def profile(self) -> Profile:
+        """What it sees and takes: its view, Python, and the kernel's socket."""
+        readable = [*self.view.readable]
+        if self.url.startswith(UNIX):
+            readable.append(Path(self.url.removeprefix(UNIX)))
+        links: dict[Path, Path] = {}
+        for path in _python_folders():
+            readable.append(path.resolve())
+            if path.is_symlink():
+                links[path] = path.resolve()
+        there = tuple(path for path in dict.fromkeys(readable) if path.exists())
+        return Profile(there, self.view.writable, links, env=self.environment())
+
+
+def _python_folders() -> list[Path]:
+    """Where the interpreter, what is installed with it and AIOS itself lie."""
+    paths = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
+    paths += [*site.getsitepackages(), str(Path(aios.__file__).parent.parent)]
+    paths += os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths.append(str(Path(sys.executable).resolve().parent))
+    return [Path(path).absolute() for path in dict.fromkeys(paths) if path.strip("/")]
+
 
 class Child:
     """The operating-system process behind a process."""
 
-    def __init__(self, process: Process, clock: Clock) -> None:
+    def __init__(self, process: Process, clock: Clock, launcher: Launcher) -> None:
         self.started = anyio.Event()
-        self.error: ProgramFailed | None = None
+        self.error: AiosError | None = None
         self._process = process
         self._clock = clock
-        self._os_process: anyio.abc.Process | None = None
+        self._launcher = launcher
+        self._confined: Confined | None = None
 
     async def run(self, launch: Launch) -> Exit:
         """Start it, carry its output into the log, and return how it ended."""
         try:
-            self._os_process = await anyio.open_process(
-                launch.command(),
-                cwd=launch.cwd,
-                env=launch.environment(),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
+            confined = self._confined = await self._launcher.open(
+                launch.command(), launch.profile(), cwd=launch.view.cwd
             )
-        except (OSError, ValueError) as error:
-            self.error = ProgramFailed(
-                f"{launch.program.manifest.name} could not be started: {error}",
-                hint="check the folder and `cwd`",
-            )
+        except AiosError as error:
+            self.error = error
             self.started.set()
-            return Exit(126, str(error))
-        self._process.os_pid = self._os_process.pid
+            return Exit(126, error.message)
+        self._process.os_pid = confined.pid
         self._process.is_new = False
-        self._process.on_kill = self.kill
-        self._process.on_stop = self.freeze
+        self._process.on_kill = confined.kill
+        self._process.on_stop = confined.freeze
         if self._process.exiting is not None:
-            self.kill()  # killed while it was being started
+            confined.kill()  # killed while it was being started
         elif self._process.is_stopped:
-            self.freeze(True)
+            confined.freeze(True)
         self.started.set()
-        return await self._attend(self._os_process)
-
-    def kill(self) -> None:
-        """SIGKILL to its whole process group."""
-        self._signal_group(signal.SIGKILL)
-
-    def freeze(self, is_stopped: bool) -> None:
-        """SIGSTOP or SIGCONT to its whole process group."""
-        self._signal_group(signal.SIGSTOP if is_stopped else signal.SIGCONT)
+        return await self._attend(confined)
 
     async def end_soon(self) -> None:
         """Kill it if it does not end by itself within `EXIT_GRACE_S`."""
-        if self._os_process is not None:
+        if self._confined is not None:
             with anyio.move_on_after(EXIT_GRACE_S):
-                await self._os_process.wait()
+                await self._confined.process.wait()
                 return
-            self.kill()
+            self._confined.kill()
 
-    async def _attend(self, os_process: anyio.abc.Process) -> Exit:
+    async def _attend(self, confined: Confined) -> Exit:
+        process = confined.process
         try:
-            async with os_process, anyio.create_task_group() as tasks:
-                tasks.start_soon(self._pump, os_process.stdout, "out")
-                tasks.start_soon(self._pump, os_process.stderr, "err")
-                await os_process.wait()
-                self.kill()  # what it left behind in its group
+            async with process, anyio.create_task_group() as tasks:
+                tasks.start_soon(self._pump, process.stdout, "out")
+                tasks.start_soon(self._pump, process.stderr, "err")
+                await confined.wait_gone()
                 tasks.cancel_scope.deadline = anyio.current_time() + PUMP_GRACE_S
         finally:
-            self.kill()
+            confined.kill()
             self._process.on_kill = self._process.on_stop = None
-        assert os_process.returncode is not None
-        return exit_of(os_process.returncode)
+        assert process.returncode is not None
+        return exit_of(process.returncode)
 
     async def _pump(self, stream: anyio.abc.ByteReceiveStream | None, name: str) -> None:
         """Carry lines into the log; a line without an end is cut at `MAX_LINE_BYTES`."""
@@ -231,11 +264,6 @@ class Child:
     def _write(self, data: bytes, stream: str) -> None:
         text = data.decode("utf-8", "replace")
         self._process.log.write(text, stream=stream, unix_s=self._clock.unix_s())
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        if self._os_process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._os_process.pid, number)
 
 
 def exit_of(returncode: int) -> Exit:

@@ -20,6 +20,7 @@ from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.homes import Homes
 from aios.kernel.logs import LogBuffer
+from aios.kernel.sandbox.view import View
 
 if TYPE_CHECKING:
     import apsw
@@ -151,6 +152,8 @@ class Process:
     has_body: bool = False
     """Something runs behind it (a child process, a task) that has not ended yet."""
     os_pid: int | None = None
+    view: View | None = None
+    """What it sees of the host; None: all of it, as the owner and what runs in the kernel's own program do."""
     children: set[Pid] = field(default_factory=set)
     runs: dict[int, Run] = field(default_factory=dict)
     n_calls: int = 0

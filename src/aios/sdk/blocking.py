@@ -224,9 +224,21 @@ class Client:
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         budget: Limits | None = None,
+        read: Sequence[str | os.PathLike[str]] | None = None,
+        write: Sequence[str | os.PathLike[str]] | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; see `aios.Client.spawn`."""
-        call = spawn_call(program, args, name=name, nice=nice, cwd=cwd, env=env, budget=budget)
+        call = spawn_call(
+            program,
+            args,
+            name=name,
+            nice=nice,
+            cwd=cwd,
+            env=env,
+            budget=budget,
+            read=read,
+            write=write,
+        )
         return self.gate.call(call).value
 
     def wait(self, pid: int | None = None, *, deadline_s: float | None = None) -> Exited:

@@ -220,6 +220,8 @@ class Client:
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         budget: Limits | None = None,
+        read: Sequence[str | os.PathLike[str]] | None = None,
+        write: Sequence[str | os.PathLike[str]] | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; returns when it runs.
 
@@ -231,13 +233,25 @@ class Client:
             cwd: Its working directory; the caller's when None.
             env: Added to its environment.
             budget: What it and all that it starts may spend; what its manifest says when None.
+            read: Folders and files that it may read beside its own and its working directory.
+            write: The same, to change. A program's child has at most what the program has, and all of that when neither is given.
 
         Raises:
             InvalidCall: The manifest is malformed.
             NotFound: No such program or working directory.
             ProgramFailed: It could not be started.
         """
-        call = spawn_call(program, args, name=name, nice=nice, cwd=cwd, env=env, budget=budget)
+        call = spawn_call(
+            program,
+            args,
+            name=name,
+            nice=nice,
+            cwd=cwd,
+            env=env,
+            budget=budget,
+            read=read,
+            write=write,
+        )
         return (await self.gate.call(call)).value
 
     async def wait(self, pid: int | None = None, *, deadline_s: float | None = None) -> Exited:

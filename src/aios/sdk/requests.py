@@ -153,6 +153,8 @@ def spawn_call(
     cwd: str | os.PathLike[str] | None,
     env: Mapping[str, str] | None,
     budget: Limits | None,
+    read: Sequence[str | os.PathLike[str]] | None,
+    write: Sequence[str | os.PathLike[str]] | None,
 ) -> Spawn:
     """The call that starts a program. Paths are the caller's, so they are made absolute here."""
     return build(
@@ -164,6 +166,8 @@ def spawn_call(
         cwd=os.path.abspath(cwd or "."),  # noqa: PTH100 - the same
         env=dict(env or {}),
         budget=budget,
+        read=None if read is None else tuple(map(os.path.abspath, read)),
+        write=None if write is None else tuple(map(os.path.abspath, write)),
     )
 
 

@@ -127,6 +127,8 @@ async def _open(
         anyio.create_task_group() as tasks,
     ):
         kernel.set_owner_token(claim.token)
+        if not embedded:
+            kernel.warnings.extend((await kernel.launcher.find_walls()).missing)
         await tasks.start(_serve_native, kernel, claim, config)
         kernel.urls.append(f"{UNIX_PREFIX}{claim.socket}")
         async with _web_server(kernel, config, is_wanted=http):

@@ -1,0 +1,115 @@
+"""Control groups: bounds on all processes of a program together, where this user may make groups.
+
+Version 2 (one tree; a group beside the kernel's own, as systemd delegates it to a desktop's user) or version 1 (a tree for
+each of `pids`, `memory`, `freezer`). Where neither can be written there is no group, and `probe.py` says what that leaves open.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from aios.kernel.sandbox.profile import Bounds
+
+ROOT = Path("/sys/fs/cgroup")
+CONTROLLERS = ("memory", "pids")
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """One program's group: a folder in each tree that has one."""
+
+    folders: tuple[Path, ...]
+
+    def add(self, pid: int) -> None:
+        """Put a process in; what it starts is in too."""
+        for folder in self.folders:
+            (folder / "cgroup.procs").write_text(str(pid))
+
+    def pids(self) -> list[int]:
+        """The processes in it."""
+        with suppress(OSError):
+            return [int(pid) for pid in (self.folders[0] / "cgroup.procs").read_text().split()]
+        return []
+
+    def remove(self) -> None:
+        """Take it away; all of its processes must have ended."""
+        for folder in self.folders:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+class ControlGroups:
+    """Where groups can be made; makes them.
+
+    Args:
+        parents: A folder in each tree, by version; see `find_parents`.
+        is_v2: Whether it is the one tree of version 2.
+    """
+
+    def __init__(self, parents: tuple[Path, ...], *, is_v2: bool) -> None:
+        self._parents = parents
+        self._is_v2 = is_v2
+        self._n_made = 0
+
+    def make(self, bounds: Bounds) -> ControlGroup | None:
+        """A new, empty group with these bounds; None where none can be made."""
+        self._n_made += 1
+        name = f"aios-{os.getpid()}-{self._n_made}"
+        folders = []
+        try:
+            for parent in self._parents:
+                folder = parent / name
+                folder.mkdir()
+                folders.append(folder)
+                self._bound(folder, bounds)
+        except OSError:
+            ControlGroup(tuple(folders)).remove()
+            return None
+        return ControlGroup(tuple(folders)) if folders else None
+
+    def _bound(self, folder: Path, bounds: Bounds) -> None:
+        # A process that a limit kills says so by its exit; swap would only make a memory bomb slower.
+        values = {"pids.max": bounds.n_processes}
+        if self._is_v2:
+            values |= {
+                "memory.max": bounds.memory_bytes,
+                "memory.swap.max": 0,
+                "memory.oom.group": 1,
+            }
+        else:
+            values |= {"memory.limit_in_bytes": bounds.memory_bytes}
+        for knob, value in values.items():
+            if (folder / knob).exists():
+                (folder / knob).write_text(str(value))
+
+
+def find_groups(
+    *, root: Path = ROOT, own: Path = Path("/proc/self/cgroup")
+) -> ControlGroups | None:
+    """Where this process may make groups, found by making one; None where it may not."""
+    for parents, is_v2 in ((_parent_v2(root, own), True), (_parents_v1(root), False)):
+        if parents:
+            groups = ControlGroups(parents, is_v2=is_v2)
+            tried = groups.make(Bounds())
+            if tried is not None:
+                tried.remove()
+                return groups
+    return None
+
+
+def _parent_v2(root: Path, own: Path) -> tuple[Path, ...]:
+    """The folder above our own group, when it hands both controllers on to its children."""
+    with suppress(OSError):
+        path = next(
+            (line[3:] for line in own.read_text().splitlines() if line.startswith("0::/")), "/"
+        )
+        parent = (root / path.lstrip("/")).parent if path != "/" else root
+        handed_on = (parent / "cgroup.subtree_control").read_text().split()
+        if all(controller in handed_on for controller in CONTROLLERS):
+            return (parent,)
+    return ()
+
+
+def _parents_v1(root: Path) -> tuple[Path, ...]:
+    return tuple(root / name for name in CONTROLLERS if (root / name / "tasks").exists())

@@ -1,0 +1,417 @@
+"""Starting programs within walls, and ending all that they started.
+
+The program waits behind the wall until its limits and its control group stand; only then is it let go. Its command line and
+environment go to `bwrap` through a file, so that no token shows in the host's list of processes.
+"""
+
+import json
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from aios.config import SandboxConfig
+from aios.errors import ProgramFailed
+from aios.kernel.sandbox import confine
+from aios.kernel.sandbox.cgroup import ControlGroup
+from aios.kernel.sandbox.probe import Wall, Walls, probe
+from aios.kernel.sandbox.profile import (
+    ETC,
+    GROUP_FILE,
+    HOME,
+    PASSWD_FILE,
+    SYSTEM,
+    UID,
+    Bounds,
+    Files,
+    Profile,
+    bubblewrap_options,
+)
+from aios.kernel.sandbox.seccomp import LOCAL_FAMILIES, filter_program
+
+GRACE_S = 5.0
+"""How long the wall may take to stand, and its remains to go."""
+DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+SECRETS = (
+    ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config/gcloud", ".config/gh", ".netrc", ".pgpass", ".pypirc",
+    ".npmrc", ".git-credentials", ".password-store", ".mozilla", ".config/google-chrome", ".local/share/keyrings",
+)  # fmt: skip
+"""Keys and passwords below the user's home, hidden even where a program may see what is around them."""
+
+
+class Confined:
+    """A running program and all that it started.
+
+    Args:
+        process: The process that was started, with its pipes; `returncode` is the program's.
+        root: The number of the outermost process inside: the program, or the first of its namespace.
+        group: Its control group.
+    """
+
+    def __init__(
+        self, process: anyio.abc.Process, *, root: int, group: ControlGroup | None, undo: ExitStack
+    ) -> None:
+        self.process = process
+        self.root = root
+        self._group = group
+        self._undo = undo
+
+    @property
+    def pid(self) -> int:
+        """The number of the program itself, as the operating system has it."""
+        return (
+            self.root
+            if self.root == self.process.pid
+            else next(iter(descendants(self.root)), self.root)
+        )
+
+    def kill(self) -> None:
+        """End everything inside; what has a namespace of processes ends with the first of them."""
+        for pid in (self.root, *self.inside()):
+            _signal(pid, signal.SIGKILL)
+        if (
+            self.root == self.process.pid
+        ):  # else `bwrap` stays, to see the first of them end, and then ends itself
+            _kill_group(self.root)
+
+    def freeze(self, is_stopped: bool) -> None:
+        """SIGSTOP or SIGCONT to everything inside, until nobody new turns up."""
+        number = signal.SIGSTOP if is_stopped else signal.SIGCONT
+        seen: set[int] = set()
+        while new := ({self.root, *self.inside()} - seen):
+            for pid in new:
+                _signal(pid, number)
+            seen |= new
+
+    async def wait_gone(self) -> None:
+        """Return when the process has ended and nothing that it started is left."""
+        await self.process.wait()
+        with anyio.move_on_after(GRACE_S):
+            while self.inside():
+                self.kill()
+                await anyio.sleep(0.005)
+        self._undo.close()
+
+    def inside(self) -> set[int]:
+        """What runs in there now, beside the outermost."""
+        inside = set(descendants(self.root))
+        return inside if self._group is None else inside | set(self._group.pids())
+
+
+class Launcher:
+    """Starts programs behind the strongest wall of this machine.
+
+    Args:
+        config: Which walls, and how much a program may take.
+        home: The kernel's own state: no program sees it.
+    """
+
+    def __init__(self, config: SandboxConfig, home: Path) -> None:
+        self._config = config
+        self._home = home
+        self._machine = platform.machine()
+        self._walls: Walls | None = None
+
+    async def find_walls(self) -> Walls:
+        """What this machine offers; looked at once."""
+        if self._walls is None:
+            self._walls = await anyio.to_thread.run_sync(probe, self._config.mode)
+        return self._walls
+
+    async def open(
+        self,
+        command: Sequence[str],
+        profile: Profile,
+        *,
+        cwd: Path,
+        stdin: int = subprocess.DEVNULL,
+    ) -> Confined:
+        """Start a program; its output is piped.
+
+        Args:
+            command: What to run, looked up in the `PATH` of the profile.
+            profile: What it sees. The bounds of the configuration hold where it names none; the kernel's state and the
+                user's keys (`SECRETS`) are hidden in any case.
+            cwd: Where it starts.
+            stdin: As for `subprocess`.
+
+        Raises:
+            ProgramFailed: It is not there, or the wall could not be built; the program did not run then.
+        """
+        walls = await self.find_walls()
+        if self._config.strict and (walls.missing or walls.wall is not Wall.BUBBLEWRAP):
+            raise ProgramFailed(
+                f"`sandbox.strict` is set, and the walls are not whole: {'; '.join(walls.missing)}",
+                hint="mend that, or unset `sandbox.strict`",
+            )
+        found = shutil.which(command[0], path=profile.env.get("PATH"))
+        if found is None:
+            raise ProgramFailed(f"{command[0]} is not there", hint="check the command and `PATH`")
+        secrets = _secrets()
+        profile = replace(
+            profile,
+            hidden=(*profile.hidden, self._home.resolve(), *filter(Path.is_dir, secrets)),
+            blanked=(*profile.blanked, *filter(Path.is_file, secrets)),
+            bounds=profile.bounds or bounds_of(self._config),
+        )
+        order = _Order([found, *command[1:]], profile, cwd, stdin)
+        start = {
+            Wall.BUBBLEWRAP: self._open_bubblewrap,
+            Wall.LANDLOCK: self._open_landlock,
+            Wall.NONE: self._open_bare,
+        }[walls.wall]
+        with ExitStack() as undo:
+            group = walls.groups.make(order.bounds) if walls.groups else None
+            if group is not None:
+                undo.callback(group.remove)
+            try:
+                process, root = await start(order, walls, group, undo=undo)
+            except OSError as error:
+                raise ProgramFailed(
+                    f"{command[0]} could not be started: {error}", hint="check the folder and `cwd`"
+                ) from error
+            return Confined(process, root=root, group=group, undo=undo.pop_all())
+
+    async def _open_bubblewrap(
+        self, order: "_Order", walls: Walls, group: ControlGroup | None, *, undo: ExitStack
+    ) -> tuple[anyio.abc.Process, int]:
+        with ExitStack() as files:
+            told, tell = _pipe(files)
+            go, let_go = _pipe(files)
+            its = Files(
+                passwd=_file(files, PASSWD_FILE.format(uid=UID, gid=UID, home=HOME).encode()),
+                group=_file(files, GROUP_FILE.format(gid=UID).encode()),
+                seccomp=_file(files, filter_program(self._machine)),
+                info=tell,
+                go=go,
+            )
+            options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
+            arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
+            process = await anyio.open_process(
+                [walls.bwrap, "--args", str(arguments), "--", *order.command],
+                stdin=order.stdin,
+                env={},
+                start_new_session=True,
+                pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
+            )
+            undo.callback(_kill_group, process.pid)
+            os.close(tell)
+            root = await _read_info(told)
+            if root is None:
+                raise await _failed(process)
+            try:
+                for name, value in limits(order.bounds).items():
+                    resource.prlimit(root, getattr(resource, name), (value, value))
+                if group is not None:
+                    group.add(root)
+            except ProcessLookupError:
+                raise await _failed(process) from None
+            os.write(let_go, b"\0")
+            await _wait_started(process, root)
+            return process, root
+
+    async def _open_landlock(
+        self, order: "_Order", _: Walls, group: ControlGroup | None, *, undo: ExitStack
+    ) -> tuple[anyio.abc.Process, int]:
+        profile = order.profile
+        for path in (*profile.hidden, *profile.blanked):
+            if path.exists() and any(path.is_relative_to(root) for root in profile.roots):
+                raise ProgramFailed(
+                    f"Landlock cannot hide {path} from a program that works above it",
+                    hint="run it in another folder, or install bubblewrap",
+                )
+        tmp = undo.enter_context(TemporaryDirectory(prefix="aios-", ignore_cleanup_errors=True))
+        bounds = limits(order.bounds)
+        bounds["RLIMIT_NPROC"] += _n_own_processes()  # it counts all that this user runs
+        said = {
+            "command": order.command,
+            "cwd": str(order.cwd),
+            "env": {**profile.environment(), "HOME": tmp, "TMPDIR": tmp},
+            "readable": [*SYSTEM, *ETC, *map(str, profile.readable), *DEVICES],
+            "writable": [*map(str, profile.writable), tmp, "/dev/null"],
+            "bounds": bounds,
+            "seccomp": b64encode(filter_program(self._machine, families=LOCAL_FAMILIES)).decode(),
+        }
+        with ExitStack() as files:
+            fd = _file(files, json.dumps(said).encode())
+            process = await anyio.open_process(
+                [sys.executable, "-I", "-S", confine.__file__, str(fd)],
+                stdin=order.stdin,
+                env={},
+                start_new_session=True,
+                pass_fds=(fd,),
+            )
+        _add(group, process.pid)
+        return process, process.pid
+
+    async def _open_bare(
+        self, order: "_Order", _: Walls, group: ControlGroup | None, *, undo: ExitStack
+    ) -> tuple[anyio.abc.Process, int]:
+        process = await anyio.open_process(
+            order.command,
+            stdin=order.stdin,
+            env=dict(order.profile.env),
+            cwd=order.cwd,
+            start_new_session=True,
+        )
+        undo.callback(_kill_group, process.pid)
+        _add(group, process.pid)
+        return process, process.pid
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A program to start, checked."""
+
+    command: list[str]
+    profile: Profile
+    cwd: Path
+    stdin: int
+
+    @property
+    def bounds(self) -> Bounds:
+        assert self.profile.bounds is not None
+        return self.profile.bounds
+
+
+def bounds_of(config: SandboxConfig) -> Bounds:
+    """How much a program may take where nobody says otherwise."""
+    return Bounds(
+        memory_bytes=config.memory_bytes,
+        cpu_s=config.cpu_s,
+        n_processes=config.n_processes,
+        file_bytes=config.file_bytes,
+        tmp_bytes=config.tmp_bytes,
+    )
+
+
+def _secrets() -> list[Path]:
+    """Where this user keeps keys."""
+    return [path for name in SECRETS if (path := Path.home() / name).exists()]
+
+
+def limits(bounds: Bounds) -> dict[str, int]:
+    """Limits of the operating system by their names in the `resource` module."""
+    return {
+        "RLIMIT_AS": bounds.memory_bytes,
+        "RLIMIT_CPU": bounds.cpu_s,
+        "RLIMIT_NPROC": bounds.n_processes,
+        "RLIMIT_FSIZE": bounds.file_bytes,
+        "RLIMIT_NOFILE": bounds.n_files,
+        "RLIMIT_CORE": 0,
+    }
+
+
+def descendants(pid: int) -> list[int]:
+    """All living processes below one, as the operating system has them."""
+    found, to_see = [], [pid]
+    while to_see:
+        parent = to_see.pop()
+        for tasks in _task_folders(parent):
+            with suppress(OSError):
+                children = [int(child) for child in (tasks / "children").read_text().split()]
+                found += children
+                to_see += children
+    return found
+
+
+def _task_folders(pid: int) -> list[Path]:
+    with suppress(OSError):
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []
+
+
+def _add(group: ControlGroup | None, pid: int) -> None:
+    """Put a process into its group; it may have ended already."""
+    if group is not None:
+        with suppress(OSError):
+            group.add(pid)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _pipe(files: ExitStack) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    for end in ends:
+        files.callback(_close, end)
+    return ends
+
+
+def _file(files: ExitStack, content: bytes) -> int:
+    """A file in memory that a child may read from its beginning."""
+    fd = os.memfd_create("aios", os.MFD_CLOEXEC)
+    files.callback(_close, fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _close(fd: int) -> None:
+    with suppress(OSError):
+        os.close(fd)
+
+
+async def _read_info(fd: int) -> int | None:
+    """The number of the process inside, or None when `bwrap` ended before it had one."""
+    said = b""
+    with anyio.move_on_after(GRACE_S):
+        while not said.rstrip().endswith(b"}"):
+            await anyio.wait_readable(fd)
+            piece = os.read(fd, 4096)
+            if not piece:
+                return None
+            said += piece
+        pid: int = json.loads(said)["child-pid"]
+        return pid
+    return None
+
+
+async def _wait_started(process: anyio.abc.Process, root: int) -> None:
+    """Return when the first of the namespace has started the program; some 3 ms, and nothing tells."""
+    with anyio.move_on_after(GRACE_S):
+        while process.returncode is None and not descendants(root):  # noqa: ASYNC110 - nothing tells
+            await anyio.sleep(0.001)
+
+
+async def _failed(process: anyio.abc.Process) -> ProgramFailed:
+    said = b""
+    with suppress(ProcessLookupError):
+        process.kill()
+    if process.stderr is not None:
+        with suppress(anyio.EndOfStream):
+            said = await process.stderr.receive()
+    await process.aclose()
+    return ProgramFailed(
+        f"no sandbox for it: {said.decode(errors='replace').strip() or 'bwrap ended at once'}",
+        hint="`aios doctor` says what works here",
+    )
+
+
+def _n_own_processes() -> int:
+    uid = os.getuid()
+    n_found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            n_found += folder.stat().st_uid == uid
+    return n_found

@@ -1,0 +1,180 @@
+"""What a sandboxed program may see and take: values, and the bubblewrap arguments that make them true. Pure.
+
+    /usr /lib* /bin /sbin   read-only        /etc   only what a program needs to run (no accounts, no keys)
+    readable                read-only        writable   as on the host
+    /tmp, $HOME             a private one of bounded size, gone at the end
+    /proc, /dev             of its own: no other process, no device but the harmless ones
+
+Everything else of the host does not exist. There is no network, not even loopback's neighbours: a namespace of its own.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ETC = (
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/certs",
+    "/etc/ca-certificates",
+)
+"""What programs read of `/etc`; private keys, accounts and host names are not among it."""
+HOME = "/tmp"  # noqa: S108 - inside the sandbox it is private
+PASSWD_FILE = "agent:x:{uid}:{gid}:agent:{home}:/bin/sh\n"  # noqa: S105 - no password in it
+GROUP_FILE = "agent:x:{gid}:\n"
+UID = 1000
+"""Inside; outside it stays the user who runs the kernel."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much a program may take. Memory, files and CPU time count for each of its processes.
+
+    Attributes:
+        memory_bytes: Address space of one process; of all of them together where control groups can be written.
+        cpu_s: Processor seconds of one process.
+        n_processes: Processes and threads at once.
+        file_bytes: The largest file it may write.
+        n_files: Open files of one process.
+        tmp_bytes: Its private `/tmp`.
+    """
+
+    memory_bytes: int = 4 << 30
+    cpu_s: int = 3600
+    n_processes: int = 256
+    file_bytes: int = 1 << 30
+    n_files: int = 1024
+    tmp_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One program's view of the machine.
+
+    Attributes:
+        readable: Folders and files that it sees read-only, at their own paths.
+        writable: Folders and files that it sees as they are.
+        links: Symlinks that lead to some of these, each with where it leads; by the name it has outside.
+        hidden: Folders within the others that it sees empty: the kernel's own state, keys.
+        blanked: The same of files.
+        env: Its whole environment; nothing of the kernel's is added but `HOME` and `TMPDIR`.
+        bounds: How much it may take; None: what the configuration says.
+    """
+
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    links: Mapping[Path, Path] = field(default_factory=dict)
+    hidden: tuple[Path, ...] = ()
+    blanked: tuple[Path, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    bounds: Bounds | None = None
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """All that it sees beside the system."""
+        return (*self.readable, *self.writable)
+
+    def environment(self) -> dict[str, str]:
+        """Its environment, with a home and a place for temporary files that exist inside."""
+        return {**self.env, "HOME": HOME, "TMPDIR": HOME}
+
+
+def bubblewrap_options(profile: Profile, *, cwd: Path, files: "Files") -> list[str]:
+    """The options of `bwrap` for a profile. All paths are real ones: no symlinks in them.
+
+    Args:
+        profile: What the program may see and take.
+        cwd: Where it starts; must be within the profile.
+        files: Open files that `bwrap` reads.
+    """
+    tmp_bytes = str((profile.bounds or Bounds()).tmp_bytes)
+    options = [
+        *(
+            "--unshare-all",
+            "--unshare-user",
+            "--disable-userns",
+            "--new-session",
+            "--die-with-parent",
+        ),
+        *("--uid", str(UID), "--gid", str(UID), "--hostname", "sandbox"),
+    ]
+    for place in (*SYSTEM, *ETC):
+        options += ["--ro-bind-try", place, place]
+    options += ["--proc", "/proc", "--dev", "/dev"]
+    options += ["--size", tmp_bytes, "--tmpfs", HOME]
+    options += ["--size", tmp_bytes, "--tmpfs", "/dev/shm"]  # noqa: S108
+    options += ["--ro-bind-data", str(files.passwd), "/etc/passwd"]
+    options += ["--ro-bind-data", str(files.group), "/etc/group"]
+    for path, mount in _mounts(profile):
+        options += [*mount, str(path)]
+    # Of `/proc`, root's own kernel could be changed through `sys`, without any capability.
+    for place in ("/proc", "/dev", "/"):
+        options += ["--remount-ro", place]
+    options += ["--chdir", str(cwd)]
+    options += ["--info-fd", str(files.info), "--block-fd", str(files.go)]
+    options += ["--seccomp", str(files.seccomp), "--clearenv"]
+    for name, value in profile.environment().items():
+        options += ["--setenv", name, value]
+    return options
+
+
+@dataclass(frozen=True)
+class Files:
+    """Numbers of the open files that `bwrap` inherits.
+
+    Attributes:
+        passwd: Where it reads `PASSWD_FILE`.
+        group: Where it reads `GROUP_FILE`.
+        seccomp: Where it reads the filter of `seccomp.py`.
+        info: Where it writes the number of the process inside.
+        go: Where it waits for a byte before it starts the program.
+    """
+
+    passwd: int
+    group: int
+    seccomp: int
+    info: int
+    go: int
+
+
+def _mounts(profile: Profile) -> list[tuple[Path, tuple[str, ...]]]:
+    """Outer folders first, so that an inner one with another right lies on top."""
+    wanted: dict[Path, tuple[str, ...]] = {}
+    # What lies in a mount of the same or more rights needs none of its own: a file that is a mount cannot be replaced.
+    for path in profile.readable:
+        if (
+            not _lies_in(path, (*profile.readable, *profile.writable))
+            and path not in profile.writable
+        ):
+            wanted[path] = ("--ro-bind", str(path))
+    for path in profile.writable:
+        if not _lies_in(path, profile.writable):
+            wanted[path] = ("--bind", str(path))
+    for path, target in profile.links.items():
+        if not contains(profile, path):  # else it can be seen as it is
+            wanted[path] = ("--symlink", str(target))
+    covers: dict[Path, tuple[str, ...]] = dict.fromkeys(profile.hidden, ("--tmpfs",))
+    covers |= dict.fromkeys(profile.blanked, ("--ro-bind", "/dev/null"))
+    wanted |= {
+        path: cover
+        for path, cover in covers.items()
+        if contains(profile, path) and path not in profile.roots
+    }
+    return sorted(wanted.items(), key=lambda item: len(item[0].parts))
+
+
+def _lies_in(path: Path, roots: Iterable[Path]) -> bool:
+    return any(path != root and path.is_relative_to(root) for root in roots)
+
+
+def contains(profile: Profile, path: Path) -> bool:
+    """Whether a program in this profile sees `path`."""
+    seen = (*profile.roots, *map(Path, SYSTEM))
+    return any(path.is_relative_to(root) for root in seen)

@@ -1,0 +1,65 @@
+"""On trees made of plain files, and on the machine's own where it lets us."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aios.kernel.sandbox.cgroup import ControlGroups, find_groups
+from aios.kernel.sandbox.profile import Bounds
+
+BOUNDS = Bounds(memory_bytes=64 << 20, n_processes=7)
+
+
+def test_version_2_makes_a_group_beside_our_own(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/user.slice/app/ours\n")
+    (tmp_path / "user.slice/app/ours").mkdir(parents=True)
+    (tmp_path / "user.slice/app/cgroup.subtree_control").write_text("cpu memory pids\n")
+    groups = find_groups(root=tmp_path, own=own)
+    assert groups is not None
+    made = groups.make(BOUNDS)
+    assert made is not None
+    assert [folder.parent for folder in made.folders] == [tmp_path / "user.slice/app"]
+    made.remove()
+
+
+def test_version_2_without_the_controllers_is_none(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/app/ours\n")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/cgroup.subtree_control").write_text("cpu\n")
+    assert find_groups(root=tmp_path, own=own) is None
+
+
+def test_where_nothing_can_be_made_there_are_no_groups(tmp_path: Path) -> None:
+    assert find_groups(root=tmp_path, own=tmp_path / "none") is None
+    groups = ControlGroups((tmp_path / "absent",), is_v2=True)
+    assert groups.make(BOUNDS) is None
+
+
+def test_a_real_group_holds_a_process_and_bounds_what_it_starts() -> None:
+    groups = find_groups()
+    if groups is None:
+        pytest.skip("this machine lets us make no control group")
+    group = groups.make(BOUNDS)
+    assert group is not None
+    script = "read x; for i in $(seq 20); do sleep 9 & done; wait"
+    with subprocess.Popen(  # noqa: S603 - our own script
+        ["/bin/sh", "-c", script], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        group.add(process.pid)
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+        process.wait(10)  # the shell ends when it cannot fork
+        left = group.pids()
+        assert len(left) <= BOUNDS.n_processes
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    while group.pids():
+        pass
+    group.remove()
+    assert not any(folder.exists() for folder in group.folders)

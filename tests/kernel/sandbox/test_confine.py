@@ -1,0 +1,31 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aios.kernel.sandbox import confine
+
+
+def run(order: bytes) -> "subprocess.CompletedProcess[str]":
+    fd = os.memfd_create("order")
+    os.write(fd, order)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-I", "-S", confine.__file__, str(fd)],
+        pass_fds=(fd,), capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [b"", b"{}", b"[1]", b'{"cwd": "/nowhere/at/all"}'])
+def test_an_order_that_cannot_be_obeyed_ends_it_before_anything_runs(order: bytes) -> None:
+    ended = run(order)
+    assert ended.returncode == 126
+    assert "the sandbox could not be made" in ended.stderr
+
+
+def test_it_imports_nothing_of_ours() -> None:
+    text = Path(confine.__file__).read_text()
+    assert "import aios" not in text
+    assert "from aios" not in text

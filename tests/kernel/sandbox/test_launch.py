@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.config import SandboxConfig
+from aios.errors import ProgramFailed
+from aios.kernel.sandbox.launch import Confined, Launcher, descendants
+from aios.kernel.sandbox.probe import probe
+from aios.kernel.sandbox.profile import Profile
+
+pytestmark = pytest.mark.anyio
+MODES = [mode for mode in ("bubblewrap", "landlock", "none") if probe(mode).wall.value == mode]
+ENV = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture(params=MODES)
+def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
+    (tmp_path / "home").mkdir()
+    return Launcher(SandboxConfig(mode=request.param), tmp_path / "home")
+
+
+async def started(launcher: Launcher, folder: Path, *command: str) -> Confined:
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    return await launcher.open(list(command), Profile(writable=(work,), env=ENV), cwd=work)
+
+
+async def text_of(confined: Confined) -> str:
+    assert confined.process.stdout is not None
+    said = b"".join([piece async for piece in confined.process.stdout])
+    await confined.wait_gone()
+    await confined.process.aclose()
+    return said.decode()
+
+
+async def test_output_status_and_files_come_through(launcher: Launcher, tmp_path: Path) -> None:
+    with anyio.fail_after(10):
+        confined = await started(launcher, tmp_path, "sh", "-c", "pwd; echo x > made; exit 7")
+        assert (await text_of(confined)).strip() == str(tmp_path / "work")
+    assert confined.process.returncode == 7
+    assert (tmp_path / "work" / "made").read_text() == "x\n"
+
+
+async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Path) -> None:
+    with anyio.fail_after(10):
+        confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")
+        while not any(command_of(pid) == "sleep" for pid in descendants(confined.root)):
+            await anyio.sleep(0.01)
+        confined.kill()
+        await text_of(confined)
+        assert not confined.inside()
+        assert not Path(f"/proc/{confined.root}").exists()
+        confined.kill()  # again, and nobody is hurt
+
+
+async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: Path) -> None:
+    with anyio.fail_after(10):
+        confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")
+        while len(descendants(confined.root)) < 2:
+            await anyio.sleep(0.01)
+        confined.freeze(True)
+        for pid in descendants(confined.root):
+            while state_of(pid) != "T":
+                await anyio.sleep(0.01)
+        confined.freeze(False)
+        confined.kill()
+        await text_of(confined)
+
+
+async def test_a_command_that_is_not_there_is_said(launcher: Launcher, tmp_path: Path) -> None:
+    with pytest.raises(ProgramFailed, match="is not there"):
+        await started(launcher, tmp_path, "no-such-program")
+
+
+async def test_no_token_shows_in_the_command_line_of_the_host(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    with anyio.fail_after(10):
+        work = tmp_path / "work"
+        work.mkdir()
+        profile = Profile(writable=(work,), env={**ENV, "AIOS_TOKEN": "canary-token"})
+        confined = await launcher.open(["sleep", "60"], profile, cwd=work)
+        lines = [command_line(pid) for pid in (confined.process.pid, *confined.inside())]
+        confined.kill()
+        await text_of(confined)
+    assert "canary-token" not in " ".join(lines)
+
+
+async def test_strict_refuses_walls_that_are_not_whole(tmp_path: Path) -> None:
+    launcher = Launcher(SandboxConfig(mode="none", strict=True), tmp_path)
+    with pytest.raises(ProgramFailed, match="not whole"):
+        await launcher.open(["true"], Profile(env=ENV), cwd=tmp_path)
+
+
+@pytest.mark.skipif("landlock" not in MODES, reason="no Landlock here")
+async def test_landlock_refuses_a_workspace_around_what_it_would_have_to_hide(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "home").mkdir()
+    launcher = Launcher(SandboxConfig(mode="landlock"), tmp_path / "home")
+    with pytest.raises(ProgramFailed, match="cannot hide"):
+        await launcher.open(["true"], Profile(writable=(tmp_path,), env=ENV), cwd=tmp_path)
+
+
+@pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
+async def test_a_workspace_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
+    launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)
+    gone = tmp_path / "gone"
+    with anyio.fail_after(10):
+        try:
+            confined = await launcher.open(["true"], Profile(writable=(gone,), env=ENV), cwd=gone)
+        except ProgramFailed as error:
+            assert "gone" in error.message  # noqa: PT017 - either is well: the wall falls early or late
+        else:
+            await text_of(confined)
+            assert confined.process.returncode
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
