@@ -50,7 +50,7 @@ class Runner:
     async def run(self, program: str, *args: str | Path) -> Ran:
         """Run one to its end."""
         paths = [arg for arg in args if isinstance(arg, Path)]
-        named = [next(each for each in (path, *path.parents) if each.exists()) for path in paths]
+        named = [next(each for each in (path, *path.parents) if each.is_dir()) for path in paths]
         child = await self.client.spawn(EXAMPLES / program, *map(str, args), write=named)
         end = (await self.client.wait(child.pid)).exit
         rows = await self.client.ps(include_ended=True)

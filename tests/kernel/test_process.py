@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from aios.abi.types import Exit, Kind, Right, State
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import SystemClock
-from aios.kernel.process import Process, ProcessTable
+from aios.kernel.process import Process
+from aios.kernel.process_table import ProcessTable
 
 
 def table_of(*, max_alive: int = 1000, max_exited: int = 1000) -> ProcessTable:

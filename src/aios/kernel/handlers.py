@@ -51,7 +51,8 @@ from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
-from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf

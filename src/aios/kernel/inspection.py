@@ -20,7 +20,8 @@ from aios.kernel.journal.events import Item, ProcessEvent
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.journal.tables import Row
-from aios.kernel.process import Process, ProcessTable, Run
+from aios.kernel.process import Process, Run
+from aios.kernel.process_table import ProcessTable
 
 MAX_PAGE_BYTES = 4 << 20
 """Of what was asked and answered, on one page."""

@@ -46,7 +46,8 @@ from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.memory.schema import SCHEMA as MEMORY
-from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from aios.abi.calls import Nice, Niced
 from aios.abi.types import Exit, Pid
 from aios.errors import AccessDenied, Conflict
-from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
 from aios.kernel.scheduler.scheduler import Scheduler
 
 KILLED_STATUS = 137

@@ -4,7 +4,8 @@ from aios.abi.types import Kind, Right
 from aios.errors import AccessDenied
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import SystemClock
-from aios.kernel.process import Process, ProcessTable
+from aios.kernel.process import Process
+from aios.kernel.process_table import ProcessTable
 
 
 @pytest.fixture

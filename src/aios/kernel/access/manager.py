@@ -2,7 +2,8 @@
 
 from aios.abi.types import Right
 from aios.errors import AccessDenied
-from aios.kernel.process import INIT_PID, Process, ProcessTable
+from aios.kernel.process import INIT_PID, Process
+from aios.kernel.process_table import ProcessTable
 
 
 class AccessManager:

@@ -29,7 +29,8 @@ from aios.errors import AccessDenied, Conflict, ResourceExhausted
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
 from aios.kernel.mail.box import Box, Match
-from aios.kernel.process import Process, ProcessTable, Run
+from aios.kernel.process import Process, Run
+from aios.kernel.process_table import ProcessTable
 
 RECEIPT_TOPIC = "receipt"
 MAX_TOPICS = 256

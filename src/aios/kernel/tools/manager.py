@@ -36,7 +36,8 @@ from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
 from aios.kernel.journal.records import Effect
-from aios.kernel.process import INIT_PID, Process, ProcessTable, Run
+from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
 from aios.kernel.tools.agents import agent
 from aios.kernel.tools.cache import Outcome, ResultCache, cache_key
 from aios.kernel.tools.claims import Claims

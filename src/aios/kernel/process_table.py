@@ -1,0 +1,179 @@
+"""The process table: the tree of processes, living and ended."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from aios.abi.types import Exit, Kind, Pid, Right
+from aios.errors import Conflict, NotFound, ResourceExhausted
+from aios.kernel.clock import Clock
+from aios.kernel.logs import LogBuffer
+from aios.kernel.process import INIT_PID, Process
+
+
+class ProcessTable:
+    """All processes by pid, and the tree that they form. Pids only grow."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        max_alive: int,
+        max_exited: int,
+        max_log_bytes: int,
+        on_end: Callable[[Process], None] = lambda _: None,
+        on_forget: Callable[[Pid], None] = lambda _: None,
+    ) -> None:
+        self._clock = clock
+        self._max_alive = max_alive
+        self._max_exited = max_exited
+        self._max_log_bytes = max_log_bytes
+        self._on_end = on_end
+        self._on_forget = on_forget
+        self._by_pid: dict[Pid, Process] = {}
+        self._names: dict[str, Pid] = {}
+        self._exited: OrderedDict[Pid, None] = OrderedDict()
+        """Oldest first; a plain dict looks through all that left its front to find the next."""
+        self._last_pid = 0
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._by_pid.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    @property
+    def n_alive(self) -> int:
+        """Processes that have not ended."""
+        return len(self._by_pid) - len(self._exited)
+
+    def add(
+        self,
+        name: str,
+        *,
+        kind: Kind,
+        parent: Process | None,
+        rights: frozenset[Right],
+        owner: str,
+        program: str = "",
+    ) -> Process:
+        """A new process under that parent; a taken name gets the next free number after it.
+
+        Raises:
+            ProcessGone: The parent has exited.
+            ResourceExhausted: The table is full.
+        """
+        if parent is not None and parent.exiting is not None:
+            raise parent.gone()
+        if self.n_alive >= self._max_alive:
+            raise ResourceExhausted(
+                f"{self.n_alive} processes are alive, the limit is {self._max_alive}",
+                hint="end some (`aios ps`, `aios kill`) or raise kernel.max_processes",
+            )
+        self._last_pid += 1
+        pid = Pid(self._last_pid)
+        free_name = self._free_name(name, pid)
+        process = Process(
+            pid=pid,
+            ppid=parent.pid if parent else Pid(0),
+            name=free_name,
+            lineage=(*parent.lineage, free_name) if parent else (),
+            kind=kind,
+            owner=owner,
+            rights=rights,
+            program=program,
+            log=LogBuffer(pid, self._max_log_bytes),
+            started_unix_s=self._clock.unix_s(),
+        )
+        self._by_pid[pid] = process
+        self._names[process.name] = pid
+        if parent is not None:
+            parent.children.add(pid)
+        return process
+
+    def number_after(self, pid: Pid) -> None:
+        """Pids up to this one were given by earlier kernels."""
+        self._last_pid = max(self._last_pid, pid)
+
+    def get(self, pid: Pid) -> Process:
+        """The process with that pid.
+
+        Raises:
+            NotFound: There is none, or it ended so long ago that it is forgotten.
+        """
+        process = self._by_pid.get(pid)
+        if process is None:
+            raise NotFound(f"no process {pid}", hint="`aios ps --all` lists them")
+        return process
+
+    def find(self, pid: Pid) -> Process | None:
+        """The process with that pid, if it is remembered."""
+        return self._by_pid.get(pid)
+
+    def find_named(self, name: str) -> Process | None:
+        """The living process of that name."""
+        pid = self._names.get(name)
+        return None if pid is None else self._by_pid[pid]
+
+    def tree(self, process: Process) -> list[Process]:
+        """A process and its living descendants, parents first."""
+        found = [process]
+        for parent in found:
+            found.extend(
+                child for pid in sorted(parent.children) if (child := self._by_pid[pid]).is_alive
+            )
+        return found
+
+    def is_within(self, process: Process, ancestor: Process) -> bool:
+        """Whether `process` is `ancestor` or a descendant of it."""
+        while process is not ancestor:
+            if process.ppid == 0:
+                return False
+            process = self._by_pid[process.ppid]
+        return True
+
+    def end(self, process: Process, end: Exit) -> None:
+        """Record the end of a process: its children become init's, and the oldest ended one may be forgotten."""
+        if process.pid == INIT_PID:
+            raise Conflict(
+                "init cannot end before the kernel", hint="`aios shutdown` ends the kernel"
+            )
+        process.mark_ended(end, unix_s=self._clock.unix_s())
+        self._on_end(process)
+        self._names.pop(process.name, None)
+        self._exited[process.pid] = None
+        init = self._by_pid[INIT_PID]
+        for pid in process.children:
+            self._by_pid[pid].ppid = INIT_PID
+            init.children.add(pid)
+        process.children.clear()
+        while len(self._exited) > self._max_exited:
+            self._forget(next(iter(self._exited)))
+
+    def _forget(self, pid: Pid) -> None:
+        del self._exited[pid]
+        process = self._by_pid.pop(pid)
+        self._by_pid[process.ppid].children.discard(pid)
+        self._on_forget(pid)
+
+    def _free_name(self, name: str, pid: Pid) -> str:
+        free = name
+        while free in self._names:  # mostly once; the pid never comes again, so it ends
+            free = f"{free}-{pid}"
+        return free
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the table contradicts itself."""
+        for pid, process in self._by_pid.items():
+            assert process.pid == pid
+            assert (process.exit is None) == (pid not in self._exited), (
+                f"{pid} is in the wrong list"
+            )
+            assert not (process.exit and process.runs), (
+                f"{pid} has ended and still runs {process.runs}"
+            )
+            if process.ppid:
+                assert pid in self._by_pid[process.ppid].children, f"{pid} is lost to its parent"
+        for name, pid in self._names.items():
+            assert self._by_pid[pid].name == name
+            assert self._by_pid[pid].is_alive
+        assert len(self._names) == self.n_alive, "two living processes have the same name"
