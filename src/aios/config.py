@@ -206,6 +206,12 @@ class ContextConfig(Struct, frozen=True, forbid_unknown_fields=True):
     disk_bytes: Annotated[
         NonNegativeInt, Meta(description="disk for pages that memory has no room for; 0: none")
     ] = 4 << 30
+    tool_gaps: Annotated[
+        bool,
+        Meta(
+            description="keep, page out and fetch pages by when agents are expected back from their tools"
+        ),
+    ] = True
     window: Annotated[
         str,
         Meta(

@@ -26,12 +26,18 @@ class PageStoreInfo(Struct, frozen=True):
     """Pages, in memory or on disk, that no budget removes."""
     n_pins: Count
     """Those who pinned them: suspended generations and snapshots."""
+    n_expected: Count
+    """Pages of agents that are expected back soon; they are evicted last."""
     n_on_disk: Count
     n_added: Count
     n_hits: Count
     n_misses: Count
     n_evicted: Count
     n_read_from_disk: Count
+    n_fetched: Count
+    """Of these, those that were read before an agent was expected back."""
+    n_paged_out: Count
+    """Pages that were written to disk before their memory was needed."""
     n_damaged: Count
     """Pages on disk that were not what was written; they are computed again."""
     n_failed_writes: Count

@@ -22,9 +22,10 @@ from aios.bench.sched_traces import BATCH, INTERACTIVE, SEED, make_workload, pap
 from aios.config import SchedulerConfig
 from aios.errors import NotFound
 from aios.kernel.scheduler.outcome import Outcome
-from aios.kernel.scheduler.policies import POLICIES
+from aios.kernel.scheduler.policies import POLICIES, make_policy
 from aios.kernel.scheduler.policy import Fifo
-from aios.kernel.scheduler.simulation import simulate
+from aios.kernel.scheduler.residence import MemoryModel
+from aios.kernel.scheduler.simulation import EngineModel, simulate
 from aios.kernel.scheduler.trace import decode_trace
 
 NAME = "sched-sim"
@@ -118,6 +119,15 @@ REPLAYED: Mapping[str, Figure] = MappingProxyType(
 _SPEED = Spec(
     NAME, "speed", "s", Bar(MAX_MANY_S), f"wall time to simulate {N_MANY} agents under fifo"
 )
+_GAPS = Spec(
+    NAME,
+    "gaps-read",
+    "ms",
+    Bar(0.6, on_ratio=True),
+    "a call has a slot and its context is read; the baseline foresees nothing",
+)
+GAPS_RAM_TOKENS = 20_000
+"""Memory for a part of the contexts of the crowd `tool-gaps`."""
 
 
 def policies_of(choice: str) -> tuple[str, ...]:
@@ -143,7 +153,7 @@ def bench_of(choice: str = ALL, trace: Path | None = None) -> Bench:
     """
     policies = policies_of(choice)
     if trace is None:
-        specs = (*_specs(FIGURES, policies), _SPEED)
+        specs = (*_specs(FIGURES, policies), _GAPS, _SPEED)
 
         async def measure(settings: Settings, report: Report) -> None:
             await _measure_workloads(settings, report, policies)
@@ -195,9 +205,28 @@ async def _measure_workloads(settings: Settings, report: Report, policies: Seque
         for policy in policies:
             found = outcomes[workload_of(name), policy]
             _report(report, f"{name}-{policy}", figure, found=found, base=base)
+    _measure_gaps(report, seeds)
     begun_s = perf_counter()
     simulate(paper(N_MANY), Fifo())
     report.add(_SPEED.row, perf_counter() - begun_s)
+
+
+def _measure_gaps(report: Report, seeds: Iterable[int]) -> None:
+    """What it saves to know when agents will be back, under the default policy."""
+    crowds = [make_workload("tool-gaps", seed) for seed in seeds]
+    found: dict[bool, list[Outcome]] = {}
+    for foresees in (False, True):
+        memory = MemoryModel(ram_tokens=GAPS_RAM_TOKENS, foresees=foresees)
+        engine = EngineModel(memory=memory)
+        found[foresees] = [
+            simulate(agents, make_policy(SchedulerConfig()), engine) for agents in crowds
+        ]
+    without, with_ = (
+        Series(tuple(1000 * each.read_s for each in found[is_on])) for is_on in (False, True)
+    )
+    means = [median(each.turnaround_s().mean for each in found[is_on]) for is_on in (False, True)]
+    note = f"a call takes {means[1]:.3g} s in the mean, {means[0]:.3g} s without"
+    report.add(_GAPS.row, with_.median, baseline=without.median, spread=with_.spread, note=note)
 
 
 async def _replay(

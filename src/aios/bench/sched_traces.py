@@ -111,6 +111,17 @@ def tool_users(random: Random) -> list[TracedAgent]:
     ]
 
 
+def tool_gaps(random: Random) -> list[TracedAgent]:
+    """40 agents with long contexts; the tools of half of them take half a second, those of the others 20 s."""
+    return [
+        TracedAgent(
+            at_s, conversation(Talk(8, 1500, 80, (16, 40), gap_s), random), f"u{i % 4}", 0, kind
+        )
+        for i, at_s in enumerate(poisson(40, 0.12, random))
+        for kind, gap_s in ((("quick", 0.5), ("slow", 20.0))[i % 2],)
+    ]
+
+
 def flood(random: Random) -> list[TracedAgent]:
     """One owner sends 1000 calls at once; 20 agents of others come as ever."""
     flooding = Talk(1, 80, 0, (16, 32), 0.0)
@@ -140,6 +151,7 @@ WORKLOADS: Mapping[str, Make] = MappingProxyType(
         "heavy-tail": heavy_tail,
         "deadlines": deadlines,
         "tools": tool_users,
+        "tool-gaps": tool_gaps,
         "flood": flood,
     }
 )

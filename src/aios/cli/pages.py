@@ -45,6 +45,10 @@ def _rows(store: PageStoreInfo) -> list[tuple[str, str]]:
         ("disk", f"{size(store.n_on_disk)} of {short_size(store.disk_budget_bytes)}"),
         ("pinned", f"{short_count(store.n_pinned)} pages by {store.n_pins} pins"),
         ("found", f"{found}, {short_count(store.n_read_from_disk)} read from disk"),
+        (
+            "gaps",
+            f"{store.n_expected} expected, {store.n_fetched} fetched, {store.n_paged_out} paged out",
+        ),
         ("added", f"{short_count(store.n_added)}, {short_count(store.n_evicted)} evicted"),
         ("damaged", f"{store.n_damaged}, {store.n_failed_writes} could not be written"),
     ]

@@ -1,6 +1,6 @@
 """From the configuration to the cores that the kernel runs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
@@ -32,6 +32,19 @@ def configured_cores(config: Config, home: Home, open_pages: OpenPages | None) -
         for name, engine in config.all_engines().items()
         if engine_kind(engine) != "none"
     ]
+
+
+def given_cores(engines: Mapping[str, Engine]) -> list[Core]:
+    """Engines that the embedding program made: a broken one cannot be made again."""
+    return [Core(name, type(engine).__name__, _starter(engine)) for name, engine in engines.items()]
+
+
+def _starter(engine: Engine) -> Callable[[], Awaitable[Engine]]:
+    async def make() -> Engine:
+        await engine.start()
+        return engine
+
+    return make
 
 
 def thread_warnings(config: Config) -> list[str]:

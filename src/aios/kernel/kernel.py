@@ -30,7 +30,7 @@ from aios.kernel.context.manager import ContextManager
 from aios.kernel.context.snapshots import Snapshots
 from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
-from aios.kernel.engines import configured_cores, thread_warnings
+from aios.kernel.engines import configured_cores, given_cores, thread_warnings
 from aios.kernel.gate import LocalGate
 from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.inspection import Inspection
@@ -61,6 +61,7 @@ from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
 from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.paths import home_of
 from aios.kernel.storage.tables import SCHEMA as STORAGE
+from aios.kernel.toolgaps import ToolGaps
 from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import PlainLauncher
 from aios.kernel.tools.manager import ToolManager
@@ -105,6 +106,7 @@ class Kernel:
         )
         self.budgets.open(self.init)
         self.owner_token = self._tokens.issue(INIT_PID)
+        tasks.start_soon(self.gaps.run)
 
     def _boot(self, config: Config) -> None:
         """Build the managers, lower floors first."""
@@ -131,7 +133,8 @@ class Kernel:
         self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
         self.cores = Cores(self.scheduler, self.contexts.find_room_tokens, recorder)
         self.budgets = Budgets(self._pause)
-        self.models = ModelCalls(self.scheduler, self.cores, self.budgets)
+        self.gaps = ToolGaps(self.contexts, self.clock, is_on=config.context.tool_gaps)
+        self.models = ModelCalls(self.scheduler, self.cores, self.budgets, self.gaps)
         self.post = PostOffice(self.table, self.access, self.clock, limits)
         self.memory = MemoryManager(
             self.db, self.clock, config.memory, tasks=self.tasks, ask=self._embed
@@ -289,6 +292,7 @@ class Kernel:
         self.tools.close(process)
         self.storage.close(process)
         self.context_table.close_all(process)
+        self.gaps.forget(process.pid)
         self.budgets.end(process)
         process.pages = ()
         process.homes.clear()
@@ -461,7 +465,7 @@ async def open_kernel(
         if kernel.is_durable:
             await kernel.resume()
         for core in (
-            _given(engines)
+            given_cores(engines)
             if engines is not None
             else configured_cores(config, home, kernel.contexts.find_opener)
         ):
@@ -484,16 +488,3 @@ async def open_kernel(
                         await kernel.journal.disk.flush()
                 await kernel.db.aclose()
             tasks.cancel_scope.cancel()
-
-
-def _given(engines: Mapping[str, Engine]) -> list[Core]:
-    """Engines that the embedding program made: a broken one cannot be made again."""
-    return [Core(name, type(engine).__name__, _starter(engine)) for name, engine in engines.items()]
-
-
-def _starter(engine: Engine) -> Callable[[], Awaitable[Engine]]:
-    async def make() -> Engine:
-        await engine.start()
-        return engine
-
-    return make

@@ -56,6 +56,7 @@ from aios.kernel.process import Run
 from aios.kernel.router import Wish
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
 from aios.kernel.spending import Budgets
+from aios.kernel.toolgaps import ToolGaps
 
 CLOSE_GRACE_S = 5.0
 BROKEN = (EngineFailed, EngineUnavailable)
@@ -122,8 +123,11 @@ class Output:
 class ModelCalls:
     """The handlers of all calls that need a model."""
 
-    def __init__(self, scheduler: Scheduler, cores: Cores, budgets: Budgets) -> None:
+    def __init__(
+        self, scheduler: Scheduler, cores: Cores, budgets: Budgets, gaps: ToolGaps
+    ) -> None:
         self._scheduler = scheduler
+        self._gaps = gaps
         self._cores = cores
         self._budgets = budgets
 
@@ -173,7 +177,7 @@ class ModelCalls:
     async def _generate(
         self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
     ) -> tuple[Core, Output]:
-        """On one engine after the other, until one serves it or it cannot be begun anew."""
+        """Write what a call asks for; before and after, its agent is elsewhere."""
         job = Job(
             prompt=prompt,
             sampling=_seeded(call.sampling),
@@ -182,6 +186,15 @@ class ModelCalls:
             constraint=call.constraint,
             top_logprobs=call.top_logprobs if call.logprobs else None,
         )
+        with self._gaps.call(run) as answer:
+            core, output = await self._serve(run, call, job)
+            answer.tools = tuple(dict.fromkeys(each.name for each in output.tool_calls))
+            answer.pages = output.pages
+            answer.fingerprint = core.offer.fingerprint if core.offer is not None else ""
+        return core, output
+
+    async def _serve(self, run: Run, call: Chat | Complete, job: Job) -> tuple[Core, Output]:
+        """On one engine after the other, until one serves it or it cannot be begun anew."""
         wish = Wish(call.model, needed_abilities(job), call.may_move)
         tried: dict[str, AiosError] = {}
         while True:

@@ -14,7 +14,8 @@ from tests.kernel.context.broken_disk import BrokenDisk
 
 from aios.kernel.context.files import HEAD_BYTES, OpenFile, PageFiles, open_file
 from aios.kernel.context.frames import Bytes
-from aios.kernel.context.pages import PageStore, is_tail, page_keys
+from aios.kernel.context.keys import is_tail, page_keys
+from aios.kernel.context.pages import PageStore
 
 PAGE_TOKENS = 4
 PAGE_BYTES = 64
@@ -447,6 +448,16 @@ class AnyUseOfAStore(RuleBasedStateMachine):
             assert self.has_disk or n_synced == 0
             if n_synced:
                 self.written[name] = keys[:n_synced]
+
+    @rule(name=NAMES, tokens=CHAINS)
+    def foresee(self, name: str, tokens: list[int]) -> None:
+        keys = keys_of(*tokens)
+        self.store.expect(name, keys)
+        n_known, n_resident = self.store.n_known(keys), self.store.n_resident(keys)
+        assert self.store.fetch(keys) <= n_known - n_resident
+        assert self.has_disk or self.store.page_out(keys) == 0
+        if self.disk.is_unreadable:
+            self.pins = {n: k[: self.store.n_known(k)] for n, k in self.pins.items()}
 
     @rule(name=NAMES)
     def unpin(self, name: str) -> None:

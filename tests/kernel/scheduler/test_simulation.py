@@ -12,6 +12,7 @@ from aios.config import SchedulerConfig
 from aios.kernel.scheduler.outcome import Outcome
 from aios.kernel.scheduler.policies import POLICIES
 from aios.kernel.scheduler.policy import Policy
+from aios.kernel.scheduler.residence import MemoryModel
 from aios.kernel.scheduler.simulation import BackOff, EngineModel, simulate
 
 USUAL = EngineModel()
@@ -49,7 +50,12 @@ def crowds(draw: st.DrawFn) -> list[TracedAgent]:
 
 
 names = st.sampled_from([None, *POLICIES])
-engines = st.builds(EngineModel, n_slots=st.integers(1, 9), chunk_tokens=st.integers(1, 300))
+memories = st.builds(
+    MemoryModel, ram_tokens=st.none() | st.integers(0, 2000), foresees=st.booleans()
+)
+engines = st.builds(
+    EngineModel, n_slots=st.integers(1, 9), chunk_tokens=st.integers(1, 300), memory=memories
+)
 
 
 @settings(deadline=None, max_examples=40)

@@ -20,7 +20,8 @@ from aios.kernel.process import Run
 if TYPE_CHECKING:
     from aios.engine.base import OpenPages
     from aios.engine.base import PageStore as PageStoreContract
-    from aios.kernel.context.pages import PageStatistics, PageStore
+    from aios.kernel.context.page import PageStatistics
+    from aios.kernel.context.pages import PageStore
 
 
 class ContextManager:
@@ -112,6 +113,13 @@ class ContextManager:
             if folder.parent not in opened:
                 with suppress(OSError):
                     pin_path(folder, name).unlink(missing_ok=True)
+
+    def find_store(self, fingerprint: str) -> "PageStore | None":
+        """The store of a model; None if nothing is paged for it."""
+        for name, store in self._stores.items():
+            if name.rsplit("/", 2)[0] == fingerprint:
+                return store
+        return None
 
     def flush(self) -> None:
         """Write all pages to disk, so that the next kernel finds them."""

@@ -8,7 +8,7 @@ Pages live in frames of memory and, when that is full, in files.
 
 Any thread may call; nobody reads or writes a file with the lock held. A page that is in use, or that has children in memory,
 is never evicted; a pinned one only after it was written to disk. Of the others the one goes that is least worth keeping: used
-seldom, long ago, and quick to compute again.
+seldom, long ago, and quick to compute again; and before all that somebody is expected back for soon.
 Source: paging as in vLLM, arXiv 2309.06180; the prefix tree as in SGLang's RadixAttention, 2312.07104; tiers as in
 CachedAttention, 2403.19708; eviction by GreedyDual-Size-Frequency, Cherkasova 1998.
 """
@@ -16,8 +16,6 @@ CachedAttention, 2403.19708; eviction by GreedyDual-Size-Frequency, Cherkasova 1
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
 from threading import Condition
 
 import numpy as np
@@ -25,86 +23,19 @@ from numpy.typing import NDArray
 
 from aios.kernel.context.files import PageFiles
 from aios.kernel.context.frames import Bytes, Frames
-from aios.kernel.context.pins import KEY_BYTES, Pins
+from aios.kernel.context.keys import is_tail, page_keys, root_key, tail_key
+from aios.kernel.context.page import Page, PageStatistics
+from aios.kernel.context.pins import Pins
 
 DEPTH_OF_DOUBLE_COST = 3_300
 """Tokens of context at which computing a token takes twice as long as at none: 314 tokens/s at the start, 280 at 400."""
 MAX_REFUSALS = 8
 """Pinned pages that the disk did not take, before a search for a frame gives up."""
+MAX_EXPECTED_SHARE = 0.5
+"""Of all frames. If all pages were expected, none would be preferred."""
 
-
-def page_keys(
-    fingerprint: str, tokens: NDArray[np.int32], page_tokens: int, *, tail: bool = False
-) -> list[bytes]:
-    """The names of all full pages of a sequence of tokens, in order, and of its tail if asked for. Cost: 1.5 us a page."""
-    parent = _root(fingerprint)
-    data = np.ascontiguousarray(tokens, np.int32).tobytes()
-    step = 4 * page_tokens
-    n_full_bytes = len(data) // step * step
-    keys: list[bytes] = []
-    for start in range(0, n_full_bytes, step):
-        parent = _digest(parent + data[start : start + step]) + b"\0"
-        keys.append(parent)
-    if tail and n_full_bytes < len(data):
-        keys.append(_tail_key(parent, data[n_full_bytes:]))
-    return keys
-
-
-def is_tail(key: bytes) -> bool:
-    """Whether a name is that of a page which is filled in part: its last byte counts the tokens."""
-    return key[-1] != 0
-
-
-def _root(fingerprint: str) -> bytes:
-    return blake2b(fingerprint.encode(), digest_size=KEY_BYTES).digest()
-
-
-def _tail_key(parent: bytes, data: bytes) -> bytes:
-    return _digest(parent + data) + bytes([len(data) // 4])
-
-
-def _digest(data: bytes) -> bytes:
-    return blake2b(data, digest_size=KEY_BYTES - 1).digest()
-
-
-@dataclass(frozen=True)
-class PageStatistics:
-    """Counters of a store; bytes are `page_bytes` times pages. `n_pinned` counts those in memory or on disk."""
-
-    page_bytes: int
-    n_frames: int
-    n_resident: int
-    n_in_use: int
-    n_pinned: int
-    n_pins: int
-    n_on_disk: int
-    n_added: int
-    n_hits: int
-    n_misses: int
-    n_evicted: int
-    n_read_from_disk: int
-    n_damaged: int
-    n_failed_writes: int
-
-
-@dataclass(eq=False, slots=True)
-class Page:
-    """A page in memory; `depth` pages stand before it."""
-
-    key: bytes
-    parent: bytes | None
-    frame: int
-    depth: int
-    worth: float = 0.0
-    n_uses: int = 0
-    n_readers: int = 0
-    """Those who need its frame to stay as it is."""
-    n_children: int = 0
-    """Children in memory."""
-    is_linked: bool = False
-    """Counted among its parent's children; not if the parent was on disk only when it came."""
-    is_filled: bool = True
-    """False while it is read from disk, and then one reader is doing it."""
+Rank = tuple[bool, float]
+"""By which pages are evicted, the lowest first: whether it is expected, and its worth."""
 
 
 class PageStore:
@@ -133,13 +64,15 @@ class PageStore:
         self._frames = Frames(page_bytes, budget_bytes // page_bytes)
         self._files = files
         self._pins = Pins() if files is None else files.pins
+        self._expected = Pins()
         self._pages: dict[bytes, Page] = {}
-        self._heap: list[tuple[float, bytes]] = []
-        """Pages that may be evicted, by worth; entries out of date stay until they come up."""
+        self._heap: list[tuple[Rank, bytes]] = []
+        """Pages that may be evicted, by rank; entries out of date stay until they come up."""
         self._age = 0.0
         self._changed = Condition()
         """Guards all of this; told when a page was read from disk."""
         self._n_added = self._n_hits = self._n_misses = self._n_evicted = 0
+        self._n_fetched = self._n_paged_out = 0
 
     # --- finding and storing -------------------------------------------------------------------------------------
 
@@ -160,11 +93,11 @@ class PageStore:
         keys = self.keys(tokens)
         n_known = self.n_known(keys)
         found, start = keys[:n_known], n_known * self._page_tokens
-        parent = found[-1] if found else _root(self._fingerprint)
+        parent = found[-1] if found else root_key(self._fingerprint)
         rest = np.ascontiguousarray(tokens[start : start + self._page_tokens - 1], np.int32)
         data = rest.tobytes()
         for n_tokens in range(len(rest), 0, -1):
-            tail = _tail_key(parent, data[: 4 * n_tokens])
+            tail = tail_key(parent, data[: 4 * n_tokens])
             if self.n_known([tail]):
                 return [*found, tail], start + n_tokens
         return found, start
@@ -259,6 +192,51 @@ class PageStore:
             keys = [page.key for page in pages if self._is_worth_a_file(page.key)]
         return sum(self._write_out(key) for key in keys)
 
+    # --- what is known of the future -----------------------------------------------------------------------------
+
+    @property
+    def pressure(self) -> tuple[int, int]:
+        """How many pages were evicted since it began, and how many frames there are."""
+        return self._n_evicted, self._frames.n_max
+
+    def expect(self, name: str, keys: Sequence[bytes]) -> bool:
+        """Evict these pages after all that nobody is expected for, until the name expects others; what it expected is not.
+
+        Returns: False if so many are expected already that these are treated as any others.
+        """
+        with self._changed:
+            freed = self._expected.drop(name)
+            has_room = self._expected.n_keys + len(keys) <= MAX_EXPECTED_SHARE * self._frames.n_max
+            if has_room and keys:
+                self._expected.put(name, keys)
+            for key in (*freed, *(keys if has_room else ())):
+                page = self._pages.get(key)
+                if page is not None:
+                    self._offer(page)
+            return has_room
+
+    def fetch(self, keys: Sequence[bytes]) -> int:
+        """Read what is on disk of a chain into memory; waits for the disk. Returns: how many pages that were."""
+        n_before = self.n_resident(keys)
+        taken = keys[: len(self.acquire(keys))] if n_before < self.n_known(keys) else ()
+        self.release(taken)
+        n_fetched = max(0, len(taken) - n_before)
+        with self._changed:
+            self._n_fetched += n_fetched
+        return n_fetched
+
+    def page_out(self, keys: Sequence[bytes]) -> int:
+        """Write what is in memory only to disk, so that evicting it will take no time. Returns: how many pages that were."""
+        missing = [
+            key
+            for key in keys
+            if self._files is not None and key not in self._files and self._is_worth_a_file(key)
+        ]
+        n_written = sum(self._write_out(key) for key in missing)
+        with self._changed:
+            self._n_paged_out += n_written
+        return n_written
+
     # --- eviction ------------------------------------------------------------------------------------------------
 
     def _use(self, key: bytes, parent: bytes | None) -> Page | None:
@@ -340,9 +318,11 @@ class PageStore:
 
     def _find_victim(self) -> Page | None:
         while self._heap:
-            worth, key = heapq.heappop(self._heap)
+            rank, key = heapq.heappop(self._heap)
             page = self._pages.get(key)
-            if page is not None and page.worth == worth and not page.n_readers + page.n_children:
+            if page is None or page.n_readers + page.n_children:
+                continue
+            if self._rank(page) == rank:
                 return page
         return None
 
@@ -402,10 +382,13 @@ class PageStore:
         """Let a page be evicted if nothing holds it."""
         if page.n_readers or page.n_children:
             return
-        heapq.heappush(self._heap, (page.worth, page.key))
+        heapq.heappush(self._heap, (self._rank(page), page.key))
         if len(self._heap) > 4 * len(self._pages) + 64:
-            pages = self._pages.values()
-            self._heap = sorted({(p.worth, p.key) for p in pages if not p.n_readers + p.n_children})
+            idle = [page for page in self._pages.values() if not page.n_readers + page.n_children]
+            self._heap = sorted((self._rank(page), page.key) for page in idle)
+
+    def _rank(self, page: Page) -> Rank:
+        return (page.key in self._expected, page.worth)
 
     def _note_use(self, page: Page) -> None:
         """Raise the worth of a page: the age at which it was used last, and its uses times what it costs to compute.
@@ -447,12 +430,15 @@ class PageStore:
                 n_in_use=sum(page.n_readers > 0 for page in self._pages.values()),
                 n_pinned=self._pins.n_keys,
                 n_pins=len(self._pins),
+                n_expected=self._expected.n_keys,
                 n_on_disk=0 if files is None else len(files),
                 n_added=self._n_added,
                 n_hits=self._n_hits,
                 n_misses=self._n_misses,
                 n_evicted=self._n_evicted,
                 n_read_from_disk=0 if files is None else files.n_read,
+                n_fetched=self._n_fetched,
+                n_paged_out=self._n_paged_out,
                 n_damaged=0 if files is None else files.n_damaged,
                 n_failed_writes=0 if files is None else files.n_failed_writes,
             )
@@ -473,5 +459,7 @@ class PageStore:
             assert page.n_children == children.get(page.key, 0), "children are counted wrong"
             is_idle = not page.n_readers and not page.n_children
             if is_idle:
-                assert (page.worth, page.key) in offered, "a page can never be evicted"
+                assert (self._rank(page), page.key) in offered, "a page can never be evicted"
         self._pins.check_invariants()
+        self._expected.check_invariants()
+        assert self._expected.n_keys <= MAX_EXPECTED_SHARE * self._frames.n_max

@@ -20,6 +20,7 @@ class CallOutcome:
         longest_wait_s: For one turn.
         alone_s: What it would have taken on an engine that has nothing else to do.
         n_preemptions: How often it was taken out of its slot.
+        read_s: How long it had a slot and waited for its context to be read from disk.
         is_late: It had a deadline and missed it.
     """
 
@@ -33,6 +34,7 @@ class CallOutcome:
     alone_s: float
     n_preemptions: int
     is_late: bool
+    read_s: float = 0.0
 
     @property
     def turnaround_s(self) -> float:
@@ -89,6 +91,11 @@ class Outcome:
     def late_share(self) -> float:
         """The part of all calls that missed a deadline."""
         return sum(call.is_late for call in self.calls) / len(self.calls) if self.calls else 0.0
+
+    @property
+    def read_s(self) -> float:
+        """How long a call had a slot and waited for its context, in the mean."""
+        return self._of(lambda call: call.read_s, None).mean
 
     def turnaround_s(self, kind: str | None = None) -> Distribution:
         """Of all calls, or of those of a kind."""

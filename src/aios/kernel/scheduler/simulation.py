@@ -28,9 +28,12 @@ from aios.kernel.scheduler.core import (
 )
 from aios.kernel.scheduler.outcome import CallOutcome, Outcome
 from aios.kernel.scheduler.policy import Policy, Ticket
+from aios.kernel.scheduler.residence import ALL_IN_MEMORY, MemoryModel, Residence
 
 RESOURCE = "engine"
 MAX_QUEUE = 1 << 30
+FETCH = -1
+"""In place of the number of a call: the context of an agent is fetched."""
 DECODES_AT_ONCE = 8
 """The most decode steps that are taken as one: as many as an engine's reader gets in one piece."""
 
@@ -48,6 +51,7 @@ class EngineModel:
         suspend_s: Taking a sequence out of its slot.
         resume_s: Putting one back, beside its pages.
         page_in_s: A token of context whose pages are put into a slot.
+        memory: Where contexts are while their agents are elsewhere.
     """
 
     n_slots: int = 8
@@ -63,6 +67,7 @@ class EngineModel:
     suspend_s: float = 0.0063
     resume_s: float = 0.0014
     page_in_s: float = 2.7e-6
+    memory: MemoryModel = ALL_IN_MEMORY
 
     def decode_rate(self, n_sequences: int) -> float:
         """Output tokens a second of so many sequences together."""
@@ -138,6 +143,12 @@ class _Job:
     n_preemptions: int = 0
     n_refusals: int = 0
     has_begun: bool = False
+    read_s: float = 0.0
+    """What reading its context takes, which is not in memory."""
+    stalled_s: float = 0.0
+    """How long it had a slot meanwhile."""
+    ready_s: float = 0.0
+    """When it can go on: it has been read by then."""
     must_yield: bool = False
     is_urgent: bool = False
 
@@ -154,6 +165,7 @@ class _Simulation:
     ) -> None:
         self._agents = agents
         self._engine = engine
+        self._residence = Residence(engine.memory)
         self._back_off = back_off
         self._core: Core | None = None
         if policy is not None:
@@ -183,13 +195,16 @@ class _Simulation:
 
     def step(self) -> bool:
         """One step of the engine, and all that comes meanwhile. Returns: False when all is done."""
-        if not self._seated:
-            if not self._heap:
-                return False
-            self._advance(max(self._now_s, self._heap[0][0]))
-            return True
-        filling = [job for job in self._seated.values() if job.n_to_fill]
-        decoding = [job for job in self._seated.values() if not job.n_to_fill]
+        ready = [job for job in self._seated.values() if job.ready_s <= self._now_s]
+        if not ready:
+            nexts = [job.ready_s for job in self._seated.values()] + [
+                at_s for at_s, *_ in self._heap[:1]
+            ]
+            if nexts:
+                self._advance(max(self._now_s, min(nexts)))
+            return bool(nexts)
+        filling = [job for job in ready if job.n_to_fill]
+        decoding = [job for job in ready if not job.n_to_fill]
         filling.sort(key=lambda job: not job.is_urgent)
         n_decodes = self._n_decodes_before(filling, decoding)
         if n_decodes > 0:
@@ -211,6 +226,7 @@ class _Simulation:
         assert len(self._seated) <= self._engine.n_slots, "more sequences than slots"
         if self._core is not None:
             self._core.check_invariants()
+            self._residence.check_invariants()
             assert self._core.n_granted(RESOURCE) == len(self._seated)
             assert self._core.n_queued(RESOURCE) == len(self._jobs) - len(self._seated)
 
@@ -261,7 +277,10 @@ class _Simulation:
         while self._heap and self._heap[0][0] <= until_s:
             at_s, _, agent, number, job = heapq.heappop(self._heap)
             self._now_s = max(self._now_s, at_s)
-            self._come(self._new_job(agent, number) if job is None else job)
+            if number == FETCH:
+                self._residence.fetch(agent)
+            else:
+                self._come(self._new_job(agent, number) if job is None else job)
         self._now_s = until_s
 
     def _note_served(self, job: _Job, n_tokens: int) -> None:
@@ -304,11 +323,14 @@ class _Simulation:
             n_to_fill=call.prompt_tokens - call.cached_tokens,
             n_to_write=call.output_tokens,
             n_context=call.cached_tokens,
+            read_s=self._residence.come_back(index, self._now_s),
         )
 
     def _come(self, job: _Job) -> None:
         """A call wants a slot."""
         self._jobs[job.ticket.id] = job
+        if self._engine.memory.foresees and job.read_s:
+            job.ready_s, job.read_s = self._now_s + job.read_s, 0.0  # while it waits
         if self._core is not None:
             self._follow(self._core.handle(Arrive(job.ticket), self._now_s))
         elif len(self._seated) < self._engine.n_slots:
@@ -334,6 +356,9 @@ class _Simulation:
         job.waited_s += wait_s
         job.longest_wait_s = max(job.longest_wait_s, wait_s)
         job.must_yield = False
+        job.ready_s = max(job.ready_s, self._now_s + job.read_s)
+        job.read_s = 0.0
+        job.stalled_s += max(0.0, job.ready_s - self._now_s)
         self._seated[job.ticket.id] = job
         self._debt_s += job.n_context * self._engine.page_in_s
         self._debt_s += self._engine.resume_s if job.has_begun else 0.0
@@ -359,14 +384,25 @@ class _Simulation:
         agent = self._agents[job.agent]
         self._ended.append(self._outcome_of(job, agent.kind))
         if job.number + 1 < len(agent.calls):
+            self._leave(job, agent.kind)
             self._expect(self._now_s + job.call.gap_s, job.agent, job.number + 1)
         else:
+            self._residence.forget(job.agent)
             self._n_open[agent.owner] -= 1
             self._n_owners_open -= not self._n_open[agent.owner]
         if self._core is not None:
             self._follow(self._core.handle(Leave(job.ticket.id), self._now_s))
             if job.number + 1 == len(agent.calls):
                 self._core.handle(Forget(job.ticket.pid), self._now_s)
+
+    def _leave(self, job: _Job, kind: str) -> None:
+        """An agent goes elsewhere; its context is kept meanwhile."""
+        waits_s, fetch_after_s = self._residence.leave(
+            job.agent, kind, n_tokens=job.n_context, now_s=self._now_s
+        )
+        self._debt_s += waits_s
+        if fetch_after_s is not None:
+            self._expect(self._now_s + fetch_after_s, job.agent, FETCH)
 
     def _outcome_of(self, job: _Job, kind: str) -> CallOutcome:
         due_s = job.ticket.deadline_s
@@ -381,4 +417,5 @@ class _Simulation:
             alone_s=self._engine.alone_s(job.call),
             n_preemptions=job.n_preemptions,
             is_late=due_s is not None and self._now_s > due_s,
+            read_s=job.stalled_s,
         )
