@@ -27,7 +27,7 @@ async def test_every_row_comes_and_those_without_a_clock_clear_their_bars() -> N
 
 async def test_one_policy_is_measured_against_fifo() -> None:
     rows = await measured(bench_of("edf"))
-    assert {name.rpartition("-")[2] for name in rows} == {"edf", "read", "speed"}
+    assert {name.rpartition("-")[2] for name in rows} == {"edf", "read", "admission", "speed"}
     assert rows["deadlines-edf"].baseline
     assert rows["deadlines-edf"].ratio is not None
     assert rows["deadlines-edf"].ratio < 0.5

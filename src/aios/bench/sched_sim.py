@@ -7,7 +7,7 @@ program of its own (`python -m aios.bench.sched_sim`) it prints them as the tabl
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,7 +23,7 @@ from aios.config import SchedulerConfig
 from aios.errors import NotFound
 from aios.kernel.scheduler.outcome import Outcome
 from aios.kernel.scheduler.policies import POLICIES, make_policy
-from aios.kernel.scheduler.policy import Fifo
+from aios.kernel.scheduler.policy import Fifo, RoundRobin
 from aios.kernel.scheduler.residence import MemoryModel
 from aios.kernel.scheduler.simulation import EngineModel, simulate
 from aios.kernel.scheduler.trace import decode_trace
@@ -112,6 +112,9 @@ REPLAYED: Mapping[str, Figure] = MappingProxyType(
         "p95": Figure("s", "p95 of all calls", lambda outcome: outcome.turnaround_s().p95),
         "slowdown": Figure("times", "mean slowdown", lambda outcome: outcome.slowdown().mean),
         "wait": Figure("s", "the longest wait", lambda outcome: outcome.waited_s().longest),
+        "working-set": Figure(
+            "tokens", "the most that begun contexts took", lambda outcome: outcome.peak_tokens
+        ),
         "jain": Figure("index", "Jain index of the owners", lambda outcome: outcome.jain),
         "makespan": Figure("s", "until all are done", lambda outcome: outcome.makespan_s),
     }
@@ -126,8 +129,19 @@ _GAPS = Spec(
     Bar(0.6, on_ratio=True),
     "a call has a slot and its context is read; the baseline foresees nothing",
 )
-GAPS_RAM_TOKENS = 20_000
+GAPS_RAM_TOKENS = 14_000
 """Memory for a part of the contexts of the crowd `tool-gaps`."""
+_ADMISSION = Spec(
+    NAME,
+    "admission",
+    "s",
+    Bar(0.6, on_ratio=True),
+    "makespan under rr where contexts outgrow all tiers; the baseline admits all",
+)
+TIER_TOKENS = 4000
+"""What memory holds, and the disk as much again, of the contexts of the crowd `working-set`."""
+SEATED_TOKENS = 600
+"""Of each of them at least, in a slot."""
 
 
 def policies_of(choice: str) -> tuple[str, ...]:
@@ -153,7 +167,7 @@ def bench_of(choice: str = ALL, trace: Path | None = None) -> Bench:
     """
     policies = policies_of(choice)
     if trace is None:
-        specs = (*_specs(FIGURES, policies), _GAPS, _SPEED)
+        specs = (*_specs(FIGURES, policies), _GAPS, _ADMISSION, _SPEED)
 
         async def measure(settings: Settings, report: Report) -> None:
             await _measure_workloads(settings, report, policies)
@@ -206,6 +220,7 @@ async def _measure_workloads(settings: Settings, report: Report, policies: Seque
             found = outcomes[workload_of(name), policy]
             _report(report, f"{name}-{policy}", figure, found=found, base=base)
     _measure_gaps(report, seeds)
+    _measure_admission(report, seeds)
     begun_s = perf_counter()
     simulate(paper(N_MANY), Fifo())
     report.add(_SPEED.row, perf_counter() - begun_s)
@@ -227,6 +242,24 @@ def _measure_gaps(report: Report, seeds: Iterable[int]) -> None:
     means = [median(each.turnaround_s().mean for each in found[is_on]) for is_on in (False, True)]
     note = f"a call takes {means[1]:.3g} s in the mean, {means[0]:.3g} s without"
     report.add(_GAPS.row, with_.median, baseline=without.median, spread=with_.spread, note=note)
+
+
+def _measure_admission(report: Report, seeds: Iterable[int]) -> None:
+    """What it saves to begin no more contexts than slots and pages can hold."""
+    crowds = [make_workload("working-set", seed) for seed in seeds]
+    memory = MemoryModel(ram_tokens=TIER_TOKENS, disk_tokens=TIER_TOKENS)
+    all_at_once = EngineModel(memory=memory)
+    budget_tokens = 2 * TIER_TOKENS + all_at_once.n_slots * SEATED_TOKENS
+    found = [
+        [simulate(agents, RoundRobin(), engine) for agents in crowds]
+        for engine in (all_at_once, replace(all_at_once, budget_tokens=budget_tokens))
+    ]
+    without, with_ = (Series(tuple(each.makespan_s for each in outcomes)) for outcomes in found)
+    lost, kept = (median(each.n_recomputed for each in outcomes) for outcomes in found)
+    note = f"{kept:g} tokens are computed again, {lost:g} without"
+    report.add(
+        _ADMISSION.row, with_.median, baseline=without.median, spread=with_.spread, note=note
+    )
 
 
 async def _replay(

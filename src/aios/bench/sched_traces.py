@@ -112,13 +112,22 @@ def tool_users(random: Random) -> list[TracedAgent]:
 
 
 def tool_gaps(random: Random) -> list[TracedAgent]:
-    """40 agents with long contexts; the tools of half of them take half a second, those of the others 20 s."""
+    """40 agents with long contexts; the tools of half of them take half a second, those of the others 20 s, give or take a third."""
+    agents = []
+    for i, at_s in enumerate(poisson(40, 0.12, random)):
+        kind, gap_s = (("quick", 0.5), ("slow", 20.0))[i % 2]
+        calls = conversation(Talk(8, 1500, 80, (16, 40)), random)
+        told = [replace(call, gap_s=round(gap_s * random.uniform(0.67, 1.33), 4)) for call in calls]
+        agents.append(TracedAgent(at_s, tuple(told), f"u{i % 4}", 0, kind))
+    return agents
+
+
+def long_contexts(random: Random) -> list[TracedAgent]:
+    """48 calls with long contexts, together far more than memory has room for."""
+    talk = Talk(1, 600, 0, (60, 120), 0.0)
     return [
-        TracedAgent(
-            at_s, conversation(Talk(8, 1500, 80, (16, 40), gap_s), random), f"u{i % 4}", 0, kind
-        )
-        for i, at_s in enumerate(poisson(40, 0.12, random))
-        for kind, gap_s in ((("quick", 0.5), ("slow", 20.0))[i % 2],)
+        TracedAgent(round(random.uniform(0, 1), 4), conversation(talk, random), f"u{i % 4}")
+        for i in range(48)
     ]
 
 
@@ -152,6 +161,7 @@ WORKLOADS: Mapping[str, Make] = MappingProxyType(
         "deadlines": deadlines,
         "tools": tool_users,
         "tool-gaps": tool_gaps,
+        "working-set": long_contexts,
         "flood": flood,
     }
 )

@@ -137,7 +137,8 @@ class ToolGaps:
         if away is None:
             return
         now_s, plan = self.clock.now_s(), away.plan
-        if plan is None:  # it waits for its turn
+        if plan is None:  # it waits for its turn: nobody is surer to need them
+            away.store.expect(_name(pid), away.pages)
             await self._fetch(away)
         elif away.is_fetched:
             self._forget_pages(pid)

@@ -5,32 +5,45 @@ from hypothesis import strategies as st
 
 from aios.abi.trace import TracedAgent, TracedCall
 from aios.kernel.scheduler.policy import Fifo
-from aios.kernel.scheduler.residence import MemoryModel, Residence
+from aios.kernel.scheduler.residence import Found, MemoryModel, Residence
 from aios.kernel.scheduler.simulation import EngineModel, simulate
 
 steps = st.tuples(
-    st.sampled_from(["leave", "come_back", "fetch", "forget"]),
+    st.sampled_from(["leave", "come_back", "suspend", "fetch", "forget"]),
     st.integers(0, 5),
     st.integers(0, 500),
 )
 
 
 @settings(deadline=None)
-@given(st.lists(steps, max_size=60), st.integers(0, 1000), st.booleans())
+@given(
+    st.lists(steps, max_size=60),
+    st.integers(0, 1000),
+    st.none() | st.integers(0, 1000),
+    st.booleans(),
+)
 def test_memory_never_holds_more_than_it_can(
-    taken: list[tuple[str, int, int]], ram_tokens: int, foresees: bool
+    taken: list[tuple[str, int, int]],
+    ram_tokens: int,
+    disk_tokens: int | None,
+    foresees: bool,
 ) -> None:
-    residence = Residence(MemoryModel(ram_tokens=ram_tokens, foresees=foresees))
+    residence = Residence(
+        MemoryModel(ram_tokens=ram_tokens, disk_tokens=disk_tokens, foresees=foresees)
+    )
     for number, (what, agent, n_tokens) in enumerate(taken):
         match what:
             case "leave":
                 waits_s, _ = residence.leave(agent, "", n_tokens=n_tokens, now_s=float(number))
                 assert waits_s >= 0
             case "come_back":
-                assert residence.come_back(agent, float(number)) >= 0
-                assert residence.fetch(agent) == 0, "it is there now"
+                residence.come_back(agent, float(number))
+                residence.seat(agent)
+            case "suspend":
+                assert residence.suspend(agent, n_tokens) >= 0
             case "fetch":
                 residence.fetch(agent)
+                assert residence.fetch(agent) == Found(), "it is there now"
             case _:
                 residence.forget(agent)
         residence.check_invariants()
@@ -40,8 +53,18 @@ def test_what_does_not_fit_is_read_again_and_what_fits_is_not() -> None:
     residence = Residence(MemoryModel(ram_tokens=1000, read_s=1.0, write_s=0.5, foresees=False))
     assert residence.leave(1, "", n_tokens=800, now_s=0.0) == (0.0, None)
     assert residence.leave(2, "", n_tokens=700, now_s=1.0) == (250.0, None)
-    assert residence.come_back(2, 2.0) == 0.0
-    assert residence.come_back(1, 2.0) == 500.0
+    assert residence.seat(2) == Found()
+    assert residence.seat(1) == Found(500.0)
+
+
+def test_what_the_disk_has_no_room_for_is_computed_again() -> None:
+    model = MemoryModel(ram_tokens=1000, disk_tokens=300, read_s=1.0, foresees=False)
+    residence = Residence(model)
+    for agent in (1, 2, 3):
+        residence.suspend(agent, 600)
+    assert residence.seat(3) == Found()
+    assert residence.seat(1) == Found(100.0, 500)
+    assert residence.seat(2) == Found(200.0)
 
 
 def crowd(gaps_s: tuple[float, float], n_calls: int = 12) -> list[TracedAgent]:

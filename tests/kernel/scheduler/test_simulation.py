@@ -54,7 +54,11 @@ memories = st.builds(
     MemoryModel, ram_tokens=st.none() | st.integers(0, 2000), foresees=st.booleans()
 )
 engines = st.builds(
-    EngineModel, n_slots=st.integers(1, 9), chunk_tokens=st.integers(1, 300), memory=memories
+    EngineModel,
+    n_slots=st.integers(1, 9),
+    chunk_tokens=st.integers(1, 300),
+    memory=memories,
+    budget_tokens=st.none() | st.integers(1, 2000),
 )
 
 
@@ -138,6 +142,27 @@ def test_switches_cost_time() -> None:
     assert free.makespan_s == pytest.approx(1.0)
     at_least_s = 2 * (ALONE.suspend_s + ALONE.resume_s)
     assert dear.makespan_s - free.makespan_s >= at_least_s
+
+
+def test_with_a_limit_to_the_working_set_nothing_is_computed_again() -> None:
+    crowd = [TracedAgent(0.0, (TracedCall(100, 100),), str(i)) for i in range(12)]
+    small = EngineModel(n_slots=2, memory=MemoryModel(ram_tokens=200, disk_tokens=200))
+    limited = replace(small, budget_tokens=400)
+    ample = replace(small, memory=MemoryModel(ram_tokens=200))
+    found = [run(crowd, "rr", engine) for engine in (small, limited, ample)]
+    lost, *kept = [outcome.n_recomputed for outcome in found]
+    assert lost > 0
+    assert kept == [0, 0]
+    assert found[1].peak_tokens <= 400 < found[0].peak_tokens
+    assert found[1].makespan_s < found[0].makespan_s
+    assert found[0].held_back_s == 0.0
+
+
+def test_time_in_which_a_slot_is_free_and_a_call_waits_for_room_is_told() -> None:
+    crowd = [TracedAgent(0.0, (TracedCall(0, 128),)) for _ in range(2)]
+    outcome = run(crowd, "fifo", EngineModel(n_slots=2, budget_tokens=128))
+    assert outcome.held_back_s == pytest.approx(1.0)
+    assert outcome.peak_tokens == 128
 
 
 def test_without_a_scheduler_calls_come_back_until_a_slot_is_free() -> None:

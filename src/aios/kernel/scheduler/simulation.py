@@ -23,12 +23,13 @@ from aios.kernel.scheduler.core import (
     Instruction,
     Leave,
     Renew,
+    Resize,
     Spend,
     Yield,
 )
 from aios.kernel.scheduler.outcome import CallOutcome, Outcome
 from aios.kernel.scheduler.policy import Policy, Ticket
-from aios.kernel.scheduler.residence import ALL_IN_MEMORY, MemoryModel, Residence
+from aios.kernel.scheduler.residence import ALL_IN_MEMORY, Found, MemoryModel, Residence
 
 RESOURCE = "engine"
 MAX_QUEUE = 1 << 30
@@ -51,7 +52,8 @@ class EngineModel:
         suspend_s: Taking a sequence out of its slot.
         resume_s: Putting one back, beside its pages.
         page_in_s: A token of context whose pages are put into a slot.
-        memory: Where contexts are while their agents are elsewhere.
+        memory: Where contexts are that are in no slot.
+        budget_tokens: What the contexts of calls that have begun may take together; None: no limit.
     """
 
     n_slots: int = 8
@@ -68,6 +70,7 @@ class EngineModel:
     resume_s: float = 0.0014
     page_in_s: float = 2.7e-6
     memory: MemoryModel = ALL_IN_MEMORY
+    budget_tokens: int | None = None
 
     def decode_rate(self, n_sequences: int) -> float:
         """Output tokens a second of so many sequences together."""
@@ -171,6 +174,8 @@ class _Simulation:
         if policy is not None:
             capacities = {RESOURCE: engine.n_slots}
             self._core = Core(policy=policy, max_queue=MAX_QUEUE, capacities=capacities)
+            limit = Resize(RESOURCE, engine.n_slots, budget_tokens=engine.budget_tokens)
+            self._core.handle(limit, 0.0)
         self._decode_s = [0.0] + [n / engine.decode_rate(n) for n in range(1, engine.n_slots + 1)]
         self._now_s = 0.0
         self._debt_s = 0.0
@@ -183,7 +188,9 @@ class _Simulation:
         self._seated: dict[int, _Job] = {}
         """Who has a slot, by ticket, oldest first."""
         self._ended: list[CallOutcome] = []
-        self._n_refusals = 0
+        self._n_refusals = self._n_recomputed = self._peak_tokens = 0
+        self._held_back_s = 0.0
+        """Time in which a slot was free and calls waited until the working set had room."""
         self._served = {agent.owner: 0 for agent in agents if agent.calls}
         self._contended = dict(self._served)
         self._n_open = dict(self._served)
@@ -195,6 +202,20 @@ class _Simulation:
 
     def step(self) -> bool:
         """One step of the engine, and all that comes meanwhile. Returns: False when all is done."""
+        begun_s, is_held_back = self._now_s, self._note_working_set()
+        goes_on = self._step()
+        self._held_back_s += self._now_s - begun_s if is_held_back else 0.0
+        return goes_on
+
+    def _note_working_set(self) -> bool:
+        """Whether calls wait although a slot is free."""
+        if self._core is None:
+            return False
+        lane = self._core.lanes[RESOURCE]
+        self._peak_tokens = max(self._peak_tokens, lane.working_set_tokens)
+        return bool(lane.n_queued) and len(lane.granted) < lane.capacity
+
+    def _step(self) -> bool:
         ready = [job for job in self._seated.values() if job.ready_s <= self._now_s]
         if not ready:
             nexts = [job.ready_s for job in self._seated.values()] + [
@@ -218,7 +239,14 @@ class _Simulation:
     def outcome(self) -> Outcome:
         """What has become of all calls."""
         return Outcome(
-            tuple(self._ended), self._now_s, self._served, self._contended, self._n_refusals
+            tuple(self._ended),
+            self._now_s,
+            self._served,
+            self._contended,
+            self._n_refusals,
+            n_recomputed=self._n_recomputed,
+            peak_tokens=self._peak_tokens,
+            held_back_s=self._held_back_s,
         )
 
     def check_invariants(self) -> None:
@@ -278,7 +306,7 @@ class _Simulation:
             at_s, _, agent, number, job = heapq.heappop(self._heap)
             self._now_s = max(self._now_s, at_s)
             if number == FETCH:
-                self._residence.fetch(agent)
+                self._residence.expect(agent)
             else:
                 self._come(self._new_job(agent, number) if job is None else job)
         self._now_s = until_s
@@ -313,7 +341,7 @@ class _Simulation:
             call.prompt_tokens,
             call.prompt_tokens + call.output_tokens,
         )
-        return _Job(
+        job = _Job(
             index,
             number,
             call,
@@ -323,14 +351,25 @@ class _Simulation:
             n_to_fill=call.prompt_tokens - call.cached_tokens,
             n_to_write=call.output_tokens,
             n_context=call.cached_tokens,
-            read_s=self._residence.come_back(index, self._now_s),
         )
+        self._take(job, self._residence.come_back(index, self._now_s))
+        return job
+
+    def _take(self, job: _Job, found: Found) -> None:
+        """A call goes on with what there is of its context; what was dropped is computed again."""
+        n_lost = min(found.n_dropped, job.n_context)
+        job.read_s += found.read_s
+        job.n_to_fill += n_lost
+        job.n_context -= n_lost
+        self._n_recomputed += n_lost
 
     def _come(self, job: _Job) -> None:
         """A call wants a slot."""
         self._jobs[job.ticket.id] = job
-        if self._engine.memory.foresees and job.read_s:
-            job.ready_s, job.read_s = self._now_s + job.read_s, 0.0  # while it waits
+        job.ready_s, job.read_s = (
+            self._now_s + job.read_s,
+            0.0,
+        )  # what is known beforehand is read while it waits
         if self._core is not None:
             self._follow(self._core.handle(Arrive(job.ticket), self._now_s))
         elif len(self._seated) < self._engine.n_slots:
@@ -356,6 +395,7 @@ class _Simulation:
         job.waited_s += wait_s
         job.longest_wait_s = max(job.longest_wait_s, wait_s)
         job.must_yield = False
+        self._take(job, self._residence.seat(job.agent))
         job.ready_s = max(job.ready_s, self._now_s + job.read_s)
         job.read_s = 0.0
         job.stalled_s += max(0.0, job.ready_s - self._now_s)
@@ -373,6 +413,7 @@ class _Simulation:
         assert self._core is not None
         del self._seated[job.ticket.id]
         self._debt_s += self._engine.suspend_s
+        self._debt_s += self._residence.suspend(job.agent, job.n_context)
         job.n_preemptions += 1
         job.queued_s = self._now_s
         self._follow(self._core.handle(Renew(job.ticket.id), self._now_s))
