@@ -350,7 +350,13 @@ def declared() -> set[str]:
     """The distributions that users of AIOS get: the dependencies and the extra `local`, and AIOS itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["local"], *extras["memory"], project["name"]]
+    lines = [
+        *project["dependencies"],
+        *extras["local"],
+        *extras["memory"],
+        *extras["documents"],
+        project["name"],
+    ]
     return {normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines}
 
 

@@ -273,6 +273,16 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_drafts: Annotated[
         PositiveInt, Meta(description="long files that a process may write at once; 1 MiB each")
     ] = 16
+    max_indexed_bytes: Annotated[
+        PositiveInt,
+        Meta(
+            le=64 << 20,
+            description="of a text so much from its beginning is found by search; a longer PDF or DOCX by its name only",
+        ),
+    ] = 16 << 20
+    index_timeout_s: Annotated[
+        Positive, Meta(description="longest time to get the text out of one file, PDF above all")
+    ] = 30.0
     mount_ignore: Annotated[
         Names,
         Meta(

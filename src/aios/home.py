@@ -31,6 +31,11 @@ class Home:
         return self.root / "aios.db"
 
     @property
+    def index(self) -> Path:
+        """What was made of the files to find them by; it can be made again."""
+        return self.root / "index.db"
+
+    @property
     def blobs(self) -> Path:
         """What is too large for the database."""
         return self.root / "blobs"

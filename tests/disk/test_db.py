@@ -140,3 +140,21 @@ async def test_a_full_disk_fails_all_writes_of_the_group_and_no_later_one(tmp_pa
     await db.write(insert("fits"))
     assert await db.read(texts) == ["fits"]
     await db.aclose()
+
+
+async def test_what_can_be_made_again_is_begun_anew_also_when_it_is_damaged(tmp_path: Path) -> None:
+    db = database(tmp_path)
+    await db.write(insert("gone"))
+    await db.reset()
+    assert await db.read(texts) == []
+    await db.write(insert("new"))
+    await db.aclose()
+    db.path.write_bytes(b"damaged" * 1_000)
+    again = database(tmp_path)
+    with pytest.raises(DiskFailed):
+        await again.open()
+    await again.reset()
+    assert await again.read(texts) == []
+    await again.aclose()
+    with pytest.raises(DiskFailed):
+        await again.reset()

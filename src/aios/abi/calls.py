@@ -71,6 +71,17 @@ from aios.abi.memory import (
 )
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfos
 from aios.abi.pages import Pages, PageStores
+from aios.abi.retrieval import (
+    FileGroupBy,
+    FileGroups,
+    FileIndex,
+    FileJoin,
+    FileJoined,
+    FileReindex,
+    FileRetrieve,
+    IndexInfo,
+    Retrieved,
+)
 from aios.abi.sched import Sched, SchedInfo, SetSched
 from aios.abi.storage import (
     Changes,
@@ -437,6 +448,7 @@ AnyCall = (
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
     | FileMount | FileUmount | FileMounts
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
+    | FileRetrieve | FileGroupBy | FileJoin | FileIndex | FileReindex
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage
     | MemoryLog | MemoryRead | MemoryStat
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
@@ -455,6 +467,7 @@ AnyAnswer = (
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | MountInfos
+    | Retrieved | FileGroups | FileJoined | IndexInfo
     | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs

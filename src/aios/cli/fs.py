@@ -10,6 +10,7 @@ import click
 
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.fs_mounts import mount, mounts, umount
+from aios.cli.fs_search import group, index, join, search
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, write_json, write_table
 from aios.cli.progress import attended, bytes_bar
@@ -331,7 +332,7 @@ def gc(*, as_json: bool) -> None:
         click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
 
 
-for verb in (mount, umount, mounts):
+for verb in (mount, umount, mounts, search, group, join, index):
     fs.add_command(verb)
 
 

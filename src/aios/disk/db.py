@@ -163,6 +163,17 @@ class Database:
         with translated(self.path):
             return read(connection)
 
+    async def reset(self) -> None:
+        """Delete the file and begin with an empty one: for what can be made again from elsewhere.
+
+        Raises:
+            DiskFailed: It was closed, or the file cannot be deleted.
+        """
+        async with self._turn:
+            if self._is_closed:
+                raise DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
+            await anyio.to_thread.run_sync(self._reset, limiter=self._write_thread)
+
     async def aclose(self) -> None:
         """Finish what is being written, fold the log into the file and let go of it; twice is nothing."""
         with anyio.CancelScope(shield=True):
@@ -191,6 +202,17 @@ class Database:
             lock.release()
             raise
         self._lock = lock
+
+    def _reset(self) -> None:
+        self._close()
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        except OSError as error:
+            raise DiskFailed(
+                f"{self.path} cannot be deleted: {error}", hint="set AIOS_HOME to a folder of yours"
+            ) from error
+        self._open()
 
     def _commit(self, group: Sequence[Job[object]]) -> None:
         if self._writer is None:

@@ -53,6 +53,7 @@ from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.retrieval.retriever import Retriever
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
@@ -86,6 +87,7 @@ class Services(Protocol):
     storage: StorageManager
     mounting: Mounting
     tools: ToolManager
+    retriever: Retriever
     max_calls_per_process: int
 
     async def spawn(self, parent: Process, call: Spawn) -> Process:

@@ -7,6 +7,7 @@ async with open_kernel(config, home) as kernel:
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -48,6 +49,7 @@ from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.memory.schema import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.retrieval.retriever import Retriever
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
@@ -150,6 +152,7 @@ class Kernel:
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.launcher = Launcher(config.sandbox, self.home.root)
         self.tools = self._make_tools(config)
+        self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
         self.signals = Signals(self.table, self.scheduler)
 
     def _make_tools(self, config: Config) -> ToolManager:
@@ -472,6 +475,7 @@ async def open_kernel(
         ):
             kernel.add_engine(core)
         tasks.start_soon(kernel.mounting.begin)
+        tasks.start_soon(partial(kernel.retriever.run, waits_for_a_call=embedded))
         if engines is None:
             kernel.warnings.extend(thread_warnings(config))
         try:
@@ -479,6 +483,7 @@ async def open_kernel(
         finally:
             with anyio.CancelScope(shield=True):
                 await kernel.drain(0)
+                await kernel.retriever.aclose()
                 await kernel.cores.aclose()
                 await anyio.to_thread.run_sync(kernel.contexts.flush)
                 with suppress(AiosError):  # how often notes were used is not worth a failed end

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, mail, mounts, tools
+from aios.abi import contexts, interactions, mail, mounts, retrieval, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -244,6 +244,11 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.KERNEL),
     mounts.FileUmount: Entry(lambda kernel, run, call: kernel.mounting.umount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.KERNEL),
     mounts.FileMounts: Entry(lambda kernel, run, call: kernel.mounting.list_all(run, call), Right.FILE_READ),
+    retrieval.FileRetrieve: Entry(lambda kernel, run, call: kernel.retriever.retrieve(run, call), Right.FILE_READ),
+    retrieval.FileGroupBy: Entry(lambda kernel, run, call: kernel.retriever.group_by(run, call), Right.FILE_READ),
+    retrieval.FileJoin: Entry(lambda kernel, run, call: kernel.retriever.join(run, call), Right.FILE_READ),
+    retrieval.FileIndex: Entry(lambda kernel, run, call: kernel.retriever.index(run, call), Right.FILE_READ),
+    retrieval.FileReindex: Entry(lambda kernel, run, call: kernel.retriever.reindex(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.KERNEL),
     notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.Recall: Entry(lambda kernel, run, call: kernel.memory.recall(run, call), Right.MEMORY_READ),
     notes.MemoryGet: Entry(lambda kernel, run, call: kernel.memory.get(run, call), Right.MEMORY_READ),

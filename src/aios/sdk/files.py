@@ -43,18 +43,16 @@ from aios.abi.storage import (
 )
 from aios.abi.types import Pid
 from aios.sdk.requests import build
+from aios.sdk.retrieval import FileSearch
 
 if TYPE_CHECKING:
-    from aios.abi.gate import Frames, Gate
+    from aios.abi.gate import Frames
 
 LIST_PAGE = 10_000
 
 
-class Files:
+class Files(FileSearch):
     """The files that a client's process reaches. Relative paths are in its own folder; every change is a version."""
-
-    def __init__(self, gate: "Gate") -> None:
-        self._gate = gate
 
     async def write(
         self, path: str, data: str | bytes, *, message: str = "", if_version: int | None = None

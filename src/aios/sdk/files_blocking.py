@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from aios.abi.gate import Change
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfo
@@ -44,16 +44,11 @@ from aios.abi.storage import (
 from aios.abi.types import Pid
 from aios.sdk.files import LIST_PAGE, encoded
 from aios.sdk.requests import build
-
-if TYPE_CHECKING:
-    from aios.sdk.blocking import BlockingGate
+from aios.sdk.retrieval_blocking import BlockingFileSearch
 
 
-class BlockingFiles:
+class BlockingFiles(BlockingFileSearch):
     """`Files` for code that waits; its methods say more."""
-
-    def __init__(self, gate: "BlockingGate") -> None:
-        self._gate = gate
 
     def write(
         self, path: str, data: str | bytes, *, message: str = "", if_version: int | None = None

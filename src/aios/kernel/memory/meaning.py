@@ -13,12 +13,11 @@ import msgspec
 import numpy as np
 
 from aios.kernel.memory import tables
-from aios.kernel.memory.embedding import Vectors
+from aios.kernel.memory.embedding import Vectors, packed, unpacked
 from aios.kernel.memory.vectors import SignIndex
 
 N_CANDIDATES = 120
 """Notes whose whole vectors are compared; 30 of them would find the best 10 nearly always."""
-SCALE = 127.0
 BATCH_NOTES = 100
 N_NEIGHBOURS = 3
 NEIGHBOUR_SHARE = 0.31
@@ -58,9 +57,8 @@ class Meanings:
         )
         rows = msgspec.convert(list(found), list[tuple[int, int, bytes]])
         if rows:
-            vectors = np.frombuffer(b"".join(row[2] for row in rows), dtype=np.int8)
-            vectors_of = vectors.reshape(len(rows), -1).astype(np.float32)
-            self.publish(Kept([row[0] for row in rows], [row[1] for row in rows], vectors_of))
+            vectors = unpacked([row[2] for row in rows])
+            self.publish(Kept([row[0] for row in rows], [row[1] for row in rows], vectors))
 
     def kept(self, note: int, space: int, vector: Vectors) -> Kept:
         """One note with its vector, to `keep` and then `publish`."""
@@ -76,7 +74,7 @@ class Meanings:
             "INSERT OR REPLACE INTO memory_vectors VALUES (?, ?, ?)",
             [
                 (note, self.name, each)
-                for note, each in zip(kept.notes, _as_bytes(kept.vectors), strict=True)
+                for note, each in zip(kept.notes, packed(kept.vectors), strict=True)
             ],
         )
 
@@ -136,8 +134,7 @@ class Meanings:
         rows = msgspec.convert(list(found), list[tuple[int, bytes]])
         if not rows:
             return []
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype=np.int8)
-        rows_of = vectors.reshape(len(rows), -1).astype(np.float32)
+        rows_of = unpacked([row[1] for row in rows])
         lengths = np.maximum(np.linalg.norm(rows_of, axis=1), 1e-9)
         cosines = rows_of @ vector / lengths
         best = np.argsort(-cosines, kind="stable")[:limit]
@@ -154,11 +151,3 @@ def kept_of(waiting: Sequence[Waiting], vectors: Sequence[Vectors | None]) -> Ke
         [each.space for each, _ in pairs],
         np.concatenate([row for _, row in pairs]),
     )
-
-
-def _as_bytes(vectors: Vectors) -> list[bytes]:
-    """Each vector scaled to 8-bit numbers: a quarter of the bytes, and cosines that differ by less than 0.01."""
-    if not len(vectors):
-        return []
-    largest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-9)
-    return [row.tobytes() for row in np.round(vectors / largest * SCALE).astype(np.int8)]

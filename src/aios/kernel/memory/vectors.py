@@ -66,6 +66,17 @@ class SignIndex:
             self._n_gone += int(np.count_nonzero(rows.spaces[places]))
             rows.spaces[places] = 0
 
+    def remove_spaces(self, spaces: Collection[int]) -> None:
+        """No longer find what is in these spaces. Cost: one pass over all rows."""
+        rows = self._rows
+        places = np.flatnonzero(_is_member(rows.spaces[: rows.n], spaces))
+        self._n_gone += int(np.count_nonzero(rows.spaces[places]))
+        rows.spaces[places] = 0
+
+    def clear(self) -> None:
+        """Find nothing any more."""
+        self._rows, self._n_gone = self._empty(MIN_ROWS), 0
+
     def notes(self) -> list[int]:
         """The notes that can be found, in no order."""
         rows = self._rows

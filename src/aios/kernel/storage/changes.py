@@ -10,6 +10,8 @@ A follower reads the state that each path came to and not the way there: what wa
 up after any absence at the cost of what differs. A purge takes versions away without a change; it never takes the one that a file has.
 """
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +32,8 @@ class Change:
     path: str
     version: int
     size_bytes: int | None
+    author: str
+    unix_s: float
 
 
 class ChangeStream:
@@ -39,6 +43,13 @@ class ChangeStream:
         self._db = db
         self._blobs = blobs
         self._changed = anyio.Event()
+        self.n_purges = 0
+        """Since the kernel began; whoever keeps what it made of files looks again which are there when it differs."""
+
+    def note_purge(self) -> None:
+        """Versions were purged: what was made of them must go too."""
+        self.n_purges += 1
+        self.publish()
 
     def publish(self) -> None:
         """Something may have changed: wake who waits. Called by every writer of files after its commit."""
@@ -65,6 +76,10 @@ class ChangeStream:
                 return found
             await changed.wait()
 
+    async def existing(self, paths: Collection[str]) -> set[str]:
+        """Those of these paths where a file is now."""
+        return await self._db.read(partial(_existing, paths=json.dumps(list(paths))))
+
     async def read(self, path: str, version: int, span: range) -> bytes:
         """The bytes of a version at the positions of `span`; less at its end.
 
@@ -79,8 +94,15 @@ class ChangeStream:
 
 def _newest(connection: apsw.Connection, *, since: int, limit: int) -> list[Change]:
     rows = connection.execute(
-        "SELECT change, path, version, size_bytes FROM versions v WHERE change > ? AND NOT EXISTS "
+        "SELECT change, path, version, size_bytes, author, unix_s FROM versions v WHERE change > ? AND NOT EXISTS "
         "(SELECT 1 FROM versions w WHERE w.path = v.path AND w.version > v.version) ORDER BY change LIMIT ?",
         (since, limit),
     )
     return [Change(*row) for row in rows]
+
+
+def _existing(connection: apsw.Connection, *, paths: str) -> set[str]:
+    rows = connection.execute(
+        "SELECT path FROM files WHERE path IN (SELECT value FROM json_each(?))", (paths,)
+    )
+    return {str(row[0]) for row in rows}

@@ -70,7 +70,7 @@ from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
-from aios.kernel.storage.paths import ROOTS, file_path, is_within, parse
+from aios.kernel.storage.paths import ROOTS, Reach, file_path, is_within, parse
 from aios.kernel.storage.reach import Reaches
 from aios.kernel.storage.versions import (
     AppendAt,
@@ -107,6 +107,8 @@ class StorageManager:
         self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
+        self.used = anyio.Event()
+        """Set by the first call about files; what follows their changes need not begin before."""
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -170,7 +172,9 @@ class StorageManager:
             purged = history.purge(connection, self._blobs, path, call.keep)
             return run.sealed(connection, Purged(*purged))
 
-        return await self._db.write(write)
+        purged = await self._db.write(write)
+        self.changes.note_purge()
+        return purged
 
     async def _step(self, process: Process, edit: Edit, staged: list[Piece]) -> Step:
         """An edit with its paths checked and its content staged."""
@@ -425,6 +429,11 @@ class StorageManager:
         """Whether a process may see a path; the shares must have been read (`open`)."""
         return self._reaches.of(process).may_read(path)
 
+    async def reach_of(self, process: Process) -> Reach:
+        """What a process may read and write at this moment."""
+        await self._open()
+        return self._reaches.of(process)
+
     def close(self, process: Process) -> None:
         """A process has ended: its drafts and locks go."""
         self._drafts.close(process.pid)
@@ -463,6 +472,7 @@ class StorageManager:
             if not self._reaches.is_loaded:
                 await self.mounts.load()
                 self._reaches.load(self._db.read_nowait(tables.all_shares))
+                self.used.set()
 
 
 def _drop(_: Progress) -> None:

@@ -44,6 +44,13 @@ class Reach:
         own = (self.home, self.group, f"/{SHARED}", *self.writable)
         return any(is_within(path, each) for each in own if each)
 
+    def readable_below(self, folder: str) -> tuple[str, ...]:
+        """The folders and files below `folder` (or `folder` itself) that together are all that it may read there."""
+        own = {each for each in (self.home, self.group, f"/{SHARED}", *self.readable) if each}
+        if any(is_within(folder, each) for each in own):
+            return (folder,)
+        return tuple(sorted(each for each in own if is_within(each, folder)))
+
     def ways_from(self, folder: str) -> list[str]:
         """The names in a folder that it may not read, on the way to what it may. Nothing of others is told by them."""
         own = (self.home, self.group, f"/{SHARED}", *self.readable)

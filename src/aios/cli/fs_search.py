@@ -1,0 +1,252 @@
+"""`aios fs search`, `group`, `join` and `index`: finding files by what is in them."""
+
+import re
+import sys
+from datetime import datetime, timedelta
+
+import click
+
+from aios.abi.retrieval import FileHit, GroupKey, IndexInfo
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, printable, short_size, write_json, write_table
+from aios.errors import DeadlineExceeded
+from aios.sdk.blocking import Client, connect
+
+SHOWN_CHARS = 160
+POLL_S = 1.0
+GROUP_KEYS = ("folder", "type", "author", "day", "topic")
+_AGO = re.compile(r"(\d+)([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Since(click.ParamType[datetime | timedelta]):
+    """A local time, or how long ago: `2026-05-01`, `2026-05-01T12:00`, `90m`, `7d`."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | timedelta:
+        """A moment, or how long before now."""
+        text = str(value)
+        if ago := _AGO.fullmatch(text):
+            return timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            return datetime.fromisoformat(text).astimezone()
+        except ValueError:
+            self.fail(
+                f"{text!r} is no time; write 2026-05-01, 2026-05-01T12:00, 90m or 7d", param, ctx
+            )
+
+
+under_option = click.option("--under", default="", help="Only this file or folder.")
+type_option = click.option(
+    "--type", "type_", default="", help="An extension (md) or a kind (code, pdf)."
+)
+since_option = click.option("--since", type=Since(), help="Changed since: 2026-05-01 or 7d.")
+keywords_option = click.option(
+    "--keywords", default="", help="Words that must all be in the file, separated by commas."
+)
+wait_option = click.option("--wait", is_flag=True, help="Until all that was written is indexed.")
+
+
+@click.command(
+    epilog=examples(
+        "aios fs search 'when does the train to Rome leave?'",
+        "aios fs search budget --under /shared --type pdf --since 7d",
+        "aios fs search --keywords 'invoice,2026' -k 50 --json",
+    )
+)
+@click.argument("query", default="")
+@click.option("-k", "k", type=click.IntRange(1, 200), default=10, show_default=True)
+@under_option
+@type_option
+@since_option
+@keywords_option
+@wait_option
+@json_option
+def search(
+    *,
+    query: str,
+    k: int,
+    under: str,
+    type_: str,
+    since: datetime | timedelta | None,
+    keywords: str,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Find files by words and by meaning, best first, each with the lines that fit and why."""
+    with connect() as client:
+        found = client.files.retrieve(
+            query,
+            k,
+            _listed(keywords),
+            under=under,
+            type=type_,
+            since_unix_s=_unix_s(client, since),
+            is_waiting=wait or _is_own_kernel(client),
+        )
+    for hit in found.hits:
+        write_json(hit) if as_json else _show(hit)
+    if not as_json:
+        _tell_state(found.n_pending, found.embedder)
+
+
+@click.command(
+    epilog=examples("aios fs group topic", "aios fs group author --under /shared --since 7d")
+)
+@click.argument("by", type=click.Choice(GROUP_KEYS))
+@click.argument("query", default="")
+@under_option
+@type_option
+@since_option
+@keywords_option
+@wait_option
+@json_option
+def group(
+    *,
+    by: GroupKey,
+    query: str,
+    under: str,
+    type_: str,
+    since: datetime | timedelta | None,
+    keywords: str,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Put files into groups by folder, type, author, day or topic; with a QUERY only the files that fit best."""
+    with connect() as client:
+        found = client.files.group_by(
+            by,
+            query,
+            keywords=_listed(keywords),
+            under=under,
+            type=type_,
+            since_unix_s=_unix_s(client, since),
+            is_waiting=wait or _is_own_kernel(client),
+        )
+    if as_json:
+        for each in found.groups:
+            write_json(each)
+        return
+    rows = [
+        [printable(each.key), str(each.n_files), short_size(each.size_bytes), _few(each.paths)]
+        for each in found.groups
+    ]
+    columns = [Column(by.upper()), Column("FILES", is_number=True), Column("SIZE", is_number=True)]
+    write_table([*columns, Column("FIRST")], rows)
+
+
+@click.command(epilog=examples("aios fs join /shared/questions /shared/answers -k 3"))
+@click.argument("left")
+@click.argument("right")
+@click.option("-k", "k", type=click.IntRange(1, 20), default=1, show_default=True)
+@type_option
+@wait_option
+@json_option
+def join(*, left: str, right: str, k: int, type_: str, wait: bool, as_json: bool) -> None:
+    """Find for each file below LEFT the files below RIGHT that are most like it."""
+    with connect() as client:
+        found = client.files.join(
+            left, right, k, type=type_, is_waiting=wait or _is_own_kernel(client)
+        )
+    for pair in found.pairs:
+        if as_json:
+            write_json(pair)
+        else:
+            why = click.style(f"({'; '.join(map(printable, pair.hit.why))})", dim=True)
+            click.echo(f"{printable(pair.path)}  {_place(pair.hit)}  {pair.hit.score:.3f}  {why}")
+
+
+@click.command(epilog=examples("aios fs index", "aios fs index --wait", "aios fs index --rebuild"))
+@wait_option
+@click.option("--rebuild", is_flag=True, help="Forget it and make it anew, in the background.")
+@json_option
+def index(*, wait: bool, rebuild: bool, as_json: bool) -> None:
+    """Show how far the index of the files is; it follows every change by itself."""
+    with connect() as client:
+        if rebuild:
+            client.files.reindex()
+        info = client.files.index()
+        if wait or _is_own_kernel(client):
+            info = _wait(client, info, shows=not as_json)
+    if as_json:
+        write_json(info)
+        return
+    click.echo(
+        f"{info.n_files} files, {info.n_text_files} with text in {info.n_passages} passages, "
+        f"{short_size(info.disk_bytes)} on disk"
+    )
+    for each in info.problems:
+        click.echo(f"by name only: {printable(each.path)} ({printable(each.problem)})")
+    if info.n_unlike and info.embedder:
+        click.echo(f"{info.n_unlike} passages wait for their vectors")
+    if info.fault:
+        click.echo(f"it stands still: {printable(info.fault)}", err=True)
+    _tell_state(info.n_pending, info.embedder)
+
+
+def _wait(client: Client, info: IndexInfo, *, shows: bool) -> IndexInfo:
+    """Wait until nothing is pending, with a bar on a terminal."""
+    hidden = not shows or not info.n_pending
+    with click.progressbar(
+        length=info.n_pending or 1,
+        label="indexing",
+        file=sys.stderr,
+        hidden=hidden,
+    ) as bar:
+        while info.n_pending and not info.fault:
+            before = info.n_pending
+            info = _after_a_while(client)
+            bar.update(max(0, before - info.n_pending))
+    return info if info.fault else client.files.index(is_waiting=True)
+
+
+def _after_a_while(client: Client) -> IndexInfo:
+    """How far it is when it is done, or else after `POLL_S`."""
+    try:
+        return client.files.index(is_waiting=True, deadline_s=POLL_S)
+    except DeadlineExceeded:
+        return client.files.index()
+
+
+def _is_own_kernel(client: Client) -> bool:
+    """Whether the kernel lives inside this command: nothing has followed the files before."""
+    return client.info().embedded
+
+
+def _listed(keywords: str) -> list[str]:
+    return [word.strip() for word in keywords.split(",") if word.strip()]
+
+
+def _show(hit: FileHit) -> None:
+    why = click.style(f"({'; '.join(map(printable, hit.why))})", dim=True)
+    click.echo(f"{hit.score:.3f}  {_place(hit)}  version {hit.version}  {why}")
+    if text := " ".join(printable(hit.text).split()):
+        cut = text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 3]}..."
+        click.echo(f"       {cut}")
+
+
+def _place(hit: FileHit) -> str:
+    path = printable(hit.path)
+    return f"{path}:{hit.first_line}-{hit.last_line}" if hit.first_line else path
+
+
+def _few(paths: tuple[str, ...]) -> str:
+    return ", ".join(printable(path) for path in paths[:3])
+
+
+def _tell_state(n_pending: int, embedder: str) -> None:
+    if n_pending:
+        click.echo(f"{n_pending} changes are not indexed yet; wait for them with --wait", err=True)
+    if not embedder:
+        click.echo("only words were compared; pip install 'aios-kernel[memory]'", err=True)
+
+
+def _unix_s(client: Client, since: datetime | timedelta | None) -> float | None:
+    """A moment by the clock of the kernel, which dates the files."""
+    if isinstance(since, timedelta):
+        info = client.info()
+        return info.started_unix_s + info.uptime_s - since.total_seconds()
+    return None if since is None else since.timestamp()

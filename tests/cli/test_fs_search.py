@@ -1,0 +1,45 @@
+"""aios fs search, group, join and index against a kernel that runs."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Aios
+
+pytestmark = pytest.mark.usefixtures("served")
+
+
+def put(aios: Aios, folder: Path, path: str, text: str) -> None:
+    source = folder / "in"
+    source.write_text(text)
+    assert aios("fs", "put", str(source), path).code == 0
+
+
+def test_a_file_is_found_by_what_is_in_it(aios: Aios, tmp_path: Path) -> None:
+    put(aios, tmp_path, "/shared/trip.md", "The train to Rome leaves at nine.\n")
+    put(aios, tmp_path, "/shared/cake.txt", "An hour in the oven.\n")
+    found = aios("fs", "search", "train to Rome", "--wait", "--type", "md", "--since", "1d")
+    assert "/shared/trip.md:1-1  version 1" in found.out
+    assert "words: train, rome" in found.out
+    assert "cake" not in found.out
+    rows = aios("fs", "search", "--keywords", "oven, hour", "--json").rows()
+    assert [row["path"] for row in rows] == ["/shared/cake.txt"]
+    assert aios("fs", "search", "oven", "--since", "2100-01-01").out == ""
+    assert aios("fs", "search", "oven", "--since", "soon").code == 2
+    assert aios("fs", "search").code == 2
+
+
+def test_files_are_grouped_joined_and_counted(aios: Aios, tmp_path: Path) -> None:
+    put(aios, tmp_path, "/shared/q/rome.md", "When does the train leave?\n")
+    put(aios, tmp_path, "/shared/a/travel.md", "The train leaves at nine.\n")
+    put(aios, tmp_path, "/shared/a/x.bin", "\0")
+    index = aios("fs", "index", "--rebuild", "--wait")
+    assert "3 files, 2 with text" in index.out
+    assert "by name only: /shared/a/x.bin (no text)" in index.out
+    groups = aios("fs", "group", "folder", "--json").rows()
+    assert [(row["key"], row["n_files"]) for row in groups] == [("/shared/a", 2), ("/shared/q", 1)]
+    assert "/shared/q" in aios("fs", "group", "folder").out
+    (pair,) = aios("fs", "join", "/shared/q", "/shared/a", "--type", "md", "--json").rows()
+    assert pair["path"] == "/shared/q/rome.md"
+    assert "'path': '/shared/a/travel.md'" in str(pair["hit"])
+    assert "/shared/a/travel.md:1-1" in aios("fs", "join", "/shared/q", "/shared/a").out
+    assert aios("fs", "index", "--json").rows()[0]["n_pending"] == 0

@@ -1,0 +1,24 @@
+import pytest
+
+from aios.kernel.retrieval.formats import Form, form_of, is_of_type
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/shared/a.md", Form.MARKDOWN),
+        ("/shared/A.PDF", Form.PDF),
+        ("/shared/x/Makefile", Form.CODE),
+        ("/shared/a.tar.gz", Form.TEXT),
+        ("/shared/notes", Form.TEXT),
+    ],
+)
+def test_the_name_tells_the_form(path: str, form: Form) -> None:
+    assert form_of(path) is form
+
+
+def test_a_type_is_an_extension_or_a_kind() -> None:
+    assert is_of_type("/shared/a.py", "code")
+    assert is_of_type("/shared/a.py", ".PY")
+    assert is_of_type("/shared/a.py", "")
+    assert not is_of_type("/shared/a.py", "md")
