@@ -65,7 +65,7 @@ from aios.kernel.storage.paths import home_of
 from aios.kernel.storage.tables import SCHEMA as STORAGE
 from aios.kernel.toolgaps import ToolGaps
 from aios.kernel.tools.builtin.catalogue import builtin_tools
-from aios.kernel.tools.launcher import PlainLauncher
+from aios.kernel.tools.launcher import Launcher as ToolLauncher
 from aios.kernel.tools.manager import ToolManager
 
 SCHEMAS = (BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS, JOURNAL)
@@ -157,6 +157,7 @@ class Kernel:
 
     def _make_tools(self, config: Config) -> ToolManager:
         """The tool manager, with the tools of the kernel and of the manifests in its home."""
+        launcher = ToolLauncher(self.launcher)
         tools = ToolManager(
             self.table,
             self.access,
@@ -164,9 +165,9 @@ class Kernel:
             config.tools,
             make_gate=lambda process: LocalGate(self, process),
             home_of=lambda process: home_of(process.lineage),
-            launcher=PlainLauncher(),
+            launcher=launcher,
         )
-        tools.install(builtin_tools(self.clock))
+        tools.install(builtin_tools(self.clock, launcher))
         self.warnings += tools.install_folder(self.home.tools)
         return tools
 

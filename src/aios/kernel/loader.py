@@ -7,7 +7,6 @@ What it writes to stdout and stderr goes to its log. When it ends, for whatever 
 
 import os
 import signal
-import site
 import stat
 import sys
 import tomllib
@@ -21,7 +20,6 @@ import anyio.abc
 import msgspec
 from msgspec import Meta, Struct
 
-import aios
 from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
 from aios.abi.types import BlockBytes, Exit
@@ -29,6 +27,7 @@ from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.process import Process
 from aios.kernel.sandbox.launch import Confined, Launcher
+from aios.kernel.sandbox.places import python_places
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 
@@ -177,22 +176,9 @@ class Launch:
         readable = [*self.view.readable]
         if self.url.startswith(UNIX):
             readable.append(Path(self.url.removeprefix(UNIX)))
-        links: dict[Path, Path] = {}
-        for path in _python_folders():
-            readable.append(path.resolve())
-            if path.is_symlink():
-                links[path] = path.resolve()
-        there = tuple(path for path in dict.fromkeys(readable) if path.exists())
-        return Profile(there, self.view.writable, links, env=self.environment())
-
-
-def _python_folders() -> list[Path]:
-    """Where the interpreter, what is installed with it and AIOS itself lie."""
-    paths = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
-    paths += [*site.getsitepackages(), str(Path(aios.__file__).parent.parent)]
-    paths += os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths.append(str(Path(sys.executable).resolve().parent))
-    return [Path(path).absolute() for path in dict.fromkeys(paths) if path.strip("/")]
+        python = python_places()
+        there = tuple(path for path in (*readable, *python.readable) if path.exists())
+        return Profile(there, self.view.writable, python.links, env=self.environment())
 
 
 class Child:

@@ -81,9 +81,7 @@ async def test_its_environment_is_clean_and_its_folder_its_own(
             )
             text = (await run_tool(kernel.init_gate(), "look")).text
         env, folder, descriptors = msgspec.json.decode(text)
-        assert set(env) == {"PATH", "LANG", "HOME", "TMPDIR", "EXTRA", "AIOS_TOOL_RUN", "PWD"} - (
-            {"PWD"} - set(env)
-        )
+        assert set(env) == {"PATH", "LANG", "HOME", "TMPDIR", "EXTRA", "PWD"} - ({"PWD"} - set(env))
         assert "canary" not in text
         assert env["HOME"] == folder
         assert not await anyio.Path(folder).exists(), "it is gone with the run"
@@ -152,6 +150,7 @@ async def test_nothing_of_it_is_left_however_it_ends(
                 tmp_path,
                 "spawner",
                 [*python(source), "{path}"],
+                write=[str(tmp_path)],
                 traits={"timeout_s": 1.5 if how == "timeout" else 60.0},
             )
             async with anyio.create_task_group() as tasks:
@@ -185,7 +184,8 @@ async def test_stop_freezes_it_and_cont_lets_it_go_on(booted: OpenKernel, tmp_pa
             texts.append((await run_tool(kernel.gate(pid), "ticker", path=str(ticks))).text)
 
         with anyio.fail_after(20):
-            await install(kernel, tmp_path, "ticker", [*python(source), "{path}"])
+            command = [*python(source), "{path}"]
+            await install(kernel, tmp_path, "ticker", command, write=[str(tmp_path)])
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(use)
                 while not ticks.exists():

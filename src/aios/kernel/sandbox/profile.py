@@ -83,7 +83,11 @@ class Profile:
 
     def environment(self) -> dict[str, str]:
         """Its environment, with a home and a place for temporary files that exist inside."""
-        return {**self.env, "HOME": HOME, "TMPDIR": HOME}
+        env = {**self.env}
+        for name in ("HOME", "TMPDIR"):
+            if not any(Path(env.get(name, HOME)).is_relative_to(root) for root in self.writable):
+                env[name] = HOME
+        return env
 
 
 def bubblewrap_options(profile: Profile, *, cwd: Path, files: "Files") -> list[str]:

@@ -1,5 +1,6 @@
 """Tools that are programs of the operating system: started for each call, bounded, and gone with all they started when it ends."""
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ import msgspec
 
 from aios.abi.tools import ToolKind
 from aios.errors import ToolFailed
+from aios.kernel.sandbox.launch import Confined
+from aios.kernel.sandbox.places import command_places
 from aios.kernel.tools.cache import Outcome
-from aios.kernel.tools.launcher import PATH, Launcher, Order, Running
+from aios.kernel.tools.launcher import PATH, Launcher, Order
 from aios.kernel.tools.manifest import Manifest, command_of, fill
 from aios.kernel.tools.schema import Schema
 from aios.kernel.tools.tool import Job, Tool
@@ -40,14 +43,18 @@ class Output:
 
 def executable(manifest: Manifest, launcher: Launcher) -> Tool:
     """A tool that runs the command of a manifest."""
+    named = [word for word in (*manifest.command, *manifest.read) if "{" not in word]
+    places = command_places(str(Path(word).expanduser()) for word in named)
+    writable = tuple(Path(word).expanduser().resolve() for word in manifest.write)
 
     async def run(job: Job) -> Outcome:
         words = tuple(command_of(manifest.command, job.arguments))
-        async with _own_folder() as folder:
+        async with own_folder() as folder:
             env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder)}
-            order = Order(words, {**env, **manifest.env}, folder, manifest.bounds)
-            code, output = await _attend(job, launcher, order, given=_stdin(manifest, job))
-        return _outcome(manifest, code, output)
+            env |= manifest.env
+            order = Order(words, env, folder, manifest.bounds, places, (folder, *writable))
+            code, output = await attend(job, launcher, order, given=_stdin(manifest, job))
+        return outcome_of(manifest.name, code, output, is_json=manifest.output == "json")
 
     return Tool(
         manifest.name,
@@ -61,7 +68,7 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
 
 
 @asynccontextmanager
-async def _own_folder() -> AsyncIterator[Path]:
+async def own_folder() -> AsyncIterator[Path]:
     """A folder for one run, gone after it."""
     folder = await anyio.to_thread.run_sync(lambda: TemporaryDirectory(prefix="aios-tool-"))
     try:
@@ -71,7 +78,7 @@ async def _own_folder() -> AsyncIterator[Path]:
             await anyio.to_thread.run_sync(folder.cleanup)
 
 
-async def _attend(
+async def attend(
     job: Job, launcher: Launcher, order: Order, *, given: bytes
 ) -> tuple[int | None, Output]:
     """Start it, feed it, read it to its end. However this ends, nothing of it is left. None: it wrote too much."""
@@ -96,7 +103,7 @@ async def _attend(
     return (None if output.is_over else running.process.returncode), output
 
 
-async def _end_rest(running: Running) -> None:
+async def _end_rest(running: Confined) -> None:
     """When the program has ended, end what it left behind: it would hold the pipes open."""
     await running.process.wait()
     running.kill()
@@ -133,22 +140,28 @@ def _stdin(manifest: Manifest, job: Job) -> bytes:
     return (fill(manifest.stdin, job.arguments) or "").encode("utf-8", "replace")
 
 
-def _outcome(manifest: Manifest, code: int | None, output: Output) -> Outcome:
-    """What it brought.
+def outcome_of(name: str, code: int | None, output: Output, *, is_json: bool) -> Outcome:
+    """What a program brought; `code` as `attend` gave it.
 
     Raises:
         ToolFailed: It wrote too much, or ended with a status that is not 0.
     """
     if code is None:
         raise ToolFailed(
-            f"{manifest.name} wrote over {output.limit} bytes and was ended",
+            f"{name} wrote over {output.limit} bytes and was ended",
             hint="ask it for less, or raise `bounds.output_bytes` of its manifest",
         )
     if code:
         said = output.complaint.decode("utf-8", "replace").strip()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         raise ToolFailed(
-            f"{manifest.name} {how}{': ' if said else ''}{said}", hint="see its manifest"
+            f"{name} {ending(code)}{': ' if said else ''}{said}", hint="see its manifest"
         )
-    text = bytes(output.data).decode("utf-8", "replace")
-    return Outcome(text, is_json=manifest.output == "json")
+    return Outcome(bytes(output.data).decode("utf-8", "replace"), is_json=is_json)
+
+
+def ending(code: int) -> str:
+    """How a program ended, in words; a sandbox tells signal n as status 128 + n."""
+    number = -code if code < 0 else code - 128
+    if 0 < number < signal.NSIG:
+        return f"was killed by signal {number}"
+    return f"ended with status {code}"

@@ -64,6 +64,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """What it reads: a template, or `json` for all arguments as one JSON object."""
     output: Literal["text", "json"] = "text"
     env: Annotated[dict[Word, Word], Meta(max_length=64)] = {}
+    read: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()
+    """Files and folders of this machine that it reads, beside the system and what its command names; `~` is yours."""
+    write: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()
+    """The same, to change."""
     parameters: JsonObject = msgspec.field(default_factory=lambda: dict(NO_PARAMETERS))
     returns: JsonObject | None = None
     traits: Traits = Traits()

@@ -3,13 +3,24 @@
 from aios.kernel.clock import Clock
 from aios.kernel.tools.builtin.calculator import calculator
 from aios.kernel.tools.builtin.clock import clock_tool
+from aios.kernel.tools.builtin.code import python, shell
 from aios.kernel.tools.builtin.files import files
 from aios.kernel.tools.builtin.memory import memory
 from aios.kernel.tools.builtin.search_files import search_files
 from aios.kernel.tools.builtin.spawn_agent import spawn_agent
+from aios.kernel.tools.launcher import Launcher
 from aios.kernel.tools.tool import Tool
 
 
-def builtin_tools(clock: Clock) -> list[Tool]:
+def builtin_tools(clock: Clock, launcher: Launcher) -> list[Tool]:
     """Made anew for each kernel."""
-    return [calculator(), clock_tool(clock), files(), memory(), search_files(), spawn_agent()]
+    return [
+        calculator(),
+        clock_tool(clock),
+        files(),
+        memory(),
+        python(launcher),
+        search_files(),
+        shell(launcher),
+        spawn_agent(),
+    ]

@@ -1,0 +1,65 @@
+"""Where programs lie, so that a sandboxed program sees what it needs to run: its command, and Python."""
+
+import os
+import site
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aios
+from aios.kernel.sandbox.profile import SYSTEM
+
+BIN = ("bin", "sbin", "libexec", "scripts")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Real paths to read, and the symlinks by which they are named."""
+
+    readable: tuple[Path, ...]
+    links: dict[Path, Path]
+
+
+def python_places() -> Places:
+    """Where the interpreter, what is installed with it and AIOS itself lie."""
+    names = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
+    names += [*site.getsitepackages(), str(Path(aios.__file__).parent.parent)]
+    names += os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    names.append(str(Path(sys.executable).resolve().parent))
+    return _places(Path(name).absolute() for name in names if name.strip("/"))
+
+
+def command_places(words: Iterable[str]) -> Places:
+    """What an installed command needs: each file or folder that its words name, and the folder around a `bin` that it lies in."""
+    named = [Path(word) for word in words if word.startswith("/") and Path(word).exists()]
+    around = [_around(each) for path in named for each in (path, path.resolve())]
+    return _places([*named, *around])
+
+
+def _around(path: Path) -> Path:
+    """The tree that an installed program belongs to; the program alone where there is none."""
+    root = path.parent.parent
+    return root if path.parent.name in BIN and len(root.parts) > 2 else path
+
+
+def _places(paths: Iterable[Path]) -> Places:
+    readable: dict[Path, None] = {}
+    links: dict[Path, Path] = {}
+    for path in paths:
+        real = path.resolve()
+        if real.exists() and not any(real.is_relative_to(system) for system in SYSTEM):
+            readable[real] = None
+            links |= _links(path)
+    return Places(tuple(readable), links)
+
+
+def _links(path: Path) -> dict[Path, Path]:
+    """The symlinks on the way to a path, each by a name without symlinks in it, and where it leads."""
+    found: dict[Path, Path] = {}
+    while True:
+        link = next((each for each in reversed((path, *path.parents)) if each.is_symlink()), None)
+        if link is None:
+            return found
+        found[link] = link.resolve()
+        path = found[link] / path.relative_to(link)

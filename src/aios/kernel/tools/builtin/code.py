@@ -1,0 +1,90 @@
+"""`shell` and `python`: run code that a model wrote, behind walls: in the caller's workspace, without network, bounded.
+
+A caller that has no workspace of its own (a guest, the owner, an agent inside the kernel) gets an empty folder for each run.
+"""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aios.abi.tools import Traits
+from aios.errors import ToolFailed
+from aios.kernel.sandbox.places import Places, python_places
+from aios.kernel.sandbox.view import View
+from aios.kernel.tools.builtin.making import as_json, make, string
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.executable import attend, own_folder
+from aios.kernel.tools.launcher import PATH, Launcher, Order
+from aios.kernel.tools.manifest import Bounds
+from aios.kernel.tools.tool import Job, Tool
+
+BOUNDS = Bounds(output_bytes=256 << 10)
+MAX_CHARS = 64 << 10
+TRAITS = Traits(effect="compensable", timeout_s=120.0)
+
+
+def shell(launcher: Launcher) -> Tool:
+    """Run a command line."""
+
+    async def run(job: Job) -> Outcome:
+        return await _run(job, launcher, ("/bin/sh", "-c", job.text("command")), Places((), {}))
+
+    return make(
+        "shell",
+        "Run a command line in your workspace and get its output and status. There is no network.",
+        run,
+        parameters={
+            "command": string("such as ls -l | head", min_length=1, max_length=MAX_CHARS),
+            "input": string("what it reads on standard input", max_length=MAX_CHARS),
+        },
+        required=["command"],
+        traits=TRAITS,
+    )
+
+
+def python(launcher: Launcher) -> Tool:
+    """Run a program in Python."""
+
+    async def run(job: Job) -> Outcome:
+        command = (sys.executable, "-I", "-c", job.text("code"))
+        return await _run(job, launcher, command, python_places())
+
+    return make(
+        "python",
+        "Run a program in Python in your workspace and get what it prints. There is no network.",
+        run,
+        parameters={
+            "code": string("the program", min_length=1, max_length=MAX_CHARS),
+            "input": string("what it reads on standard input", max_length=MAX_CHARS),
+        },
+        required=["code"],
+        traits=TRAITS,
+    )
+
+
+async def _run(job: Job, launcher: Launcher, command: tuple[str, ...], places: Places) -> Outcome:
+    await launcher.require_walls()
+    async with _workspace(job) as view:
+        env = {"PATH": PATH, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+        seen = Places((*places.readable, *view.readable), places.links)
+        order = Order(command, env, view.cwd, BOUNDS, seen, view.writable)
+        given = job.text("input").encode("utf-8", "replace")
+        status, output = await attend(job, launcher, order, given=given)
+    if status is None:
+        raise ToolFailed(
+            f"it wrote over {BOUNDS.output_bytes} bytes and was ended",
+            hint="write to a file, or use head",
+        )
+    said = bytes(output.data).decode("utf-8", "replace")
+    complaint = output.complaint.decode("utf-8", "replace")
+    return as_json({"status": status, "output": said, "errors": complaint})
+
+
+@asynccontextmanager
+async def _workspace(job: Job) -> AsyncIterator[View]:
+    view = job.run.process.view
+    if view is not None:
+        yield view
+        return
+    async with own_folder() as folder:
+        yield View(folder, (), (folder,))

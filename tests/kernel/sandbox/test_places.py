@@ -1,0 +1,42 @@
+import sys
+from pathlib import Path
+
+from aios.kernel.sandbox.places import command_places, python_places
+
+
+def test_a_command_brings_the_tree_around_its_bin(tmp_path: Path) -> None:
+    tool = tmp_path / "suite" / "bin" / "tool"
+    tool.parent.mkdir(parents=True)
+    tool.touch()
+    assert command_places([str(tool), "-x", "relative"]).readable == (
+        tool,
+        tmp_path / "suite",
+    )
+
+
+def test_a_script_brings_only_itself(tmp_path: Path) -> None:
+    script = tmp_path / "folder" / "script.py"
+    script.parent.mkdir()
+    script.touch()
+    assert command_places(["/usr/bin/env", str(script)]).readable == (script,)
+
+
+def test_links_on_the_way_are_named(tmp_path: Path) -> None:
+    real = tmp_path / "versions" / "1" / "bin" / "tool"
+    real.parent.mkdir(parents=True)
+    real.touch()
+    (tmp_path / "current").symlink_to(tmp_path / "versions" / "1")
+    places = command_places([str(tmp_path / "current" / "bin" / "tool")])
+    assert real in places.readable
+    assert places.links == {tmp_path / "current": tmp_path / "versions" / "1"}
+
+
+def test_what_is_not_there_and_what_the_system_has_is_left_out() -> None:
+    assert command_places(["/no/such/program", "/usr/bin/env"]).readable == ()
+
+
+def test_python_can_be_found_by_its_name() -> None:
+    places = python_places()
+    real = Path(sys.executable).resolve()
+    assert any(real.is_relative_to(root) for root in (*places.readable, Path("/usr")))
+    assert Path("/") not in places.readable
