@@ -21,11 +21,12 @@ from aios.bench.rows import Bar, Report, Series, Spec, rounded
 from aios.bench.sched_traces import BATCH, INTERACTIVE, SEED, make_workload, paper
 from aios.config import SchedulerConfig
 from aios.errors import NotFound
+from aios.kernel.scheduler.engine_model import EngineModel
 from aios.kernel.scheduler.outcome import Outcome
 from aios.kernel.scheduler.policies import POLICIES, make_policy
 from aios.kernel.scheduler.policy import Fifo, RoundRobin
 from aios.kernel.scheduler.residence import MemoryModel
-from aios.kernel.scheduler.simulation import EngineModel, simulate
+from aios.kernel.scheduler.simulation import simulate
 from aios.kernel.scheduler.trace import decode_trace
 
 NAME = "sched-sim"

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.abi.trace import TracedAgent, TracedCall
+from aios.kernel.scheduler.engine_model import EngineModel
 from aios.kernel.scheduler.policy import Fifo
 from aios.kernel.scheduler.residence import Found, MemoryModel, Residence
-from aios.kernel.scheduler.simulation import EngineModel, simulate
+from aios.kernel.scheduler.simulation import simulate
 
 steps = st.tuples(
     st.sampled_from(["leave", "come_back", "suspend", "fetch", "forget"]),

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from aios.abi.trace import TracedAgent, TracedCall
 from aios.config import SchedulerConfig
+from aios.kernel.scheduler.engine_model import EngineModel
 from aios.kernel.scheduler.outcome import Outcome
 from aios.kernel.scheduler.policies import POLICIES
 from aios.kernel.scheduler.policy import Policy
 from aios.kernel.scheduler.residence import MemoryModel
-from aios.kernel.scheduler.simulation import BackOff, EngineModel, simulate
+from aios.kernel.scheduler.simulation import simulate
 
 USUAL = EngineModel()
 ALONE = EngineModel(n_slots=1)
@@ -172,11 +173,27 @@ def test_without_a_scheduler_calls_come_back_until_a_slot_is_free() -> None:
     assert outcome.makespan_s > run(crowd, "fifo", ALONE).makespan_s
 
 
-@given(st.integers(1, 10**6), st.integers(1, 10**4))
-def test_pauses_grow_to_a_limit(ticket_id: int, n_refusals: int) -> None:
-    back_off = BackOff()
-    delay_s = back_off.delay_s(ticket_id, n_refusals)
-    assert back_off.first_s / 2 <= delay_s < back_off.longest_s * 1.5
+@settings(deadline=None, max_examples=40)
+@given(crowds(), st.integers(1, 1500), engines)
+def test_what_fails_for_want_of_memory_is_computed_again_until_every_call_has_ended(
+    agents: list[TracedAgent], memory_tokens: int, engine: EngineModel
+) -> None:
+    outcome = simulate(agents, None, engine, memory_tokens=memory_tokens, check=True)
+    wanted = [call for agent in agents for call in agent.calls]
+    assert len(outcome.calls) == len({(call.agent, call.call) for call in outcome.calls})
+    assert len(outcome.calls) == len(wanted)
+    n_served = sum(outcome.served.values())
+    assert n_served == sum(call.n_computed for call in wanted) + outcome.n_lost_tokens
+    assert all(call.waited_s <= call.turnaround_s + 1e-6 for call in outcome.calls)
+
+
+def test_two_calls_that_outgrow_memory_do_not_both_end_at_the_first_try() -> None:
+    crowd = [TracedAgent(0.0, (TracedCall(10, 100),)) for _ in range(2)]
+    enough = simulate(crowd, None, memory_tokens=220)
+    assert (enough.n_refusals, enough.n_lost_tokens) == (0, 0)
+    short = simulate(crowd, None, memory_tokens=219)
+    assert short.n_refusals >= 1
+    assert short.n_lost_tokens > 100
 
 
 # --- what the policies promise -----------------------------------------------------------------------------------

@@ -68,10 +68,11 @@ class Outcome:
         makespan_s: From the start of the trace to the end of the last call.
         served: Tokens computed for each owner.
         contended: The same, counting only while every owner had an agent that was not done: its shares show how fair it was.
-        n_refusals: How often a call found no free slot and had to come back; only without a scheduler.
+        n_refusals: How often a call found no room, or failed for want of it, and had to come back; only without a scheduler.
         n_recomputed: Tokens that were computed again, since they had been dropped.
         peak_tokens: The most that the contexts of calls that had begun took together, as they were announced.
         held_back_s: Time in which a slot was free and calls waited until the working set had room.
+        n_lost_tokens: Tokens that were computed for calls which then failed, and were computed again.
     """
 
     calls: tuple[CallOutcome, ...]
@@ -82,6 +83,7 @@ class Outcome:
     n_recomputed: int = 0
     peak_tokens: int = 0
     held_back_s: float = 0.0
+    n_lost_tokens: int = 0
 
     @property
     def n_preemptions(self) -> int:

@@ -3,14 +3,14 @@
 `simulate(agents, policy)` drives the very core that the kernel runs (`core.py`), call by call and step by step of the engine,
 so what it says of a policy holds for the policy itself; only the engine is a model, by measured rates. Events wait in a heap:
 O(log n) each, about a million simulated tokens in two seconds. With no policy there is no scheduler: calls go to the engine
-as they come, are refused when all slots are taken, and come back later.
+as they come, are refused when there is no room for them, and come back later; where memory is what there is no room in, they are
+let in by their prompts and fail when they have grown, and what was computed of them is lost.
 Source: steps of a batch as the unit of time, as in Vidur, arXiv 2405.05465; the baseline without a scheduler, AIOS, 2403.16971.
 """
 
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from aios.abi.trace import TracedAgent, TracedCall
 from aios.abi.types import Pid
@@ -27,9 +27,10 @@ from aios.kernel.scheduler.core import (
     Spend,
     Yield,
 )
+from aios.kernel.scheduler.engine_model import BackOff, EngineModel
 from aios.kernel.scheduler.outcome import CallOutcome, Outcome
 from aios.kernel.scheduler.policy import Policy, Ticket
-from aios.kernel.scheduler.residence import ALL_IN_MEMORY, Found, MemoryModel, Residence
+from aios.kernel.scheduler.residence import Found, Residence
 
 RESOURCE = "engine"
 MAX_QUEUE = 1 << 30
@@ -39,75 +40,13 @@ DECODES_AT_ONCE = 8
 """The most decode steps that are taken as one: as many as an engine's reader gets in one piece."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineModel:
-    """How fast an engine is. The defaults were measured: a model of 135 M parameters on two cores.
-
-    Args:
-        n_slots: Sequences at once.
-        prefill_tokens_per_s: Prompt tokens, whoever they belong to.
-        decode_tokens_per_s: (sequences at once, output tokens a second of all of them); straight lines between.
-        chunk_tokens: The most that a prefill step computes.
-        n_decodes: Decode steps between two prefill steps while both have work; more for urgent ones, as in `engine/batch.py`.
-        suspend_s: Taking a sequence out of its slot.
-        resume_s: Putting one back, beside its pages.
-        page_in_s: A token of context whose pages are put into a slot.
-        memory: Where contexts are that are in no slot.
-        budget_tokens: What the contexts of calls that have begun may take together; None: no limit.
-    """
-
-    n_slots: int = 8
-    prefill_tokens_per_s: float = 314.0
-    decode_tokens_per_s: tuple[tuple[int, float], ...] = (
-        (1, 128.0),
-        (4, 197.0),
-        (8, 224.0),
-        (16, 231.0),
-    )
-    chunk_tokens: int = 256
-    n_decodes: int = 2
-    suspend_s: float = 0.0063
-    resume_s: float = 0.0014
-    page_in_s: float = 2.7e-6
-    memory: MemoryModel = ALL_IN_MEMORY
-    budget_tokens: int | None = None
-
-    def decode_rate(self, n_sequences: int) -> float:
-        """Output tokens a second of so many sequences together."""
-        points = self.decode_tokens_per_s
-        if n_sequences <= points[0][0]:
-            return points[0][1]
-        for (low, slow), (high, fast) in pairwise(points):
-            if n_sequences <= high:
-                return slow + (fast - slow) * (n_sequences - low) / (high - low)
-        return points[-1][1]
-
-    def alone_s(self, call: TracedCall) -> float:
-        """How long a call takes when there is no other."""
-        n_new = call.prompt_tokens - call.cached_tokens
-        decode_s = call.output_tokens / self.decode_rate(1)
-        return n_new / self.prefill_tokens_per_s + call.cached_tokens * self.page_in_s + decode_s
-
-
-@dataclass(frozen=True, slots=True)
-class BackOff:
-    """When a call that found all slots taken comes back: doubled with each refusal, give or take a half."""
-
-    first_s: float = 0.1
-    longest_s: float = 5.0
-
-    def delay_s(self, ticket_id: int, n_refusals: int) -> float:
-        """After so many refusals, counted from 1. The same for the same arguments."""
-        spread = ((ticket_id * 2654435761 + n_refusals * 40503) & 0xFFFF) / 0x10000
-        return min(self.first_s * 2.0 ** min(n_refusals - 1, 30), self.longest_s) * (0.5 + spread)
-
-
 def simulate(
     agents: Sequence[TracedAgent],
     policy: Policy | None,
     engine: EngineModel = EngineModel(),
     *,
     back_off: BackOff = BackOff(),
+    memory_tokens: int | None = None,
     check: bool = False,
 ) -> Outcome:
     """Run a trace to its end.
@@ -116,12 +55,13 @@ def simulate(
         agents: Who comes when, with what.
         policy: Fresh, since it remembers; None is no scheduler.
         engine: How fast the engine is.
-        back_off: Of refused calls when there is no scheduler.
+        back_off: Of refused and failed calls when there is no scheduler.
+        memory_tokens: When there is no scheduler: tokens of context that the engine can hold at once, in place of slots.
         check: Check the core's invariants after every step of the engine; slow.
 
     Returns: What became of every call; the same for the same arguments.
     """
-    run = _Simulation(agents, policy, engine, back_off)
+    run = _Simulation(agents, policy, engine, back_off=back_off, memory_tokens=memory_tokens)
     while run.step():
         if check:
             run.check_invariants()
@@ -164,12 +104,15 @@ class _Simulation:
         agents: Sequence[TracedAgent],
         policy: Policy | None,
         engine: EngineModel,
+        *,
         back_off: BackOff,
+        memory_tokens: int | None,
     ) -> None:
         self._agents = agents
         self._engine = engine
         self._residence = Residence(engine.memory)
         self._back_off = back_off
+        self._memory_tokens = memory_tokens if policy is None else None
         self._core: Core | None = None
         if policy is not None:
             capacities = {RESOURCE: engine.n_slots}
@@ -188,7 +131,7 @@ class _Simulation:
         self._seated: dict[int, _Job] = {}
         """Who has a slot, by ticket, oldest first."""
         self._ended: list[CallOutcome] = []
-        self._n_refusals = self._n_recomputed = self._peak_tokens = 0
+        self._n_refusals = self._n_lost_tokens = self._n_recomputed = self._peak_tokens = 0
         self._held_back_s = 0.0
         """Time in which a slot was free and calls waited until the working set had room."""
         self._served = {agent.owner: 0 for agent in agents if agent.calls}
@@ -244,6 +187,7 @@ class _Simulation:
             self._served,
             self._contended,
             self._n_refusals,
+            n_lost_tokens=self._n_lost_tokens,
             n_recomputed=self._n_recomputed,
             peak_tokens=self._peak_tokens,
             held_back_s=self._held_back_s,
@@ -251,7 +195,13 @@ class _Simulation:
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the core contradicts itself or the engine's slots."""
-        assert len(self._seated) <= self._engine.n_slots, "more sequences than slots"
+        if self._memory_tokens is None:
+            assert len(self._seated) <= self._engine.n_slots, "more sequences than slots"
+        else:
+            is_alone = (
+                len(self._seated) < 2
+            )  # it is let go on whatever it takes, or it would never end
+            assert self._n_free(self._memory_tokens) >= 0 or is_alone, "more context than memory"
         if self._core is not None:
             self._core.check_invariants()
             self._residence.check_invariants()
@@ -282,19 +232,29 @@ class _Simulation:
 
     def _decode(self, decoding: list[_Job], n_at_most: int) -> None:
         """Decode steps, several at once as long as nothing can happen in between."""
-        step_s = self._decode_s[len(decoding)]
+        if self._memory_tokens is not None:
+            n_at_most = min(n_at_most, self._fit(decoding, self._memory_tokens))
+        if not decoding:
+            return
+        step_s = self._step_s(len(decoding))
         n_steps = min(DECODES_AT_ONCE, n_at_most, *(job.n_to_write for job in decoding))
         if self._heap:
             n_steps = max(1, min(n_steps, 1 + int((self._heap[0][0] - self._now_s) / step_s)))
         self._n_decoded += n_steps
-        self._advance(self._now_s + self._paid(n_steps * step_s))
-        for job in decoding:
+        for job in decoding:  # now: whoever comes meanwhile finds the memory taken
             job.n_to_write -= n_steps
             job.n_context += n_steps
+        self._advance(self._now_s + self._paid(n_steps * step_s))
+        for job in decoding:
             self._note_served(job, n_steps)
             self._spend(job, n_steps)
             if not job.n_to_write:
                 self._finish(job)
+
+    def _step_s(self, n_sequences: int) -> float:
+        if n_sequences < len(self._decode_s):
+            return self._decode_s[n_sequences]
+        return n_sequences / self._engine.decode_rate(n_sequences)
 
     def _paid(self, step_s: float) -> float:
         debt_s, self._debt_s = self._debt_s, 0.0
@@ -372,13 +332,52 @@ class _Simulation:
         )  # what is known beforehand is read while it waits
         if self._core is not None:
             self._follow(self._core.handle(Arrive(job.ticket), self._now_s))
-        elif len(self._seated) < self._engine.n_slots:
+        elif self._has_room(job):
             self._seat(job)
         else:
-            job.n_refusals += 1
-            self._n_refusals += 1
-            delay_s = self._back_off.delay_s(job.ticket.id, job.n_refusals)
-            self._expect(self._now_s + delay_s, job.agent, job.number, job)
+            self._send_away(job)
+
+    # --- without a scheduler -------------------------------------------------------------------------------------
+
+    def _has_room(self, job: _Job) -> bool:
+        if self._memory_tokens is None:
+            return len(self._seated) < self._engine.n_slots
+        return not self._seated or job.call.prompt_tokens <= self._n_free(self._memory_tokens)
+
+    def _send_away(self, job: _Job) -> None:
+        job.n_refusals += 1
+        self._n_refusals += 1
+        delay_s = self._back_off.delay_s(job.ticket.id, job.n_refusals)
+        self._expect(self._now_s + delay_s, job.agent, job.number, job)
+
+    def _n_free(self, memory_tokens: int) -> int:
+        held = (
+            job.call.prompt_tokens + job.call.output_tokens - job.n_to_write
+            for job in self._seated.values()
+        )
+        return memory_tokens - sum(held)
+
+    def _fit(self, decoding: list[_Job], memory_tokens: int) -> int:
+        """Let calls fail until there is memory for another token of each that is left. Returns: how many steps there is memory for.
+
+        Whose allocation fails is chance: drawn, but the same in every run.
+        """
+        while (n_free := self._n_free(memory_tokens)) < len(decoding) and len(self._seated) > 1:
+            self._n_events += 1
+            self._fail(decoding.pop(self._n_events * 2654435761 % (1 << 32) % len(decoding)))
+        return max(1, n_free // len(decoding)) if decoding else 0
+
+    def _fail(self, job: _Job) -> None:
+        """Out of memory: the call is as if it had never begun, and is sent away."""
+        del self._seated[job.ticket.id]
+        call = job.call
+        self._n_lost_tokens += job.n_context - call.cached_tokens
+        job.n_to_fill = call.prompt_tokens - call.cached_tokens
+        job.n_to_write, job.n_context = call.output_tokens, call.cached_tokens
+        job.waited_s, job.queued_s, job.has_begun = 0.0, job.arrived_s, False
+        self._send_away(job)
+
+    # --- turns ---------------------------------------------------------------------------------------------------
 
     def _follow(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
