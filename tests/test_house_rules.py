@@ -355,6 +355,7 @@ def declared() -> set[str]:
         *extras["local"],
         *extras["memory"],
         *extras["documents"],
+        *extras["bench"],
         project["name"],
     ]
     return {normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines}

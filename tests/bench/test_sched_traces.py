@@ -10,6 +10,7 @@ from aios.bench.sched_traces import (
     WORKLOADS,
     Talk,
     conversation,
+    evaluation,
     make_workload,
     paper,
     poisson,
@@ -44,3 +45,4 @@ def test_crowds_have_whom_they_are_named_after() -> None:
     assert owners.count("many") == 10 * owners.count("ann")
     assert any(call.deadline_s for agent in make_workload("deadlines") for call in agent.calls)
     assert len(paper(250)) == 250
+    assert {agent.kind for agent in evaluation(6)} == {"react", "reflexion", "coder"}

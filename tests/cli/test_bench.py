@@ -70,3 +70,25 @@ def test_a_policy_for_another_bench_is_a_mistake(aios: Aios) -> None:
     ran = aios("bench", "syscalls", "--policy", "mlfq")
     assert ran.code == 2
     assert "sched-sim" in ran.err
+
+
+def test_plots_for_another_bench_are_a_mistake(aios: Aios, tmp_path: Path) -> None:
+    ran = aios("bench", "syscalls", "--plots", str(tmp_path))
+    assert ran.code == 2
+    assert "paper" in ran.err
+
+
+def test_plots_are_drawn_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[object] = []
+
+    def run_bench(_: object, **settings: object) -> int:
+        asked.append(settings["variants"])
+        return 0
+
+    monkeypatch.setattr(verb, "run_bench", run_bench)
+    words = ["paper", "--plots", str(tmp_path)]
+    CliRunner().invoke(verb.bench, words, standalone_mode=False)
+    assert isinstance(asked[0], dict)
+    assert list(asked[0]) == ["paper"]

@@ -115,7 +115,6 @@ from aios.abi.storage import (
 )
 from aios.abi.trace import SchedTrace, SchedTraced
 from aios.abi.types import (
-    BlockBytes,
     Constraint,
     Count,
     EngineInfo,
@@ -148,8 +147,7 @@ class Spawn(Call[Spawned], frozen=True):
 
     `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
     kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend; without one the
-    manifest's holds. `block_bytes` is the size of its memory block for interactions; without it the manifest's or the
-    configuration's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
+    manifest's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
     of the host, within what the caller has itself; without both a program's child sees what the program sees.
     """
 
@@ -158,7 +156,6 @@ class Spawn(Call[Spawned], frozen=True):
     name: Name | None = None
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits | None = None
-    block_bytes: BlockBytes | None = None
     cwd: ShortText = ""
     read: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
     write: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None

@@ -16,6 +16,7 @@ from aios.bench import (
     engine,
     journal,
     memory,
+    paper,
     scale,
     sched,
     sched_sim,
@@ -47,6 +48,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             workload,
             scale,
             sched_sim,
+            paper,
         )
     }
 )

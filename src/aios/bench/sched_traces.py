@@ -150,6 +150,19 @@ def paper(n: int, seed: int = SEED) -> list[TracedAgent]:
     return [TracedAgent(0.0, conversation(talk, random), f"u{i % 10}") for i in range(n)]
 
 
+def evaluation(n: int, seed: int = SEED) -> list[TracedAgent]:
+    """`n` agents at once, of three kinds: tools and short steps, drafts and criticism, one long program."""
+    random = Random(seed)  # noqa: S311
+    react, reflexion = Talk(4, 160, 60, (20, 60), 0.5), Talk(3, 200, 40, (60, 160), 0.0)
+    coder = Talk(1, 240, 0, (150, 400), 0.0)
+    kinds = (("react", react), ("reflexion", reflexion), ("coder", coder))
+    agents = []
+    for number in range(n):
+        kind, talk = kinds[number % len(kinds)]
+        agents.append(TracedAgent(0.0, conversation(talk, random), f"u{number % 10}", 0, kind))
+    return agents
+
+
 Make = Callable[[Random], list[TracedAgent]]
 
 WORKLOADS: Mapping[str, Make] = MappingProxyType(

@@ -8,6 +8,8 @@ import click
 
 from aios.bench.bench import Bench, Shape
 from aios.bench.main import run_bench
+from aios.bench.paper import NAME as PAPER
+from aios.bench.paper import bench_of as paper_of
 from aios.bench.sched_sim import ALL
 from aios.bench.sched_sim import NAME as SCHED_SIM
 from aios.bench.sched_sim import bench_of as sched_sim_of
@@ -23,6 +25,7 @@ from aios.cli.options import examples, json_option
         "aios bench --quick --json",
         "aios bench workload --agents 32",
         "aios bench sched-sim --policy mlfq --trace crowd.jsonl",
+        "aios bench paper --plots plots",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME...]")
@@ -46,6 +49,11 @@ from aios.cli.options import examples, json_option
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A recorded trace that `sched-sim` replays, instead of its workloads.",
 )
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for the plots of `paper`, as SVG; needs the extra `bench`.",
+)
 @json_option
 def bench(
     *,
@@ -53,6 +61,7 @@ def bench(
     quick: bool,
     policy: str | None,
     trace: Path | None,
+    plots: Path | None,
     as_json: bool,
     **sizes: int | None,
 ) -> int:
@@ -63,6 +72,7 @@ def bench(
     shape = _shape(names, sizes)
     variants = {
         **_variants(names, policy, trace),
+        **_plotting(names, plots),
         **({WORKLOAD: workload_of(shape)} if shape else {}),
     }
     return run_bench(names, quick=quick, json=as_json, shape=shape, variants=variants)
@@ -80,6 +90,19 @@ def _variants(names: Sequence[str], policy: str | None, trace: Path | None) -> M
         message = f"--policy and --trace are for the bench `{SCHED_SIM}`"
         raise click.UsageError(message, click.get_current_context())
     return {SCHED_SIM: sched_sim_of(policy or ALL, trace)}
+
+
+def _plotting(names: Sequence[str], plots: Path | None) -> Mapping[str, Bench]:
+    """`paper` with its plots.
+
+    Raises:
+        UsageError: They are asked for and `paper` will not be run.
+    """
+    if plots is None:
+        return {}
+    if names and PAPER not in names:
+        raise click.UsageError(f"--plots is for the bench `{PAPER}`", click.get_current_context())
+    return {PAPER: paper_of(plots)}
 
 
 def _shape(names: Sequence[str], sizes: dict[str, int | None]) -> Shape | None:

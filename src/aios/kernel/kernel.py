@@ -240,7 +240,6 @@ class Kernel:
         limits = call.budget if call.budget is not None else program.manifest.budget
         self.budgets.limit(process, limits)
         process.nice = call.nice or program.manifest.nice
-        process.max_block_bytes = call.block_bytes or program.manifest.block_bytes
         process.is_new = process.has_body = True
         process.view = view
         launch = Launch(

@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 
 from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
-from aios.abi.types import BlockBytes, Exit
+from aios.abi.types import Exit
 from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.process import Process
@@ -63,7 +63,6 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     usage: Annotated[str, Meta(max_length=4096)] = ""
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits = Limits()
-    block_bytes: BlockBytes | None = None
 
 
 @dataclass(frozen=True)

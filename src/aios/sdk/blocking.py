@@ -226,7 +226,6 @@ class Client:
         budget: Limits | None = None,
         read: Sequence[str | os.PathLike[str]] | None = None,
         write: Sequence[str | os.PathLike[str]] | None = None,
-        block_bytes: int | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; see `aios.Client.spawn`."""
         call = spawn_call(
@@ -239,7 +238,6 @@ class Client:
             budget=budget,
             read=read,
             write=write,
-            block_bytes=block_bytes,
         )
         return self.gate.call(call).value
 

@@ -222,7 +222,6 @@ class Client:
         budget: Limits | None = None,
         read: Sequence[str | os.PathLike[str]] | None = None,
         write: Sequence[str | os.PathLike[str]] | None = None,
-        block_bytes: int | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; returns when it runs.
 
@@ -236,7 +235,6 @@ class Client:
             budget: What it and all that it starts may spend; what its manifest says when None.
             read: Folders and files that it may read beside its own and its working directory.
             write: The same, to change. A program's child has at most what the program has, and all of that when neither is given.
-            block_bytes: The size of its memory block for interactions; what its manifest or the configuration says when None.
 
         Raises:
             InvalidCall: The manifest is malformed.
@@ -253,7 +251,6 @@ class Client:
             budget=budget,
             read=read,
             write=write,
-            block_bytes=block_bytes,
         )
         return (await self.gate.call(call)).value
 

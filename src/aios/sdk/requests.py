@@ -155,7 +155,6 @@ def spawn_call(
     budget: Limits | None,
     read: Sequence[str | os.PathLike[str]] | None,
     write: Sequence[str | os.PathLike[str]] | None,
-    block_bytes: int | None,
 ) -> Spawn:
     """The call that starts a program. Paths are the caller's, so they are made absolute here."""
     return build(
@@ -169,7 +168,6 @@ def spawn_call(
         budget=budget,
         read=None if read is None else tuple(map(os.path.abspath, read)),
         write=None if write is None else tuple(map(os.path.abspath, write)),
-        block_bytes=block_bytes,
     )
 
 
