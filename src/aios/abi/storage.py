@@ -114,6 +114,8 @@ class FileEdit(Call[Edited], frozen=True, tag="file_edit"):
 
     edits: Annotated[tuple[Edit, ...], Meta(min_length=1, max_length=1_000)]
     message: Note = ""
+    is_trial: bool = False
+    """Only check that the paths may be used so; nothing is changed, and the answer has no versions."""
 
 
 class Draft(Answer, frozen=True):

@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 import click
 
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
+from aios.cli.fs_do import do
 from aios.cli.fs_mounts import mount, mounts, umount
 from aios.cli.fs_search import group, index, join, search
 from aios.cli.options import examples, json_option
@@ -332,7 +333,7 @@ def gc(*, as_json: bool) -> None:
         click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
 
 
-for verb in (mount, umount, mounts, search, group, join, index):
+for verb in (mount, umount, mounts, search, group, join, index, do):
     fs.add_command(verb)
 
 

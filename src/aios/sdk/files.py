@@ -42,6 +42,7 @@ from aios.abi.storage import (
     Usages,
 )
 from aios.abi.types import Pid
+from aios.sdk.filecommand import FileCommands
 from aios.sdk.requests import build
 from aios.sdk.retrieval import FileSearch
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 LIST_PAGE = 10_000
 
 
-class Files(FileSearch):
+class Files(FileSearch, FileCommands):
     """The files that a client's process reaches. Relative paths are in its own folder; every change is a version."""
 
     async def write(

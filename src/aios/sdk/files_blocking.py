@@ -42,12 +42,13 @@ from aios.abi.storage import (
     Usages,
 )
 from aios.abi.types import Pid
+from aios.sdk.filecommand import BlockingFileCommands
 from aios.sdk.files import LIST_PAGE, encoded
 from aios.sdk.requests import build
 from aios.sdk.retrieval_blocking import BlockingFileSearch
 
 
-class BlockingFiles(BlockingFileSearch):
+class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
     """`Files` for code that waits; its methods say more."""
 
     def write(

@@ -1,0 +1,344 @@
+"""Carries out commands about files in plain words: which calls are made, in which order, and what is said of it.
+
+Each procedure is a generator that yields a call and is sent its answer (or has its error raised inside), so the async client and the
+blocking one run the same. Every effect is a system call of the caller: what it may not do, no plan does for it.
+"""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.call import Answer, Call
+from aios.abi.calls import Chat, ChatAnswer
+from aios.abi.retrieval import FileRetrieve, Retrieved
+from aios.abi.storage import (
+    Append,
+    Copy,
+    Delete,
+    Edit,
+    Edited,
+    FileEdit,
+    FilePurge,
+    Files,
+    FileStat,
+    FileVersion,
+    Move,
+    Purged,
+    Put,
+)
+from aios.abi.types import Finish, JsonSchema, Message, Role, Sampling
+from aios.errors import AiosError, Conflict, InvalidCall, NotFound
+from aios.sdk.fileplan import (
+    MAX_COMMAND_CHARS,
+    Do,
+    FilePlan,
+    PlannedStep,
+    Wish,
+    choose,
+    lands_at,
+    overlaps,
+    place_of,
+    schema_for,
+    wishes_of,
+)
+from aios.sdk.requests import build
+
+if TYPE_CHECKING:
+    from aios.abi.gate import Gate
+    from aios.sdk.blocking import BlockingGate
+
+T = TypeVar("T")
+Procedure = Generator[Call[Answer], Answer, T]
+
+N_CANDIDATES = 10
+PLAN_TOKENS = 400
+PROMPT = (
+    "Turn the user's command about files into steps, as JSON. Copy names and texts from the command, word for word. "
+    "Kinds: find (look for files), move and copy (source to target), delete (source), write and append (text to target), "
+    "purge (delete source with all its versions, for good; only if the command says purge).\n"
+    'Command: put the budget report into archive\n{"steps":[{"do":"move","source":"the budget report","target":"archive"}]}\n'
+    'Command: where is the recipe for soup?\n{"steps":[{"do":"find","source":"the recipe for soup"}]}'
+)
+
+
+class Outcome(Struct, frozen=True):
+    """What came of a plan. `done` and the rest say only what the kernel has confirmed; `fault` is what ended it, if it did not end by itself."""
+
+    plan: FilePlan
+    done: tuple[str, ...] = ()
+    versions: tuple[FileVersion, ...] = ()
+    found: tuple[str, ...] = ()
+    fault: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """All of the plan was carried out."""
+        return self.plan.is_ready and not self.fault and bool(self.done)
+
+
+def planning(command: str, model: str) -> Procedure[FilePlan]:
+    """A plan for a command; nothing is changed.
+
+    Raises:
+        InvalidCall: The command is empty or too long, or the model made no plan of it.
+    """
+    if not command.strip() or len(command) > MAX_COMMAND_CHARS:
+        raise InvalidCall(
+            f"a command has 1 to {MAX_COMMAND_CHARS} characters", hint="say what to do"
+        )
+    call = build(
+        Chat,
+        messages=(Message(Role.SYSTEM, PROMPT), Message(Role.USER, f"Command: {command}")),
+        constraint=JsonSchema(schema_for(command), "plan"),
+        sampling=Sampling(temperature=0.0),
+        max_tokens=PLAN_TOKENS,
+        model=model,
+    )
+    answer = yield call
+    assert isinstance(answer, ChatAnswer)
+    if answer.finish is Finish.LENGTH:
+        raise InvalidCall(
+            "the model's plan has no end", hint="say it shorter, or use another model"
+        )
+    steps: list[PlannedStep] = []
+    problems: list[str] = []
+    for wish in wishes_of(answer.message.text(), command):
+        step = yield from _resolved(wish)
+        steps.append(step)
+        problems += yield from _problems(step)
+    problems += overlaps(steps)
+    return FilePlan(command, tuple(steps), tuple(problems))
+
+
+def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
+    """Do what a plan says: all its edits or none of them, then what cannot be undone.
+
+    Raises:
+        Conflict: It is not ready, or cannot be undone and nobody has consented.
+    """
+    if not plan.is_ready:
+        raise Conflict(
+            "the plan is not ready: " + "; ".join(plan.problems), hint="say it otherwise"
+        )
+    if plan.is_irreversible and not consents:
+        raise Conflict("the plan cannot be undone", hint="look at it, and consent (--yes)")
+    edits = [edit for step in plan.steps for edit in _edits(step)]
+    outcome = Outcome(plan, found=tuple(p for s in plan.steps if s.do is Do.FIND for p in s.paths))
+    if outcome.found:
+        outcome = _and(outcome, done=[f"found {path}" for path in outcome.found])
+    try:
+        if edits:
+            edited = yield build(FileEdit, edits=tuple(edits), message=plan.command)
+            assert isinstance(edited, Edited)
+            outcome = _and(outcome, done=_told(edited), versions=edited.versions)
+        for path in (path for step in plan.steps if step.do is Do.PURGE for path in step.paths):
+            yield build(FileEdit, edits=(Delete(path=path),), message=plan.command)
+            purged = yield build(FilePurge, path=path, keep=0)
+            assert isinstance(purged, Purged)
+            outcome = _and(outcome, done=[f"purged {path}: {purged.n_versions} versions are gone"])
+    except AiosError as error:
+        return msgspec.structs.replace(outcome, fault=f"{error.code}: {error.message}")
+    return outcome
+
+
+def commanding(command: str, model: str, *, dry_run: bool, consents: bool) -> Procedure[Outcome]:
+    """Plan, and carry it out if it is ready and may be."""
+    plan = yield from planning(command, model)
+    if dry_run or not plan.is_ready:
+        return Outcome(plan, fault="" if dry_run else "; ".join(plan.problems) or "nothing to do")
+    return (yield from carrying_out(plan, consents=consents))
+
+
+async def drive(gate: "Gate", procedure: Procedure[T]) -> T:
+    """Make the calls of a procedure."""
+    try:
+        call = next(procedure)
+        while True:
+            try:
+                answer = (await gate.call(call)).value
+            except AiosError as error:
+                call = procedure.throw(error)
+            else:
+                call = procedure.send(answer)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+def drive_blocking(gate: "BlockingGate", procedure: Procedure[T]) -> T:
+    """Make the calls of a procedure, and wait for each."""
+    try:
+        call = next(procedure)
+        while True:
+            try:
+                answer = gate.call(call).value
+            except AiosError as error:
+                call = procedure.throw(error)
+            else:
+                call = procedure.send(answer)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+class FileCommands:
+    """The methods of `client.files` for commands in plain words."""
+
+    _gate: "Gate"
+
+    async def plan(self, command: str, *, model: str = "") -> FilePlan:
+        """What would be done for a command such as "move the travel notes to archive"; nothing is changed."""
+        return await drive(self._gate, planning(command, model))
+
+    async def carry_out(self, plan: FilePlan, *, consents: bool = False) -> Outcome:
+        """Do what a plan says. `consents` allows what cannot be undone."""
+        return await drive(self._gate, carrying_out(plan, consents=consents))
+
+    async def command(
+        self, command: str, *, model: str = "", dry_run: bool = False, consents: bool = False
+    ) -> Outcome:
+        """Plan a command and carry it out, if it is clear and permitted; the outcome tells what really happened.
+
+        Raises:
+            Conflict: The plan cannot be undone, and `consents` is false.
+            InvalidCall: The model made no plan of it.
+        """
+        procedure = commanding(command, model, dry_run=dry_run, consents=consents)
+        return await drive(self._gate, procedure)
+
+
+class BlockingFileCommands:
+    """`FileCommands` for code that waits; its methods say more."""
+
+    _gate: "BlockingGate"
+
+    def plan(self, command: str, *, model: str = "") -> FilePlan:
+        """What would be done for a command; nothing is changed."""
+        return drive_blocking(self._gate, planning(command, model))
+
+    def carry_out(self, plan: FilePlan, *, consents: bool = False) -> Outcome:
+        """Do what a plan says. `consents` allows what cannot be undone."""
+        return drive_blocking(self._gate, carrying_out(plan, consents=consents))
+
+    def command(
+        self, command: str, *, model: str = "", dry_run: bool = False, consents: bool = False
+    ) -> Outcome:
+        """Plan a command and carry it out, if it is clear and permitted; the outcome tells what really happened."""
+        procedure = commanding(command, model, dry_run=dry_run, consents=consents)
+        return drive_blocking(self._gate, procedure)
+
+
+# --- planning ----------------------------------------------------------------------------------------------------
+
+
+def _resolved(wish: Wish) -> Procedure[PlannedStep]:
+    """A step with paths in the place of its words."""
+    if wish.do in (Do.WRITE, Do.APPEND):
+        place = yield from _place(wish.target, near="")
+        return PlannedStep(wish.do, wish.target, target=place, text=wish.text)
+    paths, why, candidates = yield from _sources(wish)
+    target = ""
+    if wish.target and paths:
+        place = yield from _place(wish.target, near=paths[0])
+        is_folder = yield from _is_folder(place)
+        target = lands_at(place, paths[0], is_folder=is_folder or len(paths) > 1)
+        if len(paths) > 1:
+            target = target.rpartition("/")[0]
+    return PlannedStep(wish.do, wish.source, paths, target=target, why=why, candidates=candidates)
+
+
+def _sources(wish: Wish) -> Procedure[tuple[tuple[str, ...], str, tuple[str, ...]]]:
+    """The files that a name means, and how that was found, or else what it could mean."""
+    name = wish.source
+    if " " not in name:
+        try:
+            found = yield build(FileStat, path=name)
+            assert isinstance(found, Files)
+        except (NotFound, InvalidCall):
+            pass  # no path, then: words
+        else:
+            return (found.files[0].path,), "by path", ()
+    answer = yield build(FileRetrieve, query=name, k=N_CANDIDATES, is_waiting=True)
+    assert isinstance(answer, Retrieved)
+    if wish.do is Do.FIND:
+        return tuple(hit.path for hit in answer.hits), "by content", ()
+    choice = choose(name, answer.hits)
+    return choice.paths, choice.why, choice.candidates
+
+
+def _place(words: str, *, near: str) -> Procedure[str]:
+    """The path that a target means; a file that is there already if it has just that name."""
+    place = place_of(words, near)
+    if not near and not place.startswith("/"):
+        answer = yield build(FileRetrieve, query=words, k=N_CANDIDATES, is_waiting=True)
+        assert isinstance(answer, Retrieved)
+        choice = choose(words, answer.hits)
+        if choice.why == "by name" and len(choice.paths) == 1:
+            return choice.paths[0]
+    return place
+
+
+def _is_folder(path: str) -> Procedure[bool]:
+    try:
+        found = yield build(FileStat, path=path)
+    except (NotFound, InvalidCall):
+        return False
+    assert isinstance(found, Files)
+    return found.files[0].is_folder
+
+
+def _problems(step: PlannedStep) -> Procedure[list[str]]:
+    """Why a step cannot be taken: nothing or too much is meant, or the caller may not."""
+    if step.candidates:
+        return [f"{step.words!r} could be {', '.join(step.candidates)}: say which"]
+    if not step.paths and step.do not in (Do.WRITE, Do.APPEND):
+        return [f"no file is {step.words!r}"]
+    edits = [Delete(path=path) for path in step.paths] if step.do is Do.PURGE else _edits(step)
+    if edits:
+        try:
+            yield build(FileEdit, edits=tuple(edits), is_trial=True)
+        except AiosError as error:
+            return [error.message]
+    return []
+
+
+# --- carrying out ------------------------------------------------------------------------------------------------
+
+
+def _edits(step: PlannedStep) -> list[Edit]:
+    """The reversible edits of a step."""
+    match step.do:
+        case Do.MOVE | Do.COPY:
+            kind = Move if step.do is Do.MOVE else Copy
+            if len(step.paths) == 1:
+                return [kind(source=step.paths[0], target=step.target)]
+            names = [(path, f"{step.target}/{path.rpartition('/')[2]}") for path in step.paths]
+            return [kind(source=path, target=target) for path, target in names]
+        case Do.DELETE:
+            return [Delete(path=path) for path in step.paths]
+        case Do.WRITE:
+            return [Put(path=step.target, data=step.text.encode())]
+        case Do.APPEND:
+            return [Append(path=step.target, data=f"{step.text}\n".encode())]
+        case Do.FIND | Do.PURGE:
+            return []
+
+
+def _told(edited: Edited) -> list[str]:
+    """What an edit has changed, by the versions that the kernel made."""
+    if not edited.versions:
+        return ["nothing has changed: it was so already"]
+    return [
+        f"{each.path}: deleted"
+        if each.size_bytes is None
+        else f"{each.path}: version {each.version}, {each.size_bytes} bytes"
+        for each in edited.versions
+    ]
+
+
+def _and(outcome: Outcome, *, done: list[str], versions: tuple[FileVersion, ...] = ()) -> Outcome:
+    return msgspec.structs.replace(
+        outcome, done=(*outcome.done, *done), versions=outcome.versions + versions
+    )
