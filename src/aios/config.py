@@ -315,6 +315,18 @@ class ToolsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cache_bytes: Annotated[
         NonNegativeInt, Meta(description="memory for results of pure tools; 0: none is kept")
     ] = 8 << 20
+    fetch_hosts: Annotated[
+        Names,
+        Meta(
+            description="hosts that http_fetch may speak to: example.com, *.example.com, host:8080; * is all"
+        ),
+    ] = ()
+    fetch_private_hosts: Annotated[
+        Names, Meta(description="of these, hosts that may be on this machine or in its net")
+    ] = ()
+    max_fetch_bytes: Annotated[
+        PositiveInt, Meta(le=8 << 20, description="longest answer that http_fetch reads")
+    ] = 4 << 20
 
 
 class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from aios.errors import ConfigError
 from aios.home import Home
 
 ENGINES = "engines"
-LISTS = frozenset({"aliases", "fallback"})
+LISTS = frozenset({"aliases", "fallback", "tools.fetch_hosts", "tools.fetch_private_hosts"})
 """Knobs that hold names; in the environment these are separated by commas."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SECTIONS = (

@@ -181,3 +181,22 @@ async def test_a_second_kernel_on_the_same_home_is_refused_its_database(tmp_path
                 await second.db.open()
     async with open_kernel(Config(), home, engines={}) as third:
         await third.db.open()
+
+
+async def test_a_kernel_that_forgets_ended_processes_while_it_ends_still_ends(
+    booted: OpenKernel,
+) -> None:
+    async def end(_: LocalGate) -> None:
+        return
+
+    async def stay(_: LocalGate) -> None:
+        await anyio.sleep_forever()
+
+    async with booted(limits=KernelConfig(max_exited=2)) as kernel:
+        pids = [kernel.spawn_task("stay", stay) for _ in range(3)]
+        ended = [kernel.spawn_task("end", end) for _ in range(2)]
+        with anyio.fail_after(5):
+            for pid in ended:
+                await kernel.table.get(pid).wait_ended()
+    assert not any(kernel.table.find(pid) for pid in ended), "they were forgotten on the way"
+    assert pids

@@ -167,7 +167,7 @@ class Kernel:
             home_of=lambda process: home_of(process.lineage),
             launcher=launcher,
         )
-        tools.install(builtin_tools(self.clock, launcher))
+        tools.install(builtin_tools(self.clock, launcher, config.tools))
         self.warnings += tools.install_folder(self.home.tools)
         return tools
 
@@ -240,6 +240,8 @@ class Kernel:
         limits = call.budget if call.budget is not None else program.manifest.budget
         self.budgets.limit(process, limits)
         process.nice = call.nice or program.manifest.nice
+        if program.manifest.fetch_hosts is not None:
+            process.fetch_lists = (*process.fetch_lists, program.manifest.fetch_hosts)
         process.is_new = process.has_body = True
         process.view = view
         launch = Launch(
@@ -413,10 +415,10 @@ class Kernel:
             for process in self.table:
                 await process.wait_drained()
         for pid in sorted(self.init.children):
-            process = self.table.get(pid)
-            if process.is_alive:
+            child = self.table.find(pid)  # an ended one may be forgotten while others are awaited
+            if child is not None and child.is_alive:
                 with anyio.move_on_after(self.config.kernel.stop_grace_s):
-                    await self._kill_at_shutdown(process)
+                    await self._kill_at_shutdown(child)
 
     async def _kill_at_shutdown(self, process: Process) -> None:
         if process.exiting is None:

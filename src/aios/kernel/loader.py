@@ -63,6 +63,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     usage: Annotated[str, Meta(max_length=4096)] = ""
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits = Limits()
+    fetch_hosts: (
+        Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=256)] | None
+    ) = None
+    """Of the hosts that `tools.fetch_hosts` allows, those that it and its children may fetch from; None is all."""
 
 
 @dataclass(frozen=True)

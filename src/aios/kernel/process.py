@@ -136,6 +136,8 @@ class Process:
     program: str = ""
     lineage: tuple[str, ...] = ()
     """The names from the child of init down to itself, as they were when it began; init's own is empty."""
+    fetch_lists: tuple[tuple[str, ...], ...] = ()
+    """Hosts to which manifests bound it and those above it: each list holds."""
     nice: int = 0
     started_unix_s: float = 0.0
     ended_unix_s: float | None = None

@@ -77,6 +77,7 @@ class ProcessTable:
             ppid=parent.pid if parent else Pid(0),
             name=free_name,
             lineage=(*parent.lineage, free_name) if parent else (),
+            fetch_lists=parent.fetch_lists if parent else (),
             kind=kind,
             owner=owner,
             rights=rights,

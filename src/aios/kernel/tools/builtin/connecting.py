@@ -1,0 +1,137 @@
+"""Connections that are made only to addresses which may be spoken to: a name is resolved once, judged, and connected to by what was judged."""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import anyio
+import certifi
+import httpcore
+
+from aios.errors import AccessDenied, InvalidCall, ToolFailed
+from aios.kernel.tools.builtin.egress import Target
+
+SocketOption = (
+    tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+)
+MayReach = Callable[[str], bool]
+"""Whether an address of the network may be connected to."""
+
+
+class JudgedBackend(httpcore.AsyncNetworkBackend):
+    """Resolves, judges each address, and connects to the first good one. Nothing of a private one is told."""
+
+    def __init__(self, may_reach: MayReach) -> None:
+        self._may_reach = may_reach
+        self._plain = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to a host.
+
+        Raises:
+            AccessDenied: It has no address that may be spoken to.
+            ToolFailed: It has no address at all.
+        """
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ToolFailed(
+                f"{host} cannot be resolved: {error}", hint="check its name"
+            ) from error
+        good = [str(entry[4][0]) for entry in found if self._may_reach(str(entry[4][0]))]
+        if not good:
+            raise AccessDenied(
+                f"{host} is at no public address",
+                hint="the owner names it in `tools.fetch_private_hosts`, if that is meant",
+            )
+        return await self._plain.connect_tcp(
+            good[0],
+            port,
+            timeout=timeout,
+            local_address=local_address,
+            socket_options=socket_options,
+        )
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Sockets of this machine are never spoken to."""
+        del timeout, socket_options
+        raise AccessDenied(f"{path} is a socket of this machine", hint="fetch from a host")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between two tries."""
+        await anyio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host answered; names of headers are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def request(
+    target: Target,
+    headers: Mapping[str, str],
+    *,
+    certificates: ssl.SSLContext,
+    may_reach: MayReach,
+    max_bytes: int,
+) -> Answer:
+    """One GET over a connection of its own.
+
+    Raises:
+        AccessDenied: The host has no address that may be reached.
+        InvalidCall: The address cannot be asked for.
+        ToolFailed: The host could not be reached, broke off, or sent more than `max_bytes`.
+    """
+    own = ("Host", target.host if target.is_usual_port else f"{target.host}:{target.port}")
+    backend = JudgedBackend(may_reach)
+    try:
+        async with (
+            httpcore.AsyncConnectionPool(ssl_context=certificates, network_backend=backend) as pool,
+            pool.stream("GET", target.url, headers=[own, *headers.items()]) as response,
+        ):
+            found = {
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in response.headers
+            }
+            return Answer(response.status, found, await _body(response, max_bytes))
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+        raise ToolFailed(
+            f"{target.host} could not be read: {type(error).__name__}: {error}",
+            hint="check the address, or try again later",
+        ) from error
+    except (httpcore.UnsupportedProtocol, ValueError) as error:
+        raise InvalidCall(f"{target.url[:80]!r}: {error}", hint="check the address") from error
+
+
+async def _body(response: httpcore.Response, max_bytes: int) -> bytes:
+    data = bytearray()
+    async for piece in response.aiter_stream():
+        data += piece
+        if len(data) > max_bytes:
+            raise ToolFailed(
+                f"the answer is over {max_bytes} bytes",
+                hint="fetch something smaller, or raise tools.max_fetch_bytes",
+            )
+    return bytes(data)
+
+
+def trusted_certificates() -> ssl.SSLContext:
+    """What TLS trusts: the authorities of certifi, as everywhere in AIOS. Cost: 20 ms."""
+    return ssl.create_default_context(cafile=certifi.where())
