@@ -23,6 +23,7 @@ from aios.bench import (
     startup,
     storage,
     syscalls,
+    tools,
     workload,
 )
 from aios.bench.bench import Bench, Settings, Shape
@@ -44,6 +45,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             storage,
             startup,
             memory,
+            tools,
             sched,
             workload,
             scale,

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aios.abi.types import Pid
-from aios.kernel.tools.conflicts import SPREAD, Claim, Conflicts, Keys
+from aios.kernel.tools.conflicts import AGE, CREDIT, MAX_PASSED, Claim, Conflicts, Keys
 from aios.kernel.tools.footprint import Footprint, Key
 
 MAX_WAITING = 12
@@ -125,13 +125,29 @@ def test_readers_share_and_a_writer_waits_for_all_of_them() -> None:
 
 
 def test_a_stream_of_readers_does_not_keep_a_writer_out() -> None:
-    core = Conflicts(MAX_WAITING)
+    core = Conflicts(1_000)
     core.arrive(Claim(1, Pid(1), "t", reading(A)))
     assert core.arrive(Claim(2, Pid(2), "t", writing(A))) == []
-    for reader in range(3, 10):
-        assert core.arrive(Claim(reader, Pid(reader), "t", reading(A))) == []
-    assert core.leave(1) == [2], "the writer is next, not the readers that came after it"
-    assert core.leave(2) == [3, 4, 5, 6, 7, 8, 9]
+    n_before, running = 0, [1]
+    for reader in range(3, 100):
+        begun = core.arrive(Claim(reader, Pid(reader), "t", reading(A)))
+        assert begun is not None
+        running += begun
+        n_before += len(begun)
+        for each in core.leave(running.pop(0)) if len(running) > 1 else []:
+            running.append(each)
+    assert n_before == MAX_PASSED, "some join who reads already, and no more"
+    begun = [each for done in running for each in core.leave(done)]
+    assert begun == [2], "the writer is next"
+    assert len(core.leave(2)) == 97 - MAX_PASSED
+
+
+def test_a_reader_joins_only_readers_of_the_same() -> None:
+    core = Conflicts(MAX_WAITING)
+    core.arrive(Claim(1, Pid(1), "t", writing(A)))
+    assert core.arrive(Claim(2, Pid(2), "t", writing(A))) == []
+    assert core.arrive(Claim(3, Pid(3), "t", reading(A))) == []
+    assert core.leave(1) == [2], "nobody reads, so the reader waits for its turn"
 
 
 def test_an_agent_that_asks_for_much_lets_others_in_between() -> None:
@@ -139,11 +155,29 @@ def test_an_agent_that_asks_for_much_lets_others_in_between() -> None:
     core.arrive(Claim(1, Pid(1), "t", writing(A)))
     for greedy in range(2, 102):
         core.arrive(Claim(greedy, Pid(1), "t", writing(A)))
-    core.arrive(Claim(200, Pid(2), "t", writing(A)))
+    for n in range(3):
+        core.arrive(Claim(200 + n, Pid(2), "t", writing(A)))
     order = [1]
-    while order[-1] != 200:
+    while order[-1] != 202:
         order += core.leave(order[-1])
-    assert len(order) <= 2 + 101 // SPREAD + 2, "it did not wait for the hundred before it"
+    assert len(order) <= 9, "it did not wait for the hundred before it"
+
+
+def test_who_comes_back_has_no_more_than_a_little_credit() -> None:
+    core = Conflicts(1_000)
+    core.arrive(Claim(1, Pid(1), "t", writing(A)))
+    core.leave(1)
+    served = [2]
+    for each in range(2, 100):
+        core.arrive(Claim(each, Pid(2), "t", writing(A)))
+    while len(served) < 50:
+        served += core.leave(served[-1])
+    for n in range(20):
+        core.arrive(Claim(200 + n, Pid(1), "t", writing(A)))
+    while 200 + 19 not in served:
+        served += core.leave(served[-1])
+    between = served[served.index(200) : served.index(219)]
+    assert sum(each < 200 for each in between) >= 20 - CREDIT - 2, "they take turns from then on"
 
 
 def test_newcomers_cannot_overtake_for_ever() -> None:
@@ -156,7 +190,7 @@ def test_newcomers_cannot_overtake_for_ever() -> None:
         now += 1
         core.arrive(Claim(now, Pid(now), "t", writing(A)))  # always somebody new
         served += core.leave(served[-1])
-    assert len(served) <= 5 * SPREAD + 10
+    assert len(served) <= 6 * AGE
 
 
 def test_a_full_tool_makes_others_wait_and_no_other_tool() -> None:

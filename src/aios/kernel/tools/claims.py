@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from aios.abi.types import Pid
 from aios.errors import ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.process import Run
@@ -44,6 +45,10 @@ class Claims:
             finally:
                 self._leave(claim)
             await run.runnable()
+
+    def forget(self, pid: Pid) -> None:
+        """A process has ended."""
+        self._core.forget(pid)
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """For each tool that is used how many calls run and how many wait."""

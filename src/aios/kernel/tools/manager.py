@@ -146,6 +146,7 @@ class ToolManager:
         """The process has ended: its tools go, and the calls that it was to run fail."""
         self._registry.close(process)
         self._functions.close(process)
+        self._claims.forget(process.pid)
 
     # --- a run ---------------------------------------------------------------------------------------------------
 
