@@ -7,12 +7,14 @@ from tests.cli.conftest import Aios, serving
 def test_what_is_stored_is_checked_with_a_kernel_and_without(
     aios: Aios, home: Path, tmp_path: Path
 ) -> None:
-    assert aios("fsck").out == "0 versions, 0 blobs, 0 faults\n"
+    assert aios("fsck").out == "0 versions, 0 blobs, 0 notes, 0 faults\n"
     assert not (home / "aios.db").exists(), "a check makes nothing"
     (tmp_path / "in").write_bytes(os.urandom(2 << 20))
     with serving(home):
         assert aios("fs", "put", str(tmp_path / "in"), "/shared/a").code == 0
+        assert aios("mem", "add", "The boat is red").code == 0
         with_kernel = aios("fsck", "--json").rows()
+    assert with_kernel[0]["n_notes"] == 1
     assert aios("fsck", "--json").rows() == with_kernel
     next((home / "blobs").glob("??/*")).write_bytes(b"damaged")
     checked = aios("fsck")

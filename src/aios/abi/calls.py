@@ -57,12 +57,14 @@ from aios.abi.memory import (
     Forget,
     Forgotten,
     LinkNotes,
+    MemoryCheck,
     MemoryGet,
     MemoryList,
     MemoryUsage,
     MemoryUsed,
     NoteDetails,
     Notes,
+    NotesChecked,
     Recall,
     Recalled,
     Remember,
@@ -446,7 +448,7 @@ AnyCall = (
     | FileMount | FileUmount | FileMounts
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | FileRetrieve | FileGroupBy | FileJoin | FileIndex | FileReindex
-    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage
+    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage | MemoryCheck
     | MemoryLog | MemoryRead | MemoryStat
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn
@@ -465,7 +467,7 @@ AnyAnswer = (
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | MountInfos
     | Retrieved | FileGroups | FileJoined | IndexInfo
-    | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed
+    | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed | NotesChecked
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs
     | JournalRecords | EventList

@@ -215,3 +215,18 @@ class MemoryUsed(Answer, frozen=True):
 
 class MemoryUsage(Call[MemoryUsed], frozen=True, tag="memory_usage"):
     """Ask how much of its memory an owner has used, and how far the index is."""
+
+
+class NotesChecked(Answer, frozen=True):
+    """How many notes there are, superseded ones too, and every fault that was found."""
+
+    n_notes: Count
+    faults: tuple[str, ...]
+
+
+class MemoryCheck(Call[NotesChecked], frozen=True, tag="memory_check"):
+    """Compare the tables of memory with each other and with its indexes. Only the owner may.
+
+    Raises:
+        AccessDenied: The caller is not init.
+    """

@@ -256,6 +256,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE, Where.DISK),
     notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.MemoryUsage: Entry(lambda kernel, run, call: kernel.memory.usage(run, call), Right.MEMORY_READ),
+    notes.MemoryCheck: Entry(lambda kernel, run, call: kernel.memory.check(run, call), Right.MEMORY_READ),
     notes.MemoryList: Entry(lambda kernel, run, call: kernel.memory.list_notes(run, call), Right.MEMORY_READ),
     interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE, Where.DISK),
     interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),

@@ -13,12 +13,14 @@ from aios.abi.interactions import (
 from aios.abi.memory import (
     Forget,
     LinkNotes,
+    MemoryCheck,
     MemoryGet,
     MemoryList,
     MemoryUsage,
     MemoryUsed,
     Note,
     NoteDetails,
+    NotesChecked,
     Recall,
     Recalled,
     Remember,
@@ -138,6 +140,10 @@ class Memory:
                 after = note.id
             is_more = len(page.notes) < page.n_all
 
+    async def check(self) -> NotesChecked:
+        """Compare the tables of memory with each other and with the indexes; only the owner may."""
+        return (await self._gate.call(MemoryCheck())).value
+
     async def usage(self) -> MemoryUsed:
         """How many notes the owner has of how many, and whether all of them can be found by meaning."""
         return (await self._gate.call(MemoryUsage())).value
@@ -216,6 +222,10 @@ class BlockingMemory:
                 yield note
                 after = note.id
             is_more = len(page.notes) < page.n_all
+
+    def check(self) -> NotesChecked:
+        """Compare the tables of memory with each other and with the indexes; only the owner may."""
+        return (self._gate.call(MemoryCheck())).value
 
     def usage(self) -> MemoryUsed:
         """How many notes the owner has of how many, and whether all of them can be found by meaning."""

@@ -206,7 +206,7 @@ async def test_uses_are_written_down_now_and_then(booted: OpenKernel) -> None:
 HIDDEN = "hidden"
 names = st.sampled_from(["ann", "bob", "eve"])
 steps = st.lists(
-    st.tuples(names, st.sampled_from(["remember", "recall", "get", "update", "forget", "link", "list"]),
+    st.tuples(names, st.sampled_from(["remember", "recall", "follow", "get", "update", "forget", "link", "list", "log"]),
               st.sampled_from(list(Scope)), st.integers(1, 12), st.integers(1, 12)),
     max_size=30,
 )  # fmt: skip
@@ -251,6 +251,13 @@ async def _do(memory: Memory, verb: str, scope: Scope, ids: tuple[int, int]) -> 
         case "recall":
             found = await memory.recall(HIDDEN, limit=100, include_superseded=True)
             return [hit.note for hit in found.hits]
+        case "follow":
+            found = await memory.recall(HIDDEN, limit=100, follow_links=True)
+            return [hit.note for hit in found.hits]
+        case "log":
+            await memory.log(f"{HIDDEN} of {me}")
+            records = (await memory.read(limit=100)).records
+            assert {record.text for record in records} == {f"{HIDDEN} of {me}"}
         case "get":
             details = await memory.get(ids[0])
             linked = [(await memory.get(each)).note for each in details.links]

@@ -19,6 +19,7 @@ from aios.abi.memory import (
     Forget,
     Forgotten,
     LinkNotes,
+    MemoryCheck,
     MemoryGet,
     MemoryList,
     MemoryUsage,
@@ -26,6 +27,7 @@ from aios.abi.memory import (
     Note,
     NoteDetails,
     Notes,
+    NotesChecked,
     Origin,
     Recall,
     Recalled,
@@ -39,6 +41,7 @@ from aios.disk.db import Database
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.memory import tables
+from aios.kernel.memory.check import check_notes
 from aios.kernel.memory.indexing import Indexer, Placed
 from aios.kernel.memory.search import Sense, follow_links, search
 from aios.kernel.memory.tables import Filter
@@ -241,6 +244,21 @@ class MemoryManager:
             return MemoryUsed(n_mine, self._max_notes, self._indexer.embedder, n_waiting)
 
         return await self._db.read(read)
+
+    async def check(self, run: Run, _: MemoryCheck) -> NotesChecked:
+        """Compare the tables with each other and with the indexes."""
+        if run.process.pid != INIT_PID:
+            raise AccessDenied("only the owner may do that", hint="use `aios fsck`")
+        await self._open()
+
+        def look(connection: apsw.Connection) -> NotesChecked:
+            meanings = self._indexer.meanings
+            indexed = meanings.index.notes() if meanings is not None else None
+            return check_notes(connection, embedder=self._indexer.embedder, indexed=indexed)
+
+        return await self._db.write(
+            look
+        )  # in the writer's thread, so that the index is as far as the tables
 
     async def flush(self) -> None:
         """Write down how often notes were recalled since the last time."""

@@ -255,6 +255,11 @@ def n_notes_of(connection: apsw.Connection, owner: str) -> int:
     return sum(_ints(rows))
 
 
+def n_notes(connection: apsw.Connection) -> int:
+    """How many notes there are, with those that were superseded."""
+    return _ints(connection.execute("SELECT count(*) FROM memory_notes"))[0]
+
+
 def n_waiting(connection: apsw.Connection, embedder: str) -> int:
     """How many notes in force have no vector of this embedder's. Cost: 50 ms for 100,000 notes."""
     rows = connection.execute(
