@@ -32,7 +32,7 @@ async def saying(home: Path, *steps: object) -> AsyncIterator[tuple[Kernel, File
     async def idle(_: LocalGate) -> None:
         await anyio.sleep_forever()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         async with open_kernel(config, Home(home), engines={"local": engine}) as kernel:
             ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
             await ann.edit([
@@ -148,7 +148,7 @@ async def test_the_default_model_makes_a_plan_in_the_words_of_the_command(tmp_pa
     """The plan may be a wrong one; it is always valid, and nothing is done before it is shown."""
     (tmp_path / "models").symlink_to(load().home.models)
     config = Config(engine=EngineConfig(n_slots=1), memory=MemoryConfig(embedder="none"))
-    with anyio.fail_after(120):
+    with anyio.fail_after(600):
         async with open_kernel(config, Home(tmp_path)) as kernel:
             files = Files(kernel.init_gate())
             await files.write("/shared/travel-notes.md", "The train to Rome leaves at nine.")

@@ -14,6 +14,8 @@ from aios.abi.gate import Gate
 from aios.abi.storage import FileRead, Put
 from aios.bench.bench import Bench, Settings, alternate
 from aios.bench.children import BenchFailed, scratch_folder
+from aios.bench.indexing import SPECS as INDEX_SPECS
+from aios.bench.indexing import measure_index
 from aios.bench.rows import Bar, Report, Series, Spec
 from aios.config import Config, Home
 from aios.kernel.kernel import open_kernel
@@ -58,12 +60,16 @@ SPECS = (
         Bar(5),
         f"disk of {N_VERSIONS} versions of a text of 100 KB, each with a small edit",
     ),
+    *INDEX_SPECS,
 )
 
 
 async def measure(settings: Settings, report: Report) -> None:
     """Measure in one kernel after another, each with a home of its own."""
     with scratch_folder() as folder:
+        async with open_kernel(Config(), Home(folder / "searched"), engines={}) as kernel:
+            settings.say("the index")
+            await measure_index(kernel.init_gate(), report, quick=settings.quick)
         async with open_kernel(Config(), Home(folder / "home"), engines={}) as kernel:
             gate = kernel.init_gate()
             settings.say("small files")

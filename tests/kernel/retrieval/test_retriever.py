@@ -36,7 +36,7 @@ class StillClock:
 
 @asynccontextmanager
 async def opened(home: Path, config: Config = NONE) -> AsyncIterator[Kernel]:
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         async with open_kernel(config, Home(home), engines={}, clock=StillClock()) as kernel:
             yield kernel
             kernel.check_invariants()

@@ -46,6 +46,8 @@ SCHEMA = Schema(
             INSERT INTO words (words, rowid, name, text) VALUES ('delete', old.id, old.name, old.text);
         END;
         """,
+        # Triggers take every passage out of FTS5 one by one, also when all of them go.
+        "DROP TRIGGER words_add; DROP TRIGGER words_remove;",
     ),
 )
 
@@ -110,6 +112,7 @@ def set_state(connection: apsw.Connection, name: str, value: int) -> None:
 
 def clear(connection: apsw.Connection) -> None:
     """Forget everything but the numbers that were given."""
+    connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
     for table in ("indexed", "passages", "vectors", "state"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
     set_state(connection, "reader", READER)
@@ -133,6 +136,10 @@ def add(connection: apsw.Connection, file: IndexedFile, pieces: Sequence[Piece])
         for place, each in enumerate(pieces, 1)
     ]
     connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", rows)
+    connection.executemany(
+        "INSERT INTO words (rowid, name, text) VALUES (?, ?, ?)",
+        [(row[0], row[1], row[4]) for row in rows],
+    )
     return number
 
 
@@ -143,6 +150,11 @@ def remove(connection: apsw.Connection, path: str) -> list[int]:
         return []
     file = int(str(row[0]))
     begin, end = file << FILE_BITS, (file + 1) << FILE_BITS
+    connection.execute(
+        "INSERT INTO words (words, rowid, name, text) SELECT 'delete', id, name, text FROM passages "
+        "WHERE id >= ? AND id < ?",
+        (begin, end),
+    )
     connection.execute("DELETE FROM passages WHERE id >= ? AND id < ?", (begin, end))
     connection.execute("DELETE FROM vectors WHERE passage >= ? AND passage < ?", (begin, end))
     connection.execute("DELETE FROM indexed WHERE file = ?", (file,))
