@@ -204,9 +204,9 @@ class Launcher:
     async def _open_bubblewrap(
         self, order: "_Order", walls: Walls, group: ControlGroup | None, *, undo: ExitStack
     ) -> tuple[anyio.abc.Process, int]:
-        with ExitStack() as files:
-            told, tell = _pipe(files)
-            go, let_go = _pipe(files)
+        with ExitStack() as files, ExitStack() as telling:
+            told, tell = _pipe(files, telling)
+            go, let_go = _pipe(files, files)
             its = Files(
                 passwd=_file(files, PASSWD_FILE.format(uid=UID, gid=UID, home=HOME).encode()),
                 group=_file(files, GROUP_FILE.format(gid=UID).encode()),
@@ -224,7 +224,7 @@ class Launcher:
                 pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
             )
             undo.callback(_kill_group, process.pid)
-            os.close(tell)
+            telling.close()  # once: the same number may be somebody else's at once
             root = await _read_info(told)
             if root is None:
                 raise await _failed(process)
@@ -384,25 +384,20 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _pipe(files: ExitStack) -> tuple[int, int]:
+def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
     ends = os.pipe2(os.O_CLOEXEC)
-    for end in ends:
-        files.callback(_close, end)
+    for files, end in zip((reading, writing), ends, strict=True):
+        files.callback(os.close, end)
     return ends
 
 
 def _file(files: ExitStack, content: bytes) -> int:
     """A file in memory that a child may read from its beginning."""
     fd = os.memfd_create("aios", os.MFD_CLOEXEC)
-    files.callback(_close, fd)
+    files.callback(os.close, fd)
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _close(fd: int) -> None:
-    with suppress(OSError):
-        os.close(fd)
 
 
 async def _read_info(fd: int) -> int | None:
