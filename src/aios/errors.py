@@ -69,6 +69,12 @@ class ProcessGone(Conflict):
     code, http_status = "process_gone", 409
 
 
+class ReplayDivergence(CallerError):
+    """A program that runs again asked for something else than before; both calls are in the message."""
+
+    code, http_status = "replay_divergence", 409
+
+
 class TooLarge(CallerError):
     """A message, body or argument is over a limit."""
 
@@ -163,6 +169,12 @@ class DiskFailed(WorldError):
     """The disk or the database on it is damaged, cannot be written to, or is held by another program."""
 
     code, http_status = "disk_failed", 503
+
+
+class OutcomeUnknown(WorldError):
+    """The kernel ended in the middle of this call; it may have happened, and is not done again by itself."""
+
+    code, http_status = "outcome_unknown", 503
 
 
 class DeadlineExceeded(WorldError):

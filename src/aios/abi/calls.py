@@ -73,6 +73,17 @@ from aios.abi.memory import (
 )
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfos
 from aios.abi.pages import Pages, PageStores
+from aios.abi.recovery import (
+    AnswerQuestion,
+    DrawBytes,
+    Moment,
+    Now,
+    Question,
+    QuestionList,
+    Questions,
+    RandomBytes,
+    Restart,
+)
 from aios.abi.retrieval import (
     FileGroupBy,
     FileGroups,
@@ -148,8 +159,8 @@ class Spawn(Call[Spawned], frozen=True):
     """Start a program folder (with `agent.toml`) as a child process.
 
     `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
-    kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend; without one the
-    manifest's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
+    kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend, `restart`
+    says whether it is started again; without them the manifest's hold. The child sees the program's folder and may change its working directory; `read` and `write` name more
     of the host, within what the caller has itself; without both a program's child sees what the program sees.
     """
 
@@ -158,6 +169,7 @@ class Spawn(Call[Spawned], frozen=True):
     name: Name | None = None
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits | None = None
+    restart: Restart | None = None
     cwd: ShortText = ""
     read: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
     write: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
@@ -453,6 +465,7 @@ AnyCall = (
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn
     | JournalRead | Events
+    | Now | DrawBytes | Questions | AnswerQuestion
     | Pages
 )  # fmt: skip
 
@@ -471,5 +484,6 @@ AnyAnswer = (
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs
     | JournalRecords | EventList
+    | Moment | RandomBytes | QuestionList | Question
     | PageStores
 )  # fmt: skip

@@ -42,6 +42,9 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "journal": Verb("aios.cli.journal:journal", "Show what a process asked of the kernel."),
             "inspect": Verb("aios.cli.journal:inspect", "Show all that is known of a process."),
             "events": Verb("aios.cli.journal:events", "Watch calls end and processes come and go."),
+            "recover": Verb(
+                "aios.cli.recover:recover", "Decide about processes cut off by a crash."
+            ),
             "wait": Verb("aios.cli.processes:wait", "Wait until processes have ended."),
             "kill": Verb("aios.cli.processes:kill", "End processes and all their children."),
             "stop": Verb("aios.cli.processes:stop", "Hold processes and all their children."),

@@ -51,6 +51,17 @@ class Conversations:
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
         return msgspec.structs.replace(answer, message=message)
 
+    def keep(self, run: Run, call: Chat, answer: ChatAnswer) -> None:
+        """Put a chat that was answered before into its context, without a model."""
+        if call.context is None:
+            return
+        with self._contexts.writing(run, call.context) as context:
+            before = context.transcript
+            items = extended(before.items, call.messages)
+            draft = before.put((*items, new_item(as_kept(answer.message))))
+            self._contexts.commit(context, draft)
+            context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
+
     async def compact(self, run: Run, call: ContextCompact) -> Compacted:
         """Make a context shorter."""
         with self._contexts.writing(run, call.context) as context:

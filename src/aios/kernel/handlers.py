@@ -3,6 +3,7 @@
 Calls of every other area are methods of their manager; `syscall.TABLE` names both kinds.
 """
 
+import secrets
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from aios.abi.calls import (
     Wait,
 )
 from aios.abi.gate import Line
+from aios.abi.recovery import DrawBytes, Moment, Now, RandomBytes
 from aios.abi.types import Exit
 from aios.errors import (
     AccessDenied,
@@ -53,6 +55,7 @@ from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.programs import Programs
 from aios.kernel.retrieval.retriever import Retriever
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.scheduler import Scheduler
@@ -88,11 +91,8 @@ class Services(Protocol):
     mounting: Mounting
     tools: ToolManager
     retriever: Retriever
+    programs: Programs
     max_calls_per_process: int
-
-    async def spawn(self, parent: Process, call: Spawn) -> Process:
-        """Start a program folder as a child of `parent`."""
-        ...
 
     def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:
         """Make a guest with a token."""
@@ -123,7 +123,7 @@ async def spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
     one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
     with ExitStack() as undo:
         undo.callback(one_child.settle, {})
-        process = await kernel.spawn(run.process, call)
+        process = await kernel.programs.spawn(run, call)
         kernel.budgets.hold_child(process, one_child)
         undo.pop_all()
     return Spawned(process.pid, process.name)
@@ -132,7 +132,22 @@ async def spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
 async def admit(kernel: Services, run: Run, call: Admit) -> Guest:
     """Make a guest: a process without a program, known by its token."""
     process, token = kernel.admit(call.name, parent=run.process)
-    return Guest(process.pid, process.name, token)
+    return await kernel.programs.keep(run, process, Guest(process.pid, process.name, token))
+
+
+async def admit_again(kernel: Services, _: Run, __: Admit, answer: Guest) -> Guest:
+    """The guest that was made before, with a new token: the old one is not in the journal."""
+    return kernel.programs.readmit(answer)
+
+
+async def now(kernel: Services, _: Run, __: Now) -> Moment:
+    """What time it is."""
+    return Moment(kernel.clock.unix_s())
+
+
+async def draw_bytes(_: Services, __: Run, call: DrawBytes) -> RandomBytes:
+    """Bytes that nobody can foresee."""
+    return RandomBytes(secrets.token_bytes(call.n_bytes))
 
 
 async def wait(kernel: Services, run: Run, call: Wait) -> Exited:

@@ -32,6 +32,14 @@ class Tokens:
         self._pids[digest], self._digests[pid] = pid, digest
         return token
 
+    def restore(self, pid: Pid, digest: bytes) -> None:
+        """Make the token with this digest that of a process, which has none."""
+        self._pids[digest], self._digests[pid] = pid, digest
+
+    def digest_of(self, pid: Pid) -> bytes:
+        """The digest of a process's token; empty if it has none."""
+        return self._digests.get(pid, b"")
+
     def revoke(self, pid: Pid) -> None:
         """Make the token of a process void, if it has one."""
         digest = self._digests.pop(pid, None)

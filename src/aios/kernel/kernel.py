@@ -14,14 +14,14 @@ import anyio.abc
 import anyio.to_thread
 
 from aios import __version__
-from aios.abi.calls import Embed, Embeddings, KernelInfo, Spawn
+from aios.abi.calls import Embed, Embeddings, KernelInfo
 from aios.abi.types import Exit, Kind, Pid, Right
 from aios.config import Config, Home
 from aios.disk.blobs import SCHEMA as BLOBS
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.engine.base import Engine
-from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, Unauthenticated
+from aios.errors import AiosError, Conflict, InvalidCall, Unauthenticated
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
 from aios.kernel.clock import Clock, SystemClock
@@ -39,16 +39,19 @@ from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.retention import Kept
 from aios.kernel.journal.tables import SCHEMA as JOURNAL
-from aios.kernel.journal.tables import last_pid, last_seq
 from aios.kernel.llm import ModelCalls
-from aios.kernel.loader import Child, Launch, load_program, view_for
 from aios.kernel.mail.post import PostOffice
+from aios.kernel.mail.tables import SCHEMA as MAIL
 from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.memory.schema import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.programs import Programs
+from aios.kernel.residents import SCHEMA as RESIDENTS
+from aios.kernel.residents import Resident, Residents, resident_of
+from aios.kernel.resume import resume
 from aios.kernel.retrieval.retriever import Retriever
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.scheduler.control import SchedulerControl
@@ -68,7 +71,7 @@ from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import Launcher as ToolLauncher
 from aios.kernel.tools.manager import ToolManager
 
-SCHEMAS = (BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS, JOURNAL)
+SCHEMAS = (BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS, JOURNAL, RESIDENTS, MAIL)
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -99,7 +102,7 @@ class Kernel:
         self.is_stopping = False
         self.max_calls_per_process = config.kernel.max_calls_per_process
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
-        self._tokens = Tokens()
+        self.tokens = Tokens()
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
         self._boot(config)
@@ -107,7 +110,7 @@ class Kernel:
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )
         self.budgets.open(self.init)
-        self.owner_token = self._tokens.issue(INIT_PID)
+        self.owner_token = self.tokens.issue(INIT_PID)
         tasks.start_soon(self.gaps.run)
 
     def _boot(self, config: Config) -> None:
@@ -134,10 +137,10 @@ class Kernel:
         snapshots.sweep()
         self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
         self.cores = Cores(self.scheduler, self.contexts.find_room_tokens, recorder)
-        self.budgets = Budgets(self._pause)
+        self.budgets = Budgets(self._pause, lambda pid: self._changed(self.table.get(pid)))
         self.gaps = ToolGaps(self.contexts, self.clock, is_on=config.context.tool_gaps)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets, self.gaps)
-        self.post = PostOffice(self.table, self.access, self.clock, limits)
+        self.post = PostOffice(self.table, self.access, self.clock, limits, disk=disk)
         self.memory = MemoryManager(
             self.db, self.clock, config.memory, tasks=self.tasks, ask=self._embed
         )
@@ -153,7 +156,8 @@ class Kernel:
         self.launcher = Launcher(config.sandbox, self.home.root)
         self.tools = self._make_tools(config)
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
-        self.signals = Signals(self.table, self.scheduler)
+        self.signals = Signals(self.table, self.scheduler, self._changed)
+        self.programs = Programs(self, self.tokens, self.launcher)
 
     def _make_tools(self, config: Config) -> ToolManager:
         """The tool manager, with the tools of the kernel and of the manifests in its home."""
@@ -175,7 +179,7 @@ class Kernel:
 
     def set_owner_token(self, token: str) -> None:
         """Make this the token of init; the one before it is void."""
-        self.owner_token = self._tokens.issue(INIT_PID, token)
+        self.owner_token = self.tokens.issue(INIT_PID, token)
 
     def authenticate(self, token: str) -> Pid:
         """The process that a token stands for.
@@ -185,11 +189,11 @@ class Kernel:
         Raises:
             Unauthenticated: No process has that token.
         """
-        pid = self._tokens.find(token)
+        pid = self.tokens.find(token)
         if pid is not None:
             return pid
         owner, name = split_guest(token)
-        if name and self._tokens.find(owner) == INIT_PID:
+        if name and self.tokens.find(owner) == INIT_PID:
             return self._named_guest(name)
         hint = "the owner's token is in the file `token` of AIOS_HOME"
         raise Unauthenticated("the token is not valid", hint=hint)
@@ -206,53 +210,17 @@ class Kernel:
 
     def admit(self, name: str, *, parent: Process | None = None) -> tuple[Process, str]:
         """Make a guest and its token."""
-        process = self._add(name, Kind.GUEST, parent or self.init)
-        return process, self._tokens.issue(process.pid)
+        process = self.add_process(name, Kind.GUEST, parent or self.init)
+        return process, self.tokens.issue(process.pid)
 
     def spawn_task(self, name: str, body: Body, *, ppid: Pid = INIT_PID) -> Pid:
         """Run an async function of this program as a process. It is trusted: only its calls can be held or refused."""
-        process = self._add(name, Kind.TASK, self.table.get(ppid))
+        process = self.add_process(name, Kind.TASK, self.table.get(ppid))
         process.has_body = True
         scope = anyio.CancelScope()
         process.on_kill = scope.cancel
         self.tasks.start_soon(self._attend_task, process, body, scope)
         return process.pid
-
-    async def spawn(self, parent: Process, call: Spawn) -> Process:
-        """Start a program folder as a child of `parent`; returns when it runs.
-
-        Raises:
-            InvalidCall: The manifest is malformed, or `env` sets a variable of the kernel's.
-            NotFound: No such program or working directory.
-            ProgramFailed: It could not be started.
-        """
-        if not self.urls:
-            raise ProgramFailed(
-                "this kernel has no address for programs to call", hint="serve it on a socket"
-            )
-        if any(name.startswith("AIOS_") for name in call.env):
-            raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
-        program = load_program(call.program)
-        view = view_for(call, program, parent.view)
-        process = self._add(
-            call.name or program.manifest.name, Kind.PROGRAM, parent, program=str(program.folder)
-        )
-        limits = call.budget if call.budget is not None else program.manifest.budget
-        self.budgets.limit(process, limits)
-        process.nice = call.nice or program.manifest.nice
-        if program.manifest.fetch_hosts is not None:
-            process.fetch_lists = (*process.fetch_lists, program.manifest.fetch_hosts)
-        process.is_new = process.has_body = True
-        process.view = view
-        launch = Launch(
-            program, call.args, view, call.env, self.urls[0], self._tokens.issue(process.pid)
-        )
-        child = Child(process, self.clock, self.launcher)
-        self.tasks.start_soon(self._attend_child, process, child, launch)
-        await child.started.wait()
-        if child.error is not None:
-            raise child.error
-        return process
 
     def end_self(self, run: Run, end: Exit) -> None:
         """The process that makes this call ends when the call does, and its program soon after."""
@@ -264,7 +232,7 @@ class Kernel:
         if process.on_end_soon is not None:
             self.tasks.start_soon(process.on_end_soon)
 
-    def _add(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
+    def add_process(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
         """A process; a guest is an owner of its own, whose name no other living process has and nobody can take."""
         if kind is Kind.GUEST and name == self.init.owner:
             raise InvalidCall(
@@ -278,6 +246,8 @@ class Kernel:
         if kind is Kind.GUEST:
             process.owner = process.name
         self.budgets.open(process)
+        if kind is not Kind.PROGRAM:  # a program's is written when all of it is known
+            self._changed(process)
         return process
 
     def _named_guest(self, name: str) -> Pid:
@@ -287,37 +257,33 @@ class Kernel:
             if name == self.init.owner or self.table.find_named(name) is not None:
                 hint = "use another name in the token"
                 raise Unauthenticated(f"the name {name!r} belongs to another process", hint=hint)
-            pid = self._named_guests[name] = self._add(name, Kind.GUEST, self.init).pid
-            self._guest_names[pid] = name
+            process = self.add_process(name, Kind.GUEST, self.init)
+            pid = process.pid
+            self.name_guest(name, pid)
+            self._changed(process)
         return pid
 
     def _close(self, process: Process) -> None:
         """A process has ended: what the managers hold for it goes."""
-        self.post.close(process)
+        self.post.close(process, is_over=not self.is_stopping)
         self.short_term.close(process)
         self.tools.close(process)
         self.storage.close(process)
         self.context_table.close_all(process)
         self.gaps.forget(process.pid)
         self.budgets.end(process)
+        self.programs.forget(process.pid)
         process.pages = ()
         process.homes.clear()
+        self._changed(process)
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""
-        self._tokens.revoke(pid)
+        self.tokens.revoke(pid)
         self.budgets.forget(pid)
         self._named_guests.pop(self._guest_names.pop(pid, ""), None)
-
-    async def _attend_child(self, process: Process, child: Child, launch: Launch) -> None:
-        process.on_end_soon = child.end_soon
-        try:
-            end = await child.run(launch)
-        finally:
-            process.has_body = False
-        if end.status and not process.exiting:
-            self._note(process, f"exited with status {end.status} {end.reason}".rstrip())
-        self._end(process, end)
+        if self.programs.residents is not None:
+            self.programs.residents.forget(pid)
 
     async def _attend_task(self, process: Process, body: Body, scope: anyio.CancelScope) -> None:
         end = Exit(0)
@@ -331,10 +297,10 @@ class Kernel:
         finally:
             process.has_body = False
             if end.status:
-                self._note(process, end.reason)
-            self._end(process, end)
+                self.note(process, end.reason)
+            self.end_process(process, end)
 
-    def _end(self, process: Process, end: Exit) -> None:
+    def end_process(self, process: Process, end: Exit) -> None:
         self._revoke(process)
         self.signals.begin_end(process, end)
         self.signals.settle(process)
@@ -342,7 +308,7 @@ class Kernel:
     def _revoke(self, process: Process) -> None:
         """The token of an ended program is void; a guest's is kept, so that it is told that it has exited."""
         if process.kind is Kind.PROGRAM:
-            self._tokens.revoke(process.pid)
+            self.tokens.revoke(process.pid)
 
     async def _embed(self, texts: tuple[str, ...]) -> Embeddings:
         """Vectors of notes, by a call of init's like any other: it waits for its turn, and is accounted for."""
@@ -351,10 +317,10 @@ class Kernel:
 
     def _pause(self, process: Process, why: str) -> None:
         """Stop a process in the middle of a call of its own, and write down why."""
-        self._note(process, why)
+        self.note(process, why)
         self.signals.hold(process)
 
-    def _note(self, process: Process, text: str) -> None:
+    def note(self, process: Process, text: str) -> None:
         process.log.write(text, stream="kernel", unix_s=self.clock.unix_s())
 
     # --- the whole -----------------------------------------------------------------------------------------------
@@ -389,18 +355,41 @@ class Kernel:
             Conflict: Another kernel has the database open.
             DiskFailed: It cannot be used.
         """
-        assert self.journal.disk is not None, "a kernel without a journal cannot resume"
-        await self.db.open()
-        self.table.number_after(self.db.read_nowait(last_pid))
-        self.init.n_journalled = self.db.read_nowait(lambda c: last_seq(c, INIT_PID))
-        self.tasks.start_soon(self.journal.disk.run)
-        self.tasks.start_soon(self.journal.disk.run_sweeper, self._kept)
+        disk = self.journal.disk
+        assert disk is not None, "a kernel without a journal cannot resume"
+        self.programs.residents = residents = Residents(disk, self._describe)
+        self.tasks.start_soon(disk.run)
+        self.context_table.number_after(int(1000 * self._started_unix_s))
+        await resume(self, residents)
+        residents.note(self.init)
+        self.tasks.start_soon(disk.run_sweeper, self._kept)
+
+    def name_guest(self, name: str, pid: Pid) -> None:
+        """The owner's token followed by `.NAME` stands for this guest."""
+        self._named_guests[name], self._guest_names[pid] = pid, name
+
+    def _describe(self, process: Process) -> Resident:
+        """A process's row on disk."""
+        pid = process.pid
+        return resident_of(
+            process,
+            token=self.tokens.digest_of(pid) if process.kind is Kind.GUEST else b"",
+            guest_name=self._guest_names.get(pid, ""),
+            launched=self.programs.launched_of(pid),
+            budget=self.budgets.info(pid),
+        )
+
+    def _changed(self, process: Process) -> None:
+        """Something of a process is other than its row on disk says."""
+        if self.programs.residents is not None and not self.is_stopping:
+            self.programs.residents.note(process)
 
     def _kept(self) -> Kept:
         """What the journal must keep now."""
         config = self.config.journal
-        alive = {process.pid: 1 for process in self.table if process.is_alive}
-        del alive[INIT_PID]  # what the owner did is never done again
+        programs = (process for process in self.table if process.is_alive)
+        found = ((process.pid, self.programs.launched_of(process.pid)) for process in programs)
+        alive = {pid: launched.first_seq for pid, launched in found if launched is not None}
         return Kept(alive, self.clock.unix_s() - config.keep_s, config.max_bytes)
 
     def request_shutdown(self) -> None:

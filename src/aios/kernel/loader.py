@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 
 from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
+from aios.abi.recovery import Restart
 from aios.abi.types import Exit
 from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
@@ -63,6 +64,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     usage: Annotated[str, Meta(max_length=4096)] = ""
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits = Limits()
+    restart: Restart = Restart()
     fetch_hosts: (
         Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=256)] | None
     ) = None

@@ -18,6 +18,7 @@ from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State
 from aios.errors import ProcessGone, ResourceExhausted
 from aios.kernel.homes import Homes
 from aios.kernel.logs import LogBuffer
+from aios.kernel.replay import Replay
 from aios.kernel.sandbox.view import View
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ class Process:
     n_calls: int = 0
     n_journalled: int = 0
     """The number of its last record in the journal."""
+    replay: Replay | None = None
+    """What it is told instead of being served, until it is where it was."""
     n_faults: int = 0
     n_preemptions: int = 0
     waited_s: float = 0.0
@@ -177,6 +180,7 @@ class Process:
     _ended: anyio.Event | None = None
     _continued: anyio.Event | None = None
     _quiet: anyio.Event | None = None
+    _caught_up: anyio.Event | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -230,6 +234,20 @@ class Process:
         self.ran_s += run.ran_s
         self.n_preemptions += run.n_preemptions
         self.notice_quiet()
+
+    def end_replay(self) -> None:
+        """From now on its calls are made, not told."""
+        self.replay = None
+        if self._caught_up is not None:
+            self._caught_up.set()
+            self._caught_up = None
+
+    async def wait_replayed(self) -> None:
+        """Wait until its calls are made, or it ends."""
+        while self.replay is not None:
+            if self._caught_up is None:
+                self._caught_up = anyio.Event()
+            await self._caught_up.wait()
 
     def gone(self) -> ProcessGone:
         """The error for a call of a process that has exited."""

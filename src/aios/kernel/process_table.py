@@ -95,6 +95,18 @@ class ProcessTable:
         """Pids up to this one were given by earlier kernels."""
         self._last_pid = max(self._last_pid, pid)
 
+    def adopt(self, process: Process) -> None:
+        """Take in a process of the kernel before, after its parent; one without a parent becomes init's."""
+        if process.ppid not in self._by_pid:
+            process.ppid = INIT_PID
+        self.number_after(process.pid)
+        self._by_pid[process.pid] = process
+        self._by_pid[process.ppid].children.add(process.pid)
+        if process.exit is None:
+            self._names[process.name] = process.pid
+        else:
+            self._exited[process.pid] = None
+
     def get(self, pid: Pid) -> Process:
         """The process with that pid.
 

@@ -4,6 +4,7 @@
 wait until no call of the tree acts any more; so when they return, nothing the tree asked for takes effect.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aios.abi.calls import Nice, Niced
@@ -23,6 +24,8 @@ class Signals:
 
     table: ProcessTable
     scheduler: Scheduler
+    on_change: Callable[[Process], None] = lambda _: None
+    """Told who was stopped, let go on or made nicer."""
 
     async def kill(self, target: Process, *, reason: str, by: Run | None = None) -> list[Pid]:
         """End a process and its descendants.
@@ -61,6 +64,7 @@ class Signals:
     def hold(self, process: Process) -> None:
         """Hold one process from now on, without waiting until its calls are quiet."""
         process.set_stopped(True)
+        self.on_change(process)
         self.scheduler.hold(process.pid)
         if process.on_stop is not None:
             process.on_stop(True)
@@ -92,6 +96,7 @@ class Signals:
                 "only the owner may make a process less nice", hint=f"use nice >= {process.nice}"
             )
         process.nice = call.nice
+        self.on_change(process)
         self.scheduler.renice(process.pid, process.nice)
         return Niced(process.pid, process.nice)
 
@@ -117,11 +122,13 @@ class Signals:
         for run in list(process.runs.values()):
             if run is not but:
                 run.scope.cancel()
+        process.end_replay()
         self._let_go(process)
 
     def _let_go(self, process: Process) -> None:
         if process.is_stopped:
             process.set_stopped(False)
+            self.on_change(process)
             self.scheduler.unhold(process.pid)
             if process.on_stop is not None:
                 process.on_stop(False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import anyio
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
-from aios.abi.types import Pid
+from aios.abi.types import Kind, Pid
 from aios.errors import AccessDenied, BudgetExceeded
 from aios.kernel.budget import Amounts, Good, Ledger, Reservation, Shortage
 from aios.kernel.process import INIT_PID, Process, Run
@@ -18,9 +18,11 @@ Pause = Callable[[Process, str], None]
 class Budgets:
     """Reserves for calls what they may spend at most; the handlers of the calls about budgets."""
 
-    def __init__(self, pause: Pause) -> None:
+    def __init__(self, pause: Pause, on_change: Callable[[Pid], None] = lambda _: None) -> None:
         self._ledger = Ledger()
         self._pause = pause
+        self._on_change = on_change
+        """Told whose limits or spendings are others now, where there are limits."""
         self._on_breach: dict[Pid, OnBreach] = {}
         self._alive: dict[Pid, Reservation] = {}
         """What each process holds of its ancestors' `children` while it lives."""
@@ -98,6 +100,8 @@ class Budgets:
         """
         reservation.settle(spent)
         for account in reservation.account.chain():
+            if spent:
+                self._on_change(account.pid)
             self._wake_next(account.pid)
 
     def hold_child(self, child: Process, reservation: Reservation) -> None:
@@ -109,7 +113,7 @@ class Budgets:
 
     async def budget(self, _: Run, call: Budget) -> BudgetInfo:
         """What a process may spend, has spent and holds."""
-        return self._info(call.pid)
+        return self.info(call.pid)
 
     async def set_budget(self, run: Run, call: SetBudget) -> BudgetInfo:
         """Set the limits of a descendant."""
@@ -120,8 +124,34 @@ class Budgets:
             )
         self._ledger.set_limits(call.pid, _amounts(call.limits))
         self._on_breach[call.pid] = call.on_breach
+        self._on_change(call.pid)
         self._wake_next(call.pid)
-        return self._info(call.pid)
+        return self.info(call.pid)
+
+    def restore(self, process: Process, before: BudgetInfo) -> None:
+        """Take up what an earlier kernel knew of a process's budget."""
+        if process.kind is Kind.PROGRAM and process.is_alive:
+            child = self._ledger.reserve(process.ppid, {Good.CHILDREN: 1})
+            if isinstance(child, Reservation):
+                self.hold_child(process, child)
+        self.limit(process, before.limits)
+        self._on_breach[process.pid] = before.on_breach
+        self._ledger.get(process.pid).spent.update(
+            {good: getattr(before.spent, good.value) for good in Good}
+        )
+
+    def info(self, pid: Pid) -> BudgetInfo:
+        """What a process may spend, has spent and holds."""
+        account = self._ledger.get(pid)
+        left = {good.value: self._ledger.left(pid, good) for good in Good}
+        return BudgetInfo(
+            pid,
+            Limits(**{good.value: limit for good, limit in account.limits.items()}),
+            self._on_breach.get(pid, "pause"),
+            _spent(account.spent),
+            _spent(account.reserved),
+            Limits(**left),
+        )
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the accounts contradict each other."""
@@ -173,18 +203,6 @@ class Budgets:
         queue.remove(woken)
         if not queue:
             del self._waiting[pid]
-
-    def _info(self, pid: Pid) -> BudgetInfo:
-        account = self._ledger.get(pid)
-        left = {good.value: self._ledger.left(pid, good) for good in Good}
-        return BudgetInfo(
-            pid,
-            Limits(**{good.value: limit for good, limit in account.limits.items()}),
-            self._on_breach.get(pid, "pause"),
-            _spent(account.spent),
-            _spent(account.reserved),
-            Limits(**left),
-        )
 
 
 def _amounts(limits: Limits) -> dict[Good, int]:

@@ -41,6 +41,7 @@ from aios.abi.calls import (
 from aios.abi.gate import Fault, Progress, Result, fault_of
 from aios.abi.journal import Events, JournalRead
 from aios.abi.pages import Pages
+from aios.abi.recovery import AnswerQuestion, DrawBytes, Now, Questions
 from aios.abi.sched import Sched, SetSched
 from aios.abi.trace import SchedTrace
 from aios.abi.types import Pid, Right
@@ -51,10 +52,11 @@ from aios.errors import (
     KernelBug,
     ProcessGone,
 )
-from aios.kernel import handlers
+from aios.kernel import handlers, redo
 from aios.kernel.handlers import Services
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.replaying import Redo, replayed
 
 A = TypeVar("A", bound=Answer)
 
@@ -80,6 +82,8 @@ class Entry:
     """Where the effect is to be found, if there is one."""
     has_target: bool = False
     """The call names a process in `pid`; the right must reach it."""
+    redo: Redo | None = None
+    """Does again what the call did to the kernel's memory, for a program that is replayed."""
     effect_of: EffectOf | None = None
     """Where the effect depends on what is asked for; `effect` is then the worst."""
 
@@ -125,9 +129,13 @@ async def perform(
 
 
 async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -> Result[A]:
-    """Write the intent, do it, write the outcome, however it ends."""
+    """Write the intent, do it, write the outcome, however it ends; or tell what it was told before."""
     run.begun_s = kernel.clock.now_s()
     process, journal = run.process, kernel.journal
+    if process.replay is not None:
+        told = await replayed(kernel, run, call, entry.redo)
+        if told is not None:
+            return told
     effect = entry.effect_of(kernel, process, call) if entry.effect_of else entry.effect
     record = journal.begin(
         process.pid, process.next_seq(), call=call, effect=effect, where=entry.where
@@ -185,47 +193,51 @@ def _target(kernel: Services, call: Call[Any]) -> Process | None:
 
 
 TABLE: Mapping[type, Entry] = MappingProxyType({
-    Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE, Where.KERNEL),
-    Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.KERNEL),
+    Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE, Where.DISK),
+    Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.DISK, redo=handlers.admit_again),
     Wait: Entry(handlers.wait, Right.SEE, has_target=True),
     Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),
     Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
     Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
     Ps: Entry(handlers.ps, Right.SEE),
     GetPid: Entry(handlers.getpid, Right.SELF),
-    ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE, Where.KERNEL),
+    Now: Entry(handlers.now, Right.SELF),
+    DrawBytes: Entry(handlers.draw_bytes, Right.SELF),
+    Questions: Entry(lambda kernel, run, call: kernel.programs.questions(run, call), Right.SEE),
+    AnswerQuestion: Entry(lambda kernel, run, call: kernel.programs.answer(run, call), Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),
+    ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE, Where.KERNEL, redo=redo.exit_self),
     Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
     SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE, Where.KERNEL),
     SchedTrace: Entry(lambda kernel, run, call: kernel.scheduling.sched_trace(run, call), Right.SCHED),
-    Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL),
+    Chat: Entry(lambda kernel, run, call: kernel.conversations.chat(run, call), Right.MODEL, redo=redo.chat),
     Complete: Entry(lambda kernel, run, call: kernel.models.complete(run, call), Right.MODEL),
     Embed: Entry(lambda kernel, run, call: kernel.models.embed(run, call), Right.MODEL),
     Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
     CountTokens: Entry(lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL),
     Budget: Entry(lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True),
     SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
-    mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE, Where.KERNEL),
-    mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE, Where.KERNEL),
-    mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE, Where.KERNEL),
-    mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE, Where.KERNEL),
+    mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
+    mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
+    mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
+    mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE, Where.DISK),
     mail.Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
-    contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
-    contexts.ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
-    contexts.ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
-    contexts.ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
-    contexts.ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
-    contexts.ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.open_context),
+    contexts.ContextAppend: Entry(lambda kernel, run, call: kernel.context_table.append(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.append),
+    contexts.ContextFork: Entry(lambda kernel, run, call: kernel.context_table.fork(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.fork),
+    contexts.ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.compact),
+    contexts.ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.undo),
+    contexts.ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.fault),
     contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE, Where.KERNEL),
-    contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.restore),
     contexts.ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
     contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL),
-    contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL),
+    contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.close_context),
     contexts.ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
     contexts.ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
     contexts.ContextRead: Entry(lambda kernel, run, call: kernel.context_table.read(run, call), Right.CONTEXT),
-    files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK),
-    files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL),
+    files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK, redo=redo.edit),
+    files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL, redo=redo.draft),
     files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK, has_target=True),
     files.FilePurge: Entry(lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE, Where.DISK),
     files.FileRead: Entry(lambda kernel, run, call: kernel.storage.read(run, call), Right.FILE_READ),

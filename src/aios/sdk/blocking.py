@@ -42,6 +42,7 @@ from aios.abi.calls import (
 from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Line, Progress, Result, Token
 from aios.abi.pages import Pages, PageStoreInfo
+from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
@@ -50,6 +51,7 @@ from aios.sdk.files_blocking import BlockingFiles
 from aios.sdk.journal import BlockingJournal
 from aios.sdk.mail import BlockingMail
 from aios.sdk.memory import BlockingMemory
+from aios.sdk.recovery import BlockingRepeatable
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -106,6 +108,7 @@ class Client:
         self.files = BlockingFiles(gate)
         self.mail = BlockingMail(gate)
         self.journal = BlockingJournal(gate)
+        self.repeatable = BlockingRepeatable(gate)
         self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)
         self.memory = BlockingMemory(gate)
@@ -226,6 +229,7 @@ class Client:
         budget: Limits | None = None,
         read: Sequence[str | os.PathLike[str]] | None = None,
         write: Sequence[str | os.PathLike[str]] | None = None,
+        restart: Restart | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; see `aios.Client.spawn`."""
         call = spawn_call(
@@ -238,6 +242,7 @@ class Client:
             budget=budget,
             read=read,
             write=write,
+            restart=restart,
         )
         return self.gate.call(call).value
 

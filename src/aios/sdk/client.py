@@ -37,6 +37,7 @@ from aios.abi.calls import (
 from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Frames, Gate, Line, Token
 from aios.abi.pages import Pages, PageStoreInfo
+from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.contexts import Context, Contexts
@@ -44,6 +45,7 @@ from aios.sdk.files import Files
 from aios.sdk.journal import Journal
 from aios.sdk.mail import Mail
 from aios.sdk.memory import Memory
+from aios.sdk.recovery import Repeatable
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -75,6 +77,7 @@ class Client:
         self.files = Files(gate)
         self.mail = Mail(gate)
         self.journal = Journal(gate)
+        self.repeatable = Repeatable(gate)
         self.sched = Scheduling(gate)
         self.contexts = Contexts(self)
         self.memory = Memory(gate)
@@ -222,6 +225,7 @@ class Client:
         budget: Limits | None = None,
         read: Sequence[str | os.PathLike[str]] | None = None,
         write: Sequence[str | os.PathLike[str]] | None = None,
+        restart: Restart | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; returns when it runs.
 
@@ -235,6 +239,7 @@ class Client:
             budget: What it and all that it starts may spend; what its manifest says when None.
             read: Folders and files that it may read beside its own and its working directory.
             write: The same, to change. A program's child has at most what the program has, and all of that when neither is given.
+            restart: Whether it is started again when it or the kernel ended too early; what its manifest says when None.
 
         Raises:
             InvalidCall: The manifest is malformed.
@@ -251,6 +256,7 @@ class Client:
             budget=budget,
             read=read,
             write=write,
+            restart=restart,
         )
         return (await self.gate.call(call)).value
 

@@ -13,6 +13,7 @@ from aios.abi.budget import Limits
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat, Complete, CountTokens, Spawn
 from aios.abi.contexts import ContextOpen, WindowPolicy
+from aios.abi.recovery import Restart
 from aios.abi.types import (
     Constraint,
     ImagePart,
@@ -155,6 +156,7 @@ def spawn_call(
     budget: Limits | None,
     read: Sequence[str | os.PathLike[str]] | None,
     write: Sequence[str | os.PathLike[str]] | None,
+    restart: Restart | None = None,
 ) -> Spawn:
     """The call that starts a program. Paths are the caller's, so they are made absolute here."""
     return build(
@@ -168,6 +170,7 @@ def spawn_call(
         budget=budget,
         read=None if read is None else tuple(map(os.path.abspath, read)),
         write=None if write is None else tuple(map(os.path.abspath, write)),
+        restart=restart,
     )
 
 

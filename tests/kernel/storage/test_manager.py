@@ -205,7 +205,7 @@ async def test_drafts_are_bounded_private_and_end_with_their_process(booted: Ope
                 await ann.edit([Put("a", b"and data", draft=1)])
             tasks.cancel_scope.cancel()
         await kernel.signals.kill(kernel.table.get(pid), reason="test")
-        assert not kernel.storage._drafts._open
+        assert not kernel.storage.drafts._open
 
 
 async def test_a_thousand_versions_of_a_text_take_little_more_than_their_edits(

@@ -175,6 +175,27 @@ class ContextTable:
         """The messages of a context."""
         return _messages(self.get(run, call.context).items)
 
+    @contextmanager
+    def numbering(self, context_id: ContextId) -> Iterator[None]:
+        """Inside the block the next context gets this number, which it had under the kernel before. Nothing in it may wait."""
+        last, self._last_id = self._last_id, context_id - 1
+        try:
+            yield
+        finally:
+            self._last_id = max(last, context_id)
+
+    def renumber(self, context_id: ContextId, wanted: ContextId) -> None:
+        """Give a context the number that it had under the kernel before."""
+        context = self._by_id.pop(context_id)
+        held = self._held[context.owner.pid]
+        del held[context_id]
+        context.id = wanted
+        self._by_id[wanted] = held[wanted] = context
+
+    def number_after(self, number: int) -> None:
+        """Numbers up to this one were given by earlier kernels."""
+        self._last_id = max(self._last_id, number)
+
     def get(self, run: Run, context_id: ContextId) -> Context:
         """The context of that id, which the caller must reach.
 

@@ -7,22 +7,27 @@ committed with it or later: so nothing on disk was ever caused by a record that 
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import anyio
 import apsw
 
+from aios.abi.gate import Fault
 from aios.abi.types import Pid
 from aios.disk.db import Database
 from aios.errors import DiskFailed, ResourceExhausted
 from aios.kernel.journal import tables
-from aios.kernel.journal.records import Record
+from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.journal.retention import Kept, expired
+from aios.kernel.journal.texts import write_fault
 
 FLUSH_S = 0.1
 """Records wait so long for a commit of somebody else's; what a crash takes of them is only done again."""
 SWEEP_S = 600.0
 
-Extra = Callable[[apsw.Connection], None]
+T = TypeVar("T")
+
+Extra = Callable[[apsw.Connection], object]
 
 
 class JournalDisk:
@@ -72,6 +77,21 @@ class JournalDisk:
         self.push()
         await self._db.write(lambda connection: tables.save(connection, record))
 
+    async def write(self, write: Callable[[apsw.Connection], T]) -> T:
+        """Do another write after all records that were added; when this returns, all of it is on disk.
+
+        Once begun it is not cancelled: who changed something in memory for it knows what became of it.
+        """
+        self.push()
+        done: list[T] = []
+        with anyio.CancelScope(shield=True):
+            done.append(await self._db.write(write))
+        return done[0]
+
+    async def read(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Read from a snapshot of what is on disk."""
+        return await self._db.read(read)
+
     async def run(self) -> None:
         """See to it that records do not wait for long, until cancelled."""
         while True:
@@ -113,6 +133,24 @@ class JournalDisk:
         return await self._db.read(
             lambda c: tables.load(c, pid, after=after, limit=limit, texts=texts)
         )
+
+    async def settle_open(self, pid: Pid, end_of: Callable[[Record], Fault | None]) -> None:
+        """Settle the records of a process that have no outcome: with a fault, or as if they had never been."""
+
+        def write(connection: apsw.Connection) -> None:
+            for row in tables.load(connection, pid, texts=False):
+                if row.record.outcome is not Outcome.OPEN:
+                    continue
+                fault = end_of(row.record)
+                if fault is None:
+                    tables.drop_one(connection, row.record)
+                    continue
+                row.record.outcome, row.record.is_written = Outcome.FAULT, True
+                row.record.answer = write_fault(fault)
+                tables.save(connection, row.record)
+
+        await self.flush()
+        await self._db.write(write)
 
     def _drain(self, connection: apsw.Connection) -> None:
         """In the writer's thread."""

@@ -70,7 +70,8 @@ def save(connection: apsw.Connection, record: Record) -> None:
         "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (pid, seq) DO UPDATE SET outcome = excluded.outcome, ended = excluded.ended, waited = excluded.waited, "
         "ran = excluded.ran, n_preemptions = excluded.n_preemptions, answer = excluded.answer, "
-        "answer_text = excluded.answer_text, message = excluded.message WHERE outcome <> 'done'",
+        "answer_text = excluded.answer_text, message = excluded.message "
+        "WHERE outcome <> 'done' OR excluded.outcome = 'fault'",
         (record.pid, record.seq, record.call, record.digest, record.effect.value, record.where.value,
          record.outcome.value, record.begun_unix_s, record.ended_unix_s, record.waited_s, record.ran_s,
          record.n_preemptions, intent, said, answer, answer_text, message),
@@ -95,12 +96,6 @@ def last_pid(connection: apsw.Connection) -> Pid:
     return Pid(connection.execute("SELECT ifnull(max(pid), 0) FROM journal_records").get)
 
 
-def last_seq(connection: apsw.Connection, pid: Pid) -> int:
-    """The number of the last record of a process; 0 if it has none."""
-    query = "SELECT ifnull(max(seq), 0) FROM journal_records WHERE pid = ?"
-    return int(connection.execute(query, (pid,)).get)
-
-
 def drop(connection: apsw.Connection, pid: Pid, *, up_to: int | None = None) -> int:
     """Forget the records of a process, up to a number. Returns: how many."""
     where, values = "pid = ?", [int(pid)]
@@ -108,6 +103,26 @@ def drop(connection: apsw.Connection, pid: Pid, *, up_to: int | None = None) -> 
         where, values = f"{where} AND seq <= ?", [*values, up_to]
     connection.execute(f"DELETE FROM journal_records WHERE {where}", values)  # noqa: S608 - no value in the text
     return connection.changes()
+
+
+def drop_one(connection: apsw.Connection, record: Record) -> None:
+    """Forget one record."""
+    query = "DELETE FROM journal_records WHERE pid = ? AND seq = ?"
+    connection.execute(query, (record.pid, record.seq))
+
+
+def open_records(connection: apsw.Connection) -> list[Record]:
+    """The records without an outcome, of all processes. Cost: looks at each record."""
+    query = "SELECT DISTINCT pid FROM journal_records WHERE outcome = 'open'"
+    pids = [Pid(int(row[0])) for row in connection.execute(query)]
+    rows = (row for pid in pids for row in load(connection, pid, texts=False))
+    return [row.record for row in rows if row.record.outcome is Outcome.OPEN]
+
+
+def last_seqs(connection: apsw.Connection) -> dict[Pid, int]:
+    """The number of the last record of each process."""
+    rows = connection.execute("SELECT pid, max(seq) FROM journal_records GROUP BY pid")
+    return {Pid(int(pid)): int(seq) for pid, seq in rows}
 
 
 def sizes(connection: apsw.Connection) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 """A mailbox: bounded, in order of arrival, each letter taken once. Pure."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aios.abi.mail import Letter
@@ -71,6 +71,17 @@ class Box:
             del self._letters[letter.id]
             self.size_bytes -= letter_bytes(letter)
         return tuple(found)
+
+    def put_back(self, letters: Sequence[Letter]) -> None:
+        """Letters that were taken were not, after all."""
+        for letter in letters:
+            self.put(letter)
+        self._letters = OrderedDict(sorted(self._letters.items()))
+
+    def drop(self, letter: Letter) -> None:
+        """Remove a letter that could not be kept, if it is still there."""
+        if self._letters.pop(letter.id, None) is not None:
+            self.size_bytes -= letter_bytes(letter)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the box counts wrong or lost its order."""

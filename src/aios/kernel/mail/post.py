@@ -5,12 +5,14 @@ taking a letter out nothing waits, so two calls never get the same one; a call t
 exited has no mailbox, and nothing that is sent can bring it back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
+import apsw
 import msgspec
 
-from aios.abi.call import Done
+from aios.abi.call import Answer, Done
 from aios.abi.mail import (
     Letter,
     Mailbox,
@@ -28,6 +30,8 @@ from aios.config import KernelConfig
 from aios.errors import AccessDenied, Conflict, ResourceExhausted
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
+from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.mail import tables
 from aios.kernel.mail.box import Box, Match
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
@@ -62,6 +66,9 @@ class Address:
         await self._changed.wait()
 
 
+Delivery = tuple[Address, Letter]
+
+
 @dataclass(frozen=True)
 class PostStatistics:
     """Counters since the kernel began."""
@@ -77,8 +84,15 @@ class PostOffice:
     """The handlers of the calls about mail."""
 
     def __init__(
-        self, table: ProcessTable, access: AccessManager, clock: Clock, limits: KernelConfig
+        self,
+        table: ProcessTable,
+        access: AccessManager,
+        clock: Clock,
+        limits: KernelConfig,
+        *,
+        disk: JournalDisk | None = None,
     ) -> None:
+        self._disk = disk
         self._table = table
         self._access = access
         self._clock = clock
@@ -110,7 +124,8 @@ class PostOffice:
                 raise _full(receiver, address.box)
             letter = await self._wait_for_room(run, receiver, address, letter)
         self._deliver(address, letter)
-        return Sent(letter.id)
+        await self._keep_letters(run, [(address, letter)], answer := Sent(letter.id))
+        return answer
 
     async def receive(self, run: Run, call: Receive) -> Received:
         """Take letters out of the caller's mailbox, waiting for one if need be."""
@@ -124,15 +139,16 @@ class PostOffice:
                 await address.wait_changed()
             await run.runnable()
         self._n_received += len(letters)
-        for letter in letters:
-            self._acknowledge(letter, "read")
+        receipts = [receipt for letter in letters if (receipt := self._acknowledge(letter, "read"))]
+        answer = Received(letters, len(address.box))
+        await self._take_letters(run, address, receipts=receipts, answer=answer)
         if letters:
             address.wake()
-        return Received(letters, len(address.box))
+        return answer
 
     async def publish(self, run: Run, call: Publish) -> Published:
         """Send a letter to all of the caller's owner who subscribe to a topic."""
-        sender, n_delivered, n_refused = run.process, 0, 0
+        sender, n_refused, delivered = run.process, 0, list[tuple[Address, Letter]]()
         for pid, address in list(self._addresses.items()):
             receiver = self._table.get(pid)
             if call.topic not in address.topics or receiver is sender:
@@ -152,22 +168,32 @@ class PostOffice:
                 n_refused += 1
                 continue
             self._deliver(address, letter)
-            n_delivered += 1
+            delivered.append((address, letter))
         self._n_refused += n_refused
-        return Published(n_delivered, n_refused)
+        answer = Published(len(delivered), n_refused)
+        await self._keep_letters(run, delivered, answer)
+        return answer
 
     async def subscribe(self, run: Run, call: Subscribe) -> Done:
         """Let letters on a topic come, or no longer."""
         topics = self._address(run.process).topics
-        if not call.is_on:
-            topics.pop(call.topic, None)
-            return Done()
-        if call.topic not in topics and len(topics) >= MAX_TOPICS:
+        if call.is_on and call.topic not in topics and len(topics) >= MAX_TOPICS:
             raise ResourceExhausted(
                 f"process {run.process.pid} subscribes to {len(topics)} topics, the limit is {MAX_TOPICS}",
                 hint="leave some, with `is_on` false",
             )
-        topics[call.topic] = None
+        if self._disk is not None:
+            pid = run.process.pid
+
+            def write(connection: apsw.Connection) -> None:
+                tables.set_topic(connection, pid, call.topic, is_on=call.is_on)
+                run.sealed(connection, Done())
+
+            await self._disk.write(write)
+        if call.is_on:
+            topics[call.topic] = None
+        else:
+            topics.pop(call.topic, None)
         return Done()
 
     async def mailbox(self, run: Run, _: Mailbox) -> MailboxStatistics:
@@ -177,14 +203,39 @@ class PostOffice:
         topics = tuple(sorted(address.topics))
         return MailboxStatistics(len(box), box.size_bytes, box.max_letters, box.max_bytes, topics)
 
-    def close(self, process: Process) -> None:
-        """The process has ended: its mailbox goes, and senders who asked for it learn that their letters were not read."""
+    async def load(self) -> None:
+        """Take up the mail of the kernel before."""
+        if self._disk is None:
+            return
+        stored = await self._disk.read(tables.load)
+        self._last_id = stored.last_id
+        for letter in stored.letters:
+            if (receiver := self._table.find(letter.to)) is not None and receiver.is_alive:
+                self._deliver(self._address(receiver), letter)
+        for pid, sender in stored.correspondents:
+            if (receiver := self._table.find(pid)) is not None and receiver.is_alive:
+                self._address(receiver).correspondents.add(sender)
+        for pid, topic in stored.topics:
+            if (receiver := self._table.find(pid)) is not None and receiver.is_alive:
+                self._address(receiver).topics[topic] = None
+
+    def close(self, process: Process, *, is_over: bool = True) -> None:
+        """The process has ended: its mailbox goes, and senders who asked for it learn that their letters were not read.
+
+        With `is_over` false it is the kernel that ends: on disk all stays as it is.
+        """
         address = self._addresses.pop(process.pid, None)
         if address is None:
             return
-        for letter in address.box:
-            self._n_undelivered += 1
-            self._acknowledge(letter, "undelivered")
+        self._n_undelivered += len(address.box)
+        receipts = [
+            found for each in address.box if (found := self._acknowledge(each, "undelivered"))
+        ]
+        if self._disk is not None and is_over:
+            self._disk.add(lambda connection: tables.close(connection, process.pid))
+            self._disk.add(
+                lambda connection: tables.put(connection, [each for _, each in receipts])
+            )
         for other in self._addresses.values():
             other.correspondents.discard(process.pid)
         address.wake()
@@ -229,17 +280,56 @@ class PostOffice:
             address.wake()
         return msgspec.structs.replace(letter, id=self._next_id())
 
+    async def _keep_letters(self, run: Run, delivered: Sequence[Delivery], answer: Answer) -> None:
+        """Return when letters are on disk. Who takes one earlier is answered later: its own write comes behind this one."""
+        if self._disk is None:
+            return
+
+        def write(connection: apsw.Connection) -> None:
+            tables.put(connection, [letter for _, letter in delivered])
+            run.sealed(connection, answer)
+
+        try:
+            await self._disk.write(write)
+        except BaseException:
+            for address, letter in delivered:
+                address.box.drop(letter)
+                self._n_sent -= 1
+            raise
+
+    async def _take_letters(
+        self, run: Run, address: Address, *, receipts: Sequence[Delivery], answer: Received
+    ) -> None:
+        """Return when it is on disk that letters were taken, by this call."""
+        if self._disk is None:
+            return
+
+        def write(connection: apsw.Connection) -> None:
+            tables.remove(connection, answer.letters)
+            tables.put(connection, [receipt for _, receipt in receipts])
+            run.sealed(connection, answer)
+
+        try:
+            await self._disk.write(write)
+        except BaseException:
+            address.box.put_back(answer.letters)
+            self._n_received -= len(answer.letters)
+            for other, receipt in receipts:
+                other.box.drop(receipt)
+                self._n_sent -= 1
+            raise
+
     def _deliver(self, address: Address, letter: Letter) -> None:
         address.box.put(letter)
         address.correspondents.add(letter.sender)
         self._n_sent += 1
         address.wake()
 
-    def _acknowledge(self, letter: Letter, what: str) -> None:
+    def _acknowledge(self, letter: Letter, what: str) -> Delivery | None:
         """Tell the sender, if it asked and still lives. A receipt is not refused: its sender's letter made room for it."""
         sender = self._table.find(letter.sender) if letter.wants_receipt else None
         if sender is None or sender.exiting is not None:
-            return
+            return None
         receiver = self._table.get(letter.to)
         receipt = Letter(
             id=self._next_id(),
@@ -251,7 +341,8 @@ class PostOffice:
             topic=RECEIPT_TOPIC,
             reply_to=letter.id,
         )
-        self._deliver(self._address(sender), receipt)
+        self._deliver(address := self._address(sender), receipt)
+        return address, receipt
 
     def _address(self, process: Process) -> Address:
         address = self._addresses.get(process.pid)

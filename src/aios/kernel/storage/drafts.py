@@ -52,6 +52,20 @@ class Drafts:
                     self._blobs.settle(*draft.pieces)
         return Draft(number, draft.size_bytes)
 
+    async def add_again(self, pid: Pid, call: FileDraft, number: int) -> None:
+        """A piece that was added under an earlier kernel, to the draft of that number."""
+        if number not in self._open:
+            self._open[number] = OpenDraft(pid)
+            self._last = max(self._last, number)
+        await anyio.to_thread.run_sync(self._feed, self._open[number], call.data)
+
+    def drop(self, pid: Pid, number: int) -> None:
+        """A draft went into a file under an earlier kernel, and is no more."""
+        draft = self._open.get(number)
+        if draft is not None and draft.pid == pid:
+            del self._open[number]
+            self._blobs.settle(*draft.pieces)
+
     async def finish(self, pid: Pid, number: int) -> list[Piece]:
         """The staged chunks of a draft, which is closed by this; the caller settles them.
 

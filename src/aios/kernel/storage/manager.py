@@ -102,7 +102,7 @@ class StorageManager:
         self._config = config
         self._boot = int(clock.unix_s() * 1e6)
         self._reaches = Reaches()
-        self._drafts = Drafts(blobs, config.max_drafts)
+        self.drafts = Drafts(blobs, config.max_drafts)
         self._locks = Locks(clock)
         self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
@@ -129,7 +129,7 @@ class StorageManager:
 
     async def draft(self, run: Run, call: FileDraft) -> Draft:
         """Collect a long content piece by piece."""
-        return await self._drafts.add(run.process.pid, call)
+        return await self.drafts.add(run.process.pid, call)
 
     async def rollback(self, run: Run, call: FileRollback) -> Edited:
         """Bring files back to what they were."""
@@ -207,7 +207,7 @@ class StorageManager:
                 raise InvalidCall(
                     "give `data` or a `draft`, not both", hint="add the data to the draft"
                 )
-            return await self._drafts.finish(process.pid, edit.draft)
+            return await self.drafts.finish(process.pid, edit.draft)
         if len(edit.data) <= SMALL_WRITE_BYTES:
             return stage_all(self._blobs, edit.data)
         return await anyio.to_thread.run_sync(stage_all, self._blobs, edit.data)
@@ -438,7 +438,7 @@ class StorageManager:
 
     def close(self, process: Process) -> None:
         """A process has ended: its drafts and locks go."""
-        self._drafts.close(process.pid)
+        self.drafts.close(process.pid)
         self._locks.close(process.pid)
         self._reaches.forget(process)
 

@@ -1,0 +1,78 @@
+"""Mail on disk: letters that nobody took yet, who has written to whom, and who subscribes to what."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+import msgspec
+
+from aios.abi.mail import Letter
+from aios.abi.types import Pid
+from aios.disk.migrations import Schema
+
+SCHEMA = Schema(
+    "mail",
+    (
+        """
+        CREATE TABLE letters (id INTEGER PRIMARY KEY AUTOINCREMENT, receiver INTEGER NOT NULL, letter BLOB NOT NULL);
+        CREATE INDEX letters_by_receiver ON letters (receiver);
+        CREATE TABLE correspondents (
+            pid INTEGER NOT NULL, sender INTEGER NOT NULL, PRIMARY KEY (pid, sender)
+        ) WITHOUT ROWID;
+        CREATE TABLE topics (pid INTEGER NOT NULL, topic TEXT NOT NULL, PRIMARY KEY (pid, topic)) WITHOUT ROWID;
+        """,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All mail that there is, letters by id."""
+
+    last_id: int
+    letters: Sequence[Letter]
+    correspondents: Sequence[tuple[Pid, Pid]]
+    topics: Sequence[tuple[Pid, str]]
+
+
+def put(connection: apsw.Connection, letters: Iterable[Letter]) -> None:
+    """Letters lie in their mailboxes."""
+    for letter in letters:
+        row = (letter.id, letter.to, msgspec.msgpack.encode(letter))
+        connection.execute("INSERT INTO letters VALUES (?, ?, ?)", row)
+        pair = (letter.to, letter.sender)
+        connection.execute("INSERT OR IGNORE INTO correspondents VALUES (?, ?)", pair)
+
+
+def remove(connection: apsw.Connection, letters: Iterable[Letter]) -> None:
+    """Letters were taken."""
+    ids = ((letter.id,) for letter in letters)
+    connection.executemany("DELETE FROM letters WHERE id = ?", ids)
+
+
+def set_topic(connection: apsw.Connection, pid: Pid, topic: str, *, is_on: bool) -> None:
+    """A process subscribes to a topic, or no longer."""
+    verb = "INSERT OR IGNORE INTO topics VALUES (?, ?)"
+    query = verb if is_on else "DELETE FROM topics WHERE pid = ? AND topic = ?"
+    connection.execute(query, (pid, topic))
+
+
+def close(connection: apsw.Connection, pid: Pid) -> None:
+    """A process has ended: its mailbox goes."""
+    connection.execute("DELETE FROM letters WHERE receiver = ?", (pid,))
+    connection.execute("DELETE FROM topics WHERE pid = ?", (pid,))
+    connection.execute("DELETE FROM correspondents WHERE pid = ?1 OR sender = ?1", (pid,))
+
+
+def load(connection: apsw.Connection) -> Stored:
+    """Read all of it."""
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'letters'").fetchone()
+    rows = connection.execute("SELECT letter FROM letters ORDER BY id")
+    pairs = connection.execute("SELECT pid, sender FROM correspondents")
+    topics = connection.execute("SELECT pid, topic FROM topics ORDER BY pid, topic")
+    return Stored(
+        0 if last is None else int(last[0]),
+        [msgspec.msgpack.decode(row[0], type=Letter) for row in rows],
+        [(Pid(int(pid)), Pid(int(sender))) for pid, sender in pairs],
+        [(Pid(int(pid)), str(topic)) for pid, topic in topics],
+    )

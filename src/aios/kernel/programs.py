@@ -1,0 +1,354 @@
+"""Programs as processes: started, started again when they or the kernel ended too early, and asked about when in doubt.
+
+spawn -> a life: the child runs -> its end -> another life (with the journal's answers, or from the beginning) -> the end
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar, TypeVarTuple
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from aios.abi.call import Answer
+from aios.abi.calls import Guest, Spawn, Spawned
+from aios.abi.gate import Fault
+from aios.abi.recovery import AnswerQuestion, Choice, Question, QuestionList, Questions
+from aios.abi.types import Exit, Kind, Pid
+from aios.errors import (
+    AiosError,
+    Conflict,
+    InvalidCall,
+    OutcomeUnknown,
+    ProgramFailed,
+    ReplayDivergence,
+)
+from aios.kernel.clock import Clock
+from aios.kernel.identity import Tokens
+from aios.kernel.journal.events import ProcessEvent
+from aios.kernel.journal.journal import Journal
+from aios.kernel.journal.records import Record
+from aios.kernel.leftovers import code_hash, os_start_of
+from aios.kernel.loader import Child, Launch, load_program, view_for
+from aios.kernel.process import Process, Run
+from aios.kernel.process_table import ProcessTable
+from aios.kernel.recovery import Life, Settling, next_life, settled
+from aios.kernel.replay import Replay
+from aios.kernel.residents import Launched, Residents
+from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.signals import KILLED_STATUS, Signals
+from aios.kernel.spending import Budgets
+
+A = TypeVar("A", bound=Answer)
+Ts = TypeVarTuple("Ts")
+
+
+class ProgramKernel(Protocol):
+    """What programs use of the kernel."""
+
+    clock: Clock
+    tasks: anyio.abc.TaskGroup
+    urls: list[str]
+    table: ProcessTable
+    journal: Journal
+    signals: Signals
+    budgets: Budgets
+    is_stopping: bool
+
+    def add_process(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
+        """A new process."""
+        ...
+
+    def end_process(self, process: Process, end: Exit) -> None:
+        """A process has ended."""
+        ...
+
+    def note(self, process: Process, text: str) -> None:
+        """Write into its log what the kernel has to say of it."""
+        ...
+
+
+@dataclass(eq=False)
+class Body:
+    """What runs behind a process, over all its lives."""
+
+    launched: Launched
+    n_crashes: int = 0
+    wants_fresh: bool = False
+    is_taken_in: bool = False
+    """From the kernel before."""
+    question: Question | None = None
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    choice: Choice | None = None
+
+
+class Programs:
+    """The programs that run, and the handlers of the calls about those that do not."""
+
+    def __init__(self, kernel: ProgramKernel, tokens: Tokens, launcher: Launcher) -> None:
+        self._kernel = kernel
+        self._launcher = launcher
+        self._tokens = tokens
+        self._bodies: dict[Pid, Body] = {}
+        self.residents: Residents | None = None
+        """The process table on disk, if there is one."""
+
+    async def spawn(self, run: Run, call: Spawn) -> Process:
+        """Start a program folder as a child of the caller; returns when it runs.
+
+        Raises:
+            InvalidCall: The manifest is malformed, or `env` sets a variable of the kernel's.
+            NotFound: No such program or working directory.
+            ProgramFailed: It could not be started.
+        """
+        kernel = self._kernel
+        if not kernel.urls:
+            raise ProgramFailed(
+                "this kernel has no address for programs to call", hint="serve it on a socket"
+            )
+        if any(name.startswith("AIOS_") for name in call.env):
+            raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
+        program = load_program(call.program)
+        manifest, view = program.manifest, view_for(call, program, run.process.view)
+        restart = call.restart or manifest.restart
+        digest = b""
+        if restart.policy != "never":
+            digest = await anyio.to_thread.run_sync(code_hash, program.folder)
+        process = kernel.add_process(
+            call.name or manifest.name, Kind.PROGRAM, run.process, program=str(program.folder)
+        )
+        limits = call.budget if call.budget is not None else manifest.budget
+        kernel.budgets.limit(process, limits)
+        process.nice = call.nice or manifest.nice
+        if manifest.fetch_hosts is not None:
+            process.fetch_lists = (*process.fetch_lists, manifest.fetch_hosts)
+        process.is_new = process.has_body = True
+        process.view = view
+        launched = Launched(str(program.folder), call.args, view, call.env, digest, restart)
+        self._bodies[process.pid] = Body(launched)
+        await self.keep(run, process, Spawned(process.pid, process.name))
+        first = Child(process, kernel.clock, self._launcher)
+        kernel.tasks.start_soon(self._attend, process, first)
+        await first.started.wait()
+        if first.error is not None:
+            raise first.error
+        return process
+
+    async def keep(self, run: Run, process: Process, answer: A) -> A:
+        """Write a new process into the table on disk, with the answer of the call that made it. Returns: the answer."""
+        if self.residents is not None:
+            await self.residents.put(process, lambda connection: run.sealed(connection, answer))
+        return answer
+
+    def readmit(self, guest: Guest) -> Guest:
+        """A guest that was made before, with a new token if it still lives."""
+        process = self._kernel.table.find(guest.pid)
+        if process is None or not process.is_alive:
+            return guest
+        token = self._tokens.issue(guest.pid)
+        self._changed(process)
+        return msgspec.structs.replace(guest, token=token)
+
+    def launched_of(self, pid: Pid) -> Launched | None:
+        """How a program was started; None for what is no program, and for one that has ended."""
+        body = self._bodies.get(pid)
+        return body.launched if body is not None else None
+
+    def adopt(self, process: Process, launched: Launched, question: Question | None) -> None:
+        """Take in a program of the kernel before, to be started by `begin`; with a question, once it is answered."""
+        process.has_body = True
+        self._bodies[process.pid] = Body(launched, is_taken_in=True, question=question)
+
+    def begin(self) -> None:
+        """Start the programs that were taken in. Call it when the kernel has an address."""
+        for pid in list(self._bodies):
+            process = self._kernel.table.get(pid)
+            if process.os_pid is None and process.is_alive:
+                child = Child(process, self._kernel.clock, self._launcher)
+                self._kernel.tasks.start_soon(self._attend, process, child)
+
+    def forget(self, pid: Pid) -> None:
+        """The process has ended."""
+        self._bodies.pop(pid, None)
+
+    def diverge(self, run: Run, error: ReplayDivergence) -> bool:
+        """A program asked otherwise than before. Returns: whether it goes on live; else the call fails."""
+        process, body = run.process, self._bodies[run.process.pid]
+        policy = body.launched.restart.on_divergence
+        self._kernel.note(process, f"{error.message}; {policy}")
+        if policy == "live":
+            process.end_replay()
+            return True
+        if policy == "fresh":
+            body.wants_fresh = True
+        else:
+            self._kernel.signals.begin_end(process, Exit(1, error.message), but=run)
+        if process.on_kill is not None:
+            process.on_kill()
+        return False
+
+    def catch_up(self, process: Process, n_calls: int) -> None:
+        """The last of a process's records was asked for: from now on it is served."""
+        process.end_replay()
+        self._kernel.note(process, f"is where it was, after {n_calls} calls")
+        self._tell(process, "replayed", f"{n_calls} calls")
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    async def questions(self, run: Run, _: Questions) -> QuestionList:
+        """What is asked about the caller's descendants."""
+        table = self._kernel.table
+        found = (body.question for body in self._bodies.values() if body.question is not None)
+        mine = (each for each in found if table.is_within(table.get(each.pid), run.process))
+        return QuestionList(tuple(mine))
+
+    async def answer(self, _: Run, call: AnswerQuestion) -> Question:
+        """Decide what becomes of a process."""
+        body = self._bodies.get(call.pid)
+        question = body.question if body is not None else None
+        if body is None or question is None:
+            raise Conflict(f"nothing is asked about process {call.pid}", hint="`aios recover ls`")
+        if call.choice not in question.choices:
+            raise Conflict(
+                f"`{call.choice}` is no answer here: {question.why}",
+                hint=f"one of {', '.join(question.choices)}",
+            )
+        body.question, body.choice = None, call.choice
+        body.answered.set()
+        return question
+
+    # --- lives ---------------------------------------------------------------------------------------------------
+
+    async def _attend(self, process: Process, child: Child) -> None:
+        """All lives of a program, until it has ended."""
+        kernel, body, end = self._kernel, self._bodies[process.pid], Exit(KILLED_STATUS, "killed")
+        try:
+            if body.is_taken_in and not await self._taken_up(process, body):
+                end = process.exiting or Exit(1, "its owner ended it after the kernel did")
+                return
+            follow: float | None = 0.0
+            while follow is not None:
+                end, follow = await self._live(process, body, child)
+                if follow is not None and not await _waited(process, anyio.sleep, follow):
+                    return
+                child = Child(process, kernel.clock, self._launcher)
+        except AiosError as error:
+            end = Exit(126, f"{error.code}: {error.message}")
+        finally:
+            process.has_body = False
+            if end.status and not process.exiting:
+                kernel.note(process, f"exited with status {end.status} {end.reason}".rstrip())
+            kernel.end_process(process, end)
+
+    async def _live(self, process: Process, body: Body, child: Child) -> tuple[Exit, float | None]:
+        """One life. Returns: its end, and after how many seconds the next one begins; None for never."""
+        kernel, launched = self._kernel, body.launched
+        launch = Launch(
+            await anyio.to_thread.run_sync(load_program, launched.program),
+            launched.args,
+            launched.view,
+            launched.env,
+            kernel.urls[0],
+            self._tokens.issue(process.pid),
+        )
+        process.on_end_soon = child.end_soon
+        begun_s = kernel.clock.now_s()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._note_started, process, body, child)
+            end = await child.run(launch)
+        if child.error is not None:
+            return end, None
+        process.end_replay()
+        process.os_pid = None
+        asked = process.exiting
+        is_killed = asked is not None and bool(asked.reason)
+        life = Life(
+            end,
+            kernel.clock.now_s() - begun_s,
+            body.n_crashes,
+            is_ended_on_purpose=asked is not None,
+            is_killed=is_killed,
+            wants_fresh=body.wants_fresh,
+        )
+        follow = next_life(launched.restart, life)
+        if follow is None or kernel.is_stopping:
+            return end, None
+        body.n_crashes, body.wants_fresh = follow.n_crashes, False
+        await process.wait_quiet()
+        process.exiting = None
+        how = "with its journal" if follow.is_replayed else "from the beginning"
+        why = f"{end.status} {end.reason}".rstrip()
+        kernel.note(process, f"ended ({why}); starts again {how} in {follow.delay_s:g} s")
+        await self.prepare(process, is_replayed=follow.is_replayed)
+        return end, follow.delay_s
+
+    async def prepare(self, process: Process, *, is_replayed: bool) -> None:
+        """Give a process its journal to answer from, or cut it off from what was before."""
+        body, disk = self._bodies[process.pid], self._kernel.journal.disk
+        if disk is None or not is_replayed:
+            first = process.n_journalled + 1
+            body.launched = msgspec.structs.replace(body.launched, first_seq=first)
+            self._changed(process)
+            return
+        rows = await disk.load(process.pid, after=body.launched.first_seq - 1)
+        process.n_journalled = max([process.n_journalled, *(row.record.seq for row in rows)])
+        process.replay = Replay(rows) if rows else None
+
+    async def _note_started(self, process: Process, body: Body, child: Child) -> None:
+        """Write down which process of the operating system it is, for a kernel that finds it left over."""
+        await child.started.wait()
+        if child.error is None and process.os_pid is not None:
+            start = os_start_of(process.os_pid)
+            body.launched = msgspec.structs.replace(
+                body.launched, os_pid=process.os_pid, os_start=start
+            )
+            self._tell(process, "started")
+            self._changed(process)
+
+    async def _taken_up(self, process: Process, body: Body) -> bool:
+        """Settle what the kernel before left open, if need be as the owner decides. Returns: whether the program is started."""
+        if body.question is not None:
+            self._kernel.note(process, f"{body.question.why}; `aios recover` decides")
+            if not await _waited(process, body.answered.wait) or body.choice == "end":
+                return False
+            await self._take_new_code(process, body)
+        disk = self._kernel.journal.disk
+        assert disk is not None, "a kernel without a journal took in a program"
+        await disk.settle_open(process.pid, partial(_end_of_open, is_again=body.choice == "again"))
+        await self.prepare(process, is_replayed=body.choice != "fresh")
+        return True
+
+    async def _take_new_code(self, process: Process, body: Body) -> None:
+        digest = await anyio.to_thread.run_sync(partial(code_hash, process.program))
+        body.launched = msgspec.structs.replace(body.launched, code_hash=digest)
+
+    def _changed(self, process: Process) -> None:
+        if self.residents is not None:
+            self.residents.note(process)
+
+    def _tell(self, process: Process, what: str, detail: str = "") -> None:
+        unix_s = self._kernel.clock.unix_s()
+        self._kernel.journal.events.put(ProcessEvent(process.pid, what, unix_s, detail))
+
+
+def _end_of_open(record: Record, *, is_again: bool) -> Fault | None:
+    """What a program is told of a call that the kernel's end cut off; None: it makes it again."""
+    if is_again or settled(record) is Settling.AGAIN:
+        return None
+    return Fault(
+        OutcomeUnknown.code,
+        f"the kernel ended in the middle of {record.call} (call {record.seq}); it may have happened, and is not done again",
+        "look whether it happened before asking again",
+    )
+
+
+async def _waited(process: Process, wait: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> bool:
+    """Wait; a kill of the process ends that. Returns: whether the wait is over by itself."""
+    with anyio.CancelScope() as scope:
+        process.on_kill = scope.cancel
+        await wait(*args)
+    process.on_kill = None
+    return not scope.cancel_called

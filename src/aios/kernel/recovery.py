@@ -1,0 +1,112 @@
+"""What becomes of a process after the kernel or its program ended. Pure: `programs.py` does what is decided here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from aios.abi.recovery import Choice, Restart
+from aios.abi.types import Exit, Kind
+from aios.kernel.journal.records import Effect, Outcome, Record, Where
+
+MAX_DELAY_S = 60.0
+STEADY_S = 60.0
+"""A program that ran so long has recovered: its crashes are counted anew."""
+LOST_STATUS = 137
+ENDED_WITH_KERNEL = "ended with its kernel"
+
+
+class Settling(Enum):
+    """What is done about an intent without an outcome."""
+
+    AGAIN = "again"  # nothing of it is there: the program asks again
+    UNKNOWN = "unknown"  # it may have happened; it is not done twice, and the program is told so
+    ASK = "ask"  # only a person can know
+
+
+def settled(record: Record) -> Settling:
+    """What an open record means after a crash.
+
+    What was only in the kernel's memory is gone, and what is in the database came with its outcome: without one, nothing happened. In
+    the world it may have happened. What can be made good is not risked twice; what cannot is a person's decision.
+    """
+    assert record.outcome is Outcome.OPEN, f"{record} is settled already"
+    if record.effect is Effect.PURE or record.where is not Where.WORLD:
+        return Settling.AGAIN
+    return Settling.ASK if record.effect is Effect.IRREVERSIBLE else Settling.UNKNOWN
+
+
+class Fate(Enum):
+    """What becomes of a process that was alive when the kernel ended."""
+
+    END = "end"
+    STAY = "stay"  # its program is somewhere else and comes back by itself, or is the owner
+    START = "start"
+    ASK = "ask"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A fate and its reason; where the owner is asked, what may be answered."""
+
+    fate: Fate
+    why: str = ""
+    choices: tuple[Choice, ...] = ()
+
+
+def fate_of(
+    kind: Kind, restart: Restart, open_records: Sequence[Record], *, is_code_changed: bool
+) -> Verdict:
+    """What becomes of a process."""
+    if kind in {Kind.INIT, Kind.GUEST}:
+        return Verdict(Fate.STAY)
+    if kind is Kind.TASK or restart.policy == "never":
+        return Verdict(Fate.END, ENDED_WITH_KERNEL)
+    asked = [record for record in open_records if settled(record) is Settling.ASK]
+    if asked:
+        calls = ", ".join(f"{record.call} (call {record.seq})" for record in asked)
+        why = (
+            f"the kernel ended in the middle of {calls}; it may have happened, and cannot be undone"
+        )
+        return Verdict(Fate.ASK, why, ("again", "done", "fresh", "end"))
+    if is_code_changed:
+        why = "its code has changed since it began"
+        return Verdict(Fate.ASK, why, ("replay", "fresh", "end"))
+    return Verdict(Fate.START)
+
+
+@dataclass(frozen=True)
+class Life:
+    """How a program ran this time."""
+
+    end: Exit
+    ran_s: float
+    n_crashes: int
+    """In a row, before this one."""
+    is_ended_on_purpose: bool
+    """It asked to exit, or was killed."""
+    is_killed: bool = False
+    wants_fresh: bool = False
+    """It diverged, and is to begin anew."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """Start it again: after how long, with how many crashes counted, from the journal or from the beginning."""
+
+    delay_s: float
+    n_crashes: int
+    is_replayed: bool
+
+
+def next_life(restart: Restart, life: Life) -> Next | None:
+    """Whether a program whose kernel lives is started again; None: it has ended."""
+    if life.is_killed or restart.policy == "never":
+        return None
+    has_crashed = bool(life.end.status) and not life.is_ended_on_purpose
+    if not has_crashed and not life.wants_fresh:
+        return Next(restart.delay_s, 0, is_replayed=False) if restart.policy == "always" else None
+    n_crashes = 1 if life.ran_s >= STEADY_S else life.n_crashes + 1
+    if n_crashes > restart.max_restarts:
+        return None
+    delay_s = min(MAX_DELAY_S, restart.delay_s * 2.0 ** min(n_crashes - 1, 32))
+    return Next(delay_s, n_crashes, is_replayed=not life.wants_fresh)

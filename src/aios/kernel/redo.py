@@ -1,0 +1,108 @@
+"""What calls did to the kernel's memory, done again from their answers, for programs that are replayed. No model is asked for it.
+
+A compaction is the exception: its summary is not in its answer, so it is made anew; one that a chat made by itself is left to
+the next chat that needs it.
+"""
+
+from aios.abi.call import Done
+from aios.abi.calls import Chat, ChatAnswer, ExitSelf
+from aios.abi.contexts import (
+    Compacted,
+    ContextAppend,
+    ContextClose,
+    ContextCompact,
+    ContextFault,
+    ContextFork,
+    ContextInfo,
+    ContextMessages,
+    ContextOpen,
+    ContextRestore,
+    ContextUndo,
+)
+from aios.abi.storage import Draft, Edited, FileDraft, FileEdit, Put
+from aios.abi.types import Exit
+from aios.kernel.handlers import Services
+from aios.kernel.process import Run
+
+
+async def exit_self(kernel: Services, run: Run, call: ExitSelf, told: Done) -> Done:
+    """The end that a process asked for, if the kernel ended before it had."""
+    kernel.end_self(run, Exit(call.status, "", call.result))
+    return told
+
+
+async def open_context(
+    kernel: Services, run: Run, call: ContextOpen, told: ContextInfo
+) -> ContextInfo:
+    """A context under the number that it had."""
+    with kernel.context_table.numbering(told.id):
+        await kernel.context_table.open(run, call)
+    return told
+
+
+async def fork(kernel: Services, run: Run, call: ContextFork, told: ContextInfo) -> ContextInfo:
+    """A fork under the number that it had."""
+    with kernel.context_table.numbering(told.id):
+        await kernel.context_table.fork(run, call)
+    return told
+
+
+async def restore(
+    kernel: Services, run: Run, call: ContextRestore, told: ContextInfo
+) -> ContextInfo:
+    """A context from the shelf, as the snapshot is now, under the number that it had."""
+    context = await kernel.shelf.restore(run, call)
+    kernel.context_table.renumber(context.id, told.id)
+    return told
+
+
+async def append(kernel: Services, run: Run, call: ContextAppend, told: ContextInfo) -> ContextInfo:
+    """The messages that were added."""
+    await kernel.context_table.append(run, call)
+    return told
+
+
+async def undo(kernel: Services, run: Run, call: ContextUndo, told: ContextInfo) -> ContextInfo:
+    """A compaction that was undone."""
+    await kernel.context_table.undo(run, call)
+    return told
+
+
+async def fault(
+    kernel: Services, run: Run, call: ContextFault, told: ContextMessages
+) -> ContextMessages:
+    """A page that was read back."""
+    await kernel.context_table.fault(run, call)
+    return told
+
+
+async def compact(kernel: Services, run: Run, call: ContextCompact, told: Compacted) -> Compacted:
+    """A compaction."""
+    await kernel.conversations.compact(run, call)
+    return told
+
+
+async def close_context(kernel: Services, run: Run, call: ContextClose, told: Done) -> Done:
+    """A context that was closed."""
+    await kernel.context_table.close(run, call)
+    return told
+
+
+async def chat(kernel: Services, run: Run, call: Chat, told: ChatAnswer) -> ChatAnswer:
+    """What a chat added to its context."""
+    kernel.conversations.keep(run, call, told)
+    return told
+
+
+async def draft(kernel: Services, run: Run, call: FileDraft, told: Draft) -> Draft:
+    """A piece of a long content, under the number that it had."""
+    await kernel.storage.drafts.add_again(run.process.pid, call, told.draft)
+    return told
+
+
+async def edit(kernel: Services, run: Run, call: FileEdit, told: Edited) -> Edited:
+    """The drafts that went into files are no more; the files are there."""
+    for each in call.edits:
+        if isinstance(each, Put) and each.draft:
+            kernel.storage.drafts.drop(run.process.pid, each.draft)
+    return told

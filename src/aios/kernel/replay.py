@@ -1,0 +1,57 @@
+"""What a process is told when it runs again: the journal's answers, each once, until none is left. Pure.
+
+A call is known by its digest. Tasks of one program may ask in another order than before, since answers now come at once; so
+a call takes the oldest record of its digest, wherever that stands. A call that the journal has not may only be new: it
+waits until the others have caught up, if calls of this program ever overlapped, and else it diverges.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from aios.kernel.journal.records import Outcome
+from aios.kernel.journal.tables import Row
+
+
+class Replay:
+    """The records of one life of a process that were not asked for again yet."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = {row.record.seq: row for row in rows if row.record.outcome is not Outcome.OPEN}
+        self._by_digest: dict[bytes, deque[int]] = {}
+        for seq, row in self._rows.items():
+            self._by_digest.setdefault(row.record.digest, deque()).append(seq)
+        self.n_replayed = 0
+        self.has_overlaps = _has_overlaps([row for row in rows if row.record.seq in self._rows])
+        """Calls were in flight at the same time."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left."""
+        return not self._rows
+
+    @property
+    def n_left(self) -> int:
+        """Records that were not asked for."""
+        return len(self._rows)
+
+    def take(self, digest: bytes) -> Row | None:
+        """The oldest record of a call, which is given once; None if there is none."""
+        seqs = self._by_digest.get(digest)
+        if not seqs:
+            return None
+        self.n_replayed += 1
+        return self._rows.pop(seqs.popleft())
+
+    def expected(self) -> Row:
+        """The oldest record that is left."""
+        return self._rows[min(self._rows)]
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if a record would be given twice, or never."""
+        assert sum(map(len, self._by_digest.values())) == len(self._rows)
+
+
+def _has_overlaps(rows: Sequence[Row]) -> bool:
+    ends = (before.record.ended_unix_s for before in rows)
+    begins = (after.record.begun_unix_s for after in rows[1:])
+    return any(end > begin for end, begin in zip(ends, begins, strict=False))

@@ -1,0 +1,120 @@
+"""Calls of a program that runs again: answered from the journal until that is used up.
+
+What a call did to the database or the world is done. What it did to the kernel's memory is gone, so its entry in the table says how
+it is done again from the answer (`redo`), without what it cost the first time.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+
+from aios.abi.call import Answer, Call
+from aios.abi.calls import ChatAnswer, CompleteAnswer
+from aios.abi.gate import Result, Token, error_of
+from aios.abi.wire import decode_answer, decode_call, decode_fault
+from aios.errors import AiosError, OutcomeUnknown, ReplayDivergence
+from aios.kernel.handlers import Services
+from aios.kernel.journal import tables
+from aios.kernel.journal.records import Effect, Outcome, Where
+from aios.kernel.journal.tables import Row
+from aios.kernel.journal.texts import write_call
+from aios.kernel.process import Run
+from aios.kernel.replay import Replay
+
+A = TypeVar("A", bound=Answer)
+Redo = Callable[[Services, Run, Any, Any], Awaitable[Answer]]
+
+PATIENCE_S = 10.0
+"""A call that is not in the journal waits so long for other tasks of its program to make theirs."""
+SHOWN_CHARS = 300
+"""Of each call in a divergence."""
+
+
+async def replayed(
+    kernel: Services, run: Run, call: Call[A], redo: Redo | None
+) -> Result[Any] | None:
+    """The answer that a call got before; None: it is new, and is to be made.
+
+    Raises:
+        AiosError: What it raised before.
+        ReplayDivergence: The program asks otherwise than before.
+    """
+    await run.runnable()
+    replay = run.process.replay
+    if replay is None:
+        return None
+    row = replay.take(write_call(call).digest)
+    if replay.is_over:
+        kernel.programs.catch_up(run.process, replay.n_replayed)
+    if row is not None and row.record.outcome is not Outcome.CANCELLED:
+        return await _told(kernel, run, call, row=row, redo=redo)
+    await _wait_for_others(run, replay, row)
+    if run.process.replay is None:
+        if row is not None:
+            _forget_cancelled(kernel, row)
+        return None
+    error = _divergence(run, call, replay)
+    if kernel.programs.diverge(run, error):
+        return None
+    raise error
+
+
+async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
+    """Wait, parked, until the other tasks of the program have caught up, or it has ended.
+
+    A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off.
+    """
+    patience_s = 0.0 if not replay.has_overlaps else PATIENCE_S
+    with run.parked(), anyio.move_on_after(float("inf") if row is not None else patience_s):
+        await run.process.wait_replayed()
+    if run.process.exiting is not None:
+        raise run.process.gone()
+
+
+def _forget_cancelled(kernel: Services, row: Row) -> None:
+    """A call that was cut off is made again, under a new number: unless it may have done something in the world."""
+    record = row.record
+    if record.effect is not Effect.PURE and record.where is Where.WORLD:
+        raise OutcomeUnknown(
+            f"{record.call} (call {record.seq}) was cut off when its program ended; it may have happened, and is not done again",
+            hint="look whether it happened before asking again",
+        )
+    if kernel.journal.disk is not None:
+        kernel.journal.disk.add(lambda connection: tables.drop_one(connection, record))
+
+
+async def _told(
+    kernel: Services, run: Run, call: Call[A], *, row: Row, redo: Redo | None
+) -> Result[Any]:
+    record = row.record
+    if record.outcome is Outcome.FAULT:
+        raise error_of(decode_fault(row.answer))
+    answer: Answer = decode_answer(row.answer)
+    if redo is not None:
+        answer = await redo(kernel, run, call, answer)
+    if run.emit is not None:
+        if isinstance(answer, ChatAnswer):
+            n_tokens = answer.usage.completion_tokens
+            message = answer.message
+            run.emit(Token(message.text(), n_tokens, answer.logprobs, message.tool_calls))
+        elif isinstance(answer, CompleteAnswer):
+            run.emit(Token(answer.text, answer.usage.completion_tokens, answer.logprobs))
+    return Result(answer, record.waited_s, record.ran_s, record.n_preemptions)
+
+
+def _divergence(run: Run, call: Call[Any], replay: Replay) -> ReplayDivergence:
+    expected = replay.expected()
+    return ReplayDivergence(
+        f"process {run.process.pid} ({run.process.name}) asks {run.name} where it asked {expected.record.call} before "
+        f"(call {expected.record.seq}, {replay.n_left} calls before it was where it ended): "
+        f"now {repr(call)[:SHOWN_CHARS]}, then {_shown(expected)[:SHOWN_CHARS]}",
+        hint="take times, random numbers and ids from the client; see docs/guides/recovery.md",
+    )
+
+
+def _shown(row: Row) -> str:
+    try:
+        return repr(decode_call(row.intent))
+    except AiosError:
+        return row.record.call

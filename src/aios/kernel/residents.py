@@ -1,0 +1,195 @@
+"""The process table on disk: what a kernel must know of a process to take it up where the last one left it.
+
+A row is written in the order of the journal's records, so that it is never ahead of them or behind. Tokens are there as
+hashes. The environment of a program is in its row as long as it may be started again, and nowhere else.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import msgspec
+from msgspec import Struct
+
+from aios.abi.budget import BudgetInfo
+from aios.abi.recovery import Restart
+from aios.abi.types import Exit, Kind, Pid, Right, Usage
+from aios.disk.migrations import Schema
+from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.logs import LogBuffer
+from aios.kernel.process import Process
+from aios.kernel.sandbox.view import View
+
+SCHEMA = Schema(
+    "residents",
+    (
+        "CREATE TABLE residents (pid INTEGER PRIMARY KEY, is_alive INTEGER NOT NULL, row BLOB NOT NULL)",
+    ),
+)
+
+
+class Launched(Struct, frozen=True):
+    """How a program was started."""
+
+    program: str
+    args: tuple[str, ...]
+    view: View
+    env: dict[str, str]
+    code_hash: bytes
+    """Of its files when this life began."""
+    restart: Restart
+    first_seq: int = 1
+    """The first record of this life; those before it are not replayed."""
+    os_pid: int = 0
+    os_start: int = 0
+    """When the operating system's process began, in ticks since the boot: a pid alone may be somebody else's by now."""
+
+
+class Resident(Struct, frozen=True):
+    """A row of the table."""
+
+    pid: Pid
+    ppid: Pid
+    name: str
+    kind: Kind
+    owner: str
+    rights: frozenset[Right]
+    lineage: tuple[str, ...]
+    program: str
+    nice: int
+    is_stopped: bool
+    is_waited_for: bool
+    started_unix_s: float
+    ended_unix_s: float | None
+    exit: Exit | None
+    usage: Usage
+    token: bytes = b""
+    guest_name: str = ""
+    fetch_lists: tuple[tuple[str, ...], ...] = ()
+    launched: Launched | None = None
+    budget: BudgetInfo | None = None
+
+    def process(self, max_log_bytes: int) -> Process:
+        """The process, as far as it outlives a kernel."""
+        process = Process(
+            pid=self.pid,
+            ppid=self.ppid,
+            name=self.name,
+            kind=self.kind,
+            owner=self.owner,
+            rights=self.rights,
+            log=LogBuffer(self.pid, max_log_bytes),
+            program=self.program,
+            lineage=self.lineage,
+            nice=self.nice,
+            started_unix_s=self.started_unix_s,
+            ended_unix_s=self.ended_unix_s,
+            is_stopped=self.is_stopped and self.exit is None,
+            exit=self.exit,
+            exiting=self.exit,
+            is_waited_for=self.is_waited_for,
+            usage=self.usage,
+            view=self.launched.view if self.launched is not None else None,
+            fetch_lists=self.fetch_lists,
+        )
+        if self.exit is not None:
+            process.log.close()
+        return process
+
+
+def resident_of(
+    process: Process,
+    *,
+    token: bytes,
+    guest_name: str,
+    launched: Launched | None,
+    budget: BudgetInfo,
+) -> Resident:
+    """The row of a process as it is now."""
+    return Resident(
+        pid=process.pid,
+        ppid=process.ppid,
+        name=process.name,
+        kind=process.kind,
+        owner=process.owner,
+        rights=process.rights,
+        lineage=process.lineage,
+        program=process.program,
+        nice=process.nice,
+        is_stopped=process.is_stopped,
+        is_waited_for=process.is_waited_for,
+        started_unix_s=process.started_unix_s,
+        ended_unix_s=process.ended_unix_s,
+        exit=process.exit,
+        usage=process.usage,
+        token=token,
+        guest_name=guest_name,
+        fetch_lists=process.fetch_lists,
+        launched=launched if process.exit is None else None,
+        budget=budget,
+    )
+
+
+Describe = Callable[[Process], Resident]
+
+
+class Residents:
+    """The rows.
+
+    Args:
+        disk: The way of journal records to disk.
+        describe: The row of a process as it is now.
+    """
+
+    def __init__(self, disk: JournalDisk, describe: Describe) -> None:
+        self._disk = disk
+        self._describe = describe
+
+    def note(self, process: Process) -> None:
+        """A process has changed: write its row as it is now, soon."""
+        row = self._describe(process)
+        self._disk.add(lambda connection: _save(connection, row))
+
+    async def put(
+        self, process: Process, also: Callable[[apsw.Connection], object] = lambda _: None
+    ) -> None:
+        """Return when the row of a process is on disk, and what `also` writes with it."""
+        row = self._describe(process)
+
+        def write(connection: apsw.Connection) -> None:
+            _save(connection, row)
+            also(connection)
+
+        await self._disk.write(write)
+
+    def forget(self, pid: Pid) -> None:
+        """The process is no longer remembered."""
+        self._disk.add(lambda c: c.execute("DELETE FROM residents WHERE pid = ?", (pid,)))
+
+    async def load(self) -> list[Resident]:
+        """All rows by pid."""
+        return await self._disk.read(_load)
+
+
+def _plain(value: object) -> str:
+    """A path of a view, as it is stored."""
+    assert isinstance(value, Path), f"{value!r} cannot be stored"
+    return str(value)
+
+
+def _path(kind: type, value: object) -> Path:
+    assert kind is Path, f"{kind} cannot be read"
+    return Path(str(value))
+
+
+def _save(connection: apsw.Connection, row: Resident) -> None:
+    connection.execute(
+        "INSERT INTO residents VALUES (?, ?, ?) "
+        "ON CONFLICT (pid) DO UPDATE SET is_alive = excluded.is_alive, row = excluded.row",
+        (row.pid, row.exit is None, msgspec.msgpack.encode(row, enc_hook=_plain)),
+    )
+
+
+def _load(connection: apsw.Connection) -> list[Resident]:
+    rows = connection.execute("SELECT row FROM residents ORDER BY pid")
+    return [msgspec.msgpack.decode(row[0], type=Resident, dec_hook=_path) for row in rows]

@@ -1,0 +1,113 @@
+"""How a kernel takes up what the last one on its home left: its processes, their tokens and budgets, and what was in the middle."""
+
+from collections import defaultdict
+from functools import partial
+from typing import Protocol
+
+import anyio.to_thread
+
+from aios.abi.recovery import Question, Restart
+from aios.abi.types import Exit, Kind, Pid
+from aios.config import Config
+from aios.disk.db import Database
+from aios.kernel.identity import Tokens
+from aios.kernel.journal import tables
+from aios.kernel.journal.records import Record
+from aios.kernel.leftovers import code_hash, kill_leftover
+from aios.kernel.mail.post import PostOffice
+from aios.kernel.process import INIT_PID, Process
+from aios.kernel.process_table import ProcessTable
+from aios.kernel.programs import Programs
+from aios.kernel.recovery import LOST_STATUS, Fate, Verdict, fate_of
+from aios.kernel.residents import Resident, Residents
+from aios.kernel.signals import Signals
+from aios.kernel.spending import Budgets
+
+
+class Resumed(Protocol):
+    """What is filled again of a kernel."""
+
+    config: Config
+    db: Database
+    table: ProcessTable
+    tokens: Tokens
+    budgets: Budgets
+    signals: Signals
+    programs: Programs
+    post: PostOffice
+
+    def name_guest(self, name: str, pid: Pid) -> None:
+        """A guest is known by this name in tokens."""
+        ...
+
+
+async def resume(kernel: Resumed, residents: Residents) -> None:
+    """Take up all processes, decide what becomes of each, and end those that end.
+
+    Programs that go on are started by `kernel.programs.begin`, once the kernel has an address.
+    """
+    await kernel.db.open()
+    kernel.table.number_after(kernel.db.read_nowait(tables.last_pid))
+    rows = await residents.load()
+    last_seqs, open_records = await kernel.db.read(
+        lambda c: (tables.last_seqs(c), tables.open_records(c))
+    )
+    by_pid: dict[Pid, list[Record]] = defaultdict(list)
+    for record in open_records:
+        by_pid[record.pid].append(record)
+    for row in rows:
+        process = _taken_up(kernel, row)
+        process.n_journalled = last_seqs.get(row.pid, 0)
+    await kernel.post.load()
+    for row in rows:
+        if row.exit is None and row.pid != INIT_PID:
+            await _decide(kernel, row, by_pid[row.pid])
+
+
+def _taken_up(kernel: Resumed, row: Resident) -> Process:
+    """A process of the kernel before, in all tables again."""
+    if row.pid == INIT_PID:
+        init = kernel.table.get(INIT_PID)
+        init.usage = row.usage
+        return init
+    process = row.process(kernel.config.kernel.max_log_bytes)
+    kernel.table.adopt(process)
+    kernel.budgets.open(process)
+    if row.budget is not None:
+        kernel.budgets.restore(process, row.budget)
+    if row.token:
+        kernel.tokens.restore(row.pid, row.token)
+    if row.guest_name:
+        kernel.name_guest(row.guest_name, row.pid)
+    return process
+
+
+async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) -> None:
+    """End a process, leave it, or have it started."""
+    process, launched = kernel.table.get(row.pid), row.launched
+    is_changed = False
+    if launched is not None:
+        await anyio.to_thread.run_sync(kill_leftover, launched.os_pid, launched.os_start)
+        if launched.restart.policy != "never":
+            digest = await anyio.to_thread.run_sync(partial(code_hash, launched.program))
+            is_changed = digest != launched.code_hash
+    verdict = _verdict(row, open_records, is_changed=is_changed)
+    match verdict.fate:
+        case Fate.STAY:
+            pass
+        case Fate.END:
+            kernel.signals.begin_end(process, Exit(LOST_STATUS, verdict.why))
+            kernel.signals.settle(process)
+        case Fate.START | Fate.ASK:
+            assert launched is not None, "only programs are started again"
+            question = None
+            if verdict.fate is Fate.ASK:
+                question = Question(row.pid, row.name, verdict.why, verdict.choices)
+            kernel.programs.adopt(process, launched, question)
+
+
+def _verdict(row: Resident, open_records: list[Record], *, is_changed: bool) -> Verdict:
+    if row.kind is Kind.PROGRAM and row.launched is None:
+        return Verdict(Fate.END, "it was never started")
+    restart = row.launched.restart if row.launched is not None else Restart()
+    return fate_of(row.kind, restart, open_records, is_code_changed=is_changed)

@@ -1,0 +1,184 @@
+"""Programs that are started again, under one kernel after another in this very interpreter."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.abi.recovery import AnswerQuestion, OnDivergence, Restart
+from aios.abi.types import Pid
+from aios.config import Config, EngineConfig, Home, ServerConfig
+from aios.configload import Loaded
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import Conflict
+from aios.kernel.journal import tables
+from aios.kernel.kernel import Kernel
+from aios.sdk.client import Client
+from aios.sdk.requests import build
+from aios.server.daemon import open_server
+
+pytestmark = pytest.mark.anyio
+
+ONCE = Restart(policy="on-failure", delay_s=0.01)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="aios-p-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def booted(home: Path) -> AsyncIterator[tuple[Kernel, Client]]:
+    config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
+    loaded = Loaded(config, Home(home), home / "config.toml")
+    engines = {"local": ScriptedEngine()}
+    with anyio.fail_after(60):
+        async with open_server(loaded, http=False, engines=engines, is_durable=True) as kernel:
+            yield kernel, Client(kernel.init_gate())
+            kernel.check_invariants()
+
+
+def program(home: Path, source: str) -> str:
+    folder = home / "agent"
+    folder.mkdir(exist_ok=True)
+    (folder / "agent.toml").write_text('name = "agent"\n')
+    head = "import os, sys, time\nfrom pathlib import Path\nfrom aios.sdk.blocking import connect\n"
+    (folder / "main.py").write_text(f"{head}with connect() as client:\n{source}")
+    return str(folder)
+
+
+COUNTING = """\
+    here = Path(os.environ["HERE"])
+    stamp = client.repeatable.uuid()
+    client.files.append("/shared/runs.txt", f"{stamp}\\n")
+    context = client.contexts.open(system="Be brief.")
+    context.chat("hello")
+    if not here.exists():
+        here.touch()
+        os._exit(3)
+    client.exit(0, f"{stamp} {len(context.messages())}")
+"""
+
+
+async def test_a_program_that_crashed_goes_on_where_it_was(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        path = program(home, COUNTING)
+        spawned = await client.spawn(path, restart=ONCE, cwd=home, env={"HERE": str(home / "here")})
+        end = (await client.wait(spawned.pid)).exit
+        stamp, n_messages = end.result.split()
+        assert (await client.files.read("/shared/runs.txt")).decode().split() == [stamp]
+        assert int(n_messages) == 3, "its context came back: system, question, answer"
+        told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
+        assert any("starts again with its journal" in line for line in told)
+
+
+async def test_without_a_policy_a_crash_is_the_end(home: Path) -> None:
+    async with booted(home) as (_, client):
+        spawned = await client.spawn(program(home, "    os._exit(3)\n"))
+        assert (await client.wait(spawned.pid)).exit.status == 3
+
+
+WAITING = """\
+    stamp = client.repeatable.uuid()
+    client.files.append("/shared/runs.txt", f"{stamp}\\n")
+    client.log("waits")
+    client.exit(0, f"{stamp} {client.mail.receive().body}")
+"""
+
+
+async def wait_for_calls(kernel: Kernel, pid: Pid, name: str) -> None:
+    while not any(run.name == name for run in kernel.table.get(pid).runs.values()):
+        await anyio.sleep(0.01)
+
+
+async def test_a_clean_end_of_the_kernel_loses_no_program_no_mail_and_no_pid(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        path = program(home, WAITING)
+        spawned = await client.spawn(path, restart=ONCE, name="waiter")
+        lost = await client.spawn(path, name="lost")
+        await wait_for_calls(kernel, spawned.pid, "receive")
+        guest = await client.admit("visitor")
+        await client.mail.send(guest.pid, "kept")
+    async with booted(home) as (kernel, client):
+        rows = {each.pid: each for each in await client.ps(include_ended=True)}
+        assert rows[spawned.pid].name == "waiter"
+        ended = rows[lost.pid].exit
+        assert ended is not None
+        assert (ended.status, ended.reason) == (137, "ended with its kernel")
+        assert kernel.authenticate(guest.token) == guest.pid, "tokens of guests stay good"
+        letter = await Client(kernel.gate(guest.pid)).mail.receive()
+        assert letter.body == "kept"
+        await client.mail.send(spawned.pid, "go on")
+        end = (await client.wait(spawned.pid)).exit
+        stamp, word, *_ = end.result.split()
+        assert word == "go"
+        assert (await client.files.read("/shared/runs.txt")).decode().split().count(stamp) == 1
+        assert (await client.admit("next")).pid > guest.pid
+
+
+async def test_other_code_is_not_replayed_before_the_owner_has_said_so(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        spawned = await client.spawn(program(home, WAITING), restart=ONCE)
+        await wait_for_calls(kernel, spawned.pid, "receive")
+    program(home, '    client.exit(0, "other code")\n')
+    async with booted(home) as (kernel, client):
+        blocking = kernel.programs
+        found = [body.question for body in blocking._bodies.values() if body.question]
+        assert [(each.pid, each.choices) for each in found] == [
+            (spawned.pid, ("replay", "fresh", "end"))
+        ]
+        with pytest.raises(Conflict, match="no answer"):
+            await decide(client, spawned.pid, "done")
+        await decide(client, spawned.pid, "fresh")
+        assert (await client.wait(spawned.pid)).exit.result == "other code"
+
+
+async def decide(client: Client, pid: Pid, choice: str) -> None:
+    await client.gate.call(build(AnswerQuestion, pid=pid, choice=choice))
+
+
+DIVERGING = """\
+    here = Path(os.environ["HERE"])
+    client.log(f"run {here.exists()}")
+    client.files.append("/shared/runs.txt", "x")
+    if not here.exists():
+        here.touch()
+        os._exit(3)
+    client.exit(0, "done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "n_runs"), [("stop", 1, 1), ("live", 0, 2), ("fresh", 0, 2)]
+)
+async def test_a_program_that_asks_otherwise_diverges(
+    home: Path, policy: OnDivergence, status: int, n_runs: int
+) -> None:
+    async with booted(home) as (_, client):
+        restart = Restart(policy="on-failure", delay_s=0.01, on_divergence=policy)
+        env = {"HERE": str(home / "here")}
+        spawned = await client.spawn(program(home, DIVERGING), restart=restart, env=env, cwd=home)
+        end = (await client.wait(spawned.pid)).exit
+        assert end.status == status, end
+        assert await client.files.read("/shared/runs.txt") == b"x" * n_runs
+        if policy == "stop":
+            assert "run False" in end.reason
+            assert "run True" in end.reason
+
+
+async def test_no_secret_outlives_the_process_that_needed_it(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        env = {"API_KEY": "s3cret-value"}
+        spawned = await client.spawn(program(home, "    client.exit(0)\n"), restart=ONCE, env=env)
+        await client.wait(spawned.pid)
+        await client.files.write("/shared/after.txt", "x")
+        rows = await kernel.db.read(lambda c: list(c.execute("SELECT row FROM residents")))
+        assert not any(b"s3cret" in row[0] for row in rows)
+        found = await kernel.db.read(lambda c: tables.load(c, Pid(1)))
+        assert not any(b"s3cret" in row.intent + row.answer for row in found)
+    assert os.environ.get("API_KEY") is None

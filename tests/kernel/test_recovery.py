@@ -1,0 +1,74 @@
+import pytest
+
+from aios.abi.recovery import Restart
+from aios.abi.types import Exit, Kind, Pid
+from aios.kernel.journal.records import Effect, Record, Where
+from aios.kernel.recovery import Fate, Life, Next, Settling, fate_of, next_life, settled
+
+FAILING = Restart(policy="on-failure", max_restarts=3, delay_s=1.0)
+ALWAYS = Restart(policy="always")
+
+
+def record(effect: Effect, where: Where) -> Record:
+    return Record(Pid(2), 7, "tool_run", b"", effect, 0.0, where)
+
+
+@pytest.mark.parametrize("where", [Where.KERNEL, Where.DISK])
+@pytest.mark.parametrize("effect", list(Effect))
+def test_what_was_only_here_has_not_happened(effect: Effect, where: Where) -> None:
+    assert settled(record(effect, where)) is Settling.AGAIN
+
+
+def test_in_the_world_only_what_has_no_effect_is_done_again() -> None:
+    found = {effect: settled(record(effect, Where.WORLD)) for effect in Effect}
+    assert found == {
+        Effect.PURE: Settling.AGAIN,
+        Effect.REVERSIBLE: Settling.UNKNOWN,
+        Effect.COMPENSABLE: Settling.UNKNOWN,
+        Effect.IRREVERSIBLE: Settling.ASK,
+    }
+
+
+def test_a_program_is_started_again_only_if_it_says_so() -> None:
+    def fate(kind: Kind, restart: Restart) -> Fate:
+        return fate_of(kind, restart, [], is_code_changed=False).fate
+
+    assert fate(Kind.PROGRAM, Restart()) is Fate.END
+    assert fate(Kind.PROGRAM, FAILING) is Fate.START
+    assert fate(Kind.TASK, ALWAYS) is Fate.END
+    assert fate(Kind.GUEST, Restart()) is Fate.STAY
+
+
+def test_the_owner_is_asked_about_what_cannot_be_undone_and_about_other_code() -> None:
+    irreversible = [record(Effect.IRREVERSIBLE, Where.WORLD)]
+    asked = fate_of(Kind.PROGRAM, FAILING, irreversible, is_code_changed=False)
+    assert (asked.fate, asked.choices) == (Fate.ASK, ("again", "done", "fresh", "end"))
+    assert "tool_run (call 7)" in asked.why
+    changed = fate_of(Kind.PROGRAM, FAILING, [], is_code_changed=True)
+    assert (changed.fate, changed.choices) == (Fate.ASK, ("replay", "fresh", "end"))
+
+
+def life(status: int, *, n_crashes: int = 0, ran_s: float = 1.0, on_purpose: bool = False) -> Life:
+    return Life(Exit(status), ran_s, n_crashes, is_ended_on_purpose=on_purpose)
+
+
+def test_crashes_in_a_row_wait_twice_as_long_and_are_given_up() -> None:
+    found = [next_life(FAILING, life(1, n_crashes=n)) for n in range(4)]
+    assert found == [Next(1.0, 1, True), Next(2.0, 2, True), Next(4.0, 3, True), None]
+    steady = next_life(FAILING, life(1, n_crashes=3, ran_s=1000.0))
+    assert steady == Next(1.0, 1, True)
+
+
+def test_who_is_done_or_was_killed_is_not_started_again() -> None:
+    assert next_life(FAILING, life(0)) is None
+    assert next_life(FAILING, life(1, on_purpose=True)) is None
+    assert next_life(ALWAYS, life(0)) == Next(1.0, 0, False)
+    assert next_life(ALWAYS, life(1, on_purpose=True)) == Next(1.0, 0, False)
+    killed = Life(Exit(137), 1.0, 0, is_ended_on_purpose=True, is_killed=True)
+    assert next_life(ALWAYS, killed) is None
+    assert next_life(Restart(), life(1)) is None
+
+
+def test_who_diverged_begins_anew() -> None:
+    diverged = Life(Exit(137), 1.0, 0, is_ended_on_purpose=False, wants_fresh=True)
+    assert next_life(FAILING, diverged) == Next(1.0, 1, False)

@@ -1,0 +1,57 @@
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.abi.types import Pid
+from aios.kernel.journal.records import Effect, Outcome, Record
+from aios.kernel.journal.tables import Row
+from aios.kernel.replay import Replay
+
+
+def row(
+    seq: int, digest: bytes, *, begun: float = 0.0, ended: float = 0.0, is_open: bool = False
+) -> Row:
+    outcome = Outcome.OPEN if is_open else Outcome.DONE
+    record = Record(Pid(2), seq, "getpid", digest, Effect.PURE, begun, outcome=outcome)
+    record.ended_unix_s = ended
+    return Row(record)
+
+
+def test_equal_calls_get_their_answers_in_order_and_each_once() -> None:
+    replay = Replay([row(1, b"a"), row(2, b"b"), row(3, b"a")])
+    found = [replay.take(digest) for digest in (b"a", b"a", b"a", b"b")]
+    assert [each.record.seq if each else None for each in found] == [1, 3, None, 2]
+    assert replay.is_over
+    assert replay.n_replayed == 3
+
+
+def test_what_was_cut_off_is_not_told() -> None:
+    replay = Replay([row(1, b"a"), row(2, b"b", is_open=True)])
+    assert replay.take(b"b") is None
+    assert replay.expected().record.seq == 1
+
+
+def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
+    apart = [row(1, b"a", begun=1, ended=2), row(2, b"b", begun=2, ended=3)]
+    assert not Replay(apart).has_overlaps
+    together = [row(1, b"a", begun=1, ended=3), row(2, b"b", begun=2, ended=4)]
+    assert Replay(together).has_overlaps
+
+
+@given(st.lists(st.sampled_from([b"a", b"b", b"c"])), st.randoms())
+def test_in_whatever_order_calls_come_each_record_is_told_once(
+    digests: list[bytes], draw: random.Random
+) -> None:
+    replay = Replay([row(seq, digest) for seq, digest in enumerate(digests, 1)])
+    asked = list(digests)
+    draw.shuffle(asked)
+    told = []
+    for digest in asked:
+        found = replay.take(digest)
+        assert found is not None
+        assert found.record.digest == digest
+        told.append(found.record.seq)
+        replay.check_invariants()
+    assert sorted(told) == list(range(1, len(digests) + 1))
+    assert replay.is_over
