@@ -227,6 +227,18 @@ async def test_a_long_text_is_found_by_its_beginning(tmp_path: Path) -> None:
         assert "max_indexed_bytes" in problem.problem
 
 
+async def test_a_kernel_that_nobody_asks_about_files_opens_no_index(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kernel:
+        await agent(kernel, "ann").write("a.md", "a fox")
+    assert (tmp_path / "aios.db").exists()
+    (tmp_path / "index.db").unlink(missing_ok=True)
+    async with opened(tmp_path) as kernel:
+        await kernel.storage.open()  # as mounts do when the kernel starts
+        await anyio.wait_all_tasks_blocked()
+        assert not (tmp_path / "index.db").exists()
+        assert await paths(Files(kernel.init_gate()), "fox") == ["/agents/ann/a.md"]
+
+
 # --- two agents ---------------------------------------------------------------------------------------------------
 
 WORDS = ["fox", "red fox", "badger den", "fox badger", "train"]

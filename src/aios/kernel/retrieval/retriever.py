@@ -75,7 +75,7 @@ class Retriever:
         self._is_running = True
         try:
             with self._scope:
-                await (self._asked if waits_for_a_call else self._storage.used).wait()
+                await (self._asked if waits_for_a_call else self._storage.changes.used).wait()
                 await self._indexer.follow()
         finally:
             self._ended.set()

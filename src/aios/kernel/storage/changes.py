@@ -43,6 +43,8 @@ class ChangeStream:
         self._db = db
         self._blobs = blobs
         self._changed = anyio.Event()
+        self.used = anyio.Event()
+        """Set by the first call about files and the first change from outside; who follows need not begin before."""
         self.n_purges = 0
         """Since the kernel began; whoever keeps what it made of files looks again which are there when it differs."""
 
@@ -53,6 +55,7 @@ class ChangeStream:
 
     def publish(self) -> None:
         """Something may have changed: wake who waits. Called by every writer of files after its commit."""
+        self.used.set()
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -107,8 +107,6 @@ class StorageManager:
         self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
-        self.used = anyio.Event()
-        """Set by the first call about files; what follows their changes need not begin before."""
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -466,6 +464,7 @@ class StorageManager:
     async def _open(self) -> None:
         if not self._reaches.is_loaded:
             await self.open()
+        self.changes.used.set()
 
     async def open(self) -> None:
         """Read what is held in memory; once is enough."""
@@ -474,7 +473,6 @@ class StorageManager:
             if not self._reaches.is_loaded:
                 await self.mounts.load()
                 self._reaches.load(self._db.read_nowait(tables.all_shares))
-                self.used.set()
 
 
 def _drop(_: Progress) -> None:
