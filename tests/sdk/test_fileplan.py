@@ -18,7 +18,7 @@ from aios.sdk.fileplan import (
     wishes_of,
 )
 
-COMMAND = "Move the travel notes to archive, then append 'see you' to diary.md"
+COMMAND = "Move the travel notes to archive, delete nothing, then append 'see you' to diary.md"
 
 
 def plan(*steps: object) -> str:
@@ -66,6 +66,17 @@ def test_a_plan_in_the_words_of_the_command_is_taken() -> None:
 def test_a_hostile_or_broken_plan_is_refused(answer: str) -> None:
     with pytest.raises(InvalidCall):
         wishes_of(answer, COMMAND)
+
+
+def test_nothing_is_taken_away_unless_the_command_says_so_and_repeats_count_once() -> None:
+    find = {"do": "find", "source": "the soup"}
+    assert len(wishes_of(plan(find, find), "find the soup")) == 1
+    for do in ("delete", "purge"):
+        with pytest.raises(InvalidCall, match="does not say"):
+            wishes_of(plan(find, {"do": do, "source": "the soup"}), "find the soup")
+    with pytest.raises(InvalidCall, match="does not say"):
+        wishes_of(plan({"do": "purge", "source": "the soup"}), "delete the soup")
+    assert wishes_of(plan({"do": "delete", "source": "the soup"}), "Remove the soup")
 
 
 @given(st.text(max_size=200))

@@ -51,6 +51,14 @@ FIELDS: Mapping[Do, tuple[str, ...]] = MappingProxyType(
 
 IRREVERSIBLE = frozenset({Do.PURGE})
 
+SAID_BY: Mapping[Do, re.Pattern[str]] = MappingProxyType(
+    {
+        Do.DELETE: re.compile(r"(?i)\b(delete|remove|rm|erase|discard|trash|drop|throw|get rid)"),
+        Do.PURGE: re.compile(r"(?i)\b(purge|permanently|for good|for ever|forever)"),
+    }
+)
+"""Without such a word in the command a step that takes something away is not meant: small models like to add some."""
+
 
 class Wish(Struct, frozen=True, forbid_unknown_fields=True):
     """A step in the words of the command."""
@@ -166,7 +174,12 @@ def wishes_of(answer: str, command: str) -> tuple[Wish, ...]:
         raise InvalidCall(f"the model made no plan of that: {error}", hint=hint) from error
     if not 1 <= len(wishes) <= MAX_STEPS:
         raise InvalidCall(f"a plan has 1 to {MAX_STEPS} steps, not {len(wishes)}", hint=hint)
+    wishes = tuple(dict.fromkeys(wishes))  # small models repeat themselves
     for wish in wishes:
+        if wish.do in SAID_BY and not SAID_BY[wish.do].search(command):
+            raise InvalidCall(
+                f"the model's plan has a `{wish.do}`, which the command does not say", hint=hint
+            )
         for field in ("source", "target", "text"):
             value = getattr(wish, field)
             if (field in FIELDS[wish.do]) != bool(value):
@@ -272,7 +285,7 @@ def overlaps(steps: Sequence[PlannedStep]) -> Iterator[str]:
     for step in steps:
         if step.do is Do.FIND:
             continue
-        for path in {*step.paths, *([step.target] if not step.paths else ())}:
+        for path in step.paths or filter(None, (step.target,)):
             if path in seen:
                 yield f"two steps change {path}"
             seen.add(path)
