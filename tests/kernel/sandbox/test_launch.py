@@ -54,6 +54,27 @@ async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Pa
         confined.kill()  # again, and nobody is hurt
 
 
+async def test_many_that_start_at_once_leave_the_files_of_others_alone(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    """A number that is closed twice is another's file by then."""
+    before = open_files()
+    statuses: list[int | None] = []
+
+    async def start(number: int) -> None:
+        confined = await started(launcher, tmp_path, "sh", "-c", f"exit {number}")
+        await text_of(confined)
+        statuses.append(confined.process.returncode)
+
+    with anyio.fail_after(60):
+        for _ in range(3):
+            async with anyio.create_task_group() as tasks:
+                for number in range(24):
+                    tasks.start_soon(start, number)
+    assert sorted(statuses, key=str) == sorted([*range(24)] * 3, key=str)
+    assert open_files() == before
+
+
 async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: Path) -> None:
     with anyio.fail_after(10):
         confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")
@@ -115,6 +136,10 @@ async def test_a_workspace_that_vanishes_is_a_clear_error(tmp_path: Path) -> Non
         else:
             await text_of(confined)
             assert confined.process.returncode
+
+
+def open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
 def command_of(pid: int) -> str:

@@ -90,18 +90,20 @@ class Confined:
 
     def kill(self) -> None:
         """End everything inside; what has a namespace of processes ends with the first of them."""
-        for pid in (self.root, *self.inside()):
+        for pid in self.inside():
             _signal(pid, signal.SIGKILL)
-        if (
-            self.root == self.process.pid
-        ):  # else `bwrap` stays, to see the first of them end, and then ends itself
+        if self._has_ended:
+            return  # its number may be another's by now
+        _signal(self.root, signal.SIGKILL)
+        # `bwrap` stays, to see the first of the namespace end, and then ends itself.
+        if self.root == self.process.pid:
             _kill_group(self.root)
 
     def freeze(self, is_stopped: bool) -> None:
         """SIGSTOP or SIGCONT to everything inside, until nobody new turns up."""
         number = signal.SIGSTOP if is_stopped else signal.SIGCONT
         seen: set[int] = set()
-        while new := ({self.root, *self.inside()} - seen):
+        while new := (self.inside() | self._outermost()) - seen:
             for pid in new:
                 _signal(pid, number)
             seen |= new
@@ -115,9 +117,16 @@ class Confined:
                 await anyio.sleep(0.005)
         self._undo.close()
 
+    @property
+    def _has_ended(self) -> bool:
+        return self.process.returncode is not None
+
+    def _outermost(self) -> set[int]:
+        return set() if self._has_ended else {self.root}
+
     def inside(self) -> set[int]:
         """What runs in there now, beside the outermost."""
-        inside = set(descendants(self.root))
+        inside = set(descendants(self.root)) if not self._has_ended else set()
         if self._group is not None:
             return inside | set(self._group.pids())
         return inside | set(marked(self._mark)) if self._mark else inside
@@ -192,7 +201,7 @@ class Launcher:
             if group is not None:
                 undo.callback(group.remove)
             try:
-                process, root = await start(order, walls, group, undo=undo)
+                process, root = await start(order, walls, group, undo)
             except OSError as error:
                 raise ProgramFailed(
                     f"{command[0]} could not be started: {error}", hint="check the folder and `cwd`"
@@ -202,45 +211,56 @@ class Launcher:
             )
 
     async def _open_bubblewrap(
-        self, order: "_Order", walls: Walls, group: ControlGroup | None, *, undo: ExitStack
+        self, order: "_Order", walls: Walls, group: ControlGroup | None, _undo: ExitStack
     ) -> tuple[anyio.abc.Process, int]:
-        with ExitStack() as files, ExitStack() as telling:
-            told, tell = _pipe(files, telling)
-            go, let_go = _pipe(files, files)
-            its = Files(
-                passwd=_file(files, PASSWD_FILE.format(uid=UID, gid=UID, home=HOME).encode()),
-                group=_file(files, GROUP_FILE.format(gid=UID).encode()),
-                seccomp=_file(files, filter_program(self._machine)),
-                info=tell,
-                go=go,
-            )
-            options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
-            arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
-            process = await anyio.open_process(
-                [walls.bwrap, "--args", str(arguments), "--", *order.command],
-                stdin=order.stdin,
-                env={},
-                start_new_session=True,
-                pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
-            )
-            undo.callback(_kill_group, process.pid)
-            telling.close()  # once: the same number may be somebody else's at once
-            root = await _read_info(told)
-            if root is None:
-                raise await _failed(process)
+        with ExitStack() as files:
+            told, tell = os.pipe2(os.O_CLOEXEC)
+            files.callback(os.close, told)
+            go, let_go = os.pipe2(os.O_CLOEXEC)
+            files.callback(os.close, go)
+            files.callback(os.close, let_go)
+            try:  # each number is closed once, or another's file goes with it
+                process = await self._start_bubblewrap(order, walls, files, info=tell, go=go)
+            finally:
+                os.close(tell)
+            is_up = False
             try:
-                for name, value in limits(order.bounds).items():
-                    resource.prlimit(root, getattr(resource, name), (value, value))
-                if group is not None:
-                    group.add(root)
+                root = await _read_info(told)
+                if root is None:
+                    raise await _failed(process)
+                _bound(root, order.bounds, group)
+                os.write(let_go, b"\0")
+                await _wait_started(process, root)
+                is_up = True
             except ProcessLookupError:
                 raise await _failed(process) from None
-            os.write(let_go, b"\0")
-            await _wait_started(process, root)
+            finally:
+                if not is_up:
+                    await _end(process)
             return process, root
 
+    async def _start_bubblewrap(
+        self, order: "_Order", walls: Walls, files: ExitStack, *, info: int, go: int
+    ) -> anyio.abc.Process:
+        its = Files(
+            passwd=_file(files, PASSWD_FILE.format(uid=UID, gid=UID, home=HOME).encode()),
+            group=_file(files, GROUP_FILE.format(gid=UID).encode()),
+            seccomp=_file(files, filter_program(self._machine)),
+            info=info,
+            go=go,
+        )
+        options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
+        arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
+        return await anyio.open_process(
+            [walls.bwrap, "--args", str(arguments), "--", *order.command],
+            stdin=order.stdin,
+            env={},
+            start_new_session=True,
+            pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
+        )
+
     async def _open_landlock(
-        self, order: "_Order", _: Walls, group: ControlGroup | None, *, undo: ExitStack
+        self, order: "_Order", _: Walls, group: ControlGroup | None, undo: ExitStack
     ) -> tuple[anyio.abc.Process, int]:
         profile = order.profile
         for path in (*profile.hidden, *profile.blanked):
@@ -277,7 +297,7 @@ class Launcher:
         return process, process.pid
 
     async def _open_bare(
-        self, order: "_Order", _: Walls, group: ControlGroup | None, *, undo: ExitStack
+        self, order: "_Order", _: Walls, group: ControlGroup | None, _undo: ExitStack
     ) -> tuple[anyio.abc.Process, int]:
         process = await anyio.open_process(
             order.command,
@@ -286,7 +306,6 @@ class Launcher:
             cwd=order.cwd,
             start_new_session=True,
         )
-        undo.callback(_kill_group, process.pid)
         _add(group, process.pid)
         return process, process.pid
 
@@ -374,6 +393,26 @@ def _add(group: ControlGroup | None, pid: int) -> None:
             group.add(pid)
 
 
+def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
+    """Limit a program that waits behind its wall.
+
+    Raises:
+        ProcessLookupError: It has ended.
+    """
+    for name, value in limits(bounds).items():
+        resource.prlimit(root, getattr(resource, name), (value, value))
+    if group is not None:
+        group.add(root)
+
+
+async def _end(process: anyio.abc.Process) -> None:
+    """What was started only in part goes."""
+    with anyio.CancelScope(shield=True):
+        if process.returncode is None:
+            _kill_group(process.pid)
+        await process.aclose()
+
+
 def _kill_group(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
@@ -382,13 +421,6 @@ def _kill_group(pid: int) -> None:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-
-
-def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
-    ends = os.pipe2(os.O_CLOEXEC)
-    for files, end in zip((reading, writing), ends, strict=True):
-        files.callback(os.close, end)
-    return ends
 
 
 def _file(files: ExitStack, content: bytes) -> int:
@@ -429,7 +461,6 @@ async def _failed(process: anyio.abc.Process) -> ProgramFailed:
     if process.stderr is not None:
         with suppress(anyio.EndOfStream):
             said = await process.stderr.receive()
-    await process.aclose()
     return ProgramFailed(
         f"no sandbox for it: {said.decode(errors='replace').strip() or 'bwrap ended at once'}",
         hint="`aios doctor` says what works here",
