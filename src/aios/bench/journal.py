@@ -4,9 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
+from time import perf_counter
+
+import anyio
+import anyio.lowlevel
 
 from aios.abi.calls import Chat, GetPid
-from aios.abi.types import Message, Role
+from aios.abi.types import Message, Pid, Role
 from aios.bench.agents import run_load, warm_up
 from aios.bench.bench import Bench, Settings, Shape, alternate, seconds_each
 from aios.bench.children import scratch_folder
@@ -19,11 +23,14 @@ from aios.engine.models import find_model
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError
+from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.replay import Replay
 from aios.sdk.client import Client
 
 NAME = "journal"
 N_TURNS = 1_000
+N_PROCESSES, N_CALLS_EACH = 1_000, 100
 WORDS_ASKED, WORDS_ANSWERED = 40, 80
 """Of a turn of the agent whose journal is weighed: about 250 and 500 characters."""
 SHAPE = Shape(n_agents=8, n_turns=2, max_tokens=16, n_rules=8)
@@ -34,6 +41,8 @@ SPECS = (
     Spec(NAME, "getpid", "calls/s", Bar(5_000, is_minimum=True), "in-process, journal on; beside it off"),
     Spec(NAME, "file-write", "ms", None, "1 KB, in-process, journal on; beside it off"),
     Spec(NAME, "bytes-a-turn", "bytes", Bar(2.0, on_ratio=True), f"{N_TURNS} turns of one agent on disk; beside it their text"),
+    Spec(NAME, "replay", "calls/s", Bar(5_000, is_minimum=True), "getpid told from the journal, in-process"),
+    Spec(NAME, "recovery", "s", Bar(10.0), f"a kernel takes up {N_PROCESSES} processes and reads their {N_PROCESSES * N_CALLS_EACH} calls"),
     Spec(NAME, "makespan", "s", Bar(1.05, on_ratio=True), "the load of `workload`, small, journal on; beside it off"),
 )  # fmt: skip
 
@@ -59,6 +68,8 @@ async def measure(settings: Settings, report: Report) -> None:
         settings.say(f"an agent with {N_TURNS} turns")
         n_bytes, n_text = await weigh_conversation(folder / "talk", N_TURNS)
         report.add("bytes-a-turn", n_bytes / N_TURNS, baseline=n_text / N_TURNS)
+        settings.say(f"{N_PROCESSES} processes that a kernel left")
+        await _replay_and_recovery(report, Home(folder / "left"), n_calls)
         await _workload(settings, report, folder)
 
 
@@ -93,6 +104,39 @@ async def _database_bytes(folder: Path) -> int:
     async with open_kernel(Config(), home, engines={}, is_durable=True):
         pass
     return home.database.stat().st_size
+
+
+async def _replay_and_recovery(report: Report, home: Home, n_calls: int) -> None:
+    """How fast a process is told what it was told before, and a kernel reads what another left. No program is started."""
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        pids = [kernel.spawn_task("left", _idle) for _ in range(N_PROCESSES)]
+        await _call(kernel, pids[0], n_calls)
+        process, disk = kernel.table.get(pids[0]), kernel.journal.disk
+        assert disk is not None, "a durable kernel has a journal"
+        process.replay = Replay(await disk.load(pids[0]))
+        begun_s = perf_counter()
+        await _call(kernel, pids[0], n_calls)
+        report.add("replay", n_calls / (perf_counter() - begun_s))
+        for pid in pids[1:]:
+            await _call(kernel, pid, N_CALLS_EACH)
+            await anyio.lowlevel.checkpoint()
+    begun_s = perf_counter()
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        disk = kernel.journal.disk
+        assert disk is not None, "a durable kernel has a journal"
+        for pid in pids:
+            Replay(await disk.load(pid))
+        report.add("recovery", perf_counter() - begun_s)
+
+
+async def _call(kernel: Kernel, pid: Pid, n_calls: int) -> None:
+    gate = kernel.gate(pid)
+    for _ in range(n_calls):
+        await gate.call(GetPid())
+
+
+async def _idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
 
 
 async def _workload(settings: Settings, report: Report, folder: Path) -> None:
