@@ -283,6 +283,9 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     index_timeout_s: Annotated[
         Positive, Meta(description="longest time to get the text out of one file, PDF above all")
     ] = 30.0
+    max_links: Annotated[
+        PositiveInt, Meta(description="links of an agent to its files that have not expired")
+    ] = 1_000
     mount_ignore: Annotated[
         Names,
         Meta(

@@ -41,6 +41,11 @@ class Home:
         return self.root / "blobs"
 
     @property
+    def link_key(self) -> Path:
+        """What links to files are signed with, mode 600."""
+        return self.root / "link.key"
+
+    @property
     def tools(self) -> Path:
         """Manifests of tools that are there from the start, `*.toml`."""
         return self.root / "tools"

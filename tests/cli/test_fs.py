@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Aios, Served, Start
+from tests.cli.conftest import Aios, Served, Start, serving
 
 from aios.abi.types import Pid
 from aios.sdk.files import Files
@@ -85,3 +85,27 @@ def test_changes_are_shown_as_they_come(start: Start, aios: Aios, tmp_path: Path
     assert "/shared/b" in watching.line()
     watching.signal(signal.SIGINT)
     assert watching.end().code == 130
+
+
+def test_a_link_is_made_listed_and_ended(home: Path, aios: Aios, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_text("one\n")
+    with serving(home, http=True):
+        aios("fs", "put", str(source), "/shared/a")
+        made = aios("fs", "share", "/shared/a", "--link", "--for", "30m")
+        assert made.out.startswith("http://")
+        assert "/aios/files/" in made.out
+        (row,) = aios("fs", "links", "--json").rows()
+        assert (row["path"], row["token"]) == ("/shared/a", "")
+        assert "/shared/a" in aios("fs", "links").out
+        assert aios("fs", "unlink", str(row["id"])).code == 0
+        assert aios("fs", "unlink", str(row["id"])).code == 4
+        for wrong in (
+            ("--link", "--for", "soon"),
+            ("--link", "--for", "0h"),
+            (),
+            ("bob", "--link"),
+        ):
+            assert aios("fs", "share", "/shared/a", *wrong).code == 2
+    with serving(home):
+        assert aios("fs", "share", "/shared/a", "--link").code == 3

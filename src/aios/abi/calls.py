@@ -42,6 +42,7 @@ from aios.abi.interactions import (
     MemoryStat,
 )
 from aios.abi.journal import EventList, Events, JournalRead, JournalRecords
+from aios.abi.links import FileLink, FileLinks, FileUnlink, LinkInfos
 from aios.abi.mail import (
     Mailbox,
     MailboxStatistics,
@@ -458,6 +459,7 @@ AnyCall = (
     | ContextSnapshot | ContextRestore | ContextSnapshots | ContextForget
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
     | FileMount | FileUmount | FileMounts
+    | FileLink | FileUnlink | FileLinks
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | FileRetrieve | FileGroupBy | FileJoin | FileIndex | FileReindex
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage | MemoryCheck
@@ -478,7 +480,7 @@ AnyAnswer = (
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
-    | MountInfos
+    | MountInfos | LinkInfos
     | Retrieved | FileGroups | FileJoined | IndexInfo
     | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed | NotesChecked
     | Logged | Interactions | BlockStatistics

@@ -10,6 +10,7 @@ import click
 
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.fs_do import do
+from aios.cli.fs_links import Lifetime, links, make_link, unlink
 from aios.cli.fs_mounts import mount, mounts, umount
 from aios.cli.fs_search import group, index, join, search
 from aios.cli.options import examples, json_option
@@ -252,21 +253,37 @@ def purge(*, path: str, keep: int, as_json: bool) -> None:
     epilog=examples(
         "aios fs share /agents/ann/plan.md /agents/bob",
         "aios fs share /agents/ann/plan.md bob --access none",
+        "aios fs share /agents/ann/plan.md --link --for 1h",
     )
 )
 @PATH
-@click.argument("grantee")
+@click.argument("grantee", default="")
 @click.option(
     "--access",
     type=click.Choice(["read", "write", "none"]),
     default="read",
     help="What is allowed.",
 )
+@click.option(
+    "--link", is_flag=True, help="Print a link to the file instead; `aios fs unlink` ends it."
+)
+@click.option("--for", "lifetime_s", type=Lifetime(), default="1h", help="How long the link works.")
 @json_option
 def share(
-    *, path: str, grantee: str, access: Literal["read", "write", "none"], as_json: bool
+    *,
+    path: str,
+    grantee: str,
+    access: Literal["read", "write", "none"],
+    link: bool,
+    lifetime_s: float,
+    as_json: bool,
 ) -> None:
-    """Let an agent (NAME or /agents/NAME) or a group (/groups/NAME) at PATH and all below it."""
+    """Let an agent (NAME or /agents/NAME) or a group (/groups/NAME) at PATH and all below it; or make a link to it."""
+    if link == bool(grantee):
+        raise InvalidCall("give an agent or a group, or --link", hint="one of them")
+    if link:
+        make_link(path, lifetime_s, as_json=as_json)
+        return
     with connect() as client:
         client.files.share(path, grantee, access)
     if as_json:
@@ -333,7 +350,7 @@ def gc(*, as_json: bool) -> None:
         click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
 
 
-for verb in (mount, umount, mounts, search, group, join, index, do):
+for verb in (mount, umount, mounts, links, unlink, search, group, join, index, do):
     fs.add_command(verb)
 
 

@@ -62,6 +62,7 @@ from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
+from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
 from aios.kernel.tools.manager import ToolManager
@@ -89,6 +90,7 @@ class Services(Protocol):
     signals: Signals
     storage: StorageManager
     mounting: Mounting
+    links: Links
     tools: ToolManager
     retriever: Retriever
     programs: Programs

@@ -61,6 +61,7 @@ from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
+from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
 from aios.kernel.storage.mounting import Mounting
@@ -71,7 +72,7 @@ from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import Launcher as ToolLauncher
 from aios.kernel.tools.manager import ToolManager
 
-SCHEMAS = (BLOBS, STORAGE, MOUNTS, MEMORY, INTERACTIONS, JOURNAL, RESIDENTS, MAIL)
+SCHEMAS = (BLOBS, STORAGE, MOUNTS, Links.SCHEMA, MEMORY, INTERACTIONS, JOURNAL, RESIDENTS, MAIL)
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -153,6 +154,7 @@ class Kernel:
         )
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
+        self.links = Links(self.storage, self.db, self.clock, config.storage, home=self.home)
         self.launcher = Launcher(config.sandbox, self.home.root)
         self.tools = self._make_tools(config)
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)

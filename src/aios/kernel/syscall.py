@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, mail, mounts, retrieval, tools
+from aios.abi import contexts, interactions, links, mail, mounts, retrieval, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -253,14 +253,17 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     files.FileUsage: Entry(lambda kernel, run, call: kernel.storage.usage(run, call), Right.FILE_READ),
     files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.KERNEL),
     files.FileCheck: Entry(lambda kernel, run, call: kernel.storage.check(run, call), Right.FILE_READ),
-    mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.KERNEL),
-    mounts.FileUmount: Entry(lambda kernel, run, call: kernel.mounting.umount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.KERNEL),
+    mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.WORLD),
+    mounts.FileUmount: Entry(lambda kernel, run, call: kernel.mounting.umount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.WORLD),
     mounts.FileMounts: Entry(lambda kernel, run, call: kernel.mounting.list_all(run, call), Right.FILE_READ),
     retrieval.FileRetrieve: Entry(lambda kernel, run, call: kernel.retriever.retrieve(run, call), Right.FILE_READ),
     retrieval.FileGroupBy: Entry(lambda kernel, run, call: kernel.retriever.group_by(run, call), Right.FILE_READ),
     retrieval.FileJoin: Entry(lambda kernel, run, call: kernel.retriever.join(run, call), Right.FILE_READ),
     retrieval.FileIndex: Entry(lambda kernel, run, call: kernel.retriever.index(run, call), Right.FILE_READ),
     retrieval.FileReindex: Entry(lambda kernel, run, call: kernel.retriever.reindex(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.KERNEL),
+    links.FileLink: Entry(lambda kernel, run, call: kernel.links.link(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.WORLD),
+    links.FileUnlink: Entry(lambda kernel, run, call: kernel.links.unlink(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.WORLD),
+    links.FileLinks: Entry(lambda kernel, run, call: kernel.links.list_all(run, call), Right.FILE_READ),
     notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.Recall: Entry(lambda kernel, run, call: kernel.memory.recall(run, call), Right.MEMORY_READ),
     notes.MemoryGet: Entry(lambda kernel, run, call: kernel.memory.get(run, call), Right.MEMORY_READ),

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from aios.abi.gate import Change
+from aios.abi.links import FileLink, FileLinks, FileUnlink, LinkInfo
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfo
 from aios.abi.storage import (
     MAX_PIECE_BYTES,
@@ -234,6 +235,21 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
     def mounts(self) -> tuple[MountInfo, ...]:
         """The mounts that the caller may read."""
         return self._gate.call(FileMounts()).value.mounts
+
+    def link(
+        self, path: str, *, lifetime_s: float = 3600.0, version: int | None = None
+    ) -> LinkInfo:
+        """Make a link to a version of a file of one's own; its address is `/aios/files/` and its `token`, at the kernel's server."""
+        call = build(FileLink, path=path, lifetime_s=lifetime_s, version=version)
+        return self._gate.call(call).value.links[0]
+
+    def unlink(self, link_id: str) -> None:
+        """End a link at once."""
+        self._gate.call(build(FileUnlink, id=link_id))
+
+    def links(self) -> tuple[LinkInfo, ...]:
+        """The links to one's files that have not expired."""
+        return self._gate.call(FileLinks()).value.links
 
     def usage(self) -> Usages:
         """What takes how much space."""

@@ -1,8 +1,8 @@
 """The kernel over HTTP: the native system calls as JSON, and the OpenAI routes.
 
-    limits -> host -> token -> process -> route -> system call        every route but /health wants a token
+    limits -> host -> token -> process -> route -> system call        every route but /health and /aios/files wants a token
 
-Whoever speaks here is a process; all that a route does is a system call of it.
+A link to a file is its own leave (`links.py`). Whoever speaks here is a process; all that a route does is a system call of it.
 """
 
 import logging
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aios.abi.call import Call
 from aios.abi.calls import AnyAnswer, Ps
+from aios.abi.links import LINK_ROUTE
 from aios.abi.wire import call_from_json, frame_to_json
 from aios.config import ServerConfig
 from aios.errors import AiosError, InvalidCall, KernelBug
@@ -25,6 +26,7 @@ from aios.kernel.kernel import Kernel
 from aios.server.auth import check_host, gate_for
 from aios.server.faults import JSON_TYPE, fault_response, status_response
 from aios.server.limits import Exchange, read_json
+from aios.server.links import LinkRoutes
 from aios.server.openai_chat import OpenAIRoutes
 from aios.server.openapi import document
 from aios.server.responses import ResponsesRoutes
@@ -40,6 +42,7 @@ def make_app(kernel: Kernel, config: ServerConfig) -> Starlette:
     app = Starlette(
         routes=[
             *native.routes(),
+            *LinkRoutes(kernel).routes(),
             *OpenAIRoutes(kernel, config).routes(),
             *ResponsesRoutes(kernel, config).routes(),
         ],
@@ -78,7 +81,7 @@ class Edge:
         request = Request(scope)
         if not self._config.allow_remote:
             check_host(request.headers, self._config.host)
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(LINK_ROUTE):
             request.state.gate = gate_for(self._kernel, request.headers)
 
     async def _fail(self, error: AiosError, scope: Scope, exchange: Exchange) -> None:

@@ -10,6 +10,7 @@ from aios import __version__
 from aios.abi.calls import AnyAnswer, AnyCall
 from aios.abi.gate import Fault, Frame, Result
 from aios.server.faults import JSON_TYPE, NATIVE_PREFIX, ErrorReply
+from aios.server.links import TYPE as LINKED
 from aios.server.openai_types import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -95,6 +96,21 @@ OPERATIONS = (
                 "schema": {"type": "string", "enum": ["true", "false"]},
             },
         ),
+    ),
+    Operation(
+        "get",
+        "/aios/files/{token}",
+        "The version of a file that a link leads to",
+        {LINKED: bytes},
+        parameters=(
+            {
+                "name": "token",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1},
+            },
+        ),
+        is_open=True,
     ),
     Operation("get", "/v1/models", "The models that are served", {JSON_TYPE: ModelList}),
     Operation(
@@ -183,8 +199,8 @@ def _operation(operation: Operation, by_kind: dict[str, Json]) -> Json:
     }
     responses: Json = {"200": {"description": "done", "content": content}}
     error = Fault if is_native else ErrorReply
-    errors = {} if operation.is_open else _ERRORS
-    if operation.is_open:
+    errors = _ERRORS if is_native or not operation.is_open else {}
+    if not errors:
         responses["503"] = {"description": "the kernel is stopping", "content": content}
     for status, meaning in errors.items():
         schema = by_kind[_key(error)]

@@ -83,6 +83,17 @@ class ChangeStream:
         """Those of these paths where a file is now."""
         return await self._db.read(partial(_existing, paths=json.dumps(list(paths))))
 
+    async def size_bytes(self, path: str, version: int) -> int:
+        """The length of a version.
+
+        Raises:
+            NotFound: It was purged, or is a deletion.
+        """
+        look = partial(
+            reading.read_piece, blobs=self._blobs, path=path, version=version, span=range(0)
+        )
+        return (await self._db.read(look)).size_bytes
+
     async def read(self, path: str, version: int, span: range) -> bytes:
         """The bytes of a version at the positions of `span`; less at its end.
 

@@ -342,14 +342,9 @@ class StorageManager:
     async def share(self, run: Run, call: FileShare) -> Done:
         """Let others at a path."""
         await self._open()
-        reach = self._reaches.of(run.process)
-        path = self._check_root(parse(call.path, reach.home))
+        path = self.own_path(run.process, call.path)
         if not self._is_mount(path):
             file_path(path)
-        if not is_within(path, reach.home):
-            raise AccessDenied(
-                f"{reach.home} may share only what is its own, not {path}", hint="copy it first"
-            )
         grantee = file_path(parse(call.grantee, "/agents"))
 
         def write(connection: apsw.Connection) -> list[Share]:
@@ -433,6 +428,24 @@ class StorageManager:
         """What a process may read and write at this moment."""
         await self._open()
         return self._reaches.of(process)
+
+    def home_of(self, process: Process) -> str:
+        """The folder of a process."""
+        return self._reaches.of(process).home
+
+    def own_path(self, process: Process, text: str) -> str:
+        """The canonical form of a path that is a process's own: only that may be given away.
+
+        Raises:
+            AccessDenied: It is not its own.
+        """
+        home = self.home_of(process)
+        path = parse(text, home)
+        if not is_within(path, home):
+            raise AccessDenied(
+                f"{home} may share only what is its own, not {path}", hint="copy it first"
+            )
+        return self._check_root(path)
 
     def close(self, process: Process) -> None:
         """A process has ended: its drafts and locks go."""

@@ -1,0 +1,84 @@
+"""Links to files: `fs share --link`, `fs links` and `fs unlink`."""
+
+import re
+from datetime import datetime
+
+import click
+
+from aios.abi.links import LINK_ROUTE
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, write_json, write_table
+from aios.errors import KernelUnreachable
+from aios.sdk.blocking import connect
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Lifetime(click.ParamType[float]):
+    """A duration such as 30m, in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it, or refuse it as click does."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
+        if found is None or not int(found[1]):
+            self.fail(f"{value!r} is no duration: say 45s, 30m, 1h or 7d", param, ctx)
+        return float(int(found[1]) * UNITS_S[found[2]])
+
+
+def make_link(path: str, lifetime_s: float, *, as_json: bool) -> None:
+    """Make a link and print its address."""
+    with connect() as client:
+        servers = [url for url in client.info().urls if url.startswith("http")]
+        if not servers:
+            raise KernelUnreachable(
+                "this kernel serves no HTTP, so nobody could follow a link", hint="`aios serve`"
+            )
+        link = client.files.link(path, lifetime_s=lifetime_s)
+    url = f"{servers[0]}{LINK_ROUTE}{link.token}"
+    if as_json:
+        write_json({"url": url, "link": link})
+    else:
+        click.echo(url)
+        click.echo(
+            f"version {link.version} of {link.path}, until {_when(link.expires_unix_s)}; "
+            f"`aios fs unlink {link.id}` ends it",
+            err=True,
+        )
+
+
+@click.command(epilog=examples("aios fs links"))
+@json_option
+def links(*, as_json: bool) -> None:
+    """List the links that have not expired."""
+    with connect() as client:
+        found = client.files.links()
+    if as_json:
+        for link in found:
+            write_json(link)
+        return
+    columns = [Column("ID"), Column("PATH"), Column("VERSION", is_number=True), Column("UNTIL")]
+    rows = [[link.id, link.path, str(link.version), _when(link.expires_unix_s)] for link in found]
+    write_table(columns, rows)
+
+
+@click.command(epilog=examples("aios fs unlink 0123456789abcdef"))
+@click.argument("link_id", metavar="ID")
+@json_option
+def unlink(*, link_id: str, as_json: bool) -> None:
+    """End a link at once."""
+    with connect() as client:
+        client.files.unlink(link_id)
+    if as_json:
+        write_json({"id": link_id})
+    else:
+        click.echo(f"link {link_id} has ended")
+
+
+def _when(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", "seconds")[:19]
