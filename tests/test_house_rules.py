@@ -57,6 +57,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "tests/test_house_rules.py": "the source as a whole",
         "tests/disk/test_crashes.py": "db.py and blobs.py together, killed or on a disk that loses what was not synced",
         "tests/kernel/sandbox/test_escapes.py": "hostile programs behind each wall",
+        "tests/kernel/storage/test_escapes.py": "mounts, folder.py and paths.py together, under attack",
         "tests/engine/test_contract.py": "the contract of engine/base.py, against every engine",
         "tests/kernel/test_attacks.py": "turns that are cut off at every step, across kernel, engine and server",
         "tests/server/test_attacks.py": "malformed requests against every route",

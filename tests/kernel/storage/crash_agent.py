@@ -1,6 +1,6 @@
-"""A kernel that changes files until it is killed: `crash_agent.py HOME SEED` prints `path text` once a change is acknowledged.
+"""A kernel that changes files until it is killed: `crash_agent.py HOME SEED REAL` prints `worker text` once a change is acknowledged.
 
-Each worker has files of its own and says what they hold; `-` stands for none.
+Each worker has files of its own and says what they hold; `-` stands for none. Every other worker has them in the folder REAL, which is mounted.
 """
 
 import random
@@ -19,9 +19,15 @@ from aios.sdk.files import Files
 N_WORKERS = 4
 
 
-async def main(home: Path, seed: int) -> None:
+def folder_of(worker: int) -> str:
+    return f"/notes/{worker}" if worker % 2 else f"/shared/{worker}"
+
+
+async def main(home: Path, seed: int, real: Path) -> None:
     async with open_kernel(Config(), Home(home), engines={}) as kernel:
         files = Files(kernel.init_gate())
+        if not await files.mounts():
+            await files.mount(str(real), "/notes")
         async with anyio.create_task_group() as tasks:
             for worker in range(N_WORKERS):
                 tasks.start_soon(work, files, worker, random.Random(f"{seed} {worker}"))  # noqa: S311 - repeatable on purpose
@@ -29,23 +35,24 @@ async def main(home: Path, seed: int) -> None:
 
 async def work(files: Files, worker: int, draw: random.Random) -> None:
     """Write, move and delete; both files of a worker always change in one call."""
-    here, there = f"/shared/{worker}/a", f"/shared/{worker}/b"
+    folder = folder_of(worker)
+    here, there = f"{folder}/a", f"{folder}/b"
     with suppress(NotFound):  # what the killed one before left in the middle of a move
-        await files.delete(f"/shared/{worker}")
+        await files.delete(folder)
     while True:
         text = f"{draw.randrange(10**9)}" * draw.choice([1, 300, 20_000])
         await files.edit([Put(here, text.encode()), Put(there, text.encode())])
         say(worker, text)
         kind = draw.randrange(4)
         if kind == 0:
-            await files.delete(f"/shared/{worker}")
+            await files.delete(folder)
             say(worker, "-")
         elif kind == 1:
             edited = await files.edit([Move(here, f"{here}x"), Put(there, b"moved")])
             await files.rollback(transaction=edited.transaction)
             say(worker, text)
         elif kind == 2:
-            await files.purge(f"/shared/{worker}", keep=2)
+            await files.purge(folder, keep=2)
             await files.collect()
 
 
@@ -54,4 +61,4 @@ def say(worker: int, text: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, Path(sys.argv[1]), int(sys.argv[2]))
+    anyio.run(main, Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -16,7 +16,7 @@ from tests.kernel.storage import crash_agent
 
 from aios.config import Config, Home
 from aios.errors import NotFound
-from aios.kernel.kernel import open_kernel
+from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.files import Files
 
 N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "4"))
@@ -25,8 +25,11 @@ SEED = int(os.environ.get("AIOS_TEST_SEED", "") or random.SystemRandom().randran
 
 def test_after_kill_9_files_are_as_acknowledged_and_nothing_is_half_done(tmp_path: Path) -> None:
     draw = random.Random(SEED)  # noqa: S311 - repeatable on purpose
+    home, real = tmp_path / "home", tmp_path / "real"
+    real.mkdir()
     for number in range(N_CRASHES):
-        command = [sys.executable, crash_agent.__file__, str(tmp_path), str(SEED + number)]
+        words = (crash_agent.__file__, home, SEED + number, real)
+        command = [sys.executable, *map(str, words)]
         acknowledged: dict[str, str] = {}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603 - our own program
             assert child.stdout is not None
@@ -38,25 +41,44 @@ def test_after_kill_9_files_are_as_acknowledged_and_nothing_is_half_done(tmp_pat
                 if line.endswith("\n"):
                     worker, text = line.split()
                     acknowledged[worker] = text
-        anyio.run(assert_in_order, tmp_path, acknowledged)
+        anyio.run(assert_in_order, home, real, acknowledged)
 
 
-async def assert_in_order(home: Path, acknowledged: dict[str, str]) -> None:
-    """What was acknowledged is there, or what its worker did next; and both files of a worker agree."""
+async def assert_in_order(home: Path, real: Path, acknowledged: dict[str, str]) -> None:
+    """What was acknowledged is there, or what its worker did next; both files of a worker agree, and real files are what is listed."""
     async with open_kernel(Config(), Home(home), engines={}) as kernel:
         files = Files(kernel.init_gate())
+        await assert_real(kernel, real)
         assert (await files.check()).faults == (), f"seed {SEED}"
         for worker, text in acknowledged.items():
-            pair = [await found(files, f"/shared/{worker}/{name}") for name in ("a", "b")]
-            versions = await files.versions(f"/shared/{worker}/b", limit=3)
+            folder = crash_agent.folder_of(int(worker))
+            pair = [await found(files, f"{folder}/{name}") for name in ("a", "b")]
+            versions = await files.versions(f"{folder}/b", limit=3)
             if pair[1] == "moved":
-                pair[1] = await found(files, f"/shared/{worker}/ax")
+                pair[1] = await found(files, f"{folder}/ax")
                 pair[0] = pair[1]
             assert pair[0] == pair[1], f"half a transaction with seed {SEED}: {pair}, {versions}"
             recent = {pair[0]} | {
                 await found(files, each.path, version=each.version) for each in versions[1:]
             }
             assert text in recent, f"lost with seed {SEED}: {text} of {recent}"
+
+
+async def assert_real(kernel: Kernel, real: Path) -> None:
+    files = Files(kernel.init_gate())
+    assert await files.mounts(), "the mount survives"
+    for mount in kernel.storage.mounts.all():
+        with anyio.fail_after(30):
+            await mount.settled.wait()
+    listed = {each.path: each.version for each in await files.list("/notes", is_deep=True)}
+    there = {f"/notes/{each.relative_to(real)}": each for each in real.rglob("*") if each.is_file()}
+    assert listed.keys() == there.keys(), f"seed {SEED}"
+    for path, version in listed.items():
+        assert there[path].read_bytes() == await files.read(path, version=version), f"seed {SEED}"
+    authors = await kernel.db.read(
+        lambda c: {a for (a,) in c.execute("SELECT author FROM versions")}
+    )
+    assert authors <= {"/"}, f"a file was found that nobody acknowledged, with seed {SEED}"
 
 
 async def found(files: Files, path: str, *, version: int | None = None) -> str:
