@@ -17,6 +17,7 @@ from tests.engine.jobs import chat, run
 from tests.kernel.context.broken_disk import BrokenDisk
 from tests.server.serving import Served, serving
 
+from aios.abi.budget import Budget, Limits, SetBudget, Spent
 from aios.abi.calls import Chat
 from aios.abi.contexts import ContextClose, ContextFork, ContextId, ContextOpen, ContextRead
 from aios.abi.gate import Gate, Token
@@ -149,6 +150,9 @@ async def attacked(served: Served, attack: Attack, n_rounds: int, *, whole: str)
     victim = await speaker(served, f"victim{n_rounds}", CLOCK)
     bystander = await speaker(served, f"bystander{n_rounds}")
     before = ["system"]
+    for each in (victim, bystander):
+        limits = SetBudget(pid=each.process.pid, limits=Limits(completion_tokens=1000))
+        await served.kernel.init_gate().call(limits)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(bystander.speak)
         with anyio.CancelScope() as scope:
@@ -167,6 +171,9 @@ async def attacked(served: Served, attack: Attack, n_rounds: int, *, whole: str)
     assert bystander.text == whole, "the bystander was harmed"
     assert await transcript(served, bystander.context) == [*before, "user", "assistant"]
     await left_over(served)
+    for each in (victim, bystander):
+        held = (await served.kernel.init_gate().call(Budget(pid=each.process.pid))).value.held
+        assert held == Spent(), "a reservation was not settled"
     if attack is kill:
         assert victim.error is None or isinstance(victim.error, ProcessGone)
         with pytest.raises(NotFound):

@@ -84,6 +84,18 @@ async def test_a_home_that_is_a_file_is_said_clearly(tmp_path: Path) -> None:
             pass
 
 
+async def test_what_a_killed_kernel_had_begun_to_write_is_removed(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.run.mkdir()
+    drafts = [tmp_path / ".token.0011223344556677", home.run / ".kernel.json.0011223344556677"]
+    others = [tmp_path / ".notes", home.run / ".kernel"]
+    for path in (*drafts, *others):
+        path.write_text("half")
+    async with claim_home(home):
+        assert not any(draft.exists() for draft in drafts)
+        assert all(other.exists() for other in others)
+
+
 async def test_what_a_killed_kernel_left_is_removed() -> None:
     with short_folder() as folder, short_folder() as elsewhere:
         home = Home(folder)

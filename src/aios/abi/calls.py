@@ -129,6 +129,7 @@ from aios.abi.storage import (
 )
 from aios.abi.trace import SchedTrace, SchedTraced
 from aios.abi.types import (
+    BlockBytes,
     Constraint,
     Count,
     EngineInfo,
@@ -161,7 +162,8 @@ class Spawn(Call[Spawned], frozen=True):
 
     `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
     kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend, `restart`
-    says whether it is started again; without them the manifest's hold. The child sees the program's folder and may change its working directory; `read` and `write` name more
+    says whether it is started again; without them the manifest's hold. `block_bytes` is the size of its memory
+    block for interactions; without it the manifest's or the configuration's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
     of the host, within what the caller has itself; without both a program's child sees what the program sees.
     """
 
@@ -171,6 +173,7 @@ class Spawn(Call[Spawned], frozen=True):
     nice: Annotated[int, Meta(ge=-20, le=19)] = 0
     budget: Limits | None = None
     restart: Restart | None = None
+    block_bytes: BlockBytes | None = None
     cwd: ShortText = ""
     read: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
     write: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None

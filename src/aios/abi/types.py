@@ -236,6 +236,10 @@ class PagesHeld(Struct, frozen=True):
     """Pages that the last conversation of another living process has, too."""
 
 
+BlockBytes = Annotated[int, Meta(ge=4096, le=1 << 30)]
+"""Memory for the interaction records of one process."""
+
+
 class ProcessInfo(Struct, frozen=True):
     """One row of `ps`."""
 
@@ -267,6 +271,10 @@ class ProcessInfo(Struct, frozen=True):
     """Of that call, under a policy with levels: 0 is the first."""
     pages: PagesHeld | None = None
     """None: no engine that pages has served it yet."""
+    block_bytes: int = 0
+    """Of its memory block for interactions, used so far."""
+    n_block_faults: int = 0
+    """Interactions that it read back and that were no longer in its block."""
 
 
 class EngineState(Enum):

@@ -74,6 +74,8 @@ FIELDS = (
     _number("RAM", lambda p: count_or_dash(p.pages.n_in_memory if p.pages else None), always=False),
     _number("DISK", lambda p: count_or_dash(p.pages.n_on_disk if p.pages else None), always=False),
     _number("SHARED", shared_part, always=False),
+    _number("BLOCK", lambda p: short_count(p.block_bytes), always=False),
+    _number("FAULTS", lambda p: short_count(p.n_block_faults), always=False),
     Field(Column("AGE", is_number=True), lambda p, now_s: short_seconds(_age_s(p, now_s))),
 )
 EXIT = _word("EXIT", lambda p: described_exit(p))
@@ -93,7 +95,8 @@ def ps(*, with_ended: bool, wide: bool, as_json: bool) -> None:
     held them. What a process does between its calls, the kernel does not see: then it is `waiting`.
 
     With --wide: LEVEL under a policy that has levels; IN, CACHED and OUT count tokens; PAGES, RAM, DISK and SHARED are the KV
-    pages of its last conversation, how many of them are in memory or on disk alone, and the part that others use as well.
+    pages of its last conversation, how many of them are in memory or on disk alone, and the part that others use as well; BLOCK is what its
+    memory block of interactions holds, FAULTS those that it read back from disk.
     """
     with connect() as client:
         processes = client.ps(include_ended=with_ended)

@@ -95,6 +95,11 @@ SETTLE_S = 15.0
     "--write", "writable", multiple=True, metavar="PATH", help="The same, to read and change."
 )
 @click.option(
+    "--block-bytes",
+    type=click.IntRange(4096, 1 << 30),
+    help="Memory for its interactions; default: what its agent.toml or the configuration says.",
+)
+@click.option(
     "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
 )
 @click.option(
@@ -117,6 +122,7 @@ def run(
     limits: Sequence[str],
     readable: Sequence[str],
     writable: Sequence[str],
+    block_bytes: int | None,
     detach: bool,
     shows_top: bool,
     as_json: bool,
@@ -139,6 +145,7 @@ def run(
         write=tuple(map(_absolute, writable)),
         env=_environment(pairs),
         budget=parse_limits(limits) if limits else None,
+        block_bytes=block_bytes,
     )
     order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
     return _carry_out(order, load(), detach=detach)

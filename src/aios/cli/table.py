@@ -104,6 +104,8 @@ FIELDS = (
     Field("RAM", 5, 6),
     Field("DISK", 5, 6),
     Field("SHARED", 6, 6),
+    Field("BLOCK", 5, 7),
+    Field("FAULTS", 6, 7),
     Field("AGE", 6, 2),
 )
 GAP = 2
@@ -253,6 +255,8 @@ def _cells(process: ProcessInfo, now_unix_s: float) -> dict[str, str | Text]:
         "RAM": count_or_dash(held.n_in_memory if held else None),
         "DISK": count_or_dash(held.n_on_disk if held else None),
         "SHARED": shared_part(process),
+        "BLOCK": short_count(process.block_bytes),
+        "FAULTS": short_count(process.n_block_faults),
         "AGE": short_seconds(until_s - process.started_unix_s),
     }
 

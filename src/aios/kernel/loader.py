@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
 from aios.abi.recovery import Restart
-from aios.abi.types import Exit
+from aios.abi.types import BlockBytes, Exit
 from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
 from aios.kernel.process import Process
@@ -69,6 +69,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=256)] | None
     ) = None
     """Of the hosts that `tools.fetch_hosts` allows, those that it and its children may fetch from; None is all."""
+    block_bytes: BlockBytes | None = None
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,10 @@ class Process:
     waited_s: float = 0.0
     ran_s: float = 0.0
     usage: Usage = Usage()
+    max_block_bytes: int | None = None
+    """The size of its memory block for interactions; None: what the configuration says."""
+    block_bytes: int = 0
+    n_block_faults: int = 0
     pages: tuple[bytes, ...] = ()
     """The pages of its last conversation with a model."""
     homes: Homes = field(default_factory=dict)
@@ -345,6 +349,8 @@ class Process:
             place=standing.place if standing is not None else None,
             level=standing.level if standing is not None else None,
             pages=held,
+            block_bytes=self.block_bytes,
+            n_block_faults=self.n_block_faults,
         )
 
 

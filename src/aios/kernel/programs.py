@@ -123,6 +123,7 @@ class Programs:
         limits = call.budget if call.budget is not None else manifest.budget
         kernel.budgets.limit(process, limits)
         process.nice = call.nice or manifest.nice
+        process.max_block_bytes = call.block_bytes or manifest.block_bytes
         if manifest.fetch_hosts is not None:
             process.fetch_lists = (*process.fetch_lists, manifest.fetch_hosts)
         process.is_new = process.has_body = True

@@ -68,6 +68,7 @@ class Resident(Struct, frozen=True):
     fetch_lists: tuple[tuple[str, ...], ...] = ()
     launched: Launched | None = None
     budget: BudgetInfo | None = None
+    max_block_bytes: int | None = None
 
     def process(self, max_log_bytes: int) -> Process:
         """The process, as far as it outlives a kernel."""
@@ -91,6 +92,7 @@ class Resident(Struct, frozen=True):
             usage=self.usage,
             view=self.launched.view if self.launched is not None else None,
             fetch_lists=self.fetch_lists,
+            max_block_bytes=self.max_block_bytes,
         )
         if self.exit is not None:
             process.log.close()
@@ -122,6 +124,7 @@ def resident_of(
         ended_unix_s=process.ended_unix_s,
         exit=process.exit,
         usage=process.usage,
+        max_block_bytes=process.max_block_bytes,
         token=token,
         guest_name=guest_name,
         fetch_lists=process.fetch_lists,

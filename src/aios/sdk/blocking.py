@@ -230,6 +230,7 @@ class Client:
         read: Sequence[str | os.PathLike[str]] | None = None,
         write: Sequence[str | os.PathLike[str]] | None = None,
         restart: Restart | None = None,
+        block_bytes: int | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; see `aios.Client.spawn`."""
         call = spawn_call(
@@ -243,6 +244,7 @@ class Client:
             read=read,
             write=write,
             restart=restart,
+            block_bytes=block_bytes,
         )
         return self.gate.call(call).value
 

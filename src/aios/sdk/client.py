@@ -226,6 +226,7 @@ class Client:
         read: Sequence[str | os.PathLike[str]] | None = None,
         write: Sequence[str | os.PathLike[str]] | None = None,
         restart: Restart | None = None,
+        block_bytes: int | None = None,
     ) -> Spawned:
         """Start a program folder (with `agent.toml`) as a child process; returns when it runs.
 
@@ -240,6 +241,7 @@ class Client:
             read: Folders and files that it may read beside its own and its working directory.
             write: The same, to change. A program's child has at most what the program has, and all of that when neither is given.
             restart: Whether it is started again when it or the kernel ended too early; what its manifest says when None.
+            block_bytes: The size of its memory block for interactions; what its manifest or the configuration says when None.
 
         Raises:
             InvalidCall: The manifest is malformed.
@@ -257,6 +259,7 @@ class Client:
             read=read,
             write=write,
             restart=restart,
+            block_bytes=block_bytes,
         )
         return (await self.gate.call(call)).value
 

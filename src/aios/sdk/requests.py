@@ -157,6 +157,7 @@ def spawn_call(
     read: Sequence[str | os.PathLike[str]] | None,
     write: Sequence[str | os.PathLike[str]] | None,
     restart: Restart | None = None,
+    block_bytes: int | None = None,
 ) -> Spawn:
     """The call that starts a program. Paths are the caller's, so they are made absolute here."""
     return build(
@@ -171,6 +172,7 @@ def spawn_call(
         read=None if read is None else tuple(map(os.path.abspath, read)),
         write=None if write is None else tuple(map(os.path.abspath, write)),
         restart=restart,
+        block_bytes=block_bytes,
     )
 
 

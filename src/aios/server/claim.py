@@ -77,6 +77,7 @@ async def claim_home(home: Home) -> AsyncIterator[Claim]:
     try:
         await _lock(descriptor, home)
         _remove_stale(home.run)
+        _remove_drafts(home)
         claim = Claim(home, socket_path(home.run), owner_token(home))
         try:
             yield claim
@@ -161,6 +162,13 @@ def _remove_stale(run: Path) -> None:
         if told.parent.name.startswith(SHORT_PREFIX) and not _is_answered(told):
             stale = told
     Claim(Home(run.parent), stale, "").withdraw()
+
+
+def _remove_drafts(home: Home) -> None:
+    """Remove what a kernel that was killed had begun to write, a token perhaps; only the holder of the lock may."""
+    for file in (home.token_file, home.run / ADDRESS_FILE):
+        for draft in file.parent.glob(f".{file.name}.*"):
+            draft.unlink(missing_ok=True)
 
 
 def _is_answered(path: Path) -> bool:

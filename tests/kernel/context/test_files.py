@@ -78,6 +78,24 @@ def test_a_torn_file_is_never_trusted(tmp_path: Path, size: int) -> None:
     assert key(1) not in files_in(tmp_path)
 
 
+def test_a_folder_that_holds_more_than_its_budget_shrinks_to_it_and_keeps_what_is_pinned(
+    tmp_path: Path,
+) -> None:
+    many = files_in(tmp_path, n_pages=100)
+    keys = [key(number) for number in range(40)]
+    for each in keys:
+        assert many.write(each, None, rows(1))
+    many.pins.put("snapshot:a", keys[:6])
+    assert many.pins.write("snapshot:a")
+    few = files_in(tmp_path, n_pages=10)
+    assert len(few) == 10
+    assert all(each in few for each in keys[:6]), "pinned, though the oldest"
+    fewer = files_in(tmp_path, n_pages=3)
+    assert len(fewer) == 6, "no budget removes what is pinned"
+    assert not fewer.write(key(99), None, rows(1)), "and there is room for nothing else"
+    assert len(list(tmp_path.glob("*/*.page"))) == 6
+
+
 def test_what_was_left_half_written_is_removed(tmp_path: Path) -> None:
     folder = tmp_path / "00"
     folder.mkdir()

@@ -1,5 +1,7 @@
 import random
+import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +71,22 @@ def test_a_zipf_like_pattern_faults_less_than_with_plain_lru() -> None:
     for seed in (1, 2):
         lru_k, lru = zipf_faults(2, seed=seed), zipf_faults(1, seed=seed)
         assert lru_k < 0.95 * lru, f"{lru_k} faults against {lru}"
+
+
+@pytest.mark.parametrize("n_bytes", [10, 500])
+def test_a_hundred_thousand_records_take_no_more_memory_than_the_block(n_bytes: int) -> None:
+    """By what the interpreter has really allocated, not by the block's own count."""
+    max_bytes = 1 << 20
+    tracemalloc.start()
+    try:
+        begin_bytes, _ = tracemalloc.get_traced_memory()
+        block = Block(max_bytes)
+        for record in range(1, 100_001):
+            block.put(record, bytes(n_bytes))
+            if record % 3 == 0:
+                block.find(record - record % 7)
+        used_bytes = tracemalloc.get_traced_memory()[0] - begin_bytes
+    finally:
+        tracemalloc.stop()
+    block.check_invariants()
+    assert 0.4 * max_bytes < used_bytes <= max_bytes

@@ -3,10 +3,13 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
+from tests.sdk.serving import served
 
 from aios.config import Config, Home, MemoryConfig
+from aios.errors import InvalidCall
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.sdk.client import connect
 from aios.sdk.memory import Memory
 
 pytestmark = pytest.mark.anyio
@@ -71,3 +74,41 @@ async def test_records_survive_a_restart_and_the_oldest_go(tmp_path: Path) -> No
         assert [each.id for each in read.records] == [11]
         assert read.n_faults == 1
         assert await memory.log("next") == 511
+
+
+async def test_a_process_has_a_block_of_its_own_size_and_ps_shows_its_faults() -> None:
+    source = """
+import aios
+
+def main(client: aios.blocking.Client) -> str:
+    for number in range(60):
+        client.memory.log(f"{number} " + "x" * 200)
+    stat = client.memory.stat()
+    client.memory.read(1, limit=5)
+    return f"{stat.max_bytes} {stat.size_bytes}"
+
+aios.run(main)
+"""
+    with anyio.fail_after(30):
+        async with served() as kernel, connect(kernel.urls[0], kernel.owner_token) as client:
+            folder = kernel.home.root / "prog"
+            folder.mkdir()
+            (folder / "main.py").write_text(source)
+            for manifest, option, expected in (
+                ("block_bytes = 8192", None, 8192),
+                ("block_bytes = 8192", 16384, 16384),
+                ("", None, 1 << 20),
+            ):
+                (folder / "agent.toml").write_text(f'name = "prog"\n{manifest}\n')
+                child = await client.spawn(folder, block_bytes=option)
+                end = (await client.wait(child.pid)).exit
+                max_bytes, size_bytes = map(int, end.result.split())
+                assert max_bytes == expected
+                assert size_bytes <= expected
+                rows = await client.ps(include_ended=True)
+                row = next(row for row in rows if row.pid == child.pid)
+                assert row.n_block_faults == 5, (
+                    "the first records have left it, or are of an earlier process"
+                )
+            with pytest.raises(InvalidCall, match="block_bytes"):
+                await client.spawn(folder, block_bytes=10)

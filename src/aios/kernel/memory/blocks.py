@@ -11,13 +11,13 @@ from heapq import heapify, heappop, heappush
 
 FULL_SHARE = 0.8
 """From here on records leave; the rest is room for the next ones (AIOS, arXiv 2403.16971)."""
-OVERHEAD_BYTES = 256
+OVERHEAD_BYTES = 512
 """What a record takes in memory besides its text: its key, its uses, the objects that hold it."""
-GHOST_BYTES = 1_024
+GHOST_BYTES = 2_048
 """The uses of one record that has left are remembered for each so many bytes of the block."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Uses:
     """When a record was used last and before that, in uses of the block; `before` is 0 if it was used once."""
 

@@ -85,6 +85,7 @@ class ShortTerm:
             msgspec.msgpack.decode(each, type=Interaction) for each in found.values() if each
         ]
         faults = [record for record, each in found.items() if each is None]
+        process.n_block_faults += len(faults)
         if faults:
             read = await self._db.read(
                 lambda connection: _records(connection, process, (faults[0], faults[-1]))
@@ -111,6 +112,7 @@ class ShortTerm:
     def close(self, process: Process) -> None:
         """The process has ended: its block goes, its records stay."""
         self._blocks.pop(process.pid, None)
+        process.block_bytes = 0
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a block contradicts itself."""
@@ -121,11 +123,12 @@ class ShortTerm:
         block = self._block(process)
         for each in records:
             block.put(each.id, msgspec.msgpack.encode(each))
+        process.block_bytes = block.size_bytes
 
     def _block(self, process: Process) -> Block:
         block = self._blocks.get(process.pid)
         if block is None:
-            block = Block(self._block_bytes)
+            block = Block(process.max_block_bytes or self._block_bytes)
             if process.is_alive:  # a call of a process that was just killed leaves nothing behind
                 self._blocks[process.pid] = block
         return block
