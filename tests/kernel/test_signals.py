@@ -246,10 +246,11 @@ async def test_nothing_leaks_whatever_is_stopped_killed_or_cancelled_and_when(
                     await init.call(call)
                     if isinstance(call, Stop):
                         process = kernel.table.get(pid)
-                        before = process.usage, process.n_faults
+                        n_before = process.usage.completion_tokens
                         assert process.is_quiet()
                         await anyio.sleep(0.002)
-                        assert process.usage == before[0], (
+                        # The prompt of a call that is cut off meanwhile is counted then; it was computed before.
+                        assert process.usage.completion_tokens == n_before, (
                             f"a stopped process computed (seed {seed})"
                         )
                     kernel.check_invariants()

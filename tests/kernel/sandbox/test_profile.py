@@ -33,6 +33,17 @@ def test_what_lies_in_a_mount_of_the_same_rights_is_no_mount_of_its_own() -> Non
     assert mounts(profile) == [("--bind", "/w")]
 
 
+def test_what_is_asked_for_inside_a_hidden_folder_is_seen() -> None:
+    profile = Profile(
+        readable=(Path("/w/home/run/sock"),), writable=(Path("/w"),), hidden=(Path("/w/home"),)
+    )
+    assert mounts(profile) == [
+        ("--bind", "/w"),
+        ("--tmpfs", "/w/home"),
+        ("--ro-bind", "/w/home/run/sock"),
+    ]
+
+
 def test_what_is_hidden_but_not_seen_is_not_made() -> None:
     assert mounts(Profile(writable=(Path("/w"),), hidden=(Path("/r/x"),))) == [("--bind", "/w")]
 

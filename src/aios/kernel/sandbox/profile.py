@@ -150,28 +150,25 @@ class Files:
 
 def _mounts(profile: Profile) -> list[tuple[Path, tuple[str, ...]]]:
     """Outer folders first, so that an inner one with another right lies on top."""
-    wanted: dict[Path, tuple[str, ...]] = {}
-    # What lies in a mount of the same or more rights needs none of its own: a file that is a mount cannot be replaced.
-    for path in profile.readable:
-        if (
-            not _lies_in(path, (*profile.readable, *profile.writable))
-            and path not in profile.writable
-        ):
-            wanted[path] = ("--ro-bind", str(path))
-    for path in profile.writable:
-        if not _lies_in(path, profile.writable):
-            wanted[path] = ("--bind", str(path))
-    for path, target in profile.links.items():
-        if not contains(profile, path):  # else it can be seen as it is
-            wanted[path] = ("--symlink", str(target))
     covers: dict[Path, tuple[str, ...]] = dict.fromkeys(profile.hidden, ("--tmpfs",))
     covers |= dict.fromkeys(profile.blanked, ("--ro-bind", "/dev/null"))
-    wanted |= {
+    wanted = {
         path: cover
         for path, cover in covers.items()
         if contains(profile, path) and path not in profile.roots
     }
-    return sorted(wanted.items(), key=lambda item: len(item[0].parts))
+    hidden = tuple(wanted)
+    wanted |= {path: ("--ro-bind", str(path)) for path in profile.readable}
+    wanted |= {path: ("--bind", str(path)) for path in profile.writable}
+    # What lies in a mount of the same or more rights needs none of its own: a file that is a mount cannot be replaced.
+    for path in profile.roots:
+        around = profile.writable if path in profile.writable else profile.roots
+        if _lies_in(path, around) and not _lies_in(path, hidden):
+            wanted.pop(path, None)
+    for path, target in profile.links.items():
+        if not contains(profile, path):  # else it can be seen as it is
+            wanted[path] = ("--symlink", str(target))
+    return sorted(wanted.items(), key=lambda item: (len(item[0].parts), item[0]))
 
 
 def _lies_in(path: Path, roots: Iterable[Path]) -> bool:
