@@ -160,7 +160,7 @@ class Indexer:
             self._n_purges_seen = n_purges
         if self.cursor < last:  # purged versions have numbers too
             skip = partial(_skip, since=self.cursor, cursor=last)
-            self.cursor = await self.db.write(skip)
+            await self.db.write(skip, self._move)
         self._advance()
         self._hurried = anyio.Event()
         await signal.wait()
@@ -184,7 +184,7 @@ class Indexer:
                 break
         vectors = await anyio.to_thread.run_sync(self._embed, batch, limiter=self._thread)
         write = partial(self._write, since=since, batch=batch, vectors=vectors)
-        self.cursor = (await self.db.write(write, self._publish)).cursor
+        await self.db.write(write, self._publish)
         self._advance()
 
     def _advance(self) -> None:
@@ -265,7 +265,12 @@ class Indexer:
         tables.set_state(connection, "cursor", cursor)
         return Written(cursor, gone, new)
 
+    def _move(self, cursor: int) -> None:
+        """Said of each write when it is on disk, in their order: a task that hears of its own later must not undo a newer one."""
+        self.cursor = cursor
+
     def _publish(self, written: "Written") -> None:
+        self._move(written.cursor)
         if self.meanings is not None:
             self.meanings.index.remove_spaces(written.gone)
             for kept in written.new:
@@ -300,7 +305,7 @@ class Indexer:
     def _emptied(self, _: None) -> None:
         if self.meanings is not None:
             self.meanings.index.clear()
-        self.cursor = 0
+        self._move(0)
 
 
 def _begin(connection: apsw.Connection, last: int) -> int:
