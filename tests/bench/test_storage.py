@@ -14,7 +14,8 @@ async def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "LONG_BYTES_QUICK", 16 << 20)
     rows = await measured(storage.BENCH)
     assert set(rows) == {spec.row for spec in storage.BENCH.specs}
-    assert all(row.value is not None and row.value > 0 for row in rows.values())
+    # A small file may take no memory that the operating system would notice.
+    assert all(row.value is not None and row.value >= 0 for row in rows.values())
     versions = rows["versions-1000"].value
     assert versions is not None
     assert versions <= 0.5, "100 versions; the bar is 5 MB for 1,000"

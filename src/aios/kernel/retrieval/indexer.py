@@ -152,15 +152,17 @@ class Indexer:
     async def _pause(self) -> None:
         """Nothing more changed: let those go on who waited for more than there is, and wait for the next change."""
         signal = self._stream.signal()
+        cursor = self.cursor  # one for all that follows: the index may be begun anew meanwhile
         last, n_purges = await self._stream.last(), self._stream.n_purges
-        if await self._stream.newest(self.cursor, limit=1):
+        if await self._stream.newest(cursor, limit=1):
             return
         if self._n_purges_seen != n_purges:
             await self._sweep()
             self._n_purges_seen = n_purges
-        if self.cursor < last:  # purged versions have numbers too
-            skip = partial(_skip, since=self.cursor, cursor=last)
-            await self.db.write(skip, self._move)
+        if cursor < last:  # purged versions have numbers too
+            await self.db.write(partial(_skip, since=cursor, cursor=last), self._move)
+        if self.cursor < cursor:
+            return  # begun anew
         self._advance()
         self._hurried = anyio.Event()
         await signal.wait()
