@@ -34,7 +34,6 @@ from aios.errors import AccessDenied, InvalidCall, Unsupported
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.retrieval import tables
-from aios.kernel.retrieval.grouping import key_of, labels, topics
 from aios.kernel.retrieval.indexer import Indexer
 from aios.kernel.retrieval.search import Asked, allowed, asked, search
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
@@ -210,6 +209,8 @@ class Retriever:
     def _groups(
         self, connection: apsw.Connection, call: FileGroupBy, files: Sequence[IndexedFile]
     ) -> list[FileGroup]:
+        from aios.kernel.retrieval.grouping import key_of  # noqa: PLC0415 - start-up time: it brings numpy
+
         members: dict[str, list[IndexedFile]] = {}
         if call.by == "topic":
             members = self._topics(connection, files[:MAX_TOPIC_FILES])
@@ -230,6 +231,8 @@ class Retriever:
     def _topics(
         self, connection: apsw.Connection, files: Sequence[IndexedFile]
     ) -> dict[str, list[IndexedFile]]:
+        from aios.kernel.retrieval.grouping import labels, topics  # noqa: PLC0415 - as above
+
         assert self._indexer.meanings is not None
         groups = topics(self._indexer.meanings.means(connection, [file.file for file in files]))
         firsts = tables.texts_of(connection, [(file.file << FILE_BITS) + 1 for file in files])
