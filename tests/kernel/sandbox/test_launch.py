@@ -5,7 +5,7 @@ import pytest
 
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
-from aios.kernel.sandbox.launch import Confined, Launcher, descendants
+from aios.kernel.sandbox.launch import Confined, Launcher, bounds_of, descendants
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.profile import Profile
 
@@ -87,6 +87,16 @@ async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: 
         confined.freeze(False)
         confined.kill()
         await text_of(confined)
+
+
+async def test_what_it_may_take_is_bounded_behind_every_wall_and_behind_none(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    with anyio.fail_after(10):
+        confined = await started(launcher, tmp_path, "sh", "-c", "ulimit -v; ulimit -n; ulimit -c")
+        said = await text_of(confined)
+    bounds = bounds_of(launcher.config)
+    assert said.split() == [str(bounds.memory_bytes >> 10), str(bounds.n_files), "0"]
 
 
 async def test_a_command_that_is_not_there_is_said(launcher: Launcher, tmp_path: Path) -> None:

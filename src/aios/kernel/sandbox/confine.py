@@ -1,11 +1,12 @@
 """Confine this very process with Landlock, seccomp and resource limits, then become another program.
 
-For machines without bubblewrap. Run as a script of its own, with nothing of AIOS imported, so that it starts fast and no
+For machines without bubblewrap, and for programs that are to have limits but no walls. Run as a script of its own, with nothing of AIOS imported, so that it starts fast and no
 import can be led astray:
 
     python -I -S confine.py FD
 
-`FD` holds JSON: `command`, `cwd`, `env`, `readable`, `writable`, `bounds` (name of a limit -> value), `seccomp` (base64).
+`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value) and `walls`: `readable`, `writable`, `seccomp`
+(base64), or nothing where programs are only limited.
 Numbers and layouts: linux/landlock.h, linux/prctl.h. What this cannot do is in docs/concepts/sandbox.md.
 """
 
@@ -107,8 +108,9 @@ def main() -> None:
         order = json.load(file)
     os.chdir(order["cwd"])
     limit(order["bounds"])
-    restrict(order["readable"], order["writable"])
-    filter_calls(base64.b64decode(order["seccomp"]))
+    if walls := order["walls"]:
+        restrict(walls["readable"], walls["writable"])
+        filter_calls(base64.b64decode(walls["seccomp"]))
     os.execve(order["command"][0], order["command"], order["env"])  # noqa: S606 - to become a program is its purpose
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,44 +270,20 @@ class Launcher:
                     hint="run it in another folder, or install bubblewrap",
                 )
         tmp = undo.enter_context(TemporaryDirectory(prefix="aios-", ignore_cleanup_errors=True))
-        bounds = limits(order.bounds)
-        bounds["RLIMIT_NPROC"] += _n_own_processes()  # it counts all that this user runs
-        said = {
-            "command": order.command,
-            "cwd": str(order.cwd),
-            "env": {
-                name: tmp if value == HOME else value
-                for name, value in profile.environment().items()
-            },
+        env = {
+            name: tmp if value == HOME else value for name, value in profile.environment().items()
+        }
+        walls = {
             "readable": [*SYSTEM, *ETC, *map(str, profile.readable), *DEVICES],
             "writable": [*map(str, profile.writable), tmp, "/dev/null"],
-            "bounds": bounds,
             "seccomp": b64encode(filter_program(self._machine, families=LOCAL_FAMILIES)).decode(),
         }
-        with ExitStack() as files:
-            fd = _file(files, json.dumps(said).encode())
-            process = await anyio.open_process(
-                [sys.executable, "-I", "-S", confine.__file__, str(fd)],
-                stdin=order.stdin,
-                env={},
-                start_new_session=True,
-                pass_fds=(fd,),
-            )
-        _add(group, process.pid)
-        return process, process.pid
+        return await _open_confined(order, env, walls, group)
 
     async def _open_bare(
         self, order: "_Order", _: Walls, group: ControlGroup | None, _undo: ExitStack
     ) -> tuple[anyio.abc.Process, int]:
-        process = await anyio.open_process(
-            order.command,
-            stdin=order.stdin,
-            env=dict(order.profile.env),
-            cwd=order.cwd,
-            start_new_session=True,
-        )
-        _add(group, process.pid)
-        return process, process.pid
+        return await _open_confined(order, order.profile.env, None, group)
 
 
 @dataclass(frozen=True)
@@ -323,6 +299,37 @@ class _Order:
     def bounds(self) -> Bounds:
         assert self.profile.bounds is not None
         return self.profile.bounds
+
+
+async def _open_confined(
+    order: _Order,
+    env: Mapping[str, str],
+    walls: Mapping[str, object] | None,
+    group: ControlGroup | None,
+) -> tuple[anyio.abc.Process, int]:
+    """Start `confine.py`, which limits itself, builds the walls around itself if there are any, and becomes the program."""
+    bounds = limits(order.bounds)
+    bounds["RLIMIT_NPROC"] += _n_own_processes()  # it counts all that this user runs
+    said = {
+        "command": order.command,
+        "cwd": str(order.cwd),
+        "env": dict(env),
+        "bounds": bounds,
+        "walls": walls,
+    }
+    with ExitStack() as files:
+        fd = _file(files, json.dumps(said).encode())
+        process = await anyio.open_process(
+            [sys.executable, "-I", "-S", confine.__file__, str(fd)],
+            stdin=order.stdin,
+            env={},
+            start_new_session=True,
+            pass_fds=(fd,),
+        )
+    if group is not None:
+        with suppress(OSError):  # it may have ended already
+            group.add(process.pid)
+    return process, process.pid
 
 
 def _mark(order: _Order, walls: Walls) -> str:
@@ -384,13 +391,6 @@ def _task_folders(pid: int) -> list[Path]:
     with suppress(OSError):
         return list(Path(f"/proc/{pid}/task").iterdir())
     return []
-
-
-def _add(group: ControlGroup | None, pid: int) -> None:
-    """Put a process into its group; it may have ended already."""
-    if group is not None:
-        with suppress(OSError):
-            group.add(pid)
 
 
 def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
