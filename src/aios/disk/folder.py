@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -191,7 +191,9 @@ class Folder:
             self._check_expected(folder, parts[-1], expected)
             draft = DRAFT_PREFIX + secrets.token_hex(8).encode()
             descriptor = _opened(draft, _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder)
-            try:
+            with ExitStack() as files, ExitStack() as undo:
+                files.callback(os.close, descriptor)
+                undo.callback(_unlink, draft, folder)
                 for piece in pieces:
                     _write_all(descriptor, piece)
                 if expected is not None:
@@ -201,12 +203,7 @@ class Folder:
                 self._check_expected(folder, parts[-1], expected)
                 os.rename(draft, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
                 stamp = _stamp(os.fstat(descriptor))
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(draft, dir_fd=folder)
-                raise
-            finally:
-                os.close(descriptor)
+                undo.pop_all()
             os.fsync(folder)
         return stamp
 
@@ -234,8 +231,7 @@ class Folder:
         with self.inside(parts) as folder:
             drafts = [name for name in _names(folder) if is_draft(name)]
             for name in drafts:
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
+                _unlink(name, folder)
         return len(drafts)
 
     def _step(self, here: int, part: bytes, *, makes: bool) -> int:
@@ -323,6 +319,12 @@ def _opened(name: bytes, flags: int, folder: int) -> int:
         if error.errno in _NOT_PLAIN:
             raise _no_plain_file(name, error.strerror or "") from error
         raise
+
+
+def _unlink(name: bytes, folder: int) -> None:
+    """Remove a file that may not be there."""
+    with suppress(OSError):
+        os.unlink(name, dir_fd=folder)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -17,6 +17,7 @@ from aios.errors import AiosError, KernelStopping
 from aios.kernel.handlers import Services
 from aios.kernel.process import Process
 from aios.kernel.syscall import perform
+from aios.kernel.waitqueue import WaitQueue
 
 MAX_PENDING_LINES = 10_000
 """And changes: frames that may be dropped."""
@@ -43,7 +44,7 @@ class FrameBuffer(Generic[A]):
         self._pending: deque[Progress] = deque()
         self._n_missed = 0
         self._end: Result[A] | AiosError | None = None
-        self._changed: anyio.Event | None = None
+        self._changed = WaitQueue()
 
     def put(self, frame: Progress) -> None:
         """Add a frame; never waits."""
@@ -52,13 +53,13 @@ class FrameBuffer(Generic[A]):
         self._pending.append(frame)
         if isinstance(frame, Line | Change) and len(self._pending) > MAX_PENDING_LINES:
             self._drop_oldest()
-        self._wake()
+        self._changed.wake_all()
 
     def finish(self, end: Result[A] | AiosError) -> None:
         """The call has ended; only the first end counts."""
         if self._end is None:
             self._end = end
-            self._wake()
+            self._changed.wake_all()
 
     def __aiter__(self) -> AsyncIterator[Progress]:
         return self
@@ -69,7 +70,7 @@ class FrameBuffer(Generic[A]):
                 raise self._end
             if self._end is not None:
                 raise StopAsyncIteration
-            await self._wait()
+            await self._changed.wait()
         frame = self._pending.popleft()
         if isinstance(frame, Token):
             return self._merged(frame)
@@ -95,7 +96,7 @@ class FrameBuffer(Generic[A]):
         """Skip what was not read; return or raise the end."""
         while self._end is None:
             self._pending.clear()
-            await self._wait()
+            await self._changed.wait()
         if isinstance(self._end, AiosError):
             raise self._end
         return self._end
@@ -103,16 +104,6 @@ class FrameBuffer(Generic[A]):
     def _drop_oldest(self) -> None:
         dropped = self._pending.popleft()
         self._n_missed += 1 + (dropped.n_missed if isinstance(dropped, Line | Change) else 0)
-
-    async def _wait(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
 
 
 class LocalGate:

@@ -3,9 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-import anyio
-
 from aios.abi.types import LogLine, Pid
+from aios.kernel.waitqueue import WaitQueue
 
 LINE_OVERHEAD_BYTES = 120
 MAX_LINE_CHARS = 16_384
@@ -24,7 +23,7 @@ class LogBuffer:
     n_dropped: int = 0
     size_bytes: int = 0
     is_closed: bool = False
-    _changed: anyio.Event | None = None
+    _changed: WaitQueue = field(default_factory=WaitQueue)
 
     def write(self, text: str, *, stream: str, unix_s: float) -> None:
         """Add the lines of a text; a line over `MAX_LINE_CHARS` is cut into several."""
@@ -33,7 +32,7 @@ class LogBuffer:
                 self._append(
                     LogLine(self.pid, unix_s, stream, line[start : start + MAX_LINE_CHARS])
                 )
-        self._wake()
+        self._changed.wake_all()
 
     def read(self, number: int) -> tuple[list[LogLine], int, int]:
         """Lines from that number on.
@@ -52,12 +51,10 @@ class LogBuffer:
     def close(self) -> None:
         """No more lines will come; followers are woken to end."""
         self.is_closed = True
-        self._wake()
+        self._changed.wake_all()
 
     async def wait_changed(self) -> None:
         """Wait for a line or for the end."""
-        if self._changed is None:
-            self._changed = anyio.Event()
         await self._changed.wait()
 
     def _append(self, line: LogLine) -> None:
@@ -66,8 +63,3 @@ class LogBuffer:
         while self.size_bytes > self.max_bytes and len(self.lines) > 1:
             self.size_bytes -= len(self.lines.popleft().text) + LINE_OVERHEAD_BYTES
             self.n_dropped += 1
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None

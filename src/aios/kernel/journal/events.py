@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import anyio
-
 from aios.abi.types import Pid
 from aios.kernel.journal.records import Record
+from aios.kernel.waitqueue import WaitQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class EventRing:
     def __init__(self, max_events: int) -> None:
         self._items: deque[Item] = deque(maxlen=max_events)
         self._n_put = 0
-        self._changed: anyio.Event | None = None
+        self._changed = WaitQueue()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -56,9 +55,7 @@ class EventRing:
         """Add one and wake who waits."""
         self._items.append(item)
         self._n_put += 1
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._changed.wake_all()
 
     def read(self, after: int, limit: int) -> tuple[list[tuple[int, Item]], int]:
         """Up to `limit` behind a number, each with its own. Also: how many between were dropped."""
@@ -68,6 +65,4 @@ class EventRing:
 
     async def wait_changed(self) -> None:
         """Wait until there is a new one."""
-        if self._changed is None:
-            self._changed = anyio.Event()
         await self._changed.wait()

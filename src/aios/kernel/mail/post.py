@@ -6,9 +6,9 @@ exited has no mailbox, and nothing that is sent can bring it back.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import anyio
 import apsw
 import msgspec
 
@@ -35,6 +35,7 @@ from aios.kernel.mail import tables
 from aios.kernel.mail.box import Box, Match
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.waitqueue import WaitQueue
 
 RECEIPT_TOPIC = "receipt"
 MAX_TOPICS = 256
@@ -51,19 +52,8 @@ class Address:
     """Who has written: they may be answered, whoever owns them."""
     waiting_senders: list[int] = field(default_factory=list)
     """Letters that wait for room, first come first in."""
-    _changed: anyio.Event | None = None
-
-    def wake(self) -> None:
-        """The box has changed: those who wait for a letter or for room look again."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def wait_changed(self) -> None:
-        """Wait until the box has changed."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+    changed: WaitQueue = field(default_factory=WaitQueue)
+    """Those who wait for a letter or for room."""
 
 
 Delivery = tuple[Address, Letter]
@@ -136,14 +126,14 @@ class PostOffice:
             if letters or not call.is_waiting:
                 break
             with run.parked():
-                await address.wait_changed()
+                await address.changed.wait()
             await run.runnable()
         self._n_received += len(letters)
         receipts = [receipt for letter in letters if (receipt := self._acknowledge(letter, "read"))]
         answer = Received(letters, len(address.box))
         await self._take_letters(run, address, receipts=receipts, answer=answer)
         if letters:
-            address.wake()
+            address.changed.wake_all()
         return answer
 
     async def publish(self, run: Run, call: Publish) -> Published:
@@ -238,7 +228,7 @@ class PostOffice:
             )
         for other in self._addresses.values():
             other.correspondents.discard(process.pid)
-        address.wake()
+        address.changed.wake_all()
 
     def statistics(self) -> PostStatistics:
         """Counters; cheap."""
@@ -271,13 +261,13 @@ class PostOffice:
         try:
             while address.waiting_senders[0] != letter.id or not address.box.has_room(letter):
                 with run.parked():
-                    await address.wait_changed()
+                    await address.changed.wait()
                 await run.runnable()
                 if receiver.exiting is not None:
                     raise _ended(receiver)
         finally:
             address.waiting_senders.remove(letter.id)
-            address.wake()
+            address.changed.wake_all()
         return msgspec.structs.replace(letter, id=self._next_id())
 
     async def _keep_letters(self, run: Run, delivered: Sequence[Delivery], answer: Answer) -> None:
@@ -289,13 +279,10 @@ class PostOffice:
             tables.put(connection, [letter for _, letter in delivered])
             run.sealed(connection, answer)
 
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._take_back, delivered)
             await self._disk.write(write)
-        except BaseException:
-            for address, letter in delivered:
-                address.box.drop(letter)
-                self._n_sent -= 1
-            raise
+            undo.pop_all()
 
     async def _take_letters(
         self, run: Run, address: Address, *, receipts: Sequence[Delivery], answer: Received
@@ -309,21 +296,26 @@ class PostOffice:
             tables.put(connection, [receipt for _, receipt in receipts])
             run.sealed(connection, answer)
 
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._take_back, receipts)
+            undo.callback(self._put_back, address, answer.letters)
             await self._disk.write(write)
-        except BaseException:
-            address.box.put_back(answer.letters)
-            self._n_received -= len(answer.letters)
-            for other, receipt in receipts:
-                other.box.drop(receipt)
-                self._n_sent -= 1
-            raise
+            undo.pop_all()
+
+    def _take_back(self, delivered: Sequence[Delivery]) -> None:
+        for address, letter in delivered:
+            address.box.drop(letter)
+            self._n_sent -= 1
+
+    def _put_back(self, address: Address, letters: Sequence[Letter]) -> None:
+        address.box.put_back(letters)
+        self._n_received -= len(letters)
 
     def _deliver(self, address: Address, letter: Letter) -> None:
         address.box.put(letter)
         address.correspondents.add(letter.sender)
         self._n_sent += 1
-        address.wake()
+        address.changed.wake_all()
 
     def _acknowledge(self, letter: Letter, what: str) -> Delivery | None:
         """Tell the sender, if it asked and still lives. A receipt is not refused: its sender's letter made room for it."""

@@ -1,7 +1,8 @@
 """What a file holds: a list of blobs, stored once for all versions and files with the same bytes."""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import apsw
@@ -51,13 +52,21 @@ def stage_all(blobs: BlobStore, data: bytes) -> list[Piece]:
     Raises:
         DiskFailed: A chunk cannot be written.
     """
+    return stage(blobs, cut(data, sizes_for(len(data))))
+
+
+def stage(blobs: BlobStore, chunks: Iterable[bytes]) -> list[Piece]:
+    """Stage chunks, all or none; the caller settles them.
+
+    Raises:
+        DiskFailed: A chunk cannot be written.
+    """
     pieces: list[Piece] = []
-    try:
-        for chunk in cut(data, sizes_for(len(data))):
+    with ExitStack() as undo:
+        undo.callback(lambda: blobs.settle(*pieces))
+        for chunk in chunks:
             pieces.append(blobs.stage(chunk))  # noqa: PERF401 - what was staged must be known if one fails
-    except BaseException:
-        blobs.settle(*pieces)
-        raise
+        undo.pop_all()
     return pieces
 
 

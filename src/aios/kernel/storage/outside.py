@@ -3,15 +3,16 @@
 Looking runs in threads (`find_differences`, `examine`), recording inside a write of the database (`record`); what goes together is up to `mounts.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import apsw
 
 from aios.disk.blobs import BlobStore, Piece
-from aios.disk.chunks import COARSE, FINE, FINE_LIMIT_BYTES, Cutter
+from aios.disk.chunks import Cutter, sizes_for
 from aios.disk.folder import Folder, Item, Kind, Parts, Stamp, read_pieces, stamp_of
 from aios.errors import AccessDenied, NotFound
+from aios.kernel.storage.content import stage
 from aios.kernel.storage.mount_tables import (
     Mount,
     names_in,
@@ -121,7 +122,7 @@ def examine(blobs: BlobStore, real: Folder, path: str, *, parts: Parts, now_ns: 
     for _ in range(N_TRIES):
         try:
             with real.open_file(parts) as (descriptor, stamp):
-                pieces = _stage(blobs, descriptor, stamp.size_bytes)
+                pieces = tuple(stage(blobs, _chunks(descriptor, stamp.size_bytes)))
                 if stamp_of(descriptor) == stamp:
                     is_racy = now_ns - stamp.ctime_ns < RACY_NS
                     return Found(path, replace(stamp, ctime_ns=0) if is_racy else stamp, pieces)
@@ -135,19 +136,11 @@ def examine(blobs: BlobStore, real: Folder, path: str, *, parts: Parts, now_ns: 
     return Found(path, why="it is being written all the time")
 
 
-def _stage(blobs: BlobStore, descriptor: int, size_bytes: int) -> tuple[Piece, ...]:
-    pieces: list[Piece] = []
-    cutter = Cutter(FINE if size_bytes <= FINE_LIMIT_BYTES else COARSE)
-    try:
-        for block in read_pieces(descriptor):
-            for chunk in cutter.feed(block):
-                pieces.append(blobs.stage(chunk))  # noqa: PERF401 - what was staged must be known if one fails
-        for chunk in cutter.finish():
-            pieces.append(blobs.stage(chunk))  # noqa: PERF401 - as above
-    except BaseException:
-        blobs.settle(*pieces)
-        raise
-    return tuple(pieces)
+def _chunks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
+    cutter = Cutter(sizes_for(size_bytes))
+    for block in read_pieces(descriptor):
+        yield from cutter.feed(block)
+    yield from cutter.finish()
 
 
 def record(transaction: Transaction, founds: Sequence[Found]) -> None:

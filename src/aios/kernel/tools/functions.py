@@ -17,6 +17,7 @@ from aios.errors import NotFound, ResourceExhausted, ToolFailed
 from aios.kernel.process import Process, Run
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job
+from aios.kernel.waitqueue import WaitQueue
 
 if TYPE_CHECKING:
     from aios.abi.types import Pid
@@ -49,19 +50,8 @@ class Desk:
     queued: deque[Handed] = field(default_factory=deque)
     taken: dict[int, Handed] = field(default_factory=dict)
     cancelled: list[int] = field(default_factory=list)
-    _changed: anyio.Event | None = None
-
-    def wake(self) -> None:
-        """There is something to take."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def wait_changed(self) -> None:
-        """Wait until there is."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+    changed: WaitQueue = field(default_factory=WaitQueue)
+    """Those who wait for something to take."""
 
 
 class Functions:
@@ -91,7 +81,7 @@ class Functions:
         arguments = msgspec.json.encode(job.arguments).decode()
         handed = Handed(ToolJob(self._last_id, name, arguments, job.run.process.pid))
         desk.queued.append(handed)
-        desk.wake()
+        desk.changed.wake_all()
         try:
             with job.run.parked():
                 await handed.over.wait()
@@ -108,7 +98,7 @@ class Functions:
         desk = self._desks.setdefault(run.process.pid, Desk())
         while not (desk.queued or desk.cancelled):
             with run.parked():
-                await desk.wait_changed()
+                await desk.changed.wait()
             await run.runnable()
         cancelled, desk.cancelled = tuple(desk.cancelled), []
         jobs: list[ToolJob] = []
@@ -138,7 +128,7 @@ class Functions:
             return
         for handed in (*desk.queued, *desk.taken.values()):
             handed.end(None, _ended(handed.job.tool).message)
-        desk.wake()
+        desk.changed.wake_all()
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a call is in two places, or is over and not gone."""
@@ -154,7 +144,7 @@ class Functions:
             desk.queued.remove(handed)
             return
         desk.cancelled.append(handed.job.id)
-        desk.wake()
+        desk.changed.wake_all()
         with anyio.move_on_after(CANCEL_GRACE_S, shield=True):
             await handed.over.wait()
         desk.taken.pop(handed.job.id, None)
