@@ -82,7 +82,7 @@ async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: 
             await anyio.sleep(0.01)
         confined.freeze(True)
         for pid in descendants(confined.root):
-            while state_of(pid) not in "TZ":  # what ended before is reaped when it goes on
+            while not is_still(pid):
                 await anyio.sleep(0.01)
         confined.freeze(False)
         confined.kill()
@@ -164,6 +164,12 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+def is_still(pid: int) -> bool:
+    """Whether it is stopped, has ended, or waits in `vfork` (state D) for a child that is stopped before its `exec`."""
+    state = state_of(pid)
+    return state in "TZ" or (state == "D" and "T" in map(state_of, descendants(pid)))
 
 
 def state_of(pid: int) -> str:
