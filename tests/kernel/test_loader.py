@@ -12,7 +12,7 @@ from aios.abi.types import Pid, State
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
 from aios.kernel.loader import exit_of, load_program
-from aios.kernel.sandbox.launch import descendants
+from aios.kernel.sandbox.processes import descendants
 
 URL = "unix:///nowhere"
 

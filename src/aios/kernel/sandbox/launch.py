@@ -14,11 +14,12 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import anyio
 import anyio.abc
@@ -29,6 +30,15 @@ from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
 from aios.kernel.sandbox.cgroup import ControlGroup
 from aios.kernel.sandbox.probe import Wall, Walls, probe
+from aios.kernel.sandbox.processes import (
+    MARK,
+    descendants,
+    has_ended,
+    kill_group,
+    marked,
+    n_own_processes,
+    send,
+)
 from aios.kernel.sandbox.profile import (
     ETC,
     GROUP_FILE,
@@ -43,7 +53,6 @@ from aios.kernel.sandbox.profile import (
 )
 from aios.kernel.sandbox.seccomp import LOCAL_FAMILIES, filter_program
 
-MARK = "AIOS_RUN"
 GRACE_S = 5.0
 """How long the wall may take to stand, and its remains to go."""
 DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -60,6 +69,7 @@ class Confined:
     Args:
         process: The process that was started, with its pipes; `returncode` is the program's.
         root: The number of the outermost process inside: the program, or the first of its namespace.
+        root_fd: A file of the first of the namespace, readable once all of the namespace has ended; None where there is none.
         group: Its control group.
         mark: A variable by which what has left its session is known; empty where a namespace ends with the root.
     """
@@ -69,12 +79,15 @@ class Confined:
         process: anyio.abc.Process,
         *,
         root: int,
+        root_fd: int | None,
         group: ControlGroup | None,
         mark: str,
         undo: ExitStack,
     ) -> None:
         self.process = process
         self.root = root
+        self._root_fd = root_fd
+        self._is_gone = False
         self._group = group
         self._mark = mark
         self._undo = undo
@@ -91,13 +104,13 @@ class Confined:
     def kill(self) -> None:
         """End everything inside; what has a namespace of processes ends with the first of them."""
         for pid in self.inside():
-            _signal(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         if self._has_ended:
             return  # its number may be another's by now
-        _signal(self.root, signal.SIGKILL)
-        # `bwrap` stays, to see the first of the namespace end, and then ends itself.
-        if self.root == self.process.pid:
-            _kill_group(self.root)
+        send(self.root, signal.SIGKILL)
+        # `bwrap` itself ends when it hears of it.
+        if self._root_fd is None:
+            kill_group(self.root)
 
     def freeze(self, is_stopped: bool) -> None:
         """SIGSTOP or SIGCONT to everything inside, until nobody new turns up."""
@@ -105,21 +118,26 @@ class Confined:
         seen: set[int] = set()
         while new := (self.inside() | self._outermost()) - seen:
             for pid in new:
-                _signal(pid, number)
+                send(pid, number)
             seen |= new
 
     async def wait_gone(self) -> None:
         """Return when the process has ended and nothing that it started is left."""
         await self.process.wait()
         with anyio.move_on_after(GRACE_S):
-            while self.inside():
+            # `bwrap` may go before the namespace has: it is told of the program's end by the first inside, which then ends too.
+            while self.inside() | self._outermost():
                 self.kill()
                 await anyio.sleep(0.005)
+        self._is_gone = True
         self._undo.close()
 
     @property
     def _has_ended(self) -> bool:
-        return self.process.returncode is not None
+        """Whether the outermost inside has ended, and so its number may be another's."""
+        if self._root_fd is None:
+            return self.process.returncode is not None
+        return self._is_gone or has_ended(self._root_fd)
 
     def _outermost(self) -> set[int]:
         return set() if self._has_ended else {self.root}
@@ -201,18 +219,23 @@ class Launcher:
             if group is not None:
                 undo.callback(group.remove)
             try:
-                process, root = await start(order, walls, group, undo)
+                process, root, root_fd = await start(order, walls, group, undo)
             except OSError as error:
                 raise ProgramFailed(
                     f"{command[0]} could not be started: {error}", hint="check the folder and `cwd`"
                 ) from error
             return Confined(
-                process, root=root, group=group, mark=_mark(order, walls), undo=undo.pop_all()
+                process,
+                root=root,
+                root_fd=root_fd,
+                group=group,
+                mark=_mark(order, walls),
+                undo=undo.pop_all(),
             )
 
     async def _open_bubblewrap(
-        self, order: "_Order", walls: Walls, group: ControlGroup | None, _undo: ExitStack
-    ) -> tuple[anyio.abc.Process, int]:
+        self, order: "_Order", walls: Walls, group: ControlGroup | None, undo: ExitStack
+    ) -> "_Started":
         with ExitStack() as files:
             told, tell = os.pipe2(os.O_CLOEXEC)
             files.callback(os.close, told)
@@ -228,6 +251,8 @@ class Launcher:
                 root = await _read_info(told)
                 if root is None:
                     raise await _failed(process)
+                root_fd = os.pidfd_open(root)
+                undo.callback(os.close, root_fd)
                 _bound(root, order.bounds, group)
                 os.write(let_go, b"\0")
                 await _wait_started(process, root)
@@ -237,7 +262,7 @@ class Launcher:
             finally:
                 if not is_up:
                     await _end(process)
-            return process, root
+            return _Started(process, root, root_fd)
 
     async def _start_bubblewrap(
         self, order: "_Order", walls: Walls, files: ExitStack, *, info: int, go: int
@@ -261,7 +286,7 @@ class Launcher:
 
     async def _open_landlock(
         self, order: "_Order", _: Walls, group: ControlGroup | None, undo: ExitStack
-    ) -> tuple[anyio.abc.Process, int]:
+    ) -> "_Started":
         profile = order.profile
         for path in (*profile.hidden, *profile.blanked):
             if path.exists() and any(path.is_relative_to(root) for root in profile.roots):
@@ -282,7 +307,7 @@ class Launcher:
 
     async def _open_bare(
         self, order: "_Order", _: Walls, group: ControlGroup | None, _undo: ExitStack
-    ) -> tuple[anyio.abc.Process, int]:
+    ) -> "_Started":
         return await _open_confined(order, order.profile.env, None, group)
 
 
@@ -301,15 +326,23 @@ class _Order:
         return self.profile.bounds
 
 
+class _Started(NamedTuple):
+    """A program within its walls, with the outermost inside them."""
+
+    process: anyio.abc.Process
+    root: int
+    root_fd: int | None
+
+
 async def _open_confined(
     order: _Order,
     env: Mapping[str, str],
     walls: Mapping[str, object] | None,
     group: ControlGroup | None,
-) -> tuple[anyio.abc.Process, int]:
+) -> _Started:
     """Start `confine.py`, which limits itself, builds the walls around itself if there are any, and becomes the program."""
     bounds = limits(order.bounds)
-    bounds["RLIMIT_NPROC"] += _n_own_processes()  # it counts all that this user runs
+    bounds["RLIMIT_NPROC"] += n_own_processes()  # it counts all that this user runs
     said = {
         "command": order.command,
         "cwd": str(order.cwd),
@@ -329,7 +362,7 @@ async def _open_confined(
     if group is not None:
         with suppress(OSError):  # it may have ended already
             group.add(process.pid)
-    return process, process.pid
+    return _Started(process, process.pid, None)
 
 
 def _mark(order: _Order, walls: Walls) -> str:
@@ -364,35 +397,6 @@ def limits(bounds: Bounds) -> dict[str, int]:
     }
 
 
-def descendants(pid: int) -> list[int]:
-    """All living processes below one, as the operating system has them."""
-    found, to_see = [], [pid]
-    while to_see:
-        parent = to_see.pop()
-        for tasks in _task_folders(parent):
-            with suppress(OSError):
-                children = [int(child) for child in (tasks / "children").read_text().split()]
-                found += children
-                to_see += children
-    return found
-
-
-def marked(mark: str) -> Iterator[int]:
-    """The processes with a mark in their environment. Cost: reads a file for each process of this machine, about 10 us each."""
-    wanted = f"{MARK}={mark}".encode()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with suppress(OSError), open(f"/proc/{entry.name}/environ", "rb") as file:  # noqa: PTH123 - a path object each costs more than the read
-                if wanted in file.read().split(b"\0"):
-                    yield int(entry.name)
-
-
-def _task_folders(pid: int) -> list[Path]:
-    with suppress(OSError):
-        return list(Path(f"/proc/{pid}/task").iterdir())
-    return []
-
-
 def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
     """Limit a program that waits behind its wall.
 
@@ -409,18 +413,8 @@ async def _end(process: anyio.abc.Process) -> None:
     """What was started only in part goes."""
     with anyio.CancelScope(shield=True):
         if process.returncode is None:
-            _kill_group(process.pid)
+            kill_group(process.pid)
         await process.aclose()
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
 
 
 def _file(files: ExitStack, content: bytes) -> int:
@@ -465,12 +459,3 @@ async def _failed(process: anyio.abc.Process) -> ProgramFailed:
         f"no sandbox for it: {said.decode(errors='replace').strip() or 'bwrap ended at once'}",
         hint="`aios doctor` says what works here",
     )
-
-
-def _n_own_processes() -> int:
-    uid = os.getuid()
-    n_found = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            n_found += folder.stat().st_uid == uid
-    return n_found

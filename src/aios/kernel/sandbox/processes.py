@@ -1,0 +1,69 @@
+"""The processes of this machine: who is below whom, who bears a mark, who has ended; signals that hurt nobody when they come late."""
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "AIOS_RUN"
+"""A variable by which what has left its session is known."""
+
+
+def descendants(pid: int) -> list[int]:
+    """All living processes below one, as the operating system has them."""
+    found, to_see = [], [pid]
+    while to_see:
+        parent = to_see.pop()
+        for tasks in _task_folders(parent):
+            with suppress(OSError):
+                children = [int(child) for child in (tasks / "children").read_text().split()]
+                found += children
+                to_see += children
+    return found
+
+
+def marked(mark: str) -> Iterator[int]:
+    """The processes with a mark in their environment. Cost: reads a file for each process of this machine, about 10 us each."""
+    wanted = f"{MARK}={mark}".encode()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(OSError), open(f"/proc/{entry.name}/environ", "rb") as file:  # noqa: PTH123 - a path object each costs more than the read
+                if wanted in file.read().split(b"\0"):
+                    yield int(entry.name)
+
+
+def _task_folders(pid: int) -> list[Path]:
+    with suppress(OSError):
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a process has, by its file; the first of a namespace ends last."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(0))
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """A signal to one process, if it is still there and ours."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to the group of processes that one leads, if it is still there."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def n_own_processes() -> int:
+    """How many processes this user runs on this machine."""
+    uid = os.getuid()
+    n_found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            n_found += folder.stat().st_uid == uid
+    return n_found
