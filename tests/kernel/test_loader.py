@@ -8,10 +8,10 @@ from tests.kernel.conftest import MakeProgram, OpenKernel
 
 from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
 from aios.abi.gate import Line
-from aios.abi.types import Pid, State
+from aios.abi.types import Exit, Kind, Pid, State
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
-from aios.kernel.loader import exit_of, load_program
+from aios.kernel.loader import Child, Launch, exit_of, load_program, view_for
 from aios.kernel.sandbox.processes import descendants
 
 URL = "unix:///nowhere"
@@ -224,3 +224,31 @@ def test_return_codes_become_exits_as_in_a_shell() -> None:
     assert exit_of(3).status == 3
     killed = exit_of(-signal.SIGSEGV)
     assert (killed.status, killed.reason) == (139, "killed by SIGSEGV")
+
+
+@pytest.mark.anyio
+async def test_a_child_that_nobody_awaits_any_more_leaves_no_control_group(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
+    path = program("import time; time.sleep(60)")
+    with anyio.fail_after(20):
+        async with booted() as kernel:
+            if (await kernel.launcher.find_walls()).groups is None:
+                pytest.skip("this machine lets us make no control group")
+            process = kernel.add_process("prog", Kind.PROGRAM, kernel.init)
+            loaded = load_program(path)
+            view = view_for(Spawn(program=path), loaded, None)
+            child = Child(process, kernel.clock, kernel.launcher)
+            before = own_groups()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(child.run, Launch(loaded, (), view, {}, URL, "token"))
+                await child.started.wait()
+                assert own_groups() > before
+                tasks.cancel_scope.cancel()
+            assert own_groups() == before
+            kernel.end_process(process, Exit(0))
+
+
+def own_groups() -> set[Path]:
+    """The control groups that this very process has made."""
+    return set(Path("/sys/fs/cgroup").rglob(f"aios-{os.getpid()}-*"))

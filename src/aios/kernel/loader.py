@@ -238,6 +238,8 @@ class Child:
         finally:
             confined.kill()
             self._process.on_kill = self._process.on_stop = None
+            with anyio.CancelScope(shield=True):  # else a kernel that ends leaves its control group
+                await confined.wait_gone()
         assert process.returncode is not None
         return exit_of(process.returncode)
 

@@ -40,6 +40,22 @@ def test_where_nothing_can_be_made_there_are_no_groups(tmp_path: Path) -> None:
     assert groups.make(BOUNDS) is None
 
 
+def test_a_start_sweeps_the_empty_groups_of_kernels_that_were_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(["/bin/true"]) as ended:
+        pass
+    own = tmp_path / "own"
+    own.write_text("0::/app/ours\n")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/cgroup.subtree_control").write_text("memory pids\n")
+    kept = [f"aios-{os.getpid()}-7", "aios-1-1", "aios-x-1", f"aios-{ended.pid}-2", "other-9-9"]
+    for name in (*kept, f"aios-{ended.pid}-1"):
+        (tmp_path / "app" / name).mkdir()
+    (tmp_path / "app" / f"aios-{ended.pid}-2" / "cgroup.procs").touch()  # it is not empty
+    assert find_groups(root=tmp_path, own=own) is not None
+    left = {path.name for path in (tmp_path / "app").iterdir() if path.is_dir()}
+    assert left == set(kept)
+
+
 def test_a_real_group_holds_a_process_and_bounds_what_it_starts() -> None:
     groups = find_groups()
     if groups is None:

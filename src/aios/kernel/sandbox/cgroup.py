@@ -5,6 +5,7 @@ each of `pids`, `memory`, `freezer`). Where neither can be written there is no g
 """
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from aios.kernel.sandbox.profile import Bounds
 
 ROOT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids")
+NAME = re.compile(r"aios-(?P<pid>\d+)-\d+(?!\n)$")
+"""Of a group: the pid of the kernel that made it, and a number."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,21 @@ class ControlGroups:
             return None
         return ControlGroup(tuple(folders)) if folders else None
 
+    def sweep(self) -> int:
+        """Take away the empty groups of kernels that were killed before they could. Returns: how many folders.
+
+        A group with processes in it stays: it cannot be taken away.
+        """
+        n_swept = 0
+        for parent in self._parents:
+            for folder in parent.glob("aios-*-*"):
+                named = NAME.match(folder.name)
+                if named is not None and not _is_alive(int(named["pid"])):
+                    with suppress(OSError):
+                        folder.rmdir()
+                        n_swept += 1
+        return n_swept
+
     def _bound(self, folder: Path, bounds: Bounds) -> None:
         # A process that a limit kills says so by its exit; swap would only make a memory bomb slower.
         values = {"pids.max": bounds.n_processes}
@@ -87,15 +105,29 @@ class ControlGroups:
 def find_groups(
     *, root: Path = ROOT, own: Path = Path("/proc/self/cgroup")
 ) -> ControlGroups | None:
-    """Where this process may make groups, found by making one; None where it may not."""
+    """Where this process may make groups, found by making one; None where it may not.
+
+    What killed kernels left there is swept.
+    """
     for parents, is_v2 in ((_parent_v2(root, own), True), (_parents_v1(root), False)):
         if parents:
             groups = ControlGroups(parents, is_v2=is_v2)
             tried = groups.make(Bounds())
             if tried is not None:
                 tried.remove()
+                groups.sweep()
                 return groups
     return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's by now
+    return True
 
 
 def _parent_v2(root: Path, own: Path) -> tuple[Path, ...]:
