@@ -60,6 +60,19 @@ def test_variables_reach_the_program(
     assert "AIOS_" in refused.err
 
 
+def test_a_restart_policy_is_asked_for_and_keeps_the_limits_of_the_manifest(
+    aios: Aios, programs: Path
+) -> None:
+    (programs / "status" / "agent.toml").write_text(
+        'name = "status"\n[restart]\nmax_restarts = 1\ndelay_s = 0.01\n'
+    )
+    (programs / "status" / "main.py").write_text("print('a life')\nraise SystemExit(3)")
+    assert aios("run", programs / "status").out == "a life\n"
+    ran = aios("run", "--restart", "on-failure", programs / "status")
+    assert (ran.code, ran.out) == (3, "a life\n" * 2)
+    assert aios("run", "--restart", "sometimes", programs / "status").code == 2
+
+
 def test_the_status_of_the_program_is_the_exit_code(aios: Aios, programs: Path) -> None:
     ran = aios("run", programs / "status", "42")
     assert (ran.code, ran.out) == (42, "")

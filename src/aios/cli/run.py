@@ -12,8 +12,10 @@ from threading import Event
 from time import monotonic
 
 import click
+import msgspec
 
 from aios.abi.calls import Spawn
+from aios.abi.recovery import Restart, RestartPolicy
 from aios.abi.types import Pid
 from aios.cli.exits import ExitCode
 from aios.cli.limits import parse_limits
@@ -100,6 +102,12 @@ SETTLE_S = 15.0
     help="Memory for its interactions; default: what its agent.toml or the configuration says.",
 )
 @click.option(
+    "--restart",
+    "policy",
+    type=click.Choice(("never", "on-failure", "always")),
+    help="When it is started again; default: what its agent.toml says, else never.",
+)
+@click.option(
     "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."
 )
 @click.option(
@@ -123,6 +131,7 @@ def run(
     readable: Sequence[str],
     writable: Sequence[str],
     block_bytes: int | None,
+    policy: RestartPolicy | None,
     detach: bool,
     shows_top: bool,
     as_json: bool,
@@ -134,9 +143,10 @@ def run(
     own folder, its working directory, which it may change, and can read the files and folders that ARGS name. Ctrl-C ends
     the processes, a second one leaves at once. When no kernel runs, this command is the kernel meanwhile.
     """
+    folder = _folder(program)
     spawn = build(
         Spawn,
-        program=str(_folder(program)),
+        program=str(folder),
         args=(*args, *(("--task", task) if task is not None else ())),
         name=name,
         nice=nice,
@@ -146,6 +156,7 @@ def run(
         env=_environment(pairs),
         budget=parse_limits(limits) if limits else None,
         block_bytes=block_bytes,
+        restart=None if policy is None else _restart(folder, policy),
     )
     order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
     return _carry_out(order, load(), detach=detach)
@@ -178,6 +189,21 @@ def _folder(program: str) -> Path:
             hint="a program is a folder with an agent.toml; see docs/tutorial/first-agent.md",
         )
     return folder
+
+
+def _restart(folder: Path, policy: RestartPolicy) -> Restart:
+    """A policy with the delays and limits of the program's manifest. The kernel says what is wrong with a manifest."""
+    restart = Restart(policy)
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        found = msgspec.toml.decode((folder / MANIFEST).read_bytes(), type=_WithRestart)
+        restart = msgspec.structs.replace(found.restart, policy=policy)
+    return restart
+
+
+class _WithRestart(msgspec.Struct):
+    """What `--restart` uses of a manifest."""
+
+    restart: Restart = Restart()
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
