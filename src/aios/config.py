@@ -145,6 +145,14 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_mailbox_bytes: Annotated[
         PositiveInt, Meta(description="memory for the letters that wait in one mailbox")
     ] = 4 << 20
+    max_timers: Annotated[PositiveInt, Meta(description="timers that wait for their time")] = 1_000
+    timer_grace_s: Annotated[
+        Positive, Meta(description="a timed run that comes later than this was missed")
+    ] = 60.0
+    max_missed_runs: Annotated[
+        PositiveInt,
+        Meta(description="missed runs of a timer with `missed = all` that are made; older are not"),
+    ] = 100
     stop_grace_s: Annotated[
         Positive, Meta(description="time that calls have to end when the kernel stops")
     ] = 5.0

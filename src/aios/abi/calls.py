@@ -7,8 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from aios.abi import tools
-from aios.abi.budget import Budget, BudgetInfo, Limits, SetBudget
+from aios.abi import timers, tools
+from aios.abi.budget import Budget, BudgetInfo, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
     Compacted,
@@ -83,7 +83,6 @@ from aios.abi.recovery import (
     QuestionList,
     Questions,
     RandomBytes,
-    Restart,
 )
 from aios.abi.retrieval import (
     FileGroupBy,
@@ -97,6 +96,8 @@ from aios.abi.retrieval import (
     Retrieved,
 )
 from aios.abi.sched import Sched, SchedInfo, SetSched
+from aios.abi.spawn import Spawn as Spawn
+from aios.abi.spawn import Spawned as Spawned
 from aios.abi.storage import (
     Changes,
     Checked,
@@ -129,7 +130,6 @@ from aios.abi.storage import (
 )
 from aios.abi.trace import SchedTrace, SchedTraced
 from aios.abi.types import (
-    BlockBytes,
     Constraint,
     Count,
     EngineInfo,
@@ -148,38 +148,6 @@ from aios.abi.types import (
 )
 
 # --- processes ---------------------------------------------------------------------------------------------------
-
-
-class Spawned(Answer, frozen=True):
-    """A new process."""
-
-    pid: Pid
-    name: str
-
-
-class Spawn(Call[Spawned], frozen=True):
-    """Start a program folder (with `agent.toml`) as a child process.
-
-    `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
-    kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend, `restart`
-    says whether it is started again; without them the manifest's hold. `block_bytes` is the size of its memory
-    block for interactions; without it the manifest's or the configuration's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
-    of the host, within what the caller has itself; without both a program's child sees what the program sees.
-    """
-
-    program: Annotated[str, Meta(min_length=1, max_length=4096)]
-    args: Annotated[tuple[Annotated[str, Meta(max_length=131072)], ...], Meta(max_length=1024)] = ()
-    name: Name | None = None
-    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
-    budget: Limits | None = None
-    restart: Restart | None = None
-    block_bytes: BlockBytes | None = None
-    cwd: ShortText = ""
-    read: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
-    write: Annotated[tuple[ShortText, ...], Meta(max_length=64)] | None = None
-    env: Annotated[
-        dict[Annotated[str, Meta(min_length=1, max_length=256)], ShortText], Meta(max_length=256)
-    ] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class Guest(Answer, frozen=True):
@@ -472,6 +440,7 @@ AnyCall = (
     | JournalRead | Events
     | Now | DrawBytes | Questions | AnswerQuestion
     | Pages
+    | timers.SleepUntil | timers.TimerAdd | timers.TimerList | timers.TimerRemove | timers.TimerRun
 )  # fmt: skip
 
 AnyAnswer = (
@@ -491,4 +460,5 @@ AnyAnswer = (
     | JournalRecords | EventList
     | Moment | RandomBytes | QuestionList | Question
     | PageStores
+    | timers.TimerInfo | timers.TimerInfos
 )  # fmt: skip

@@ -57,6 +57,7 @@ class Right(Enum):
     LOG = "log.write"
     BUDGET = "budget.set"
     SCHED = "scheduler.set"
+    TIMER = "timer.set"  # start programs at a time; the owner's alone
     MAIL = "mail.use"
     FILE_READ = "file.read"
     FILE_WRITE = "file.write"

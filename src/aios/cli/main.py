@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "journal": Verb("aios.cli.journal:journal", "Show what a process asked of the kernel."),
             "inspect": Verb("aios.cli.journal:inspect", "Show all that is known of a process."),
             "events": Verb("aios.cli.journal:events", "Watch calls end and processes come and go."),
+            "timer": Verb("aios.cli.timer:timer", "List and remove timers."),
             "recover": Verb(
                 "aios.cli.recover:recover", "Decide about processes cut off by a crash."
             ),

@@ -7,8 +7,10 @@ import click
 import msgspec
 
 from aios.abi.calls import Spawn
+from aios.abi.timers import TimerInfo
 from aios.abi.types import Exit, Pid
 from aios.cli.output import printable, write_json
+from aios.cli.when import shown
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Order:
         """With `--json`, say that a process runs."""
         if self.as_json:
             write_json({"event": "started", "pid": pid, "name": name})
+
+    def tell_timer(self, timer: TimerInfo) -> None:
+        """Say when a timer runs first."""
+        if self.as_json:
+            write_json(timer)
+        else:
+            click.echo(f"timer {timer.id}, next at {shown(timer.next_unix_s)}")
 
     def note(self, text: str) -> None:
         """Say something beside the output."""

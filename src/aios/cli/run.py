@@ -22,6 +22,7 @@ from aios.cli.limits import parse_limits
 from aios.cli.link import find_running, names_kernel
 from aios.cli.options import examples, json_option
 from aios.cli.orders import Order
+from aios.cli.when import When, when_options
 from aios.configload import Loaded, load
 from aios.errors import (
     AiosError,
@@ -31,6 +32,7 @@ from aios.errors import (
     KernelUnreachable,
     NotFound,
 )
+from aios.kernel.clock import SystemClock
 from aios.sdk.address import Address
 from aios.sdk.blocking import Client, connect
 from aios.sdk.requests import build
@@ -117,7 +119,9 @@ SETTLE_S = 15.0
     help="Watch the process table meanwhile; the output comes after.",
 )
 @json_option
+@when_options
 def run(
+    when: When | None,
     *,
     program: str,
     args: Sequence[str],
@@ -159,6 +163,8 @@ def run(
         restart=None if policy is None else _restart(folder, policy),
     )
     order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
+    if when is not None:
+        return _set_timers(order, load(), when)
     return _carry_out(order, load(), detach=detach)
 
 
@@ -233,6 +239,20 @@ def _carry_out(order: Order, loaded: Loaded, *, detach: bool) -> int:
         if code is not None:
             return code
         Event().wait(RETRY_S)
+
+
+def _set_timers(order: Order, loaded: Loaded, when: When) -> int:
+    """Have the copies started when it is time, by a kernel that stays."""
+    at_unix_s = when.at_unix_s(SystemClock().unix_s())
+    if find_running(loaded.home) is None:
+        _start_daemon(order, loaded)
+    with connect() as client:
+        for call in order.calls():
+            timer = client.timers.add(
+                call, at_unix_s=at_unix_s, cron=when.every or "", zone=when.zone, missed=when.missed
+            )
+            order.tell_timer(timer)
+    return ExitCode.OK
 
 
 def _start_daemon(order: Order, loaded: Loaded) -> None:

@@ -65,6 +65,7 @@ from aios.kernel.spending import Budgets
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
+from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
 
 
@@ -92,6 +93,7 @@ class Services(Protocol):
     mounting: Mounting
     links: Links
     tools: ToolManager
+    timers: Timers
     retriever: Retriever
     programs: Programs
     max_calls_per_process: int

@@ -17,7 +17,6 @@ from aios import __version__
 from aios.abi.calls import Embed, Embeddings, KernelInfo
 from aios.abi.types import Exit, Kind, Pid, Right
 from aios.config import Config, Home
-from aios.disk.blobs import SCHEMA as BLOBS
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.engine.base import Engine
@@ -33,23 +32,19 @@ from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
 from aios.kernel.engines import configured_cores, given_cores, thread_warnings
 from aios.kernel.gate import LocalGate
+from aios.kernel.handlers import spawn
 from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.inspection import Inspection
 from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.retention import Kept
-from aios.kernel.journal.tables import SCHEMA as JOURNAL
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
-from aios.kernel.mail.tables import SCHEMA as MAIL
-from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
-from aios.kernel.memory.schema import SCHEMA as MEMORY
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.programs import Programs
-from aios.kernel.residents import SCHEMA as RESIDENTS
 from aios.kernel.residents import Resident, Residents, resident_of
 from aios.kernel.resume import resume
 from aios.kernel.retrieval.retriever import Retriever
@@ -58,21 +53,19 @@ from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
 from aios.kernel.scheduler.recorder import Recorder
 from aios.kernel.scheduler.scheduler import Scheduler
+from aios.kernel.schemas import SCHEMAS
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
-from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
 from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.paths import home_of
-from aios.kernel.storage.tables import SCHEMA as STORAGE
+from aios.kernel.timers.timers import Timers
 from aios.kernel.toolgaps import ToolGaps
 from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import Launcher as ToolLauncher
 from aios.kernel.tools.manager import ToolManager
-
-SCHEMAS = (BLOBS, STORAGE, MOUNTS, Links.SCHEMA, MEMORY, INTERACTIONS, JOURNAL, RESIDENTS, MAIL)
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -160,6 +153,7 @@ class Kernel:
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.programs = Programs(self, self.tokens, self.launcher)
+        self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
 
     def _make_tools(self, config: Config) -> ToolManager:
         """The tool manager, with the tools of the kernel and of the manifests in its home."""
@@ -363,8 +357,14 @@ class Kernel:
         self.tasks.start_soon(disk.run)
         self.context_table.number_after(int(1000 * self._started_unix_s))
         await resume(self, residents)
+        await self.timers.load()
         residents.note(self.init)
         self.tasks.start_soon(disk.run_sweeper, self._kept)
+
+    def begin(self) -> None:
+        """Start what was taken up, and what is due. Call it when the kernel has an address for programs."""
+        self.programs.begin()
+        self.tasks.start_soon(self.timers.attend, self.init_gate())
 
     def name_guest(self, name: str, pid: Pid) -> None:
         """The owner's token followed by `.NAME` stands for this guest."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, links, mail, mounts, retrieval, tools
+from aios.abi import contexts, interactions, links, mail, mounts, retrieval, timers, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -289,6 +289,11 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     JournalRead: Entry(lambda kernel, run, call: kernel.inspection.read(run, call), Right.SEE, has_target=True),
     Events: Entry(lambda kernel, run, call: kernel.inspection.events(run, call), Right.SEE, has_target=True),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),
+    timers.SleepUntil: Entry(lambda kernel, run, call: kernel.timers.sleep_until(run, call), Right.SELF),
+    timers.TimerAdd: Entry(lambda kernel, run, call: kernel.timers.add(run, call), Right.TIMER, Effect.REVERSIBLE, Where.DISK),
+    timers.TimerList: Entry(lambda kernel, run, call: kernel.timers.list_all(run, call), Right.TIMER),
+    timers.TimerRemove: Entry(lambda kernel, run, call: kernel.timers.remove(run, call), Right.TIMER, Effect.REVERSIBLE, Where.DISK),
+    timers.TimerRun: Entry(lambda kernel, run, call: kernel.timers.run(run, call), Right.TIMER, Effect.COMPENSABLE, Where.DISK),
     Log: Entry(handlers.log, Right.LOG, Effect.COMPENSABLE, Where.KERNEL),
     Logs: Entry(handlers.logs, Right.SEE, has_target=True),
     Info: Entry(handlers.info, Right.INFO),

@@ -66,6 +66,7 @@ from aios.sdk.requests import (
     spawn_call,
 )
 from aios.sdk.sched import BlockingScheduling
+from aios.sdk.timers import BlockingTimers
 from aios.sdk.toolbox import BlockingToolbox
 
 A = TypeVar("A", bound=Answer)
@@ -109,6 +110,7 @@ class Client:
         self.mail = BlockingMail(gate)
         self.journal = BlockingJournal(gate)
         self.repeatable = BlockingRepeatable(gate)
+        self.timers = BlockingTimers(gate)
         self.sched = BlockingScheduling(gate)
         self.contexts = BlockingContexts(self)
         self.memory = BlockingMemory(gate)

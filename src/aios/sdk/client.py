@@ -60,6 +60,7 @@ from aios.sdk.requests import (
     spawn_call,
 )
 from aios.sdk.sched import Scheduling
+from aios.sdk.timers import Timers
 from aios.sdk.toolbox import Toolbox
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Client:
         self.mail = Mail(gate)
         self.journal = Journal(gate)
         self.repeatable = Repeatable(gate)
+        self.timers = Timers(gate)
         self.sched = Scheduling(gate)
         self.contexts = Contexts(self)
         self.memory = Memory(gate)

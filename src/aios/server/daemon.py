@@ -133,7 +133,7 @@ async def _open(
         kernel.urls.append(f"{UNIX_PREFIX}{claim.socket}")
         async with _web_server(kernel, config, is_wanted=http):
             claim.publish(_address(kernel))
-            kernel.programs.begin()
+            kernel.begin()
             try:
                 yield kernel, claim
             finally:

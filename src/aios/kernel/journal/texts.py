@@ -11,8 +11,10 @@ from hashlib import blake2b
 import msgspec
 
 from aios.abi.call import Answer, Call
-from aios.abi.calls import Guest, Spawn
+from aios.abi.calls import Guest
 from aios.abi.gate import Fault
+from aios.abi.spawn import Spawn
+from aios.abi.timers import TimerAdd
 from aios.abi.wire import encode, encode_call
 from aios.kernel.journal.records import Link, Written
 
@@ -34,8 +36,10 @@ def write_call(call: "Call[Answer]") -> Written:
     """
     if call.deadline_s is not None:
         call = msgspec.structs.replace(call, deadline_s=None)
-    if isinstance(call, Spawn) and call.env:
-        call = msgspec.structs.replace(call, env=dict.fromkeys(call.env, HIDDEN))
+    if isinstance(call, Spawn):
+        call = _without_secrets(call)
+    if isinstance(call, TimerAdd):
+        call = msgspec.structs.replace(call, spawn=_without_secrets(call.spawn))
     body = encode_call(call)
     if not _has_field(type(call), "messages"):
         return Written(body, None, _digest(body))
@@ -88,6 +92,12 @@ def chain(texts: Iterable[bytes], digest: bytes) -> list[Link]:
 def digest_of(data: bytes) -> bytes:
     """The digest of a text that follows on nothing and that nothing follows on."""
     return blake2b(data, digest_size=DIGEST_BYTES, person=b"alone").digest()
+
+
+def _without_secrets(call: Spawn) -> Spawn:
+    if not call.env:
+        return call
+    return msgspec.structs.replace(call, env=dict.fromkeys(call.env, HIDDEN))
 
 
 def _cut(body: bytes, name: str) -> tuple[bytes, bytes]:

@@ -1,0 +1,140 @@
+"""When a program is to be started: `aios run --at TIME` and `--every CRON`, in the time zone that the user lives in."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar, get_args
+from zoneinfo import ZoneInfo
+
+import click
+
+from aios.abi.timers import Missed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LOCAL_TIME = Path("/etc/localtime")
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+FROM_NOW = re.compile(r"\+(?:\d+[smhd])+(?!\n)$")
+
+
+@dataclass(frozen=True)
+class When:
+    """A moment, as its text, or a line of cron; and what becomes of missed runs."""
+
+    at: str | None
+    every: str | None
+    zone: str
+    missed: Missed
+
+    def at_unix_s(self, now_unix_s: float) -> float | None:
+        """The moment in seconds since 1970 UTC; None for a line of cron.
+
+        Raises:
+            click.UsageError: Both are given, or the text names no moment.
+        """
+        if self.at is not None and self.every is not None:
+            raise click.UsageError("--at and --every exclude each other")
+        return None if self.at is None else moment(self.at, self.zone, now_unix_s)
+
+
+def when_options(command: Callable[Concatenate[When | None, P], R]) -> Callable[P, R]:
+    """Options that become the first argument of a command: None where no time is given."""
+    options = (
+        click.option(
+            "--at",
+            metavar="TIME",
+            help="Start it then: 2026-11-27T09:00, 18:30 (the next), +90m; starts `aios serve` if need be.",
+        ),
+        click.option(
+            "--every",
+            metavar="CRON",
+            help='Start it again and again: minute hour day month weekday, "30 6 * * MON-FRI".',
+        ),
+        click.option(
+            "--zone", help="The time zone of TIME and CRON; default: that of this machine."
+        ),
+        click.option(
+            "--missed",
+            type=click.Choice(get_args(Missed)),
+            default="once",
+            help="Runs missed while no kernel was there: left out, made once for all, or each made.",
+        ),
+    )
+
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        at, every, zone, missed = (kwargs.pop(name) for name in ("at", "every", "zone", "missed"))
+        when = When(at, every, zone or local_zone(), missed) if at or every else None  # type: ignore[arg-type]  # click checked them
+        return command(when, *args, **kwargs)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    wrapped.__doc__ = command.__doc__
+    wrapped.__name__ = command.__name__
+    if hasattr(command, "__click_params__"):
+        wrapped.__click_params__ += command.__click_params__  # type: ignore[attr-defined]  # click puts them there
+    return wrapped
+
+
+def moment(text: str, zone: str, now_unix_s: float) -> float:
+    """A moment that a user names, in seconds since 1970 UTC.
+
+    A date and time in ISO 8601, a time of day (the next such), or `+` and a duration. Of a time that comes twice the first is meant; one that
+    the clock skips is taken as if it had not been set yet, so it falls behind the gap.
+
+    Raises:
+        click.UsageError: It names none, or one that is over.
+    """
+    if FROM_NOW.match(text):
+        parts = re.findall(r"(\d+)([smhd])", text)
+        return now_unix_s + sum(int(n) * UNITS_S[unit] for n, unit in parts)
+    try:
+        where = ZoneInfo(zone)
+        now = datetime.fromtimestamp(now_unix_s, where)
+        found = _read(text, now)
+    except (ValueError, KeyError, OSError) as error:
+        raise click.UsageError(
+            f"--at {text} --zone {zone}: {error}; say 2026-11-27T09:00, 18:30 or +90m"
+        ) from error
+    if found.timestamp() <= now_unix_s:
+        raise click.UsageError(f"--at {text}: that is over")
+    return found.timestamp()
+
+
+def _read(text: str, now: datetime) -> datetime:
+    if "T" not in text and " " not in text and ":" in text:
+        of_day = time.fromisoformat(text)
+        if of_day.tzinfo is not None:
+            raise ValueError("a time of day has no zone of its own")
+        today = datetime.combine(now.date(), of_day, now.tzinfo)
+        return today if today > now else today + timedelta(days=1)
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo is not None else found.replace(tzinfo=now.tzinfo)
+
+
+def local_zone() -> str:
+    """The IANA name of the zone of this machine; UTC if it cannot be told."""
+    candidates = [os.environ.get("TZ", "").removeprefix(":")]
+    parts = LOCAL_TIME.resolve().parts
+    if "zoneinfo" in parts:
+        candidates.append("/".join(parts[parts.index("zoneinfo") + 1 :]))
+    return next((name for name in candidates if name and _is_zone(name)), "UTC")
+
+
+def shown(unix_s: float | None) -> str:
+    """A moment in the zone of this machine, to the second."""
+    if unix_s is None:
+        return "-"
+    where = ZoneInfo(local_zone())
+    return datetime.fromtimestamp(unix_s, UTC).astimezone(where).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True

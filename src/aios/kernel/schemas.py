@@ -1,0 +1,25 @@
+"""The tables of the kernel's database, of all rooms together."""
+
+from aios.disk.blobs import SCHEMA as BLOBS
+from aios.kernel.journal.tables import SCHEMA as JOURNAL
+from aios.kernel.mail.tables import SCHEMA as MAIL
+from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
+from aios.kernel.memory.schema import SCHEMA as MEMORY
+from aios.kernel.residents import SCHEMA as RESIDENTS
+from aios.kernel.storage.links import Links
+from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
+from aios.kernel.storage.tables import SCHEMA as STORAGE
+from aios.kernel.timers.tables import SCHEMA as TIMERS
+
+SCHEMAS = (
+    BLOBS,
+    STORAGE,
+    MOUNTS,
+    Links.SCHEMA,
+    MEMORY,
+    INTERACTIONS,
+    JOURNAL,
+    RESIDENTS,
+    MAIL,
+    TIMERS,
+)

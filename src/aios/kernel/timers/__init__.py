@@ -1,0 +1,1 @@
+"""Timers: programs that are started at a moment, or again and again."""

@@ -1,0 +1,40 @@
+"""Timers on disk."""
+
+import apsw
+import msgspec
+
+from aios.disk.migrations import Schema
+from aios.kernel.timers.schedule import TimerRow
+
+SCHEMA = Schema(
+    "timers", ("CREATE TABLE timers (id INTEGER PRIMARY KEY AUTOINCREMENT, row BLOB NOT NULL)",)
+)
+
+
+def add(connection: apsw.Connection, timer: TimerRow) -> None:
+    """A new timer."""
+    connection.execute(
+        "INSERT INTO timers VALUES (?, ?)", (timer.id, msgspec.msgpack.encode(timer))
+    )
+
+
+def keep(connection: apsw.Connection, timer: TimerRow) -> None:
+    """A timer has changed: one that runs no more goes, and one that was removed meanwhile stays away."""
+    if timer.next_unix_s is None:
+        remove(connection, timer.id)
+        return
+    row = (msgspec.msgpack.encode(timer), timer.id)
+    connection.execute("UPDATE timers SET row = ? WHERE id = ?", row)
+
+
+def remove(connection: apsw.Connection, timer_id: int) -> None:
+    """A timer goes."""
+    connection.execute("DELETE FROM timers WHERE id = ?", (timer_id,))
+
+
+def load(connection: apsw.Connection) -> tuple[list[TimerRow], int]:
+    """All timers, and the highest number that was given."""
+    rows = connection.execute("SELECT row FROM timers ORDER BY id")
+    timers = [msgspec.msgpack.decode(row[0], type=TimerRow) for row in rows]
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'timers'").fetchone()
+    return timers, 0 if last is None else int(last[0])
