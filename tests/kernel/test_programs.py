@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from aios.abi.calls import ExitSelf
 from aios.abi.recovery import AnswerQuestion, OnDivergence, Restart
 from aios.abi.types import Pid
 from aios.config import Config, EngineConfig, Home, ServerConfig
@@ -75,6 +76,69 @@ async def test_a_program_that_crashed_goes_on_where_it_was(home: Path) -> None:
         assert int(n_messages) == 3, "its context came back: system, question, answer"
         told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
         assert any("starts again with its journal" in line for line in told)
+
+
+TERMINATED = """\
+    import signal
+    if sys.argv[1:] == ["cleans-up"]:
+        signal.signal(signal.SIGTERM, lambda *_: client.exit(5, "cleaned up") or sys.exit(5))
+    client.log("ready")
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("args", "status"), [((), 143), (("cleans-up",), 5)])
+async def test_term_ends_a_program_which_may_clean_up_and_is_not_started_again(
+    home: Path, args: tuple[str, ...], status: int
+) -> None:
+    async with booted(home) as (kernel, client):
+        restart = Restart(policy="always", delay_s=0.01)
+        spawned = await client.spawn(program(home, TERMINATED), *args, restart=restart)
+        log = kernel.table.get(spawned.pid).log
+        while not any(line.text == "ready" for line in log.read(0)[0]):
+            await log.wait_changed()
+        assert await client.signal(spawned.pid, "TERM") == (spawned.pid,)
+        assert (await client.wait(spawned.pid)).exit.status == status
+
+
+async def test_term_ends_a_program_that_waits_to_be_started_again(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        restart = Restart(policy="always", delay_s=3600)
+        spawned = await client.spawn(program(home, "    pass\n"), restart=restart)
+        process = kernel.table.get(spawned.pid)
+        while not any("starts again" in line.text for line in process.log.read(0)[0]):
+            await process.log.wait_changed()
+        await anyio.wait_all_tasks_blocked()
+        await client.signal(spawned.pid, "TERM")
+        assert (await client.wait(spawned.pid)).exit.status == 143
+
+
+async def test_orphans_are_inits_also_under_the_next_kernel(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        parent = (await client.admit("parent")).pid
+        orphan, _ = kernel.admit("orphan", parent=kernel.table.get(parent))
+        await kernel.gate(parent).call(ExitSelf())
+        assert (await client.wait(parent)).exit.status == 0
+        events = (await client.journal.events(after=0, is_waiting=False)).events
+        told = [(each.pid, each.what) for each in events if each.record is None]
+        assert told == [(parent, "exited"), (orphan.pid, "adopted")]
+    async with booted(home) as (kernel, client):
+        assert kernel.table.get(orphan.pid).ppid == 1
+        assert orphan.pid in kernel.init.children
+
+
+async def test_a_parent_hears_also_of_children_that_ended_with_their_kernel(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        parent = (await client.admit("parent")).pid
+        await Client(kernel.gate(parent)).mail.subscribe("child.exit")
+        child, _ = kernel.admit("child", parent=kernel.table.get(parent))
+        await client.kill(child.pid)
+        lost = kernel.spawn_task("lost", lambda _: anyio.sleep_forever(), ppid=parent)
+    async with booted(home) as (kernel, _):
+        letters = (await Client(kernel.gate(parent)).mail.take()).letters
+        assert [each.sender for each in letters] == [child.pid, lost]
+    async with booted(home) as (kernel, _):
+        assert (await Client(kernel.gate(parent)).mail.take()).letters == ()
 
 
 async def test_without_a_policy_a_crash_is_the_end(home: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Ps, Stop, Wait
+from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Ps, SendSignal, Stop, Wait
 from aios.abi.gate import Token
+from aios.abi.mail import Receive
 from aios.abi.types import Pid, State
 from aios.engine.base import Ability
 from aios.engine.script import Script
@@ -199,6 +200,47 @@ async def test_an_engine_that_cannot_suspend_is_not_read_while_its_process_is_st
             await kernel.init_gate().call(Cont(pid=pid))
             await over.wait()
             assert kernel.table.get(pid).usage.completion_tokens == 50
+
+
+@pytest.mark.anyio
+async def test_term_asks_guests_by_a_letter_and_usr1_writes_to_one_alone(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            top, gate = guest(kernel, "top")
+            child, child_gate = guest(kernel, "child", parent=top)
+            init = kernel.init_gate()
+            usr1 = SendSignal(pid=top, signal="USR1")
+            assert (await init.call(usr1)).value.pids == (top,)
+            await init.call(usr1)  # the first was not read yet
+            assert (await init.call(SendSignal(pid=top, signal="TERM"))).value.pids == (top, child)
+            for mailbox, texts in ((gate, ["USR1", "TERM"]), (child_gate, ["TERM"])):
+                letters = (await mailbox.call(Receive(topic="signal", limit=9))).value.letters
+                assert [(each.sender, each.body) for each in letters] == [(1, t) for t in texts]
+            with pytest.raises(AccessDenied):
+                await child_gate.call(SendSignal(pid=top, signal="USR1"))
+            with pytest.raises(AccessDenied, match="init"):
+                await init.call(SendSignal(pid=Pid(1), signal="TERM"))
+
+
+@pytest.mark.anyio
+async def test_signals_by_name_are_kill_stop_and_cont(booted: OpenKernel) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel:
+            pid, _ = guest(kernel)
+            init, process = kernel.init_gate(), kernel.table.get(pid)
+            await init.call(SendSignal(pid=pid, signal="STOP"))
+            assert process.is_stopped
+            await init.call(SendSignal(pid=pid, signal="CONT"))
+            assert [row.state for row in (await init.call(Ps())).value.processes][
+                1
+            ] is State.WAITING
+            await init.call(SendSignal(pid=pid, signal="KILL"))
+            assert process.exit is not None
+            assert process.exit.status == 137
+            with pytest.raises(Conflict):
+                await init.call(SendSignal(pid=pid, signal="USR1"))
 
 
 @pytest.mark.parametrize("seed", range(6))

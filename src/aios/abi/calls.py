@@ -3,7 +3,7 @@
 The kernel's table of handlers is `kernel/syscall.py`. `AnyCall` and `AnyAnswer` at the end name them all.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -200,6 +200,20 @@ class Cont(Call[Signalled], frozen=True):
     """Let a stopped process and its descendants go on where they were."""
 
     pid: Pid
+
+
+SignalName = Literal["TERM", "KILL", "STOP", "CONT", "USR1"]
+
+
+class SendSignal(Call[Signalled], frozen=True, tag="signal"):
+    """Send a signal: KILL, STOP and CONT are the calls `kill`, `stop` and `cont`.
+
+    TERM asks a process and its descendants to end: programs get SIGTERM and are not started again, others a letter on the
+    topic `signal` with the text `TERM`. USR1 is such a letter to the process alone. A signal that its receiver has not read yet is not sent twice.
+    """
+
+    pid: Pid
+    signal: SignalName
 
 
 class Processes(Answer, frozen=True):
@@ -419,7 +433,7 @@ class Shutdown(Call[Done], frozen=True):
 
 
 AnyCall = (
-    Spawn | Admit | Wait | Kill | Stop | Cont | Ps | GetPid | ExitSelf | Nice
+    Spawn | Admit | Wait | Kill | Stop | Cont | SendSignal | Ps | GetPid | ExitSelf | Nice
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
     | Budget | SetBudget

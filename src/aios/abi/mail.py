@@ -16,6 +16,24 @@ Topic = Annotated[
 Body = Annotated[str, Meta(max_length=1 << 18)]
 
 
+RECEIPT_TOPIC = "receipt"
+EXIT_TOPIC = "child.exit"
+"""Who subscribes to it gets a letter for each child that ends; its body is a `ChildExit` as JSON."""
+SIGNAL_TOPIC = "signal"
+KERNEL_TOPICS = (RECEIPT_TOPIC, EXIT_TOPIC, SIGNAL_TOPIC)
+"""Only the kernel writes on these."""
+
+
+class ChildExit(Struct, frozen=True):
+    """What a letter on the topic `child.exit` says; `result` is cut at 64 Ki characters."""
+
+    pid: Pid
+    name: str
+    status: int
+    reason: str = ""
+    result: str = ""
+
+
 class Letter(Struct, frozen=True):
     """A message from one process to another. `topic` is set if it was published, `reply_to` names an earlier letter."""
 
@@ -85,14 +103,21 @@ class Published(Answer, frozen=True):
 
 
 class Publish(Call[Published], frozen=True):
-    """Send a letter to every process of the same owner that subscribes to a topic, the caller itself excepted."""
+    """Send a letter to every process of the same owner that subscribes to a topic, the caller itself excepted.
+
+    Raises:
+        InvalidCall: The topic is the kernel's own: `receipt`, `child.exit` or `signal`.
+    """
 
     topic: Topic
     body: Body
 
 
 class Subscribe(Call[Done], frozen=True):
-    """From now on letters on a topic come to the caller's mailbox; with `is_on` false, no longer."""
+    """From now on letters on a topic come to the caller's mailbox; with `is_on` false, no longer.
+
+    On the topic `child.exit` the kernel writes of each child that ends, in the name of the child.
+    """
 
     topic: Topic
     is_on: bool = True

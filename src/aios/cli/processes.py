@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import click
 
+from aios.abi.calls import SignalName
 from aios.abi.types import Pid, ProcessInfo, State
 from aios.cli.cells import attained_tokens, count_or_dash, described_place, shared_part
 from aios.cli.exits import Outcomes
@@ -159,15 +161,27 @@ def wait(*, ids: Sequence[str], timeout_s: float | None, as_json: bool) -> int:
     return outcomes.code
 
 
-@click.command(epilog=examples("aios kill reader-2", 'aios kill 4 5 --reason "too slow"'))
+@click.command(epilog=examples("aios kill reader-2", "aios kill -s TERM 4 5"))
 @ids_argument
+@click.option(
+    "-s",
+    "--signal",
+    "name",
+    type=click.Choice(get_args(SignalName), case_sensitive=False),
+    default="KILL",
+    help="TERM asks them to end, USR1 is a letter on the topic `signal`; KILL by default.",
+)
 @click.option("--reason", default="", help="What `ps --all` will show.", metavar="TEXT")
 @json_option
-def kill(*, ids: Sequence[str], reason: str, as_json: bool) -> int:
-    """End processes and all their descendants.
+def kill(*, ids: Sequence[str], name: SignalName, reason: str, as_json: bool) -> int:
+    """End processes and all their descendants, or send them another signal.
 
-    When it returns, nothing they asked for takes effect any more.
+    When it returns after KILL, nothing they asked for takes effect any more.
     """
+    if name != "KILL":
+        return _signal(
+            ids, lambda client, pid: client.signal(pid, name), f"sent {name} to", as_json=as_json
+        )
     return _signal(ids, lambda client, pid: client.kill(pid, reason), "killed", as_json=as_json)
 
 

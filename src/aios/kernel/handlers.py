@@ -26,6 +26,7 @@ from aios.abi.calls import (
     Processes,
     Ps,
     Self,
+    SendSignal,
     Shutdown,
     Signalled,
     Spawn,
@@ -212,6 +213,25 @@ async def stop(kernel: Services, run: Run, call: Stop) -> Signalled:
 async def cont(kernel: Services, _: Run, call: Cont) -> Signalled:
     """Let a stopped process and all below it go on."""
     return Signalled(tuple(kernel.signals.cont(kernel.table.get(call.pid))))
+
+
+async def send_signal(kernel: Services, run: Run, call: SendSignal) -> Signalled:
+    """Send one of the signals that a process may send."""
+    target = kernel.table.get(call.pid)
+    if call.signal == "KILL":
+        return await kill(kernel, run, Kill(pid=call.pid))
+    if call.signal == "STOP":
+        return await stop(kernel, run, Stop(pid=call.pid))
+    if call.signal == "CONT":
+        return await cont(kernel, run, Cont(pid=call.pid))
+    if call.signal == "TERM":
+        tree = kernel.signals.find_tree(target, "end")
+        told = [process for process in tree if not kernel.signals.terminate(process)]
+    else:
+        tree = told = kernel.signals.find_tree(target, "signal")[:1]
+    answer = Signalled(tuple(process.pid for process in tree))
+    await kernel.post.signal(run, told, call.signal, answer)
+    return answer
 
 
 async def ps(kernel: Services, run: Run, call: Ps) -> Processes:

@@ -261,7 +261,15 @@ class Kernel:
 
     def _close(self, process: Process) -> None:
         """A process has ended: what the managers hold for it goes."""
+        assert process.exit is not None, "it has ended"
         self.post.close(process, is_over=not self.is_stopping)
+        told = self.post.tell_exit(process, process.exit)
+        self.journal.tell(
+            process.pid, "exited", f"{process.exit.status} {process.exit.reason}".rstrip()
+        )
+        for pid in sorted(process.children):
+            if self.table.get(pid).is_alive:
+                self.journal.tell(pid, "adopted", "by init")
         self.short_term.close(process)
         self.tools.close(process)
         self.storage.close(process)
@@ -271,7 +279,8 @@ class Kernel:
         self.programs.forget(process.pid)
         process.pages = ()
         process.homes.clear()
-        self._changed(process)
+        if self.programs.residents is not None and not self.is_stopping:
+            self.programs.residents.note(process, told)
 
     def _forget(self, pid: Pid) -> None:
         """An ended process was dropped from the table."""

@@ -212,6 +212,7 @@ class Child:
         self._process.is_new = False
         self._process.on_kill = confined.kill
         self._process.on_stop = confined.freeze
+        self._process.on_terminate = confined.terminate
         if self._process.exiting is not None:
             confined.kill()  # killed while it was being started
         elif self._process.is_stopped:
@@ -237,7 +238,7 @@ class Child:
                 tasks.cancel_scope.deadline = anyio.current_time() + PUMP_GRACE_S
         finally:
             confined.kill()
-            self._process.on_kill = self._process.on_stop = None
+            self._process.on_kill = self._process.on_stop = self._process.on_terminate = None
             with anyio.CancelScope(shield=True):  # else a kernel that ends leaves its control group
                 await confined.wait_gone()
         assert process.returncode is not None

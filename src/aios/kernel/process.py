@@ -177,6 +177,10 @@ class Process:
     """Where its last conversation outside contexts is at home."""
     on_kill: Callable[[], None] | None = None
     """Ends what runs behind the process, at once and without waiting."""
+    on_terminate: Callable[[], None] | None = None
+    """Asks what runs behind the process to end."""
+    is_terminated: bool = False
+    """It was asked to end, so its end is no crash."""
     on_stop: Callable[[bool], None] | None = None
     """Freezes (True) or thaws (False) what runs behind the process."""
     on_end_soon: Callable[[], Coroutine[None, None, None]] | None = None

@@ -96,8 +96,9 @@ class ProcessTable:
         self._last_pid = max(self._last_pid, pid)
 
     def adopt(self, process: Process) -> None:
-        """Take in a process of the kernel before, after its parent; one without a parent becomes init's."""
-        if process.ppid not in self._by_pid:
+        """Take in a process of the kernel before, after its parent; one without a living parent becomes init's."""
+        parent = self._by_pid.get(process.ppid)
+        if parent is None or not parent.is_alive:
             process.ppid = INIT_PID
         self.number_after(process.pid)
         self._by_pid[process.pid] = process

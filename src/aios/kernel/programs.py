@@ -28,7 +28,6 @@ from aios.errors import (
 )
 from aios.kernel.clock import Clock
 from aios.kernel.identity import Tokens
-from aios.kernel.journal.events import ProcessEvent
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Record
 from aios.kernel.leftovers import code_hash, os_start_of
@@ -265,7 +264,7 @@ class Programs:
         process.end_replay()
         process.os_pid = None
         asked = process.exiting
-        is_killed = asked is not None and bool(asked.reason)
+        is_killed = process.is_terminated or (asked is not None and bool(asked.reason))
         life = Life(
             end,
             kernel.clock.now_s() - begun_s,
@@ -331,8 +330,7 @@ class Programs:
             self.residents.note(process)
 
     def _tell(self, process: Process, what: str, detail: str = "") -> None:
-        unix_s = self._kernel.clock.unix_s()
-        self._kernel.journal.events.put(ProcessEvent(process.pid, what, unix_s, detail))
+        self._kernel.journal.tell(process.pid, what, detail)
 
 
 def _end_of_open(record: Record, *, is_again: bool) -> Fault | None:

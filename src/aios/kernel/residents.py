@@ -15,7 +15,7 @@ from aios.abi.budget import BudgetInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import Exit, Kind, Pid, Right, Usage
 from aios.disk.migrations import Schema
-from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.journal.disk import Extra, JournalDisk
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Process
 from aios.kernel.sandbox.view import View
@@ -148,14 +148,17 @@ class Residents:
         self._disk = disk
         self._describe = describe
 
-    def note(self, process: Process) -> None:
-        """A process has changed: write its row as it is now, soon."""
+    def note(self, process: Process, also: Extra = lambda _: None) -> None:
+        """A process has changed: write its row as it is now, soon, and with it what `also` writes."""
         row = self._describe(process)
-        self._disk.add(lambda connection: _save(connection, row))
 
-    async def put(
-        self, process: Process, also: Callable[[apsw.Connection], object] = lambda _: None
-    ) -> None:
+        def write(connection: apsw.Connection) -> None:
+            _save(connection, row)
+            also(connection)
+
+        self._disk.add(write)
+
+    async def put(self, process: Process, also: Extra = lambda _: None) -> None:
         """Return when the row of a process is on disk, and what `also` writes with it."""
         row = self._describe(process)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aios.abi.calls import Nice, Niced
-from aios.abi.types import Exit, Pid
+from aios.abi.types import Exit, Kind, Pid
 from aios.errors import AccessDenied, Conflict
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
@@ -16,6 +16,7 @@ from aios.kernel.scheduler.scheduler import Scheduler
 
 KILLED_STATUS = 137
 """128 + SIGKILL, as shells have it."""
+TERMINATED_STATUS = 143
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,29 @@ class Signals:
         self.on_change(process)
         self.scheduler.renice(process.pid, process.nice)
         return Niced(process.pid, process.nice)
+
+    def find_tree(self, target: Process, verb: str) -> list[Process]:
+        """A process and its living descendants, who are to be signalled.
+
+        Raises:
+            AccessDenied: The target is init.
+            Conflict: It has ended already.
+        """
+        self._check(target, verb)
+        return self.table.tree(target)
+
+    def terminate(self, process: Process) -> bool:
+        """Ask the program behind a process to end, and do not start it again. Returns: whether there is one."""
+        if process.kind is not Kind.PROGRAM:
+            return False
+        process.is_terminated = True
+        if process.on_terminate is not None:
+            process.on_terminate()
+        else:  # nothing of it runs: it waits to be started
+            self.begin_end(process, Exit(TERMINATED_STATUS, "terminated"))
+            if process.on_kill is not None:
+                process.on_kill()
+        return True
 
     def begin_end(self, process: Process, end: Exit, *, but: Run | None = None) -> None:
         """From now on the process makes no calls; those in flight, `but` one, are cancelled."""

@@ -31,7 +31,9 @@ from aios.abi.calls import (
     Nice,
     Ps,
     Self,
+    SendSignal,
     Shutdown,
+    SignalName,
     Spawned,
     Stop,
     TokenCount,
@@ -257,6 +259,10 @@ class Client:
     def kill(self, pid: int, reason: str = "") -> tuple[Pid, ...]:
         """End a process and its descendants; returns whom it reached."""
         return self.gate.call(build(Kill, pid=pid, reason=reason)).value.pids
+
+    def signal(self, pid: int, signal: SignalName) -> tuple[Pid, ...]:
+        """Send TERM, KILL, STOP, CONT or USR1; returns whom it reached."""
+        return self.gate.call(build(SendSignal, pid=pid, signal=signal)).value.pids
 
     def stop(self, pid: int) -> tuple[Pid, ...]:
         """Hold a process and its descendants until `cont`; returns whom it reached."""

@@ -26,7 +26,9 @@ from aios.abi.calls import (
     Nice,
     Ps,
     Self,
+    SendSignal,
     Shutdown,
+    SignalName,
     Spawned,
     Stop,
     TokenCount,
@@ -277,6 +279,10 @@ class Client:
     async def kill(self, pid: int, reason: str = "") -> tuple[Pid, ...]:
         """End a process and its descendants; returns whom it reached. Nothing they asked for takes effect after that."""
         return (await self.gate.call(build(Kill, pid=pid, reason=reason))).value.pids
+
+    async def signal(self, pid: int, signal: SignalName) -> tuple[Pid, ...]:
+        """Send TERM, KILL, STOP, CONT or USR1; returns whom it reached. See the call `signal` for what each does."""
+        return (await self.gate.call(build(SendSignal, pid=pid, signal=signal))).value.pids
 
     async def stop(self, pid: int) -> tuple[Pid, ...]:
         """Hold a process and its descendants until `cont`; returns whom it reached."""

@@ -2,15 +2,19 @@ import random
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 import pytest
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.calls import ExitSelf
+from aios.abi.mail import EXIT_TOPIC, KERNEL_TOPICS, ChildExit
 from aios.abi.types import Pid
 from aios.config import KernelConfig
 from aios.errors import (
     AccessDenied,
     Conflict,
     DeadlineExceeded,
+    InvalidCall,
     NotFound,
     ProcessGone,
     ResourceExhausted,
@@ -255,3 +259,36 @@ async def test_nothing_is_lost_doubled_or_out_of_order_while_processes_die(
             assert numbers == sorted(numbers), "letters came out of order"
             if {sender, receiver} <= living:
                 assert set(sent.get((sender, receiver), [])) <= set(bodies), "a letter is lost"
+
+
+async def test_a_parent_that_asked_is_told_of_each_child_that_ends(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        parent, mail = agent(kernel, "parent")
+        bystander, other = agent(kernel, "bystander")
+        await mail.subscribe(EXIT_TOPIC)
+        await other.subscribe(EXIT_TOPIC)
+        row = kernel.table.get(parent)
+        children = [kernel.admit(f"child{n}", parent=row)[0].pid for n in range(3)]
+        grandchild = kernel.spawn_task("grandchild", idle, ppid=children[0])
+        await kernel.gate(children[1]).call(ExitSelf(status=3, result="done"))
+        await kernel.signals.kill(kernel.table.get(children[0]), reason="enough")
+        told = [msgspec.json.decode(each.body, type=ChildExit) for each in await taken(mail)]
+        assert told == [
+            ChildExit(children[1], "child1", 3, "", "done"),
+            ChildExit(children[0], "child0", 137, "enough"),
+        ]
+        assert await taken(other) == ()
+        assert kernel.table.get(grandchild).exit is not None
+        assert bystander != parent
+
+
+async def taken(mail: Mail) -> "tuple[Letter, ...]":
+    return (await mail.take()).letters
+
+
+async def test_nobody_writes_in_the_name_of_the_kernel(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        _, mail = agent(kernel, "ann")
+        for topic in KERNEL_TOPICS:
+            with pytest.raises(InvalidCall, match="kernel alone"):
+                await mail.publish(topic, "forged")

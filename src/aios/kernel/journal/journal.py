@@ -19,7 +19,7 @@ from aios.abi.wire import encode_call
 from aios.kernel.clock import Clock
 from aios.kernel.journal import tables
 from aios.kernel.journal.disk import JournalDisk
-from aios.kernel.journal.events import EventRing
+from aios.kernel.journal.events import EventRing, ProcessEvent
 from aios.kernel.journal.records import Effect, Outcome, Record, Where, Written
 from aios.kernel.journal.texts import digest_of, write_answer, write_call, write_fault
 
@@ -123,6 +123,10 @@ class Journal:
         elif self.disk is not None:
             record.intent = None
         self.events.put(record)
+
+    def tell(self, pid: Pid, what: str, detail: str = "") -> None:
+        """Tell those who watch what became of a process."""
+        self.events.put(ProcessEvent(pid, what, self._clock.unix_s(), detail))
 
     def records(self, pid: Pid) -> list[Record]:
         """The records of a process that are in memory, in the order of its calls."""

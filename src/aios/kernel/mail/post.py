@@ -14,6 +14,11 @@ import msgspec
 
 from aios.abi.call import Answer, Done
 from aios.abi.mail import (
+    EXIT_TOPIC,
+    KERNEL_TOPICS,
+    RECEIPT_TOPIC,
+    SIGNAL_TOPIC,
+    ChildExit,
     Letter,
     Mailbox,
     MailboxStatistics,
@@ -25,19 +30,19 @@ from aios.abi.mail import (
     Sent,
     Subscribe,
 )
-from aios.abi.types import Pid
+from aios.abi.types import Exit, Pid
 from aios.config import KernelConfig
-from aios.errors import AccessDenied, Conflict, ResourceExhausted
+from aios.errors import AccessDenied, Conflict, InvalidCall, ResourceExhausted
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
-from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.journal.disk import Extra, JournalDisk
 from aios.kernel.mail import tables
 from aios.kernel.mail.box import Box, Match
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.waitqueue import WaitQueue
 
-RECEIPT_TOPIC = "receipt"
+MAX_RESULT_CHARS = 1 << 16
 MAX_TOPICS = 256
 """Topics that one process may subscribe to."""
 
@@ -97,14 +102,8 @@ class PostOffice:
         self._check(run.process, receiver)
         if receiver.exiting is not None:
             raise _ended(receiver)
-        letter = Letter(
-            id=self._next_id(),
-            sender=run.process.pid,
-            sender_name=run.process.name,
-            to=receiver.pid,
-            body=call.body,
-            sent_unix_s=self._clock.unix_s(),
-            reply_to=call.reply_to,
+        letter = msgspec.structs.replace(
+            self._letter(run.process, receiver, call.body, reply_to=call.reply_to),
             wants_receipt=call.wants_receipt,
         )
         address = self._address(receiver)
@@ -138,6 +137,9 @@ class PostOffice:
 
     async def publish(self, run: Run, call: Publish) -> Published:
         """Send a letter to all of the caller's owner who subscribe to a topic."""
+        if call.topic in KERNEL_TOPICS:
+            hint = f"choose another than {', '.join(KERNEL_TOPICS)}"
+            raise InvalidCall(f"the kernel alone writes on the topic {call.topic!r}", hint=hint)
         sender, n_refused, delivered = run.process, 0, list[tuple[Address, Letter]]()
         for pid, address in list(self._addresses.items()):
             receiver = self._table.get(pid)
@@ -145,15 +147,7 @@ class PostOffice:
                 continue
             if receiver.owner != sender.owner:
                 continue
-            letter = Letter(
-                id=self._next_id(),
-                sender=sender.pid,
-                sender_name=sender.name,
-                to=pid,
-                body=call.body,
-                sent_unix_s=self._clock.unix_s(),
-                topic=call.topic,
-            )
+            letter = self._letter(sender, receiver, call.body, topic=call.topic)
             if address.waiting_senders or not address.box.has_room(letter):
                 n_refused += 1
                 continue
@@ -185,6 +179,34 @@ class PostOffice:
         else:
             topics.pop(call.topic, None)
         return Done()
+
+    async def signal(
+        self, run: Run, receivers: Sequence[Process], text: str, answer: Answer
+    ) -> None:
+        """Put a signal into mailboxes, full ones too; where the caller's last such signal was not read yet, that one stands for both."""
+        delivered = list[Delivery]()
+        for receiver in receivers:
+            letter = self._letter(run.process, receiver, text, topic=SIGNAL_TOPIC)
+            address = self._address(receiver)
+            if not any(_same_signal(each, letter) for each in address.box):
+                self._deliver(address, letter)
+                delivered.append((address, letter))
+        await self._keep_letters(run, delivered, answer)
+
+    def tell_exit(self, process: Process, end: Exit) -> Extra:
+        """Write to the parent of a process that ended, if it subscribes to that. Returns: what brings the letter to disk."""
+        parent = self._table.find(process.ppid)
+        address = self._addresses.get(process.ppid)
+        if parent is None or parent.exiting is not None or address is None:
+            return _nothing
+        if EXIT_TOPIC not in address.topics:
+            return _nothing
+        told = ChildExit(
+            process.pid, process.name, end.status, end.reason, end.result[:MAX_RESULT_CHARS]
+        )
+        letter = self._letter(process, parent, msgspec.json.encode(told).decode(), topic=EXIT_TOPIC)
+        self._deliver(address, letter)
+        return lambda connection: tables.put(connection, [letter])
 
     async def mailbox(self, run: Run, _: Mailbox) -> MailboxStatistics:
         """What waits in the caller's mailbox."""
@@ -323,18 +345,24 @@ class PostOffice:
         if sender is None or sender.exiting is not None:
             return None
         receiver = self._table.get(letter.to)
-        receipt = Letter(
-            id=self._next_id(),
-            sender=receiver.pid,
-            sender_name=receiver.name,
-            to=sender.pid,
-            body=what,
-            sent_unix_s=self._clock.unix_s(),
-            topic=RECEIPT_TOPIC,
-            reply_to=letter.id,
-        )
+        receipt = self._letter(receiver, sender, what, topic=RECEIPT_TOPIC, reply_to=letter.id)
         self._deliver(address := self._address(sender), receipt)
         return address, receipt
+
+    def _letter(
+        self, sender: Process, to: Process, body: str, *, topic: str = "", reply_to: int = 0
+    ) -> Letter:
+        """A new letter."""
+        return Letter(
+            id=self._next_id(),
+            sender=sender.pid,
+            sender_name=sender.name,
+            to=to.pid,
+            body=body,
+            sent_unix_s=self._clock.unix_s(),
+            topic=topic,
+            reply_to=reply_to,
+        )
 
     def _address(self, process: Process) -> Address:
         address = self._addresses.get(process.pid)
@@ -357,6 +385,14 @@ class PostOffice:
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+
+def _same_signal(letter: Letter, other: Letter) -> bool:
+    return (letter.topic, letter.sender, letter.body) == (other.topic, other.sender, other.body)
+
+
+def _nothing(_: apsw.Connection) -> None:
+    return None
 
 
 def _ended(receiver: Process) -> Conflict:

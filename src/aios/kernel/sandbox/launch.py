@@ -112,6 +112,11 @@ class Confined:
         if self._root_fd is None:
             kill_group(self.root)
 
+    def terminate(self) -> None:
+        """SIGTERM to the program itself, which may end what it started as it likes."""
+        if not self._has_ended:
+            send(self.pid, signal.SIGTERM)
+
     def freeze(self, is_stopped: bool) -> None:
         """SIGSTOP or SIGCONT to everything inside, until nobody new turns up."""
         number = signal.SIGSTOP if is_stopped else signal.SIGCONT
