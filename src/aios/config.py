@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from aios.home import Home as Home
+from aios.mcpconfig import McpConfig as McpConfig
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENGINE = "local"
@@ -429,6 +430,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     memory: MemoryConfig = MemoryConfig()
     storage: StorageConfig = StorageConfig()
     tools: ToolsConfig = ToolsConfig()
+    mcp: McpConfig = McpConfig()
     journal: JournalConfig = JournalConfig()
     sandbox: SandboxConfig = SandboxConfig()
     server: ServerConfig = ServerConfig()

@@ -20,8 +20,12 @@ from aios.errors import ConfigError
 from aios.home import Home
 
 ENGINES = "engines"
-LISTS = frozenset({"aliases", "fallback", "tools.fetch_hosts", "tools.fetch_private_hosts"})
+LISTS = frozenset(
+    {"aliases", "fallback", "tools.fetch_hosts", "tools.fetch_private_hosts", "mcp.files"}
+)
 """Knobs that hold names; in the environment these are separated by commas."""
+TABLES = frozenset({"scheduler.weights", "mcp.servers"})
+"""Knobs that hold tables; in the environment these are JSON."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SECTIONS = (
     "engine",
@@ -31,6 +35,7 @@ SECTIONS = (
     "memory",
     "storage",
     "tools",
+    "mcp",
     "journal",
     "sandbox",
     "server",
@@ -165,7 +170,7 @@ def _convert(name: str, value: object, source: str) -> object:
     if is_text and known.removeprefix("engine.") in LISTS:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
     try:
-        if is_text and known == "scheduler.weights":
+        if is_text and known in TABLES:
             return msgspec.json.decode(str(value), type=knobs[known])
         return msgspec.convert(value, knobs[known], strict=not is_text)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:

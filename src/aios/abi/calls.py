@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from aios.abi import timers, tools
+from aios.abi import mcp, timers, tools
 from aios.abi.budget import Budget, BudgetInfo, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
@@ -451,6 +451,7 @@ AnyCall = (
     | MemoryLog | MemoryRead | MemoryStat
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn
+    | mcp.McpList | mcp.McpCheck | mcp.McpTools | mcp.McpTrust
     | JournalRead | Events
     | Now | DrawBytes | Questions | AnswerQuestion
     | Pages
@@ -470,7 +471,7 @@ AnyAnswer = (
     | Retrieved | FileGroups | FileJoined | IndexInfo
     | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed | NotesChecked
     | Logged | Interactions | BlockStatistics
-    | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs
+    | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs | mcp.McpServers | mcp.McpToolList
     | JournalRecords | EventList
     | Moment | RandomBytes | QuestionList | Question
     | PageStores

@@ -32,6 +32,7 @@ class ToolKind(Enum):
     BUILTIN = "builtin"  # in the kernel, by system calls of the caller's own
     FUNCTION = "function"  # in the process that registered it
     EXECUTABLE = "executable"  # a child process of the operating system, by a manifest
+    MCP = "mcp"  # a server of the Model Context Protocol
     AGENT = "agent"  # a program that is spawned as a child of the caller, by a manifest
 
 

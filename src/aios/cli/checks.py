@@ -24,6 +24,7 @@ from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing
 from aios.kernel.engines import thread_warnings
 from aios.kernel.sandbox.probe import probe
+from aios.kernel.tools.mcp.spec import read_specs
 from aios.sdk.blocking import connect
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
 
@@ -224,6 +225,20 @@ def engines(loaded: Loaded) -> Finding | None:
     return ok("engines", f"besides local: {told}") if told else None
 
 
+def mcp(loaded: Loaded) -> Finding | None:
+    """Whether the MCP servers that are named can be used; none is started."""
+    specs, complaints = read_specs(loaded.config.mcp, os.environ)
+    if not specs and not complaints:
+        return None
+    bad = [f"{each.name}: {each.problem}" for each in specs.values() if each.problem]
+    if find_spec("mcp") is None:
+        bad.append("the SDK is not installed")
+        return Finding("mcp", Level.WARN, "; ".join(bad), "pip install 'aios-kernel[mcp]'")
+    if complaints or bad:
+        return Finding("mcp", Level.WARN, "; ".join([*complaints, *bad]), "see docs/guides/mcp.md")
+    return ok("mcp", f"{len(specs)} servers: {', '.join(sorted(specs))}")
+
+
 def kernel(loaded: Loaded) -> Finding:
     """Whether a kernel runs and answers, and its engines with it."""
     if find_running(loaded.home) is None:
@@ -266,6 +281,7 @@ CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     walls,
     model,
     engines,
+    mcp,
     kernel,
 )
 

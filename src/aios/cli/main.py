@@ -61,6 +61,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "Tools": {
             "tool": Verb("aios.cli.tool:tool", "List, look at and run tools."),
+            "mcp": Verb("aios.cli.mcp:mcp", "List, check and trust MCP servers."),
         },
         "Models": {
             "chat": Verb("aios.cli.chat:chat", "Talk with a model."),

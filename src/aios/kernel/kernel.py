@@ -60,12 +60,9 @@ from aios.kernel.spending import Budgets
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
-from aios.kernel.storage.paths import home_of
 from aios.kernel.timers.timers import Timers
 from aios.kernel.toolgaps import ToolGaps
-from aios.kernel.tools.builtin.catalogue import builtin_tools
-from aios.kernel.tools.launcher import Launcher as ToolLauncher
-from aios.kernel.tools.manager import ToolManager
+from aios.kernel.tooling import make_tools
 
 Body = Callable[[LocalGate], Awaitable[str | None]]
 """What an in-process process runs; what it returns is its result."""
@@ -149,27 +146,11 @@ class Kernel:
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.links = Links(self.storage, self.db, self.clock, config.storage, home=self.home)
         self.launcher = Launcher(config.sandbox, self.home.root)
-        self.tools = self._make_tools(config)
+        self.tools = make_tools(self)
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.programs = Programs(self, self.tokens, self.launcher)
         self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
-
-    def _make_tools(self, config: Config) -> ToolManager:
-        """The tool manager, with the tools of the kernel and of the manifests in its home."""
-        launcher = ToolLauncher(self.launcher)
-        tools = ToolManager(
-            self.table,
-            self.access,
-            self.clock,
-            config.tools,
-            make_gate=lambda process: LocalGate(self, process),
-            home_of=lambda process: home_of(process.lineage),
-            launcher=launcher,
-        )
-        tools.install(builtin_tools(self.clock, launcher, config.tools))
-        self.warnings += tools.install_folder(self.home.tools)
-        return tools
 
     # --- identity ------------------------------------------------------------------------------------------------
 
@@ -485,6 +466,7 @@ async def open_kernel(
         finally:
             with anyio.CancelScope(shield=True):
                 await kernel.drain(0)
+                await kernel.tools.servers.aclose()
                 await kernel.retriever.aclose()
                 await kernel.cores.aclose()
                 await anyio.to_thread.run_sync(kernel.contexts.flush)

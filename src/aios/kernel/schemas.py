@@ -10,6 +10,7 @@ from aios.kernel.storage.links import Links
 from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
 from aios.kernel.storage.tables import SCHEMA as STORAGE
 from aios.kernel.timers.tables import SCHEMA as TIMERS
+from aios.kernel.tools.mcp.pins import SCHEMA as MCP
 
 SCHEMAS = (
     BLOBS,
@@ -22,4 +23,5 @@ SCHEMAS = (
     RESIDENTS,
     MAIL,
     TIMERS,
+    MCP,
 )

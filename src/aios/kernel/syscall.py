@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, links, mail, mounts, retrieval, timers, tools
+from aios.abi import contexts, interactions, links, mail, mcp, mounts, retrieval, timers, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.budget import Budget, SetBudget
@@ -288,6 +288,10 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     ),
     tools.ToolTake: Entry(lambda kernel, run, call: kernel.tools.take(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),
     tools.ToolReturn: Entry(lambda kernel, run, call: kernel.tools.bring_back(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),
+    mcp.McpList: Entry(lambda kernel, run, call: kernel.tools.servers.list_servers(run, call), Right.TOOL_USE),
+    mcp.McpCheck: Entry(lambda kernel, run, call: kernel.tools.servers.check(run, call), Right.TOOL_INSTALL, Effect.COMPENSABLE),
+    mcp.McpTools: Entry(lambda kernel, run, call: kernel.tools.servers.list_tools(run, call), Right.TOOL_USE),
+    mcp.McpTrust: Entry(lambda kernel, run, call: kernel.tools.servers.trust(run, call), Right.TOOL_INSTALL, Effect.COMPENSABLE, Where.DISK),
     JournalRead: Entry(lambda kernel, run, call: kernel.inspection.read(run, call), Right.SEE, has_target=True),
     Events: Entry(lambda kernel, run, call: kernel.inspection.events(run, call), Right.SEE, has_target=True),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),

@@ -52,6 +52,7 @@ from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.files_blocking import BlockingFiles
 from aios.sdk.journal import BlockingJournal
 from aios.sdk.mail import BlockingMail
+from aios.sdk.mcp import BlockingMcpClient
 from aios.sdk.memory import BlockingMemory
 from aios.sdk.recovery import BlockingRepeatable
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
@@ -117,6 +118,7 @@ class Client:
         self.contexts = BlockingContexts(self)
         self.memory = BlockingMemory(gate)
         self.tools = BlockingToolbox(gate)
+        self.mcp = BlockingMcpClient(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ from aios.sdk.contexts import Context, Contexts
 from aios.sdk.files import Files
 from aios.sdk.journal import Journal
 from aios.sdk.mail import Mail
+from aios.sdk.mcp import McpClient
 from aios.sdk.memory import Memory
 from aios.sdk.recovery import Repeatable
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
@@ -86,6 +87,7 @@ class Client:
         self.contexts = Contexts(self)
         self.memory = Memory(gate)
         self.tools = Toolbox(gate)
+        self.mcp = McpClient(gate)
 
     # --- models --------------------------------------------------------------------------------------------------
 

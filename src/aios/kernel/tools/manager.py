@@ -45,6 +45,7 @@ from aios.kernel.tools.executable import executable
 from aios.kernel.tools.functions import Functions
 from aios.kernel.tools.launcher import Launcher
 from aios.kernel.tools.manifest import Manifest, read_manifest
+from aios.kernel.tools.mcp.servers import Servers
 from aios.kernel.tools.registry import Registry, full_name
 from aios.kernel.tools.repair import NotReadable, read_object
 from aios.kernel.tools.results import checked, deliver
@@ -70,6 +71,7 @@ class ToolManager:
         make_gate: MakeGate,
         home_of: HomeOf,
         launcher: Launcher,
+        servers: Servers,
     ) -> None:
         """Make it.
 
@@ -81,6 +83,7 @@ class ToolManager:
             make_gate: The door of a process, for tools of the kernel that make calls as their caller.
             home_of: The folder of a process, in which relative paths are.
             launcher: Starts the programs of executables.
+            servers: The MCP servers.
         """
         self._table = table
         self._access = access
@@ -92,6 +95,8 @@ class ToolManager:
         self._functions = Functions()
         self._cache = ResultCache(config.cache_bytes)
         self._registry = Registry(self._may_run)
+        self.servers = servers
+        servers.attach(self._registry)
 
     # --- which tools there are -----------------------------------------------------------------------------------
 
@@ -128,10 +133,12 @@ class ToolManager:
 
     async def list_tools(self, run: Run, _: ToolList) -> Tools:
         """The tools that the caller may run."""
+        await self.servers.make_known(run)
         return self._infos(self._registry.visible(run.process))
 
     async def describe(self, run: Run, call: ToolDescribe) -> Tools:
         """Look at some."""
+        await self.servers.make_known(run, call.names)
         return self._infos([self._registry.get(run.process, name) for name in call.names])
 
     async def take(self, run: Run, call: ToolTake) -> ToolJobs:
@@ -146,6 +153,7 @@ class ToolManager:
         """The process has ended: its tools go, and the calls that it was to run fail."""
         self._registry.close(process)
         self._functions.close(process)
+        self.servers.close(process)
         self._claims.forget(process.pid)
 
     # --- a run ---------------------------------------------------------------------------------------------------
@@ -155,10 +163,11 @@ class ToolManager:
         try:
             return Effect(self._registry.get(process, call.name).traits.effect)
         except NotFound:
-            return Effect.PURE
+            return Effect.IRREVERSIBLE if self.servers.owns(call.name) else Effect.PURE
 
     async def run(self, run: Run, call: ToolRun) -> ToolResult:
         """Run a tool for the caller."""
+        await self.servers.make_known(run, (call.name,))
         tool = self._registry.get(run.process, call.name)
         run.detail = tool.name
         arguments, notes = read_arguments(tool, call.arguments)
@@ -203,6 +212,7 @@ class ToolManager:
         self._functions.check_invariants()
         self._cache.check_invariants()
         self._registry.check_invariants()
+        self.servers.check_invariants()
 
     def _function(self, process: Process, declared: ToolDeclaration) -> Tool:
         """A tool that runs in the process which registers it."""

@@ -65,6 +65,11 @@ class Registry:
         for tool in found:
             self._drop(tool.name)
 
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Tools of the kernel's own are no longer there."""
+        for name in names:
+            self._drop(name)
+
     def close(self, process: Process) -> None:
         """The process has ended, and its tools with it."""
         for name in tuple(self._of_process.get(process.pid, ())):

@@ -1,0 +1,45 @@
+"""Building the tool manager: the tools of the kernel, of the manifests in its home, and of MCP servers."""
+
+from typing import Protocol
+
+from aios.config import Config, Home
+from aios.disk.db import Database
+from aios.kernel.gate import GateServices, LocalGate
+from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.storage.paths import home_of
+from aios.kernel.tools.builtin.catalogue import builtin_tools
+from aios.kernel.tools.launcher import Launcher as ToolLauncher
+from aios.kernel.tools.manager import ToolManager
+from aios.kernel.tools.mcp.servers import Servers
+
+
+class ToolServices(GateServices, Protocol):
+    """What tools use of the kernel."""
+
+    config: Config
+    home: Home
+    db: Database
+    launcher: Launcher
+    warnings: list[str]
+
+
+def make_tools(kernel: ToolServices) -> ToolManager:
+    """The tool manager; what was wrong with manifests and files of servers is among the kernel's warnings."""
+    config = kernel.config
+    launcher = ToolLauncher(kernel.launcher)
+    servers = Servers(
+        config.mcp, kernel.db, launcher=launcher, clock=kernel.clock, tasks=kernel.tasks
+    )
+    tools = ToolManager(
+        kernel.table,
+        kernel.access,
+        kernel.clock,
+        config.tools,
+        make_gate=lambda process: LocalGate(kernel, process),
+        home_of=lambda process: home_of(process.lineage),
+        launcher=launcher,
+        servers=servers,
+    )
+    tools.install(builtin_tools(kernel.clock, launcher, config.tools))
+    kernel.warnings += tools.install_folder(kernel.home.tools) + servers.complaints
+    return tools

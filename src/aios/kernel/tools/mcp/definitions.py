@@ -1,0 +1,157 @@
+"""What servers say of their tools, pinned by hash. Pure.
+
+The definitions that the owner trusts are the *pins*: agents see them and nothing else. What a server offers is compared with its
+pins; a tool that is new, or whose definition is another, waits for the owner's yes and is not called meanwhile.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from aios.abi.mcp import McpState
+from aios.abi.tools import EffectName, Traits
+from aios.abi.types import JsonObject
+from aios.errors import InvalidCall
+from aios.kernel.tools.schema import Schema
+from aios.mcpconfig import McpServer
+
+MAX_TOOLS = 256
+"""Tools of one server: no model chooses well among more."""
+MAX_DESCRIPTION_CHARS = 16 << 10
+MAX_NAME_CHARS = 128
+_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-")
+
+
+class Hints(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a server says that a tool does; nobody checks it."""
+
+    title: str | None = None
+    read_only_hint: bool | None = None
+    destructive_hint: bool | None = None
+    idempotent_hint: bool | None = None
+    open_world_hint: bool | None = None
+
+
+class Definition(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A tool as its server defines it."""
+
+    name: str
+    input_schema: JsonObject
+    title: str | None = None
+    description: str | None = None
+    output_schema: JsonObject | None = None
+    annotations: Hints = Hints()
+
+    @property
+    def digest(self) -> str:
+        """Another one whenever anything of it is another."""
+        return blake2b(msgspec.json.encode(self, order="deterministic"), digest_size=16).hexdigest()
+
+    @property
+    def said(self) -> str:
+        """What a model reads of it."""
+        return self.description or self.title or self.annotations.title or ""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server offered when it was last asked."""
+
+    tools: Mapping[str, Definition] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Tools that the kernel cannot take, and why."""
+
+
+def read_offer(found: Iterable[bytes]) -> Offer:
+    """Sort what a server listed; each item is the JSON of one tool."""
+    tools: dict[str, Definition] = {}
+    refused: dict[str, str] = {}
+    for text in found:
+        try:
+            tool = msgspec.json.decode(text, type=Definition)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            refused["?"] = f"malformed: {error}"
+            continue
+        why = _refusal(tool)
+        if not why and tool.name in tools:
+            why = "listed twice"
+        if not why and len(tools) >= MAX_TOOLS:
+            why = f"more than {MAX_TOOLS} tools"
+        if why:
+            if len(refused) < MAX_TOOLS:
+                refused[tool.name[:MAX_NAME_CHARS]] = why
+        else:
+            tools[tool.name] = tool
+    return Offer(tools, refused)
+
+
+def state_of(
+    name: str, pins: Mapping[str, Definition], offered: Mapping[str, Definition] | None
+) -> McpState:
+    """How a tool stands; `offered` is None before the server was asked."""
+    pin = pins.get(name)
+    if offered is None:
+        return McpState.TRUSTED
+    now = offered.get(name)
+    if pin is None:
+        return McpState.NEW
+    if now is None:
+        return McpState.GONE
+    return McpState.TRUSTED if now.digest == pin.digest else McpState.CHANGED
+
+
+def changes(
+    pins: Mapping[str, Definition], offered: Mapping[str, Definition] | None
+) -> dict[str, McpState]:
+    """The tools that are not as they were trusted."""
+    if offered is None:
+        return {}
+    names = sorted({*pins, *offered})
+    states = {name: state_of(name, pins, offered) for name in names}
+    return {name: state for name, state in states.items() if state is not McpState.TRUSTED}
+
+
+def digest_of(spec_digest: str, offered: Mapping[str, Definition] | None) -> str:
+    """What the owner says yes to: this server, offering these tools."""
+    said = (spec_digest, sorted(tool.digest for tool in (offered or {}).values()))
+    return blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
+
+
+def traits_of(definition: Definition, options: McpServer, *, timeout_s: float) -> Traits:
+    """The traits of a tool: what nothing is said of is irreversible."""
+    return Traits(
+        effect=effect_of(definition.annotations) if options.believes_hints else "irreversible",
+        max_parallel=options.max_parallel,
+        timeout_s=timeout_s,
+    )
+
+
+def effect_of(hints: Hints) -> EffectName:
+    """The effect class that hints amount to.
+
+    A tool that reads, but from an open world, may carry what it is asked out of the house: it counts as compensable.
+    """
+    if hints.read_only_hint:
+        pure: Literal["pure"] = "pure"
+        return pure if hints.open_world_hint is False else "compensable"
+    if hints.destructive_hint is False:
+        return "compensable"
+    return "irreversible"
+
+
+def _refusal(tool: Definition) -> str:
+    if not 0 < len(tool.name) <= MAX_NAME_CHARS or not set(tool.name) <= _NAME_CHARS:
+        return "its name cannot be that of a tool, and is not changed"
+    if len(tool.said) > MAX_DESCRIPTION_CHARS:
+        return f"its description is over {MAX_DESCRIPTION_CHARS} characters"
+    for schema in (tool.input_schema, tool.output_schema):
+        try:
+            if schema is not None:
+                Schema(schema).check()
+        except InvalidCall as error:
+            return error.message
+    return ""

@@ -1,0 +1,131 @@
+"""A server over Streamable HTTP: the transport of the SDK, whose client is bounded.
+
+Answers are taken uncompressed and up to a length, redirects are followed within the endpoint's origin only (the SDK's own rule), and
+no proxy or key of the environment is used.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import anyio
+import httpx2
+from anyio.streams.memory import MemoryObjectReceiveStream
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import SessionMessage
+
+from aios.kernel.tools.mcp.wire import BUFFERED, Incoming, Streams, Traffic
+
+CONNECT_S = 10.0
+MAX_CONNECTIONS = 64
+
+
+class Writer(Protocol):
+    """Where messages for the server go."""
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Hand one over."""
+        ...
+
+
+@asynccontextmanager
+async def http_streams(
+    url: str,
+    headers: Mapping[str, str],
+    traffic: Traffic,
+    *,
+    max_message_bytes: int,
+    silence_s: float,
+) -> AsyncIterator[Streams]:
+    """The streams of a server at an endpoint.
+
+    Args:
+        url: The endpoint.
+        headers: What each request carries.
+        traffic: Told what passes.
+        max_message_bytes: A longer answer is malformed.
+        silence_s: Longest silence in the middle of an answer.
+    """
+    to_us, incoming = anyio.create_memory_object_stream[Incoming](BUFFERED)
+    outgoing, from_us = anyio.create_memory_object_stream[SessionMessage](BUFFERED)
+    client = httpx2.AsyncClient(
+        headers={**headers, "accept-encoding": "identity"},
+        timeout=httpx2.Timeout(CONNECT_S, read=silence_s),
+        transport=_Bounded(max_message_bytes),
+        trust_env=False,
+    )
+    try:
+        async with (
+            client,
+            streamable_http_client(
+                url, http_client=client, max_sse_event_size=max_message_bytes
+            ) as (read, write),
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def receive() -> None:
+                async with to_us:
+                    async for message in read:
+                        for each in traffic.sort(message):
+                            await to_us.send(each)
+                        if traffic.ended.is_set():
+                            return
+                traffic.end("the connection to it ended")
+
+            tasks.start_soon(receive)
+            tasks.start_soon(_send, from_us, write, traffic)
+            try:
+                yield incoming, outgoing
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        for stream in (to_us, incoming, outgoing, from_us):
+            stream.close()
+
+
+async def _send(
+    from_us: MemoryObjectReceiveStream[SessionMessage],
+    write: Writer,
+    traffic: Traffic,
+) -> None:
+    async with from_us:
+        async for message in from_us:
+            traffic.note_sent(message)
+            try:
+                await write.send(message)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # it ended, and `receive` sees that too
+
+
+class _Bounded(httpx2.AsyncHTTPTransport):
+    """Refuses answers that are compressed, and cuts those that are too long."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(limits=httpx2.Limits(max_connections=MAX_CONNECTIONS), trust_env=False)
+        self._max_bytes = max_bytes
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        if response.headers.pop("content-encoding", "identity") != "identity":
+            response.stream = _Cut(response.stream, 0)
+        elif not response.headers.get("content-type", "").startswith("text/event-stream"):
+            response.stream = _Cut(response.stream, self._max_bytes)
+        return response
+
+
+class _Cut(httpx2.AsyncByteStream):
+    """The body of an answer up to a length. Streams of events have no end; the SDK bounds each event."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
+        self._stream, self._left = stream, max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise httpx2.StreamError("the answer is too long, or compressed")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

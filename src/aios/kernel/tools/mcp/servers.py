@@ -1,0 +1,354 @@
+"""All servers of the Model Context Protocol: their tools in the registry, their starts and ends, and the calls about them.
+
+    a tool is called -> may it start? -> start, in a task of the kernel's -> ask for its tools -> are they as they were trusted? -> call
+
+What is known of a server's tools is on disk, so listing tools starts nothing but servers that were never asked.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+import anyio
+import anyio.abc
+
+from aios.abi.mcp import (
+    McpCheck,
+    McpList,
+    McpServers,
+    McpToolList,
+    McpTools,
+    McpTrust,
+)
+from aios.abi.tools import ToolKind
+from aios.abi.types import Pid
+from aios.disk.db import Database
+from aios.errors import AiosError, Conflict, NotFound, ToolFailed
+from aios.kernel.clock import Clock
+from aios.kernel.process import Process, Run
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.launcher import Launcher
+from aios.kernel.tools.mcp.connection import Connection
+from aios.kernel.tools.mcp.definitions import Definition, traits_of
+from aios.kernel.tools.mcp.pins import AllPins, Pinned, Pins
+from aios.kernel.tools.mcp.server import Server
+from aios.kernel.tools.mcp.spec import CONFIG, ServerSpec, read_specs
+from aios.kernel.tools.registry import Registry
+from aios.kernel.tools.schema import Schema
+from aios.kernel.tools.tool import Job, Tool
+from aios.mcpconfig import McpConfig
+
+MAX_TIMEOUT_S = 86_400.0
+
+
+class Servers:
+    """The servers, by name."""
+
+    def __init__(
+        self,
+        config: McpConfig,
+        db: Database,
+        *,
+        launcher: Launcher,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        """Make it.
+
+        Args:
+            config: Which servers there are.
+            db: Keeps what the owner trusts.
+            launcher: Starts their programs.
+            clock: For pauses.
+            tasks: The servers live in it.
+        """
+        specs, self.complaints = read_specs(config, os.environ)
+        self._servers = {name: Server(spec) for name, spec in specs.items()}
+        self._config = config
+        self._pins = Pins(db)
+        self._launcher = launcher
+        self._clock = clock
+        self._tasks = tasks
+        self._registry: Registry | None = None
+        self._lock = anyio.Lock()
+        self._has_begun = False
+
+    def attach(self, registry: Registry) -> None:
+        """Offer the tools there."""
+        self._registry = registry
+
+    def owns(self, tool: str) -> bool:
+        """Whether a name is that of a tool of a server, known or not."""
+        return tool.partition("/")[0] in self._servers
+
+    async def make_known(self, run: Run, tools: Iterable[str] | None = None) -> None:
+        """Let the tools of servers be in the registry: of those that these names are of, or of all.
+
+        A server that was never asked for its tools is started for it; one that fails is passed over.
+        """
+        if not self._servers:
+            return
+        wanted = list(self._servers.values())
+        if tools is not None:
+            names = {tool.partition("/")[0] for tool in tools}
+            wanted = [server for server in wanted if server.spec.name in names]
+        if not wanted:
+            return
+        await self._begin()
+        unknown = [server for server in wanted if not server.is_listed]
+        if unknown:
+            await self._start_all(run, unknown)
+
+    def close(self, process: Process) -> None:
+        """The process has ended, and so do the servers that were its own."""
+        for server in self._servers.values():
+            own = server.connections.get(process.pid)
+            if own is not None:
+                own.close()
+
+    async def aclose(self) -> None:
+        """End all servers. Returns: when nothing of them is left."""
+        living = [each for one in self._servers.values() for each in one.connections.values()]
+        for connection in living:
+            connection.close()
+        for connection in living:
+            await connection.over.wait()
+
+    # --- the calls about servers ---------------------------------------------------------------------------------
+
+    async def list_servers(self, _: Run, _call: McpList) -> McpServers:
+        """All servers."""
+        await self._begin()
+        return McpServers(tuple(self._servers[name].info() for name in sorted(self._servers)))
+
+    async def check(self, run: Run, call: McpCheck) -> McpServers:
+        """Start servers now, and ask them for their tools."""
+        await self._begin()
+        servers = [self._get(name) for name in call.names or sorted(self._servers)]
+        for server in servers:
+            server.not_before_s = 0.0
+        await self._start_all(run, servers, asks_again=True)
+        return McpServers(tuple(server.info() for server in servers))
+
+    async def list_tools(self, _: Run, call: McpTools) -> McpToolList:
+        """The tools of a server, as they are trusted and as they are."""
+        await self._begin()
+        return _listed(self._get(call.name))
+
+    async def trust(self, _: Run, call: McpTrust) -> McpToolList:
+        """Take what a server offers now for what it is to be."""
+        await self._begin()
+        server = self._get(call.name)
+        async with self._lock:
+            if server.digest != call.digest:
+                raise Conflict(
+                    f"MCP server {call.name} offers something else by now",
+                    hint=f"look at it again: `aios mcp tools {call.name}`",
+                )
+            before = server.pinned or Pinned("")
+            offered = server.offered
+            await self._pin(
+                server,
+                Pinned(
+                    server.spec.digest,
+                    before.protocol,
+                    is_listed=before.is_listed or offered is not None,
+                    tools=before.tools if offered is None else offered,
+                ),
+            )
+        return _listed(server)
+
+    # --- a call of a tool ----------------------------------------------------------------------------------------
+
+    async def carry_out(self, job: Job, server: Server, tool: str) -> Outcome:
+        """Run a tool of a server, started for it if need be.
+
+        Raises:
+            AccessDenied: The server or the tool is not what its owner trusts.
+            ToolFailed: The server or the tool failed.
+        """
+        run, spec = job.run, server.spec
+        server.check_callable(tool)
+        with run.parked():
+            connection = await self._connected(server, run.process.pid)
+        await run.runnable()
+        server.check_callable(tool)
+        waits = run.parked() if spec.options.is_shared else run.holding(connection.freeze)
+        try:
+            with waits:
+                reply = await connection.call(tool, job.arguments)
+        except ToolFailed as error:
+            why = spec.hide(error.message)
+            if not connection.is_usable:  # it broke, and how is known once it is gone
+                await connection.over.wait()
+                why = f"{tool}: {connection.failure}" if connection.failure else why
+            raise ToolFailed(f"{spec.name}/{why}", hint=error.hint) from error
+        await run.runnable()
+        server.note_success()
+        outcome = replace(reply.outcome, text=spec.hide(reply.outcome.text))
+        if reply.is_error:
+            raise ToolFailed(f"{spec.name}/{tool} says: {outcome.text}", hint="call it otherwise")
+        return outcome
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the parts contradict themselves."""
+        for server in self._servers.values():
+            server.check_invariants()
+
+    # --- starting ------------------------------------------------------------------------------------------------
+
+    async def _start_all(
+        self, run: Run, servers: Iterable[Server], *, asks_again: bool = False
+    ) -> None:
+        """Start some side by side; how each went is noted there."""
+
+        async def start(server: Server) -> None:
+            try:
+                connection = await self._connected(server, run.process.pid)
+                if asks_again and await connection.relist(is_forced=True):
+                    await self._absorb(server, connection)
+            except AiosError as error:
+                server.note = server.note or error.message
+
+        with run.parked():
+            async with anyio.create_task_group() as tasks:
+                for server in servers:
+                    tasks.start_soon(start, server)
+        await run.runnable()
+
+    async def _connected(self, server: Server, pid: Pid) -> Connection:
+        """A connection that can be called, whose tools were compared with those that are trusted.
+
+        Raises:
+            AccessDenied: The owner has not said yes to the server.
+            ToolFailed: It does not start.
+        """
+        key = None if server.spec.options.is_shared else pid
+        while True:
+            connection = server.connections.get(key)
+            if connection is None or connection.is_usable or not connection.ready.is_set():
+                break
+            await connection.over.wait()
+        if connection is None:
+            server.check_startable(self._clock.now_s())
+            connection = self._start(server, key)
+        await connection.ready.wait()
+        if not connection.is_usable:
+            await connection.over.wait()
+            why = connection.failure or "it was ended"
+            raise ToolFailed(
+                f"MCP server {server.spec.name} does not run: {why}",
+                hint=f"`aios mcp check {server.spec.name}` tries it again",
+            )
+        await connection.relist()
+        if connection.offer is not server.offer:
+            await self._absorb(server, connection)
+        return connection
+
+    def _start(self, server: Server, key: Pid | None) -> Connection:
+        protocol = server.pinned.protocol if server.pinned is not None else ""
+        connection = Connection(
+            server.spec, self._launcher, self._config, self._clock, last_protocol=protocol
+        )
+        server.connections[key] = connection
+        server.n_starts += 1
+        self._tasks.start_soon(self._attend, server, key, connection)
+        return connection
+
+    async def _attend(self, server: Server, key: Pid | None, connection: Connection) -> None:
+        """Live through a connection, and note how it ended."""
+        try:
+            await connection.run()
+        finally:
+            del server.connections[key]
+            if connection.failure:
+                server.note_failure(
+                    connection.failure, self._clock.now_s(), self._config.max_restart_s
+                )
+            connection.over.set()
+
+    async def _absorb(self, server: Server, connection: Connection) -> None:
+        """Compare what a server offers with what is trusted; the first time, that is what it offers."""
+        async with self._lock:
+            server.offer = connection.offer
+            pinned = server.pinned
+            if pinned is None or server.offered is None:
+                return
+            tools = pinned.tools if pinned.is_listed else server.offered
+            found = replace(pinned, protocol=connection.protocol, is_listed=True, tools=tools)
+            if found != pinned:
+                await self._pin(server, found)
+            server.note = ""
+
+    # --- what is trusted -----------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        """Read what is trusted, once. Servers of a file that was never seen are; what is added to it later is not."""
+        async with self._lock:
+            if self._has_begun or not self._servers:
+                return
+            pins = await self._pins.read()
+            for server in self._servers.values():
+                server.pinned = _pinned_of(server.spec, pins)
+                self._publish(server)
+                if server.pinned is not None and server.spec.name not in pins.servers:
+                    await self._pins.write(server.spec.name, server.spec.source, server.pinned)
+            await self._pins.see({server.spec.source for server in self._servers.values()})
+            self._has_begun = True
+
+    async def _pin(self, server: Server, pinned: Pinned) -> None:
+        await self._pins.write(server.spec.name, server.spec.source, pinned)
+        server.pinned = pinned
+        self._publish(server)
+
+    def _publish(self, server: Server) -> None:
+        """Put the tools that are trusted into the registry, in place of those that were there."""
+        assert self._registry is not None, "attached before it is used"
+        self._registry.withdraw(server.published)
+        server.published = []
+        for definition in server.tools.values():
+            tool = self._tool(server, definition)
+            try:
+                self._registry.add(tool)
+                server.published.append(tool.name)
+            except Conflict as error:  # a process offers one of that name
+                server.note = error.message
+
+    def _tool(self, server: Server, definition: Definition) -> Tool:
+        options = server.spec.options
+        timeout_s = min(options.timeout_s + self._config.start_timeout_s, MAX_TIMEOUT_S)
+        returns = definition.output_schema
+        return Tool(
+            f"{server.spec.name}/{definition.name}",
+            ToolKind.MCP,
+            definition.said,
+            partial(self.carry_out, server=server, tool=definition.name),
+            Schema(definition.input_schema),
+            Schema(returns) if returns is not None else None,
+            traits_of(definition, options, timeout_s=timeout_s),
+        )
+
+    def _get(self, name: str) -> Server:
+        server = self._servers.get(name)
+        if server is None:
+            known = ", ".join(sorted(self._servers)) or "none"
+            raise NotFound(
+                f"there is no MCP server {name}; there are: {known}",
+                hint="name its file in `mcp.files`, or write [mcp.servers.NAME]",
+            )
+        return server
+
+
+def _listed(server: Server) -> McpToolList:
+    return McpToolList(server.info(), server.infos(), server.digest)
+
+
+def _pinned_of(spec: ServerSpec, pins: AllPins) -> Pinned | None:
+    """What is trusted of a server when the kernel begins. The configuration is the owner's own hand."""
+    known = pins.servers.get(spec.name)
+    if spec.source == CONFIG:
+        return replace(known or Pinned(""), digest=spec.digest)
+    if known is None and spec.source not in pins.sources:
+        return Pinned(spec.digest)
+    return known

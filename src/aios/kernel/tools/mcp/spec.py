@@ -1,0 +1,245 @@
+"""What is known of a server before it starts: from `.mcp.json` files, as other clients write them, and from the configuration.
+
+`${VAR}` and `${VAR:-default}` stand for variables of the kernel's environment. What such a variable, `env` or `headers` holds is taken
+for a secret: it goes to the server alone, and `ServerSpec.hide` takes it out of whatever is shown.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from aios.errors import ConfigError
+from aios.mcpconfig import McpConfig, McpServer
+
+MAX_FILE_BYTES = 1 << 20
+MIN_SECRET_CHARS = 6
+"""What is shorter is no secret, and would blot out words by chance."""
+HIDDEN = "***"
+CONFIG = "config"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HTTP_TYPES = frozenset({"http", "streamable-http", "streamableHttp", "streamable_http"})
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+PLAIN = McpServer()
+"""What a server may do of which the configuration says nothing."""
+
+Word = Annotated[str, Meta(max_length=64 << 10)]
+
+
+class Entry(Struct, frozen=True):
+    """A server in a `.mcp.json`. Fields that only other clients know are passed over."""
+
+    type: str = ""
+    command: Word = ""
+    args: tuple[Word, ...] = ()
+    env: dict[str, Word] = {}
+    url: Word = ""
+    headers: dict[str, Word] = {}
+    disabled: bool = False
+
+
+class McpFile(Struct, frozen=True):
+    """A `.mcp.json`."""
+
+    servers: dict[str, Entry] = msgspec.field(default_factory=dict, name="mcpServers")
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """One server.
+
+    Attributes:
+        name: The first part of its tools' names.
+        source: The file that it is from, or `config`.
+        command: Its words; none for one over HTTP.
+        url: Its endpoint.
+        env: What it gets beside a plain environment.
+        headers: What each request to it carries.
+        folder: Where it starts and may read; None: a folder of its own.
+        options: What it may do, and how it is used.
+        problem: Why it cannot be used.
+        digest: Another one whenever what is started or reached is another.
+        secrets: What is never shown.
+    """
+
+    name: str
+    source: str
+    command: tuple[str, ...] = field(default=(), repr=False)
+    url: str = field(default="", repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    folder: Path | None = None
+    options: McpServer = PLAIN
+    problem: str = ""
+    digest: str = ""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def where(self) -> str:
+        """What it is, in a word: its program, or the host of its endpoint. Arguments may be secret, so they are not shown."""
+        if self.command:
+            return Path(self.command[0]).name
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+
+    def hide(self, text: str) -> str:
+        """A text without the server's secrets."""
+        for secret in self.secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def read_specs(
+    config: McpConfig, env: Mapping[str, str]
+) -> tuple[dict[str, ServerSpec], list[str]]:
+    """All servers by name, and what was wrong with the files.
+
+    A table of the configuration with neither a command nor an endpoint says what the server of that name in a file may do besides.
+    Of two servers with one name the first stays.
+    """
+    found: dict[str, ServerSpec] = {}
+    complaints: list[str] = []
+    for name, table in config.servers.items():
+        if table.command or table.url:
+            found[name] = _of_table(name, table, env)
+    for text in config.files:
+        file = Path(text).expanduser()
+        try:
+            entries = read_file(file)
+        except ConfigError as error:
+            complaints.append(error.message)
+            continue
+        for name, entry in entries.items():
+            if name in found:
+                complaints.append(f"{file} has a server {name!r}, which is in {found[name].source}")
+                continue
+            options = config.servers.get(name, PLAIN)
+            found[name] = _of_entry(name, entry, file.absolute(), options, env=env)
+    complaints += [
+        f"[mcp.servers.{name}] has neither `command` nor `url`, and no file has it"
+        for name in config.servers
+        if name not in found
+    ]
+    return {name: spec for name, spec in found.items() if spec.options.is_on}, complaints
+
+
+def read_file(file: Path) -> dict[str, Entry]:
+    """The servers of a `.mcp.json`, but for those that are switched off.
+
+    Raises:
+        ConfigError: It is not there, or no such file.
+    """
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{file} is over {MAX_FILE_BYTES} bytes", hint="check the path")
+        found = msgspec.json.decode(file.read_bytes(), type=McpFile)
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror}", hint="see `mcp.files`"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file} is no .mcp.json: {error}", hint="see `mcp.files`") from error
+    return {name: entry for name, entry in found.servers.items() if not entry.disabled}
+
+
+class _Unset(Exception):
+    """A variable without a value."""
+
+
+class _Expansion:
+    """Puts variables in, and remembers what they held."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.held: list[str] = []
+
+    def fill(self, text: str) -> str:
+        """The text with its variables filled in.
+
+        Raises:
+            _Unset: One of them is not set and has no default.
+        """
+        return _VARIABLE.sub(self._value, text)
+
+    def _value(self, found: re.Match[str]) -> str:
+        value = self._env.get(found[1], found[2])
+        if value is None:
+            raise _Unset(found[1])
+        if found[1] in self._env:
+            self.held.append(value)
+        return value
+
+
+def _of_entry(
+    name: str, entry: Entry, file: Path, options: McpServer, *, env: Mapping[str, str]
+) -> ServerSpec:
+    """The server that an entry of a file describes."""
+    spec = ServerSpec(name, str(file), folder=file.parent.resolve(), options=options)
+    raw = (entry.command, entry.args, entry.url, entry.env, entry.headers, str(spec.folder))
+    spec = replace(spec, digest=_digest(raw), problem=_problem(name, entry))
+    variables = _Expansion(env)
+    try:
+        words = tuple(map(variables.fill, (entry.command, *entry.args))) if entry.command else ()
+        url = variables.fill(entry.url)
+        extra = {key: variables.fill(value) for key, value in entry.env.items()}
+        headers = {key: variables.fill(value) for key, value in entry.headers.items()}
+    except _Unset as error:
+        return replace(spec, problem=spec.problem or f"the variable {error} is not set")
+    filled = replace(
+        spec,
+        command=words,
+        url="" if words else url,
+        env=extra,
+        headers=headers,
+    )
+    return _with_secrets(filled, variables.held)
+
+
+def _of_table(name: str, table: McpServer, env: Mapping[str, str]) -> ServerSpec:
+    """The server that a table of the configuration describes."""
+    raw = (table.command, table.args, table.url, table.env, table.headers)
+    spec = ServerSpec(name, CONFIG, options=table, digest=_digest(raw))
+    missing = [key for key in (*table.env, *table.headers.values()) if key not in env]
+    if missing:
+        return replace(spec, problem=f"the variable {missing[0]} is not set")
+    problem = "it has both `command` and `url`" if table.command and table.url else ""
+    filled = replace(
+        spec,
+        command=(table.command, *table.args) if table.command else (),
+        url="" if table.command else table.url,
+        env={key: env[key] for key in table.env},
+        headers={key: env[value] for key, value in table.headers.items()},
+        problem=problem,
+    )
+    return _with_secrets(filled, ())
+
+
+def _problem(name: str, entry: Entry) -> str:
+    if not NAME.fullmatch(name):
+        return "tools cannot be called by such a name: use letters, digits, `.`, `_` and `-`"
+    if entry.type == "sse":
+        return "it speaks HTTP+SSE, which the protocol gave up in 2025; use its Streamable HTTP endpoint"
+    if entry.type not in {"", "stdio", *HTTP_TYPES}:
+        return f"its type {entry.type[:40]!r} is not known"
+    if not entry.command and not entry.url:
+        return "it has neither `command` nor `url`"
+    return ""
+
+
+def _with_secrets(spec: ServerSpec, held: Iterable[str]) -> ServerSpec:
+    """The longest first, so that no part of one is left when another is in it."""
+    known = {*held, *spec.env.values(), *spec.headers.values()}
+    known |= {value.partition(" ")[2] for value in spec.headers.values()}  # `Bearer TOKEN`
+    secrets = sorted((each for each in known if len(each) >= MIN_SECRET_CHARS), key=len)
+    return replace(spec, secrets=tuple(reversed(secrets)))
+
+
+def _digest(raw: object) -> str:
+    return blake2b(msgspec.json.encode(raw, order="deterministic"), digest_size=16).hexdigest()

@@ -1,0 +1,123 @@
+"""Between a server and the SDK: what is malformed, too long, or too much is stopped here, before the SDK sees it.
+
+The SDK gets replies to what it asked, and of what a server says unasked only requests, at the rate that `Flow` allows; it answers each with a
+refusal, or a pong. Notifications end here; that the tools changed is noted. `wire.py`, `stdio.py`, `http.py` and `session.py` import the
+SDK (0.6 s, 57 MB) and are themselves imported with the first server that is used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+import msgspec
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+
+from aios.kernel.tools.mcp.flow import Flow
+
+TOOLS_CHANGED = "notifications/tools/list_changed"
+BUFFERED = 64
+"""Messages on the way in each direction."""
+MAX_BATCH = 256
+"""Servers of 2025-03-26 may put several messages into one line."""
+
+Incoming = SessionMessage | Exception
+Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
+
+
+@dataclass
+class Traffic:
+    """What passes on one connection, and why it ended.
+
+    Attributes:
+        now_s: The clock.
+        is_changed: The server said that its tools are others now.
+        ended: Set when the connection is of no more use; `why` says the reason, if there is one.
+    """
+
+    now_s: Callable[[], float]
+    is_changed: bool = False
+    why: str = ""
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    _flow: Flow = field(default_factory=Flow)
+    _asked: dict[str, RequestId] = field(default_factory=dict)
+
+    def end(self, why: str) -> None:
+        """It is of no more use; the first reason counts."""
+        if not self.ended.is_set():
+            self.why = why
+            self.ended.set()
+
+    def note_sent(self, message: SessionMessage) -> None:
+        """Remember what was asked."""
+        if isinstance(message.message, JSONRPCRequest):
+            self._asked[str(message.message.id)] = message.message.id
+
+    def sort(self, message: Incoming) -> list[SessionMessage]:
+        """What of a message goes on to the SDK."""
+        if isinstance(message, Exception):
+            return self._answers_to_all() if self.is_admitted() else []
+        inner = message.message
+        if isinstance(inner, JSONRPCNotification):
+            self.is_changed |= inner.method == TOOLS_CHANGED
+            self.is_admitted()
+            return []
+        if isinstance(inner, JSONRPCRequest):
+            return [message] if self.is_admitted() else []
+        if inner.id is None or self._asked.pop(str(inner.id), None) is None:
+            self.is_admitted()
+            return []
+        return [message]
+
+    def read_line(self, line: bytes) -> list[SessionMessage]:
+        """What of a line goes on to the SDK. A line that is no JSON object is a log line that went astray."""
+        try:
+            value: object = msgspec.json.decode(line)
+        except (ValueError, RecursionError):
+            if line.lstrip().startswith(b"{"):  # a reply was to be here, and nobody knows to what
+                return self._answers_to_all() if self.is_admitted() else []
+            self.is_admitted()
+            return []
+        found: list[SessionMessage] = []
+        for each in value[:MAX_BATCH] if isinstance(value, list) else [value]:
+            found += self._read(each)
+        return found
+
+    def is_admitted(self) -> bool:
+        """Count something unasked. Returns: whether it may pass; else the connection has ended."""
+        if self._flow.admit(self.now_s()):
+            return True
+        self.end("it floods the kernel with what nobody asked for")
+        return False
+
+    def _read(self, value: object) -> list[SessionMessage]:
+        try:
+            return self.sort(
+                SessionMessage(jsonrpc_message_adapter.validate_python(value, by_name=False))
+            )
+        except (ValueError, RecursionError):
+            if isinstance(value, dict) and "method" not in value:
+                asked = self._asked.pop(str(value.get("id")), None)
+                if asked is not None:
+                    return [_malformed(asked)]
+            self.is_admitted()
+            return []
+
+    def _answers_to_all(self) -> list[SessionMessage]:
+        asked, self._asked = self._asked, {}
+        return [_malformed(each) for each in asked.values()]
+
+
+def _malformed(asked: RequestId) -> SessionMessage:
+    """What the SDK is told instead of a reply that is none."""
+    error = ErrorData(code=PARSE_ERROR, message="the reply is malformed")
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=asked, error=error))

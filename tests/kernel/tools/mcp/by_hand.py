@@ -1,0 +1,76 @@
+"""A server over Streamable HTTP by hand, in the protocol of 2025-03-26."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import anyio.abc
+
+Answer = Callable[[dict[str, object]], bytes]
+
+
+def reply(request: dict[str, object], result: object) -> bytes:
+    """A whole answer of HTTP with a result in it."""
+    return whole(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode())
+
+
+def whole(body: bytes, *headers: str) -> bytes:
+    """A whole answer of HTTP."""
+    head = ["HTTP/1.1 200 OK", "content-type: application/json", f"content-length: {len(body)}"]
+    return "\r\n".join([*head, "connection: close", *headers, "", ""]).encode() + body
+
+
+@asynccontextmanager
+async def by_hand(answer: Answer) -> AsyncIterator[str]:
+    """The endpoint of a server of 2025-03-26 that lists one tool, and whose calls `answer` answers."""
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        # Who asked may be gone, or have had enough.
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+            async with stream:
+                await converse(stream)
+
+    async def converse(stream: anyio.abc.SocketStream) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive()
+        head, _, body = data.partition(b"\r\n\r\n")
+        n_bytes = next(
+            (int(line[15:]) for line in head.lower().splitlines() if b"content-length" in line),
+            0,
+        )
+        while len(body) < n_bytes:
+            body += await stream.receive()
+        if not head.startswith(b"POST"):
+            await stream.send(b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n")
+            return
+        await stream.send(_answer(json.loads(body), answer))
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django here
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"http://127.0.0.1:{port}/mcp"
+        tasks.cancel_scope.cancel()
+
+
+def _answer(request: dict[str, object], answer: Answer) -> bytes:
+    method = request["method"]
+    if "id" not in request:
+        return b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+    if method == "initialize":
+        return reply(
+            request,
+            {
+                "protocolVersion": "2025-03-26",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "hand", "version": "1"},
+            },
+        )
+    if method == "tools/list":
+        return reply(request, {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]})
+    if method == "tools/call":
+        return answer(request)
+    error = {"code": -32601, "message": "Method not found"}
+    return whole(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode())

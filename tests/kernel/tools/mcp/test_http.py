@@ -1,0 +1,96 @@
+"""Servers over Streamable HTTP, on loopback."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.kernel.tools.mcp.by_hand import by_hand, reply, whole
+from tests.kernel.tools.mcp.serving import PROGRAMS, check, kernel_with
+from tests.kernel.tools.offering import run_tool
+
+from aios.config import McpConfig
+from aios.errors import ToolFailed
+from aios.mcpconfig import McpServer
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def official() -> AsyncIterator[str]:
+    """The endpoint of a server of the SDK."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = await anyio.open_process(
+        [sys.executable, str(PROGRAMS / "official.py"), "--http", str(port)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with anyio.fail_after(30):
+            while True:
+                try:
+                    stream = await anyio.connect_tcp("127.0.0.1", port)
+                except OSError:
+                    await anyio.sleep(0.05)
+                    continue
+                await stream.aclose()
+                break
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        await process.wait()
+        await process.aclose()
+
+
+async def test_a_server_of_the_sdk_is_used_over_http(tmp_path: Path) -> None:
+    async with official() as url, kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+        gate = kernel.init_gate()
+        with anyio.fail_after(40):
+            assert json.loads((await run_tool(gate, "it/add", a=1, b=2)).text) == {"result": 3}
+            with pytest.raises(ToolFailed, match="it/fail says"):
+                await run_tool(gate, "it/fail", why="no")
+            info = await check(kernel, "it")
+            assert (info.transport, info.protocol) == ("http", "2026-07-28")
+            assert info.where == url.removesuffix("/mcp")
+
+
+async def test_an_older_one_by_hand_is_used_over_http(tmp_path: Path) -> None:
+    def answer(request: dict[str, object]) -> bytes:
+        return reply(request, {"content": [{"type": "text", "text": "hi"}]})
+
+    async with by_hand(answer) as url, kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+        with anyio.fail_after(40):
+            assert (await run_tool(kernel.init_gate(), "it/echo")).text == "hi"
+            assert (await check(kernel, "it")).protocol == "2025-03-26"
+
+
+async def test_a_long_or_compressed_answer_fails_its_call(tmp_path: Path) -> None:
+    answers = [
+        whole(b'{"jsonrpc": "2.0", "id": 1, "result": "' + b"x" * 20_000_000 + b'"}'),
+        whole(b"\x1f\x8b", "content-encoding: gzip"),
+    ]
+    for each in answers:
+
+        def answer(_: dict[str, object], each: bytes = each) -> bytes:
+            return each
+
+        async with by_hand(answer) as url:
+            async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+                with anyio.fail_after(40), pytest.raises(ToolFailed, match=r"too long|compressed"):
+                    await run_tool(kernel.init_gate(), "it/echo")
+
+
+async def test_an_endpoint_that_is_not_there_fails_its_call(tmp_path: Path) -> None:
+    knobs = McpConfig(start_timeout_s=5.0)
+    server = McpServer(url="http://127.0.0.1:9/mcp")
+    async with kernel_with(tmp_path, knobs=knobs, it=server) as kernel:
+        with anyio.fail_after(40):
+            info = await check(kernel, "it")
+            assert "attempts failed" in info.note or "onnect" in info.note
