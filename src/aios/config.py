@@ -146,6 +146,18 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_mailbox_bytes: Annotated[
         PositiveInt, Meta(description="memory for the letters that wait in one mailbox")
     ] = 4 << 20
+    max_repeats: Annotated[
+        NonNegativeInt,
+        Meta(
+            description="a process that asks a model or a tool the same so often in a row, and is told the same, is in a loop; 0: never"
+        ),
+    ] = 100
+    on_repeat: Annotated[
+        Literal["pause", "fail"],
+        Meta(
+            description="pause: such a process is stopped until the owner lets it go on; fail: its call fails"
+        ),
+    ] = "pause"
     max_timers: Annotated[PositiveInt, Meta(description="timers that wait for their time")] = 1_000
     timer_grace_s: Annotated[
         Positive, Meta(description="a timed run that comes later than this was missed")

@@ -75,6 +75,12 @@ class ReplayDivergence(CallerError):
     code, http_status = "replay_divergence", 409
 
 
+class NoProgress(CallerError):
+    """The process asks the same again and again and is told the same; see `kernel.max_repeats`."""
+
+    code, http_status = "no_progress", 409
+
+
 class TooLarge(CallerError):
     """A message, body or argument is over a limit."""
 

@@ -43,6 +43,7 @@ from aios.errors import (
     NotFound,
 )
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.brake import LoopBrake
 from aios.kernel.budget import Good
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
@@ -90,6 +91,7 @@ class Services(Protocol):
     memory: MemoryManager
     short_term: ShortTerm
     signals: Signals
+    brake: LoopBrake
     storage: StorageManager
     mounting: Mounting
     links: Links

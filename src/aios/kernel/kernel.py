@@ -23,6 +23,7 @@ from aios.engine.base import Engine
 from aios.errors import AiosError, Conflict, InvalidCall, Unauthenticated
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.rights import granted
+from aios.kernel.brake import LoopBrake
 from aios.kernel.clock import Clock, SystemClock
 from aios.kernel.compaction import Compactor
 from aios.kernel.context.contexts import ContextTable
@@ -149,6 +150,7 @@ class Kernel:
         self.tools = make_tools(self)
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
         self.signals = Signals(self.table, self.scheduler, self._changed)
+        self.brake = LoopBrake(limits, self._pause, self.journal.tell)
         self.programs = Programs(self, self.tokens, self.launcher)
         self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
 

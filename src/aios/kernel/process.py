@@ -24,6 +24,8 @@ from aios.kernel.sandbox.view import View
 if TYPE_CHECKING:
     import apsw
 
+    from aios.kernel.brake import Repeats
+
 INIT_PID = Pid(1)
 
 A = TypeVar("A", bound=Answer)
@@ -162,6 +164,8 @@ class Process:
     """The number of its last record in the journal."""
     replay: Replay | None = None
     """What it is told instead of being served, until it is where it was."""
+    repeats: "dict[str, Repeats]" = field(default_factory=dict)
+    """By the names of calls, what it repeats; for the loop brake."""
     n_faults: int = 0
     n_preemptions: int = 0
     waited_s: float = 0.0

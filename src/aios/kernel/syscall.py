@@ -65,6 +65,9 @@ OWNER_FACTOR = 64
 """All commands of the owner share init, so it may have this many times the calls in flight of others."""
 
 
+BRAKED = frozenset({Right.MODEL, Right.TOOL_USE})
+"""Rights to calls that cost something, and bring nothing new when they are repeated and answered alike."""
+
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 EffectOf = Callable[[Services, Process, Any], Effect]
 
@@ -174,8 +177,25 @@ async def _within_scope(
         kernel.access.check(run.process, entry.right, target)
         if record.effect is not Effect.PURE:
             await kernel.journal.commit(record)
+        if entry.right in BRAKED and kernel.brake.is_on(run):
+            return await _braked(kernel, run, call, entry=entry, digest=record.digest)
         return await entry.handler(kernel, run, call)
     raise _why_cancelled(run, call)
+
+
+async def _braked(
+    kernel: Services, run: Run, call: Call[Any], *, entry: Entry, digest: bytes
+) -> Answer:
+    """A call that a process may not repeat for ever."""
+    kernel.brake.check(run, digest)
+    await run.runnable()
+    try:
+        answer = await entry.handler(kernel, run, call)
+    except AiosError as error:
+        kernel.brake.note(run, digest, error)
+        raise
+    kernel.brake.note(run, digest, answer)
+    return answer
 
 
 def _why_cancelled(run: Run, call: Call[Any]) -> AiosError:
