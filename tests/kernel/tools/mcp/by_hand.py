@@ -56,8 +56,8 @@ async def by_hand(answer: Answer) -> AsyncIterator[str]:
 
 
 def _answer(request: dict[str, object], answer: Answer) -> bytes:
-    method = request["method"]
-    if "id" not in request:
+    method = request.get("method")
+    if "id" not in request or method is None:
         return b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
     if method == "initialize":
         return reply(

@@ -1,5 +1,7 @@
 import json
+import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,13 +19,16 @@ from tests.kernel.tools.mcp.serving import (
 from tests.kernel.tools.offering import idle, run_tool
 from tests.kernel.tools.test_executable import is_running
 
-from aios.abi.calls import Kill
+from aios.abi.calls import Kill, Stop
 from aios.abi.mcp import McpCheck, McpList, McpState, McpStatus, McpTrust
 from aios.abi.tools import ToolDescribe, ToolKind, ToolList, ToolRun
+from aios.abi.types import Pid
 from aios.config import McpConfig
-from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ToolFailed
+from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ProcessGone, ToolFailed
 from aios.kernel.journal.records import Effect
 from aios.kernel.kernel import Kernel
+from aios.kernel.sandbox.processes import descendants
+from aios.kernel.tools.mcp.connection import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -292,3 +297,105 @@ async def test_a_server_that_nobody_calls_is_ended_and_started_again(tmp_path: P
             await connection.over.wait()
             assert connection.failure == ""
             assert (await run_tool(gate, "old/echo")).text == "{}"
+
+
+async def test_a_killed_process_leaves_its_call_at_once_and_the_shared_server_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with kernel_with(tmp_path, it=server("official.py")) as kernel:
+        gate = kernel.init_gate()
+        with anyio.fail_after(40):
+            pid_before = (await run_tool(gate, "it/pid")).text
+            agent = kernel.spawn_task("agent", idle)
+            async with anyio.create_task_group() as tasks:
+
+                async def hang() -> None:
+                    with pytest.raises(ProcessGone):
+                        await run_tool(kernel.gate(agent), "it/hang")
+
+                tasks.start_soon(hang)
+                await until(lambda: connection_of(kernel, "it").n_calls == 1)
+                begun_s = anyio.current_time()
+                await gate.call(Kill(pid=agent))
+                assert anyio.current_time() - begun_s < 2.0
+            assert connection_of(kernel, "it").n_calls == 0
+            assert (await run_tool(gate, "it/pid")).text == pid_before
+
+
+async def test_stopping_a_process_freezes_the_server_of_its_own(tmp_path: Path) -> None:
+    async with kernel_with(tmp_path, own=server("official.py", is_shared=False)) as kernel:
+        with anyio.fail_after(40):
+            agent = kernel.spawn_task("agent", idle)
+            await run_tool(kernel.gate(agent), "own/pid")
+            async with anyio.create_task_group() as tasks:
+
+                async def hang() -> None:
+                    with pytest.raises(ProcessGone):
+                        await run_tool(kernel.gate(agent), "own/hang")
+
+                tasks.start_soon(hang)
+                connection = connection_of(kernel, "own", agent)
+                await until(lambda: connection.n_calls == 1)
+                await kernel.init_gate().call(Stop(pid=agent))
+                running = connection._running
+                assert running is not None
+                await until(lambda: state_of(running.pid) == "T")  # signals take a moment to arrive
+                await kernel.init_gate().call(Kill(pid=agent))
+
+
+async def test_servers_die_with_a_kernel_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, anyio\n"
+        "from pathlib import Path\n"
+        "from tests.kernel.tools.mcp.serving import check, kernel_with, server\n"
+        "async def main():\n"
+        "    async with kernel_with(Path(sys.argv[1]), it=server('old.py', '1', 'child')) as kernel:\n"
+        "        await check(kernel, 'it')\n"
+        "        sys.stdout.write('up'); sys.stdout.flush()\n"
+        "        await anyio.sleep_forever()\n"
+        "anyio.run(main)\n"
+    )
+    root = str(PROGRAMS.parents[4])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    process = await anyio.open_process([sys.executable, "-c", script, str(tmp_path)], env=env)
+    assert process.stdout is not None
+    with anyio.fail_after(40):
+        assert await process.stdout.receive() == b"up"
+        below = descendants(process.pid)
+        assert len(below) >= 2
+        process.kill()
+        await process.wait()
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
+    await process.aclose()
+
+
+async def test_the_sdk_is_imported_with_the_first_server_only() -> None:
+    script = (
+        "import sys, tempfile, anyio\n"
+        "from pathlib import Path\n"
+        "from aios.config import Config, Home\n"
+        "from aios.kernel.kernel import open_kernel\n"
+        "from aios.abi.tools import ToolList\n"
+        "async def main():\n"
+        "    async with open_kernel(Config(), Home(Path(tempfile.mkdtemp())), engines={}) as kernel:\n"
+        "        await kernel.init_gate().call(ToolList())\n"
+        "anyio.run(main)\n"
+        "sys.exit(bool({'mcp', 'pydantic', 'httpx2'} & set(sys.modules)))\n"
+    )
+    assert (await anyio.run_process([sys.executable, "-c", script])).returncode == 0
+
+
+def connection_of(kernel: Kernel, name: str, pid: Pid | None = None) -> Connection:
+    """The connection to a server: that of a process, or of all."""
+    return kernel.tools.servers._servers[name].connections[pid]
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Return when something is so."""
+    while not is_so():
+        await anyio.sleep(0.01)
+
+
+def state_of(pid: int) -> str:
+    """The state of a process of the operating system, as a letter."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,0 +1,72 @@
+import json
+
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
+
+from aios.kernel.tools.mcp.flow import BURST
+from aios.kernel.tools.mcp.wire import TOOLS_CHANGED, Traffic
+
+
+def traffic_with(*ids: int | str) -> Traffic:
+    """Traffic in which these were asked."""
+    traffic = Traffic(lambda: 0.0)
+    for each in ids:
+        request = JSONRPCRequest(jsonrpc="2.0", id=each, method="tools/call")
+        traffic.note_sent(SessionMessage(request))
+    return traffic
+
+
+def line(**message: object) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", **message}).encode()
+
+
+def test_a_reply_passes_once_and_only_if_it_was_asked_for() -> None:
+    traffic = traffic_with(1, "a")
+    assert traffic.read_line(line(id=2, result={})) == []
+    (reply,) = traffic.read_line(line(id=1, result={}))
+    assert isinstance(reply.message, JSONRPCResponse)
+    assert traffic.read_line(line(id=1, result={})) == []
+    assert len(traffic.read_line(line(id="a", error={"code": 1, "message": ""}))) == 1
+
+
+def test_a_reply_that_is_none_is_an_error_to_who_asked() -> None:
+    (reply,) = traffic_with(1, 2).read_line(line(id=1, result=7))
+    assert isinstance(reply.message, JSONRPCError)
+    assert reply.message.id == 1
+    broken = traffic_with(1, 2).read_line(b'{"jsonrpc": "2.0", "id": 1')
+    assert [isinstance(each.message, JSONRPCError) for each in broken] == [True, True]
+
+
+def test_log_lines_and_junk_are_passed_over() -> None:
+    traffic = traffic_with(1)
+    for junk in (b"[INFO] ready", b"\xff\x00", b"7", b"null", b"[" * 100_000, b"NaN"):
+        assert traffic.read_line(junk) == []
+    assert len(traffic.read_line(line(id=1, result={}))) == 1
+
+
+def test_several_messages_may_be_in_a_line() -> None:
+    both = [json.loads(line(id=each, result={})) for each in (1, 2)]
+    assert len(traffic_with(1, 2).read_line(json.dumps([*both, 7]).encode())) == 2
+
+
+def test_notifications_end_here_and_that_tools_changed_is_noted() -> None:
+    traffic = traffic_with()
+    assert traffic.read_line(line(method="notifications/message", params={})) == []
+    assert not traffic.is_changed
+    change = JSONRPCNotification(jsonrpc="2.0", method=TOOLS_CHANGED)
+    assert traffic.sort(SessionMessage(change)) == []
+    assert traffic.is_changed
+
+
+def test_who_goes_on_saying_what_nobody_asked_for_is_ended() -> None:
+    for junk in (line(method="ping", id=1), line(id=9, result={}), b"junk"):
+        traffic = traffic_with()
+        for _ in range(BURST):
+            traffic.read_line(junk)
+        assert not traffic.ended.is_set()
+        traffic.read_line(junk)
+        assert "floods" in traffic.why
+
+
+def test_an_exception_of_the_transport_is_an_error_to_all_who_asked() -> None:
+    assert len(traffic_with(1, 2, 3).sort(ValueError("no message"))) == 3
