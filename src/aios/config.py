@@ -307,6 +307,18 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_links: Annotated[
         PositiveInt, Meta(description="links of an agent to its files that have not expired")
     ] = 1_000
+    undo_files: Annotated[
+        PositiveInt,
+        Meta(
+            description="files of a workspace up to which what tools do in it can be undone; 20 us each before and after a run"
+        ),
+    ] = 20_000
+    undo_bytes: Annotated[
+        PositiveInt,
+        Meta(
+            description="bytes of a workspace up to which the same; read once, then only what has changed"
+        ),
+    ] = 128 << 20
     mount_ignore: Annotated[
         Names,
         Meta(

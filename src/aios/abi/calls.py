@@ -146,6 +146,7 @@ from aios.abi.types import (
     ToolSpec,
     Usage,
 )
+from aios.abi.undo import Undo, Undone
 
 # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -445,6 +446,7 @@ AnyCall = (
     | FileEdit | FileDraft | FileRollback | FilePurge | FileRead | FileList | FileStat | FileVersions | FileDiff
     | FileMount | FileUmount | FileMounts
     | FileLink | FileUnlink | FileLinks
+    | Undo
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
     | FileRetrieve | FileGroupBy | FileJoin | FileIndex | FileReindex
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage | MemoryCheck
@@ -467,7 +469,7 @@ AnyAnswer = (
     | Sent | Received | Published | MailboxStatistics
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
-    | MountInfos | LinkInfos
+    | MountInfos | LinkInfos | Undone
     | Retrieved | FileGroups | FileJoined | IndexInfo
     | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed | NotesChecked
     | Logged | Interactions | BlockStatistics

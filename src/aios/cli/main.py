@@ -57,6 +57,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "Files": {
             "fs": Verb("aios.cli.fs:fs", "Look at, change and bring back files of agents."),
+            "undo": Verb("aios.cli.undo:undo", "Take back what a process did to files."),
             "fsck": Verb("aios.cli.fsck:fsck", "Check all that is stored of files."),
         },
         "Tools": {

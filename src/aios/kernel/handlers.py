@@ -67,6 +67,7 @@ from aios.kernel.spending import Budgets
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
+from aios.kernel.storage.undo import Undoer
 from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
 
@@ -94,6 +95,7 @@ class Services(Protocol):
     brake: LoopBrake
     storage: StorageManager
     mounting: Mounting
+    undoer: Undoer
     links: Links
     tools: ToolManager
     timers: Timers

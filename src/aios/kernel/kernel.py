@@ -61,6 +61,7 @@ from aios.kernel.spending import Budgets
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
+from aios.kernel.storage.undo import Undoer
 from aios.kernel.timers.timers import Timers
 from aios.kernel.toolgaps import ToolGaps
 from aios.kernel.tooling import make_tools
@@ -146,6 +147,7 @@ class Kernel:
         self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.links = Links(self.storage, self.db, self.clock, config.storage, home=self.home)
+        self.undoer = Undoer(self.storage, self.access, self.table, self.journal)
         self.launcher = Launcher(config.sandbox, self.home.root)
         self.tools = make_tools(self)
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)

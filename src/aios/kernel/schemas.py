@@ -9,6 +9,7 @@ from aios.kernel.residents import SCHEMA as RESIDENTS
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
 from aios.kernel.storage.tables import SCHEMA as STORAGE
+from aios.kernel.storage.workspace_tables import SCHEMA as WORKSPACES
 from aios.kernel.timers.tables import SCHEMA as TIMERS
 from aios.kernel.tools.mcp.pins import SCHEMA as MCP
 
@@ -16,6 +17,7 @@ SCHEMAS = (
     BLOBS,
     STORAGE,
     MOUNTS,
+    WORKSPACES,
     Links.SCHEMA,
     MEMORY,
     INTERACTIONS,

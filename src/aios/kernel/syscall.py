@@ -46,6 +46,7 @@ from aios.abi.recovery import AnswerQuestion, DrawBytes, Now, Questions
 from aios.abi.sched import Sched, SetSched
 from aios.abi.trace import SchedTrace
 from aios.abi.types import Pid, Right
+from aios.abi.undo import Undo
 from aios.errors import (
     AiosError,
     DeadlineExceeded,
@@ -261,6 +262,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     files.FileEdit: Entry(lambda kernel, run, call: kernel.storage.edit(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK, redo=redo.edit),
     files.FileDraft: Entry(lambda kernel, run, call: kernel.storage.draft(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL, redo=redo.draft),
     files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK, has_target=True),
+    Undo: Entry(lambda kernel, run, call: kernel.undoer.undo(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.WORLD),
     files.FilePurge: Entry(lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE, Where.DISK),
     files.FileRead: Entry(lambda kernel, run, call: kernel.storage.read(run, call), Right.FILE_READ),
     files.FileList: Entry(lambda kernel, run, call: kernel.storage.list_files(run, call), Right.FILE_READ),

@@ -6,6 +6,7 @@ from aios.config import Config, Home
 from aios.disk.db import Database
 from aios.kernel.gate import GateServices, LocalGate
 from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import home_of
 from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import Launcher as ToolLauncher
@@ -20,13 +21,14 @@ class ToolServices(GateServices, Protocol):
     home: Home
     db: Database
     launcher: Launcher
+    storage: StorageManager
     warnings: list[str]
 
 
 def make_tools(kernel: ToolServices) -> ToolManager:
     """The tool manager; what was wrong with manifests and files of servers is among the kernel's warnings."""
     config = kernel.config
-    launcher = ToolLauncher(kernel.launcher)
+    launcher = ToolLauncher(kernel.launcher, kernel.storage.workspaces.watching)
     servers = Servers(
         config.mcp, kernel.db, launcher=launcher, clock=kernel.clock, tasks=kernel.tasks
     )

@@ -43,6 +43,7 @@ from aios.abi.storage import (
     Usages,
 )
 from aios.abi.types import Pid
+from aios.abi.undo import Undo, Undone
 from aios.sdk.filecommand import BlockingFileCommands
 from aios.sdk.files import LIST_PAGE, encoded
 from aios.sdk.requests import build
@@ -165,6 +166,16 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
             pid=None if pid is None else Pid(pid),
         )
         return self._gate.call(call).value
+
+    def undo(self, pid: int, *, last: int | None = None, is_dry_run: bool = False) -> Undone:
+        """Take back what a process did to files, in its workspace too; `last` of its acts only.
+
+        Raises:
+            AccessDenied: The caller does not reach the process.
+            Conflict: A tool of it is running in its workspace.
+            NotFound: There is no such process, and it has changed no file.
+        """
+        return self._gate.call(build(Undo, pid=Pid(pid), last=last, is_dry_run=is_dry_run)).value
 
     def purge(self, path: str, *, keep: int = 1) -> Purged:
         """Forget all but the newest `keep` versions; this cannot be undone."""

@@ -47,7 +47,7 @@ def rollback_to(
     """
     connection = transaction.connection
     if version is not None:
-        _restore(transaction, path, version)
+        restore(transaction, path, version)
         return
     rows = list(
         connection.execute(
@@ -59,7 +59,7 @@ def rollback_to(
     if not rows:
         raise no_file(path)
     for each, number in rows:
-        _restore(transaction, each, number)
+        restore(transaction, each, number)
 
 
 def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> list[str]:
@@ -70,13 +70,13 @@ def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> l
             "SELECT max(version) FROM versions WHERE path = ?", (path,)
         ).get
         if newest == last:
-            _restore(transaction, path, first - 1)
+            restore(transaction, path, first - 1)
         else:
             skipped.append(path)
     return skipped
 
 
-def _restore(transaction: Transaction, path: str, version: int) -> None:
+def restore(transaction: Transaction, path: str, version: int) -> None:
     """Make the content of an older version the newest; version 0 is that there was none."""
     connection = transaction.connection
     row = connection.execute(
@@ -96,11 +96,11 @@ def _restore(transaction: Transaction, path: str, version: int) -> None:
 def changes_of(
     connection: apsw.Connection, *, tx: int | None = None, process: tuple[int, int] = (0, 0)
 ) -> list[tuple[str, int, int]]:
-    """What a transaction, or a process (boot, pid), has changed: each path with its first and last version."""
+    """What a transaction, or a process (boot, pid), has changed: each path with its first and last version. Workspaces are `undo`'s."""
     where, values = ("tx = ?", (tx,)) if tx is not None else ("boot = ? AND pid = ?", process)
     return list(
         connection.execute(
-            f"SELECT path, min(version), max(version) FROM versions WHERE {where} GROUP BY path",  # noqa: S608 - our own words
+            f"SELECT path, min(version), max(version) FROM versions WHERE {where} AND path NOT GLOB '/workspaces/*' GROUP BY path",  # noqa: S608 - our own words
             values,
         )
     )

@@ -70,7 +70,7 @@ from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
-from aios.kernel.storage.paths import ROOTS, Reach, file_path, is_within, parse
+from aios.kernel.storage.paths import ROOTS, WORKSPACES, Reach, file_path, is_within, parse
 from aios.kernel.storage.reach import Reaches
 from aios.kernel.storage.versions import (
     AppendAt,
@@ -82,6 +82,7 @@ from aios.kernel.storage.versions import (
     Transaction,
     paths_of,
 )
+from aios.kernel.storage.workspaces import Workspaces
 
 T = TypeVar("T")
 
@@ -96,17 +97,17 @@ class StorageManager:
     """The files of all agents."""
 
     def __init__(self, db: Database, blobs: BlobStore, clock: Clock, config: StorageConfig) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._clock = clock
+        self.parts = self._db, self._blobs, self._clock = db, blobs, clock
         self._config = config
-        self._boot = int(clock.unix_s() * 1e6)
+        self.quota_bytes = config.quota_bytes
+        self.boot = self._boot = int(clock.unix_s() * 1e6)
         self._reaches = Reaches()
         self.drafts = Drafts(blobs, config.max_drafts)
         self._locks = Locks(clock)
         self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
+        self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class StorageManager:
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""
         await self._open()
-        path = file_path(self._path(run.process, call.path, is_write=True))
+        path = file_path(self._purged_path(run.process, call.path))
 
         def write(connection: apsw.Connection) -> Purged:
             purged = history.purge(connection, self._blobs, path, call.keep)
@@ -416,7 +417,6 @@ class StorageManager:
     async def check(self, run: Run, _: FileCheck) -> Checked:
         """Read and compare everything."""
         self._check_owner(run)
-
         report = reporter(run, self._clock)
         return await self._db.read(lambda c: check_all(c, self._blobs, report))
 
@@ -459,12 +459,18 @@ class StorageManager:
 
     def _path(self, process: Process, text: str, *, is_write: bool = False) -> str:
         reach = self._reaches.of(process)
-        return self._check_root(reach.check(parse(text, reach.home), is_write=is_write))
+        path = reach.check(parse(text, reach.home), is_write=is_write)
+        return self._check_root(path, is_write=is_write)
 
-    def _check_root(self, path: str) -> str:
+    def _purged_path(self, process: Process, text: str) -> str:
+        is_workspace = is_within(parse(text, self.home_of(process)), f"/{WORKSPACES}")
+        return self._path(process, text, is_write=not is_workspace)
+
+    def _check_root(self, path: str, *, is_write: bool = False) -> str:
         """Refuse what is in none of the folders that hold everything; only the owner gets so far."""
         root = path.split("/", 2)[1]
-        if root and root not in ROOTS and self.mounts.find(path) is None:
+        known = ROOTS if is_write else (*ROOTS, WORKSPACES)
+        if root and root not in known and self.mounts.find(path) is None:
             raise InvalidCall(
                 f"no folder /{root}",
                 hint="paths begin with /agents, /groups, /shared or a mount, or are relative",

@@ -20,6 +20,8 @@ MAX_PATH_BYTES = 4096
 MAX_PARTS = 64
 AGENTS, GROUPS, SHARED = "agents", "groups", "shared"
 ROOTS = (AGENTS, GROUPS, SHARED)
+WORKSPACES = "workspaces"
+"""Real folders in which tools work: the owner may look at their versions, and nobody writes there by calls about files."""
 
 FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Control, format (direction marks, zero-width), surrogate, private, unassigned; line and paragraph separators."""
@@ -144,7 +146,7 @@ def parent(path: str) -> str:
 def root_of(path: str) -> str:
     """The folder whose quota a path counts for: `/agents/ann`, `/groups/owner`, `/shared` or a mount."""
     parts = path.split("/")
-    return "/".join(parts[: 3 if parts[1] in (AGENTS, GROUPS) else 2])
+    return "/".join(parts[: 3 if parts[1] in (AGENTS, GROUPS, WORKSPACES) else 2])
 
 
 def home_of(lineage: Iterable[str]) -> str:

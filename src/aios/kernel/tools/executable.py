@@ -52,8 +52,11 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
         async with own_folder() as folder:
             env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder)}
             env |= manifest.env
-            order = Order(words, env, folder, manifest.bounds, places, (folder, *writable))
-            code, output = await attend(job, launcher, order, given=_stdin(manifest, job))
+            order = Order(
+                words, env, folder, manifest.bounds, places, (folder, *writable), writable
+            )
+            async with launcher.watching(job.run, manifest.name, order):
+                code, output = await attend(job, launcher, order, given=_stdin(manifest, job))
         return outcome_of(manifest.name, code, output, is_json=manifest.output == "json")
 
     return Tool(

@@ -1,11 +1,14 @@
 """Starting the programs of tools behind walls: what a tool asks for, as the sandbox wants it."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from aios.errors import ProgramFailed, ToolFailed
+from aios.kernel.process import Run
 from aios.kernel.sandbox.launch import Confined, bounds_of
 from aios.kernel.sandbox.launch import Launcher as Sandbox
 from aios.kernel.sandbox.places import Places
@@ -28,6 +31,7 @@ class Order:
         bounds: What it may take.
         places: What it reads beside the system.
         writable: What it may change.
+        kept: Of that, what is kept in versions, so that the run can be undone.
     """
 
     command: tuple[str, ...]
@@ -36,13 +40,29 @@ class Order:
     bounds: Bounds
     places: Places
     writable: tuple[Path, ...]
+    kept: tuple[Path, ...] = ()
+
+
+class Watching(Protocol):
+    """What changes in some folders while the block runs is done by the process of `run`."""
+
+    def __call__(
+        self, run: Run, what: str, folders: Sequence[Path]
+    ) -> AbstractAsyncContextManager[None]: ...
 
 
 class Launcher:
     """Starts programs of tools."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, watching: Watching | None = None) -> None:
         self._sandbox = sandbox
+        self._watching = watching
+
+    def watching(self, run: Run, what: str, order: Order) -> AbstractAsyncContextManager[None]:
+        """Keep what is done to the folders of an order in versions, while the block runs."""
+        if self._watching is None or not order.kept:
+            return nullcontext()
+        return self._watching(run, what, order.kept)
 
     async def open(self, order: Order) -> Confined:
         """Start one; the caller kills it and waits until it is gone, however it ends.

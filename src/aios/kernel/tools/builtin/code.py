@@ -6,6 +6,7 @@ A caller that has no workspace of its own (a guest, the owner, an agent inside t
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aios.abi.tools import Traits
 from aios.errors import ToolFailed
@@ -20,6 +21,7 @@ from aios.kernel.tools.tool import Job, Tool
 
 BOUNDS = Bounds(output_bytes=256 << 10)
 MAX_CHARS = 64 << 10
+TITLE_CHARS = 100
 TRAITS = Traits(effect="compensable", timeout_s=120.0)
 
 
@@ -64,12 +66,13 @@ def python(launcher: Launcher) -> Tool:
 
 async def _run(job: Job, launcher: Launcher, command: tuple[str, ...], places: Places) -> Outcome:
     await launcher.require_walls()
-    async with _workspace(job) as view:
+    async with _workspace(job) as (view, kept):
         env = {"PATH": PATH, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         seen = Places((*places.readable, *view.readable), places.links)
-        order = Order(command, env, view.cwd, BOUNDS, seen, view.writable)
+        order = Order(command, env, view.cwd, BOUNDS, seen, view.writable, kept)
         given = job.text("input").encode("utf-8", "replace")
-        status, output = await attend(job, launcher, order, given=given)
+        async with launcher.watching(job.run, _title(job), order):
+            status, output = await attend(job, launcher, order, given=given)
     if status is None:
         raise ToolFailed(
             f"it wrote over {BOUNDS.output_bytes} bytes and was ended",
@@ -81,10 +84,17 @@ async def _run(job: Job, launcher: Launcher, command: tuple[str, ...], places: P
 
 
 @asynccontextmanager
-async def _workspace(job: Job) -> AsyncIterator[View]:
+async def _workspace(job: Job) -> AsyncIterator[tuple[View, tuple[Path, ...]]]:
+    """Where it runs, and the folders of it that outlive the run."""
     view = job.run.process.view
     if view is not None:
-        yield view
+        yield view, tuple(filter(Path.is_dir, view.writable))
         return
     async with own_folder() as folder:
-        yield View(folder, (), (folder,))
+        yield View(folder, (), (folder,)), ()
+
+
+def _title(job: Job) -> str:
+    """What the versions of a run say that it was."""
+    line = f"{job.run.detail}: {job.text('command') or job.text('code')}".split("\n", 1)[0]
+    return line if len(line) <= TITLE_CHARS else f"{line[: TITLE_CHARS - 3]}..."

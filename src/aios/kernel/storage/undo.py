@@ -1,0 +1,338 @@
+"""The call `undo`: the acts of one process on files are found in their versions, and each path goes back as `undo_plan.py` says.
+
+Files of the storage manager, of mounts and of workspaces go back in one transaction; real files are written before the call returns, and a kernel
+that is killed in between carries that out when the folder is next used. What else the process did is read from its journal and told.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import apsw
+
+from aios.abi.storage import Edited
+from aios.abi.tools import ToolRun
+from aios.abi.types import Kind, Pid
+from aios.abi.undo import NotUndone, Undo, Undone, UndoneAct, UndonePath
+from aios.abi.wire import decode_call
+from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.journal.journal import Journal
+from aios.kernel.journal.records import Effect, Outcome
+from aios.kernel.journal.tables import Row
+from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
+from aios.kernel.storage import workspace_tables
+from aios.kernel.storage.history import restore
+from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.mount_tables import set_pending
+from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
+from aios.kernel.storage.tables import find_file
+from aios.kernel.storage.undo_plan import Plan, Version, plan
+from aios.kernel.storage.versions import Author, Transaction
+from aios.kernel.storage.workspaces import Workspace, real_path
+
+IN_VERSIONS = frozenset({"file_edit", "file_draft", "file_rollback", "undo", "tool:files"})
+"""What versions have, and so what is undone here, or is no change of the world."""
+IN_WORKSPACES = frozenset({"tool:shell", "tool:python"})
+IN_MEMORY = ("context_", "file_lock", "file_unlock", "log", "nice", "tool_")
+WHYS: Mapping[str, str] = MappingProxyType(
+    {
+        "send": "a letter that was delivered cannot be called back",
+        "publish": "a letter that was delivered cannot be called back",
+        "spawn": "what a child did is undone by its own pid",
+        "file_purge": "versions that were purged are gone",
+        "tool:http_fetch": "what was asked of a host cannot be called back",
+    }
+)
+MAX_TOLD = 100
+
+
+@dataclass
+class _Work:
+    """What an undo is about to do, and what it finds out on the way."""
+
+    acts: list[UndoneAct]
+    since_unix_s: float
+    reach: Reach
+    plans: dict[str, Plan] = field(default_factory=dict)
+    paths: list[UndonePath] = field(default_factory=list)
+    conflicts: list[NotUndone] = field(default_factory=list)
+    spaces: dict[str, Workspace] = field(default_factory=dict)
+
+
+class Undoer:
+    """Takes back what processes did to files."""
+
+    def __init__(
+        self, storage: StorageManager, access: AccessManager, table: ProcessTable, journal: Journal
+    ) -> None:
+        self._storage = storage
+        self._access = access
+        self._table = table
+        self._journal = journal
+        self._db, self._blobs, self._clock = storage.parts
+
+    async def undo(self, run: Run, call: Undo) -> Undone:
+        """Bring files back."""
+        self._check(run.process, call)
+        await self._storage.open()
+        await self._storage.mounts.take_notices()
+        acts = await self._db.read(lambda c: _acts_of(c, self._table.find(call.pid), call))
+        if not acts and self._table.find(call.pid) is None:
+            raise NotFound(f"no process {call.pid} has changed a file", hint="`aios ps --all`")
+        since_unix_s = min((act.unix_s for act in acts), default=0.0) if call.last else 0.0
+        work = _Work(acts, since_unix_s, await self._storage.reach_of(run.process))
+        await self._find_spaces(work)
+        if call.is_dry_run or not acts:
+            await self._db.read(lambda c: self._plan(c, run.process, work))
+            transaction = 0
+        else:
+            transaction = await self._carry_out(run, call, work)
+        cannot = await self._cannot(call.pid, work)
+        return Undone(
+            pid=call.pid,
+            is_dry_run=call.is_dry_run,
+            transaction=transaction,
+            acts=tuple(acts),
+            paths=tuple(work.paths),
+            conflicts=tuple(work.conflicts),
+            cannot=tuple(cannot),
+        )
+
+    def _check(self, process: Process, call: Undo) -> None:
+        target = self._table.find(call.pid)
+        reaches = process.pid == INIT_PID if target is None else self._access.may_reach(process, target)  # fmt: skip
+        if not reaches:
+            raise AccessDenied(
+                f"process {process.pid} ({process.name}) may not undo what {call.pid} did",
+                hint="a process reaches only itself and its descendants",
+            )
+        if call.pid == INIT_PID and call.last is None:
+            raise InvalidCall(
+                "all that the owner ever did is too much", hint="say how many acts: `last`"
+            )
+        if self._storage.workspaces.is_busy(call.pid):
+            raise Conflict(
+                f"a tool of process {call.pid} is running in its workspace",
+                hint="wait for it, or `aios kill` the process",
+            )
+
+    async def _find_spaces(self, work: _Work) -> None:
+        """Look at the workspaces that the acts were in: what others have changed since is a version then."""
+        numbers = [act.transaction for act in work.acts]
+        roots = await self._db.read(lambda c: _workspaces_of(c, numbers))
+        for root in roots:
+            space = await self._storage.workspaces.refresh(root)
+            if space is not None:
+                work.spaces[root] = space
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    def _plan(self, connection: apsw.Connection, process: Process, work: _Work) -> None:
+        """Where each path goes back to; told in `work`."""
+        numbers = frozenset(act.transaction for act in work.acts)
+        for path in _paths_of(connection, sorted(numbers)):
+            space = work.spaces.get(_root(path))
+            shown = path if space is None else real_path(space.mount, path)
+            history, newest = _history(connection, path, numbers)
+            found = plan(history, newest)
+            if found.buried:
+                why = f"{found.buried_under} has changed it since"
+                work.conflicts.append(NotUndone(shown, why, len(found.buried)))
+            if found.target is None:
+                continue
+            why = _why_not(connection, path, found.target, space=space)
+            if not why and not (
+                work.reach.may_write(path) if space is None else _may(process, space)
+            ):
+                why = "the caller may not change it"
+            if why:
+                work.conflicts.append(NotUndone(shown, why))
+                continue
+            work.plans[path] = found
+            what = _what(connection, path, found.target)
+            work.paths.append(UndonePath(path, shown if space is not None else "", what))
+
+    # --- doing ---------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, run: Run, call: Undo, work: _Work) -> int:
+        process = run.process
+        author = Author(
+            process.pid,
+            self._storage.boot,
+            self._storage.home_of(process),
+            self._clock.unix_s(),
+            f"undo of process {call.pid}",
+        )
+
+        def write(connection: apsw.Connection) -> Edited:
+            self._plan(connection, process, work)
+            tx = Transaction(connection, self._blobs, author, self._storage.quota_bytes)
+            is_first = {path: not found.target for path, found in work.plans.items()}
+            # Deletions first: a name may be a file's before and a folder's after.
+            for path in sorted(work.plans, key=lambda each: not is_first[each]):
+                self._restore(tx, path, work)
+            edited = tx.versions()
+            ours = [each.path for each in edited if is_within(each.path, f"/{WORKSPACES}")]
+            set_pending(connection, ours, is_pending=True)
+            return Edited(tx.number if edited else 0, tuple(edited))
+
+        edited = await self._storage.mounts.write(None, write)
+        for root, space in work.spaces.items():
+            ours = [each.path for each in edited.versions if is_within(each.path, root)]
+            async with space.turn:
+                failed = await self._storage.workspaces.write_back(space, ours)
+            for path, why in failed.items():
+                work.conflicts.append(NotUndone(real_path(space.mount, path), why))
+                work.paths = [each for each in work.paths if each.path != path]
+        self._storage.changes.publish()
+        return edited.transaction
+
+    def _restore(self, tx: Transaction, path: str, work: _Work) -> None:
+        target = work.plans[path].target
+        assert target is not None, "nothing is to be done about this path"
+        try:
+            with tx.connection:
+                restore(tx, path, target)
+                newest = tx.connection.execute(
+                    "SELECT max(version) FROM versions WHERE path = ?", (path,)
+                ).get
+                tx.connection.execute(
+                    "INSERT OR REPLACE INTO undo_returns VALUES (?, ?, ?)", (path, newest, target)
+                )
+        except AiosError as error:
+            work.conflicts.append(NotUndone(path, error.message))
+            work.paths = [each for each in work.paths if each.path != path]
+
+    # --- what stays ----------------------------------------------------------------------------------------------
+
+    async def _cannot(self, pid: Pid, work: _Work) -> list[NotUndone]:
+        notes = await self._db.read(
+            lambda c: workspace_tables.notes_of(c, pid, work.since_unix_s - 1.0)
+        )
+        told = [NotUndone(what, why) for what, why in notes]
+        counts: Counter[tuple[str, str]] = Counter()
+        for row in await self._records(pid):
+            if row.record.begun_unix_s >= work.since_unix_s - 1.0:
+                counts.update(_outside_of_files(row))
+        told += [
+            NotUndone(name.removeprefix("tool:"), f"{effect}: {WHYS.get(name, 'no version has it')}", n)
+            for (name, effect), n in sorted(counts.items())
+        ]  # fmt: skip
+        process = self._table.find(pid)
+        if process is not None and process.view is not None and process.view.writable:
+            folders = ", ".join(map(str, process.view.writable))
+            told.append(
+                NotUndone(folders, "what the program itself wrote there, without a tool, is no version")
+            )  # fmt: skip
+        return list(dict.fromkeys(told))[:MAX_TOLD]
+
+    async def _records(self, pid: Pid) -> Sequence[Row]:
+        if self._journal.disk is not None:
+            return await self._journal.disk.load(pid)
+        return [Row(record) for record in self._journal.records(pid)]
+
+
+def _outside_of_files(row: Row) -> list[tuple[str, str]]:
+    """What a call did that files know nothing of: its name and its effect."""
+    record = row.record
+    name = record.call
+    if name == "tool_run" and row.intent:
+        name = _tool_of(row.intent)
+    is_fetch = name == "tool:http_fetch"
+    if (record.effect is Effect.PURE and not is_fetch) or record.outcome is Outcome.FAULT:
+        return []
+    is_kept = name in IN_VERSIONS or name in IN_WORKSPACES
+    if is_kept or (name.startswith(IN_MEMORY) and name != "tool_run"):
+        return []
+    return [(name, "network" if is_fetch else record.effect.value)]
+
+
+def _tool_of(intent: bytes) -> str:
+    try:
+        call = decode_call(intent)
+    except InvalidCall:
+        return "tool_run"  # another version of AIOS wrote it
+    return f"tool:{call.name}" if isinstance(call, ToolRun) else "tool_run"
+
+
+def _acts_of(connection: apsw.Connection, process: Process | None, call: Undo) -> list[UndoneAct]:
+    """The acts of a process, newest first. Pids of kernels without a journal begin again: one that is known began at its time."""
+    where, value = "boot = (SELECT max(boot) FROM versions WHERE pid = ?1) AND ?2 = ?2", 0.0
+    if process is not None and process.pid != INIT_PID:
+        where, value = "unix_s >= ?2", process.started_unix_s
+    rows = connection.execute(
+        f"SELECT tx, max(unix_s), max(message), count(DISTINCT path) FROM versions WHERE pid = ?1 AND {where} "  # noqa: S608 - our own words
+        "GROUP BY tx ORDER BY tx DESC LIMIT ?3",
+        (call.pid, value, -1 if call.last is None else call.last),
+    )
+    return [UndoneAct(tx, unix_s, message, n) for tx, unix_s, message, n in rows]
+
+
+def _paths_of(connection: apsw.Connection, numbers: Sequence[int]) -> list[str]:
+    found: set[str] = set()
+    for number in numbers:
+        rows = connection.execute("SELECT DISTINCT path FROM versions WHERE tx = ?", (number,))
+        found |= {str(path) for (path,) in rows}
+    return sorted(found)
+
+
+def _workspaces_of(connection: apsw.Connection, numbers: Sequence[int]) -> list[str]:
+    roots = {_root(path) for path in _paths_of(connection, numbers)}
+    return sorted(root for root in roots if is_within(root, f"/{WORKSPACES}"))
+
+
+def _root(path: str) -> str:
+    return "/".join(path.split("/")[:3])
+
+
+def _history(
+    connection: apsw.Connection, path: str, numbers: frozenset[int]
+) -> tuple[dict[int, Version], int]:
+    rows = connection.execute(
+        "SELECT v.version, v.tx, v.author, r.back_to FROM versions v LEFT JOIN undo_returns r "
+        "ON r.path = v.path AND r.version = v.version WHERE v.path = ?",
+        (path,),
+    )
+    history = {
+        version: Version(version, tx in numbers, author, back_to)
+        for version, tx, author, back_to in rows
+    }
+    return history, max(history)
+
+
+def _why_not(
+    connection: apsw.Connection, path: str, target: int, *, space: Workspace | None
+) -> str:
+    """Why a path cannot go back to a version; empty if it can."""
+    row = connection.execute(
+        "SELECT 1 FROM versions WHERE path = ? AND version = ?", (path, target)
+    ).fetchone()
+    if row is None and target:
+        return f"version {target} was purged"
+    if is_within(path, f"/{WORKSPACES}") and (space is None or space.why_not):
+        return space.why_not if space is not None else "its folder is not known any more"
+    return ""
+
+
+def _what(
+    connection: apsw.Connection, path: str, target: int
+) -> Literal["restored", "removed", "remade"]:
+    row = connection.execute(
+        "SELECT content FROM versions WHERE path = ? AND version = ?", (path, target)
+    ).fetchone()
+    if row is None or row[0] is None:
+        return "removed"
+    return "restored" if find_file(connection, path) is not None else "remade"
+
+
+def _may(process: Process, space: Workspace) -> bool:
+    """Whether a process may change what is in a workspace."""
+    if process.pid == INIT_PID:
+        return True
+    if process.view is not None:
+        return process.view.may_write(space.mount.folder)
+    return process.kind is Kind.TASK

@@ -1,0 +1,70 @@
+"""To which version a path goes back when the acts of one process are undone. Pure.
+
+    versions    1 others   2 mine   3 others   4 mine   5 mine        undo of mine -> 3, and 2 stays: it lies under 3
+    versions    1 others   2 mine   3 undo, back to 1                 undo of mine -> nothing: 3 is what 1 was
+
+The walk begins at the newest version and steps over what is mine; a version that an undo made stands for the one that it went back to,
+unless it is mine itself: then the undo is undone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a path, as far as undoing needs it."""
+
+    version: int
+    is_mine: bool
+    author: str
+    back_to: int | None = None
+    """Made by an undo: the version whose content it has; 0 is that there was none."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a path goes back to: `target` None is nowhere, 0 is that there was none. `buried` of mine stay below another's."""
+
+    target: int | None
+    buried: tuple[int, ...] = ()
+    buried_under: str = ""
+
+
+def plan(history: Mapping[int, Version], newest: int) -> Plan:
+    """The plan for a path.
+
+    Args:
+        history: Its versions by number; purged ones are missing, and nothing below them is known.
+        newest: The number of its newest version.
+    """
+    here = newest
+    while (found := history.get(here)) is not None:
+        if found.is_mine:
+            here -= 1
+        elif found.back_to is not None:
+            here = found.back_to
+        else:
+            break
+    above = history.get(here)
+    buried = tuple(_mine_below(history, here))
+    is_moved = _source(history, here) != _source(history, newest)
+    return Plan(here if is_moved else None, buried, above.author if above and buried else "")
+
+
+def _source(history: Mapping[int, Version], version: int) -> int:
+    """The version that first had the content of this one."""
+    while (found := history.get(version)) is not None and found.back_to is not None:
+        version = found.back_to
+    return version
+
+
+def _mine_below(history: Mapping[int, Version], version: int) -> list[int]:
+    """Mine that what is at `version` was made on."""
+    found = []
+    here = version
+    while (each := history.get(here)) is not None:
+        if each.is_mine:
+            found.append(here)
+        here = each.back_to if each.back_to is not None and not each.is_mine else here - 1
+    return found

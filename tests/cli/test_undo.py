@@ -1,0 +1,36 @@
+"""aios undo against a kernel that runs."""
+
+import msgspec
+from tests.cli.conftest import Aios, Served
+
+from aios.abi.types import Pid
+from aios.abi.undo import Undone
+from aios.sdk.files import Files
+
+
+def test_what_a_process_did_is_taken_back_and_what_others_did_is_left(
+    served: Served, aios: Aios
+) -> None:
+    pid = served.admit("bob")
+    bob = Files(served.kernel.gate(Pid(pid)))
+    served.portal.call(bob.write, "note", "one")
+    served.portal.call(bob.write, "/shared/list", "by bob")
+    dry = aios("undo", "bob", "--dry-run")
+    assert "2 files would be brought back, 0 left" in dry.out
+    assert aios("fs", "cat", "/agents/bob/note").out == "one"
+    served.portal.call(Files(served.kernel.init_gate()).write, "/shared/list", "by the owner")
+    done = aios("undo", str(pid), "--json")
+    assert done.code == 6
+    said = msgspec.json.decode(done.out, type=Undone)
+    assert [each.what for each in said.paths] == ["removed"]
+    assert [each.what for each in said.conflicts] == ["/shared/list"]
+    assert aios("fs", "cat", "/shared/list").out == "by the owner"
+    assert aios("undo", "1", "--last", "1").code == 0
+    assert aios("fs", "cat", "/agents/bob/note").out == "one"
+
+
+def test_who_is_not_there_cannot_be_undone(served: Served, aios: Aios) -> None:
+    assert served.kernel is not None
+    assert aios("undo", "4711").code == 4
+    assert aios("undo", "nobody").code == 4
+    assert aios("undo", "1").code == 2

@@ -1,0 +1,209 @@
+import json
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.kernel.tools.offering import idle, run_tool
+
+from aios.abi.types import Kind, Pid
+from aios.abi.undo import Undo, Undone
+from aios.config import Config, Home, StorageConfig
+from aios.errors import AccessDenied, InvalidCall, NotFound
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.sandbox.view import View
+from aios.sdk.files import Files
+
+pytestmark = pytest.mark.anyio
+
+
+def agent(kernel: Kernel, work: Path, name: str = "ann") -> tuple[Pid, LocalGate]:
+    """A process that works in a folder."""
+    work.mkdir(exist_ok=True)
+    pid = kernel.spawn_task(name, idle)
+    kernel.table.get(pid).view = View(work, (), (work,))
+    return pid, kernel.gate(pid)
+
+
+async def shell(gate: LocalGate, command: str) -> None:
+    ran = json.loads((await run_tool(gate, "shell", command=command)).text)
+    assert ran["status"] == 0, ran
+
+
+async def undo(
+    kernel: Kernel, pid: int, *, last: int | None = None, is_dry_run: bool = False
+) -> Undone:
+    return (await kernel.init_gate().call(Undo(Pid(pid), last, is_dry_run))).value
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+async def test_what_tools_did_to_a_workspace_and_to_files_is_taken_back(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / "sub").mkdir(parents=True)
+    (work / "keep").write_text("1")
+    (work / "sub" / "gone").write_text("2")
+    (work / "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")).write_text("odd")
+    before = tree(work)
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            await shell(gate, "echo new > keep; rm -r sub; mkdir made; echo x > made/file")
+            await run_tool(gate, "files", action="write", path="note", text="hello")
+            await run_tool(gate, "python", code="open('keep', 'w').write('later')")
+            assert tree(work) != before
+            seen = await undo(kernel, pid, is_dry_run=True)
+            assert (work / "keep").read_text() == "later", "a dry run changes nothing"
+            done = await undo(kernel, pid)
+        assert seen.paths == done.paths
+        assert {(Path(each.real or each.path).name, each.what) for each in done.paths} == {
+            ("keep", "restored"),
+            ("gone", "remade"),
+            ("file", "removed"),
+            ("note", "removed"),
+        }
+        assert (len(done.acts), done.conflicts) == (3, ())
+        assert tree(work) == before
+        with pytest.raises(NotFound):
+            await Files(gate).read_text("note")
+        assert (await Files(kernel.init_gate()).check()).faults == ()
+
+
+async def test_an_undo_is_undone_and_done_again(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            await shell(gate, "echo one > a")
+            await undo(kernel, pid)
+            assert tree(work) == {}
+            assert (await undo(kernel, pid)).paths == (), "there is nothing left to undo"
+            await undo(kernel, 1, last=1)
+            assert tree(work) == {"a": "one\n"}
+            await undo(kernel, pid)
+            assert tree(work) == {}
+        with pytest.raises(InvalidCall):
+            await undo(kernel, 1)
+
+
+async def test_only_the_last_acts_are_taken_back_when_so_many_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    work = tmp_path / "work"
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            for number in range(3):
+                await shell(gate, f"echo {number} > a; echo {number} > b{number}")
+            done = await undo(kernel, pid, last=2)
+        assert [act.message for act in done.acts] == [
+            f"shell: echo {number} > a; echo {number} > b{number}" for number in (2, 1)
+        ]
+        assert tree(work) == {"a": "0\n", "b0": "0\n"}
+
+
+async def test_what_others_have_changed_since_is_told_and_left(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("edited", "clean"):
+        (work / name).write_text("before")
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        other_pid, other = agent(kernel, work, "bob")
+        with anyio.fail_after(30):
+            await shell(gate, "for f in edited clean new; do echo ann > $f; done")
+            (work / "edited").write_text("a person was here")
+            await shell(other, "echo bob > new")
+            done = await undo(kernel, pid)
+            assert {Path(each.what).name: each.why for each in done.conflicts} == {
+                "edited": "outside has changed it since",
+                "new": "/agents/bob has changed it since",
+            }
+            assert tree(work) == {
+                "clean": "before",
+                "edited": "a person was here",
+                "new": "bob\n",
+            }
+            await undo(kernel, other_pid)
+            assert (work / "new").read_text() == "ann\n"
+
+
+async def test_it_survives_the_kernel_and_the_end_of_the_process(tmp_path: Path) -> None:
+    work, home = tmp_path / "work", Home(tmp_path / "home")
+    work.mkdir()
+    (work / "a").write_text("before")
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            await shell(gate, "echo after > a")
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        with anyio.fail_after(30):
+            done = await undo(kernel, pid)
+        assert (len(done.paths), tree(work)) == (1, {"a": "before"})
+
+
+async def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / ".git").mkdir(parents=True)
+    home = Home(tmp_path / "home")
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            await shell(gate, "ln -s /etc link; echo x > .git/config")
+            await Files(gate).write("x", "1")
+            await Files(gate).purge("x", keep=0)
+            told = {Path(each.what).name: each.why for each in (await undo(kernel, pid)).cannot}
+    assert "ignored by storage.mount_ignore" in told[".git"]
+    assert "link" in told
+    assert told["file_purge"].startswith("irreversible: versions that were purged are gone")
+    assert "without a tool" in told["work"]
+
+
+async def test_a_folder_that_is_too_large_is_left_out_and_said(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    for number in range(5):
+        (work / str(number)).write_text("before")
+    config = Config(storage=StorageConfig(undo_files=4))
+    async with open_kernel(config, Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            await shell(gate, "rm -f *")
+            done = await undo(kernel, pid)
+    assert any("over 4 files" in each.why for each in done.cannot)
+    assert tree(work) == {}
+
+
+async def test_a_process_undoes_only_its_own_and_what_it_rules(tmp_path: Path) -> None:
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, tmp_path / "work")
+        _, other = agent(kernel, tmp_path / "other", "bob")
+        with anyio.fail_after(30):
+            await shell(gate, "echo x > a")
+            for bad in (other, kernel.gate(kernel.add_process("eve", Kind.GUEST, kernel.init).pid)):
+                with pytest.raises(AccessDenied):
+                    await bad.call(Undo(pid))
+            assert (await gate.call(Undo(pid))).value.paths
+            with pytest.raises(NotFound):
+                await undo(kernel, 4711)
+            await kernel.signals.kill(kernel.table.find_named("eve") or kernel.init, reason="")
+
+
+async def test_workspaces_are_the_owners_to_look_at_and_nobodys_to_write(tmp_path: Path) -> None:
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, tmp_path / "work")
+        owner = Files(kernel.init_gate())
+        with anyio.fail_after(30):
+            await shell(gate, "echo x > a")
+            (act,) = (await undo(kernel, pid, is_dry_run=True)).paths
+            assert await owner.read_text(act.path) == "x\n"
+            with pytest.raises(AccessDenied):
+                await Files(gate).read_text(act.path)
+            with pytest.raises(InvalidCall):
+                await owner.write(act.path, "y")

@@ -1,0 +1,120 @@
+"""Workspaces: what runs change in real folders, by whom, and across a kernel that is killed."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.kernel.tools.offering import idle
+
+from aios.abi.undo import Undo, Undone
+from aios.config import Config, Home
+from aios.errors import Conflict
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.process import Run
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def kernel_on(tmp_path: Path) -> AsyncIterator[Kernel]:
+    home = Home(tmp_path / "home")
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        yield kernel
+
+
+def run_of(kernel: Kernel, name: str) -> Run:
+    process = kernel.table.get(kernel.spawn_task(name, idle))
+    return Run(process, 1, "tool_run", anyio.CancelScope())
+
+
+async def undo(kernel: Kernel, run: Run) -> Undone:
+    return (await kernel.init_gate().call(Undo(run.process.pid))).value
+
+
+async def test_runs_side_by_side_get_what_was_changed_while_they_ran(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    async with kernel_on(tmp_path) as kernel, AsyncExitStack() as ann_runs:
+        ann, bob = run_of(kernel, "ann"), run_of(kernel, "bob")
+        watching = kernel.storage.workspaces.watching
+        await ann_runs.enter_async_context(watching(ann, "ann's", [work]))
+        (work / "a").write_text("ann alone")
+        async with watching(bob, "bob's", [work]):
+            with pytest.raises(Conflict):
+                await undo(kernel, ann)
+            (work / "b").write_text("both run, bob ends first")
+        await ann_runs.aclose()
+        assert [path.real for path in (await undo(kernel, ann)).paths] == [f"{work}/a"]
+        done = await undo(kernel, bob)
+        assert [act.message for act in done.acts] == ["bob's, while others ran"]
+        assert list(work.iterdir()) == []
+
+
+async def test_folders_in_each_other_are_one_workspace_and_two_are_one_act(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    (one / "sub").mkdir(parents=True)
+    two.mkdir()
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [one / "sub", one, two]):
+            (one / "sub" / "a").write_text("1")
+            (two / "b").write_text("2")
+        done = await undo(kernel, ann)
+        assert (len(done.acts), len(done.paths)) == (1, 2)
+
+
+async def test_the_state_of_aios_is_never_copied_into_itself(tmp_path: Path) -> None:
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [tmp_path]):
+            (tmp_path / "a").write_text("1")
+        done = await undo(kernel, ann)
+        assert not done.paths
+        assert any("holds, or is in, the state of AIOS" in each.why for each in done.cannot)
+        assert (tmp_path / "a").exists()
+
+
+async def test_a_run_that_was_cut_off_with_its_kernel_can_be_undone(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("before")
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        spaces = kernel.storage.workspaces
+        space, act = spaces._get(work), spaces._act(ann, "it")
+        await spaces._enter(space, act)
+        (work / "a").write_text("after")  # and the kernel ends before it looks
+    async with kernel_on(tmp_path) as kernel:
+        bob = run_of(kernel, "bob")
+        async with kernel.storage.workspaces.watching(bob, "it", [work]):
+            pass
+        done = (await kernel.init_gate().call(Undo(ann.process.pid))).value
+        assert [path.what for path in done.paths] == ["restored"]
+        assert (work / "a").read_text() == "before"
+
+
+async def test_an_undo_that_was_cut_off_is_carried_out_later(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("before")
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [work]):
+            (work / "a").write_text("after")
+        spaces = kernel.storage.workspaces
+        (path,) = (
+            await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))
+        ).value.paths
+        spaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
+        await undo(kernel, ann)
+        assert (work / "a").read_text() == "after"
+    async with kernel_on(tmp_path) as kernel:
+        await kernel.storage.open()
+        await kernel.storage.workspaces.refresh(path.path)
+        assert (work / "a").read_text() == "before"
+
+
+async def skip(*_: object) -> dict[str, str]:
+    return {}
