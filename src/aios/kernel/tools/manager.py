@@ -133,12 +133,13 @@ class ToolManager:
 
     async def list_tools(self, run: Run, _: ToolList) -> Tools:
         """The tools that the caller may run."""
-        await self.servers.make_known(run)
+        await self.servers.make_all_known(run)
         return self._infos(self._registry.visible(run.process))
 
     async def describe(self, run: Run, call: ToolDescribe) -> Tools:
         """Look at some."""
-        await self.servers.make_known(run, call.names)
+        for name in call.names:
+            await self.servers.make_known(run, name)
         return self._infos([self._registry.get(run.process, name) for name in call.names])
 
     async def take(self, run: Run, call: ToolTake) -> ToolJobs:
@@ -167,7 +168,7 @@ class ToolManager:
 
     async def run(self, run: Run, call: ToolRun) -> ToolResult:
         """Run a tool for the caller."""
-        await self.servers.make_known(run, (call.name,))
+        await self.servers.make_known(run, call.name)
         tool = self._registry.get(run.process, call.name)
         run.detail = tool.name
         arguments, notes = read_arguments(tool, call.arguments)

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,13 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.kernel.tools.mcp.by_hand import by_hand, whole
-from tests.kernel.tools.mcp.programs.fuzzed import malformed
+from tests.kernel.tools.mcp.programs.fuzzed import ENDS_EACH, malformed
 from tests.kernel.tools.mcp.serving import kernel_with, server
 from tests.kernel.tools.offering import run_tool
 
 from aios.abi.tools import ToolRegister
 from aios.config import Config, Home, McpConfig
-from aios.errors import AiosError, KernelBug
+from aios.errors import AiosError, KernelBug, ToolFailed
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.sandbox.processes import descendants
 from aios.mcpconfig import McpServer
@@ -29,6 +30,7 @@ N_EXECUTABLES = N_REPLIES - N_STDIO - N_HTTP
 N_AT_ONCE = 8
 LONGEST_S = 60 + N_REPLIES / 5
 TIMEOUT_S = 0.3
+ENDED = re.compile(r"bad/.*(ended with status|killed by signal|has ended|floods)")
 
 Send = Callable[[int], Awaitable[object]]
 
@@ -54,14 +56,15 @@ async def all_end(send: Send, n_replies: int) -> dict[str, int]:
 
 
 async def how_it_ends(send: Send, n: int) -> str:
-    """Send one. Returns: "result", the code of an error, or "paused" if the server was just starting again."""
+    """Send one. Returns: "result", the code of an error, or "paused" if it was not answered, for the server was down or went down for another."""
     try:
         await send(n)
     except KernelBug as error:
         pytest.fail(f"reply {n}: {error}")
     except AiosError as error:
-        is_paused = error.retry_after_s is not None or "does not run" in error.message
-        return "paused" if is_paused else error.code
+        is_down = error.retry_after_s is not None or "does not run" in error.message
+        is_end_of_another = n % ENDS_EACH and ENDED.search(error.message)
+        return "paused" if is_down or is_end_of_another else error.code
     return "result"
 
 
@@ -117,20 +120,37 @@ async def test_a_server_over_stdio_sends_nonsense(tmp_path: Path) -> None:
 
 async def test_a_server_over_http_sends_nonsense(tmp_path: Path) -> None:
     before = await settle(tmp_path)
-    async with by_hand(http_nonsense) as url:
+    answered: set[int] = set()
+
+    def answer(request: dict[str, object]) -> bytes:
+        n, nonsense = http_nonsense(request)
+        answered.add(n)
+        return nonsense
+
+    async with by_hand(answer) as url:
         fuzzed = McpServer(url=url, timeout_s=TIMEOUT_S)
         async with open_kernel(config(fuzzed), Home(tmp_path / "home"), engines={}) as kernel:
             gate = kernel.init_gate()
-            ends = await all_end(lambda n: run_tool(gate, "bad/echo", n=n), N_HTTP)
+
+            async def send(n: int) -> object:
+                while True:
+                    try:
+                        return await run_tool(gate, "bad/echo", n=n)
+                    except ToolFailed:
+                        if n in answered:  # else the connection broke by the answer to another
+                            raise
+
+            ends = await all_end(send, N_HTTP)
             assert (await run_tool(gate, "good/echo", a=1)).text == '{"a": 1}'
             kernel.check_invariants()
     told("http", ends)
     assert ends["tool_failed"] > N_HTTP // 4, ends
+    assert answered == set(range(N_HTTP))
     await nothing_is_left(before)
 
 
-def http_nonsense(request: dict[str, object]) -> bytes:
-    """An answer of HTTP whose body, head or both are none."""
+def http_nonsense(request: dict[str, object]) -> tuple[int, bytes]:
+    """The number that is asked for, and an answer of HTTP whose body, head or both are none."""
     params = request["params"]
     assert isinstance(params, dict)
     n: int = params["arguments"]["n"]
@@ -152,7 +172,7 @@ def http_nonsense(request: dict[str, object]) -> bytes:
         body,
         b"",
     ]
-    return ways[(n // 9) % len(ways)]
+    return n, ways[(n // 9) % len(ways)]
 
 
 async def test_an_executable_writes_nonsense(tmp_path: Path) -> None:

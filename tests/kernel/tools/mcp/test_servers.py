@@ -28,6 +28,7 @@ from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ProcessGo
 from aios.kernel.journal.records import Effect
 from aios.kernel.kernel import Kernel
 from aios.kernel.sandbox.processes import descendants
+from aios.kernel.tools.mcp import servers
 from aios.kernel.tools.mcp.connection import Connection
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +65,23 @@ async def test_a_server_of_2024_is_served_too_and_not_asked_for_more_twice(tmp_p
                 assert result.text == '{"a": [1]}'
                 (info,) = (await kernel.init_gate().call(McpList())).value.servers
                 assert (info.protocol, info.status) == ("2024-11-05", McpStatus.RUNNING)
+
+
+async def test_many_that_call_a_server_first_all_wait_until_its_tools_are_known(
+    tmp_path: Path,
+) -> None:
+    async with kernel_with(tmp_path, old=server("old.py")) as kernel:
+        texts: list[str] = []
+
+        async def call(n: int) -> None:
+            texts.append((await run_tool(kernel.init_gate(), "old/echo", n=n)).text)
+
+        with anyio.fail_after(40):
+            async with anyio.create_task_group() as tasks:
+                for n in range(20):
+                    tasks.start_soon(call, n)
+        assert sorted(texts) == sorted(f'{{"n": {n}}}' for n in range(20))
+        assert kernel.tools.servers._servers["old"].n_starts == 1
 
 
 async def test_listing_known_tools_starts_nothing(tmp_path: Path) -> None:
@@ -148,7 +166,7 @@ async def test_servers_of_a_file_are_trusted_at_first_and_not_what_is_added_or_c
         assert [info.status for info in found] == [McpStatus.UNTRUSTED] * 2
         with anyio.fail_after(40):
             for name in ("one/echo", "two/echo"):
-                with pytest.raises((AccessDenied, NotFound)):
+                with pytest.raises(AccessDenied, match="not what its owner trusts"):
                     await run_tool(gate, name)
             await trust(kernel, "two")
             assert (await run_tool(gate, "two/echo")).text == "{}"
@@ -214,6 +232,22 @@ async def test_a_server_that_does_not_start_is_told_without_its_secrets(
             assert "canary" not in repr(found)
 
 
+async def test_a_list_of_tools_waits_a_moment_for_a_server_and_not_again_for_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "LIST_WAIT_S", 0.5)
+    async with kernel_with(
+        tmp_path, slow=server("old.py", "1", "slow"), dead=server("old.py", "1", "dies")
+    ) as kernel:
+        with anyio.fail_after(40):
+            assert await names(kernel) == []
+            await until(lambda: kernel.tools.servers._servers["dead"].n_failures > 0)
+            assert await names(kernel) == []
+            assert kernel.tools.servers._servers["dead"].n_starts == 1
+            with pytest.raises(ToolFailed, match="ended with status 3"):
+                await run_tool(kernel.init_gate(), "dead/echo")
+
+
 async def test_a_hanging_call_ends_in_time_and_its_server_goes_on(tmp_path: Path) -> None:
     async with kernel_with(tmp_path, it=server("official.py", timeout_s=1.0)) as kernel:
         gate = kernel.init_gate()
@@ -268,14 +302,14 @@ async def test_a_server_of_one_process_ends_with_it_and_a_shared_one_does_not(
             own = {(await run_tool(gate, "own/pid")).text for gate in gates}
             shared = {(await run_tool(gate, "all/pid")).text for gate in gates}
             assert len(shared) == 1
-            servers = kernel.tools.servers
-            assert set(servers._servers["own"].connections) >= set(agents)
-            ends = [servers._servers["own"].connections[pid].over for pid in agents]
+            known = kernel.tools.servers._servers
+            assert set(known["own"].connections) >= set(agents)
+            ends = [known["own"].connections[pid].over for pid in agents]
             for pid in agents:
                 await kernel.init_gate().call(Kill(pid=pid))
             for end in ends:
                 await end.wait()
-            assert servers._servers["all"].connections
+            assert known["all"].connections
             assert own
 
 

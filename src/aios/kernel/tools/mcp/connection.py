@@ -173,6 +173,6 @@ def _import_opening() -> "type[Opening]":
     """
     try:
         from aios.kernel.tools.mcp.opening import Opening  # noqa: PLC0415 - 0.6 s and 57 MB
-    except ImportError as error:
+    except (ImportError, AttributeError, TypeError) as error:  # or another version than it needs
         raise ToolFailed(f"the SDK of MCP cannot be imported: {error}", hint=INSTALL) from error
     return Opening

@@ -40,6 +40,8 @@ from aios.kernel.tools.tool import Job, Tool
 from aios.mcpconfig import McpConfig
 
 MAX_TIMEOUT_S = 86_400.0
+LIST_WAIT_S = 10.0
+"""How long a list of tools waits for servers that were never asked; they go on starting."""
 
 
 class Servers:
@@ -82,23 +84,36 @@ class Servers:
         """Whether a name is that of a tool of a server, known or not."""
         return tool.partition("/")[0] in self._servers
 
-    async def make_known(self, run: Run, tools: Iterable[str] | None = None) -> None:
-        """Let the tools of servers be in the registry: of those that these names are of, or of all.
+    async def make_all_known(self, run: Run) -> None:
+        """Let the tools of all servers be in the registry.
 
-        A server that was never asked for its tools is started for it; one that fails is passed over.
+        A server that was never asked for its own is started for it; who lists tools waits a moment for it, and for one that failed not
+        at all.
         """
-        if not self._servers:
-            return
-        wanted = list(self._servers.values())
-        if tools is not None:
-            names = {tool.partition("/")[0] for tool in tools}
-            wanted = [server for server in wanted if server.spec.name in names]
-        if not wanted:
+        if self._servers:
+            await self._begin()
+        unknown = [each for each in self._servers.values() if not each.is_listed]
+        wanted = [server for server in unknown if not server.n_failures]
+        if wanted:
+            with anyio.move_on_after(LIST_WAIT_S):
+                await self._start_all(run, wanted)
+            await run.runnable()
+
+    async def make_known(self, run: Run, tool: str) -> None:
+        """Let the tools of the server be in the registry that a name is of, if it is of one.
+
+        Raises:
+            AccessDenied: The owner has not said yes to that server.
+            ToolFailed: It cannot be started.
+        """
+        server = self._servers.get(tool.partition("/")[0])
+        if server is None:
             return
         await self._begin()
-        unknown = [server for server in wanted if not server.is_listed]
-        if unknown:
-            await self._start_all(run, unknown)
+        if not server.is_listed:
+            with run.parked():
+                await self._connected(server, run.process.pid)
+            await run.runnable()
 
     def close(self, process: Process) -> None:
         """The process has ended, and so do the servers that were its own."""
@@ -271,14 +286,14 @@ class Servers:
     async def _absorb(self, server: Server, connection: Connection) -> None:
         """Compare what a server offers with what is trusted; the first time, that is what it offers."""
         async with self._lock:
-            server.offer = connection.offer
-            pinned = server.pinned
-            if pinned is None or server.offered is None:
+            pinned, offer = server.pinned, connection.offer
+            if pinned is None or offer is None:
                 return
-            tools = pinned.tools if pinned.is_listed else server.offered
+            tools = pinned.tools if pinned.is_listed else offer.tools
             found = replace(pinned, protocol=connection.protocol, is_listed=True, tools=tools)
             if found != pinned:
                 await self._pin(server, found)
+            server.offer = offer  # the last step: who sees it does not wait here
             server.note = ""
 
     # --- what is trusted -----------------------------------------------------------------------------------------

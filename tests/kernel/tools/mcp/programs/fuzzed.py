@@ -123,6 +123,7 @@ def malformed(n: int, request_id: object) -> bytes:
     return KINDS[n % len(KINDS)](chance, request_id)
 
 
+ENDS_EACH = 101
 ENDS: list[Callable[[], object]] = [
     lambda: os._exit(3),
     os.abort,
@@ -138,7 +139,7 @@ def answer(request: dict[str, object]) -> bytes:
         params = request["params"]
         assert isinstance(params, dict)
         n: int = params["arguments"]["n"]
-        if n % 101 == 0:
+        if n % ENDS_EACH == 0:
             ENDS[n % len(ENDS)]()
         return malformed(n, request["id"])
     if method == "initialize":
