@@ -153,13 +153,15 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, *, script: Script | None = None, http: bool = False) -> Iterator[Served]:
-    """A kernel on the sockets of that home."""
+def serving(
+    home: Path, *, script: Script | None = None, http: bool = False, is_durable: bool = False
+) -> Iterator[Served]:
+    """A kernel on the sockets of that home; a durable one keeps its journal there, as a daemon does."""
     config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
     loaded = Loaded(config, Home(home), home / "config.toml")
     engines = {"local": ScriptedEngine(script=script)}
     with start_blocking_portal() as portal:
-        server = open_server(loaded, http=http, engines=engines)
+        server = open_server(loaded, http=http, engines=engines, is_durable=is_durable)
         with portal.wrap_async_context_manager(server) as kernel:
             yield Served(kernel, portal)
             portal.call(_check, kernel)

@@ -1,12 +1,17 @@
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.kernel.journal.runs import rows
 
+from aios.abi.call import Done
+from aios.abi.calls import GetPid, Log, Self
 from aios.abi.types import Pid
+from aios.errors import ReplayDivergence
 from aios.kernel.journal.records import Effect, Outcome, Record
 from aios.kernel.journal.tables import Row
-from aios.kernel.replay import Replay
+from aios.kernel.replay import Replay, retell
 
 
 def row(
@@ -55,3 +60,19 @@ def test_in_whatever_order_calls_come_each_record_is_told_once(
         replay.check_invariants()
     assert sorted(told) == list(range(1, len(digests) + 1))
     assert replay.is_over
+
+
+def test_a_run_is_told_again_in_its_order_and_open_calls_are_told_nothing() -> None:
+    made = rows([(GetPid(), Self(Pid(2), Pid(1), "a")), (Log(text="a"), Done()), (GetPid(), None)])
+    told = list(retell(made))
+    assert [each.record.seq for each in told] == [1, 2, 3]
+    assert [bool(each.answer) for each in told] == [True, True, False]
+
+
+def test_a_call_that_the_journal_would_not_find_again_diverges() -> None:
+    made = rows([(GetPid(), Self(Pid(2), Pid(1), "a")), (Log(text="a"), Done())])
+    made[1].record.digest = b"another"
+    telling = retell(made)
+    assert next(telling).record.seq == 1
+    with pytest.raises(ReplayDivergence, match=r"call 2 \(log\)"):
+        next(telling)

@@ -1,7 +1,9 @@
-"""The verbs `journal`, `inspect` and `events`: what processes asked of the kernel, and what came of it."""
+"""The verbs `journal` (show, export, import), `inspect` and `events`: what processes asked of the kernel, and what came of it."""
 
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import msgspec
@@ -11,13 +13,28 @@ from aios.abi.types import Pid, ProcessInfo
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_seconds, write_json
+from aios.errors import InvalidCall
 from aios.sdk.blocking import Client, connect
 
 DETAIL_CHARS = 200
 """Of a call or an answer on its line; `--json` shows all."""
 
 
-@click.command(
+class ShowGroup(click.Group):
+    """A group whose first command is meant where none is named: `aios journal reader`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ShowGroup)
+def journal() -> None:
+    """Show what a process asked of the kernel, and keep it as a file; `aios journal ID` is `aios journal show ID`."""
+
+
+@journal.command(
     epilog=examples("aios journal reader", "aios journal 7 --full -n 20", "aios journal -f reader")
 )
 @click.argument("process", metavar="ID")
@@ -25,7 +42,7 @@ DETAIL_CHARS = 200
 @click.option("--full", "is_full", is_flag=True, help="Also what was asked and answered.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with calls as they end, until Ctrl-C.")
 @json_option
-def journal(*, process: str, last: int | None, is_full: bool, follow: bool, as_json: bool) -> None:
+def show(*, process: str, last: int | None, is_full: bool, follow: bool, as_json: bool) -> None:
     """Show the system calls of process ID (a pid, a name, or the unique beginning of a name), oldest first.
 
     A daemon keeps them on disk, also of ended processes and of earlier daemons. With --follow, records that come faster
@@ -36,15 +53,59 @@ def journal(*, process: str, last: int | None, is_full: bool, follow: bool, as_j
         number = client.journal.events(after=0, is_waiting=False).last if follow else 0
         seen = 0
         for record in _records(client, pid, last=last, is_full=is_full):
-            _show_record(record, as_json=as_json)
+            show_record(record, as_json=as_json)
             seen = record.seq
         while follow:
             found = client.journal.events(after=number, pid=pid)
             _tell_missed(found, as_json=as_json)
             for event in found.events:
                 if event.record is not None and event.pid == pid and event.record.seq > seen:
-                    _show_record(event.record, as_json=as_json)
+                    show_record(event.record, as_json=as_json)
             number = found.last
+
+
+@journal.command("export", epilog=examples("aios journal export reader > reader.run"))
+@click.argument("process", metavar="ID")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; stdout without.")
+@json_option
+def export_run(*, process: str, output: Path | None, as_json: bool) -> None:
+    """Write all that process ID asked and was told as one file, for `aios replay` and `aios journal import`.
+
+    Left out: tokens, environments, and what looks like a key of a well-known service. What else agents said is in it: read it before
+    you give it away. It works with a kernel and without.
+    """
+    from aios.cli.runs import stored_run  # noqa: PLC0415 - start-up time: SQLite is for these alone
+    from aios.kernel.journal.runfile import write_run  # noqa: PLC0415
+
+    run, redaction = stored_run(process)
+    data = write_run(run, redaction)
+    if output is not None:
+        output.write_bytes(data)
+        told = {"name": run.name, "n_records": len(run.rows), "size_bytes": len(data)}
+        if as_json:
+            write_json(told)
+    elif sys.stdout.isatty():
+        raise InvalidCall("a run is no text for a terminal", hint="`-o FILE`, or `> FILE`")
+    else:
+        sys.stdout.buffer.write(data)
+
+
+@journal.command("import", epilog=examples("aios journal import reader.run"))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def import_run(*, file: Path, as_json: bool) -> None:
+    """Put a run from a file into the journal of AIOS_HOME, under a pid of its own; no kernel may run there.
+
+    `aios replay` reads files as they are: this is for keeping them.
+    """
+    from aios.cli.runs import keep_run, read_file  # noqa: PLC0415 - start-up time
+
+    run = read_file(file)
+    pid = keep_run(run)
+    if as_json:
+        write_json({"pid": pid, "name": run.name, "n_records": len(run.rows)})
+    else:
+        click.echo(f"{printable(run.name)} is process {pid} now, with {len(run.rows)} records")
 
 
 @click.command(epilog=examples("aios inspect reader", "aios inspect 7 --json | jq .process.usage"))
@@ -66,7 +127,7 @@ def inspect(*, process: str, last: int, as_json: bool) -> None:
     _field("budget", _pairs(limits) or "no limits")
     _field("spent", _pairs(spent) or "nothing")
     for record in records:
-        _show_record(record, as_json=False)
+        show_record(record, as_json=False)
 
 
 @click.command(epilog=examples("aios events -f", "aios events -f reader --json"))
@@ -107,7 +168,8 @@ def _records(client: Client, pid: Pid, *, last: int | None, is_full: bool) -> It
         after = page.next_seq
 
 
-def _show_record(record: Recorded, *, as_json: bool) -> None:
+def show_record(record: Recorded, *, as_json: bool) -> None:
+    """One call on stdout: when, what, how it ended, what was asked and answered."""
     if as_json:
         write_json(record)
         return

@@ -40,6 +40,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "top": Verb("aios.cli.top:top", "Watch processes and engines."),
             "logs": Verb("aios.cli.logs:logs", "Show what a process wrote."),
             "journal": Verb("aios.cli.journal:journal", "Show what a process asked of the kernel."),
+            "replay": Verb("aios.cli.replay:replay", "Go through a run again, and compare runs."),
             "inspect": Verb("aios.cli.journal:inspect", "Show all that is known of a process."),
             "events": Verb("aios.cli.journal:events", "Watch calls end and processes come and go."),
             "timer": Verb("aios.cli.timer:timer", "List and remove timers."),

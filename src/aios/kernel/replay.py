@@ -6,10 +6,13 @@ waits until the others have caught up, if calls of this program ever overlapped,
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from aios.abi.wire import decode_call
+from aios.errors import ReplayDivergence
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
+from aios.kernel.journal.texts import write_call
 
 
 class Replay:
@@ -49,6 +52,26 @@ class Replay:
     def check_invariants(self) -> None:
         """Raise AssertionError if a record would be given twice, or never."""
         assert sum(map(len, self._by_digest.values())) == len(self._rows)
+
+
+def retell(rows: Sequence[Row]) -> Iterator[Row]:
+    """Ask each call of a run again, in its order, and give what it is told: by the same way as a program that runs again.
+
+    A call that was too long to be kept is asked by its digest alone; one without an outcome is told nothing.
+
+    Raises:
+        ReplayDivergence: A call is not what this version of AIOS would ask by those bytes, so a program would not find it.
+    """
+    replay = Replay(rows)
+    for row in rows:
+        record = row.record
+        digest = write_call(decode_call(row.intent)).digest if row.intent else record.digest
+        if digest != record.digest:
+            raise ReplayDivergence(
+                f"call {record.seq} ({record.call}) is known as {record.digest.hex()} in the journal, and asks as {digest.hex()} now",
+                hint="another version of AIOS kept it, or the journal is damaged: `aios fsck`",
+            )
+        yield row if record.outcome is Outcome.OPEN else replay.take(digest) or row
 
 
 def _has_overlaps(rows: Sequence[Row]) -> bool:

@@ -174,7 +174,7 @@ class Residents:
 
     async def load(self) -> list[Resident]:
         """All rows by pid."""
-        return await self._disk.read(_load)
+        return await self._disk.read(read_residents)
 
 
 def _plain(value: object) -> str:
@@ -196,6 +196,7 @@ def _save(connection: apsw.Connection, row: Resident) -> None:
     )
 
 
-def _load(connection: apsw.Connection) -> list[Resident]:
+def read_residents(connection: apsw.Connection) -> list[Resident]:
+    """All rows by pid."""
     rows = connection.execute("SELECT row FROM residents ORDER BY pid")
     return [msgspec.msgpack.decode(row[0], type=Resident, dec_hook=_path) for row in rows]

@@ -2,17 +2,26 @@
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
 import msgspec
 
 from aios.abi.types import Pid
+from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.disk.migrations import Schema
 from aios.errors import DiskFailed
 from aios.kernel.journal.records import Effect, Link, Outcome, Record, Where, Written
 from aios.kernel.journal.retention import Held
-from aios.kernel.journal.texts import MAX_INTENT_BYTES, digest_of, join_answer, join_call
+from aios.kernel.journal.texts import (
+    MAX_INTENT_BYTES,
+    digest_of,
+    join_answer,
+    join_call,
+    write_answer,
+    write_call,
+    write_fault,
+)
 
 INLINE_BYTES = 256
 """Up to here an answer is in its row: most are different, and a text of its own costs 60 bytes more."""
@@ -89,6 +98,20 @@ def load(
     )
     reader = Reader(connection)
     return [_row(columns, reader if texts else None) for columns in rows]
+
+
+def take_in(connection: apsw.Connection, pid: Pid, rows: Sequence[Row]) -> None:
+    """Write a run that was read elsewhere as that of a process that has none here yet."""
+    for row in rows:
+        intent = Written(b"", None, row.record.digest)
+        if row.intent:
+            intent = write_call(decode_call(row.intent))
+        answer = None
+        if row.answer and row.record.outcome is Outcome.FAULT:
+            answer = write_fault(decode_fault(row.answer))
+        elif row.answer:
+            answer = write_answer(decode_answer(row.answer), intent)
+        save(connection, replace(row.record, pid=pid, intent=intent, answer=answer))
 
 
 def last_pid(connection: apsw.Connection) -> Pid:

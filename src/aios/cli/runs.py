@@ -1,0 +1,112 @@
+"""Runs by what a user types: a process of AIOS_HOME, whether a kernel runs there or not, or a file."""
+
+from pathlib import Path
+
+from aios.abi.types import Pid, ProcessInfo
+from aios.cli.ids import find_process
+from aios.config import Home
+from aios.configload import load
+from aios.disk.connection import connect, translated
+from aios.disk.lock import FileLock
+from aios.disk.migrations import migrate
+from aios.errors import InvalidCall, NotFound
+from aios.kernel.journal import tables
+from aios.kernel.journal.redaction import Redaction
+from aios.kernel.journal.runfile import Run, read_run
+from aios.kernel.residents import SCHEMA as RESIDENTS
+from aios.kernel.residents import Resident, read_residents
+
+MAX_FILE_BYTES = 1 << 30
+
+
+def find_run(reference: str) -> Run:
+    """The run of a process of AIOS_HOME, by pid or name, or that in a file. A kernel that runs is not disturbed.
+
+    Raises:
+        InvalidCall: The file is no run, or several names begin so.
+        NotFound: There is neither such a process nor such a file.
+    """
+    path = Path(reference)
+    if not reference.isdecimal() and path.is_file():
+        return read_file(path)
+    return stored_run(reference)[0]
+
+
+def read_file(path: Path) -> Run:
+    """The run in a file.
+
+    Raises:
+        InvalidCall: It is none.
+    """
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InvalidCall(f"{path} is over {MAX_FILE_BYTES} bytes", hint="export less")
+    return read_run(path.read_bytes())
+
+
+def stored_run(reference: str) -> tuple[Run, Redaction]:
+    """The run of a process of AIOS_HOME, and what hides its secrets.
+
+    Raises:
+        NotFound: There is no such process, or the journal has nothing of it.
+    """
+    home = load().home
+    if not home.database.exists():
+        raise NotFound(
+            f"{home.root} has no journal", hint="a daemon keeps one: `aios serve`; or name a file"
+        )
+    connection = connect(home.database, is_writer=False)
+    try:
+        with translated(home.database), connection:
+            residents = read_residents(connection)
+            pid, resident = _find_pid(reference, residents)
+            rows = tables.load(connection, pid)
+    finally:
+        connection.close()
+    if not rows:
+        raise NotFound(f"the journal has nothing of process {reference}", hint="`aios ps --all`")
+    program = Path(resident.program).name if resident is not None else ""
+    name = resident.name if resident is not None else f"process-{pid}"
+    return Run(name, program, tuple(rows)), Redaction(_secrets(home, resident))
+
+
+def keep_run(run: Run) -> Pid:
+    """Put a run into the journal of AIOS_HOME, as that of a process that ended. Returns: its pid.
+
+    Raises:
+        Conflict: A kernel has the journal open.
+    """
+    home = load().home
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FileLock.acquire(home.database.with_name(f"{home.database.name}.lock"))
+    try:
+        connection = connect(home.database, is_writer=True)
+        with translated(home.database):
+            migrate(connection, (tables.SCHEMA, RESIDENTS))
+            with connection:
+                known = [tables.last_pid(connection), *(r.pid for r in read_residents(connection))]
+                pid = Pid(max(known) + 1)
+                tables.take_in(connection, pid, run.rows)
+        connection.close()
+        return pid
+    finally:
+        lock.release()
+
+
+def _find_pid(reference: str, residents: list[Resident]) -> tuple[Pid, Resident | None]:
+    by_pid = {each.pid: each for each in residents}
+    if reference.isdecimal():
+        return Pid(int(reference)), by_pid.get(Pid(int(reference)))
+    found = find_process(reference, [_info(each) for each in residents])
+    return found.pid, by_pid[found.pid]
+
+
+def _info(row: Resident) -> ProcessInfo:
+    return row.process(0).info(0.0)
+
+
+def _secrets(home: Home, resident: Resident | None) -> list[str]:
+    """The owner's token, and the environment of the program as far as it is known."""
+    found = list(resident.launched.env.values()) if resident and resident.launched else []
+    if home.token_file.exists():
+        found.append(home.token_file.read_text().strip())
+    return found

@@ -1,0 +1,43 @@
+"""Where two runs part: the first call that is another, or was answered otherwise. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from aios.kernel.journal.tables import Row
+
+
+class Parting(Enum):
+    """What differs first."""
+
+    CALL = "call"  # they ask for different things
+    ANSWER = "answer"  # the same, and are told different things
+    END = "end"  # one asks no more
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first difference of two runs."""
+
+    kind: Parting
+    n_equal: int
+    """Calls before it, which are the same in both."""
+    left: Row | None
+    right: Row | None
+
+
+def find_difference(left: Sequence[Row], right: Sequence[Row]) -> Difference | None:
+    """The first difference of two runs; None if they asked and were told the same. Numbers and times are no difference."""
+    for n_equal, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one.record.digest != other.record.digest:
+            return Difference(Parting.CALL, n_equal, one, other)
+        if (one.record.outcome, one.answer) != (other.record.outcome, other.answer):
+            return Difference(Parting.ANSWER, n_equal, one, other)
+    n_equal = min(len(left), len(right))
+    if len(left) == len(right):
+        return None
+    rest = (
+        left[n_equal] if len(left) > n_equal else None,
+        right[n_equal] if len(right) > n_equal else None,
+    )
+    return Difference(Parting.END, n_equal, *rest)

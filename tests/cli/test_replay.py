@@ -1,0 +1,56 @@
+"""aios replay on the journal of a home on which no kernel runs any more."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.cli.conftest import Aios, serving
+from tests.cli.test_journal import calls
+
+
+@pytest.fixture
+def left(home: Path) -> Path:
+    """A home with two processes: bob made 3 calls, ann 4."""
+    with serving(home, is_durable=True) as served:
+        calls(served, served.admit("bob"), 3)
+        calls(served, served.admit("ann"), 4)
+    return home
+
+
+def test_each_call_is_told_again_without_a_kernel(left: Path, aios: Aios) -> None:
+    assert left.exists()
+    rows = aios("replay", "bob", "--json").rows()
+    assert [(row["seq"], row["call"], row["outcome"]) for row in rows] == [
+        (1, "getpid", "done"),
+        (2, "getpid", "done"),
+        (3, "getpid", "done"),
+    ]
+    shown = aios("replay", "bob").out
+    assert '"name":"bob"' in shown
+    assert "3 calls told in" in shown
+
+
+def test_until_stops_behind_a_call(left: Path, aios: Aios) -> None:
+    assert left.exists()
+    assert [row["seq"] for row in aios("replay", "ann", "--until", "2", "--json").rows()] == [1, 2]
+
+
+def test_the_first_difference_is_shown_with_both_sides(left: Path, aios: Aios) -> None:
+    assert left.exists()
+    compared = aios("replay", "bob", "--diff", "ann", "--json")
+    assert compared.code == 1
+    found = compared.rows()[0]
+    assert (found["is_same"], found["kind"], found["n_equal"]) == (False, "answer", 0)
+    text = aios("replay", "bob", "--diff", "ann").out
+    assert '"name":"bob"' in text
+    assert '"name":"ann"' in text
+
+
+def test_a_journal_that_does_not_fit_diverges_and_says_where(left: Path, aios: Aios) -> None:
+    connection = apsw.Connection(str(left / "aios.db"))
+    connection.execute("UPDATE journal_records SET digest = zeroblob(16) WHERE seq = 2")
+    connection.close()
+    refused = aios("replay", "bob", "--json")
+    assert refused.error()["code"] == "replay_divergence"
+    assert "call 2 (getpid)" in str(refused.error()["message"])
+    assert len(refused.rows()) == 1, "what came before is shown"
