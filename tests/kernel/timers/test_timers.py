@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import anyio
 import msgspec
 import pytest
+from tests.kernel.test_resume import daemon, owner
 
 from aios.abi.recovery import Restart
 from aios.abi.spawn import Spawn
@@ -278,3 +280,21 @@ async def test_what_a_timer_hides_is_not_in_the_journal(home: Path) -> None:
         found = await kernel.db.read(lambda c: journal.load(c, Pid(1)))
         assert any(row.record.call == "timer_add" for row in found)
         assert not any(b"s3cret" in row.intent + row.answer for row in found)
+
+
+def test_each_run_is_made_once_whenever_the_kernel_is_killed(home: Path) -> None:
+    """A line of cron for each second, under kernels that are killed: as many processes as the timer counts runs."""
+    draw = Random(1)  # noqa: S311 - the seed is part of the test
+    spawn, n_lives = program(home), 2
+    for life in range(n_lives):
+        with daemon(home), owner(home) as client:
+            if life == 0:
+                client.timers.add(spawn, cron="* * * * * *", missed="all")
+            time.sleep(draw.uniform(0.9, 1.6))  # noqa: TID251 - the moment of the kill is the point
+    with daemon(home), owner(home) as client:
+        while (timer := client.timers.list()[0]).n_runs <= n_lives:
+            time.sleep(0.01)  # noqa: TID251 - another process is waited for
+        timer = client.timers.remove(timer.id)
+        n_processes = sum(row.name.startswith("agent") for row in client.ps(include_ended=True))
+        assert n_processes - timer.n_runs in (0, 1), "one may have been in the middle of its start"
+        assert timer.n_missed == timer.n_failed == 0
