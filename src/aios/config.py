@@ -100,6 +100,12 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Names,
         Meta(description="engines that take its calls while it is down, the first that can"),
     ] = ()
+    prompt_price: Annotated[
+        float, Meta(ge=0, description="of a million prompt tokens, for budgets of money")
+    ] = 0.0
+    completion_price: Annotated[
+        float, Meta(ge=0, description="of a million completion tokens, in the same currency")
+    ] = 0.0
     priority: Annotated[
         int,
         Meta(

@@ -14,6 +14,8 @@ def test_limits_are_set_shown_and_lifted(served: Served, aios: Aios) -> None:
     assert ["calls", "3", "0", "0", "3"] in table
     (about,) = aios("budget", "bob", "calls=none", "--on-breach", "fail", "--json").rows()
     assert (about["limits"], about["on_breach"]) == ({"completion_tokens": 1000}, "fail")
+    (about,) = aios("budget", "bob", "completion_tokens=+5", "tool_calls=+2", "--json").rows()
+    assert about["limits"] == {"completion_tokens": 1005, "tool_calls": 2}
 
 
 def test_what_is_no_limit_is_refused_with_those_that_are(served: Served, aios: Aios) -> None:

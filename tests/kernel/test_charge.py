@@ -1,14 +1,17 @@
+from math import ceil
+
 import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.budget import Limits, SetBudget
+from aios.abi.budget import BudgetInfo, Limits, SetBudget
 from aios.abi.calls import Chat, ChatAnswer, Complete, CompleteAnswer
-from aios.abi.types import Message, Role, ToolCall
+from aios.abi.types import Finish, Message, Role, ToolCall
 from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import BudgetExceeded
+from aios.kernel.cores import CoreConfig
 from aios.kernel.gate import LocalGate
 
 pytestmark = pytest.mark.anyio
@@ -52,3 +55,32 @@ async def test_the_worst_case_is_at_least_what_is_used(
                 await limit(before + 2 * spent - 1)
                 with pytest.raises(BudgetExceeded):
                     await kernel.gate(pid).call(call)
+
+
+async def test_money_is_held_by_the_prices_of_the_engine_and_ends_an_output(
+    booted: OpenKernel,
+) -> None:
+    engine = ScriptedEngine(script=Script(answer_tokens=100))
+    async with booted(engine) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        core = kernel.cores.get("engine0")
+        core.config = CoreConfig(prompt_price=0.5, completion_price=2.0)
+        call = Chat(messages=(Message(Role.USER, "hello there"),))
+
+        async def limit(money_micros: int | None) -> BudgetInfo:
+            limits = Limits(money_micros=money_micros)
+            set_budget = SetBudget(pid=pid, limits=limits, on_breach="fail")
+            return (await kernel.init_gate().call(set_budget)).value
+
+        with anyio.fail_after(5):
+            whole = (await kernel.gate(pid).call(call)).value.usage
+            price = ceil(0.5 * whole.prompt_tokens + 2 * whole.completion_tokens)
+            assert (await limit(None)).spent.money_micros == price
+            await limit(price + price // 2)
+            cut = (await kernel.gate(pid).call(call)).value
+            assert 0 < cut.usage.completion_tokens < whole.completion_tokens
+            assert cut.finish is Finish.LENGTH
+            about = await limit(price + price // 2)
+            assert price + price // 2 - 2 <= about.spent.money_micros <= price + price // 2
+            with pytest.raises(BudgetExceeded):
+                await kernel.gate(pid).call(call)

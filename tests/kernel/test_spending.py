@@ -3,11 +3,14 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from anyio import wait_all_tasks_blocked
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import MakeProgram, OpenKernel
+from tests.kernel.tools.offering import declared, offer
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
 from aios.abi.calls import Chat, Embed, Spawn
+from aios.abi.tools import ToolJob, Traits
 from aios.abi.types import Pid, State
 from aios.engine.base import Ability
 from aios.engine.script import Script
@@ -18,10 +21,12 @@ from aios.errors import (
     BudgetExceeded,
     DeadlineExceeded,
     ProcessGone,
+    ToolFailed,
 )
 from aios.kernel.budget import Amounts, Ledger, Reservation, Shortage
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
+from aios.sdk.client import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -359,3 +364,84 @@ async def test_a_hundred_children_under_one_cap_never_overspend(
         about = await budget(kernel, parent)
         assert 0 < got[0] <= about.spent.completion_tokens <= cap
         assert about.held.completion_tokens == 0
+
+
+async def test_written_bytes_are_counted_and_a_write_that_does_not_fit_is_not_done(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        files = Client(kernel.gate(pid)).files
+        await limit(kernel, pid, Limits(written_bytes=10))
+        await files.write("/shared/a", b"12345678")
+        with pytest.raises(BudgetExceeded):
+            await files.write("/shared/a", b"123")
+        with pytest.raises(AiosError):
+            await files.write("/agents/other/a", b"1")
+        about = await budget(kernel, pid)
+        assert (about.spent.written_bytes, about.held, about.left.written_bytes) == (8, Spent(), 2)
+        assert await files.read("/shared/a") == b"12345678"
+
+
+async def test_a_breach_of_tool_calls_stops_the_process_until_more_is_given(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        client = Client(kernel.gate(pid))
+        await limit(kernel, pid, Limits(tool_calls=1), on_breach="pause")
+        await client.tools.run("clock")
+        results: list[str] = []
+
+        async def again() -> None:
+            results.append((await client.tools.run("clock")).text)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(again)
+                await wait_all_tasks_blocked()
+                assert (kernel.table.get(pid).state, results) == (State.STOPPED, [])
+                await limit(kernel, pid, Limits(tool_calls=2), on_breach="pause")
+                await Client(kernel.init_gate()).cont(pid)
+        assert len(results) == 1
+        assert (await budget(kernel, pid)).spent.tool_calls == 2
+
+
+@pytest.mark.parametrize("seed", [random.SystemRandom().randrange(1 << 32), 7])
+async def test_a_hundred_children_that_fail_and_are_cancelled_never_overspend_on_tools(
+    booted: OpenKernel, seed: int
+) -> None:
+    print(f"seed {seed}")  # noqa: T201 - to run it again
+    draw = random.Random(seed)  # noqa: S311 - to be run again
+    begun: list[int] = []
+
+    async def carry(_: ToolJob) -> str:
+        begun.append(3)
+        await anyio.sleep(draw.random() * 0.002)
+        if draw.random() < 0.3:
+            raise ToolFailed("it fails")
+        return "done"
+
+    async with booted() as kernel:
+        await offer(kernel, "worker", carry, declared("dig", Traits(cost=3, max_parallel=64)))
+        parent = kernel.spawn_task("parent", idle)
+        await limit(kernel, parent, Limits(tool_calls=200), on_breach="fail")
+        children = [kernel.spawn_task(f"child{n}", idle, ppid=parent) for n in range(100)]
+        for child in children:
+            await limit(kernel, child, Limits(), on_breach="fail")
+
+        async def work(pid: Pid) -> None:
+            for _ in range(2):
+                with suppress(AiosError), anyio.move_on_after(draw.random() * 0.02):
+                    await Client(kernel.gate(pid)).tools.run("worker/dig")
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for child in children:
+                    tasks.start_soon(work, child)
+                for child in draw.sample(children, 10):
+                    await anyio.sleep(draw.random() * 0.002)
+                    await Client(kernel.init_gate()).kill(child)
+        about = await budget(kernel, parent)
+        assert sum(begun) <= about.spent.tool_calls <= 200
+        assert about.held.tool_calls == 0

@@ -14,13 +14,18 @@ OnBreach = Literal["pause", "fail"]
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a process and all that it starts may spend together; None sets no limit.
 
-    `calls` counts system calls that use a model, `children` the descendants that may be alive at once.
+    `calls` counts system calls that use a model, `tool_calls` runs of tools (each at the tool's `cost`), `money_micros` millionths of
+    the currency in which the engines' prices are, `written_bytes` contents of files, `children` the descendants that may be alive at
+    once.
     """
 
     prompt_tokens: Limit | None = None
     completion_tokens: Limit | None = None
     calls: Limit | None = None
     children: Limit | None = None
+    tool_calls: Limit | None = None
+    money_micros: Limit | None = None
+    written_bytes: Limit | None = None
 
 
 class Spent(Struct, frozen=True):
@@ -30,6 +35,9 @@ class Spent(Struct, frozen=True):
     completion_tokens: Count = 0
     calls: Count = 0
     children: Count = 0
+    tool_calls: Count = 0
+    money_micros: Count = 0
+    written_bytes: Count = 0
 
 
 class BudgetInfo(Answer, frozen=True):

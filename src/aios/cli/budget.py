@@ -24,7 +24,7 @@ COLUMNS = (
     epilog=examples(
         "aios budget editor",
         "aios budget editor completion_tokens=5000 calls=100",
-        "aios budget editor completion_tokens=10000 --cont",
+        "aios budget editor tool_calls=+20 --cont",
     )
 )
 @click.argument("process_id", metavar="ID")
@@ -41,8 +41,9 @@ def budget(
 ) -> None:
     """Show what process ID and all that it starts may spend, have spent and hold; with WHAT=N, set it first.
 
-    WHAT is prompt_tokens, completion_tokens, calls (those that use a model) or children (alive at once); N is a number, or
-    `none` to lift the limit. LEFT counts the limits of all above it as well.
+    WHAT is prompt_tokens, completion_tokens, calls (those that use a model), tool_calls (at each tool's cost), money_micros (millionths
+    of the currency of the prices), written_bytes (of files) or children (alive at once); N is a number, `+` and a number for so
+    many more, or `none` to lift the limit. LEFT counts the limits of all above it as well.
     """
     with connect() as client:
         process = find_process(process_id, client.ps(include_ended=True))

@@ -1,4 +1,4 @@
-"""Limits as they are typed: `completion_tokens=2000`."""
+"""Limits as they are typed: `completion_tokens=2000`, or `calls=+10` for ten more."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ LIFTED = "none"
 
 
 def parse_limits(words: Sequence[str], start: Limits = Limits()) -> Limits:
-    """Limits from words of the form WHAT=N, where N is a number or `none`; what no word names stays as in `start`.
+    """Limits from words of the form WHAT=N, where N is a number, `+` and a number for so many more, or `none`; what no word names stays as in `start`.
 
     Raises:
         InvalidCall: A word is none, or names something that has no limit.
@@ -20,10 +20,15 @@ def parse_limits(words: Sequence[str], start: Limits = Limits()) -> Limits:
     for word in words:
         name, separator, value = word.partition("=")
         known = Limits.__struct_fields__
-        if not separator or name not in known or not (value.isdecimal() or value == LIFTED):
+        if (
+            not separator
+            or name not in known
+            or not (value.removeprefix("+").isdecimal() or value == LIFTED)
+        ):
             raise InvalidCall(
                 f"{word!r} is no limit",
-                hint=f"say WHAT=N or WHAT={LIFTED}; WHAT is {', '.join(known)}",
+                hint=f"say WHAT=N, WHAT=+N or WHAT={LIFTED}; WHAT is {', '.join(known)}",
             )
-        given[name] = None if value == LIFTED else int(value)
+        before = getattr(start, name) or 0 if value.startswith("+") else 0
+        given[name] = None if value == LIFTED else before + int(value)
     return msgspec.structs.replace(start, **given)

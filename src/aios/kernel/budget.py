@@ -18,6 +18,9 @@ class Good(Enum):
     PROMPT_TOKENS = "prompt_tokens"
     COMPLETION_TOKENS = "completion_tokens"
     CALLS = "calls"  # system calls that use a model
+    TOOL_CALLS = "tool_calls"  # runs of tools, each at the `cost` that the tool declares
+    MONEY = "money_micros"  # millionths of the currency that the prices are in
+    WRITTEN_BYTES = "written_bytes"  # contents of files
     CHILDREN = "children"  # processes alive at once below the account's own
 
 

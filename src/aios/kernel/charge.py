@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import ceil
 
 from aios.abi.types import Usage
 from aios.engine.base import Ability, ChatPrompt, Engine, Job, TextPrompt
@@ -33,24 +34,30 @@ async def charged(
         BudgetExceeded: The worst case does not fit, and the budget says `fail`.
     """
     worst: dict[Good, int] = {}
+    n_most = 0
     if budgets.is_limited(run.process):
         with core.in_use() as engine:
             n_prompt = await _n_prompt(engine, job.prompt)
             n_most = _n_most(engine, job, n_prompt)
-        worst = {Good.PROMPT_TOKENS: n_prompt, Good.COMPLETION_TOKENS: n_most, Good.CALLS: 1}
+        n_paid = n_most
+        if job.max_tokens is None:
+            n_paid = _n_affordable(
+                core, n_prompt, n_most, left=budgets.left(run.process, Good.MONEY)
+            )
+        worst = _cost(core, n_prompt, n_paid)
     elastic = Good.COMPLETION_TOKENS if job.max_tokens is None else None
     reservation = await budgets.reserve(run, worst, elastic=elastic)
     was_refused = False
     try:
         n_held = reservation.amounts.get(Good.COMPLETION_TOKENS, 0)
-        is_cut = n_held < worst.get(Good.COMPLETION_TOKENS, 0)
+        is_cut = n_held < n_most
         yield replace(job, max_tokens=n_held) if is_cut else job
     except (CallerError, RateLimited):
         was_refused = True
         raise
     finally:
         usage = None if was_refused else used()
-        budgets.settle(reservation, _booked(usage, worst) if usage is not None else {})
+        budgets.settle(reservation, _booked(core, usage, worst) if usage is not None else {})
 
 
 @asynccontextmanager
@@ -68,7 +75,7 @@ async def charged_texts(
     if budgets.is_limited(run.process):
         with core.in_use() as engine:
             n_tokens = sum([await _n_prompt(engine, TextPrompt(text)) for text in texts])
-    amounts = {Good.PROMPT_TOKENS: n_tokens, Good.CALLS: 1}
+    amounts = _cost(core, n_tokens, 0)
     reservation = await budgets.reserve(run, amounts)
     spent: dict[Good, int] = {}
     try:
@@ -77,13 +84,32 @@ async def charged_texts(
         budgets.settle(reservation, spent)
 
 
-def _booked(usage: Usage, worst: Mapping[Good, int]) -> dict[Good, int]:
+def _booked(core: Core, usage: Usage, worst: Mapping[Good, int]) -> dict[Good, int]:
     """What a generation has spent; one that was cut off is charged its whole prompt, for it may have been computed."""
-    return {
-        Good.PROMPT_TOKENS: usage.prompt_tokens or worst.get(Good.PROMPT_TOKENS, 0),
-        Good.COMPLETION_TOKENS: usage.completion_tokens,
+    n_prompt = usage.prompt_tokens or worst.get(Good.PROMPT_TOKENS, 0)
+    return _cost(core, n_prompt, usage.completion_tokens)
+
+
+def _cost(core: Core, n_prompt: int, n_completion: int) -> dict[Good, int]:
+    """What a call takes of each good; money is rounded up, so what is booked is never more than was held."""
+    price = core.config
+    money = ceil(n_prompt * price.prompt_price + n_completion * price.completion_price)
+    amounts = {
+        Good.PROMPT_TOKENS: n_prompt,
+        Good.COMPLETION_TOKENS: n_completion,
         Good.CALLS: 1,
+        Good.MONEY: money,
     }
+    return {good: amount for good, amount in amounts.items() if amount or good is not Good.MONEY}
+
+
+def _n_affordable(core: Core, n_prompt: int, n_most: int, *, left: int | None) -> int:
+    """How long an output may become for the money that is left, at least one token."""
+    price = core.config
+    if left is None or not price.completion_price:
+        return n_most
+    rest = left - n_prompt * price.prompt_price
+    return max(1, min(n_most, int(rest // price.completion_price)))
 
 
 def _n_most(engine: Engine, job: Job, n_prompt: int) -> int:

@@ -51,6 +51,9 @@ class CoreConfig:
     priority: int = 0
     start_timeout_s: float = 600.0
     max_restarts: int = 0
+    prompt_price: float = 0.0
+    """Of a million tokens, as in the configuration; so millionths of the currency a token."""
+    completion_price: float = 0.0
     delay_s: Callable[[int], float] = restart_delay_s
 
 

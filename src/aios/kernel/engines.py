@@ -27,6 +27,8 @@ def configured_cores(config: Config, home: Home, open_pages: OpenPages | None) -
                 priority=engine.priority,
                 start_timeout_s=engine.start_timeout_s,
                 max_restarts=engine.max_restarts,
+                prompt_price=engine.prompt_price,
+                completion_price=engine.completion_price,
             ),
         )
         for name, engine in config.all_engines().items()

@@ -36,6 +36,7 @@ from aios.abi.calls import (
 )
 from aios.abi.gate import Line
 from aios.abi.recovery import DrawBytes, Moment, Now, RandomBytes
+from aios.abi.storage import Append, Draft, Edited, FileDraft, FileEdit, Put
 from aios.abi.types import Exit
 from aios.errors import (
     AccessDenied,
@@ -136,6 +137,20 @@ async def spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
         kernel.budgets.hold_child(process, one_child)
         undo.pop_all()
     return Spawned(process.pid, process.name)
+
+
+async def edit(kernel: Services, run: Run, call: FileEdit) -> Edited:
+    """Change files, within the budget of written bytes."""
+    contents = (each.data for each in call.edits if isinstance(each, Put | Append))
+    n_bytes = 0 if call.is_trial else sum(map(len, contents))
+    async with kernel.budgets.spending(run, {Good.WRITTEN_BYTES: n_bytes}):
+        return await kernel.storage.edit(run, call)
+
+
+async def draft(kernel: Services, run: Run, call: FileDraft) -> Draft:
+    """Collect a long content, within the budget of written bytes."""
+    async with kernel.budgets.spending(run, {Good.WRITTEN_BYTES: len(call.data)}):
+        return await kernel.storage.draft(run, call)
 
 
 async def admit(kernel: Services, run: Run, call: Admit) -> Guest:

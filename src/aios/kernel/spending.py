@@ -1,13 +1,14 @@
 """Budgets at work: calls reserve their worst case here before they begin, and wait or fail when it does not fit."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
 from aios.abi.types import Kind, Pid
-from aios.errors import AccessDenied, BudgetExceeded
+from aios.errors import AccessDenied, AiosError, BudgetExceeded
 from aios.kernel.budget import Amounts, Good, Ledger, Reservation, Shortage
 from aios.kernel.process import INIT_PID, Process, Run
 
@@ -103,6 +104,27 @@ class Budgets:
             if spent:
                 self._on_change(account.pid)
             self._wake_next(account.pid)
+
+    @asynccontextmanager
+    async def spending(self, run: Run, amounts: Amounts) -> AsyncIterator[None]:
+        """Hold what the block will spend, and book it; nothing, if the block fails and so has done nothing.
+
+        Raises:
+            BudgetExceeded: It does not fit.
+        """
+        reservation = await self.reserve(run, amounts)
+        spent = amounts
+        try:
+            yield
+        except AiosError:
+            spent = {}
+            raise
+        finally:
+            self.settle(reservation, spent)
+
+    def left(self, process: Process, good: Good) -> int | None:
+        """What a process may still spend of a good; None without any limit."""
+        return self._ledger.left(process.pid, good)
 
     def hold_child(self, child: Process, reservation: Reservation) -> None:
         """Keep a reservation of one child until that child has ended."""

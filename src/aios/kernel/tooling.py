@@ -41,6 +41,7 @@ def make_tools(kernel: ToolServices) -> ToolManager:
         home_of=lambda process: home_of(process.lineage),
         launcher=launcher,
         servers=servers,
+        budgets=kernel.budgets,
     )
     tools.install(builtin_tools(kernel.clock, launcher, config.tools))
     kernel.warnings += tools.install_folder(kernel.home.tools) + servers.complaints

@@ -34,10 +34,12 @@ from aios.abi.types import JsonObject, Pid, Right
 from aios.config import ToolsConfig
 from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.budget import Amounts, Good
 from aios.kernel.clock import Clock
 from aios.kernel.journal.records import Effect
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.spending import Budgets
 from aios.kernel.tools.agents import agent
 from aios.kernel.tools.cache import Outcome, ResultCache, cache_key
 from aios.kernel.tools.claims import Claims
@@ -72,6 +74,7 @@ class ToolManager:
         home_of: HomeOf,
         launcher: Launcher,
         servers: Servers,
+        budgets: Budgets,
     ) -> None:
         """Make it.
 
@@ -84,8 +87,10 @@ class ToolManager:
             home_of: The folder of a process, in which relative paths are.
             launcher: Starts the programs of executables.
             servers: The MCP servers.
+            budgets: From which each run takes the tool's cost.
         """
         self._table = table
+        self._budgets = budgets
         self._access = access
         self._config = config
         self._make_gate = make_gate
@@ -192,9 +197,16 @@ class ToolManager:
         footprint = tool.footprint(arguments, self._home_of(run.process))
         limit = tool.traits.max_parallel
         job = self._job(run, tool, arguments)
-        async with self._claims.hold(run, tool.name, footprint, max_parallel=limit):
-            with anyio.move_on_after(job.timeout_s) as timer:
-                return checked(tool, await tool.body(job)), job
+        cost: Amounts = {Good.TOOL_CALLS: tool.traits.cost}
+        reservation = await self._budgets.reserve(run, cost)
+        spent: Amounts = {}
+        try:
+            async with self._claims.hold(run, tool.name, footprint, max_parallel=limit):
+                spent = cost
+                with anyio.move_on_after(job.timeout_s) as timer:
+                    return checked(tool, await tool.body(job)), job
+        finally:
+            self._budgets.settle(reservation, spent)
         assert timer.cancelled_caught, "only its timeout cuts a body short"
         raise ToolFailed(
             f"{tool.name} did not end within {job.timeout_s:g} s",
