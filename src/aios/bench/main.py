@@ -11,6 +11,7 @@ import anyio
 import httpx
 
 from aios.bench import (
+    budgets,
     chat_overhead,
     context,
     engine,
@@ -46,6 +47,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             startup,
             memory,
             tools,
+            budgets,
             sched,
             workload,
             scale,
