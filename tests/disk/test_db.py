@@ -4,6 +4,7 @@ from pathlib import Path
 import anyio
 import apsw
 import pytest
+from anyio.lowlevel import checkpoint
 
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
@@ -158,3 +159,33 @@ async def test_what_can_be_made_again_is_begun_anew_also_when_it_is_damaged(tmp_
     await again.aclose()
     with pytest.raises(DiskFailed):
         await again.reset()
+
+
+async def test_a_cancelled_writer_leaves_no_other_write_undone(tmp_path: Path) -> None:
+    """Found by a simulation: who has taken the group of all is cancelled before its thread begins."""
+    db = database(tmp_path)
+    await db.open()
+    for n_steps in range(12):
+        done: list[str] = []
+
+        async def other(text: str, done: list[str] = done) -> None:
+            await db.write(insert(text))
+            done.append(text)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                scopes = [anyio.CancelScope() for _ in range(3)]
+
+                async def cancelled(scope: anyio.CancelScope) -> None:
+                    with scope:
+                        await db.write(insert("cancelled"))
+
+                for scope in scopes:
+                    tasks.start_soon(cancelled, scope)
+                tasks.start_soon(other, f"kept {n_steps}")
+                for _ in range(n_steps):
+                    await checkpoint()
+                for scope in scopes:
+                    scope.cancel()
+        assert done == [f"kept {n_steps}"]
+    await db.aclose()

@@ -116,7 +116,11 @@ class Database:
             async with self._turn:
                 while not job.is_done:
                     group, self._pending = self._pending[:MAX_GROUP], self._pending[MAX_GROUP:]
-                    await anyio.to_thread.run_sync(self._commit, group, limiter=self._write_thread)
+                    # Others wait for what was taken: a cancel here must not leave it undone.
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(
+                            self._commit, group, limiter=self._write_thread
+                        )
         except BaseException:
             if job in self._pending:
                 self._pending.remove(job)
@@ -246,7 +250,10 @@ class Database:
         self._idle_readers, self._nowait, self._writer = [], None, None
         for connection in connections:
             if connection is not None:
-                connection.close()
+                with suppress(
+                    apsw.Error
+                ):  # the log was not folded into the file; the next to open it does that
+                    connection.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
