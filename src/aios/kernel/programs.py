@@ -92,6 +92,8 @@ class Programs:
         self._launcher = launcher
         self._tokens = tokens
         self._bodies: dict[Pid, Body] = {}
+        self.make_child: Callable[[Process, Clock, Launcher], Child] = Child
+        """What runs a program; a simulation puts one here that starts no process of the operating system."""
         self.residents: Residents | None = None
         """The process table on disk, if there is one."""
 
@@ -129,8 +131,13 @@ class Programs:
         process.view = view
         launched = Launched(str(program.folder), call.args, view, call.env, digest, restart)
         self._bodies[process.pid] = Body(launched)
-        await self.keep(run, process, Spawned(process.pid, process.name))
-        first = Child(process, kernel.clock, self._launcher)
+        try:
+            await self.keep(run, process, Spawned(process.pid, process.name))
+        except BaseException:  # else it would be there for ever, and never begin
+            process.has_body = False
+            kernel.end_process(process, Exit(126, "it could not be written down"))
+            raise
+        first = self.make_child(process, kernel.clock, self._launcher)
         kernel.tasks.start_soon(self._attend, process, first)
         await first.started.wait()
         if first.error is not None:
@@ -167,7 +174,7 @@ class Programs:
         for pid in list(self._bodies):
             process = self._kernel.table.get(pid)
             if process.os_pid is None and process.is_alive:
-                child = Child(process, self._kernel.clock, self._launcher)
+                child = self.make_child(process, self._kernel.clock, self._launcher)
                 self._kernel.tasks.start_soon(self._attend, process, child)
 
     def forget(self, pid: Pid) -> None:
@@ -234,7 +241,7 @@ class Programs:
                 end, follow = await self._live(process, body, child)
                 if follow is not None and not await _waited(process, anyio.sleep, follow):
                     return
-                child = Child(process, kernel.clock, self._launcher)
+                child = self.make_child(process, kernel.clock, self._launcher)
         except AiosError as error:
             end = Exit(126, f"{error.code}: {error.message}")
         finally:
