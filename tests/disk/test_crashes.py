@@ -11,11 +11,11 @@ import anyio
 import apsw
 import pytest
 from tests.disk import crash_writer
-from tests.disk.faulty_disk import FaultyDisk
 
 from aios.disk.blobs import SCHEMA, BlobKey, BlobStore
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
+from aios.testing.disk import FaultyDisk
 
 N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "5"))
 SEED = int(os.environ.get("AIOS_TEST_SEED", "") or random.SystemRandom().randrange(10**6))

@@ -1,0 +1,76 @@
+"""`AIOS_TEST_SEEDS=20000` makes the loop long; a seed that fails replays with `python -m aios.testing SEED`."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from aios.testing.simulation import Simulator
+from aios.testing.world import Faults
+
+N_SEEDS = int(os.environ.get("AIOS_TEST_SEEDS", "40"))
+FOUND_BUGS = {
+    7: "a cancelled writer left the group undone that it had taken for others, who then waited for ever",
+    22: "a program whose row could not be written stayed NEW for ever",
+    36: "a disk that failed while the index was closed ended the kernel",
+    48: "as 7, by another way",
+}
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    yield simulator
+    simulator.close()
+
+
+@pytest.mark.parametrize("seed", FOUND_BUGS)
+def test_a_bug_that_was_found_does_not_come_back(simulator: Simulator, seed: int) -> None:
+    assert not simulator.run(seed).violations, FOUND_BUGS[seed]
+
+
+def test_no_seed_breaks_an_invariant(simulator: Simulator) -> None:
+    injected: Counter[str] = Counter()
+    for seed in range(10_000, 10_000 + N_SEEDS):
+        outcome = simulator.run(seed)
+        injected.update(outcome.injected)
+        assert not outcome.violations, f"python -m aios.testing {seed}: {outcome.violations}"
+    assert injected.total() > 3 * N_SEEDS
+    assert {"client gone", "engine error", "disk error"} <= injected.keys()
+
+
+def test_the_same_seed_is_the_same_run_in_another_interpreter(simulator: Simulator) -> None:
+    seed = 7
+    ours = simulator.run(seed)
+    for hash_seed in ("1", "2"):
+        said = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "aios.testing", str(seed)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert f"seed {seed}: {ours.trace}, {ours.n_steps} steps" in said
+    assert simulator.run(seed).trace == ours.trace
+    assert simulator.run(seed + 1).trace != ours.trace
+
+
+def test_a_run_without_faults_is_one_life_in_which_nothing_fails(simulator: Simulator) -> None:
+    outcome = simulator.run(1, Faults())
+    assert (outcome.n_lives, outcome.injected, outcome.violations) == (1, {}, ())
+
+
+def test_a_crash_at_every_write_and_sync_of_a_run_is_recovered_from(simulator: Simulator) -> None:
+    every = 1 if N_SEEDS >= 1_000 else 12
+    at, n_points = 1, 0
+    while True:
+        outcome = simulator.run(5, Faults(crash_at_writes=(at,)))
+        assert not outcome.violations, f"at write {at}: {outcome.violations}"
+        if not outcome.injected:
+            break
+        assert outcome.n_lives == 2
+        at, n_points = at + every, n_points + 1
+    assert n_points * every > 100
