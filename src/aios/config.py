@@ -388,6 +388,18 @@ class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 4 << 30
 
 
+class AuditConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[audit]`: the chained log of what was done; see docs/concepts/audit.md."""
+
+    max_records: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            description="older ones are let go of, and the chain goes on; 200 bytes each, `aios audit export` keeps them",
+        ),
+    ] = 500_000
+
+
 class SandboxConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sandbox]`: the walls around programs, and how much each may take."""
 
@@ -462,6 +474,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     tools: ToolsConfig = ToolsConfig()
     mcp: McpConfig = McpConfig()
     journal: JournalConfig = JournalConfig()
+    audit: AuditConfig = AuditConfig()
     sandbox: SandboxConfig = SandboxConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""

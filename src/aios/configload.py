@@ -37,6 +37,7 @@ SECTIONS = (
     "tools",
     "mcp",
     "journal",
+    "audit",
     "sandbox",
     "server",
 )

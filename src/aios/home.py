@@ -46,6 +46,11 @@ class Home:
         return self.root / "link.key"
 
     @property
+    def audit_key(self) -> Path:
+        """What the audit log is chained with, mode 600."""
+        return self.root / "audit.key"
+
+    @property
     def tools(self) -> Path:
         """Manifests of tools that are there from the start, `*.toml`."""
         return self.root / "tools"

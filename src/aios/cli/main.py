@@ -78,6 +78,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "pages": Verb("aios.cli.pages:pages", "Show the stores of KV pages."),
             "guest": Verb("aios.cli.control:guest", "Make a token for a third-party client."),
             "sched": Verb("aios.cli.sched:sched", "Show and set how turns at engines are given."),
+            "audit": Verb("aios.cli.audit:audit", "Show and check the log of what was done."),
             "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),
             "doctor": Verb("aios.cli.doctor:doctor", "Say what is missing and how to mend it."),
             "bench": Verb("aios.cli.bench:bench", "Measure this machine against the bars."),

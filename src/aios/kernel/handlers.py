@@ -51,6 +51,7 @@ from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
 from aios.kernel.inspection import Inspection
+from aios.kernel.journal.audit.log import AuditLog
 from aios.kernel.journal.journal import Journal
 from aios.kernel.llm import ModelCalls
 from aios.kernel.mail.post import PostOffice
@@ -79,6 +80,7 @@ class Services(Protocol):
     clock: Clock
     table: ProcessTable
     journal: Journal
+    audit: AuditLog
     inspection: Inspection
     access: AccessManager
     models: ModelCalls

@@ -6,6 +6,7 @@ Tokens are random, kept only as hashes, and looked up by hash, so the time of a 
 import hashlib
 import re
 import secrets
+from collections.abc import Callable
 
 from aios.abi.types import Pid
 from aios.errors import Unauthenticated
@@ -20,7 +21,8 @@ _GUEST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 class Tokens:
     """The tokens that are in force: at most one for each process."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_issue: Callable[[Pid], None] = lambda _: None) -> None:
+        self._on_issue = on_issue
         self._pids: dict[bytes, Pid] = {}
         self._digests: dict[Pid, bytes] = {}
 
@@ -30,6 +32,7 @@ class Tokens:
         self.revoke(pid)
         digest = _digest(token)
         self._pids[digest], self._digests[pid] = pid, digest
+        self._on_issue(pid)
         return token
 
     def restore(self, pid: Pid, digest: bytes) -> None:

@@ -36,6 +36,8 @@ from aios.kernel.gate import LocalGate
 from aios.kernel.handlers import spawn
 from aios.kernel.identity import Tokens, split_guest
 from aios.kernel.inspection import Inspection
+from aios.kernel.journal.audit.chain import Kind as AuditKind
+from aios.kernel.journal.audit.log import AuditLog
 from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.retention import Kept
@@ -95,7 +97,7 @@ class Kernel:
         self.is_stopping = False
         self.max_calls_per_process = config.kernel.max_calls_per_process
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
-        self.tokens = Tokens()
+        self.tokens = Tokens(lambda pid: self.audit.note(pid, AuditKind.TOKEN))
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
         self._boot(config)
@@ -113,6 +115,8 @@ class Kernel:
         self.blobs = BlobStore(self.home.blobs)
         disk = JournalDisk(self.db, limits.max_journal_records) if self.is_durable else None
         self.journal = Journal(self.clock, max_records=limits.max_journal_records, disk=disk)
+        audited = self.db if self.is_durable else None
+        self.audit = AuditLog(audited, self.home.audit_key, self.clock, config.audit)
         self.table = ProcessTable(
             clock=self.clock,
             max_alive=limits.max_processes,

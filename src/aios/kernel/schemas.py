@@ -1,6 +1,7 @@
 """The tables of the kernel's database, of all rooms together."""
 
 from aios.disk.blobs import SCHEMA as BLOBS
+from aios.kernel.journal.audit.tables import SCHEMA as AUDIT
 from aios.kernel.journal.tables import SCHEMA as JOURNAL
 from aios.kernel.mail.tables import SCHEMA as MAIL
 from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
@@ -22,6 +23,7 @@ SCHEMAS = (
     MEMORY,
     INTERACTIONS,
     JOURNAL,
+    AUDIT,
     RESIDENTS,
     MAIL,
     TIMERS,

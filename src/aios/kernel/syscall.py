@@ -1,6 +1,6 @@
 """THE TABLE of system calls, and the one path that every call takes through the kernel.
 
-    begin -> held at the door while stopped -> journal the intent -> access -> commit -> handler -> settle
+    begin -> held at the door while stopped -> journal the intent -> access -> audit -> commit -> handler -> settle
 
 Whatever happens inside, a call ends in exactly one `Result` or one `AiosError`.
 """
@@ -48,6 +48,7 @@ from aios.abi.trace import SchedTrace
 from aios.abi.types import Pid, Right
 from aios.abi.undo import Undo
 from aios.errors import (
+    AccessDenied,
     AiosError,
     DeadlineExceeded,
     InvalidCall,
@@ -175,13 +176,31 @@ async def _within_scope(
             run.deadline_s = kernel.clock.now_s() + call.deadline_s
         await run.runnable()
         target = _target(kernel, call) if entry.has_target else None
-        kernel.access.check(run.process, entry.right, target)
+        try:
+            kernel.access.check(run.process, entry.right, target)
+        except AccessDenied:
+            kernel.audit.deny(record, call)
+            raise
         if record.effect is not Effect.PURE:
-            await kernel.journal.commit(record)
+            await _announce(kernel, run, call, entry=entry, record=record)
         if entry.right in BRAKED and kernel.brake.is_on(run):
             return await _braked(kernel, run, call, entry=entry, digest=record.digest)
         return await entry.handler(kernel, run, call)
     raise _why_cancelled(run, call)
+
+
+async def _announce(
+    kernel: Services, run: Run, call: Call[Any], *, entry: Entry, record: Record
+) -> None:
+    """Return when the effect may be: it is in the audit log, and in the journal as far as that is needed before it."""
+    noted = kernel.audit.enter(record, call, entry.right)
+    await kernel.journal.commit(record)
+    if noted is None:
+        return
+    if run.seal is None:
+        await kernel.audit.admit(noted)
+    else:
+        run.seal = kernel.audit.guarded(run.seal, noted)
 
 
 async def _braked(

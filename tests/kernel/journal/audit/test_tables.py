@@ -1,0 +1,181 @@
+from collections.abc import Callable, Iterator
+
+import apsw
+import pytest
+
+from aios.disk.migrations import migrate
+from aios.kernel.journal.audit.chain import Act, Kind
+from aios.kernel.journal.audit.tables import (
+    ROTATE_EVERY,
+    SCHEMA,
+    Wanted,
+    append,
+    last,
+    read,
+    verify,
+)
+
+KEY = b"k" * 32
+N = 12
+COLUMNS = {
+    "unix_us": "unix_us + 1",
+    "pid": "pid + 1",
+    "number": "number + 1",
+    "kind": "CASE kind WHEN 'effect' THEN 'denied' ELSE 'effect' END",
+    "call": "call || 'x'",
+    "effect": "'pure'",
+    "subject": "replace(subject, 'path', 'PATH')",
+    "digest": "zeroblob(length(digest))",
+    "code": "zeroblob(32)",
+}
+
+
+@pytest.fixture
+def connection() -> Iterator[apsw.Connection]:
+    with apsw.Connection(":memory:") as connection:
+        migrate(connection, (SCHEMA,))
+        yield connection
+
+
+def fill(connection: apsw.Connection, n: int, *, max_records: int = 100_000) -> None:
+    for i in range(n):
+        kind = Kind.DENIED if i % 3 == 0 else Kind.EFFECT
+        act = Act(
+            i, i % 4, i, kind, "file_edit", "reversible", f"path{i}", bytes([1 + i % 250]) * 32
+        )
+        append(connection, KEY, [act], max_records=max_records)
+
+
+def test_what_was_written_is_whole(connection: apsw.Connection) -> None:
+    fill(connection, N)
+    found = verify(connection, KEY)
+    assert (found.n_records, found.first, found.last, found.faults) == (N, 1, N, ())
+    assert verify(connection, KEY, noted=found.head).faults == ()
+    assert verify(connection, b"j" * 32).faults, "another key fits nothing"
+
+
+@pytest.mark.parametrize("seq", range(1, N + 1))
+@pytest.mark.parametrize("column", COLUMNS)
+def test_each_column_of_each_record_is_bound(
+    connection: apsw.Connection, seq: int, column: str
+) -> None:
+    fill(connection, N)
+    connection.execute(
+        f"UPDATE audit_records SET {column} = {COLUMNS[column]} WHERE seq = ?",  # noqa: S608 - a constant
+        (seq,),
+    )
+    assert any(f"record {seq} " in fault for fault in verify(connection, KEY).faults)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("value", [b"\0", -1, 1.5, "x", b""])
+def test_a_column_of_another_type_is_a_fault_and_no_crash(
+    connection: apsw.Connection, column: str, value: bytes | float | str
+) -> None:
+    fill(connection, N)
+    connection.execute(f"UPDATE audit_records SET {column} = ? WHERE seq = 5", (value,))  # noqa: S608 - a constant
+    assert verify(connection, KEY).faults
+
+
+@pytest.mark.parametrize("seq", range(1, N + 1))
+def test_a_record_that_is_taken_out_is_missed(connection: apsw.Connection, seq: int) -> None:
+    fill(connection, N)
+    connection.execute("DELETE FROM audit_records WHERE seq = ?", (seq,))
+    assert verify(connection, KEY).faults
+    if seq < N:
+        connection.execute("UPDATE audit_records SET seq = seq - 1 WHERE seq > ?", (seq,))
+        assert verify(connection, KEY).faults, "closing the gap does not hide it"
+
+
+@pytest.mark.parametrize("seq", range(1, N + 1))
+def test_cutting_off_either_end_is_found(connection: apsw.Connection, seq: int) -> None:
+    fill(connection, N)
+    connection.execute("SAVEPOINT whole")
+    for condition in ("seq >= ?", "seq <= ?"):
+        connection.execute(f"DELETE FROM audit_records WHERE {condition}", (seq,))  # noqa: S608 - a constant
+        assert verify(connection, KEY).faults
+        connection.execute("ROLLBACK TO whole")
+
+
+@pytest.mark.parametrize("seq", range(1, N))
+def test_two_records_that_change_places_are_found(connection: apsw.Connection, seq: int) -> None:
+    fill(connection, N)
+    for was, becomes in ((seq, -1), (seq + 1, seq), (-1, seq + 1)):
+        connection.execute("UPDATE audit_records SET seq = ? WHERE seq = ?", (becomes, was))
+    assert verify(connection, KEY).faults
+
+
+def test_a_record_that_takes_anothers_place_is_found(connection: apsw.Connection) -> None:
+    fill(connection, N)
+    connection.execute("DELETE FROM audit_records WHERE seq = 5")
+    connection.execute("UPDATE audit_records SET seq = 5 WHERE seq = 12")
+    assert verify(connection, KEY).faults
+    fill(connection, 0)
+    connection.execute(
+        "INSERT INTO audit_records SELECT 12, unix_us, pid, number, kind, call, effect, subject, digest, code FROM audit_records WHERE seq = 7"
+    )
+    assert verify(connection, KEY).faults
+
+
+def forge_head(connection: apsw.Connection) -> None:
+    connection.execute(
+        "UPDATE audit_ends SET seq = 6, code = (SELECT code FROM audit_records WHERE seq = 6) WHERE mark = 'head'"
+    )
+
+
+def forge_base(connection: apsw.Connection) -> None:
+    connection.execute(
+        "UPDATE audit_ends SET seq = 6, code = (SELECT code FROM audit_records WHERE seq = 6) WHERE mark = 'base'"
+    )
+
+
+def swap_marks(connection: apsw.Connection) -> None:
+    connection.execute(
+        "UPDATE audit_ends SET mark = CASE mark WHEN 'base' THEN 'HEAD' ELSE 'base' END"
+    )
+
+
+@pytest.mark.parametrize("forge", [forge_head, forge_base, swap_marks])
+def test_moved_ends_are_found(
+    connection: apsw.Connection, forge: Callable[[apsw.Connection], None]
+) -> None:
+    fill(connection, N)
+    forge(connection)
+    connection.execute(
+        "DELETE FROM audit_records WHERE seq > 6"
+        if forge is forge_head
+        else "DELETE FROM audit_records WHERE seq <= 6"
+    )
+    assert verify(connection, KEY).faults
+
+
+def test_an_older_copy_of_the_whole_log_is_found_by_a_note_of_its_head(
+    connection: apsw.Connection,
+) -> None:
+    fill(connection, N)
+    connection.execute("SAVEPOINT older")
+    fill(connection, 3)
+    noted = verify(connection, KEY).head
+    connection.execute("ROLLBACK TO older")
+    assert verify(connection, KEY).faults == (), "it is whole in itself"
+    assert verify(connection, KEY, noted=noted).faults
+    fill(connection, 4)
+    assert verify(connection, KEY, noted=f"{N + 1}:{'0' * 64}").faults
+
+
+def test_growth_is_bounded_and_the_chain_goes_on(connection: apsw.Connection) -> None:
+    fill(connection, 10 * ROTATE_EVERY + 5, max_records=1_000)
+    found = verify(connection, KEY)
+    assert found.faults == ()
+    assert 1_000 <= found.n_records <= 1_000 + 2 * ROTATE_EVERY
+    assert (found.first > 1, found.last) == (True, 10 * ROTATE_EVERY + 5)
+    connection.execute("DELETE FROM audit_records WHERE seq = ?", (found.first,))
+    assert verify(connection, KEY).faults
+
+
+def test_records_are_found_by_what_they_are(connection: apsw.Connection) -> None:
+    fill(connection, N)
+    assert [link.seq for link in read(connection, Wanted(pid=2))] == [3, 7, 11]
+    assert [link.seq for link in read(connection, Wanted(after=4, kind="denied"))] == [7, 10]
+    assert [link.seq for link in last(connection, Wanted(call="file_edit"), 2)] == [11, 12]
+    assert list(read(connection, Wanted(call="kill"))) == []
