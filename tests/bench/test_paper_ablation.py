@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.bench.pages import printed_by
 
 from aios.bench.paper_ablation import (
     MEMORY,
@@ -10,7 +11,6 @@ from aios.bench.paper_ablation import (
     in_a_kernel,
     in_virtual_time,
     largest_context,
-    table,
 )
 from aios.bench.sched_traces import evaluation
 from aios.kernel.scheduler.engine_model import BackOff, EngineModel
@@ -69,4 +69,5 @@ async def test_a_real_kernel_runs_the_same_agents(name: str, tmp_path: Path) -> 
 
 def test_the_page_shows_what_comes_out() -> None:
     page = Path(__file__).parents[2] / "docs" / "concepts" / "the-paper.md"
-    assert table() in page.read_text(), "run `python -m aios.bench.paper_ablation`"
+    made = printed_by("aios.bench.paper_ablation")
+    assert made in page.read_text(), "run `python -m aios.bench.paper_ablation`"

@@ -3,7 +3,7 @@
 import pytest
 from tests.bench.measuring import measured
 
-from aios.bench import scale
+from aios.bench import scale, workload
 from aios.bench.agents import Outcome, Turn
 from aios.bench.rows import Report, Row
 
@@ -36,6 +36,9 @@ def test_a_failed_call_spoils_it() -> None:
 async def test_a_few_and_many_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "N_FEW_QUICK", 1)
     monkeypatch.setattr(scale, "N_MANY_QUICK", 2)
+    monkeypatch.setattr(
+        workload, "_n_threads", lambda: 1
+    )  # two wait for each other beside another worker
     row = (await measured(scale.BENCH, within_s=240))["throughput"]
     assert row.note == "1 and 2 agents"
     assert row.value is not None

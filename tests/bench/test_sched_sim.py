@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.bench.measuring import measured
+from tests.bench.pages import printed_by
 
 from aios.bench.sched_sim import BENCH, FIGURES, REPLAYED, bench_of, policies_of, table
 from aios.bench.sched_traces import make_workload
@@ -57,4 +58,5 @@ def test_the_table_has_a_line_for_each_figure_and_a_column_for_each_policy() -> 
 
 
 def test_the_page_on_choosing_a_policy_has_the_figures_of_the_simulator() -> None:
-    assert table() in PAGE.read_text(encoding="utf-8"), "see its command to make the table again"
+    made = printed_by("aios.bench.sched_sim")
+    assert made in PAGE.read_text(encoding="utf-8"), "see its command to make the table again"

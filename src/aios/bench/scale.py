@@ -3,6 +3,8 @@
 The agents of the `workload` bench, against `aios serve` alone; the few run before and after the many, each with a fresh daemon.
 """
 
+from dataclasses import replace
+
 from aios.bench.agents import Outcome
 from aios.bench.bench import Bench, Settings, Shape
 from aios.bench.children import scratch_folder
@@ -14,6 +16,7 @@ from aios.engine.models import find_model
 NAME = "scale"
 N_FEW, N_MANY = 16, 128
 N_FEW_QUICK, N_MANY_QUICK = 4, 12
+SHAPE, SHAPE_QUICK = Shape(n_turns=2, max_tokens=16), Shape(n_turns=1, max_tokens=8, n_rules=2)
 
 SPECS = (
     Spec(
@@ -35,7 +38,7 @@ async def measure(settings: Settings, report: Report) -> None:
         for seed, n_agents in enumerate((n_few, n_many, n_few)):
             settings.say(f"{n_agents} agents")
             async with serve_agents(model, folder) as endpoint:
-                shape = Shape(n_agents=n_agents, n_turns=2, max_tokens=16)
+                shape = replace(SHAPE_QUICK if settings.quick else SHAPE, n_agents=n_agents)
                 runs.append((n_agents, await run_agents(endpoint, shape, seed=seed)))
     report_throughput(report, few=[run for n, run in runs if n == n_few], many=runs[1][1])
 
