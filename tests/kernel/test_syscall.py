@@ -26,6 +26,7 @@ from aios.abi.calls import (
 )
 from aios.abi.gate import Line
 from aios.abi.types import Exit, Message, Pid, Role, ToolSpec
+from aios.abi.undo import Undo
 from aios.config import KernelConfig, SchedulerConfig
 from aios.errors import (
     AccessDenied,
@@ -52,7 +53,8 @@ def test_every_call_has_an_entry_in_the_table() -> None:
 def test_an_entry_with_a_target_belongs_to_a_call_that_names_one() -> None:
     for call, entry in syscall.TABLE.items():
         fields = {field.name for field in msgspec.structs.fields(call)}
-        assert entry.has_target == ("pid" in fields), call
+        if call is not Undo:  # of a process that may be gone; the undoer asks who reaches it
+            assert entry.has_target == ("pid" in fields), call
 
 
 async def test_an_unknown_call_is_refused(booted: OpenKernel) -> None:

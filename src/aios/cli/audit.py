@@ -123,8 +123,9 @@ def verify(*, noted: str, as_json: bool) -> None:
 
 
 @audit.command(epilog=examples("aios audit export > audit.jsonl"))
-def export() -> None:
-    """Print the whole log as JSON, one record a line, with the code of each."""
+@json_option
+def export(*, as_json: bool) -> None:  # noqa: ARG001 - it is JSON in any case
+    """Print the whole log as JSON, one record a line, with the code of each; `--json` changes nothing."""
     from aios.kernel.journal.audit import tables  # noqa: PLC0415 - see above
 
     with _opened() as connection:
