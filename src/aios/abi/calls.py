@@ -33,6 +33,7 @@ from aios.abi.contexts import (
     SnapshotInfo,
     SnapshotInfos,
 )
+from aios.abi.fork import Fork, Forked
 from aios.abi.interactions import (
     BlockStatistics,
     Interactions,
@@ -434,7 +435,7 @@ class Shutdown(Call[Done], frozen=True):
 
 
 AnyCall = (
-    Spawn | Admit | Wait | Kill | Stop | Cont | SendSignal | Ps | GetPid | ExitSelf | Nice
+    Spawn | Fork | Admit | Wait | Kill | Stop | Cont | SendSignal | Ps | GetPid | ExitSelf | Nice
     | Chat | Complete | Embed | Tokenize | CountTokens
     | Log | Logs | Info | Shutdown
     | Budget | SetBudget
@@ -461,7 +462,7 @@ AnyCall = (
 )  # fmt: skip
 
 AnyAnswer = (
-    Done | Spawned | Guest | Exited | Signalled | Processes | Self | Niced
+    Done | Spawned | Forked | Guest | Exited | Signalled | Processes | Self | Niced
     | ChatAnswer | CompleteAnswer | Embeddings | Tokens | TokenCount
     | LogEnd | KernelInfo
     | BudgetInfo

@@ -5,6 +5,8 @@ from time import perf_counter
 import click
 
 from aios.cli.exits import ExitCode
+from aios.cli.fork import tell_branch
+from aios.cli.ids import find_process
 from aios.cli.journal import show_record
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
@@ -15,6 +17,7 @@ from aios.kernel.journal.difference import Difference, Parting, find_difference
 from aios.kernel.journal.runfile import Run
 from aios.kernel.journal.tables import Row
 from aios.kernel.replay import retell
+from aios.sdk.blocking import connect
 
 
 @click.command(
@@ -23,13 +26,23 @@ from aios.kernel.replay import retell
 @click.argument("run", metavar="ID|FILE")
 @click.option("--until", type=click.IntRange(1), metavar="SEQ", help="Stop behind this call.")
 @click.option("--diff", "other", metavar="ID|FILE", help="Only say where that run parts from it.")
+@click.option(
+    "--live-from", type=click.IntRange(1), metavar="SEQ", help="Go on live from it, as `aios fork`."
+)
 @json_option
-def replay(*, run: str, until: int | None, other: str | None, as_json: bool) -> None:
+def replay(
+    *, run: str, until: int | None, other: str | None, live_from: int | None, as_json: bool
+) -> None:
     """Ask the calls of a run again and show what each is told: from the journal of AIOS_HOME or a file of `aios journal export`.
 
     No model, no tool and no kernel is needed, and nothing happens. A call that the journal would not find again is a divergence, and ends it.
-    With --diff the exit code is 1 if the runs differ; times and pids of processes are no difference.
+    With --live-from the program itself runs again as a branch, on the kernel that runs, with models and tools from call SEQ on. With --diff the exit code is 1 if the runs differ; times and pids of processes are no difference.
     """
+    if live_from is not None:
+        with connect() as client:
+            pid = find_process(run, client.ps(include_ended=True)).pid
+            tell_branch(client.journal.fork(pid, at=live_from - 1), as_json=as_json)
+        return
     found = find_run(run)
     rows = _until(found, until)
     if other is not None:

@@ -157,7 +157,7 @@ def run(
         cwd=str(Path(cwd or ".").absolute()),
         read=(*map(_absolute, readable), *_named(args)),
         write=tuple(map(_absolute, writable)),
-        env=_environment(pairs),
+        env=environment(pairs),
         budget=parse_limits(limits) if limits else None,
         block_bytes=block_bytes,
         restart=None if policy is None else _restart(folder, policy),
@@ -212,7 +212,12 @@ class _WithRestart(msgspec.Struct):
     restart: Restart = Restart()
 
 
-def _environment(pairs: Sequence[str]) -> dict[str, str]:
+def environment(pairs: Sequence[str]) -> dict[str, str]:
+    """The variables of `--env`: K=V, or K for ours.
+
+    Raises:
+        InvalidCall: There is none of that name here.
+    """
     found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")

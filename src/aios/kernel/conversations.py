@@ -9,6 +9,7 @@ import msgspec
 
 from aios.abi.calls import Chat, ChatAnswer
 from aios.abi.contexts import Compacted, Compaction, ContextCompact, WindowPolicy
+from aios.abi.types import Message, Role
 from aios.errors import ContextWindowExceeded
 from aios.kernel.compaction import Aim, Compactor
 from aios.kernel.context.contexts import Context, ContextTable, told
@@ -36,7 +37,7 @@ class Conversations:
     async def chat(self, run: Run, call: Chat) -> ChatAnswer:
         """Write the next message of a conversation, and keep it if that is one of the kernel's."""
         if call.context is None:
-            return await self._models.chat(run, call)
+            return await self._models.chat(run, _instructed(run, call))
         with self._contexts.writing(run, call.context) as context:
             run.context_homes = context.homes
             before = context.transcript
@@ -85,7 +86,7 @@ class Conversations:
         aim = Aim(context.window, call.model or context.model, call.tools or context.tools)
         draft = await self._compactor.fit(run, draft, aim, max_tokens=call.max_tokens)
         try:
-            return await self._models.chat(run, _shown(draft, aim, call)), draft
+            return await self._models.chat(run, _instructed(run, _shown(draft, aim, call))), draft
         except ContextWindowExceeded:
             if aim.policy is WindowPolicy.NONE:
                 raise
@@ -93,13 +94,21 @@ class Conversations:
             shorter = await self._compactor.shorten(run, draft, aim)
             if shorter is draft:
                 raise
-        return await self._models.chat(run, _shown(shorter, aim, call)), shorter
+        return await self._models.chat(run, _instructed(run, _shown(shorter, aim, call))), shorter
 
     def _commit(self, context: Context, after: Transcript, *, n_rewrites: int) -> None:
         """Commit a transcript, and write into its owner's log what left the window."""
         self._contexts.commit(context, after)
         for rewrite in after.rewrites[n_rewrites:]:
             self._contexts.note(context, rewrite)
+
+
+def _instructed(run: Run, call: Chat) -> Chat:
+    """The call with the instruction that its fork was given, at its end: the rows of what is before it stay of use."""
+    if not run.process.instruction:
+        return call
+    said = Message(Role.USER, run.process.instruction)
+    return msgspec.structs.replace(call, messages=(*call.messages, said))
 
 
 def _shown(transcript: Transcript, aim: Aim, call: Chat) -> Chat:

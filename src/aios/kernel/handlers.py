@@ -50,6 +50,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
+from aios.kernel.forking import Forks
 from aios.kernel.inspection import Inspection
 from aios.kernel.journal.audit.log import AuditLog
 from aios.kernel.journal.journal import Journal
@@ -104,6 +105,7 @@ class Services(Protocol):
     timers: Timers
     retriever: Retriever
     programs: Programs
+    forks: Forks
     max_calls_per_process: int
 
     def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:

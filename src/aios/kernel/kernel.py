@@ -32,6 +32,7 @@ from aios.kernel.context.snapshots import Snapshots
 from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
 from aios.kernel.engines import configured_cores, given_cores, thread_warnings
+from aios.kernel.forking import Forks
 from aios.kernel.gate import LocalGate
 from aios.kernel.handlers import spawn
 from aios.kernel.identity import Tokens, split_guest
@@ -158,6 +159,7 @@ class Kernel:
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.brake = LoopBrake(limits, self._pause, self.journal.tell)
         self.programs = Programs(self, self.tokens, self.launcher)
+        self.forks = Forks(self)
         self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
 
     # --- identity ------------------------------------------------------------------------------------------------
@@ -275,6 +277,7 @@ class Kernel:
         """An ended process was dropped from the table."""
         self.tokens.revoke(pid)
         self.budgets.forget(pid)
+        self.programs.drop(pid)
         self._named_guests.pop(self._guest_names.pop(pid, ""), None)
         if self.programs.residents is not None:
             self.programs.residents.forget(pid)

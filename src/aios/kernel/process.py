@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from aios.abi.call import Answer
+from aios.abi.contexts import ContextId
 from aios.abi.gate import Progress
 from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import ProcessGone, ResourceExhausted
@@ -166,6 +167,10 @@ class Process:
     """What it is told instead of being served, until it is where it was."""
     repeats: "dict[str, Repeats]" = field(default_factory=dict)
     """By the names of calls, what it repeats; for the loop brake."""
+    instruction: str = ""
+    """What each of its chats ends with, if it is a fork that was given one."""
+    context_names: dict[ContextId, ContextId] = field(default_factory=dict)
+    """The contexts that it knows by numbers which others have here."""
     n_faults: int = 0
     n_preemptions: int = 0
     waited_s: float = 0.0

@@ -94,6 +94,8 @@ class Programs:
         self._bodies: dict[Pid, Body] = {}
         self.make_child: Callable[[Process, Clock, Launcher], Child] = Child
         """What runs a program; a simulation puts one here that starts no process of the operating system."""
+        self._ended: dict[Pid, Launched] = {}
+        """How the programs were started that have ended, without their environment."""
         self.residents: Residents | None = None
         """The process table on disk, if there is one."""
 
@@ -130,9 +132,30 @@ class Programs:
         process.is_new = process.has_body = True
         process.view = view
         launched = Launched(str(program.folder), call.args, view, call.env, digest, restart)
+        await self.launch(run, process, launched, answer=Spawned(process.pid, process.name))
+        return process
+
+    async def launch(
+        self,
+        run: Run,
+        process: Process,
+        launched: Launched,
+        *,
+        answer: Answer,
+        is_replayed: bool = False,
+    ) -> None:
+        """Run a program behind a new process, with the answers of the journal first if asked; returns when it runs.
+
+        Raises:
+            ProgramFailed: It could not be started.
+        """
+        kernel = self._kernel
         self._bodies[process.pid] = Body(launched)
+        process.instruction = launched.instruction
         try:
-            await self.keep(run, process, Spawned(process.pid, process.name))
+            if is_replayed:
+                await self.prepare(process, is_replayed=True)
+            await self.keep(run, process, answer)
         except BaseException:  # else it would be there for ever, and never begin
             process.has_body = False
             kernel.end_process(process, Exit(126, "it could not be written down"))
@@ -142,7 +165,6 @@ class Programs:
         await first.started.wait()
         if first.error is not None:
             raise first.error
-        return process
 
     async def keep(self, run: Run, process: Process, answer: A) -> A:
         """Write a new process into the table on disk, with the answer of the call that made it. Returns: the answer."""
@@ -160,9 +182,14 @@ class Programs:
         return msgspec.structs.replace(guest, token=token)
 
     def launched_of(self, pid: Pid) -> Launched | None:
-        """How a program was started; None for what is no program, and for one that has ended."""
+        """How a program was started; of one that has ended without its environment. None for what is no program."""
         body = self._bodies.get(pid)
-        return body.launched if body is not None else None
+        return body.launched if body is not None else self._ended.get(pid)
+
+    def remember(self, process: Process, launched: Launched) -> None:
+        """Know of a program of the kernel before how it was started, in case it is forked."""
+        process.instruction = launched.instruction
+        self._ended[process.pid] = msgspec.structs.replace(launched, env={})
 
     def adopt(self, process: Process, launched: Launched, question: Question | None) -> None:
         """Take in a program of the kernel before, to be started by `begin`; with a question, once it is answered."""
@@ -179,7 +206,13 @@ class Programs:
 
     def forget(self, pid: Pid) -> None:
         """The process has ended."""
-        self._bodies.pop(pid, None)
+        body = self._bodies.pop(pid, None)
+        if body is not None:
+            self._ended[pid] = msgspec.structs.replace(body.launched, env={})
+
+    def drop(self, pid: Pid) -> None:
+        """The process is no longer remembered."""
+        self._ended.pop(pid, None)
 
     def diverge(self, run: Run, error: ReplayDivergence) -> bool:
         """A program asked otherwise than before. Returns: whether it goes on live; else the call fails."""

@@ -35,14 +35,14 @@ async def open_context(
     kernel: Services, run: Run, call: ContextOpen, told: ContextInfo
 ) -> ContextInfo:
     """A context under the number that it had."""
-    with kernel.context_table.numbering(told.id):
+    with kernel.context_table.numbering(run.process, told.id):
         await kernel.context_table.open(run, call)
     return told
 
 
 async def fork(kernel: Services, run: Run, call: ContextFork, told: ContextInfo) -> ContextInfo:
     """A fork under the number that it had."""
-    with kernel.context_table.numbering(told.id):
+    with kernel.context_table.numbering(run.process, told.id):
         await kernel.context_table.fork(run, call)
     return told
 

@@ -1,7 +1,8 @@
 """The process table on disk: what a kernel must know of a process to take it up where the last one left it.
 
 A row is written in the order of the journal's records, so that it is never ahead of them or behind. Tokens are there as
-hashes. The environment of a program is in its row as long as it may be started again, and nowhere else.
+hashes. The environment of a program is in its row only as long as it may be started again, and nowhere else: one with the policy `never`
+has none there.
 """
 
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Launched(Struct, frozen=True):
     restart: Restart
     first_seq: int = 1
     """The first record of this life; those before it are not replayed."""
+    instruction: str = ""
+    """What each chat of a fork ends with."""
     os_pid: int = 0
     os_start: int = 0
     """When the operating system's process began, in ticks since the boot: a pid alone may be somebody else's by now."""
@@ -128,9 +131,16 @@ def resident_of(
         token=token,
         guest_name=guest_name,
         fetch_lists=process.fetch_lists,
-        launched=launched if process.exit is None else None,
+        launched=_kept(process, launched),
         budget=budget,
     )
+
+
+def _kept(process: Process, launched: Launched | None) -> Launched | None:
+    """What is kept of how a program was started: its environment, which may hold secrets, only if it is needed again."""
+    if launched is None or (process.exit is None and launched.restart.policy != "never"):
+        return launched
+    return msgspec.structs.replace(launched, env={})
 
 
 Describe = Callable[[Process], Resident]

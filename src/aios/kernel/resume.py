@@ -75,6 +75,8 @@ def _taken_up(kernel: Resumed, row: Resident) -> Process:
     kernel.budgets.open(process)
     if row.budget is not None:
         kernel.budgets.restore(process, row.budget)
+    if row.launched is not None:
+        kernel.programs.remember(process, row.launched)
     if row.token:
         kernel.tokens.restore(row.pid, row.token)
     if row.guest_name:

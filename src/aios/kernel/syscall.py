@@ -39,6 +39,7 @@ from aios.abi.calls import (
     Tokenize,
     Wait,
 )
+from aios.abi.fork import Fork
 from aios.abi.gate import Fault, Progress, Result, fault_of
 from aios.abi.journal import Events, JournalRead
 from aios.abi.pages import Pages
@@ -235,6 +236,7 @@ def _target(kernel: Services, call: Call[Any]) -> Process | None:
 
 TABLE: Mapping[type, Entry] = MappingProxyType({
     Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE, Where.DISK),
+    Fork: Entry(lambda kernel, run, call: kernel.forks.fork(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
     Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.DISK, redo=handlers.admit_again),
     Wait: Entry(handlers.wait, Right.SEE, has_target=True),
     Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),

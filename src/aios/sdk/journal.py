@@ -1,7 +1,10 @@
-"""Looking into the journal: `client.journal.read(pid)`, `client.journal.events(after)`, and the same for plain code."""
+"""The journal: `client.journal.read(pid)`, `client.journal.events(after)`, `client.journal.fork(pid, at=...)`, and the same for plain code."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from aios.abi.budget import Limits
+from aios.abi.fork import Fork, Forked
 from aios.abi.journal import EventList, Events, JournalRead, JournalRecords
 from aios.abi.types import Pid
 from aios.sdk.requests import build
@@ -52,6 +55,33 @@ class Journal:
         call = build(Events, after=after, pid=target, is_waiting=is_waiting, deadline_s=deadline_s)
         return (await self._gate.call(call)).value
 
+    async def fork(
+        self,
+        pid: int,
+        *,
+        at: int | None = None,
+        instruction: str = "",
+        name: str | None = None,
+        budget: Limits | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Forked:
+        """Branch a program off behind one of its calls; returns when the branch runs. See the call `fork`.
+
+        Args:
+            pid: The process, living or ended.
+            at: The last call that both have in common; its last one that ended when None, 0 is before the first.
+            instruction: What each chat of the branch ends with, behind `at`.
+            name: Its name.
+            budget: What it may spend; what the process has left of its own limits when None.
+            env: Its environment, where the kernel no longer has it.
+
+        Raises:
+            Conflict: The process is the caller, no program, or the kernel keeps no journal on disk.
+            NotFound: No such process or call.
+        """
+        call = fork_call(pid, at, instruction=instruction, name=name, budget=budget, env=env)
+        return (await self._gate.call(call)).value
+
 
 class BlockingJournal:
     """`Journal` for code that waits."""
@@ -78,3 +108,38 @@ class BlockingJournal:
         target = None if pid is None else Pid(pid)
         call = build(Events, after=after, pid=target, is_waiting=is_waiting, deadline_s=deadline_s)
         return self._gate.call(call).value
+
+    def fork(
+        self,
+        pid: int,
+        *,
+        at: int | None = None,
+        instruction: str = "",
+        name: str | None = None,
+        budget: Limits | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Forked:
+        """Branch a program off behind one of its calls; see `Journal.fork`."""
+        call = fork_call(pid, at, instruction=instruction, name=name, budget=budget, env=env)
+        return self._gate.call(call).value
+
+
+def fork_call(
+    pid: int,
+    at: int | None,
+    *,
+    instruction: str,
+    name: str | None,
+    budget: Limits | None,
+    env: Mapping[str, str] | None,
+) -> Fork:
+    """The call `fork` from arguments."""
+    return build(
+        Fork,
+        pid=Pid(pid),
+        at=at,
+        instruction=instruction,
+        name=name,
+        budget=budget,
+        env=dict(env or {}),
+    )

@@ -176,8 +176,14 @@ class ContextTable:
         return _messages(self.get(run, call.context).items)
 
     @contextmanager
-    def numbering(self, context_id: ContextId) -> Iterator[None]:
-        """Inside the block the next context gets this number, which it had under the kernel before. Nothing in it may wait."""
+    def numbering(self, process: Process, context_id: ContextId) -> Iterator[None]:
+        """Inside the block the next context gets this number, which it had under the kernel before. Nothing in it may wait.
+
+        A fork and what it was forked from were told the same number: who comes second has its context under another, and knows it by this.
+        """
+        taken = self._by_id.get(context_id)
+        if taken is not None and taken.owner is not process:
+            context_id = process.context_names.setdefault(context_id, ContextId(self._last_id + 1))
         last, self._last_id = self._last_id, context_id - 1
         try:
             yield
@@ -185,8 +191,12 @@ class ContextTable:
             self._last_id = max(last, context_id)
 
     def renumber(self, context_id: ContextId, wanted: ContextId) -> None:
-        """Give a context the number that it had under the kernel before."""
-        context = self._by_id.pop(context_id)
+        """Give a context the number that it had under the kernel before; if that is taken, its owner knows it by that."""
+        taken, context = self._by_id.get(wanted), self._by_id[context_id]
+        if taken is not None and taken.owner is not context.owner:
+            context.owner.context_names[wanted] = context_id
+            return
+        del self._by_id[context_id]
         held = self._held[context.owner.pid]
         del held[context_id]
         context.id = wanted
@@ -203,7 +213,7 @@ class ContextTable:
             AccessDenied: It belongs to a process that is neither the caller nor a descendant of it.
             NotFound: There is none.
         """
-        context = self._by_id.get(context_id)
+        context = self._by_id.get(run.process.context_names.get(context_id, context_id))
         if context is None:
             raise NotFound(
                 f"no context {context_id}",

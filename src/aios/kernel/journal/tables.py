@@ -114,6 +114,16 @@ def take_in(connection: apsw.Connection, pid: Pid, rows: Sequence[Row]) -> None:
         save(connection, replace(row.record, pid=pid, intent=intent, answer=answer))
 
 
+def branch(connection: apsw.Connection, source: Pid, target: Pid, *, up_to: int) -> None:
+    """Give a process the settled records of another, up to a number; their texts are shared. What was cut off is left out."""
+    connection.execute(
+        "INSERT INTO journal_records SELECT ?, seq, call, digest, effect, place, outcome, begun, ended, waited, ran, "
+        "n_preemptions, intent, said, answer, answer_text, message FROM journal_records "
+        "WHERE pid = ? AND seq <= ? AND outcome IN ('done', 'fault')",
+        (target, source, up_to),
+    )
+
+
 def last_pid(connection: apsw.Connection) -> Pid:
     """The highest pid that has a record."""
     return Pid(connection.execute("SELECT ifnull(max(pid), 0) FROM journal_records").get)

@@ -12,6 +12,7 @@ import msgspec
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Guest
+from aios.abi.fork import Fork
 from aios.abi.gate import Fault
 from aios.abi.spawn import Spawn
 from aios.abi.timers import TimerAdd
@@ -38,6 +39,8 @@ def write_call(call: "Call[Answer]") -> Written:
         call = msgspec.structs.replace(call, deadline_s=None)
     if isinstance(call, Spawn):
         call = _without_secrets(call)
+    if isinstance(call, Fork) and call.env:
+        call = msgspec.structs.replace(call, env=dict.fromkeys(call.env, HIDDEN))
     if isinstance(call, TimerAdd):
         call = msgspec.structs.replace(call, spawn=_without_secrets(call.spawn))
     body = encode_call(call)

@@ -1,0 +1,34 @@
+"""aios fork and replay --live-from against a kernel that runs."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Aios, Served, serving
+
+
+def served_asker(programs: Path, aios: Aios) -> str:
+    ran = aios("run", "--detach", "--json", programs / "asker")
+    assert ran.code == 0, ran.err
+    pid = str(ran.rows()[0]["pid"])
+    assert aios("wait", pid).code == 0
+    return pid
+
+
+def test_branches_of_an_ended_program_are_compared_with_it(
+    home: Path, programs: Path, aios: Aios
+) -> None:
+    with serving(home, is_durable=True):
+        pid = served_asker(programs, aios)
+        made = aios("fork", pid, "--at", "0", "--with", "Be brief.", "-n", "2", "--json")
+        assert [row["at"] for row in made.rows()] == [0, 0]
+        branches = [str(row["pid"]) for row in made.rows()]
+        live = aios("replay", "asker", "--live-from", "2", "--json").rows()[0]
+        assert live["at"] == 1
+        for branch in (*branches, str(live["pid"])):
+            assert aios("wait", branch).code == 0
+    assert aios("replay", pid, "--diff", str(live["pid"]), "--until", "1").code == 0
+    assert aios("replay", pid, "--diff", branches[0], "--json").rows()[0]["n_equal"] == 0
+
+
+def test_a_guest_is_not_forked(served: Served, aios: Aios) -> None:
+    served.admit("bob")
+    assert aios("fork", "bob", "--json").error()["code"] == "conflict"

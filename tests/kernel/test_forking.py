@@ -1,0 +1,158 @@
+"""Programs that are forked in their past, on a kernel with a journal and a scripted engine."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.kernel.test_programs import ONCE, booted, home, program
+
+from aios.abi.budget import Limits
+from aios.abi.calls import GetPid
+from aios.abi.fork import Fork
+from aios.abi.types import JsonObject, Pid
+from aios.errors import AccessDenied, AiosError, Conflict, NotFound
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
+from aios.sdk.client import Client
+
+__all__ = ["home"]
+pytestmark = pytest.mark.anyio
+
+WRITING = """\
+    stamp = client.repeatable.uuid()
+    context = client.contexts.open(system="Be brief.")
+    context.chat("hello")
+    client.files.write("first.txt", str(stamp).encode())
+    client.files.write("second.txt", b"second")
+    context.chat("and now")
+    said = [message.text() for message in context.messages()]
+    names = sorted(each.path.rsplit("/")[-1] for each in client.files.list("."))
+    mine = client.files.read("first.txt").decode()
+    client.exit(0, f"{stamp} {mine} {len(said)} {names} {os.environ.get('COLOR')}")
+"""
+N_FIRST = 4
+"""Calls up to and with the first file: uuid, open, chat, write."""
+
+
+async def ended(client: Client, pid: int) -> str:
+    end = (await client.wait(pid)).exit
+    assert end.status == 0, end.reason
+    return end.result
+
+
+async def test_a_branch_has_journal_contexts_and_files_up_to_its_point_and_goes_on_by_itself(
+    home: Path,
+) -> None:
+    async with booted(home) as (_kernel, client):
+        source = await client.spawn(program(home, WRITING), env={"COLOR": "red"})
+        was = await ended(client, source.pid)
+        branch = await client.journal.fork(source.pid, at=N_FIRST)
+        assert (branch.at, branch.name) == (N_FIRST, "agent-fork")
+        now = await ended(client, branch.pid)
+        assert now == was.replace("red", "None"), (
+            "what was told is told again; no environment is kept"
+        )
+        page = (await client.journal.read(branch.pid)).records
+        old = (await client.journal.read(source.pid)).records
+        assert [each.ended_unix_s for each in page[:N_FIRST]] == [
+            each.ended_unix_s for each in old[:N_FIRST]
+        ]
+        assert page[N_FIRST].begun_unix_s > old[-1].begun_unix_s, "behind it, it was live"
+        versions = await client.files.versions("/agents/agent-fork/first.txt")
+        assert len(versions) == 1, "the file came with the branch, and was not written again"
+        assert len(await client.files.versions("/agents/agent/second.txt")) == 1
+
+
+async def test_a_branch_leaves_a_living_process_and_its_contexts_alone(home: Path) -> None:
+    source_code = WRITING.replace(
+        "    said =",
+        '    client.mail.receive() if client.getpid().name == "agent" else 0\n    said =',
+    )
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, source_code))
+        while not any(run.name == "receive" for run in kernel.table.get(source.pid).runs.values()):
+            await anyio.sleep(0.01)
+        branches = [await client.journal.fork(source.pid, at=N_FIRST) for _ in range(2)]
+        results = [await ended(client, each.pid) for each in branches]
+        assert kernel.table.get(source.pid).is_alive
+        (context,) = [c for c in await client.contexts.list_all() if c.pid == source.pid]
+        assert context.n_messages == 5
+        await client.mail.send(source.pid, "go on")
+        assert {*results, await ended(client, source.pid)} == {results[0]}
+
+
+async def test_an_instruction_ends_each_chat_behind_the_point_and_is_not_kept(home: Path) -> None:
+    async with booted(home) as (_kernel, client):
+        source = await client.spawn(program(home, WRITING))
+        was = await ended(client, source.pid)
+        branch = await client.journal.fork(source.pid, at=N_FIRST, instruction="Speak French.")
+        assert await ended(client, branch.pid) == was, "its context has what its program said"
+        old, new = [
+            [
+                r.answer
+                for r in (await client.journal.read(pid, is_full=True)).records
+                if r.call == "chat"
+            ]
+            for pid in (source.pid, branch.pid)
+        ]
+        assert old[0] == new[0]
+        assert prompt_tokens(new[1]) > prompt_tokens(old[1])
+
+
+def prompt_tokens(answer: JsonObject) -> int:
+    usage = answer["usage"]
+    assert isinstance(usage, dict)
+    found = usage["prompt_tokens"]
+    assert isinstance(found, int)
+    return found
+
+
+async def test_a_branch_that_asks_otherwise_diverges_and_says_so(home: Path) -> None:
+    async with booted(home) as (_kernel, client):
+        source = await client.spawn(program(home, WRITING))
+        await ended(client, source.pid)
+        program(home, WRITING.replace('"hello"', '"goodbye"'))
+        branch = await client.journal.fork(source.pid, at=N_FIRST)
+        end = (await client.wait(branch.pid)).exit
+        assert end.status == 1
+        assert "asks chat where it asked chat before (call 3" in end.reason
+
+
+async def test_a_branch_goes_on_under_the_next_kernel_as_one_that_crashed(home: Path) -> None:
+    code = WRITING.replace("    said =", "    client.mail.receive()\n    said =")
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, code), restart=ONCE)
+        while not any(run.name == "receive" for run in kernel.table.get(source.pid).runs.values()):
+            await anyio.sleep(0.01)
+        branch = await client.journal.fork(source.pid, at=N_FIRST, budget=Limits(children=3))
+        while not any(run.name == "receive" for run in kernel.table.get(branch.pid).runs.values()):
+            await anyio.sleep(0.01)
+    async with booted(home) as (kernel, client):
+        assert kernel.budgets.info(branch.pid).limits.children == 3
+        for pid in (source.pid, branch.pid):
+            await client.mail.send(pid, "go on")
+        assert await ended(client, source.pid) == await ended(client, branch.pid)
+        later = await client.journal.fork(source.pid, at=0)
+        await client.mail.send(later.pid, "go on")
+        assert await ended(client, later.pid) != "", (
+            "an ended one of the kernel before can be forked"
+        )
+
+
+async def refused(kernel: Kernel, pid: int, call: Fork, error: type[AiosError]) -> None:
+    n_before = len(kernel.table)
+    with pytest.raises(error):
+        await LocalGate(kernel, kernel.table.get(Pid(pid))).call(call)
+    assert len(kernel.table) == n_before, "nothing is left of it"
+
+
+async def test_what_cannot_be_forked_is_refused_and_leaves_nothing(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, WRITING))
+        await ended(client, source.pid)
+        guest = (await client.admit("guest")).pid
+        await kernel.gate(guest).call(GetPid())
+        await refused(kernel, 1, Fork(pid=source.pid, at=99), NotFound)
+        await refused(kernel, 1, Fork(pid=guest), Conflict)
+        await refused(kernel, 1, Fork(pid=Pid(1)), Conflict)
+        await refused(kernel, guest, Fork(pid=source.pid), AccessDenied)
