@@ -14,6 +14,8 @@ from aios.abi.types import Message, Pid, Role
 from aios.bench.agents import run_load, warm_up
 from aios.bench.bench import Bench, Settings, Shape, alternate, seconds_each
 from aios.bench.children import scratch_folder
+from aios.bench.forks import SPECS as FORKS
+from aios.bench.forks import measure_forks
 from aios.bench.rows import Bar, Report, Series, Spec
 from aios.bench.workload import serve_agents
 from aios.config import Config, Home, JournalConfig
@@ -44,6 +46,7 @@ SPECS = (
     Spec(NAME, "replay", "calls/s", Bar(5_000, is_minimum=True), "getpid told from the journal, in-process"),
     Spec(NAME, "recovery", "s", Bar(10.0), f"a kernel takes up {N_PROCESSES} processes and reads their {N_PROCESSES * N_CALLS_EACH} calls"),
     Spec(NAME, "makespan", "s", Bar(1.05, on_ratio=True), "the load of `workload`, small, journal on; beside it off"),
+    *FORKS,
 )  # fmt: skip
 
 
@@ -70,6 +73,7 @@ async def measure(settings: Settings, report: Report) -> None:
         report.add("bytes-a-turn", n_bytes / N_TURNS, baseline=n_text / N_TURNS)
         settings.say(f"{N_PROCESSES} processes that a kernel left")
         await _replay_and_recovery(report, Home(folder / "left"), n_calls)
+        await measure_forks(settings, report, folder)
         await _workload(settings, report, folder)
 
 

@@ -4,6 +4,7 @@ Nothing is computed again: the branch's journal shares its texts with that of it
 contexts the KV pages that are kept by what is in them.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -68,12 +69,13 @@ class Forks:
             name = call.name or f"{source.name}-fork"
             process = kernel.add_process(name, Kind.PROGRAM, run.process, program=launched.program)
             with ExitStack() as ending:
-                ending.callback(kernel.end_process, process, Exit(126, "it could not be forked"))
+                ending.callback(self._abandon, process)
                 self._take_after(source, process, call)
-                await self._branch(source, process, at, unix_s)
+                answer = Forked(process.pid, process.name, at)
+                also = await self._branching(source, process, at, unix_s)
+                await kernel.programs.branch(run, process, launched, answer=answer, also=also)
                 ending.pop_all()
-            answer = Forked(process.pid, process.name, at)
-            await kernel.programs.launch(run, process, launched, answer=answer, is_replayed=at > 0)
+            kernel.storage.changes.publish()
             kernel.budgets.hold_child(process, one_child)
             undo.pop_all()
         return answer
@@ -100,8 +102,15 @@ class Forks:
             raise InvalidCall("`env` may not set AIOS_ variables", hint="they are the kernel's")
         return source, launched, disk
 
-    async def _branch(self, source: Process, process: Process, at: int, unix_s: float) -> None:
-        """Give a process the journal of another up to a call, and its files as they were then: both in one transaction."""
+    def _abandon(self, process: Process) -> None:
+        """End a branch that was not written down."""
+        process.has_body = False
+        self._kernel.end_process(process, Exit(126, "it could not be forked"))
+
+    async def _branching(
+        self, source: Process, process: Process, at: int, unix_s: float
+    ) -> Callable[[apsw.Connection], None]:
+        """What gives a process the journal of another up to a call, and its files as they were then."""
         kernel, homes = self._kernel, (home_of(source.lineage), home_of(process.lineage))
         _, blobs, clock = kernel.storage.parts
         author = Author(process.pid, kernel.storage.boot, homes[1], clock.unix_s())
@@ -112,10 +121,7 @@ class Forks:
             tx = Transaction(connection, blobs, author, kernel.storage.quota_bytes)
             branch(tx, *homes, unix_s)
 
-        disk = kernel.journal.disk
-        assert disk is not None, "who has no journal was refused"
-        await disk.write(write)
-        kernel.storage.changes.publish()
+        return write
 
     def _take_after(self, source: Process, process: Process, call: Fork) -> None:
         """Give a branch what its source has, and never more than its parent gave."""
@@ -142,17 +148,15 @@ async def _point(
     Raises:
         NotFound: There is no such call, or the journal no longer has what was before it.
     """
+    await disk.flush()
     first = launched.first_seq
-    rows = await disk.load(source.pid, after=first - 1, texts=False)
-    if at is None:
-        at = max((row.record.seq for row in rows if row.record.call != "exit"), default=first - 1)
-    seqs = [row.record.seq for row in rows]
-    if at and at not in seqs:
-        kept = f"{seqs[0]} to {seqs[-1]}" if seqs else "none"
-        raise NotFound(
-            f"process {source.pid} has no call {at}; its journal has {kept}",
-            hint=f"`aios journal {source.pid}` lists them; 0 is before the first",
-        )
-    common = [row.record for row in rows if row.record.seq <= at]
-    ended = [record.ended_unix_s for record in common]
-    return at, max(ended, default=source.started_unix_s)
+    found = await disk.read(lambda c: tables.point(c, source.pid, first=first, at=at))
+    if found.at is not None:
+        return found.at, found.ended_unix_s or source.started_unix_s
+    if not at:
+        return 0, source.started_unix_s
+    kept = f"{found.lowest} to {found.highest}" if found.lowest else "none"
+    raise NotFound(
+        f"process {source.pid} has no call {at}; its journal has {kept}",
+        hint=f"`aios journal {source.pid}` lists them; 0 is before the first",
+    )

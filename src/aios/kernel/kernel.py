@@ -102,6 +102,7 @@ class Kernel:
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
         self._boot(config)
+        self.forks = Forks(self)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )
@@ -159,7 +160,6 @@ class Kernel:
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.brake = LoopBrake(limits, self._pause, self.journal.tell)
         self.programs = Programs(self, self.tokens, self.launcher)
-        self.forks = Forks(self)
         self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
 
     # --- identity ------------------------------------------------------------------------------------------------

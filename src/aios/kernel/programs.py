@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import anyio
 import anyio.abc
 import anyio.to_thread
+import apsw
 import msgspec
 
 from aios.abi.call import Answer
@@ -142,19 +143,15 @@ class Programs:
         launched: Launched,
         *,
         answer: Answer,
-        is_replayed: bool = False,
     ) -> None:
-        """Run a program behind a new process, with the answers of the journal first if asked; returns when it runs.
+        """Run a program behind a new process; returns when it runs.
 
         Raises:
             ProgramFailed: It could not be started.
         """
         kernel = self._kernel
         self._bodies[process.pid] = Body(launched)
-        process.instruction = launched.instruction
         try:
-            if is_replayed:
-                await self.prepare(process, is_replayed=True)
             await self.keep(run, process, answer)
         except BaseException:  # else it would be there for ever, and never begin
             process.has_body = False
@@ -165,6 +162,32 @@ class Programs:
         await first.started.wait()
         if first.error is not None:
             raise first.error
+
+    async def branch(
+        self,
+        run: Run,
+        process: Process,
+        launched: Launched,
+        *,
+        answer: Answer,
+        also: Callable[[apsw.Connection], object],
+    ) -> None:
+        """Run a program behind a new process that is told what `also` puts into its journal; returns when that is on disk.
+
+        The program is started after that; one that cannot be ends the process.
+        """
+        self._bodies[process.pid] = Body(launched)
+        process.instruction = launched.instruction
+
+        def write(connection: apsw.Connection) -> None:
+            also(connection)
+            run.sealed(connection, answer)
+
+        assert self.residents is not None, "a kernel without a journal branches nothing"
+        await self.residents.put(process, write)
+        await self.prepare(process, is_replayed=True)
+        child = self.make_child(process, self._kernel.clock, self._launcher)
+        self._kernel.tasks.start_soon(self._attend, process, child)
 
     async def keep(self, run: Run, process: Process, answer: A) -> A:
         """Write a new process into the table on disk, with the answer of the call that made it. Returns: the answer."""

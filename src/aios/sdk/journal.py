@@ -65,7 +65,7 @@ class Journal:
         budget: Limits | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Forked:
-        """Branch a program off behind one of its calls; returns when the branch runs. See the call `fork`.
+        """Branch a program off behind one of its calls; returns when the branch is on disk, and its program about to start. See the call `fork`.
 
         Args:
             pid: The process, living or ended.

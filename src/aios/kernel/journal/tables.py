@@ -65,6 +65,18 @@ class Row:
     answer: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a process is branched off; what is None is not there."""
+
+    at: int | None
+    lowest: int | None
+    """Of its records that are kept."""
+    highest: int | None
+    ended_unix_s: float | None
+    """When all up to it was done."""
+
+
 def save(connection: apsw.Connection, record: Record) -> None:
     """Write a record as it is now. One that is done on disk stays so: its effect came with it."""
     if record.is_written:
@@ -122,6 +134,21 @@ def branch(connection: apsw.Connection, source: Pid, target: Pid, *, up_to: int)
         "WHERE pid = ? AND seq <= ? AND outcome IN ('done', 'fault')",
         (target, source, up_to),
     )
+
+
+def point(connection: apsw.Connection, pid: Pid, *, first: int, at: int | None) -> Point:
+    """A call of a process as a point to branch off at; None: its last one that is settled and is not its end."""
+    lowest, highest, is_there, ended = connection.execute(
+        """
+        WITH mine AS (SELECT seq, ended FROM journal_records WHERE pid = ?1 AND seq >= ?2),
+            wanted AS (SELECT ifnull(?3, (SELECT max(seq) FROM journal_records WHERE pid = ?1 AND seq >= ?2
+                AND outcome IN ('done', 'fault') AND call <> 'exit')) AS seq)
+        SELECT (SELECT min(seq) FROM mine), (SELECT max(seq) FROM mine), (SELECT seq FROM mine WHERE seq = wanted.seq),
+            (SELECT max(ended) FROM mine WHERE seq <= wanted.seq) FROM wanted
+        """,
+        (pid, first, at),
+    ).get
+    return Point(is_there, lowest, highest, ended)
 
 
 def last_pid(connection: apsw.Connection) -> Pid:
