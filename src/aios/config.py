@@ -371,6 +371,20 @@ class ToolsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 4 << 20
 
 
+class EgressConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[egress]`: the network of programs in sandboxes; see docs/guides/network.md."""
+
+    hosts: Annotated[
+        Names, Meta(description="hosts for programs that ask: a.example, *.a.example, a:8080, *")
+    ] = ()
+    private_hosts: Annotated[
+        Names, Meta(description="of these, hosts that may be on this machine or in its net")
+    ] = ()
+    max_connections: Annotated[PositiveInt, Meta(description="at once, of one program")] = 32
+    max_bytes: Annotated[PositiveInt, Meta(description="on one connection, both ways")] = 256 << 20
+    timeout_s: Annotated[Positive, Meta(description="longest life of a connection")] = 600.0
+
+
 class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[journal]`: what a daemon writes down of every call; see docs/concepts/journal.md."""
 
@@ -472,6 +486,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     memory: MemoryConfig = MemoryConfig()
     storage: StorageConfig = StorageConfig()
     tools: ToolsConfig = ToolsConfig()
+    egress: EgressConfig = EgressConfig()
     mcp: McpConfig = McpConfig()
     journal: JournalConfig = JournalConfig()
     audit: AuditConfig = AuditConfig()

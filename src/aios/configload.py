@@ -21,7 +21,15 @@ from aios.home import Home
 
 ENGINES = "engines"
 LISTS = frozenset(
-    {"aliases", "fallback", "tools.fetch_hosts", "tools.fetch_private_hosts", "mcp.files"}
+    {
+        "aliases",
+        "fallback",
+        "tools.fetch_hosts",
+        "tools.fetch_private_hosts",
+        "egress.hosts",
+        "egress.private_hosts",
+        "mcp.files",
+    }
 )
 """Knobs that hold names; in the environment these are separated by commas."""
 TABLES = frozenset({"scheduler.weights", "mcp.servers"})
@@ -36,6 +44,7 @@ SECTIONS = (
     "storage",
     "tools",
     "mcp",
+    "egress",
     "journal",
     "audit",
     "sandbox",

@@ -51,6 +51,11 @@ class Home:
         return self.root / "audit.key"
 
     @property
+    def secrets(self) -> Path:
+        """Secrets that are put into requests of programs, mode 600."""
+        return self.root / "secrets.json"
+
+    @property
     def tools(self) -> Path:
         """Manifests of tools that are there from the start, `*.toml`."""
         return self.root / "tools"

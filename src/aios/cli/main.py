@@ -80,6 +80,9 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "guest": Verb("aios.cli.control:guest", "Make a token for a third-party client."),
             "sched": Verb("aios.cli.sched:sched", "Show and set how turns at engines are given."),
             "audit": Verb("aios.cli.audit:audit", "Show and check the log of what was done."),
+            "secret": Verb(
+                "aios.cli.secret:secret", "Keep secrets that programs use and never see."
+            ),
             "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),
             "doctor": Verb("aios.cli.doctor:doctor", "Say what is missing and how to mend it."),
             "bench": Verb("aios.cli.bench:bench", "Measure this machine against the bars."),

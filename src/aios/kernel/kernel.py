@@ -31,6 +31,7 @@ from aios.kernel.context.manager import ContextManager
 from aios.kernel.context.snapshots import Snapshots
 from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
+from aios.kernel.egress.egress import open_egress
 from aios.kernel.engines import configured_cores, given_cores, thread_warnings
 from aios.kernel.forking import Forks
 from aios.kernel.gate import LocalGate
@@ -101,6 +102,7 @@ class Kernel:
         self.tokens = Tokens(lambda pid: self.audit.note(pid, AuditKind.TOKEN))
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
+        self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config)
         self.forks = Forks(self)
         self.init = self.table.add(
@@ -154,12 +156,12 @@ class Kernel:
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.links = Links(self.storage, self.db, self.clock, config.storage, home=self.home)
         self.undoer = Undoer(self.storage, self.access, self.table, self.journal)
-        self.launcher = Launcher(config.sandbox, self.home.root)
+        self.egress = open_egress(self)
         self.tools = make_tools(self)
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.brake = LoopBrake(limits, self._pause, self.journal.tell)
-        self.programs = Programs(self, self.tokens, self.launcher)
+        self.programs = Programs(self, self.tokens, self.launcher, self.egress)
         self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
 
     # --- identity ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import stat
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from aios.abi.recovery import Restart
 from aios.abi.types import BlockBytes, Exit
 from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
+from aios.kernel.egress.egress import Egress, Way
 from aios.kernel.process import Process
 from aios.kernel.sandbox.launch import Confined, Launcher
 from aios.kernel.sandbox.places import python_places
@@ -69,6 +70,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=256)] | None
     ) = None
     """Of the hosts that `tools.fetch_hosts` allows, those that it and its children may fetch from; None is all."""
+    network: (
+        Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=256)] | None
+    ) = None
+    """Of the hosts that `egress.hosts` allows, those that its code may reach through the proxy; None is no network."""
     block_bytes: BlockBytes | None = None
 
 
@@ -161,10 +166,12 @@ class Launch:
     env: Mapping[str, str]
     url: str
     token: str
+    way: Way | None = None
 
     def command(self) -> list[str]:
         """The command line."""
-        return [sys.executable, str(self.program.entry), *self.args]
+        command = [sys.executable, str(self.program.entry), *self.args]
+        return command if self.way is None else self.way.command(command)
 
     def environment(self) -> dict[str, str]:
         """The whole environment of the child: nothing of the kernel's but a few harmless variables."""
@@ -175,13 +182,16 @@ class Launch:
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
         }
-        return {**kept, **self.env, **own}
+        network = self.way.env() if self.way is not None else {}
+        return {**kept, **network, **self.env, **own}
 
     def profile(self) -> Profile:
         """What it sees and takes: its view, Python, and the kernel's socket."""
         readable = [*self.view.readable]
         if self.url.startswith(UNIX):
             readable.append(Path(self.url.removeprefix(UNIX)))
+        if self.way is not None:
+            readable.append(self.way.socket)
         python = python_places()
         there = tuple(path for path in (*readable, *python.readable) if path.exists())
         return Profile(there, self.view.writable, python.links, env=self.environment())
@@ -190,16 +200,25 @@ class Launch:
 class Child:
     """The operating-system process behind a process."""
 
-    def __init__(self, process: Process, clock: Clock, launcher: Launcher) -> None:
+    def __init__(
+        self, process: Process, clock: Clock, launcher: Launcher, egress: Egress | None = None
+    ) -> None:
         self.started = anyio.Event()
         self.error: AiosError | None = None
         self._process = process
         self._clock = clock
         self._launcher = launcher
+        self._egress = egress
         self._confined: Confined | None = None
 
     async def run(self, launch: Launch) -> Exit:
         """Start it, carry its output into the log, and return how it ended."""
+        if self._egress is None:
+            return await self._run(launch)
+        async with self._egress.open_way(self._process) as way:
+            return await self._run(replace(launch, way=way))
+
+    async def _run(self, launch: Launch) -> Exit:
         try:
             confined = self._confined = await self._launcher.open(
                 launch.command(), launch.profile(), cwd=launch.view.cwd

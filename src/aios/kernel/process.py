@@ -142,6 +142,8 @@ class Process:
     """The names from the child of init down to itself, as they were when it began; init's own is empty."""
     fetch_lists: tuple[tuple[str, ...], ...] = ()
     """Hosts to which manifests bound it and those above it: each list holds."""
+    network: tuple[tuple[str, ...], ...] | None = None
+    """Hosts that its programs may reach: each list holds, beside the owner's; None is no network."""
     nice: int = 0
     started_unix_s: float = 0.0
     ended_unix_s: float | None = None

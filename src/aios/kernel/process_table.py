@@ -78,6 +78,7 @@ class ProcessTable:
             name=free_name,
             lineage=(*parent.lineage, free_name) if parent else (),
             fetch_lists=parent.fetch_lists if parent else (),
+            network=_network_of(kind, parent),
             kind=kind,
             owner=owner,
             rights=rights,
@@ -191,3 +192,10 @@ class ProcessTable:
             assert self._by_pid[pid].name == name
             assert self._by_pid[pid].is_alive
         assert len(self._names) == self.n_alive, "two living processes have the same name"
+
+
+def _network_of(kind: Kind, parent: Process | None) -> tuple[tuple[str, ...], ...] | None:
+    """The owner has what the configuration says, and so has what runs in the kernel's own program; a program asks by its manifest."""
+    if parent is None:
+        return ()
+    return parent.network if kind is Kind.TASK else None

@@ -28,6 +28,7 @@ from aios.errors import (
     ReplayDivergence,
 )
 from aios.kernel.clock import Clock
+from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Record
@@ -88,12 +89,14 @@ class Body:
 class Programs:
     """The programs that run, and the handlers of the calls about those that do not."""
 
-    def __init__(self, kernel: ProgramKernel, tokens: Tokens, launcher: Launcher) -> None:
+    def __init__(
+        self, kernel: ProgramKernel, tokens: Tokens, launcher: Launcher, egress: Egress
+    ) -> None:
         self._kernel = kernel
         self._launcher = launcher
         self._tokens = tokens
         self._bodies: dict[Pid, Body] = {}
-        self.make_child: Callable[[Process, Clock, Launcher], Child] = Child
+        self.make_child: Callable[[Process, Clock, Launcher], Child] = partial(Child, egress=egress)
         """What runs a program; a simulation puts one here that starts no process of the operating system."""
         self._ended: dict[Pid, Launched] = {}
         """How the programs were started that have ended, without their environment."""
@@ -116,6 +119,7 @@ class Programs:
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
         program = load_program(call.program)
+        network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
         restart = call.restart or manifest.restart
         digest = b""
@@ -130,6 +134,7 @@ class Programs:
         process.max_block_bytes = call.block_bytes or manifest.block_bytes
         if manifest.fetch_hosts is not None:
             process.fetch_lists = (*process.fetch_lists, manifest.fetch_hosts)
+        process.network = network
         process.is_new = process.has_body = True
         process.view = view
         launched = Launched(str(program.folder), call.args, view, call.env, digest, restart)

@@ -69,6 +69,7 @@ class Resident(Struct, frozen=True):
     token: bytes = b""
     guest_name: str = ""
     fetch_lists: tuple[tuple[str, ...], ...] = ()
+    network: tuple[tuple[str, ...], ...] | None = None
     launched: Launched | None = None
     budget: BudgetInfo | None = None
     max_block_bytes: int | None = None
@@ -95,6 +96,7 @@ class Resident(Struct, frozen=True):
             usage=self.usage,
             view=self.launched.view if self.launched is not None else None,
             fetch_lists=self.fetch_lists,
+            network=self.network,
             max_block_bytes=self.max_block_bytes,
         )
         if self.exit is not None:
@@ -131,6 +133,7 @@ def resident_of(
         token=token,
         guest_name=guest_name,
         fetch_lists=process.fetch_lists,
+        network=process.network,
         launched=_kept(process, launched),
         budget=budget,
     )

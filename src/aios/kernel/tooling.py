@@ -4,6 +4,7 @@ from typing import Protocol
 
 from aios.config import Config, Home
 from aios.disk.db import Database
+from aios.kernel.egress.egress import Egress
 from aios.kernel.gate import GateServices, LocalGate
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.storage.manager import StorageManager
@@ -22,13 +23,16 @@ class ToolServices(GateServices, Protocol):
     db: Database
     launcher: Launcher
     storage: StorageManager
+    egress: Egress
     warnings: list[str]
 
 
 def make_tools(kernel: ToolServices) -> ToolManager:
     """The tool manager; what was wrong with manifests and files of servers is among the kernel's warnings."""
     config = kernel.config
-    launcher = ToolLauncher(kernel.launcher, kernel.storage.workspaces.watching)
+    launcher = ToolLauncher(
+        kernel.launcher, kernel.storage.workspaces.watching, kernel.egress.open_way
+    )
     servers = Servers(
         config.mcp, kernel.db, launcher=launcher, clock=kernel.clock, tasks=kernel.tasks
     )

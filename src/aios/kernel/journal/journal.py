@@ -124,6 +124,10 @@ class Journal:
             record.intent = None
         self.events.put(record)
 
+    def unix_s(self) -> float:
+        """The time on its clock."""
+        return self._clock.unix_s()
+
     def tell(self, pid: Pid, what: str, detail: str = "") -> None:
         """Tell those who watch what became of a process."""
         self.events.put(ProcessEvent(pid, what, self._clock.unix_s(), detail))

@@ -223,6 +223,10 @@ class Undoer:
             for (name, effect), n in sorted(counts.items())
         ]  # fmt: skip
         process = self._table.find(pid)
+        if process is not None and process.network:
+            told.append(
+                NotUndone("network", "what its programs sent to hosts cannot be called back")
+            )
         if process is not None and process.view is not None and process.view.writable:
             folders = ", ".join(map(str, process.view.writable))
             told.append(

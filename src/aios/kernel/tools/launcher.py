@@ -1,14 +1,15 @@
 """Starting the programs of tools behind walls: what a tool asks for, as the sandbox wants it."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from aios.errors import ProgramFailed, ToolFailed
-from aios.kernel.process import Run
+from aios.kernel.egress.egress import Way
+from aios.kernel.process import Process, Run
 from aios.kernel.sandbox.launch import Confined, bounds_of
 from aios.kernel.sandbox.launch import Launcher as Sandbox
 from aios.kernel.sandbox.places import Places
@@ -51,12 +52,34 @@ class Watching(Protocol):
     ) -> AbstractAsyncContextManager[None]: ...
 
 
-class Launcher:
-    """Starts programs of tools."""
+Ways = Callable[[Process], AbstractAsyncContextManager[Way | None]]
+"""Opens a way to the network for programs of a process, if it has one."""
 
-    def __init__(self, sandbox: Sandbox, watching: Watching | None = None) -> None:
+
+class Launcher:
+    """Starts programs of tools.
+
+    Args:
+        sandbox: The walls.
+        watching: Keeps what is done to folders; None keeps nothing.
+        ways: Opens ways to the network; None opens none.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, watching: Watching | None = None, ways: Ways | None = None
+    ) -> None:
         self._sandbox = sandbox
         self._watching = watching
+        self._ways = ways
+
+    @asynccontextmanager
+    async def networked(self, process: Process, order: Order) -> AsyncIterator[Order]:
+        """The order with a way to the network, for the length of the block, if the process has one."""
+        if self._ways is None or process.network is None:
+            yield order
+            return
+        async with self._ways(process) as way:
+            yield order if way is None else _with_way(order, way)
 
     def watching(self, run: Run, what: str, order: Order) -> AbstractAsyncContextManager[None]:
         """Keep what is done to the folders of an order in versions, while the block runs."""
@@ -105,3 +128,10 @@ class Launcher:
             n_files=bounds.n_files,
             tmp_bytes=most.tmp_bytes,
         )
+
+
+def _with_way(order: Order, way: Way) -> Order:
+    more = way.places()
+    places = Places((*order.places.readable, *more.readable), {**order.places.links, **more.links})
+    command, env = tuple(way.command(order.command)), {**way.env(), **order.env}
+    return replace(order, command=command, env=env, places=places)

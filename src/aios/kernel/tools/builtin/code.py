@@ -1,4 +1,4 @@
-"""`shell` and `python`: run code that a model wrote, behind walls: in the caller's workspace, without network, bounded.
+"""`shell` and `python`: run code that a model wrote, behind walls: in the caller's workspace, bounded, with the network of the caller's program: none, as a rule.
 
 A caller that has no workspace of its own (a guest, the owner, an agent inside the kernel) gets an empty folder for each run.
 """
@@ -33,7 +33,7 @@ def shell(launcher: Launcher) -> Tool:
 
     return make(
         "shell",
-        "Run a command line in your workspace and get its output and status. There is no network.",
+        "Run a command line in your workspace and get its output and status. There is no network, unless your program has one.",
         run,
         parameters={
             "command": string("such as ls -l | head", min_length=1, max_length=MAX_CHARS),
@@ -53,7 +53,7 @@ def python(launcher: Launcher) -> Tool:
 
     return make(
         "python",
-        "Run a program in Python in your workspace and get what it prints. There is no network.",
+        "Run a program in Python in your workspace and get what it prints. There is no network, unless your program has one.",
         run,
         parameters={
             "code": string("the program", min_length=1, max_length=MAX_CHARS),
@@ -71,8 +71,11 @@ async def _run(job: Job, launcher: Launcher, command: tuple[str, ...], places: P
         seen = Places((*places.readable, *view.readable), places.links)
         order = Order(command, env, view.cwd, BOUNDS, seen, view.writable, kept)
         given = job.text("input").encode("utf-8", "replace")
-        async with launcher.watching(job.run, _title(job), order):
-            status, output = await attend(job, launcher, order, given=given)
+        async with (
+            launcher.watching(job.run, _title(job), order),
+            launcher.networked(job.run.process, order) as ordered,
+        ):
+            status, output = await attend(job, launcher, ordered, given=given)
     if status is None:
         raise ToolFailed(
             f"it wrote over {BOUNDS.output_bytes} bytes and was ended",

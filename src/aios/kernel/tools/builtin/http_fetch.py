@@ -14,7 +14,7 @@ from aios import __version__
 from aios.abi.tools import Traits
 from aios.config import ToolsConfig
 from aios.errors import ToolFailed
-from aios.kernel.tools.builtin.egress import Target, check_host, is_listed, is_public, read_url
+from aios.kernel.egress.targets import Target, check_host, is_listed, is_public, read_url
 from aios.kernel.tools.builtin.making import choice, make, string
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job, Tool
@@ -83,7 +83,7 @@ class Fetcher:
 
     async def _get(self, target: Target) -> tuple[Fetched, str]:
         """One request. Returns: what came, and where it sends us, if it does."""
-        from aios.kernel.tools.builtin.connecting import (  # noqa: PLC0415 - start-up time: httpcore takes 40 ms
+        from aios.kernel.egress.connecting import (  # noqa: PLC0415 - start-up time: httpcore takes 40 ms
             request,
             trusted_certificates,
         )

@@ -10,13 +10,33 @@ import certifi
 import httpcore
 
 from aios.errors import AccessDenied, InvalidCall, ToolFailed
-from aios.kernel.tools.builtin.egress import Target
+from aios.kernel.egress.targets import Target
 
 SocketOption = (
     tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 )
 MayReach = Callable[[str], bool]
 """Whether an address of the network may be connected to."""
+
+
+PRIVATE_HINT = "the owner names it in `tools.fetch_private_hosts`, if that is meant"
+
+
+async def find_address(host: str, port: int, may_reach: MayReach, *, hint: str) -> str:
+    """The first address of a host that may be connected to. It is resolved here once: connect to this address, not to the name.
+
+    Raises:
+        AccessDenied: It has none; what it has is not told.
+        ToolFailed: It has no address at all.
+    """
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ToolFailed(f"{host} cannot be resolved: {error}", hint="check its name") from error
+    for entry in found:
+        if may_reach(str(entry[4][0])):
+            return str(entry[4][0])
+    raise AccessDenied(f"{host} is at no public address", hint=hint)
 
 
 class JudgedBackend(httpcore.AsyncNetworkBackend):
@@ -40,20 +60,9 @@ class JudgedBackend(httpcore.AsyncNetworkBackend):
             AccessDenied: It has no address that may be spoken to.
             ToolFailed: It has no address at all.
         """
-        try:
-            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise ToolFailed(
-                f"{host} cannot be resolved: {error}", hint="check its name"
-            ) from error
-        good = [str(entry[4][0]) for entry in found if self._may_reach(str(entry[4][0]))]
-        if not good:
-            raise AccessDenied(
-                f"{host} is at no public address",
-                hint="the owner names it in `tools.fetch_private_hosts`, if that is meant",
-            )
+        address = await find_address(host, port, self._may_reach, hint=PRIVATE_HINT)
         return await self._plain.connect_tcp(
-            good[0],
+            address,
             port,
             timeout=timeout,
             local_address=local_address,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.errors import AccessDenied, InvalidCall
-from aios.kernel.tools.builtin.egress import check_host, is_public, read_url
+from aios.kernel.egress.targets import check_host, is_public, read_url
 
 
 @pytest.mark.parametrize(

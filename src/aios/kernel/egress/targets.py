@@ -1,9 +1,10 @@
-"""Whom a tool may speak to: which addresses of the web, which hosts, and which addresses of the network. Pure.
+"""Whom a program or a tool may speak to: which addresses of the web, which hosts, and which addresses of the network. Pure.
 
 A list of hosts names them as they stand in an address: `example.com`, `*.example.com` (what is below it, not itself), with `:8080` for a port
 that is not the scheme's own. What a name resolves to is judged again when the connection is made, for the address that it is made to.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -13,6 +14,10 @@ from aios.errors import AccessDenied, InvalidCall
 
 PORTS = {"http": 80, "https": 443}
 MAX_URL_CHARS = 8_192
+FETCH_HINT = (
+    "the owner adds it to `tools.fetch_hosts`, and a program to `fetch_hosts` of its agent.toml"
+)
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
 _NAT64 = ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ip_network("2002::/16")
 _COMPATIBLE = ip_network("::/96")
@@ -49,14 +54,14 @@ def read_url(url: str) -> Target:
         host = (parts.hostname or "").rstrip(".").encode("idna").decode().lower()
     except (ValueError, UnicodeError) as error:
         raise InvalidCall(f"{url[:80]!r} is no address: {error}", hint=hint) from error
-    if parts.scheme not in PORTS or not host:
+    if parts.scheme not in PORTS or _HOST.fullmatch(host) is None:
         raise InvalidCall(f"{url[:80]!r} is no http or https address", hint=hint)
     if parts.username is not None or parts.password is not None:
         raise InvalidCall("an address may hold no name and password", hint="leave them out")
     return Target(url, host, PORTS[parts.scheme] if port is None else port)
 
 
-def check_host(target: Target, lists: Iterable[Sequence[str]]) -> None:
+def check_host(target: Target, lists: Iterable[Sequence[str]], *, hint: str = FETCH_HINT) -> None:
     """Return if every list has the host.
 
     Raises:
@@ -67,7 +72,7 @@ def check_host(target: Target, lists: Iterable[Sequence[str]]) -> None:
             shown = ", ".join(allowed) or "none"
             raise AccessDenied(
                 f"{target.host}:{target.port} is not among the allowed hosts: {shown}",
-                hint="the owner adds it to `tools.fetch_hosts`, and a program to `fetch_hosts` of its agent.toml",
+                hint=hint,
             )
 
 

@@ -1,0 +1,172 @@
+"""The proxy as a program meets it: what passes, what does not, and what is never told."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.kernel.egress.hosts import host
+from tests.kernel.tools.offering import idle
+
+from aios.config import Config, EgressConfig, Home
+from aios.errors import AccessDenied
+from aios.kernel.egress.egress import Way, network_of
+from aios.kernel.egress.secrets import Secret, SecretStore
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.process import Process
+
+pytestmark = pytest.mark.anyio
+CANARY = "canary-5b1f0c77aa"
+
+
+@asynccontextmanager
+async def proxied(
+    tmp_path: Path, config: EgressConfig
+) -> AsyncIterator[tuple[Kernel, Process, Way]]:
+    async with open_kernel(Config(egress=config), Home(tmp_path), engines={}) as kernel:
+        process = kernel.table.get(kernel.spawn_task("ann", idle))
+        async with kernel.egress.open_way(process) as way:
+            if way is None:
+                pytest.skip("this machine has no bubblewrap")
+            yield kernel, process, way
+
+
+async def say(way: Way, *pieces: bytes) -> str:
+    """All that the proxy answers to these bytes."""
+    said = b""
+    async with await anyio.connect_unix(way.socket) as stream:
+        try:
+            for piece in pieces:
+                await stream.send(piece)
+            while True:
+                said += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return said.decode("latin-1")
+
+
+def local(port: int, **more: int) -> EgressConfig:
+    named = (f"localhost:{port}", f"127.0.0.1:{port}")
+    return EgressConfig(hosts=named, private_hosts=named, **more)
+
+
+def request(port: int, *headers: str, method: str = "GET", body: str = "") -> bytes:
+    lines = [
+        f"{method} http://localhost:{port}/x?q=1 HTTP/1.1",
+        f"Host: localhost:{port}",
+        *headers,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+async def test_a_request_and_a_tunnel_pass_to_a_host_that_is_allowed(tmp_path: Path) -> None:
+    with anyio.fail_after(20):
+        async with host() as web, proxied(tmp_path, local(web.port)) as (kernel, process, way):
+            answer = await say(
+                way, request(web.port, "Accept: */*", "Proxy-Connection: keep-alive")
+            )
+            assert answer.endswith("\r\n\r\nhello")
+            head = web.said[0].decode()
+            assert head.startswith(f"GET /x?q=1 HTTP/1.1\r\nHost: localhost:{web.port}\r\n")
+            assert "Connection: close" in head
+            assert "Proxy-Connection" not in head
+            tunnel = f"CONNECT localhost:{web.port} HTTP/1.1\r\n\r\n".encode()
+            assert "hello" in await say(way, tunnel + b"GET / HTTP/1.1\r\nHost: any\r\n\r\n")
+            told = [each for each in kernel.journal.events if getattr(each, "what", "") == "egress"]
+            assert len(told) == 2
+            assert f"GET localhost:{web.port} at 127.0.0.1" in str(told[0])
+            assert process.network == ()
+
+
+async def test_bodies_pass_by_length_and_by_chunks_and_nothing_behind_them(tmp_path: Path) -> None:
+    with anyio.fail_after(20):
+        async with host() as web, proxied(tmp_path, local(web.port)) as (_, __, way):
+            body = request(web.port, "Content-Length: 4", method="POST", body="BODY")
+            smuggled = b"GET /admin HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            assert "hello" in await say(way, body + smuggled)
+            chunks = request(
+                web.port, "Transfer-Encoding: chunked", method="PUT", body="4\r\nBODY\r\n0\r\n\r\n"
+            )
+            assert "hello" in await say(way, chunks + smuggled)
+            assert all(b"/admin" not in each for each in web.said)
+            assert web.said[1].endswith(b"4\r\nBODY\r\n0\r\n\r\n")
+
+
+async def test_limits_hold(tmp_path: Path) -> None:
+    with anyio.fail_after(20):
+        async with host(lambda _: b"x" * 5000) as web:
+            async with proxied(tmp_path, local(web.port, max_bytes=2000)) as (kernel, process, way):
+                assert len(await say(way, request(web.port))) < 5000
+                assert kernel.egress.n_denied == 1
+                assert "over 2000 bytes" in process.log.read(0)[0][-1].text
+        async with host() as web:
+            async with proxied(tmp_path, local(web.port, max_connections=1)) as (_, __, way):
+                async with await anyio.connect_unix(way.socket):
+                    assert "are open already" in await say(way, request(web.port))
+
+
+async def test_a_secret_is_put_in_on_the_way_and_never_comes_back(tmp_path: Path) -> None:
+    def echo(said: bytes) -> bytes:
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + said
+
+    with anyio.fail_after(20):
+        async with host(echo) as web, host() as other:
+            config = EgressConfig(
+                hosts=(f"localhost:{web.port}", f"127.0.0.1:{other.port}"),
+                private_hosts=(f"localhost:{web.port}", f"127.0.0.1:{other.port}"),
+            )
+            store = SecretStore(Home(tmp_path).secrets)
+            store.put("API_KEY", Secret(CANARY, (f"localhost:{web.port}",)))
+            store.put("OTHER", Secret("not for us 123", ("elsewhere.example",)))
+            async with proxied(tmp_path, config) as (kernel, process, way):
+                env = way.env()
+                assert (env["API_KEY"], "OTHER" in env) == ("aios-secret:API_KEY", False)
+                holder = "Authorization: Bearer aios-secret:API_KEY"
+                answer = await say(way, request(web.port, holder))
+                assert f"Bearer {CANARY}\r\n".encode() in web.said[0]
+                assert f"Bearer {'*' * len(CANARY)}\r\n" in answer
+                stolen = request(other.port, holder).replace(b"localhost", b"127.0.0.1")
+                refused = await say(way, stolen)
+                assert refused.startswith("HTTP/1.1 403")
+                assert "the secret API_KEY is not for 127.0.0.1" in refused
+                assert other.said == []
+                lines, *_ = process.log.read(0)
+                seen = f"{answer}{refused}{env}{lines}{list(kernel.journal.events)}{store.load()}"
+                assert CANARY not in seen
+
+
+async def test_a_secret_leaves_without_encryption_only_to_a_host_of_the_owners_own(
+    tmp_path: Path,
+) -> None:
+    SecretStore(Home(tmp_path).secrets).put("KEY", Secret(CANARY, ("example.com:8080",)))
+    config = EgressConfig(hosts=("example.com:8080",))
+    asked = b"GET http://example.com:8080/ HTTP/1.1\r\nX-Key: aios-secret:KEY\r\n\r\n"
+    with anyio.fail_after(20):
+        async with proxied(tmp_path, config) as (_, __, way):
+            assert "without encryption" in await say(way, asked)
+
+
+async def test_a_stopped_process_sends_nothing_until_it_goes_on(tmp_path: Path) -> None:
+    with anyio.fail_after(20):
+        async with host() as web, proxied(tmp_path, local(web.port)) as (kernel, process, way):
+            await kernel.signals.stop(process)
+            async with await anyio.connect_unix(way.socket) as stream:
+                await stream.send(request(web.port))
+                with anyio.move_on_after(0.2):
+                    await stream.receive()
+                assert web.said == []
+                kernel.signals.cont(process)
+                assert await stream.receive()
+
+
+def test_a_child_gets_at_most_its_parents_network() -> None:
+    class Parent:
+        pid, name = 7, "ann"
+        network: tuple[tuple[str, ...], ...] | None = (("*.example.com",),)
+
+    parent = Parent()
+    assert network_of(parent, None) is None  # type: ignore[arg-type]  # only these fields are used
+    assert network_of(parent, ("a",)) == (("*.example.com",), ("a",))  # type: ignore[arg-type]
+    parent.network = None
+    with pytest.raises(AccessDenied):
+        network_of(parent, ("a",))  # type: ignore[arg-type]
