@@ -452,6 +452,17 @@ class SandboxConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 256 << 20
 
 
+class AccessConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[access]`: what agents may do; see docs/concepts/access.md."""
+
+    profile: Annotated[
+        Literal["read-only", "workspace", "full"],
+        Meta(
+            description="shipped policies: read-only changes nothing; workspace asks before irreversible tools; full asks only when tainted"
+        ),
+    ] = "workspace"
+
+
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -491,6 +502,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     journal: JournalConfig = JournalConfig()
     audit: AuditConfig = AuditConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    access: AccessConfig = AccessConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 

@@ -48,6 +48,7 @@ SECTIONS = (
     "journal",
     "audit",
     "sandbox",
+    "access",
     "server",
 )
 

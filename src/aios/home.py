@@ -61,6 +61,11 @@ class Home:
         return self.root / "tools"
 
     @property
+    def policies(self) -> Path:
+        """What the owner permits and forbids besides the profile, `*.cedar`."""
+        return self.root / "policies"
+
+    @property
     def run(self) -> Path:
         """Socket, lock and addresses of the running kernel."""
         return self.root / "run"

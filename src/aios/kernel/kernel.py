@@ -21,7 +21,9 @@ from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.engine.base import Engine
 from aios.errors import AiosError, Conflict, InvalidCall, Unauthenticated
-from aios.kernel.access.manager import AccessManager
+from aios.kernel.access.manager import AccessManager, bounds_of
+from aios.kernel.access.policy import Policies
+from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.access.rights import granted
 from aios.kernel.brake import LoopBrake
 from aios.kernel.clock import Clock, SystemClock
@@ -83,6 +85,7 @@ class Kernel:
         home: Home,
         *,
         clock: Clock,
+        policies: Policies,
         tasks: anyio.abc.TaskGroup,
         embedded: bool,
         is_durable: bool,
@@ -103,7 +106,7 @@ class Kernel:
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
         self.launcher = Launcher(config.sandbox, home.root)
-        self._boot(config)
+        self._boot(config, policies)
         self.forks = Forks(self)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -112,7 +115,7 @@ class Kernel:
         self.owner_token = self.tokens.issue(INIT_PID)
         tasks.start_soon(self.gaps.run)
 
-    def _boot(self, config: Config) -> None:
+    def _boot(self, config: Config, policies: Policies) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
         self.db = Database(self.home.database, SCHEMAS)
@@ -132,7 +135,7 @@ class Kernel:
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
         recorder = Recorder(config.scheduler.trace_calls)
         self.scheduling = SchedulerControl(self.scheduler, recorder)
-        self.access = AccessManager(self.table)
+        self.access = AccessManager(self.table, policies)
         self.inspection = Inspection(self.journal, self.table, self.access)
         snapshots = Snapshots(self.home.contexts, config.context.max_snapshots)
         snapshots.sweep()
@@ -152,7 +155,9 @@ class Kernel:
         self.shelf = Shelf(
             self.context_table, self.cores, self.clock, snapshots=snapshots, pages=self.contexts
         )
-        self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
+        self.storage = StorageManager(
+            self.db, self.blobs, self.clock, config.storage, access=self.access
+        )
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.links = Links(self.storage, self.db, self.clock, config.storage, home=self.home)
         self.undoer = Undoer(self.storage, self.access, self.table, self.journal)
@@ -234,6 +239,7 @@ class Kernel:
         )
         if kind is Kind.GUEST:
             process.owner = process.name
+        process.bounds = bounds_of(process, parent)
         self.budgets.open(process)
         if kind is not Kind.PROGRAM:  # a program's is written when all of it is known
             self._changed(process)
@@ -453,10 +459,12 @@ async def open_kernel(
         embedded: It lives inside a command and ends with it.
         is_durable: It goes on where the last one on this home ended, and keeps a journal on disk if the configuration lets it.
     """
+    policies = Policies(load_sources(config.access.profile, home.policies))
     async with anyio.create_task_group() as tasks:
         kernel = Kernel(
             config,
             home,
+            policies=policies,
             clock=clock or SystemClock(),
             tasks=tasks,
             embedded=embedded,

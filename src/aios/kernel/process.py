@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from aios.abi.access import Principal
 from aios.abi.call import Answer
 from aios.abi.contexts import ContextId
 from aios.abi.gate import Progress
@@ -144,6 +145,8 @@ class Process:
     """Hosts to which manifests bound it and those above it: each list holds."""
     network: tuple[tuple[str, ...], ...] | None = None
     """Hosts that its programs may reach: each list holds, beside the owner's; None is no network."""
+    bounds: tuple[Principal, ...] = ()
+    """Whose policies hold for it: of those that started it, also when they have ended, and its own."""
     nice: int = 0
     started_unix_s: float = 0.0
     ended_unix_s: float | None = None

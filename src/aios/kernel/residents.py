@@ -12,6 +12,7 @@ import apsw
 import msgspec
 from msgspec import Struct
 
+from aios.abi.access import Principal
 from aios.abi.budget import BudgetInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import Exit, Kind, Pid, Right, Usage
@@ -70,6 +71,7 @@ class Resident(Struct, frozen=True):
     guest_name: str = ""
     fetch_lists: tuple[tuple[str, ...], ...] = ()
     network: tuple[tuple[str, ...], ...] | None = None
+    bounds: tuple[Principal, ...] = ()
     launched: Launched | None = None
     budget: BudgetInfo | None = None
     max_block_bytes: int | None = None
@@ -97,6 +99,7 @@ class Resident(Struct, frozen=True):
             view=self.launched.view if self.launched is not None else None,
             fetch_lists=self.fetch_lists,
             network=self.network,
+            bounds=self.bounds,
             max_block_bytes=self.max_block_bytes,
         )
         if self.exit is not None:
@@ -135,6 +138,7 @@ def resident_of(
         fetch_lists=process.fetch_lists,
         network=process.network,
         launched=_kept(process, launched),
+        bounds=process.bounds,
         budget=budget,
     )
 

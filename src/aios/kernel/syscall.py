@@ -178,7 +178,7 @@ async def _within_scope(
         await run.runnable()
         target = _target(kernel, call) if entry.has_target else None
         try:
-            kernel.access.check(run.process, entry.right, target)
+            await kernel.access.admit(run, entry.right, target)
         except AccessDenied:
             kernel.audit.deny(record, call)
             raise

@@ -1,11 +1,29 @@
-import pytest
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import anyio
+import pytest
+from tests.kernel.calls import chat
+from tests.kernel.tools.offering import declared, echo, idle, offer, run_tool
+
+from aios.abi.access import Decision, Request, Verdict
+from aios.abi.calls import Kill
+from aios.abi.retrieval import FileRetrieve
+from aios.abi.storage import FileEdit, FileList, FileRead, Put
+from aios.abi.tools import ToolRun, Traits
 from aios.abi.types import Kind, Right
-from aios.errors import AccessDenied
+from aios.config import AccessConfig, Config, Home
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import AccessDenied, ConfigError, NotFound
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.access.policy import digest_of
 from aios.kernel.clock import SystemClock
-from aios.kernel.process import Process
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.sdk.client import Client
 
 
 @pytest.fixture
@@ -25,7 +43,7 @@ def test_a_right_that_was_not_granted_is_denied_by_name(table: ProcessTable) -> 
     access.check(process, Right.LOG)
     with pytest.raises(AccessDenied, match=r"no right `model\.use`"):
         access.check(process, Right.MODEL)
-    assert access.statistics() == {"n_checks": 2, "n_denied": 1}
+    assert access.statistics() == {"n_checks": 2, "n_denied": 1, "n_asked": 0}
 
 
 def test_a_process_reaches_itself_and_its_descendants_and_nobody_else(table: ProcessTable) -> None:
@@ -43,3 +61,165 @@ def test_a_process_reaches_itself_and_its_descendants_and_nobody_else(table: Pro
     access.check(init, Right.SIGNAL, stranger)
     with pytest.raises(AccessDenied):
         access.check(child, Right.SIGNAL, parent)
+
+
+WORKSPACE = AccessConfig()
+FENCE = """
+@id("fence") forbid(principal, action, resource in Path::"/shared/vault") unless { principal.kind == "init" };
+@id("no-shell") forbid(principal == Agent::"low", action == Action::"tool.run", resource == Tool::"shell");
+@id("no-model") forbid(principal == Agent::"low", action == Action::"model.use", resource);
+"""
+
+
+@asynccontextmanager
+async def fenced(
+    home: Path, text: str = FENCE, *, access: AccessConfig = WORKSPACE
+) -> AsyncIterator[Kernel]:
+    (home / "policies").mkdir()
+    (home / "policies" / "mine.cedar").write_text(text)
+    engines = {"local": ScriptedEngine()}
+    async with open_kernel(Config(access=access), Home(home), engines=engines) as kernel:
+        owner = Client(kernel.init_gate())
+        await owner.files.write("/shared/vault/deep/er/key", b"canary")
+        await owner.files.write("/shared/open", b"hello")
+        with anyio.fail_after(20):
+            yield kernel
+
+
+async def refused(call: Awaitable[object], why: str) -> None:
+    with pytest.raises(AccessDenied) as caught:
+        await call
+    assert why in caught.value.message
+    assert "canary" not in caught.value.message
+
+
+VAULT_WAYS = (
+    "/shared/vault/deep/er/key",
+    "/shared//vault/./deep/er/key",
+    "/shared/vault/deep//er/key/",
+    "/\uff53hared/vault/deep/er/key",
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", VAULT_WAYS)
+async def test_a_fence_around_a_folder_holds_at_every_depth_and_spelling(
+    tmp_path: Path, path: str
+) -> None:
+    async with fenced(tmp_path) as kernel:
+        files = Client(kernel.gate(kernel.spawn_task("ann", idle))).files
+        await refused(files.read(path), "mine.fence")
+        await refused(files.write(path, b"x"), "mine.fence")
+        await refused(files.stat(path), "mine.fence")
+        await refused(files.copy(path, "/shared/mine"), "mine.fence")
+        await refused(files.move(path, "/shared/mine"), "mine.fence")
+        await refused(files.copy("/shared/open", path), "mine.fence")
+        await refused(files.delete(path), "mine.fence")
+        await refused(files.versions(path), "mine.fence")
+
+
+@pytest.mark.anyio
+async def test_what_is_fenced_is_not_listed_found_or_reached_beside_what_is_not(
+    tmp_path: Path,
+) -> None:
+    async with fenced(tmp_path) as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        deep = (await gate.call(FileList(path="/shared", is_deep=True))).value.files
+        assert [each.path for each in deep] == ["/shared/open"]
+        found = (await gate.call(FileRetrieve(query="canary key", is_waiting=True))).value
+        assert not found.hits
+        edits = (Put(path="/shared/fine", data=b"x"), Put(path="/shared/vault/no", data=b"x"))
+        await refused(gate.call(FileEdit(edits=edits)), "mine.fence")
+        with pytest.raises(NotFound):  # all or nothing
+            await gate.call(FileRead(path="/shared/fine"))
+        run = ToolRun(
+            name="files", arguments={"action": "read", "path": "/shared/vault/deep/er/key"}
+        )
+        await refused(gate.call(run), "mine.fence")
+
+
+@pytest.mark.anyio
+async def test_calls_side_by_side_are_each_judged(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+
+    async def read(gate: LocalGate, path: str) -> None:
+        try:
+            await gate.call(FileRead(path=path))
+            outcomes.append("read")
+        except AccessDenied:
+            outcomes.append("denied")
+
+    async with fenced(tmp_path) as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        async with anyio.create_task_group() as tasks:
+            for n in range(40):
+                path = "/shared/vault/deep/er/key" if n % 2 else "/shared/open"
+                tasks.start_soon(read, gate, path)
+    assert (outcomes.count("read"), outcomes.count("denied")) == (20, 20)
+
+
+@pytest.mark.anyio
+async def test_a_child_with_another_name_is_under_the_policies_of_its_parent(
+    tmp_path: Path,
+) -> None:
+    async with fenced(tmp_path) as kernel:
+        low = kernel.spawn_task("low", idle)
+        child = kernel.spawn_task("innocent", idle, ppid=low)
+        await kernel.init_gate().call(Kill(pid=low))
+        orphan = kernel.table.find(child)
+        assert orphan is None or orphan.bounds[0].name == "low"
+        low = kernel.spawn_task("low", idle)
+        grandchild = kernel.spawn_task("c", idle, ppid=kernel.spawn_task("b", idle, ppid=low))
+        for pid in (low, grandchild):
+            gate = kernel.gate(pid)
+            await refused(gate.call(chat()), "mine.no-model forbids low")
+            run = ToolRun(name="shell", arguments={"command": "true"})
+            await refused(gate.call(run), "mine.no-shell forbids low")
+        assert (await kernel.init_gate().call(chat())).value.message.text()
+
+
+@pytest.mark.anyio
+async def test_a_tool_of_anothers_that_cannot_be_undone_is_not_run_without_a_human(
+    tmp_path: Path,
+) -> None:
+    async with fenced(tmp_path, "") as kernel:
+        final = declared("launch", traits=Traits(effect="irreversible"))
+        await offer(kernel, "base", echo, final)
+        ann = kernel.table.get(kernel.spawn_task("ann", idle))
+        call = ToolRun(name="base/launch", arguments={"n": 1})
+        await refused(kernel.gate(ann.pid).call(call), "workspace.irreversible-tools")
+        asked: list[Request] = []
+
+        async def yes(run: Run, request: Request, decision: Decision) -> None:
+            assert (run.process, decision.verdict) == (ann, Verdict.ASK)
+            asked.append(request)
+
+        kernel.access.on_ask = yes
+        assert (await kernel.gate(ann.pid).call(call)).value.text
+        assert [(each.resource.id, each.digest) for each in asked] == [
+            ("base/launch", digest_of({"n": 1}))
+        ]
+        await run_tool(kernel.init_gate(), "base/launch", n=2)
+        assert len(asked) == 1, "the owner is not asked"
+
+
+@pytest.mark.anyio
+async def test_read_only_agents_read_and_change_nothing(tmp_path: Path) -> None:
+    async with fenced(tmp_path, "", access=AccessConfig("read-only")) as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        files = Client(gate).files
+        assert await files.read("/shared/open") == b"hello"
+        await refused(files.write("/shared/open", b"x"), "no policy permits ann")
+        run = ToolRun(name="shell", arguments={"command": "true"})
+        await refused(gate.call(run), "no policy permits ann")
+
+
+@pytest.mark.anyio
+async def test_a_kernel_does_not_start_without_a_rule_that_its_owner_wrote(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "mine.cedar").write_text("forbid(principal, action")
+    with pytest.raises(ConfigError, match="mine"):
+        async with open_kernel(Config(), Home(tmp_path), engines={}):
+            pass

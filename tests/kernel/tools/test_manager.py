@@ -218,7 +218,12 @@ async def test_a_stopped_process_holds_no_claim_and_a_killed_one_leaves_the_queu
         ann, bob, eve, joe = pids
         init = kernel.init_gate()
         with anyio.fail_after(5):
-            await offer(kernel, "w", carry, declared("write", Traits(writes=("/shared",))))
+            await offer(
+                kernel,
+                "w",
+                carry,
+                declared("write", Traits(effect="reversible", writes=("/shared",))),
+            )
             async with anyio.create_task_group() as tasks:
                 for pid in pids:
                     tasks.start_soon(use, pid)

@@ -1,27 +1,80 @@
-"""The access manager: one check for every system call, on every path."""
+"""The access manager: one check for every system call, on every path.
 
+A right is what a process has from its parent; a policy says what it may do with it. Both must agree.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from aios.abi.access import Decision, Principal, Request, Resource, Verdict
 from aios.abi.types import Right
 from aios.errors import AccessDenied
-from aios.kernel.process import INIT_PID, Process
+from aios.kernel.access.policy import Policies
+from aios.kernel.access.policyfiles import profile_source
+from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+
+OnAsk = Callable[[Run, Request, Decision], Awaitable[None]]
+"""Lets a human decide: returns if it is allowed, raises `AccessDenied` if not."""
+
+BY_PATH = frozenset({Right.FILE_READ, Right.FILE_WRITE})
+"""Rights whose policies are asked about each path, where the storage manager has made it canonical."""
+KERNEL = Resource()
 
 
 class AccessManager:
-    """Decides whether a process may use a right, and on which process.
+    """Decides whether a process may use a right, and on what.
 
     Besides init, a process reaches only itself and its descendants.
     """
 
-    def __init__(self, table: ProcessTable) -> None:
+    def __init__(self, table: ProcessTable, policies: Policies | None = None) -> None:
+        """Make it. Without policies those of the profile `workspace` hold."""
         self._table = table
+        self.policies = policies or Policies([profile_source("workspace")])
+        self.on_ask: OnAsk | None = None
+        """Set by whoever can ask a human; until then what would be asked is denied."""
         self._n_checks = 0
         self._n_denied = 0
+        self._n_asked = 0
 
     def check(self, process: Process, right: Right, target: Process | None = None) -> None:
-        """Return if it is allowed.
+        """Return if it is allowed without a question.
 
         Raises:
-            AccessDenied: It is not; the message says which right is lacking and where.
+            AccessDenied: It is not; the message says which right is lacking and where, or which policy is against it.
+        """
+        request = self.request(process, right, target)
+        if request is not None:
+            self._require(process, request, self.decide(process, request))
+
+    async def admit(self, run: Run, right: Right, target: Process | None = None) -> None:
+        """As `check`, for a call in flight: waits for a human where a policy says so.
+
+        Raises:
+            AccessDenied: It is not allowed.
+        """
+        request = self.request(run.process, right, target)
+        if request is not None:
+            await self.admit_request(run, request)
+
+    async def admit_request(self, run: Run, request: Request) -> None:
+        """Return if the policies allow a request of a call in flight, or a human does.
+
+        Raises:
+            AccessDenied: It is not allowed.
+        """
+        decision = self.decide(run.process, request)
+        if decision.verdict is Verdict.ASK and self.on_ask is not None:
+            self._n_asked += 1
+            await self.on_ask(run, request, decision)
+        else:
+            self._require(run.process, request, decision)
+
+    def request(self, process: Process, right: Right, target: Process | None) -> Request | None:
+        """What the policies are asked for the use of a right; None: they are asked later, path by path.
+
+        Raises:
+            AccessDenied: The process lacks the right, or does not reach the target.
         """
         self._n_checks += 1
         if right not in process.rights:
@@ -36,6 +89,20 @@ class AccessManager:
                 f"process {process.pid} ({process.name}) may not use `{right.value}` on process {target.pid}",
                 hint="a process reaches only itself and its descendants",
             )
+        if right in BY_PATH:
+            return None
+        if target is None:
+            return Request(right.value)
+        return Request(right.value, Resource("Process", target.name), is_own=True)
+
+    def decide(self, process: Process, request: Request) -> Decision:
+        """What the policies say to a process; nothing is counted or asked."""
+        return self.policies.decide(process.bounds or (principal_of(process),), request)
+
+    def judge_path(self, process: Process, path: str, *, is_write: bool) -> Decision:
+        """What the policies say to the use of a path, which is in canonical form."""
+        right = Right.FILE_WRITE if is_write else Right.FILE_READ
+        return self.decide(process, Request(right.value, Resource("Path", path)))
 
     def may_reach(self, process: Process, target: Process) -> bool:
         """Whether `target` is in the part of the tree that `process` rules."""
@@ -43,8 +110,41 @@ class AccessManager:
 
     def may_write_to(self, process: Process, target: Process) -> bool:
         """Whether `process` may send mail to `target`: to those of its own owner, and to all that it rules."""
-        return process.owner == target.owner or self.may_reach(process, target)
+        if not (process.owner == target.owner or self.may_reach(process, target)):
+            return False
+        return self.decide(
+            process, Request(Right.MAIL.value, Resource("Process", target.name))
+        ).is_allowed
 
     def statistics(self) -> dict[str, int]:
-        """How many checks there were and how many failed."""
-        return {"n_checks": self._n_checks, "n_denied": self._n_denied}
+        """How many checks there were, how many failed, and how often a human was asked."""
+        return {"n_checks": self._n_checks, "n_denied": self._n_denied, "n_asked": self._n_asked}
+
+    def _require(self, process: Process, request: Request, decision: Decision) -> None:
+        if decision.is_allowed:
+            return
+        self._n_denied += 1
+        raise AccessDenied(
+            f"process {process.pid} ({process.name}) may not use `{request.action}`"
+            f" on {request.resource.type} {request.resource.id}: {'; '.join(decision.reasons)}",
+            hint=hint_for(decision),
+        )
+
+
+def hint_for(decision: Decision) -> str:
+    """What can be done about a decision that is not `allow`."""
+    if decision.verdict is Verdict.ASK:
+        return "nobody can be asked here; permit it in a file of AIOS_HOME/policies, see docs/concepts/access.md"
+    return "the owner changes policies; see docs/concepts/access.md"
+
+
+def principal_of(process: Process) -> Principal:
+    """A process as policies see it."""
+    return Principal(process.name, process.owner, process.kind.value, process.program)
+
+
+def bounds_of(process: Process, parent: Process) -> tuple[Principal, ...]:
+    """Whose policies a new process is under: those of all that stand between it and init, and its own."""
+    own = principal_of(process)
+    above = parent.bounds if parent.pid != INIT_PID else ()
+    return (*(each for each in above if each != own), own)

@@ -104,7 +104,7 @@ class Retriever:
 
         hits, n_files = await self._indexer.db.read(look)
         there = await self._storage.changes.existing({hit.path for hit in hits})
-        hits = [hit for hit in hits if hit.path in there]
+        hits = [hit for hit in hits if hit.path in there and view.reach.may_read(hit.path)]
         return Retrieved(tuple(hits), n_files, view.n_pending, self._indexer.embedder)
 
     async def group_by(self, run: Run, call: FileGroupBy) -> FileGroups:
@@ -131,6 +131,7 @@ class Retriever:
             else:
                 files = list(tables.files_of(connection, numbers).values())
                 files.sort(key=lambda file: (-file.changed_unix_s, file.path))
+            files = [file for file in files if view.reach.may_read(file.path)]
             return self._groups(connection, call, files), len(files)
 
         groups, n_files = await self._indexer.db.read(look)
@@ -146,7 +147,8 @@ class Retriever:
         there = await self._storage.changes.existing(
             {pair.path for pair in found} | {pair.hit.path for pair in found}
         )
-        pairs = (pair for pair in found if {pair.path, pair.hit.path} <= there)
+        seen = {path for path in there if left.reach.may_read(path)}
+        pairs = (pair for pair in found if {pair.path, pair.hit.path} <= seen)
         return FileJoined(tuple(pairs), max(left.n_pending, right.n_pending))
 
     async def index(self, run: Run, call: FileIndex) -> IndexInfo:
@@ -163,7 +165,7 @@ class Retriever:
             n_pending=view.n_pending,
             embedder=self._indexer.embedder,
             n_unlike=n_unlike,
-            problems=tuple(problems),
+            problems=tuple(each for each in problems if view.reach.may_read(each.path)),
             disk_bytes=self._indexer.db.statistics().size_bytes if is_owner else 0,
             fault=self._indexer.fault if is_owner else "",
         )

@@ -60,6 +60,7 @@ from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import FINE
 from aios.disk.db import Database
 from aios.errors import AccessDenied, InvalidCall, NotFound
+from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.storage import history, reading, tables
@@ -96,12 +97,20 @@ MAX_CHANGES = 1_000
 class StorageManager:
     """The files of all agents."""
 
-    def __init__(self, db: Database, blobs: BlobStore, clock: Clock, config: StorageConfig) -> None:
+    def __init__(
+        self,
+        db: Database,
+        blobs: BlobStore,
+        clock: Clock,
+        config: StorageConfig,
+        *,
+        access: AccessManager | None = None,
+    ) -> None:
         self.parts = self._db, self._blobs, self._clock = db, blobs, clock
         self._config = config
         self.quota_bytes = config.quota_bytes
         self.boot = self._boot = int(clock.unix_s() * 1e6)
-        self._reaches = Reaches()
+        self._reaches = Reaches(access)
         self.drafts = Drafts(blobs, config.max_drafts)
         self._locks = Locks(clock)
         self._opening = anyio.Lock()
@@ -272,7 +281,8 @@ class StorageManager:
         await self.mounts.refresh(path)
         listing = tables.list_deep if call.is_deep else tables.list_folder
         found = await self._db.read(lambda c: listing(c, path, after, call.limit))
-        return Files(tuple(found), found[-1].path if len(found) == call.limit else "")
+        seen = tuple(each for each in found if reach.may_read(each.path))
+        return Files(seen, found[-1].path if len(found) == call.limit else "")
 
     async def stat(self, run: Run, call: FileStat) -> Files:
         """Look at one file or folder."""
@@ -324,15 +334,18 @@ class StorageManager:
             changed = self.changes.signal()
             look = partial(tables.changes_since, path=path, since=since, limit=MAX_CHANGES)
             found = self._db.read_nowait(look)
+            reach = self._reaches.of(run.process)
             if found:
                 self._path(run.process, path)  # a share may have ended meanwhile
             if found and call.follow:
                 since = found[-1].change
                 for version in found:
-                    emit(Change(version))
+                    if reach.may_read(version.path):
+                        emit(Change(version))
                 await anyio.lowlevel.checkpoint()
             elif found or not (call.is_waiting or call.follow):
-                return Changes(tuple(found), found[-1].change if found else since)
+                seen = tuple(each for each in found if reach.may_read(each.path))
+                return Changes(seen, found[-1].change if found else since)
             else:
                 with run.parked():
                     await changed.wait()
@@ -387,22 +400,11 @@ class StorageManager:
         reach = self._reaches.of(run.process)
 
         def look(connection: apsw.Connection) -> tuple[list[SpaceUsed], int]:
-            rows = connection.execute(
-                "SELECT root, n_files, size_bytes, stored_bytes FROM usage ORDER BY root"
-            )
-            found = [
-                SpaceUsed(row[0], row[1], row[2], row[3], quota)
-                for row in rows
-                if reach.may_read(str(row[0]))
-            ]
-            pages: int = connection.execute(
-                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-            ).get
-            files: int = connection.execute(
-                "SELECT coalesce(sum(size_bytes), 0) FROM blobs WHERE data IS NULL"
-            ).get
+            spaces = tables.spaces_used(connection, quota)
+            found = [each for each in spaces if reach.may_read(each.path)]
             # The whole would tell a process what the others write.
-            return found, pages + files if run.process.pid == INIT_PID else 0
+            is_owner = run.process.pid == INIT_PID
+            return found, tables.disk_bytes(connection) if is_owner else 0
 
         found, disk_bytes = await self._db.read(look)
         return Usages(tuple(found), disk_bytes)
@@ -445,7 +447,7 @@ class StorageManager:
             raise AccessDenied(
                 f"{home} may share only what is its own, not {path}", hint="copy it first"
             )
-        return self._check_root(path)
+        return self._check_root(self._reaches.of(process).check(path, is_write=False))
 
     def close(self, process: Process) -> None:
         """A process has ended: its drafts and locks go."""

@@ -10,7 +10,7 @@ the database, never a name of the operating system.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from aios.errors import AccessDenied, InvalidCall
@@ -27,6 +27,10 @@ FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Control, format (direction marks, zero-width), surrogate, private, unassigned; line and paragraph separators."""
 
 
+Judge = Callable[[str, bool], str]
+"""Why a path may not be read (or changed, if True); empty: it may."""
+
+
 @dataclass(frozen=True)
 class Reach:
     """Which paths a process may use: its own folder, its group's, the shared one, and what was shared with it."""
@@ -36,15 +40,16 @@ class Reach:
     group: str = ""
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset()
+    judge: Judge | None = None
+    """What policies say besides; None: nothing."""
 
     def may_read(self, path: str) -> bool:
         """Whether it may see a path."""
-        return self.may_write(path) or any(is_within(path, each) for each in self.readable)
+        return self._is_readable(path) and not self._objection(path, is_write=False)
 
     def may_write(self, path: str) -> bool:
         """Whether it may change a path."""
-        own = (self.home, self.group, f"/{SHARED}", *self.writable)
-        return any(is_within(path, each) for each in own if each)
+        return self._is_writable(path) and not self._objection(path, is_write=True)
 
     def readable_below(self, folder: str) -> tuple[str, ...]:
         """The folders and files below `folder` (or `folder` itself) that together are all that it may read there."""
@@ -66,13 +71,29 @@ class Reach:
         Raises:
             AccessDenied: It may not. The message is the same whether or not something is there.
         """
-        if self.may_write(path) or (not is_write and self.may_read(path)):
-            return path
         verb = "change" if is_write else "read"
+        if self._is_writable(path) if is_write else self._is_readable(path):
+            why = self._objection(path, is_write=is_write)
+            if not why:
+                return path
+            raise AccessDenied(
+                f"{self.home} may not {verb} {path}: {why}",
+                hint="the owner changes policies; see docs/concepts/access.md",
+            )
         raise AccessDenied(
             f"{self.home} may not {verb} {path}",
             hint="use your own folder, your group's or /shared, or ask the owner of the path to share it",
         )
+
+    def _is_writable(self, path: str) -> bool:
+        own = (self.home, self.group, f"/{SHARED}", *self.writable)
+        return any(is_within(path, each) for each in own if each)
+
+    def _is_readable(self, path: str) -> bool:
+        return self._is_writable(path) or any(is_within(path, each) for each in self.readable)
+
+    def _objection(self, path: str, *, is_write: bool) -> str:
+        return self.judge(path, is_write) if self.judge is not None else ""
 
 
 def parse(text: str, home: str) -> str:

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 
 from aios.abi.storage import Share
 from aios.abi.types import Kind
+from aios.kernel.access.manager import AccessManager
 from aios.kernel.process import Process
-from aios.kernel.storage.paths import GROUPS, Reach, home_of, is_within
+from aios.kernel.storage.paths import GROUPS, Judge, Reach, home_of, is_within
 
 
 class Reaches:
     """The reach of every process, from its lineage and from all shares, which are held in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: AccessManager | None = None) -> None:
+        self._access = access
         self._shares: tuple[Share, ...] = ()
         self.is_loaded = False
         self._known: dict[int, Reach] = {}
@@ -46,7 +48,20 @@ class Reaches:
         bare = Reach(home_of(process.lineage), group_of(process))
         mine = [share for share in self._shares if _is_for(share, bare)]
         writable = frozenset(share.path for share in mine if share.access == "write")
-        return Reach(bare.home, bare.group, frozenset(share.path for share in mine), writable)
+        readable = frozenset(share.path for share in mine)
+        return Reach(bare.home, bare.group, readable, writable, self._judge(process))
+
+    def _judge(self, process: Process) -> Judge | None:
+        """What policies say to a path that the process reaches; a question cannot be put in the middle of a transaction."""
+        access = self._access
+        if access is None:
+            return None
+
+        def judge(path: str, is_write: bool) -> str:
+            decision = access.judge_path(process, path, is_write=is_write)
+            return "" if decision.is_allowed else "; ".join(decision.reasons)
+
+        return judge
 
 
 def group_of(process: Process) -> str:

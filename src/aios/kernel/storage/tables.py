@@ -10,7 +10,7 @@ from itertools import islice
 
 import apsw
 
-from aios.abi.storage import FileInfo, FileVersion, Share
+from aios.abi.storage import FileInfo, FileVersion, Share, SpaceUsed
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
 from aios.errors import NotFound
@@ -244,3 +244,22 @@ def last_change(connection: apsw.Connection) -> int:
 def all_shares(connection: apsw.Connection) -> list[Share]:
     """Every share."""
     return [Share(*row) for row in connection.execute("SELECT path, grantee, access FROM shares")]
+
+
+def spaces_used(connection: apsw.Connection, quota_bytes: int) -> list[SpaceUsed]:
+    """What each folder with a quota takes."""
+    rows = connection.execute(
+        "SELECT root, n_files, size_bytes, stored_bytes FROM usage ORDER BY root"
+    )
+    return [SpaceUsed(row[0], row[1], row[2], row[3], quota_bytes) for row in rows]
+
+
+def disk_bytes(connection: apsw.Connection) -> int:
+    """What the database and the contents beside it take."""
+    pages: int = connection.execute(
+        "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    ).get
+    files: int = connection.execute(
+        "SELECT coalesce(sum(size_bytes), 0) FROM blobs WHERE data IS NULL"
+    ).get
+    return pages + files

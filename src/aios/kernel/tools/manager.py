@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
+from aios.abi.access import Request, Resource
 from aios.abi.call import Done
 from aios.abi.gate import Gate
 from aios.abi.tools import (
@@ -34,6 +35,7 @@ from aios.abi.types import JsonObject, Pid, Right
 from aios.config import ToolsConfig
 from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.access.policy import TOOL_RUN, digest_of
 from aios.kernel.budget import Amounts, Good
 from aios.kernel.clock import Clock
 from aios.kernel.journal.records import Effect
@@ -177,6 +179,7 @@ class ToolManager:
         tool = self._registry.get(run.process, call.name)
         run.detail = tool.name
         arguments, notes = read_arguments(tool, call.arguments)
+        await self._admit(run, tool, arguments)
         key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""
         kept = self._cache.find(key) if key else None
         if kept is not None:
@@ -190,6 +193,21 @@ class ToolManager:
         if key:
             self._cache.put(key, outcome)
         return await deliver(outcome, job, notes, self._config)
+
+    async def _admit(self, run: Run, tool: Tool, arguments: JsonObject) -> None:
+        """Return if the caller may run it with these arguments."""
+        own = tool.provider is not None and self._access.may_reach(
+            run.process, self._table.get(tool.provider)
+        )
+        request = Request(
+            TOOL_RUN,
+            Resource("Tool", tool.name),
+            tool.traits.effect,
+            is_own=own,
+            is_installed=tool.provider is None,
+            digest=digest_of(arguments),
+        )
+        await self._access.admit_request(run, request)
 
     async def _carry_out(self, run: Run, tool: Tool, arguments: JsonObject) -> tuple[Outcome, Job]:
         """Wait until nothing is in the way, run it, and check what it brought."""

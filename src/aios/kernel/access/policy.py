@@ -1,0 +1,267 @@
+"""The policies, parsed once: a request in, a decision out. Pure: no clock, no I/O.
+
+A policy is Cedar's: what none permits is denied, and one that forbids wins over all that permit. Two annotations are ours: `@id`
+names a policy, and `@decide("ask")` on a permit lets a human decide. Asking wins over permitting; forbidding over both.
+
+Policies are kept apart by action, so that a check looks at those alone that can apply.
+Source: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and Analyzable Authorization", OOPSLA 2024.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+import cedarpy
+import msgspec
+
+from aios.abi.access import Decision, Principal, Request, Resource, Verdict
+from aios.abi.types import Right
+from aios.errors import ConfigError
+
+TOOL_RUN = "tool.run"
+ACTIONS = (*(right.value for right in Right), TOOL_RUN)
+ANNOTATIONS = frozenset({"id", "decide"})
+MAX_POLICIES = 10_000
+MAX_KEPT = 8_192
+"""Decisions that are remembered; past that all are forgotten, for paths are without end."""
+STRICTNESS = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
+TAINTED = "kernel.tainted-irreversible"
+"""The one rule that no profile and no policy switches off."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text of policies and the name under which its policies are told."""
+
+    name: str
+    text: str
+
+
+class _Answer(NamedTuple):
+    """What Cedar says."""
+
+    is_permitted: bool
+    policies: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+class Policies:
+    """All policies of a kernel, and the decisions that were taken by them."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        """Parse them.
+
+        Raises:
+            ConfigError: One cannot be read; the message names the file, the policy and what is wrong.
+        """
+        found: dict[str, dict[str, object]] = {}
+        for source in sources:
+            found |= _parsed(source)
+        if len(found) > MAX_POLICIES:
+            raise ConfigError(
+                f"there are {len(found)} policies, the limit is {MAX_POLICIES}",
+                hint="write one policy about a folder or a group instead of many",
+            )
+        self.names = tuple(found)
+        self._asking = frozenset(name for name, each in found.items() if _asks(each))
+        self._by_action = {action: _applicable(found, action) for action in ACTIONS}
+        self._kept: dict[tuple[tuple[Principal, ...], Request], Decision] = {}
+        self.n_evaluated = 0
+
+    def decide(self, principals: Sequence[Principal], request: Request) -> Decision:
+        """What holds for a process.
+
+        Args:
+            principals: The process itself last, before it those that started it: no child may what one of them may not.
+            request: What it asks for.
+
+        Cost: about 2 us when the same was asked before; else one evaluation for each principal.
+        """
+        key = (tuple(principals), _without_digest(request))
+        decision = self._kept.get(key)
+        if decision is None:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            decision = self._kept[key] = self._judged(principals, request)
+        return decision
+
+    def _judged(self, principals: Sequence[Principal], request: Request) -> Decision:
+        """The strictest of what holds for each of them."""
+        assert principals, "somebody asks"
+        decisions = [self._decide(each, request) for each in principals]
+        strictest = max(decisions, key=lambda each: STRICTNESS[each.verdict])
+        if strictest.is_allowed and request.is_tainted and request.effect == "irreversible":
+            return Decision(
+                Verdict.ASK,
+                ("what it hands over came from outside, and the act cannot be undone",),
+                (TAINTED,),
+            )
+        return strictest
+
+    def _decide(self, principal: Principal, request: Request) -> Decision:
+        self.n_evaluated += 1
+        who, what = f"{principal.name} ({principal.kind})", _told(request)
+        answer = self._ask(principal, request)
+        if answer.errors:  # a policy that cannot be evaluated may have been one that forbids
+            why = f"a policy cannot be evaluated: {'; '.join(answer.errors)}"
+            return Decision(Verdict.DENY, (why,), answer.policies)
+        if not answer.is_permitted:
+            named = ", ".join(answer.policies)
+            why = f"{named} forbids {who} {what}" if named else f"no policy permits {who} {what}"
+            return Decision(Verdict.DENY, (why,), answer.policies)
+        asking = tuple(name for name in answer.policies if name in self._asking)
+        if asking:
+            why = f"{', '.join(asking)} lets a human decide whether {who} may {what}"
+            return Decision(Verdict.ASK, (why,), asking)
+        why = f"{', '.join(answer.policies)} permits {who} {what}"
+        return Decision(Verdict.ALLOW, (why,), answer.policies)
+
+    def _ask(self, principal: Principal, request: Request) -> _Answer:
+        policies = self._by_action.get(request.action)
+        if policies is None:
+            return _Answer(False, (), (f"{request.action!r} is no action",))
+        resource = request.resource
+        asked = {
+            "principal": {"type": "Agent", "id": principal.name},
+            "action": {"type": "Action", "id": request.action},
+            "resource": {"type": resource.type, "id": resource.id},
+            "context": {
+                "effect": request.effect,
+                "is_tainted": request.is_tainted,
+                "is_own": request.is_own,
+                "is_installed": request.is_installed,
+            },
+        }
+        entities = json.dumps([_agent(principal), *_places(resource)])
+        result = cedarpy.is_authorized(asked, policies, entities)
+        said = result.diagnostics
+        return _Answer(result.allowed, tuple(sorted(said.reasons)), tuple(said.errors))
+
+    def statistics(self) -> dict[str, int]:
+        """How many policies there are, how many decisions are remembered, how many evaluations it took."""
+        counts = {"n_policies": len(self.names), "n_kept": len(self._kept)}
+        return counts | {"n_evaluated": self.n_evaluated}
+
+
+def digest_of(arguments: object) -> str:
+    """What binds an answer to exact arguments."""
+    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _without_digest(request: Request) -> Request:
+    if not request.digest:
+        return request
+    return msgspec.structs.replace(request, digest="")
+
+
+def _told(request: Request) -> str:
+    on = f" on {request.resource.type} {request.resource.id}" if request.resource.id else ""
+    return f"`{request.action}`{on} (effect {request.effect})"
+
+
+def _parsed(source: Source) -> dict[str, dict[str, object]]:
+    """The policies of a text by their full names."""
+    try:
+        document = json.loads(cedarpy.policies_to_json_str(source.text))
+    except ValueError as error:
+        raise ConfigError(
+            f"the policies in {source.name} cannot be read: {error}",
+            hint="mend the file; the language is that of cedarpolicy.com",
+        ) from error
+    if document.get("templates") or document.get("templateLinks"):
+        raise ConfigError(
+            f"{source.name} has templates, which nothing here fills in",
+            hint="write policies without ?principal and ?resource",
+        )
+    found: dict[str, dict[str, object]] = {}
+    for number, policy in enumerate(document["staticPolicies"].values(), 1):
+        notes = policy.get("annotations", {})
+        name = f"{source.name}.{notes.get('id') or number}"
+        _check(name, policy, notes)
+        if name in found:
+            raise ConfigError(f"two policies are called {name}", hint="give each its own @id")
+        found[name] = policy
+    return found
+
+
+def _check(name: str, policy: Mapping[str, object], notes: Mapping[str, object]) -> None:
+    """Refuse what would silently mean nothing."""
+    unknown = set(notes) - ANNOTATIONS
+    if unknown:
+        raise ConfigError(
+            f"policy {name} has the annotation @{min(unknown)}, which means nothing here",
+            hint="the annotations are @id and @decide",
+        )
+    if notes.get("decide", "ask") != "ask" or ("decide" in notes and policy["effect"] != "permit"):
+        raise ConfigError(
+            f'policy {name}: @decide("ask") on a permit is the only one',
+            hint="`permit` without it allows, `forbid` denies",
+        )
+    unknown_actions = set(_actions_of(policy) or ()) - set(ACTIONS)
+    if unknown_actions:
+        raise ConfigError(
+            f"policy {name} names the action {min(unknown_actions)!r}, which does not exist",
+            hint=f"the actions are {', '.join(ACTIONS)}",
+        )
+
+
+def _actions_of(policy: Mapping[str, object]) -> list[str] | None:
+    """The actions in the head of a policy; None: all."""
+    scope = policy["action"]
+    assert isinstance(scope, dict), "Cedar's JSON has an object there"
+    if scope["op"] == "All":
+        return None
+    entities = scope["entities"] if "entities" in scope else [scope["entity"]]
+    return [entity["id"] for entity in entities if entity["type"] == "Action"]
+
+
+def _asks(policy: Mapping[str, object]) -> bool:
+    notes = policy.get("annotations", {})
+    return isinstance(notes, dict) and "decide" in notes
+
+
+def _applicable(found: Mapping[str, dict[str, object]], action: str) -> cedarpy.PolicySet:
+    """The policies that can apply to an action, under their full names."""
+    some = {
+        name: policy
+        for name, policy in found.items()
+        if (actions := _actions_of(policy)) is None or action in actions
+    }
+    document = {"staticPolicies": some, "templates": {}, "templateLinks": []}
+    return cedarpy.PolicySet.from_json_str(json.dumps(document))
+
+
+def _uid(kind: str, name: str) -> dict[str, str]:
+    return {"type": kind, "id": name}
+
+
+def _agent(principal: Principal) -> dict[str, object]:
+    """The entity of who asks: in the group of its owner, in its kind, and in its program."""
+    parents = [_uid("Group", principal.owner), _uid("Kind", principal.kind)]
+    if principal.program:
+        parents.append(_uid("Program", principal.program))
+    attributes = {
+        "name": principal.name,
+        "owner": principal.owner,
+        "kind": principal.kind,
+        "program": principal.program,
+    }
+    return {"uid": _uid("Agent", principal.name), "attrs": attributes, "parents": parents}
+
+
+def _places(resource: Resource) -> list[dict[str, object]]:
+    """The entity of a resource; a path is in all folders above it, so a rule about a folder holds at any depth."""
+    attributes = {"path" if resource.type == "Path" else "name": resource.id}
+    chain = [resource.id]
+    if resource.type == "Path":
+        while (last := chain[-1]) != "/":
+            chain.append(last.rpartition("/")[0] or "/")
+    entities: list[dict[str, object]] = []
+    for each, above in zip(chain, [*chain[1:], None], strict=True):
+        parents = [_uid(resource.type, above)] if above is not None else []
+        entities.append({"uid": _uid(resource.type, each), "attrs": {}, "parents": parents})
+    entities[0]["attrs"] = attributes
+    return entities
