@@ -12,6 +12,7 @@ import httpx
 
 from aios.bench import (
     budgets,
+    access,
     chat_overhead,
     context,
     engine,
@@ -48,6 +49,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
             memory,
             tools,
             budgets,
+            access,
             sched,
             workload,
             scale,

@@ -83,6 +83,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "secret": Verb(
                 "aios.cli.secret:secret", "Keep secrets that programs use and never see."
             ),
+            "policy": Verb("aios.cli.policy:policy", "Read, ask and test what agents may do."),
             "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),
             "doctor": Verb("aios.cli.doctor:doctor", "Say what is missing and how to mend it."),
             "bench": Verb("aios.cli.bench:bench", "Measure this machine against the bars."),

@@ -135,7 +135,7 @@ def hint_for(decision: Decision) -> str:
     """What can be done about a decision that is not `allow`."""
     if decision.verdict is Verdict.ASK:
         return "nobody can be asked here; permit it in a file of AIOS_HOME/policies, see docs/concepts/access.md"
-    return "the owner changes policies; see docs/concepts/access.md"
+    return "`aios policy explain` shows which policies decide"
 
 
 def principal_of(process: Process) -> Principal:

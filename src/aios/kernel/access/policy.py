@@ -66,7 +66,7 @@ class Policies:
             )
         self.names = tuple(found)
         self._asking = frozenset(name for name, each in found.items() if _asks(each))
-        self._by_action = {action: _applicable(found, action) for action in ACTIONS}
+        self._by_action = _sets(found)
         self._kept: dict[tuple[tuple[Principal, ...], Request], Decision] = {}
         self.n_evaluated = 0
 
@@ -169,7 +169,7 @@ def _parsed(source: Source) -> dict[str, dict[str, object]]:
     except ValueError as error:
         raise ConfigError(
             f"the policies in {source.name} cannot be read: {error}",
-            hint="mend the file; the language is that of cedarpolicy.com",
+            hint="`aios policy check FILE` reads one; the language is that of cedarpolicy.com",
         ) from error
     if document.get("templates") or document.get("templateLinks"):
         raise ConfigError(
@@ -223,15 +223,19 @@ def _asks(policy: Mapping[str, object]) -> bool:
     return isinstance(notes, dict) and "decide" in notes
 
 
-def _applicable(found: Mapping[str, dict[str, object]], action: str) -> cedarpy.PolicySet:
-    """The policies that can apply to an action, under their full names."""
-    some = {
-        name: policy
-        for name, policy in found.items()
-        if (actions := _actions_of(policy)) is None or action in actions
-    }
-    document = {"staticPolicies": some, "templates": {}, "templateLinks": []}
-    return cedarpy.PolicySet.from_json_str(json.dumps(document))
+def _sets(found: Mapping[str, dict[str, object]]) -> dict[str, cedarpy.PolicySet]:
+    """For each action the policies that can apply to it, under their full names; equal sets are parsed once."""
+    actions_of = {name: _actions_of(policy) for name, policy in found.items()}
+    parsed: dict[tuple[str, ...], cedarpy.PolicySet] = {}
+    sets = {}
+    for action in ACTIONS:
+        names = tuple(n for n, those in actions_of.items() if those is None or action in those)
+        if names not in parsed:
+            document = {"staticPolicies": {n: found[n] for n in names}}
+            text = json.dumps({**document, "templates": {}, "templateLinks": []})
+            parsed[names] = cedarpy.PolicySet.from_json_str(text)
+        sets[action] = parsed[names]
+    return sets
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:

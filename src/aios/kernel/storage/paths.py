@@ -78,7 +78,7 @@ class Reach:
                 return path
             raise AccessDenied(
                 f"{self.home} may not {verb} {path}: {why}",
-                hint="the owner changes policies; see docs/concepts/access.md",
+                hint="`aios policy explain` shows which policies decide",
             )
         raise AccessDenied(
             f"{self.home} may not {verb} {path}",

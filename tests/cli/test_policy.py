@@ -1,0 +1,93 @@
+"""`aios policy`."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Aios
+
+FENCE = '@id("fence") forbid(principal, action, resource in Path::"/shared/vault");\n'
+CASES = """
+[[case]]
+expect = "deny"
+action = "file.read"
+resource = "Path::/shared/vault/deep/key"
+[[case]]
+expect = "allow"
+action = "file.read"
+resource = "Path::/shared/vaults"
+[[case]]
+expect = "ask"
+action = "tool.run"
+resource = "Tool::base/launch"
+agent = ["boss", "ann"]
+effect = "irreversible"
+"""
+
+
+@pytest.fixture
+def mine(home: Path) -> Path:
+    file = home / "policies" / "mine.cedar"
+    file.parent.mkdir(parents=True)
+    file.write_text(FENCE)
+    return file
+
+
+def test_check_names_the_policies_of_the_profile_and_the_files(aios: Aios, mine: Path) -> None:
+    ran = aios("policy", "check")
+    assert "workspace.calls" in ran.out
+    assert "mine.fence" in ran.out
+    (row,) = aios("policy", "check", "--json", str(mine)).rows()
+    assert row["profile"] == "workspace"
+
+
+def test_check_says_where_a_file_is_wrong(aios: Aios, mine: Path) -> None:
+    mine.write_text("forbid(principal, ")
+    ran = aios("policy", "check")
+    assert ran.code == 2
+    assert "mine" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "told"),
+    [
+        (("file.read", "Path::/shared/vault/x"), 5, "mine.fence forbids agent"),
+        (("file.read", 'Path::"/shared/open"'), 0, "workspace.calls permits agent"),
+        (("tool.run", "Tool::t", "--effect", "irreversible", "--as", "a", "--as", "b"), 1, "workspace.irreversible-tools"),
+        (("tool.run", "Tool::t", "--effect", "irreversible", "--own", "--tainted", "--profile", "full"), 1, "outside"),
+        (("file.write", "Path::/shared/x", "--profile", "read-only"), 5, "no policy permits"),
+        (("file.read", "Folder::/x"), 2, "no resource"),
+        (("file.raed",), 2, "file.raed"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("mine")
+def test_explain_says_what_is_decided_and_why(
+    aios: Aios, asked: tuple[str, ...], code: int, told: str
+) -> None:
+    ran = aios("policy", "explain", *asked)
+    assert (ran.code, told in ran.out + ran.err) == (code, True), ran
+
+
+@pytest.mark.usefixtures("mine")
+def test_explain_as_json_has_the_whole_question_and_answer(aios: Aios) -> None:
+    (row,) = aios("policy", "explain", "--json", "file.read", "Path::/shared/vault/x").rows()
+    decision, request = row["decision"], row["request"]
+    assert isinstance(decision, dict)
+    assert isinstance(request, dict)
+    assert decision["policies"] == ["mine.fence"]
+    assert request["resource"] == {"type": "Path", "id": "/shared/vault/x"}
+
+
+def test_test_compares_what_is_decided_with_what_is_expected(
+    aios: Aios, mine: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "cases.toml"
+    file.write_text(CASES)
+    assert aios("policy", "test", str(file)).code == 0
+    mine.unlink()
+    ran = aios("policy", "test", str(file))
+    assert ran.code == 1
+    assert "1 FAILED: file.read Path::/shared/vault/deep/key is allow, not deny" in ran.out
+    rows = aios("policy", "test", "--json", str(file)).rows()
+    assert [row["ok"] for row in rows] == [False, True, True]
+    file.write_text("[[case]]\nexpect = 'maybe'\naction = 'file.read'\n")
+    assert aios("policy", "test", str(file)).code == 2
