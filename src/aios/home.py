@@ -66,6 +66,11 @@ class Home:
         return self.root / "policies"
 
     @property
+    def grants(self) -> Path:
+        """What the owner granted to programs, mode 600."""
+        return self.root / "policies" / "grants.json"
+
+    @property
     def run(self) -> Path:
         """Socket, lock and addresses of the running kernel."""
         return self.root / "run"

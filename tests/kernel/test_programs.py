@@ -246,3 +246,38 @@ async def test_no_secret_outlives_the_process_that_needed_it(home: Path) -> None
         found = await kernel.db.read(lambda c: tables.load(c, Pid(1)))
         assert not any(b"s3cret" in row.intent + row.answer for row in found)
     assert os.environ.get("API_KEY") is None
+
+
+WRITING = """\
+    try:
+        client.files.write("/shared/reports/q1", b"x")
+        client.exit(0, "written")
+    except AccessDenied as error:
+        client.exit(0, error.message)
+"""
+
+
+async def test_a_program_has_what_was_granted_to_it_until_its_code_changes(home: Path) -> None:
+    (home / "policies").mkdir()
+    (home / "policies" / "mine.cedar").write_text(
+        '@decide("ask") permit(principal in Kind::"program", action == Action::"file.write", resource);'
+    )
+    wish = "file.write Path::/shared/reports"
+
+    async def result_of(client: Client) -> str:
+        spawned = await client.spawn(path, cwd=home)
+        return (await client.wait(spawned.pid)).exit.result
+
+    async with booted(home) as (kernel, client):
+        path = program(home, WRITING)
+        code = Path(path) / "main.py"
+        code.write_text(f"from aios.errors import AccessDenied\n{code.read_text()}")
+        (Path(path) / "agent.toml").write_text(f'name = "agent"\nrights = ["{wish}"]\n')
+        assert "lets a human decide" in await result_of(client)
+        kernel.grants.grant(Path(path).resolve(), (wish,), 1.0)
+        assert await result_of(client) == "written"
+        (Path(path) / "extra.py").write_text("")
+        assert "lets a human decide" in await result_of(client)
+        (agent,) = [p for p in kernel.table if p.program][-1:]
+        told = [line.text for line in agent.log.read(0)[0]]
+        assert any(f"asks for `{wish}`, which is not granted" in line for line in told)

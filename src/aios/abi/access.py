@@ -14,6 +14,8 @@ class Principal(Struct, frozen=True):
     """`init`, `program`, `task` or `guest`."""
     program: str = ""
     """The folder of its program, or empty."""
+    granted: tuple[str, ...] = ()
+    """Rights that the owner granted to its program: `ACTION` or `ACTION TYPE::ID`."""
 
 
 class Verdict(Enum):

@@ -11,8 +11,8 @@ import anyio
 import httpx
 
 from aios.bench import (
-    budgets,
     access,
+    budgets,
     chat_overhead,
     context,
     engine,

@@ -84,6 +84,8 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 "aios.cli.secret:secret", "Keep secrets that programs use and never see."
             ),
             "policy": Verb("aios.cli.policy:policy", "Read, ask and test what agents may do."),
+            "grant": Verb("aios.cli.grant:grant", "Give a program what its manifest asks for."),
+            "revoke": Verb("aios.cli.grant:revoke", "Take back what a program was granted."),
             "config": Verb("aios.cli.settings:config", "Show each knob and where it came from."),
             "doctor": Verb("aios.cli.doctor:doctor", "Say what is missing and how to mend it."),
             "bench": Verb("aios.cli.bench:bench", "Measure this machine against the bars."),

@@ -14,7 +14,7 @@ from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.configload import load
 from aios.errors import ConfigError
-from aios.kernel.access.policy import ACTIONS, Policies
+from aios.kernel.access.policy import ACTIONS, RESOURCES, Policies
 from aios.kernel.access.policyfiles import PROFILES, file_source, load_sources, profile_source
 
 EXIT_OF = {
@@ -23,7 +23,6 @@ EXIT_OF = {
     Verdict.DENY: ExitCode.DENIED,
 }
 KINDS = ("program", "task", "guest", "init")
-RESOURCES = ("Kernel", "Process", "Path", "Tool")
 MAX_TEST_BYTES = 1 << 20
 ShortName = Annotated[str, Meta(min_length=1, max_length=256)]
 

@@ -21,6 +21,7 @@ from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.engine.base import Engine
 from aios.errors import AiosError, Conflict, InvalidCall, Unauthenticated
+from aios.kernel.access.grants import Grants
 from aios.kernel.access.manager import AccessManager, bounds_of
 from aios.kernel.access.policy import Policies
 from aios.kernel.access.policyfiles import load_sources
@@ -103,11 +104,13 @@ class Kernel:
         self.max_calls_per_process = config.kernel.max_calls_per_process
         self._started_unix_s, self._started_s = clock.unix_s(), clock.now_s()
         self.tokens = Tokens(lambda pid: self.audit.note(pid, AuditKind.TOKEN))
+        self.grants = Grants(home.grants)
         self._named_guests: dict[str, Pid] = {}
         self._guest_names: dict[Pid, str] = {}
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
         self.forks = Forks(self)
+        self.storage.obey(self.access)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )
@@ -155,9 +158,7 @@ class Kernel:
         self.shelf = Shelf(
             self.context_table, self.cores, self.clock, snapshots=snapshots, pages=self.contexts
         )
-        self.storage = StorageManager(
-            self.db, self.blobs, self.clock, config.storage, access=self.access
-        )
+        self.storage = StorageManager(self.db, self.blobs, self.clock, config.storage)
         self.mounting = Mounting(self.storage, self.db, config.storage, self.tasks)
         self.links = Links(self.storage, self.db, self.clock, config.storage, home=self.home)
         self.undoer = Undoer(self.storage, self.access, self.table, self.journal)

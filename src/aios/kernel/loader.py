@@ -74,6 +74,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=256)] | None
     ) = None
     """Of the hosts that `egress.hosts` allows, those that its code may reach through the proxy; None is no network."""
+    rights: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=64)] = ()
+    """Rights that it asks the owner for, `ACTION` or `ACTION TYPE::ID`; `aios grant` gives them."""
     block_bytes: BlockBytes | None = None
 
 

@@ -27,13 +27,15 @@ from aios.errors import (
     ProgramFailed,
     ReplayDivergence,
 )
+from aios.kernel.access.grants import Grants
+from aios.kernel.access.manager import principal_of
 from aios.kernel.clock import Clock
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Record
 from aios.kernel.leftovers import code_hash, os_start_of
-from aios.kernel.loader import Child, Launch, load_program, view_for
+from aios.kernel.loader import Child, Launch, Program, load_program, view_for
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.recovery import Life, Settling, next_life, settled
@@ -57,6 +59,7 @@ class ProgramKernel(Protocol):
     journal: Journal
     signals: Signals
     budgets: Budgets
+    grants: Grants
     is_stopping: bool
 
     def add_process(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
@@ -322,6 +325,7 @@ class Programs:
             kernel.urls[0],
             self._tokens.issue(process.pid),
         )
+        await self._take_grants(process, launch.program)
         process.on_end_soon = child.end_soon
         begun_s = kernel.clock.now_s()
         async with anyio.create_task_group() as tasks:
@@ -388,6 +392,19 @@ class Programs:
         await disk.settle_open(process.pid, partial(_end_of_open, is_again=body.choice == "again"))
         await self.prepare(process, is_replayed=body.choice != "fresh")
         return True
+
+    async def _take_grants(self, process: Process, program: Program) -> None:
+        """Give it what the owner granted to its folder as it is now: each life anew, for the code may be another."""
+        asked = program.manifest.rights
+        if not asked:
+            return
+        read = partial(self._kernel.grants.rights_of, str(program.folder))
+        granted = tuple(right for right in await anyio.to_thread.run_sync(read) if right in asked)
+        own = msgspec.structs.replace(principal_of(process), granted=granted)
+        process.bounds = (*process.bounds[:-1], own)
+        for right in sorted(set(asked) - set(granted)):
+            hint = f"`aios grant {program.folder}`"
+            self._kernel.note(process, f"asks for `{right}`, which is not granted; {hint}")
 
     async def _take_new_code(self, process: Process, body: Body) -> None:
         digest = await anyio.to_thread.run_sync(partial(code_hash, process.program))

@@ -22,11 +22,13 @@ from aios.errors import ConfigError
 
 TOOL_RUN = "tool.run"
 ACTIONS = (*(right.value for right in Right), TOOL_RUN)
+RESOURCES = ("Kernel", "Process", "Path", "Tool")
 ANNOTATIONS = frozenset({"id", "decide"})
 MAX_POLICIES = 10_000
 MAX_KEPT = 8_192
 """Decisions that are remembered; past that all are forgotten, for paths are without end."""
 STRICTNESS = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
+GRANTED, BROKEN = "kernel.granted", "kernel.cannot-evaluate"
 TAINTED = "kernel.tainted-irreversible"
 """The one rule that no profile and no policy switches off."""
 
@@ -102,11 +104,23 @@ class Policies:
 
     def _decide(self, principal: Principal, request: Request) -> Decision:
         self.n_evaluated += 1
+        decision = self._said(principal, request)
+        is_open = decision.verdict is Verdict.ASK or not decision.policies
+        if decision.is_allowed or not is_open:
+            return decision
+        for right in principal.granted:
+            if _covers(right, request):
+                why = f"the owner granted `{right}` to {principal.program}"
+                return Decision(Verdict.ALLOW, (why,), (GRANTED,))
+        return decision
+
+    def _said(self, principal: Principal, request: Request) -> Decision:
+        """What the policies alone say to one principal."""
         who, what = f"{principal.name} ({principal.kind})", _told(request)
         answer = self._ask(principal, request)
         if answer.errors:  # a policy that cannot be evaluated may have been one that forbids
             why = f"a policy cannot be evaluated: {'; '.join(answer.errors)}"
-            return Decision(Verdict.DENY, (why,), answer.policies)
+            return Decision(Verdict.DENY, (why,), answer.policies or (BROKEN,))
         if not answer.is_permitted:
             named = ", ".join(answer.policies)
             why = f"{named} forbids {who} {what}" if named else f"no policy permits {who} {what}"
@@ -155,6 +169,18 @@ def _without_digest(request: Request) -> Request:
     if not request.digest:
         return request
     return msgspec.structs.replace(request, digest="")
+
+
+def _covers(right: str, request: Request) -> bool:
+    """Whether a granted right answers a request; one about a folder answers for all below it."""
+    action, _, resource = right.partition(" ")
+    if action != request.action or not resource:
+        return action == request.action
+    kind, _, name = resource.partition("::")
+    asked = request.resource
+    if kind != asked.type:
+        return False
+    return asked.id == name or (kind == "Path" and asked.id.startswith(f"{name.rstrip('/')}/"))
 
 
 def _told(request: Request) -> str:

@@ -97,26 +97,22 @@ MAX_CHANGES = 1_000
 class StorageManager:
     """The files of all agents."""
 
-    def __init__(
-        self,
-        db: Database,
-        blobs: BlobStore,
-        clock: Clock,
-        config: StorageConfig,
-        *,
-        access: AccessManager | None = None,
-    ) -> None:
+    def __init__(self, db: Database, blobs: BlobStore, clock: Clock, config: StorageConfig) -> None:
         self.parts = self._db, self._blobs, self._clock = db, blobs, clock
         self._config = config
         self.quota_bytes = config.quota_bytes
         self.boot = self._boot = int(clock.unix_s() * 1e6)
-        self._reaches = Reaches(access)
+        self._reaches = Reaches()
         self.drafts = Drafts(blobs, config.max_drafts)
         self._locks = Locks(clock)
         self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
+
+    def obey(self, access: AccessManager) -> None:
+        """Judge each path by its policies, too, from now on."""
+        self._reaches.access = access
 
     # --- changing ------------------------------------------------------------------------------------------------
 

@@ -1,19 +1,22 @@
 """What each process reaches: its own folder, its group's, and what was shared with them."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from aios.abi.storage import Share
 from aios.abi.types import Kind
-from aios.kernel.access.manager import AccessManager
 from aios.kernel.process import Process
 from aios.kernel.storage.paths import GROUPS, Judge, Reach, home_of, is_within
+
+if TYPE_CHECKING:
+    from aios.kernel.access.manager import AccessManager
 
 
 class Reaches:
     """The reach of every process, from its lineage and from all shares, which are held in memory."""
 
-    def __init__(self, access: AccessManager | None = None) -> None:
-        self._access = access
+    def __init__(self) -> None:
+        self.access: AccessManager | None = None
         self._shares: tuple[Share, ...] = ()
         self.is_loaded = False
         self._known: dict[int, Reach] = {}
@@ -53,7 +56,7 @@ class Reaches:
 
     def _judge(self, process: Process) -> Judge | None:
         """What policies say to a path that the process reaches; a question cannot be put in the middle of a transaction."""
-        access = self._access
+        access = self.access
         if access is None:
             return None
 

@@ -1,0 +1,141 @@
+"""Rights that the owner granted to programs, remembered by what is in their folders: a changed program has none.
+
+A wish is an action, alone or with a resource: `file.write Path::/shared/reports`, `tool.run Tool::base/launch`. A grant answers what policies
+would ask or do not speak of. It never answers a ban, and gives nothing to those that started the program or that it starts.
+"""
+
+import stat
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from aios.errors import ConfigError, NotFound, TooLarge
+from aios.kernel.access.policy import ACTIONS, RESOURCES
+
+MAX_FILES, MAX_BYTES = 4_096, 64 << 20
+MAX_GRANTS_BYTES = 4 << 20
+LEFT_OUT = "__pycache__"
+
+
+class Grant(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a program may besides, as long as its folder has this digest."""
+
+    program: str
+    digest: str
+    rights: tuple[str, ...]
+    unix_s: float
+
+
+@dataclass(frozen=True)
+class Grants:
+    """The file of all grants. It is read anew each time, so that `aios grant` needs no kernel."""
+
+    file: Path
+
+    def all(self) -> tuple[Grant, ...]:
+        """Every grant, in the order of the folders.
+
+        Raises:
+            ConfigError: The file is not what this module wrote.
+        """
+        try:
+            with self.file.open("rb") as stream:
+                data = stream.read(MAX_GRANTS_BYTES)
+            return msgspec.json.decode(data, type=tuple[Grant, ...])
+        except FileNotFoundError:
+            return ()
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(
+                f"{self.file} cannot be read: {error}", hint="remove it, and grant again"
+            ) from error
+
+    def rights_of(self, program: str) -> tuple[str, ...]:
+        """What is granted to a program folder as it is now. Waits for the disk.
+
+        Raises:
+            ConfigError: The file of grants cannot be read.
+        """
+        for grant in self.all():
+            if grant.program == program:
+                return grant.rights if digest_of_folder(Path(program)) == grant.digest else ()
+        return ()
+
+    def grant(self, folder: Path, rights: tuple[str, ...], unix_s: float) -> Grant:
+        """Remember rights for a folder as it is now, in the place of what it had.
+
+        Raises:
+            ConfigError: A right is none, or the file cannot be read.
+            TooLarge: The folder is too large to tell whether it has changed.
+        """
+        for right in rights:
+            check_wish(right)
+        digest = digest_of_folder(folder)
+        if not digest:
+            raise TooLarge(
+                f"{folder} has over {MAX_FILES} files or {MAX_BYTES} bytes, or what is no file",
+                hint="keep data outside of a program's folder",
+            )
+        grant = Grant(str(folder), digest, rights, unix_s)
+        self._write((*(each for each in self.all() if each.program != grant.program), grant))
+        return grant
+
+    def revoke(self, folder: Path) -> Grant:
+        """Forget what was granted to a folder; what runs of it keeps its rights until it ends.
+
+        Raises:
+            NotFound: Nothing was.
+        """
+        kept = self.all()
+        for grant in kept:
+            if grant.program == str(folder):
+                self._write(tuple(each for each in kept if each is not grant))
+                return grant
+        raise NotFound(f"nothing is granted to {folder}", hint="`aios grant` lists all grants")
+
+    def _write(self, grants: tuple[Grant, ...]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_suffix(".new")
+        ordered = sorted(grants, key=lambda each: each.program)
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(ordered)))
+        draft.chmod(0o600)
+        draft.replace(self.file)
+
+
+def check_wish(text: str) -> None:
+    """Refuse what is no action, alone or with a resource.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    action, _, resource = text.partition(" ")
+    kind, separator, name = resource.partition("::")
+    if action not in ACTIONS or (resource and not (kind in RESOURCES and separator and name)):
+        raise ConfigError(
+            f"{text!r} is no right",
+            hint="ACTION, or ACTION TYPE::ID such as `file.write Path::/shared/reports`",
+        )
+
+
+def digest_of_folder(folder: Path) -> str:
+    """The digest of every name and byte in a folder but Python's caches; empty if it is too large or has what is no file."""
+    digest, n_files, n_bytes = blake2b(digest_size=16), 0, 0
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if LEFT_OUT in name.parts:
+            continue
+        try:
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            n_files, n_bytes = n_files + 1, n_bytes + status.st_size
+            if not stat.S_ISREG(status.st_mode) or n_files > MAX_FILES or n_bytes > MAX_BYTES:
+                return ""  # a link or a pipe may be something else tomorrow
+            data = path.read_bytes()
+        except OSError:
+            return ""
+        for part in (str(name).encode("utf-8", "surrogateescape"), data):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

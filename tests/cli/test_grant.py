@@ -1,0 +1,43 @@
+"""`aios grant` and `aios revoke`."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Aios
+
+
+@pytest.fixture
+def prog(tmp_path: Path) -> Path:
+    folder = tmp_path / "prog"
+    folder.mkdir()
+    (folder / "main.py").write_text("print(1)\n")
+    (folder / "agent.toml").write_text(
+        'name = "prog"\nrights = ["file.write Path::/shared/reports"]\n'
+    )
+    return folder
+
+
+def test_what_a_program_asks_for_is_granted_listed_and_taken_back(aios: Aios, prog: Path) -> None:
+    assert aios("grant").out == ""
+    assert aios("grant", "--yes", str(prog)).code == 0
+    (row,) = aios("grant", "--json").rows()
+    assert row == {
+        "program": str(prog),
+        "rights": ["file.write Path::/shared/reports"],
+        "is_current": True,
+    }
+    (prog / "main.py").write_text("print(2)\n")
+    assert f"{prog} (not in force)" in aios("grant").out
+    assert aios("revoke", str(prog)).code == 0
+    assert aios("revoke", "--json", str(prog)).code == 4
+
+
+def test_nothing_is_granted_without_a_yes_or_a_wish(aios: Aios, prog: Path) -> None:
+    assert aios("grant", str(prog)).code != 0
+    assert aios("grant").out == ""
+    manifest = prog / "agent.toml"
+    manifest.write_text('name = "prog"\n')
+    assert aios("grant", "--yes", str(prog)).code == 2
+    manifest.write_text('name = "prog"\nrights = ["everything"]\n')
+    assert aios("grant", "--yes", str(prog)).code == 2
+    assert aios("grant", "--yes", str(prog / "none")).code == 4
