@@ -374,12 +374,8 @@ class ToolsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class EgressConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[egress]`: the network of programs in sandboxes; see docs/guides/network.md."""
 
-    hosts: Annotated[
-        Names, Meta(description="hosts for programs that ask: a.example, *.a.example, a:8080, *")
-    ] = ()
-    private_hosts: Annotated[
-        Names, Meta(description="of these, hosts that may be on this machine or in its net")
-    ] = ()
+    hosts: Annotated[Names, Meta(description="as a.example, *.a.example, a:8080 or *")] = ()
+    private_hosts: Annotated[Names, Meta(description="those of them that may be near")] = ()
     max_connections: Annotated[PositiveInt, Meta(description="at once, of one program")] = 32
     max_bytes: Annotated[PositiveInt, Meta(description="on one connection, both ways")] = 256 << 20
     timeout_s: Annotated[Positive, Meta(description="longest life of a connection")] = 600.0
@@ -395,23 +391,15 @@ class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Positive, Meta(description="how long the calls of processes that have ended are kept")
     ] = 7 * 86_400.0
     max_bytes: Annotated[
-        PositiveInt,
-        Meta(
-            description="disk for calls; those of processes that ended first go, of living ones none"
-        ),
+        PositiveInt, Meta(description="disk for calls; those of living processes never go")
     ] = 4 << 30
 
 
 class AuditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[audit]`: the chained log of what was done; see docs/concepts/audit.md."""
 
-    max_records: Annotated[
-        int,
-        Meta(
-            ge=1_000,
-            description="older ones are let go of, and the chain goes on; 200 bytes each, `aios audit export` keeps them",
-        ),
-    ] = 500_000
+    max_records: Annotated[int, Meta(ge=1_000, description="older ones are let go of")] = 500_000
+    """Some 200 bytes each. The chain goes on without the older ones; `aios audit export` keeps them."""
 
 
 class SandboxConfig(Struct, frozen=True, forbid_unknown_fields=True):

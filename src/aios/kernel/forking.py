@@ -128,6 +128,8 @@ class Forks:
         process.rights &= source.rights
         process.nice = max(source.nice, process.nice)
         process.view, process.fetch_lists = source.view, source.fetch_lists
+        process.network = source.network
+        process.bounds = (*source.bounds, *process.bounds)
         process.max_block_bytes = source.max_block_bytes
         process.is_new = process.has_body = True
         self._kernel.budgets.limit(process, call.budget or self._left(source))

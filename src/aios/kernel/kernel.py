@@ -110,6 +110,8 @@ class Kernel:
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
         self.forks = Forks(self)
+        disk = self.journal.disk
+        self.timers = Timers(clock, config.kernel, disk=disk, spawn=partial(spawn, self))
         self.storage.obey(self.access)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -168,9 +170,6 @@ class Kernel:
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.brake = LoopBrake(limits, self._pause, self.journal.tell)
         self.programs = Programs(self, self.tokens, self.launcher, self.egress)
-        self.timers = Timers(self.clock, limits, disk=disk, spawn=partial(spawn, self))
-
-    # --- identity ------------------------------------------------------------------------------------------------
 
     def set_owner_token(self, token: str) -> None:
         """Make this the token of init; the one before it is void."""
@@ -200,8 +199,6 @@ class Kernel:
     def init_gate(self) -> LocalGate:
         """The door for the owner."""
         return LocalGate(self, self.init)
-
-    # --- making processes ----------------------------------------------------------------------------------------
 
     def admit(self, name: str, *, parent: Process | None = None) -> tuple[Process, str]:
         """Make a guest and its token."""
