@@ -4,6 +4,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile(
+    "aios", deadline=None
+)  # a busy machine is no failure; benches hold the bars of time
+settings.load_profile("aios")
 
 
 @pytest.fixture
