@@ -131,7 +131,7 @@ async def start(endpoint: BadEndpoint) -> None:
 
 async def test_no_answer_at_all_is_unavailable_after_the_time_out() -> None:
     async with raw_server(b"") as url:
-        engine = OpenAIEngine(name="x", config=config_for(url, timeout_s=0.2), api_key=None)
+        engine = OpenAIEngine(name="x", config=config_for(url, timeout_s=1), api_key=None)
         with anyio.fail_after(5), pytest.raises(EngineUnavailable, match="no answer within"):
             await engine.start()
         await engine.aclose()

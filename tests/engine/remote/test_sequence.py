@@ -64,7 +64,7 @@ async def test_bytes_that_are_not_utf8_are_an_error() -> None:
 async def test_silence_ends_after_the_time_out_with_the_tokens_that_came() -> None:
     endpoint = BadEndpoint()
     endpoint.replies = [endpoint.silent_after(text("a"), text("b"))]
-    async with engine_at(endpoint, timeout_s=0.2) as engine:
+    async with engine_at(endpoint, timeout_s=1) as engine:
         with anyio.fail_after(5), pytest.raises(EngineFailed, match="fell silent after 2 tokens"):
             await run(engine, chat())
 
@@ -76,7 +76,7 @@ async def test_half_a_line_is_no_sign_of_life() -> None:
             await anyio.sleep(0.02)
 
     error = await failure(
-        lambda: StreamingResponse(drip(), media_type="text/event-stream"), timeout_s=0.3
+        lambda: StreamingResponse(drip(), media_type="text/event-stream"), timeout_s=1
     )
     assert "nothing came" in error.message
 
@@ -85,11 +85,11 @@ async def test_comments_keep_a_slow_stream_alive() -> None:
     async def slow() -> AsyncIterator[str]:
         for _ in range(10):
             yield ": still in the queue\n"
-            await anyio.sleep(0.05)
+            await anyio.sleep(0.15)
         yield text("at last") + end()
 
     endpoint = BadEndpoint([lambda: StreamingResponse(slow(), media_type="text/event-stream")])
-    async with engine_at(endpoint, timeout_s=0.3) as engine:
+    async with engine_at(endpoint, timeout_s=1) as engine:
         assert (await run(engine, chat())).text == "at last"
 
 
