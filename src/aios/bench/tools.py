@@ -106,9 +106,9 @@ async def _schedules(kernel: Kernel, settings: Settings, report: Report) -> None
         kernel,
         "desk",
         work,
-        ToolDeclaration("write", traits=Traits(writes=("/shared/{file}",))),
+        ToolDeclaration("write", traits=Traits(effect="reversible", writes=("/shared/{file}",))),
         ToolDeclaration("read", traits=Traits(effect="pure", reads=("/shared/{file}",))),
-        ToolDeclaration("locked", traits=Traits(writes=("/",))),
+        ToolDeclaration("locked", traits=Traits(effect="reversible", writes=("/",))),
     )
     n_loads = N_LOADS_QUICK if settings.quick else N_LOADS
     free_s = 0.0
