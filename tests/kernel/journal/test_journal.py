@@ -91,7 +91,10 @@ async def test_an_intent_outside_is_on_disk_before_its_effect_with_all_that_was_
     await db.aclose()
 
 
-async def test_effect_and_outcome_are_one_transaction(tmp_path: Path) -> None:
+async def test_effect_and_outcome_are_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.journal.disk.FLUSH_S", 60)  # no commit but that of the write
     async with open_kernel(Config(), Home(tmp_path), engines={}, is_durable=True) as kernel:
         client = Client(kernel.init_gate())
         n_commits = kernel.db.statistics().n_commits
