@@ -250,9 +250,8 @@ class Database:
         self._idle_readers, self._nowait, self._writer = [], None, None
         for connection in connections:
             if connection is not None:
-                with suppress(
-                    apsw.Error
-                ):  # the log was not folded into the file; the next to open it does that
+                # What fails here leaves the log beside the file; the next to open it folds it in.
+                with suppress(apsw.Error):
                     connection.close()
         if self._lock is not None:
             self._lock.release()

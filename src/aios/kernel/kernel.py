@@ -326,8 +326,6 @@ class Kernel:
     def note(self, process: Process, text: str) -> None:
         process.log.write(text, stream="kernel", unix_s=self.clock.unix_s())
 
-    # --- the whole -----------------------------------------------------------------------------------------------
-
     def add_engine(self, core: Core) -> None:
         """Start an engine in the background; calls for it wait until it is ready."""
         self.cores.add(core)
