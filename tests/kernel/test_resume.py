@@ -1,8 +1,10 @@
 """A daemon that is killed again and again while its agents work: in the end all is as if nothing had happened.
 
-`AIOS_TEST_CRASHES=1000` kills it so often, in as many runs as that takes.
+Ten agents think by an endpoint outside of the kernel, call a tool with an effect on the world, and use files, memory and mail.
+`AIOS_TEST_CRASHES=1000` kills their daemon so often, in as many runs as that takes; `pytest -s` shows what was counted.
 """
 
+import json
 import os
 import random
 import signal
@@ -10,21 +12,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from tests.kernel.endpoint import MODEL, Planner, planner
 
 from aios.abi.types import ProcessInfo, State
+from aios.errors import AiosError
 from aios.sdk.blocking import Client, connect
 from aios.sdk.discovery import find_kernel
 
 N_AGENTS = 10
-N_STEPS = 12
+N_STEPS = 8
 LONGEST_S = 120.0
-N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "4"))
-CRASHES_A_RUN = 4
+N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "3"))
+CRASHES_A_RUN = 4 if N_CRASHES <= 8 else 10
+N_STEPS_A_CRASH = 2
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 MANIFEST = """\
 name = "worker"
@@ -32,22 +39,53 @@ name = "worker"
 policy = "on-failure"
 """
 WORKER = """\
-import sys, time
+import json, sys
+from aios.abi.types import Message, Role, ToolSpec
+from aios.errors import OutcomeUnknown
 from aios.sdk.blocking import connect
 
 me, n_steps = sys.argv[1], int(sys.argv[2])
+post = ToolSpec("post", "Post a line.", {"type": "object"})
+
+def act(client, call):
+    try:
+        return client.tools.run("ledger/post", call.arguments).text
+    except OutcomeUnknown:
+        while True:
+            try:
+                return client.tools.run("ledger/mend", call.arguments).text
+            except OutcomeUnknown:
+                pass
+
 with connect() as client:
     pid, stamps = client.getpid().pid, []
+    talk = client.contexts.open()
     for step in range(n_steps):
-        text = client.chat(f"step {step} of {me}", max_tokens=4).text
-        stamp = f"{step} {client.repeatable.uuid()} {len(text)}"
+        call = talk.chat(f"step {step} of {me}", tools=[post]).tool_calls[0]
+        said = Message(Role.TOOL, act(client, call), tool_call_id=call.id)
+        text = talk.chat([said], tools=[post]).text
+        stamp = f"{step} {client.repeatable.uuid()} {text}"
         stamps.append(stamp)
         client.files.append(f"/shared/{me}.txt", (stamp + "\\n").encode())
         client.memory.remember(f"{me} {stamp}", scope="shared")
         client.mail.send(pid, f"note {step}")
         assert client.mail.receive(deadline_s=60).body == f"note {step}"
         client.mail.send(1, f"{me} {step}")
-    client.exit(0, "|".join(stamps))
+    told = [[m.role.value, m.text(), [c.id for c in m.tool_calls], m.tool_call_id] for m in talk.messages()]
+    client.exit(0, json.dumps([stamps, told]))
+"""
+TOOL = """\
+name = "ledger/{name}"
+description = "Post a line{how}."
+command = ["sh", "-c", '{test} printf "%s\\n" "$1" >> "$2"', "sh", "{{line}}", "{ledger}"]
+write = ["{folder}"]
+[parameters]
+type = "object"
+required = ["line"]
+properties.line = {{ type = "string" }}
+[traits]
+effect = "compensable"
+writes = ["ledger"]
 """
 
 
@@ -57,7 +95,7 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, more: Mapping[str, str] = NOTHING) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIOS_")}
     return {
         **kept,
@@ -66,16 +104,17 @@ def environment(home: Path) -> dict[str, str]:
         "AIOS_ENGINE_KIND": "scripted",
         "AIOS_SERVER_PORT": "0",
         "AIOS_MEMORY_EMBEDDER": "none",
+        **more,
     }
 
 
 @contextmanager
-def daemon(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def daemon(home: Path, more: Mapping[str, str] = NOTHING) -> Iterator["subprocess.Popen[bytes]"]:
     """A daemon, killed with all that it started when the block is left."""
     with (home / "daemon.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "aios.cli.main", "serve"],
-            env=environment(home),
+            env=environment(home, more),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -104,15 +143,14 @@ def workers(client: Client) -> list[ProcessInfo]:
     return [each for each in client.ps(include_ended=True) if each.name.startswith("worker")]
 
 
-def wait_done(home: Path, n: int) -> list[ProcessInfo]:
+def wait_done(client: Client, n: int) -> list[ProcessInfo]:
     end_s = time.monotonic() + LONGEST_S
-    with owner(home) as client:
-        while True:
-            found = workers(client)
-            if len(found) == n and all(each.state is State.EXITED for each in found):
-                return found
-            assert time.monotonic() < end_s, (found, (home / "daemon.log").read_text())
-            time.sleep(0.05)  # noqa: TID251 - another process is waited for
+    while True:
+        found = workers(client)
+        if len(found) == n and all(each.state is State.EXITED for each in found):
+            return found
+        assert time.monotonic() < end_s, found
+        time.sleep(0.05)  # noqa: TID251 - another process is waited for
 
 
 def said_by(client: Client, process: ProcessInfo) -> str:
@@ -120,44 +158,127 @@ def said_by(client: Client, process: ProcessInfo) -> str:
         return "\n".join(line.text for line in lines)
 
 
-def check(client: Client, found: list[ProcessInfo], n_steps: int) -> None:
-    """Nothing that was acknowledged is lost, nothing was done twice, and every result is right."""
+def set_up(home: Path) -> tuple[Path, Path]:
+    """The program of the agents, and what the tool writes to."""
+    program, tools, world = home / "worker", home / "tools", home / "world"
+    for folder in (program, tools, world):
+        folder.mkdir()
+    (program / "agent.toml").write_text(MANIFEST)
+    (program / "main.py").write_text(WORKER)
+    ledger = world / "ledger"
+    ledger.touch()
+    seen = 'grep -qxF "$1" "$2" ||'
+    for name, how, test in (("post", "", ""), ("mend", " that may be there", seen)):
+        text = TOOL.format(name=name, how=how, test=test, ledger=ledger, folder=world)
+        (tools / f"{name}.toml").write_text(text)
+    return program, ledger
+
+
+def children_of(pid: int) -> list[int]:
+    """The programs of a daemon, as far as they can be seen."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def pull_the_plug(process: "subprocess.Popen[bytes]", *, with_children: bool) -> None:
+    """Kill a daemon, with its programs or without."""
+    children = children_of(process.pid) if with_children else []
+    process.send_signal(signal.SIGKILL)
+    for pid in children:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def witness(client: Client, n_acknowledged: int, until_s: float) -> int:
+    """Write numbers until it is time or the kernel has gone. Returns: how many were acknowledged, those before included."""
+    with suppress(AiosError):
+        while time.monotonic() < until_s:
+            client.files.append("/shared/witness.txt", f"{n_acknowledged}\n".encode())
+            n_acknowledged += 1
+            time.sleep(0.02)  # noqa: TID251 - the agents are to work, too
+    return n_acknowledged
+
+
+def check_witness(client: Client, n_acknowledged: int) -> int:
+    """All that was acknowledged is there once, and of what was not, at most the last. Returns: how many there are."""
+    lines = client.files.read("/shared/witness.txt").decode().split() if n_acknowledged else []
+    assert lines == [str(number) for number in range(len(lines))]
+    assert n_acknowledged <= len(lines) <= n_acknowledged + 1
+    return len(lines)
+
+
+def check(client: Client, found: list[ProcessInfo], n_steps: int, *, ledger: Path) -> None:
+    """Nothing that was acknowledged is lost, nothing was done twice, every transcript is whole, and every result is right."""
+    letters = [letter.body for letter in client.mail.take(limit=1000).letters]
+    lines = ledger.read_text().splitlines()
     for me, process in enumerate(found):
         assert process.exit is not None
         assert process.exit.status == 0, (process, said_by(client, process))
-        stamps = process.exit.result.split("|")
+        stamps, told = json.loads(process.exit.result)
         assert [int(stamp.split()[0]) for stamp in stamps] == list(range(n_steps))
+        assert told == transcript(me, n_steps)
         assert client.files.read(f"/shared/{me}.txt").decode().splitlines() == stamps
         notes = [note.text for note in client.memory.notes() if note.text.startswith(f"{me} ")]
         assert notes == [f"{me} {stamp}" for stamp in stamps]
-    letters = [letter.body for letter in client.mail.take(limit=1000).letters]
-    for me in range(len(found)):
-        mine = [body for body in letters if body.split()[0] == str(me)]
-        assert mine == [f"{me} {step}" for step in range(n_steps)]
-    assert len(letters) == len(found) * n_steps
+        mine = [f"{me} {step}" for step in range(n_steps)]
+        assert [body for body in letters if body.split()[0] == str(me)] == mine
+        assert [line for line in lines if line.split()[0] == str(me)] == mine
+    assert len(letters) == len(lines) == len(found) * n_steps
+
+
+def transcript(me: int, n_steps: int) -> list[list[object]]:
+    """What an agent and its model are to have said."""
+    told: list[list[object]] = []
+    for step in range(n_steps):
+        call_id = f"call-{step}"
+        told += [
+            ["user", f"step {step} of {me}", [], ""],
+            ["assistant", "", [call_id], ""],
+            ["tool", "", [], call_id],
+            ["assistant", f"step {step} is done", [], ""],
+        ]
+    return told
+
+
+def check_redone(server: Planner, n_steps: int) -> int:
+    """No agent asks again for what came before its last answer. Returns: how many answers were asked for again."""
+    for me in range(N_AGENTS):
+        asked = [2 * step + half for who, step, half in server.asked if who == str(me)]
+        assert sorted(set(asked)) == list(range(2 * n_steps))
+        assert asked == sorted(asked), f"agent {me} redid more than a turn: {asked}"
+    return len(server.asked) - 2 * N_AGENTS * n_steps
 
 
 @pytest.mark.parametrize("seed", range((N_CRASHES + CRASHES_A_RUN - 1) // CRASHES_A_RUN))
 def test_agents_survive_kills_of_their_kernel(home: Path, seed: int) -> None:
     draw = random.Random(seed)  # noqa: S311 - no secret
-    program = home / "worker"
-    program.mkdir()
-    (program / "agent.toml").write_text(MANIFEST)
-    (program / "main.py").write_text(WORKER)
-    with daemon(home) as process, owner(home) as client:
-        for me in range(N_AGENTS):
-            client.spawn(str(program), str(me), str(N_STEPS))
-        time.sleep(draw.uniform(0.3, 1.5))  # noqa: TID251 - the moment of the crash is the point
-        process.send_signal(signal.SIGKILL)
-    for _ in range(min(CRASHES_A_RUN, N_CRASHES) - 1):
-        with daemon(home) as process:
-            time.sleep(draw.uniform(0.3, 2.5))  # noqa: TID251 - as above
-            process.send_signal(signal.SIGKILL)
-    with daemon(home):
-        with owner(home) as client:
+    program, ledger = set_up(home)
+    n_kills = min(CRASHES_A_RUN, N_CRASHES)
+    n_steps, n_acknowledged = N_STEPS + N_STEPS_A_CRASH * max(0, n_kills - 4), 0
+    with planner() as server:
+        knobs = {"AIOS_ENGINE_KIND": "openai", "AIOS_ENGINE_BASE_URL": server.url}
+        knobs["AIOS_ENGINE_MODEL"] = MODEL
+        for life in range(n_kills):
+            with daemon(home, knobs) as process:
+                with owner(home) as client:
+                    n_acknowledged = check_witness(client, n_acknowledged)
+                    for me in range(N_AGENTS * (life == 0)):
+                        client.spawn(str(program), str(me), str(n_steps))
+                    until_s = time.monotonic() + draw.uniform(0.2, 2.0)
+                    n_acknowledged = witness(client, n_acknowledged, until_s)
+                pull_the_plug(process, with_children=draw.random() < 0.5)
+        with daemon(home, knobs), owner(home) as client:
+            check_witness(client, n_acknowledged)
             n_alive = sum(each.state is not State.EXITED for each in workers(client))
-        found = wait_done(home, N_AGENTS)
-        with owner(home) as client:
-            check(client, found, N_STEPS)
+            found = wait_done(client, N_AGENTS)
+            check(client, found, n_steps, ledger=ledger)
             told = [said_by(client, each) for each in found]
             assert n_alive == 0 or any("is where it was" in text for text in told), told
+        n_redone = check_redone(server, n_steps)
+    print(  # noqa: T201 - `pytest -s` shows what a long run did
+        f"{n_kills} kills, {n_acknowledged} writes acknowledged, {len(server.asked)} answers, {n_redone} asked for again"
+    )
