@@ -1,12 +1,15 @@
 import typing
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
 import msgspec
 import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
+from tests.kernel.tools.offering import declared, idle, offer, run_tool
 
+from aios.abi.access import Decision, Request
 from aios.abi.call import Answer, Call
 from aios.abi.calls import (
     Admit,
@@ -25,9 +28,10 @@ from aios.abi.calls import (
     Wait,
 )
 from aios.abi.gate import Line
+from aios.abi.tools import ToolJob, Traits
 from aios.abi.types import Exit, Message, Pid, Role, ToolSpec
 from aios.abi.undo import Undo
-from aios.config import KernelConfig, SchedulerConfig
+from aios.config import Config, Home, KernelConfig, SchedulerConfig
 from aios.errors import (
     AccessDenied,
     Conflict,
@@ -40,7 +44,8 @@ from aios.errors import (
 )
 from aios.kernel import handlers, syscall
 from aios.kernel.gate import LocalGate
-from aios.kernel.journal.records import Outcome
+from aios.kernel.journal.records import Effect, Outcome
+from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import Run
 
 pytestmark = pytest.mark.anyio
@@ -291,3 +296,48 @@ async def test_nice_ranks_calls_that_wait_at_once(booted: OpenKernel) -> None:
                 await anyio.sleep(0.001)
             await kernel.init_gate().call(Nice(pid=pids["second"], nice=10))
     assert ended == ["first", "third", "second"]
+
+
+async def test_while_a_human_is_asked_the_effect_has_not_begun_for_any_who_look_at_the_disk(
+    tmp_path: Path,
+) -> None:
+    asked, answered = anyio.Event(), anyio.Event()
+
+    async def ask(_: Run, __: Request, ___: Decision) -> None:
+        asked.set()
+        await answered.wait()
+
+    async def on_disk(kernel: Kernel, pid: Pid) -> list[tuple[str, Outcome, Effect]]:
+        assert kernel.journal.disk is not None
+        rows = await kernel.journal.disk.load(pid, texts=False)
+        found = [each.record for each in rows if each.record.call == "tool_run"]
+        return [(each.call, each.outcome, each.effect) for each in found]
+
+    carried = anyio.Event()
+
+    async def carry(job: ToolJob) -> str:
+        carried.set()
+        await anyio.sleep_forever()
+        return job.arguments
+
+    home = Home(tmp_path)
+    with anyio.fail_after(10):
+        async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+            kernel.access.on_ask = ask
+            await offer(kernel, "base", carry, declared("launch", Traits(effect="irreversible")))
+            ann = kernel.spawn_task("ann", idle)
+            gate = kernel.gate(ann)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_tool, gate, "base/launch")
+                await asked.wait()
+                assert await on_disk(kernel, ann) == []
+                tasks.cancel_scope.cancel()
+            cut_off = ("tool_run", Outcome.CANCELLED, Effect.PURE)
+            assert await on_disk(kernel, ann) == [cut_off]
+            answered.set()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_tool, gate, "base/launch")
+                await carried.wait()
+                begun = ("tool_run", Outcome.OPEN, Effect.IRREVERSIBLE)
+                assert await on_disk(kernel, ann) == [cut_off, begun]
+                tasks.cancel_scope.cancel()

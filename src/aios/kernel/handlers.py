@@ -9,6 +9,7 @@ from typing import Protocol
 
 import anyio
 
+from aios.abi.access import Resource
 from aios.abi.call import Done
 from aios.abi.calls import (
     Admit,
@@ -36,7 +37,7 @@ from aios.abi.calls import (
 )
 from aios.abi.gate import Line
 from aios.abi.recovery import DrawBytes, Moment, Now, RandomBytes
-from aios.abi.storage import Append, Draft, Edited, FileDraft, FileEdit, Put
+from aios.abi.storage import Append, Draft, Edited, FileDraft, FileEdit, FilePurge, Put
 from aios.abi.types import Exit
 from aios.errors import (
     AccessDenied,
@@ -155,6 +156,11 @@ async def draft(kernel: Services, run: Run, call: FileDraft) -> Draft:
     """Collect a long content, within the budget of written bytes."""
     async with kernel.budgets.spending(run, {Good.WRITTEN_BYTES: len(call.data)}):
         return await kernel.storage.draft(run, call)
+
+
+async def purged(kernel: Services, process: Process, call: FilePurge) -> Resource:
+    """The path whose versions are to go for good."""
+    return Resource("Path", await kernel.storage.purged_path(process, call.path))
 
 
 async def admit(kernel: Services, run: Run, call: Admit) -> Guest:

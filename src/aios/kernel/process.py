@@ -5,7 +5,7 @@ loader's, the embedder's or the server's matter. A process that exited makes no 
 door and at every point where a call waits; a call that waits is *parked* and does nothing until it is let go on.
 """
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -77,6 +77,20 @@ class Run:
     """It asks for turns at nice 19, whatever the process's own value is."""
     seal: "Callable[[apsw.Connection, Answer], None] | None" = None
     """Writes the outcome into the journal, in the transaction that has the effect."""
+    on_effect: Callable[[], Awaitable[None]] | None = None
+    """Writes down that the effect begins; None when there is none, or it has begun."""
+    shown: Callable[[], str] | None = None
+    """What a human who is asked about it is shown of its arguments."""
+
+    async def begin_effect(self) -> None:
+        """Return when the effect may be: all that must be on disk before it is. Nothing is asked after it.
+
+        Raises:
+            AiosError: It cannot be written down, so it must not be.
+        """
+        if self.on_effect is not None:
+            begin, self.on_effect = self.on_effect, None
+            await begin()
 
     @contextmanager
     def parked(self) -> Iterator[None]:

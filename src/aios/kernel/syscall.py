@@ -2,11 +2,12 @@
 
     begin -> held at the door while stopped -> journal the intent -> access -> audit -> commit -> handler -> settle
 
-Whatever happens inside, a call ends in exactly one `Result` or one `AiosError`.
+An intent is on disk only when nobody need be asked any more, so one that a crash leaves there may have been carried out. Whatever happens inside, a call ends in exactly one `Result` or one `AiosError`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import anyio
 from aios.abi import contexts, interactions, links, mail, mcp, mounts, retrieval, timers, tools
 from aios.abi import memory as notes
 from aios.abi import storage as files
+from aios.abi.access import Resource
 from aios.abi.budget import Budget, SetBudget
 from aios.abi.call import Answer, Call
 from aios.abi.calls import (
@@ -57,6 +59,7 @@ from aios.errors import (
     ProcessGone,
 )
 from aios.kernel import handlers, redo
+from aios.kernel.access.manager import Act
 from aios.kernel.handlers import Services
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
 from aios.kernel.process import INIT_PID, Process, Run
@@ -73,6 +76,7 @@ BRAKED = frozenset({Right.MODEL, Right.TOOL_USE})
 
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 EffectOf = Callable[[Services, Process, Any], Effect]
+ResourceOf = Callable[[Services, Process, Any], Awaitable[Resource]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class Entry:
     """Does again what the call did to the kernel's memory, for a program that is replayed."""
     effect_of: EffectOf | None = None
     """Where the effect depends on what is asked for; `effect` is then the worst."""
+    resource_of: ResourceOf | None = None
+    """What the policies are asked about; None: the target, the kernel, or each path where it has become canonical."""
+    judges_itself: bool = False
+    """The handler asks the policies about the effect, and says when it begins (`Run.begin_effect`)."""
 
 
 async def perform(
@@ -163,6 +171,8 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         outcome, end = Outcome.FAULT, Fault(KernelBug.code, str(error))
         raise
     finally:
+        if outcome is Outcome.CANCELLED and run.on_effect is not None:
+            record.effect = Effect.PURE  # it was cut off before that had begun
         journal.settle(record, outcome, end)
     return result
 
@@ -175,25 +185,41 @@ async def _within_scope(
         if call.deadline_s is not None:
             run.scope.deadline = anyio.current_time() + call.deadline_s
             run.deadline_s = kernel.clock.now_s() + call.deadline_s
+        if record.effect is not Effect.PURE or entry.judges_itself:
+            run.on_effect = partial(_announce, kernel, run, call, entry=entry, record=record)
         await run.runnable()
-        target = _target(kernel, call) if entry.has_target else None
         try:
-            await kernel.access.admit(run, entry.right, target)
+            await _admit(kernel, run, call, entry=entry, record=record)
+            if not entry.judges_itself:
+                await run.begin_effect()
+            if entry.right in BRAKED and kernel.brake.is_on(run):
+                return await _braked(kernel, run, call, entry=entry, digest=record.digest)
+            return await entry.handler(kernel, run, call)
         except AccessDenied:
-            kernel.audit.deny(record, call)
+            if run.on_effect is not None or record.effect is Effect.PURE:
+                kernel.audit.deny(record, call)
             raise
-        if record.effect is not Effect.PURE:
-            await _announce(kernel, run, call, entry=entry, record=record)
-        if entry.right in BRAKED and kernel.brake.is_on(run):
-            return await _braked(kernel, run, call, entry=entry, digest=record.digest)
-        return await entry.handler(kernel, run, call)
     raise _why_cancelled(run, call)
+
+
+async def _admit(
+    kernel: Services, run: Run, call: Call[Any], *, entry: Entry, record: Record
+) -> None:
+    """Return if the policies let the process make the call, or a human does."""
+    target = _target(kernel, call) if entry.has_target else None
+    resource = None
+    if entry.resource_of is not None:
+        resource = await entry.resource_of(kernel, run.process, call)
+    effect = Effect.PURE if entry.judges_itself else record.effect
+    await kernel.access.admit(run, entry.right, target, act=Act(call, effect.value, resource))
 
 
 async def _announce(
     kernel: Services, run: Run, call: Call[Any], *, entry: Entry, record: Record
 ) -> None:
     """Return when the effect may be: it is in the audit log, and in the journal as far as that is needed before it."""
+    if record.effect is Effect.PURE:
+        return
     noted = kernel.audit.enter(record, call, entry.right)
     await kernel.journal.commit(record)
     if noted is None:
@@ -284,7 +310,10 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     files.FileDraft: Entry(handlers.draft, Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL, redo=redo.draft),
     files.FileRollback: Entry(lambda kernel, run, call: kernel.storage.rollback(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK, has_target=True),
     Undo: Entry(lambda kernel, run, call: kernel.undoer.undo(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.WORLD),
-    files.FilePurge: Entry(lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE, Where.DISK),
+    files.FilePurge: Entry(
+        lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE, Where.DISK,
+        resource_of=handlers.purged,
+    ),
     files.FileRead: Entry(lambda kernel, run, call: kernel.storage.read(run, call), Right.FILE_READ),
     files.FileList: Entry(lambda kernel, run, call: kernel.storage.list_files(run, call), Right.FILE_READ),
     files.FileStat: Entry(lambda kernel, run, call: kernel.storage.stat(run, call), Right.FILE_READ),
@@ -327,7 +356,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     tools.ToolDescribe: Entry(lambda kernel, run, call: kernel.tools.describe(run, call), Right.TOOL_USE),
     tools.ToolRun: Entry(
         lambda kernel, run, call: kernel.tools.run(run, call), Right.TOOL_USE, Effect.IRREVERSIBLE,
-        effect_of=lambda kernel, process, call: kernel.tools.effect(process, call),
+        effect_of=lambda kernel, process, call: kernel.tools.effect(process, call), judges_itself=True,
     ),
     tools.ToolTake: Entry(lambda kernel, run, call: kernel.tools.take(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),
     tools.ToolReturn: Entry(lambda kernel, run, call: kernel.tools.bring_back(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),

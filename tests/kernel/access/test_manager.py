@@ -8,16 +8,15 @@ from tests.kernel.calls import chat
 from tests.kernel.tools.offering import declared, echo, idle, offer, run_tool
 
 from aios.abi.access import Decision, Request, Verdict
-from aios.abi.calls import Kill
+from aios.abi.calls import GetPid, Kill
 from aios.abi.retrieval import FileRetrieve
-from aios.abi.storage import FileEdit, FileList, FileRead, Put
-from aios.abi.tools import ToolRun, Traits
+from aios.abi.storage import FileEdit, FileList, FilePurge, FileRead, Put
+from aios.abi.tools import ToolRegister, ToolRun, Traits
 from aios.abi.types import Kind, Right
 from aios.config import AccessConfig, Config, Home
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import AccessDenied, ConfigError, NotFound
+from aios.errors import AccessDenied, ConfigError, Conflict, NotFound
 from aios.kernel.access.manager import AccessManager
-from aios.kernel.access.policy import digest_of
 from aios.kernel.clock import SystemClock
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
@@ -196,9 +195,7 @@ async def test_a_tool_of_anothers_that_cannot_be_undone_is_not_run_without_a_hum
 
         kernel.access.on_ask = yes
         assert (await kernel.gate(ann.pid).call(call)).value.text
-        assert [(each.resource.id, each.digest) for each in asked] == [
-            ("base/launch", digest_of({"n": 1}))
-        ]
+        assert [each.resource.id for each in asked] == ["base/launch"]
         await run_tool(kernel.init_gate(), "base/launch", n=2)
         assert len(asked) == 1, "the owner is not asked"
 
@@ -223,3 +220,82 @@ async def test_a_kernel_does_not_start_without_a_rule_that_its_owner_wrote(
     with pytest.raises(ConfigError, match="mine"):
         async with open_kernel(Config(), Home(tmp_path), engines={}):
             pass
+
+
+ASK_BEFORE_WHAT_IS_FINAL = """
+@id("final") @decide("ask") permit(principal, action, resource) when { context.effect == "irreversible" };
+@id("keep") forbid(principal, action, resource in Path::"/shared/keep") when { context.effect == "irreversible" };
+"""
+
+
+@pytest.mark.anyio
+async def test_an_irreversible_call_is_judged_as_such_with_its_path_and_exact_arguments(
+    tmp_path: Path,
+) -> None:
+    async with fenced(tmp_path, ASK_BEFORE_WHAT_IS_FINAL) as kernel:
+        asked, shown = recording(kernel)
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        await Client(gate).files.write("/shared/keep/it", b"x")
+        assert not asked, "a write can be taken back"
+        for keep in (1, 2, 1):
+            await gate.call(FilePurge(path="/shared//./open", keep=keep, deadline_s=9.0 + keep))
+        assert {(each.action, each.resource.id, each.effect) for each in asked} == {
+            ("file.write", "/shared/open", "irreversible")
+        }
+        first, second, third = (each.digest for each in asked)
+        assert first == third != second, "the arguments and nothing else are bound"
+        assert shown[1] == '{"call":"file_purge","path":"/shared//./open","keep":2}'
+        await refused(gate.call(FilePurge(path="/shared/keep/it")), "mine.keep forbids")
+        me = (await gate.call(GetPid())).value.pid
+        await gate.call(Kill(pid=kernel.spawn_task("child", idle, ppid=me)))
+        assert (asked[-1].action, asked[-1].effect) == ("process.signal", "irreversible")
+
+
+@pytest.mark.anyio
+async def test_an_answer_is_for_one_tool_as_it_is_and_one_set_of_arguments(tmp_path: Path) -> None:
+    async with fenced(tmp_path, ASK_BEFORE_WHAT_IS_FINAL) as kernel:
+        asked, shown = recording(kernel)
+        final = Traits(effect="irreversible")
+        base = await offer(kernel, "base", echo, declared("launch", final), declared("land", final))
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        await run_tool(gate, "base/launch", n=1)
+        await run_tool(gate, "base/launch", n=1)
+        await run_tool(gate, "base/launch", n=2)
+        await run_tool(gate, "base/land", n=1)
+        other = declared("launch", final, parameters={"type": "object", "title": "other"})
+        await kernel.gate(base).call(ToolRegister(tools=(other,)))
+        await run_tool(gate, "base/launch", n=1)
+        assert {each.action for each in asked} == {"tool.run"}
+        digests = [each.digest for each in asked]
+        assert digests[0] == digests[1]
+        assert len(set(digests)) == 4
+        assert shown[2] == '{"n":2}'
+
+
+@pytest.mark.anyio
+async def test_a_tool_that_changes_while_somebody_is_asked_is_not_run(tmp_path: Path) -> None:
+    async with fenced(tmp_path, ASK_BEFORE_WHAT_IS_FINAL) as kernel:
+        final = Traits(effect="irreversible")
+        base = await offer(kernel, "base", echo, declared("launch", final))
+
+        async def swap(_: Run, __: Request, ___: Decision) -> None:
+            other = declared("launch", final, parameters={"type": "object", "title": "other"})
+            await kernel.gate(base).call(ToolRegister(tools=(other,)))
+
+        kernel.access.on_ask = swap
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        with pytest.raises(Conflict, match="another tool than the one that was asked about"):
+            await run_tool(gate, "base/launch", n=1)
+
+
+def recording(kernel: Kernel) -> tuple[list[Request], list[str]]:
+    """Say yes to everything. Returns: what was asked, and what the human was shown."""
+    asked: list[Request] = []
+    shown: list[str] = []
+
+    async def yes(run: Run, request: Request, _: Decision) -> None:
+        asked.append(request)
+        shown.append(run.shown() if run.shown is not None else "")
+
+    kernel.access.on_ask = yes
+    return asked, shown

@@ -4,11 +4,16 @@ A right is what a process has from its parent; a policy says what it may do with
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
 
 from aios.abi.access import Decision, Principal, Request, Resource, Verdict
+from aios.abi.call import Answer, Call
 from aios.abi.types import Right
 from aios.errors import AccessDenied
-from aios.kernel.access.policy import Policies
+from aios.kernel.access.policy import Policies, digest_of
 from aios.kernel.access.policyfiles import profile_source
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
@@ -19,6 +24,17 @@ OnAsk = Callable[[Run, Request, Decision], Awaitable[None]]
 BY_PATH = frozenset({Right.FILE_READ, Right.FILE_WRITE})
 """Rights whose policies are asked about each path, where the storage manager has made it canonical."""
 KERNEL = Resource()
+HIDDEN = "(hidden)"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a call does with its right: an answer of a human's is for exactly this call."""
+
+    call: Call[Answer]
+    effect: str = "pure"
+    resource: Resource | None = None
+    """On what; None: the target, or the kernel."""
 
 
 class AccessManager:
@@ -47,15 +63,23 @@ class AccessManager:
         if request is not None:
             self._require(process, request, self.decide(process, request))
 
-    async def admit(self, run: Run, right: Right, target: Process | None = None) -> None:
+    async def admit(
+        self, run: Run, right: Right, target: Process | None = None, *, act: Act | None = None
+    ) -> None:
         """As `check`, for a call in flight: waits for a human where a policy says so.
 
         Raises:
             AccessDenied: It is not allowed.
         """
-        request = self.request(run.process, right, target)
-        if request is not None:
-            await self.admit_request(run, request)
+        request = self.request(run.process, right, target, act)
+        if request is None:
+            return
+        decision = self.decide(run.process, request)
+        if decision.verdict is Verdict.ASK and act is not None:
+            fields = fields_of(act.call)
+            run.shown = partial(shown, fields)
+            request = msgspec.structs.replace(request, digest=digest_of(fields))
+        await self._conclude(run, request, decision)
 
     async def admit_request(self, run: Run, request: Request) -> None:
         """Return if the policies allow a request of a call in flight, or a human does.
@@ -63,14 +87,18 @@ class AccessManager:
         Raises:
             AccessDenied: It is not allowed.
         """
-        decision = self.decide(run.process, request)
+        await self._conclude(run, request, self.decide(run.process, request))
+
+    async def _conclude(self, run: Run, request: Request, decision: Decision) -> None:
         if decision.verdict is Verdict.ASK and self.on_ask is not None:
             self._n_asked += 1
             await self.on_ask(run, request, decision)
         else:
             self._require(run.process, request, decision)
 
-    def request(self, process: Process, right: Right, target: Process | None) -> Request | None:
+    def request(
+        self, process: Process, right: Right, target: Process | None, act: Act | None = None
+    ) -> Request | None:
         """What the policies are asked for the use of a right; None: they are asked later, path by path.
 
         Raises:
@@ -89,11 +117,14 @@ class AccessManager:
                 f"process {process.pid} ({process.name}) may not use `{right.value}` on process {target.pid}",
                 hint="a process reaches only itself and its descendants",
             )
+        effect = act.effect if act is not None else "pure"
+        if act is not None and act.resource is not None:
+            return Request(right.value, act.resource, effect)
         if right in BY_PATH:
             return None
         if target is None:
-            return Request(right.value)
-        return Request(right.value, Resource("Process", target.name), is_own=True)
+            return Request(right.value, KERNEL, effect)
+        return Request(right.value, Resource("Process", target.name), effect, is_own=True)
 
     def decide(self, process: Process, request: Request) -> Decision:
         """What the policies say to a process; nothing is counted or asked."""
@@ -102,7 +133,8 @@ class AccessManager:
     def judge_path(self, process: Process, path: str, *, is_write: bool) -> Decision:
         """What the policies say to the use of a path, which is in canonical form."""
         right = Right.FILE_WRITE if is_write else Right.FILE_READ
-        return self.decide(process, Request(right.value, Resource("Path", path)))
+        effect = "reversible" if is_write else "pure"
+        return self.decide(process, Request(right.value, Resource("Path", path), effect))
 
     def may_reach(self, process: Process, target: Process) -> bool:
         """Whether `target` is in the part of the tree that `process` rules."""
@@ -129,6 +161,22 @@ class AccessManager:
             f" on {request.resource.type} {request.resource.id}: {'; '.join(decision.reasons)}",
             hint=hint_for(decision),
         )
+
+
+def fields_of(call: Call[Answer]) -> dict[str, object]:
+    """A call as plain values, without its deadline: that is no part of what is asked for."""
+    fields = msgspec.to_builtins(call)
+    assert isinstance(fields, dict), "a call is an object"
+    return {name: value for name, value in fields.items() if name != "deadline_s"}
+
+
+def shown(fields: dict[str, object]) -> str:
+    """What a human reads who is asked; what a program's environment holds is nobody's to read."""
+    kept = dict(fields)
+    env = kept.get("env")
+    if isinstance(env, dict):
+        kept["env"] = dict.fromkeys(env, HIDDEN)
+    return msgspec.json.encode(kept).decode()
 
 
 def hint_for(decision: Decision) -> str:

@@ -171,8 +171,7 @@ class StorageManager:
 
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""
-        await self._open()
-        path = file_path(self._purged_path(run.process, call.path))
+        path = await self.purged_path(run.process, call.path)
 
         def write(connection: apsw.Connection) -> Purged:
             purged = history.purge(connection, self._blobs, path, call.keep)
@@ -460,9 +459,11 @@ class StorageManager:
         path = reach.check(parse(text, reach.home), is_write=is_write)
         return self._check_root(path, is_write=is_write)
 
-    def _purged_path(self, process: Process, text: str) -> str:
+    async def purged_path(self, process: Process, text: str) -> str:
+        """The path whose versions a process may purge."""
+        await self._open()
         is_workspace = is_within(parse(text, self.home_of(process)), f"/{WORKSPACES}")
-        return self._path(process, text, is_write=not is_workspace)
+        return file_path(self._path(process, text, is_write=not is_workspace))
 
     def _check_root(self, path: str, *, is_write: bool = False) -> str:
         """Refuse what is in none of the folders that hold everything; only the owner gets so far."""

@@ -30,6 +30,7 @@ def agent(manifest: Manifest) -> Tool:
         Schema(manifest.parameters),
         Schema(manifest.returns) if manifest.returns is not None else None,
         manifest.traits,
+        definition=manifest,
     )
 
 

@@ -67,6 +67,7 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
         Schema(manifest.parameters),
         Schema(manifest.returns) if manifest.returns is not None else None,
         manifest.traits,
+        definition=manifest,
     )
 
 

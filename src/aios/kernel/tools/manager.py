@@ -1,9 +1,9 @@
 """The tool manager: the handlers of the calls about tools, and the way that each run takes.
 
-    find -> read and check the arguments -> cache? -> budget -> claim the footprint -> run, within its timeout -> check the result
-         -> keep what is long
+    find -> read and check the arguments -> policies, a human -> cache? -> the intent on disk -> budget -> claim the footprint
+         -> run, within its timeout -> check the result -> keep what is long
 
-The intent is in the journal before any of it. Whatever a tool does, its run ends in one `ToolResult` or one fault.
+Whatever a tool does, its run ends in one `ToolResult` or one fault.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,8 +33,8 @@ from aios.abi.tools import (
 )
 from aios.abi.types import JsonObject, Pid, Right
 from aios.config import ToolsConfig
-from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
-from aios.kernel.access.manager import AccessManager
+from aios.errors import AiosError, Conflict, InvalidCall, NotFound, ToolFailed
+from aios.kernel.access.manager import AccessManager, shown
 from aios.kernel.access.policy import TOOL_RUN, digest_of
 from aios.kernel.budget import Amounts, Good
 from aios.kernel.clock import Clock
@@ -185,6 +185,7 @@ class ToolManager:
         if kept is not None:
             job = self._job(run, tool, arguments)
             return await deliver(kept, job, notes, self._config, is_cached=True)
+        await run.begin_effect()
         try:
             outcome, job = await self._carry_out(run, tool, arguments)
         except AiosError:
@@ -205,9 +206,15 @@ class ToolManager:
             tool.traits.effect,
             is_own=own,
             is_installed=tool.provider is None,
-            digest=digest_of(arguments),
+            digest=digest_of([tool.digest, arguments]),
         )
+        run.shown = partial(shown, arguments)
         await self._access.admit_request(run, request)
+        if not self._registry.has_same(tool):  # it was changed while somebody was asked
+            raise Conflict(
+                f"{tool.name} is another tool than the one that was asked about",
+                hint="look at it again (`tool_describe`), then call it",
+            )
 
     async def _carry_out(self, run: Run, tool: Tool, arguments: JsonObject) -> tuple[Outcome, Job]:
         """Wait until nothing is in the way, run it, and check what it brought."""

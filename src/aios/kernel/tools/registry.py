@@ -94,6 +94,11 @@ class Registry:
             hint="`aios tool ls` lists them",
         )
 
+    def has_same(self, tool: Tool) -> bool:
+        """Whether this tool, or one that says the same of itself, is still known by its name."""
+        now = self._tools.get(tool.name)
+        return now is not None and now.digest == tool.digest
+
     def visible(self, process: Process) -> list[Tool]:
         """The tools that a process may run, by name."""
         return [

@@ -75,7 +75,10 @@ class Tool:
     provider: Pid | None = None
     trace: Trace | None = None
     """For a tool of the kernel's own whose footprint depends on more than templates say."""
-    version: str = field(init=False)
+    definition: object = None
+    """What else makes it another tool when it changes: a manifest, a server."""
+    digest: str = field(init=False)
+    """Of all that it says of itself; answers of humans are bound to it."""
     n_runs: int = 0
     n_failed: int = 0
 
@@ -88,10 +91,16 @@ class Tool:
             self.returns.schema if self.returns is not None else None,
             self.traits,
             self.provider,
+            self.definition,
             __version__,
         )
-        digest = blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16)
-        self.version = digest.hexdigest()[:VERSION_CHARS]
+        text = msgspec.json.encode(said, order="deterministic")
+        self.digest = blake2b(text, digest_size=32).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """Its digest, as much of it as a reader can compare."""
+        return self.digest[:VERSION_CHARS]
 
     def footprint(self, arguments: JsonObject, home: str) -> Footprint:
         """What a call with these arguments reads and writes."""

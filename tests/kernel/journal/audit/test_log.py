@@ -92,7 +92,7 @@ async def test_what_the_log_does_not_take_is_not_done(tmp_path: Path) -> None:
             agent.files.write("/shared/a", b"2"),
             agent.memory.remember("a fact"),
             agent.mail.send(1, "hello"),
-            agent.tools.run("spawn_agent", {"program": "/nowhere", "task": "x"}),
+            agent.tools.run("spawn_agent", {"program": "/nowhere", "args": ["x"]}),
             Client(kernel.init_gate()).nice(child, 5),
         ):
             with pytest.raises(DiskFailed, match="audit log"):

@@ -342,6 +342,7 @@ class Servers:
             Schema(definition.input_schema),
             Schema(returns) if returns is not None else None,
             traits_of(definition, options, timeout_s=timeout_s),
+            definition=(server.spec.digest, definition.digest),
         )
 
     def _get(self, name: str) -> Server:
