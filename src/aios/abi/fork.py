@@ -1,4 +1,4 @@
-"""The call that branches a process off at a point of its past. What it does is `kernel/forking.py`."""
+"""The call that branches a process off at a point of its past. What it does is `kernel/forking/forks.py`."""
 
 from typing import Annotated
 
@@ -20,10 +20,10 @@ class Forked(Answer, frozen=True):
 class Fork(Call[Forked], frozen=True):
     """Start a program's code again as a child of the caller, told by the journal what process `pid` was told up to call `at`, live behind it.
 
-    Without `at`, up to its last call that ended. The branch has the contexts that the process had then, the files of its folder as they
-    were then, in a folder of its own, and its journal up to there; no model is asked again for any of it. With `instruction`, every chat
-    behind `at` ends with it. `env` is the program's environment where the kernel no longer has it: after the process has ended. `budget` bounds what
-    the branch may spend; without it, what the process had left of its own.
+    Without `at`, up to its last call that ended. The branch has the contexts that the process had then, its mail, its short-term memory and the
+    files of its folder as they were then, in a folder of its own, and its journal up to there; no model is asked again for any of it. With
+    `instruction`, every chat behind `at` ends with it. `env` is the program's environment where the kernel no longer has it: after the process has
+    ended. `budget` bounds what the branch may spend; without it, the branch spends of what the process has left of its own.
 
     Raises:
         Conflict: The process is the caller, no program, or the kernel keeps no journal on disk.

@@ -97,6 +97,13 @@ class Ledger:
         account = self._accounts[pid] = Account(pid, above, dict(limits))
         return account
 
+    def place(self, pid: Pid, above: Pid) -> None:
+        """Put an account that holds and has spent nothing under another; one that is forgotten changes nothing."""
+        account, found = self._accounts[pid], self._accounts.get(above)
+        assert not account.spent, f"process {pid} has spent"
+        if found is not None:
+            account.parent = found
+
     def forget(self, pid: Pid) -> None:
         """Drop the account of a process that is forgotten; accounts below it keep it alive as long as they need it."""
         self._accounts.pop(pid, None)

@@ -51,7 +51,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
-from aios.kernel.forking import Forks
+from aios.kernel.forking.forks import Forks
 from aios.kernel.inspection import Inspection
 from aios.kernel.journal.audit.log import AuditLog
 from aios.kernel.journal.journal import Journal

@@ -36,7 +36,7 @@ from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
 from aios.kernel.egress.egress import open_egress
 from aios.kernel.engines import configured_cores, given_cores, thread_warnings
-from aios.kernel.forking import Forks
+from aios.kernel.forking.forks import Forks
 from aios.kernel.gate import LocalGate
 from aios.kernel.handlers import spawn
 from aios.kernel.identity import Tokens, split_guest

@@ -195,6 +195,8 @@ class Process:
     waited_s: float = 0.0
     ran_s: float = 0.0
     usage: Usage = Usage()
+    payer: Pid | None = None
+    """Whose budget it spends from, where that is not its parent's: a branch that of its source."""
     max_block_bytes: int | None = None
     """The size of its memory block for interactions; None: what the configuration says."""
     block_bytes: int = 0

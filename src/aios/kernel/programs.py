@@ -3,7 +3,7 @@
 spawn -> a life: the child runs -> its end -> another life (with the journal's answers, or from the beginning) -> the end
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar, TypeVarTuple
@@ -46,6 +46,7 @@ from aios.kernel.signals import KILLED_STATUS, Signals
 from aios.kernel.spending import Budgets
 
 A = TypeVar("A", bound=Answer)
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
@@ -171,28 +172,20 @@ class Programs:
         if first.error is not None:
             raise first.error
 
-    async def branch(
+    async def write_down(
         self,
-        run: Run,
-        process: Process,
-        launched: Launched,
-        *,
-        answer: Answer,
-        also: Callable[[apsw.Connection], object],
-    ) -> None:
-        """Run a program behind a new process that is told what `also` puts into its journal; returns when that is on disk.
-
-        The program is started after that; one that cannot be ends the process.
-        """
-        self._bodies[process.pid] = Body(launched)
-        process.instruction = launched.instruction
-
-        def write(connection: apsw.Connection) -> None:
-            also(connection)
-            run.sealed(connection, answer)
-
+        branches: Sequence[tuple[Process, Launched]],
+        write: Callable[[apsw.Connection], T],
+    ) -> T:
+        """Put new processes into the table on disk, with what `write` writes of them; they are started later, by `start`."""
+        for process, launched in branches:
+            self._bodies[process.pid] = Body(launched)
+            process.instruction = launched.instruction
         assert self.residents is not None, "a kernel without a journal branches nothing"
-        await self.residents.put(process, write)
+        return await self.residents.put([process for process, _ in branches], write)
+
+    async def start(self, process: Process) -> None:
+        """Run a program that is told what its journal has; one that cannot be started ends the process."""
         await self.prepare(process, is_replayed=True)
         child = self.make_child(process, self._kernel.clock, self._launcher)
         self._kernel.tasks.start_soon(self._attend, process, child)
@@ -200,7 +193,7 @@ class Programs:
     async def keep(self, run: Run, process: Process, answer: A) -> A:
         """Write a new process into the table on disk, with the answer of the call that made it. Returns: the answer."""
         if self.residents is not None:
-            await self.residents.put(process, lambda connection: run.sealed(connection, answer))
+            await self.residents.put([process], lambda connection: run.sealed(connection, answer))
         return answer
 
     def readmit(self, guest: Guest) -> Guest:

@@ -5,8 +5,9 @@ hashes. The environment of a program is in its row only as long as it may be sta
 has none there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 import msgspec
@@ -21,6 +22,8 @@ from aios.kernel.journal.disk import Extra, JournalDisk
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Process
 from aios.kernel.sandbox.view import View
+
+T = TypeVar("T")
 
 SCHEMA = Schema(
     "residents",
@@ -75,6 +78,7 @@ class Resident(Struct, frozen=True):
     launched: Launched | None = None
     budget: BudgetInfo | None = None
     max_block_bytes: int | None = None
+    payer: Pid | None = None
 
     def process(self, max_log_bytes: int) -> Process:
         """The process, as far as it outlives a kernel."""
@@ -101,6 +105,7 @@ class Resident(Struct, frozen=True):
             network=self.network,
             bounds=self.bounds,
             max_block_bytes=self.max_block_bytes,
+            payer=self.payer,
         )
         if self.exit is not None:
             process.log.close()
@@ -133,6 +138,7 @@ def resident_of(
         exit=process.exit,
         usage=process.usage,
         max_block_bytes=process.max_block_bytes,
+        payer=process.payer,
         token=token,
         guest_name=guest_name,
         fetch_lists=process.fetch_lists,
@@ -175,15 +181,20 @@ class Residents:
 
         self._disk.add(write)
 
-    async def put(self, process: Process, also: Extra = lambda _: None) -> None:
-        """Return when the row of a process is on disk, and what `also` writes with it."""
-        row = self._describe(process)
+    async def put(self, processes: Sequence[Process], also: Callable[[apsw.Connection], T]) -> T:
+        """Return when the rows of processes are on disk, and what `also` writes with them. Returns: what that returned."""
+        rows = [self._describe(process) for process in processes]
 
-        def write(connection: apsw.Connection) -> None:
-            _save(connection, row)
-            also(connection)
+        def write(connection: apsw.Connection) -> T:
+            for row in rows:
+                _save(connection, row)
+            return also(connection)
 
-        await self._disk.write(write)
+        return await self._disk.write(write)
+
+    def row_of(self, process: Process) -> Resident:
+        """The row of a process as it is now."""
+        return self._describe(process)
 
     def forget(self, pid: Pid) -> None:
         """The process is no longer remembered."""

@@ -31,8 +31,15 @@ class Budgets:
         """The calls that wait for what others hold, by the process whose limit is in their way, in the order of their coming."""
 
     def open(self, process: Process) -> None:
-        """A new process: it spends under the limits of those above it."""
+        """A new process: it spends under the limits of those above it, or of who pays for it and those above that."""
         self._ledger.open(process.pid, process.ppid or None, {})
+        if process.payer is not None:
+            self.place(process, process.payer)
+
+    def place(self, process: Process, payer: Pid) -> None:
+        """Let a process that has spent nothing yet spend under the limits of another, which is remembered, and of those above that."""
+        process.payer = payer
+        self._ledger.place(process.pid, payer)
 
     def limit(self, process: Process, limits: Limits) -> None:
         """Set the limits of a process."""

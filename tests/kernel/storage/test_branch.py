@@ -16,13 +16,13 @@ pytestmark = pytest.mark.anyio
 N_FILES = 100
 
 
-async def branched(kernel: Kernel, target: str, unix_s: float) -> int:
+async def branched(kernel: Kernel, target: str, unix_s: float | None) -> int:
     db, blobs, clock = kernel.storage.parts
     author = Author(Pid(1), kernel.storage.boot, target, clock.unix_s())
 
     def write(connection: apsw.Connection) -> int:
         tx = Transaction(connection, blobs, author, kernel.storage.quota_bytes)
-        return branch(tx, "/agents/a", target, unix_s)
+        return branch(tx, "/agents/a", target, unix_s=unix_s)
 
     return await db.write(write)
 
@@ -44,6 +44,33 @@ async def test_a_branch_is_the_folder_of_then_and_leaves_no_fault(tmp_path: Path
         assert await files.read("/agents/b/0.txt") == b"0"
         await files.write("/agents/b/1.txt", b"of the branch")
         assert await files.read("/agents/a/1.txt") == b"1"
+        assert (await files.check()).faults == ()
+
+
+@pytest.mark.parametrize("then_s", [None, 1e12])
+async def test_a_branch_into_a_new_name_counts_as_files_that_were_written(
+    tmp_path: Path, then_s: float | None
+) -> None:
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        files = Client(kernel.init_gate()).files
+        for name in ("top.txt", "deep/er/file.txt", "deep/same.txt", "deep/twin.txt"):
+            await files.write(f"/agents/a/{name}", b"same" if "deep/" in name else b"other")
+        await files.write("/agents/a/gone.txt", b"gone")
+        await files.delete("/agents/a/gone.txt")
+        await files.write("/agents/ab/no.txt", b"a neighbour whose name begins so")
+        assert await branched(kernel, "/agents/b", then_s) == 4
+        listed = await files.list("/agents/b/deep")
+        assert [(each.path, each.is_folder) for each in listed] == [
+            ("/agents/b/deep/er", True),
+            ("/agents/b/deep/same.txt", False),
+            ("/agents/b/deep/twin.txt", False),
+        ]
+        a, b = [
+            each for each in (await files.usage()).usages if each.path in {"/agents/a", "/agents/b"}
+        ]
+        assert (b.n_files, b.size_bytes) == (a.n_files, a.size_bytes)
+        assert await files.read("/agents/b/deep/er/file.txt") == b"same"
+        await files.delete("/agents/b/deep")
         assert (await files.check()).faults == ()
 
 

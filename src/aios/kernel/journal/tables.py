@@ -30,6 +30,10 @@ PACK_BYTES = 200
 PLAIN, ZLIB = 0, 1
 ROW_BYTES = 150
 """What a row takes, about, without its texts."""
+ROW_COLUMNS = (
+    "pid, seq, call, digest, effect, begun, place, outcome, ended, waited, ran, n_preemptions, "
+    "intent, said, answer, answer_text, message"
+)
 NO_MESSAGES = 0
 """The key that stands for an empty chain; NULL is a call without messages."""
 
@@ -104,12 +108,24 @@ def load(
 ) -> list[Row]:
     """The records of a process behind a number, in order; with `texts` also what was asked and answered."""
     rows = connection.execute(
-        "SELECT pid, seq, call, digest, effect, begun, place, outcome, ended, waited, ran, n_preemptions, "
-        "intent, said, answer, answer_text, message FROM journal_records WHERE pid = ? AND seq > ? ORDER BY seq LIMIT ?",
+        f"SELECT {ROW_COLUMNS} FROM journal_records WHERE pid = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - our own words
         (pid, after, limit),
     )
     reader = Reader(connection)
     return [_row(columns, reader if texts else None) for columns in rows]
+
+
+def load_calls(
+    connection: apsw.Connection, pid: Pid, call: str, *, after: int = 0, up_to: int | None = None
+) -> list[Row]:
+    """The records of one kind of call that were carried out, in order, with what was asked and answered."""
+    rows = connection.execute(
+        f"SELECT {ROW_COLUMNS} FROM journal_records WHERE pid = ? AND seq > ? AND seq <= ifnull(?, seq) "  # noqa: S608 - our own words
+        "AND call = ? AND outcome = 'done' ORDER BY seq",
+        (pid, after, up_to, call),
+    )
+    reader = Reader(connection)
+    return [_row(columns, reader) for columns in rows]
 
 
 def take_in(connection: apsw.Connection, pid: Pid, rows: Sequence[Row]) -> None:

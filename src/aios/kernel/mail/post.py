@@ -65,6 +65,15 @@ Delivery = tuple[Address, Letter]
 
 
 @dataclass(frozen=True)
+class Before:
+    """What a process has of mail when it begins."""
+
+    letters: Sequence[Letter]
+    topics: Sequence[str]
+    correspondents: Sequence[Pid]
+
+
+@dataclass(frozen=True)
 class PostStatistics:
     """Counters since the kernel began."""
 
@@ -214,6 +223,19 @@ class PostOffice:
         box = address.box
         topics = tuple(sorted(address.topics))
         return MailboxStatistics(len(box), box.size_bytes, box.max_letters, box.max_bytes, topics)
+
+    def number(self, n_letters: int) -> range:
+        """So many numbers that no other letter gets."""
+        self._last_id += n_letters
+        return range(self._last_id - n_letters + 1, self._last_id + 1)
+
+    def take_over(self, process: Process, before: "Before") -> None:
+        """Give a process, which has no mail of its own yet, what is on disk as its mail already."""
+        address = self._address(process)
+        address.box.put_back(before.letters)
+        self._n_sent += len(before.letters)
+        address.topics.update(dict.fromkeys(before.topics))
+        address.correspondents.update(before.correspondents)
 
     async def load(self) -> None:
         """Take up the mail of the kernel before."""

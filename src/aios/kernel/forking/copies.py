@@ -1,0 +1,148 @@
+"""One copy of what a process has on disk, up to a call: its journal, files, short-term memory and mail. Runs in the writer's thread.
+
+Branches, forks in the past and checkpoints are all made by this, and nothing of it is computed again: texts and contents
+are shared, and KV pages are found by what is in them. Since all is read in one transaction, after the effects that came before it, the
+parts belong together: a letter is in the mailbox or in the answer of the call that took it.
+"""
+
+from dataclasses import dataclass
+
+import apsw
+
+from aios.abi.mail import Letter, Received, Subscribe
+from aios.abi.types import Pid
+from aios.abi.wire import decode_answer, decode_call
+from aios.disk.blobs import BlobStore
+from aios.errors import NotFound
+from aios.kernel.journal import tables as journal
+from aios.kernel.mail import tables as mail
+from aios.kernel.mail.post import Before
+from aios.kernel.memory import interactions
+from aios.kernel.storage.branch import branch
+from aios.kernel.storage.versions import Author, Transaction
+
+
+@dataclass(frozen=True)
+class Estate:
+    """What things of a process are known by: its journal and mail by pid, its files by a folder, its memory by owner and name."""
+
+    pid: Pid
+    home: str
+    owner: str
+    name: str
+
+    @property
+    def whose(self) -> interactions.Whose:
+        """The key of its short-term memory."""
+        return self.owner, self.name
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a copy writes files with."""
+
+    blobs: BlobStore
+    boot: int
+    unix_s: float
+    quota_bytes: int
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is copied of a source.
+
+    Args:
+        first_seq: The first record of the life that is copied.
+        begun_unix_s: When the source began.
+        at: The last call to be copied; None: the last one that ended, and all else as it is now.
+    """
+
+    first_seq: int
+    begun_unix_s: float
+    at: int | None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy that is to be made; `letter_ids` are numbers for its letters."""
+
+    source: Estate
+    target: Estate
+    past: Past
+    letter_ids: range
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy came to: its last call, and its mail."""
+
+    at: int
+    mail: Before
+
+
+def make_copy(connection: apsw.Connection, store: Store, copy: Copy) -> Copied:
+    """Copy, inside a write.
+
+    Raises:
+        NotFound: There is no such call, or the journal no longer has what was before it.
+    """
+    source, target = copy.source, copy.target
+    at, ended_unix_s = find_point(connection, source.pid, copy.past)
+    unix_s = None if copy.past.at is None else ended_unix_s
+    journal.branch(connection, source.pid, target.pid, up_to=at)
+    author = Author(target.pid, store.boot, target.home, store.unix_s)
+    files = Transaction(connection, store.blobs, author, store.quota_bytes)
+    branch(files, source.home, target.home, unix_s=unix_s)
+    interactions.branch(connection, source.whose, target.whose, unix_s=unix_s)
+    topics = mail.topics_of(connection, source.pid)
+    letters = mail.letters_of(connection, source.pid)
+    if unix_s is not None:
+        topics = _topics_then(connection, source.pid, at)
+        letters = _letters_then(connection, source.pid, at, letters, unix_s=unix_s)
+    copies = mail.branch(connection, target.pid, letters, ids=copy.letter_ids)
+    mail.follow(connection, source.pid, target.pid, topics)
+    return Copied(at, Before(copies, topics, mail.correspondents_of(connection, target.pid)))
+
+
+def find_point(connection: apsw.Connection, pid: Pid, past: Past) -> tuple[int, float]:
+    """The last call of a copy, and when that was done.
+
+    Raises:
+        NotFound: There is no such call, or the journal no longer has what was before it.
+    """
+    at = past.at
+    found = journal.point(connection, pid, first=past.first_seq, at=at)
+    if found.at is not None:
+        return found.at, found.ended_unix_s or past.begun_unix_s
+    if not at:
+        return 0, past.begun_unix_s
+    kept = f"{found.lowest} to {found.highest}" if found.lowest else "none"
+    raise NotFound(
+        f"process {pid} has no call {at}; its journal has {kept}",
+        hint=f"`aios journal {pid}` lists them; 0 is before the first",
+    )
+
+
+def _letters_then(
+    connection: apsw.Connection, pid: Pid, at: int, letters: list[Letter], *, unix_s: float
+) -> list[Letter]:
+    """A mailbox as it was: what is in it and was then, and what was taken out since."""
+    found = list(letters)
+    for row in journal.load_calls(connection, pid, "receive", after=at):
+        answer = decode_answer(row.answer)
+        assert isinstance(answer, Received), f"{answer} brings no letters"
+        found += answer.letters
+    return [letter for letter in found if letter.sent_unix_s <= unix_s]
+
+
+def _topics_then(connection: apsw.Connection, pid: Pid, at: int) -> list[str]:
+    """What a process subscribed to, by its calls."""
+    topics: dict[str, None] = {}
+    for row in journal.load_calls(connection, pid, "subscribe", up_to=at):
+        call = decode_call(row.intent)
+        assert isinstance(call, Subscribe), f"{call} subscribes to nothing"
+        if call.is_on:
+            topics[call.topic] = None
+        else:
+            topics.pop(call.topic, None)
+    return list(topics)

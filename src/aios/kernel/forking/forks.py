@@ -1,0 +1,280 @@
+"""Branches of processes: a copy of what a process has up to a call, and the same program run again behind it.
+
+Nothing is computed again: the branch's journal shares its texts with that of its source, its files share their contents, and its
+contexts the KV pages that are kept by what is in them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+import anyio.to_thread
+import apsw
+import msgspec
+
+from aios.abi.budget import Limits
+from aios.abi.call import Answer
+from aios.abi.fork import Fork, Forked
+from aios.abi.types import Exit, Kind
+from aios.config import Config
+from aios.errors import Conflict, InvalidCall
+from aios.kernel.budget import Good
+from aios.kernel.forking.copies import Copied, Copy, Estate, Past, Store, find_point, make_copy
+from aios.kernel.journal.journal import Journal
+from aios.kernel.leftovers import code_hash
+from aios.kernel.mail.post import PostOffice
+from aios.kernel.memory import interactions
+from aios.kernel.process import Process, Run
+from aios.kernel.process_table import ProcessTable
+from aios.kernel.programs import ProgramKernel, Programs
+from aios.kernel.residents import Launched, Resident
+from aios.kernel.spending import Budgets
+from aios.kernel.storage.branch import is_unused
+from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.paths import home_of
+
+A = TypeVar("A", bound=Answer)
+
+
+class ForkKernel(ProgramKernel, Protocol):
+    """What forks use of the kernel."""
+
+    config: Config
+    table: ProcessTable
+    journal: Journal
+    budgets: Budgets
+    programs: Programs
+    storage: StorageManager
+    post: PostOffice
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What branches are made of."""
+
+    row: Resident
+    launched: Launched
+    at: int | None = None
+    """The last call that they have of it; None: the last that ended."""
+
+    @property
+    def estate(self) -> Estate:
+        """What its things are known by."""
+        row = self.row
+        return Estate(row.pid, home_of(row.lineage), row.owner, row.name)
+
+    @property
+    def past(self) -> Past:
+        """What is copied of it."""
+        return Past(self.launched.first_seq, self.row.started_unix_s, self.at)
+
+
+@dataclass(frozen=True)
+class Twig:
+    """What a branch is to be, where it is not as its origin."""
+
+    name: str
+    limits: Limits
+    is_paid_by_source: bool = False
+    """What it spends counts for its origin too, and so for all branches of that together."""
+    instruction: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A branch that is being made."""
+
+    process: Process
+    launched: Launched
+
+    @property
+    def estate(self) -> Estate:
+        """What its things are known by."""
+        process = self.process
+        return Estate(process.pid, home_of(process.lineage), process.owner, process.name)
+
+
+Finish = Callable[[apsw.Connection, Sequence[Grown], Sequence[Copied]], A]
+"""Inside the write that makes branches: what else is written, and the answer of the call."""
+
+
+class Forks:
+    """Makes branches; the handler of `fork`."""
+
+    def __init__(self, kernel: ForkKernel) -> None:
+        self._kernel = kernel
+
+    async def fork(self, run: Run, call: Fork) -> Forked:
+        """Branch a program off."""
+        source = self._kernel.table.get(call.pid)
+        if source is run.process:
+            raise Conflict("a process cannot fork itself", hint="it can branch itself: `branch`")
+        check_env(call.env)
+        origin = self.origin(source, call.at)
+        limits = call.budget if call.budget is not None else self.left(source)
+        twig = Twig(
+            call.name or f"{source.name}-fork",
+            limits,
+            is_paid_by_source=call.budget is None,
+            instruction=call.instruction,
+            env=call.env,
+        )
+
+        def finish(_: apsw.Connection, grown: Sequence[Grown], copied: Sequence[Copied]) -> Forked:
+            return Forked(grown[0].process.pid, grown[0].process.name, copied[0].at)
+
+        return await self.grow(run, origin, [twig], finish)
+
+    def origin(self, source: Process, at: int | None) -> Origin:
+        """A process to be branched off.
+
+        Raises:
+            Conflict: It is no program, or the kernel keeps no journal on disk or has no address.
+        """
+        kernel = self._kernel
+        launched = kernel.programs.launched_of(source.pid)
+        if launched is None:
+            raise Conflict(
+                f"process {source.pid} ({source.name}) is no program that was started here",
+                hint="only programs are forked: what runs them can be run again",
+            )
+        residents = kernel.programs.residents
+        if residents is None:
+            raise Conflict("this kernel keeps no journal on disk", hint="use `aios serve`")
+        return Origin(residents.row_of(source), launched, at)
+
+    async def grow(self, run: Run, origin: Origin, twigs: Sequence[Twig], finish: Finish[A]) -> A:
+        """Make branches, all or none, in one transaction; returns when they are on disk and their programs about to start.
+
+        Raises:
+            Conflict: The kernel has no address for programs.
+            NotFound: As `make_copy`.
+        """
+        kernel = self._kernel
+        if not kernel.urls:
+            raise Conflict(
+                "this kernel has no address for programs to call", hint="serve it on a socket"
+            )
+        origin = replace(origin, launched=await self._launched(origin.launched))
+        await kernel.storage.open()
+        await self._check_point(origin)
+        with ExitStack() as undo:
+            grown = [await self._sprout(run, origin, twig, undo) for twig in twigs]
+            copied = list[Copied]()
+            store = self._store()
+            copies = [self._copy(origin, each) for each in grown]
+
+            def write(connection: apsw.Connection) -> A:
+                copied[:] = [make_copy(connection, store, copy) for copy in copies]
+                return run.sealed(connection, finish(connection, grown, copied))
+
+            pairs = [(each.process, each.launched) for each in grown]
+            answer = await kernel.programs.write_down(pairs, write)
+            undo.pop_all()
+        kernel.storage.changes.publish()
+        for each, copy in zip(grown, copied, strict=True):
+            kernel.post.take_over(each.process, copy.mail)
+            await kernel.programs.start(each.process)
+        return answer
+
+    def left(self, source: Process, n_shares: int = 1) -> Limits:
+        """What a process has left of its own limits, or an equal share of it."""
+        info = self._kernel.budgets.info(source.pid)
+        own = msgspec.structs.asdict(info.limits)
+        left = msgspec.structs.asdict(info.left)
+        return Limits(
+            **{good: left[good] // n_shares for good, limit in own.items() if limit is not None}
+        )
+
+    async def _sprout(self, run: Run, origin: Origin, twig: Twig, undo: ExitStack) -> Grown:
+        """A process for a branch, which is not on disk yet; `undo` ends it."""
+        kernel = self._kernel
+        one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
+        with ExitStack() as giving_back:
+            giving_back.callback(one_child.settle, {})
+            name = self._unused_name(run.process, twig.name)
+            process = kernel.add_process(
+                name, Kind.PROGRAM, run.process, program=origin.launched.program
+            )
+            giving_back.pop_all()
+        kernel.budgets.hold_child(process, one_child)
+        undo.callback(self._abandon, process)
+        _take_after(process, origin)
+        launched = origin.launched
+        if twig.is_paid_by_source:
+            kernel.budgets.place(process, origin.row.pid)
+        kernel.budgets.limit(process, twig.limits)
+        mine = msgspec.structs.replace(
+            launched,
+            env={**launched.env, **twig.env},
+            instruction=twig.instruction or launched.instruction,
+        )
+        return Grown(process, mine)
+
+    async def _check_point(self, origin: Origin) -> None:
+        """Raise NotFound if there is no such call, before a process is made for it; only a past call can be missing."""
+        disk = self._kernel.journal.disk
+        if origin.at and disk is not None:
+            await disk.flush()
+            await disk.read(lambda c: find_point(c, origin.row.pid, origin.past))
+
+    def _unused_name(self, parent: Process, name: str) -> str:
+        """That name, or it with the first number with which nobody lives, has files or is remembered."""
+        kernel, number, free = self._kernel, 1, name
+        db, *_ = kernel.storage.parts
+
+        def is_taken(connection: apsw.Connection) -> bool:
+            home = home_of((*parent.lineage, free))
+            whose = (parent.owner, free)
+            return not (is_unused(connection, home) and interactions.is_unused(connection, whose))
+
+        while kernel.table.find_named(free) is not None or db.read_nowait(is_taken):
+            number += 1
+            free = f"{name}-{number}"
+        return free
+
+    async def _launched(self, launched: Launched) -> Launched:
+        """How a branch is started: the code as it is now, and no process of the operating system yet."""
+        digest = launched.code_hash
+        if launched.restart.policy != "never":
+            digest = await anyio.to_thread.run_sync(code_hash, launched.program)
+        return msgspec.structs.replace(launched, code_hash=digest, os_pid=0, os_start=0)
+
+    def _store(self) -> Store:
+        storage = self._kernel.storage
+        _, blobs, clock = storage.parts
+        return Store(blobs, storage.boot, clock.unix_s(), storage.quota_bytes)
+
+    def _copy(self, origin: Origin, grown: Grown) -> Copy:
+        kernel = self._kernel
+        return Copy(
+            origin.estate,
+            grown.estate,
+            origin.past,
+            kernel.post.number(kernel.config.kernel.max_mailbox_letters),
+        )
+
+    def _abandon(self, process: Process) -> None:
+        """End a branch that was not written down."""
+        process.has_body = False
+        self._kernel.end_process(process, Exit(126, "it could not be forked"))
+
+
+def check_env(env: Mapping[str, str]) -> None:
+    """Raise InvalidCall if an environment has what is the kernel's."""
+    if any(name.startswith("AIOS_") for name in env):
+        raise InvalidCall("`env` may not set AIOS_ variables", hint="they are the kernel's")
+
+
+def _take_after(process: Process, origin: Origin) -> None:
+    """Give a branch what its origin has, and never more than its parent gave."""
+    row = origin.row
+    process.rights &= row.rights
+    process.nice = max(row.nice, process.nice)
+    process.view, process.fetch_lists = origin.launched.view, row.fetch_lists
+    process.network = row.network
+    process.bounds = (*row.bounds, *process.bounds)
+    process.max_block_bytes = row.max_block_bytes
+    process.is_new = process.has_body = True
