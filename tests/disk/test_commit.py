@@ -53,3 +53,33 @@ def test_only_what_is_on_disk_is_published_in_order(tmp_path: Path) -> None:
     connection.set_commit_hook(lambda: True)
     commit(connection, [Job(partial(insert, value=7), published.append)])
     assert published == []
+
+
+def test_no_group_is_committed_without_what_it_needs_which_is_run_again(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "a.db", is_writer=True)
+    connection.execute("CREATE TABLE t (a UNIQUE)")
+    undone: list[str] = []
+    published: list[str] = []
+
+    def insert(c: apsw.Connection, value: int) -> None:
+        c.execute("INSERT INTO t VALUES (?)", (value,))
+
+    def owed(value: int, *, is_needed: bool) -> Job[None]:
+        return Job(
+            partial(insert, value=value), lambda _: published.append(str(value)),
+            on_failure=lambda: undone.append(str(value)), is_owed=True, is_needed=is_needed,
+        )  # fmt: skip
+
+    connection.execute("INSERT INTO t VALUES (1), (2)")
+    only_owed, needed = owed(1, is_needed=False), owed(2, is_needed=True)
+    asked = [Job(partial(insert, value=value)) for value in (8, 9)]
+    assert commit(connection, [asked[0], only_owed]) == [only_owed], "it is undone alone"
+    assert commit(connection, [only_owed, needed, asked[1]]) == [only_owed, needed]
+    with pytest.raises(apsw.ConstraintError):
+        asked[1].result()
+    assert connection.execute("SELECT a FROM t").fetchall() == [(1,), (2,), (8,)]
+    connection.execute("DELETE FROM t")
+    published.clear()
+    assert commit(connection, [only_owed, needed]) == []
+    assert connection.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]
+    assert (published, set(undone)) == (["1", "2"], {"1", "2"})

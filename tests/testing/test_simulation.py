@@ -17,6 +17,8 @@ FOUND_BUGS = {
     22: "a program whose row could not be written stayed NEW for ever",
     36: "a disk that failed while the index was closed ended the kernel",
     48: "as 7, by another way",
+    21148: "records of a commit that failed came to disk after effects that had been queued behind them, so a replay diverged",
+    40012: "a commit that could not begin left the audit log waiting for ever for its turn, and refusing what it audits",
 }
 
 

@@ -1,6 +1,8 @@
 """Group commit: the writes of many, one transaction, one sync.
 
-Each write has a savepoint of its own: one that fails is undone alone, and the others are committed.
+Each write has a savepoint of its own: one that fails is undone alone, and the others are committed. Some writes nobody waits
+for: they are *owed*, and tried again, before anything else, until they are on disk. If what stands behind one in the queue may
+be true only because of it, then it is *needed*: no group is committed without it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,16 +25,22 @@ class Job(Generic[T_co]):
         publish: Callable[[T_co], None] | None = None,
         *,
         on_failure: Callable[[], None] | None = None,
+        is_owed: bool = False,
+        is_needed: bool = False,
     ) -> None:
         self._write = write
         self._publish = publish
         self._on_failure = on_failure
+        self.is_owed = is_owed
+        self.is_needed = is_needed
         self._value: list[T_co] = []
         self.error: Exception | None = None
         self.is_done = False
 
     def attempt(self, connection: apsw.Connection) -> None:
         """Do the write inside a savepoint; an error of it is kept for who asked."""
+        self.error = None
+        self._value.clear()
         connection.execute("SAVEPOINT job")
         try:
             self._value.append(self._write(connection))
@@ -66,16 +74,13 @@ class Job(Generic[T_co]):
         return self._value[0]
 
 
-def commit(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> None:
-    """Run the jobs in their order and commit them together; when this returns each is done, on disk or failed."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        for job in jobs:
-            job.attempt(connection)
-            if not connection.in_transaction:
-                raise job.error if isinstance(job.error, apsw.Error) else apsw.FullError("undone")
-        connection.execute("COMMIT")
-    except apsw.Error as error:
+def commit(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> list[Job[object]]:
+    """Run the jobs in their order and commit them together; when this returns each is done, on disk or failed.
+
+    Returns: The owed ones if they failed, to be run again before any other.
+    """
+    error = _find_failure(connection, jobs)
+    if error is not None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         for job in jobs:
@@ -84,3 +89,20 @@ def commit(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> None:
         job.is_done = True
     for job in jobs:
         job.publish()
+    return [job for job in jobs if job.is_owed and job.error is not None]
+
+
+def _find_failure(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> Exception | None:
+    """Try to commit the jobs. Returns: what undid them all; None if they are on disk."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in jobs:
+            job.attempt(connection)
+            if job.is_needed and job.error is not None:
+                return job.error
+            if not connection.in_transaction:
+                return job.error if isinstance(job.error, apsw.Error) else apsw.FullError("undone")
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        return error
+    return None

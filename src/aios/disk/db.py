@@ -118,9 +118,10 @@ class Database:
                     group, self._pending = self._pending[:MAX_GROUP], self._pending[MAX_GROUP:]
                     # Others wait for what was taken: a cancel here must not leave it undone.
                     with anyio.CancelScope(shield=True):
-                        await anyio.to_thread.run_sync(
+                        owed = await anyio.to_thread.run_sync(
                             self._commit, group, limiter=self._write_thread
                         )
+                        self._pending[:0] = owed
         except BaseException:
             if job in self._pending:
                 self._pending.remove(job)
@@ -132,13 +133,23 @@ class Database:
             return job.result()
 
     def write_soon(
-        self, write: Callable[[apsw.Connection], None], *, on_failure: Callable[[], None]
+        self,
+        write: Callable[[apsw.Connection], None],
+        *,
+        publish: Callable[[None], None] | None = None,
+        on_failure: Callable[[], None],
+        is_needed: bool,
     ) -> None:
-        """Queue a write for the commit of whoever writes next, before theirs: what is written later is never there without it.
+        """Queue a write for the commit of whoever writes next, before theirs. If it fails, it is first in the next group.
 
-        `on_failure` is told, in the writer's thread, when it was undone.
+        Args:
+            write: As for `write`; it may be run often.
+            publish: Told in the writer's thread that it is on disk.
+            on_failure: Told in the writer's thread that it was undone, perhaps twice.
+            is_needed: Nothing that is written later is ever there without it: what stands behind it fails with it.
         """
-        self._pending.append(Job(write, on_failure=on_failure))
+        job = Job(write, publish, on_failure=on_failure, is_owed=True, is_needed=is_needed)
+        self._pending.append(job)
 
     async def _wait_idle(self) -> None:
         async with self._turn:
@@ -218,12 +229,13 @@ class Database:
             ) from error
         self._open()
 
-    def _commit(self, group: Sequence[Job[object]]) -> None:
+    def _commit(self, group: Sequence[Job[object]]) -> list[Job[object]]:
         if self._writer is None:
             raise DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
-        commit(self._writer, group)
+        owed = commit(self._writer, group)
         self._n_writes += len(group)
         self._n_commits += 1
+        return owed
 
     def _read(self, read: Callable[[apsw.Connection], T]) -> T:
         connection = self._idle_readers.pop() if self._idle_readers else None

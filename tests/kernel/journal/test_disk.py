@@ -1,12 +1,15 @@
+from contextlib import suppress
 from pathlib import Path
 
+import anyio
+import anyio.from_thread
 import apsw
 import pytest
 
 from aios.abi.calls import GetPid
 from aios.abi.types import Pid
 from aios.disk.db import Database
-from aios.errors import ResourceExhausted
+from aios.errors import AiosError, DiskFailed, ResourceExhausted
 from aios.kernel.journal import tables
 from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.records import Effect, Outcome, Record
@@ -78,6 +81,82 @@ async def test_records_that_a_full_disk_refused_are_written_when_there_is_room(
     connections[0].pragma("max_page_count", 1 << 20)
     await disk.flush()
     assert len(await disk.load(Pid(2))) == 1_000
+    await db.aclose()
+
+
+REFUSE = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON journal_records BEGIN SELECT RAISE(FAIL, 'no'); END"
+
+
+async def written(db: Database, seen: list[list[int]]) -> None:
+    """An effect that notes which records are there with it."""
+    with suppress(AiosError, apsw.Error):
+        await db.write(lambda c: seen.append([row.record.seq for row in tables.load(c, Pid(2))]))
+
+
+async def test_what_was_queued_while_a_commit_failed_is_not_there_without_the_records_before(
+    tmp_path: Path,
+) -> None:
+    """Found by a simulation: an effect was on disk before the record that it followed from, and the power failed."""
+    connections: list[apsw.Connection] = []
+    db = Database(tmp_path / "aios.db", [tables.SCHEMA], prepare=(connections.append,))
+    disk, seen = JournalDisk(db, 1_000), list[list[int]]()
+    await db.open()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+
+            async def go_on() -> None:
+                tasks.start_soon(written, db, seen)
+                await anyio.wait_all_tasks_blocked()
+                disk.add(record(2))
+                tasks.start_soon(written, db, seen)
+                await anyio.wait_all_tasks_blocked()
+
+            def fail_once() -> bool:
+                connections[0].set_commit_hook(None)
+                anyio.from_thread.run(go_on)
+                return True
+
+            connections[0].set_commit_hook(fail_once)
+            disk.add(record(1))
+            with pytest.raises(apsw.ConstraintError):
+                await disk.flush()
+    assert seen == [[1, 2], [1, 2]]
+    assert [row.record.seq for row in await disk.load(Pid(2))] == [1, 2]
+    await db.aclose()
+
+
+async def test_what_is_in_a_group_with_records_that_cannot_be_written_fails_with_them(
+    tmp_path: Path,
+) -> None:
+    connections: list[apsw.Connection] = []
+    db = Database(tmp_path / "aios.db", [tables.SCHEMA], prepare=(connections.append,))
+    disk, seen = JournalDisk(db, 1_000), list[list[int]]()
+    await db.open()
+    connections[0].execute(REFUSE)
+    disk.add(record(1))
+    await written(db, seen)
+    assert seen == []
+    connections[0].execute("DROP TRIGGER refuse")
+    await written(db, seen)
+    assert seen == [[1]]
+    await db.aclose()
+
+
+async def test_records_are_written_once_a_commit_that_could_not_begin_can(tmp_path: Path) -> None:
+    """Found by a simulation: the drain was thought to be in the queue for ever."""
+    connections: list[apsw.Connection] = []
+    db = Database(tmp_path / "aios.db", [tables.SCHEMA], prepare=(connections.append,))
+    disk = JournalDisk(db, 1_000)
+    await db.open()
+    connections[0].set_busy_timeout(1)
+    other = apsw.Connection(str(db.path))
+    other.execute("BEGIN IMMEDIATE")
+    disk.add(record(1))
+    with pytest.raises(DiskFailed):
+        await disk.flush()
+    other.execute("ROLLBACK")
+    other.close()
+    assert [row.record.seq for row in await disk.load(Pid(2))] == [1]
     await db.aclose()
 
 

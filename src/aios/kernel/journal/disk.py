@@ -1,7 +1,7 @@
 """The journal's way to disk: records are gathered and written in the order in which they came, many in one commit.
 
 The first record of a batch takes a place in the database's queue of writes. Whatever is written after it, by whomever, is
-committed with it or later: so nothing on disk was ever caused by a record that is not there.
+committed with it or later, also when the disk fails in between: so nothing on disk was ever caused by a record that is not there.
 """
 
 from collections import deque
@@ -44,6 +44,7 @@ class JournalDisk:
         self._pending: deque[Record | Extra] = deque()
         self._batch: list[Record | Extra] = []
         self._is_queued = False
+        """A drain that has not run yet is among the database's writes."""
         self._dirty = anyio.Event()
 
     def check_room(self) -> None:
@@ -64,7 +65,12 @@ class JournalDisk:
         """Give what waits a place in the queue of writes, before whatever is written next."""
         if self._pending and not self._is_queued:
             self._is_queued = True
-            self._db.write_soon(self._drain, on_failure=self._put_back)
+            self._db.write_soon(
+                self._drain,
+                publish=self._forget_texts,
+                on_failure=self._put_back,
+                is_needed=True,
+            )
             self._dirty.set()
 
     async def flush(self) -> None:
@@ -152,10 +158,10 @@ class JournalDisk:
         await self.flush()
         await self._db.write(write)
 
+    # --- in the writer's thread ----------------------------------------------------------------------------------
+
     def _drain(self, connection: apsw.Connection) -> None:
-        """In the writer's thread."""
         self._is_queued = False
-        self._forget_texts()
         while self._pending:
             entry = self._pending.popleft()
             self._batch.append(entry)
@@ -164,17 +170,18 @@ class JournalDisk:
             else:
                 entry(connection)
 
-    def _forget_texts(self) -> None:
-        """What was drained before is on disk by now: those who watch need only its heads."""
+    def _forget_texts(self, _: None) -> None:
+        """All that was drained is on disk: those who watch need only its heads."""
         for entry in self._batch:
             if isinstance(entry, Record):
                 entry.intent = entry.answer = None
-        self._batch = []
+        self._batch.clear()
 
     def _put_back(self) -> None:
-        """In the writer's thread: what was drained is not on disk after all."""
-        batch, self._batch = self._batch, []
-        self._pending.extendleft(reversed(batch))
+        """What was drained is not on disk after all; the drain stands in the queue again, before all others."""
+        self._is_queued = True
+        self._pending.extendleft(reversed(self._batch))
+        self._batch.clear()
 
 
 def _nothing(_: apsw.Connection) -> None:

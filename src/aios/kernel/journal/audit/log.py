@@ -131,6 +131,7 @@ class AuditLog:
             self._db.write_soon(
                 lambda connection: self._drain(connection, batch),
                 on_failure=lambda: self._put_back(batch),
+                is_needed=False,  # what must not be there without its entry looks itself, and kills need none
             )
 
     def _drain(self, connection: apsw.Connection, batch: list[Entry]) -> None:
@@ -144,7 +145,11 @@ class AuditLog:
             entry.is_written = True
 
     def _put_back(self, batch: list[Entry]) -> None:
-        """In the writer's thread, perhaps twice: the batch is not on disk after all. What waits for it is not done."""
+        """In the writer's thread, perhaps twice: the batch is not on disk after all. What waits for it is not done.
+
+        The drain stands in the queue again, so who comes now goes with it.
+        """
+        self._is_queued = True
         for entry in batch:
             entry.is_written = False
         if len(self._pending) < MAX_WAITING:
