@@ -83,7 +83,7 @@ async def test_what_was_acknowledged_survives_a_disk_that_drops_and_tears_what_w
     def crash() -> None:
         if len(images) < 4 * N_CRASHES and draw.random() < 0.5:
             image = tmp_path / f"image-{len(images)}"
-            disk.power_fails(image, seed=SEED + len(images))
+            disk.power_fails(tmp_path / "live", into=image, seed=SEED + len(images))
             images.append((image, set(acknowledged)))
 
     async def write(number: int) -> None:

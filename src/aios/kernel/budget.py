@@ -148,8 +148,7 @@ class Ledger:
         """Raise AssertionError if an account holds less than nothing, or less than those below it hold together."""
         below: dict[Account, dict[Good, int]] = {}
         for account in self._accounts.values():
-            for good in Good:
-                held = account.reserved.get(good, 0)
+            for good, held in account.reserved.items():
                 assert held >= 0, f"process {account.pid} holds {held} {good.value}"
                 if account.parent is not None:
                     sums = below.setdefault(account.parent, {})

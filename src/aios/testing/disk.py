@@ -29,20 +29,19 @@ class FileState:
     """What is surely on disk, and the writes since, of which any part may be."""
 
     def __init__(self, synced: bytes) -> None:
-        self.synced = synced
+        self.synced = bytearray(synced)
         self.pending: list[Write] = []
         self.n_open = 0
 
     def sync(self) -> None:
         """All that was written is there for good."""
-        content = bytearray(self.synced)
         for write in self.pending:
-            apply(content, write)
-        self.synced, self.pending = bytes(content), []
+            apply(self.synced, write)
+        self.pending.clear()
 
     def after_crash(self, draw: random.Random) -> bytes:
         """The synced content with a random part of the pending writes, some of them torn between sectors."""
-        content = bytearray(self.synced)
+        content = self.synced.copy()
         for offset, data in self.pending:
             fate = draw.random()
             if fate < KEPT:
@@ -59,7 +58,8 @@ def apply(content: bytearray, write: Write) -> None:
     if data is None:
         del content[offset:]
         return
-    content.extend(bytes(max(0, offset - len(content))))
+    if offset > len(content):
+        content.extend(bytes(offset - len(content)))
     content[offset : offset + len(data)] = data
 
 
@@ -89,16 +89,21 @@ class FaultyDisk(apsw.VFS):
             self.files.pop(filename, None)
         super().xDelete(filename, syncdir)
 
-    def contents(self, draw: random.Random) -> Mapping[str, bytes]:
-        """What each file might hold after a crash at this moment, by path."""
+    def contents(self, draw: random.Random, folder: Path) -> Mapping[Path, bytes]:
+        """What each file of a folder that was opened might hold after a crash at this moment."""
         with self.guard:
-            return {path: state.after_crash(draw) for path, state in self.files.items()}
+            return {
+                Path(path): state.after_crash(draw)
+                for path, state in self.files.items()
+                if Path(path).parent == folder
+            }
 
-    def power_fails(self, folder: Path, seed: int) -> None:
-        """Write into `folder` what the disk might hold after a crash at this moment."""
-        folder.mkdir()
-        for path, content in self.contents(random.Random(seed)).items():  # noqa: S311 - repeatable on purpose
-            (folder / Path(path).name).write_bytes(content)
+    def power_fails(self, folder: Path, *, into: Path, seed: int) -> None:
+        """Write into a folder what another might hold after a crash at this moment."""
+        into.mkdir()
+        draw = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        for path, content in self.contents(draw, folder).items():
+            (into / path.name).write_bytes(content)
 
 
 class FaultyFile(apsw.VFSFile):

@@ -25,9 +25,13 @@ from aios.engine.base import Job
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError, NotFound
+from aios.kernel import kernel as kernel_module
+from aios.kernel.access.policy import Policies
+from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import INIT_PID
+from aios.kernel.retrieval import tables as retrieval_tables
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.extractor import Extracted, extract
 from aios.kernel.retrieval.extractor import Job as ExtractionJob
@@ -36,7 +40,7 @@ from aios.sdk.client import Client
 from aios.testing.agents import Agent, SimChild, visit
 from aios.testing.chance import repeatable
 from aios.testing.loop import VirtualClock, run_virtual
-from aios.testing.world import CALM_AFTER_S, Faults, Life, World, draw_faults
+from aios.testing.world import CALM_AFTER_S, Faults, Life, World, draw_faults, files_in
 
 N_WORKERS, N_GUESTS = 2, 1
 PATIENCE_S = 4_000.0
@@ -76,8 +80,8 @@ class Simulator:
         self._program.mkdir()
         (self._program / "agent.toml").write_text(MANIFEST)
         (self._program / "main.py").write_text("raise SystemExit('only in a simulation')\n")
-        self._template = self._root / "template.db"
-        anyio.run(self._make_template)
+        self._template = anyio.run(_new_files, Home(self._root / "template"))
+        self._policies = Policies(load_sources(CONFIG.access.profile, self._root / "policies"))
 
     def close(self) -> None:
         """Remove the scratch folder."""
@@ -95,6 +99,7 @@ class Simulator:
         try:
             with (
                 patch.object(ExtractionProcess, "_ask", _extract_here),
+                patch.object(kernel_module, "Policies", lambda _: self._policies),
                 repeatable(seed, thread_s),
             ):
                 n_lives = run_virtual(partial(self._lives, world, folder), world.selector)
@@ -113,21 +118,15 @@ class Simulator:
             tuple(world.ledger.violations),
         )
 
-    async def _make_template(self) -> None:
-        """A database with all its tables, so that not each run makes them."""
-        db = Database(self._template, SCHEMAS)
-        await db.open()
-        await db.aclose()
-
     async def _lives(self, world: World, folder: Path) -> int:
         """Kernel after kernel, until one comes to its end. Returns: how many there were."""
-        number, contents = 0, {"aios.db": self._template.read_bytes()}
+        number, contents = 0, self._template
         while True:
             home = Home(folder / str(number))
             home.root.mkdir(parents=True)
             for name, content in contents.items():
                 (home.root / name).write_bytes(content)
-            life = world.begin_life(number)
+            life = world.begin_life(number, home.root)
             try:
                 await self._live(world, life, home)
             except* AiosError as group:
@@ -140,7 +139,7 @@ class Simulator:
             elif world.life is None:
                 return number
             else:
-                contents = _read_all(home.root)
+                contents = files_in(home.root)
                 await anyio.sleep(CALM_AFTER_S / 8)
 
     async def _live(self, world: World, life: Life, home: Home) -> None:
@@ -200,6 +199,17 @@ class Simulator:
         )
         other = next(p.pid for p in kernel.table if p.name.startswith("w"))
         await visit(Agent(world, life, name, Client(gate)), other)
+
+
+async def _new_files(home: Home) -> Mapping[str, bytes]:
+    """Databases with all their tables, so that not each run makes them."""
+    for db in (
+        Database(home.database, SCHEMAS),
+        Database(home.index, [retrieval_tables.SCHEMA], prepare=(retrieval_tables.register,)),
+    ):
+        await db.open()
+        await db.aclose()
+    return {path.name: path.read_bytes() for path in (home.database, home.index)}
 
 
 async def settle_account(world: World, kernel: Kernel, owner: Client) -> None:
@@ -262,14 +272,6 @@ async def _lines(owner: Client, path: str) -> list[str]:
         return (await owner.files.read_text(path)).split()
     except NotFound:
         return []
-
-
-def _read_all(folder: Path) -> dict[str, bytes]:
-    return {
-        name: (folder / name).read_bytes()
-        for name in ("aios.db", "aios.db-wal")
-        if (folder / name).exists()
-    }
 
 
 def _alive(kernel: Kernel) -> str:

@@ -72,6 +72,8 @@ class Life:
     """One life of a kernel, from its start to a crash or the end of the run."""
 
     number: int
+    folder: Path
+    """Where its files are."""
     crashed: anyio.Event = field(default_factory=anyio.Event)
     image: dict[str, bytes] | None = None
     """What the disk held when the power failed."""
@@ -123,9 +125,9 @@ class World:
         """Cancel a scope within the next steps."""
         self.doomed.append((self.selector.n_steps + self.draw.randrange(1, 60), scope))
 
-    def begin_life(self, number: int) -> Life:
-        """A kernel starts."""
-        self.life = Life(number)
+    def begin_life(self, number: int, folder: Path) -> Life:
+        """A kernel starts, on the files in a folder."""
+        self.life = Life(number, folder)
         return self.life
 
     def _on_step(self, n_steps: int) -> None:
@@ -160,6 +162,13 @@ class World:
 
     def _crash(self, life: Life, what: str) -> None:
         self.note(what)
-        contents = self.disk.contents(self.draw)
-        life.image = {Path(path).name: content for path, content in contents.items()}
+        life.image = files_in(life.folder)  # those that it has not opened yet are as they were
+        for path, content in self.disk.contents(self.draw, life.folder).items():
+            life.image[path.name] = content
         life.crashed.set()
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The databases in a folder and their logs, by name."""
+    paths = sorted(folder.glob("*.db")) + sorted(folder.glob("*.db-wal"))
+    return {path.name: path.read_bytes() for path in paths}
