@@ -60,6 +60,8 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         "Files": {
             "fs": Verb("aios.cli.fs:fs", "Look at, change and bring back files of agents."),
             "undo": Verb("aios.cli.undo:undo", "Take back what a process did to files."),
+            "export": Verb("aios.cli.archive:export", "Write all notes and files to one file."),
+            "import": Verb("aios.cli.archive:import_", "Take in what `export` wrote."),
             "fsck": Verb("aios.cli.fsck:fsck", "Check all that is stored of files."),
         },
         "Tools": {

@@ -207,20 +207,27 @@ class Transaction:
             )
 
     def set_content(
-        self, path: str, content: ContentId | None, size_bytes: int | None, *, note: str = ""
+        self,
+        path: str,
+        content: ContentId | None,
+        size_bytes: int | None,
+        *,
+        note: str = "",
+        version: int | None = None,
     ) -> None:
-        """Add a version; None deletes. It takes over the caller's reference to the content."""
+        """Add a version; None deletes. It takes over the caller's reference to the content.
+
+        A `version` that has its number is added as it is; else it gets the next, and none if nothing changes.
+        """
         now = find_file(self.connection, path)
-        if now is not None and now.content == content:
-            release_content(self.connection, self.blobs, now.content)  # nothing changes: no version
-            return
-        if now is None and content is None:
-            return
-        if now is None:
+        if version is None:
+            if (now.content if now else None) == content:
+                if content is not None:
+                    release_content(self.connection, self.blobs, content)
+                return
+            version = self._next_version(path)
+        if now is None and content is not None:
             self._check_place(path)
-        version: int = self.connection.execute(
-            "SELECT coalesce(max(version), 0) + 1 FROM versions WHERE path = ?", (path,)
-        ).get
         author = self.author
         self.connection.execute(
             "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message) "
@@ -233,6 +240,12 @@ class Transaction:
         self._set_file(path, version, content, size_bytes or 0)
         n_more = (content is not None) - (now is not None)
         self.count(root_of(path), n_more, (size_bytes or 0) - (now.size_bytes if now else 0))
+
+    def _next_version(self, path: str) -> int:
+        found: int = self.connection.execute(
+            "SELECT coalesce(max(version), 0) + 1 FROM versions WHERE path = ?", (path,)
+        ).get
+        return found
 
     def _set_file(
         self, path: str, version: int, content: ContentId | None, size_bytes: int

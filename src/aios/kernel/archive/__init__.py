@@ -1,0 +1,1 @@
+"""Notes and files of a home as one file, to be kept, moved and put back."""
