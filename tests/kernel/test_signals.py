@@ -1,3 +1,4 @@
+import threading
 from random import Random
 
 import anyio
@@ -8,11 +9,12 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Ps, SendSignal, Stop, Wait
 from aios.abi.gate import Token
 from aios.abi.mail import Receive
+from aios.abi.storage import FileEdit, FileStat, Put
 from aios.abi.types import Pid, State
 from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ABILITIES, ScriptedEngine
-from aios.errors import AccessDenied, AiosError, Conflict, DeadlineExceeded, ProcessGone
+from aios.errors import AccessDenied, AiosError, Conflict, DeadlineExceeded, NotFound, ProcessGone
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
 
@@ -301,3 +303,29 @@ async def test_nothing_leaks_whatever_is_stopped_killed_or_cancelled_and_when(
                 kernel.check_invariants()
             assert len(ends) == n_started, f"a call ended twice or never (seed {seed})"
             assert all(not process.runs for process in kernel.table)
+
+
+@pytest.mark.anyio
+async def test_a_write_of_a_stopped_process_leaves_the_queue_and_is_done_when_it_goes_on(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(20):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+            reading = threading.Event()
+
+            async def write() -> None:
+                await gate.call(FileEdit(edits=(Put("note", b"x"),)))
+
+            tasks.start_soon(kernel.db.write, lambda _: reading.wait(10))
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(write)
+            await anyio.wait_all_tasks_blocked()
+            await kernel.init_gate().call(Stop(pid=pid))  # though nothing can be written
+            reading.set()
+            await kernel.db.write(lambda _: None)
+            with pytest.raises(NotFound):
+                await kernel.init_gate().call(FileStat(path="/agents/guest/note"))
+            await kernel.init_gate().call(Cont(pid=pid))
+        async with booted() as kernel:
+            await kernel.init_gate().call(FileStat(path="/agents/guest/note"))

@@ -83,12 +83,23 @@ def commit(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> list[Job
     if error is not None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        for job in jobs:
-            job.fail(error)
+        fail_all(jobs, error)
     for job in jobs:
         job.is_done = True
     for job in jobs:
         job.publish()
+    return _owed(jobs)
+
+
+def fail_all(jobs: Sequence[Job[object]], error: Exception) -> list[Job[object]]:
+    """None of the jobs was written. Returns: the owed ones, as `commit` does."""
+    for job in jobs:
+        job.fail(error)
+        job.is_done = True
+    return _owed(jobs)
+
+
+def _owed(jobs: Sequence[Job[object]]) -> list[Job[object]]:
     return [job for job in jobs if job.is_owed and job.error is not None]
 
 

@@ -4,11 +4,11 @@
     rows = await db.read(lambda connection: connection.execute("SELECT ...").fetchall())     # in a worker thread
     row = db.read_nowait(lambda connection: connection.execute("SELECT ...").fetchone())     # here, for look-ups by key
 
-The write lock is the group: who gets it commits for all who wait, and they find their writes done when their turn comes.
+Who waits for a write commits for others, too: see `writequeue.py`.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,18 +17,17 @@ import anyio
 import anyio.to_thread
 import apsw
 
-from aios.disk.commit import Job, commit
+from aios.disk.commit import Job, commit, fail_all
 from aios.disk.connection import Prepare, connect, translated
 from aios.disk.lock import FileLock
 from aios.disk.migrations import Schema, migrate
+from aios.disk.writequeue import Place, Queueing, WriteQueue
 from aios.errors import DiskFailed
 
 T = TypeVar("T")
 
 MAX_READERS = 4
 """Reads in threads at once; more only wait for the interpreter lock."""
-MAX_GROUP = 1_024
-"""Writes in one transaction; bounds how long the first of them waits."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Database:
         self._turn = anyio.Lock()
         self._write_thread = anyio.CapacityLimiter(1)
         self._read_threads = anyio.CapacityLimiter(MAX_READERS)
-        self._pending: list[Job[object]] = []
+        self._queue = WriteQueue(self._turn, self._commit)
         self._is_closed = False
         self._n_writes = self._n_commits = self._n_reads = 0
 
@@ -98,39 +97,31 @@ class Database:
         self,
         write: Callable[[apsw.Connection], T],
         publish: Callable[[T], None] | None = None,
+        *,
+        queueing: Queueing = lambda _: nullcontext(),
     ) -> T:
         """Run `write` in the writer's thread; when this returns, what it changed is on disk.
 
         `write` must not commit. It is undone if it raises. A call that is cancelled before its turn has done nothing;
         after that it may have been done. `publish` gets what `write` returned, in the same thread, in the order of the
         writes, and only once they are on disk, also when the caller was cancelled meanwhile; it must not raise.
+        `queueing` is entered for the wait, and may hold the write back as long as nobody writes it.
 
         Raises:
             ResourceExhausted: The disk is full.
             DiskFailed: As `aios.disk.connection.translated` says.
         """
         await self.open()
-        job = Job(write, publish)
-        self._pending.append(job)
+        place = Place(self._queue, write, publish)
+        self._queue.add(place)
         try:
-            async with self._turn:
-                while not job.is_done:
-                    group, self._pending = self._pending[:MAX_GROUP], self._pending[MAX_GROUP:]
-                    # Others wait for what was taken: a cancel here must not leave it undone.
-                    with anyio.CancelScope(shield=True):
-                        owed = await anyio.to_thread.run_sync(
-                            self._commit, group, limiter=self._write_thread
-                        )
-                        self._pending[:0] = owed
+            with queueing(place.hold):
+                await self._queue.wait_done(place)
         except BaseException:
-            if job in self._pending:
-                self._pending.remove(job)
-            else:  # it was taken into a group: what it uses must stay until that is over
-                with anyio.CancelScope(shield=True):
-                    await self._wait_idle()
+            await self._queue.leave(place)
             raise
         with translated(self.path):
-            return job.result()
+            return place.result()
 
     def write_soon(
         self,
@@ -149,11 +140,7 @@ class Database:
             is_needed: Nothing that is written later is ever there without it: what stands behind it fails with it.
         """
         job = Job(write, publish, on_failure=on_failure, is_owed=True, is_needed=is_needed)
-        self._pending.append(job)
-
-    async def _wait_idle(self) -> None:
-        async with self._turn:
-            pass
+        self._queue.add(job)
 
     async def read(self, read: Callable[[apsw.Connection], T]) -> T:
         """Run `read` on a snapshot of the last commit, in a worker thread.
@@ -196,6 +183,9 @@ class Database:
                 self._is_closed = True
                 await anyio.to_thread.run_sync(self._close, limiter=self._write_thread)
 
+    async def _commit(self, group: Sequence[Job[object]]) -> list[Job[object]]:
+        return await anyio.to_thread.run_sync(self._commit_now, group, limiter=self._write_thread)
+
     def statistics(self) -> DatabaseStatistics:
         """What was written and read so far."""
         size_bytes = self.path.stat().st_size if self.is_open else 0
@@ -229,9 +219,10 @@ class Database:
             ) from error
         self._open()
 
-    def _commit(self, group: Sequence[Job[object]]) -> list[Job[object]]:
+    def _commit_now(self, group: Sequence[Job[object]]) -> list[Job[object]]:
         if self._writer is None:
-            raise DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
+            error = DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
+            return fail_all(group, error)
         owed = commit(self._writer, group)
         self._n_writes += len(group)
         self._n_commits += 1

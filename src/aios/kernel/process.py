@@ -103,12 +103,15 @@ class Run:
             self.is_parked = False
 
     @contextmanager
-    def holding(self, freeze: Callable[[bool], None]) -> Iterator[None]:
-        """While the block runs, `stop` freezes what it started, and so parks it; `cont` thaws it."""
+    def holding(self, freeze: Callable[[bool], bool | None]) -> Iterator[None]:
+        """While the block runs, `stop` freezes what it started, and so parks it; `cont` thaws it.
+
+        What cannot be frozen any more, as `freeze` then tells by False, is waited for.
+        """
 
         def hold(is_stopped: bool) -> None:
-            freeze(is_stopped)
-            self.is_parked = is_stopped
+            is_frozen = freeze(is_stopped)
+            self.is_parked = is_stopped and is_frozen is not False
             self.process.notice_quiet()
 
         self.on_hold = hold

@@ -95,7 +95,7 @@ class ShortTerm:
             )
             return run.sealed(connection, Logged(record))
 
-        logged = await self._db.write(write)
+        logged = await self._db.write(write, queueing=run.holding)
         self._keep(process, [Interaction(logged.id, now, call.kind, call.text)])
         return logged
 

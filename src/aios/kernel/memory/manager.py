@@ -300,7 +300,7 @@ class MemoryManager:
             run.sealed(connection, Remembered(change.note))
             return change
 
-        change = await self._db.write(sealed, self._publish)
+        change = await self._db.write(sealed, self._publish, queueing=run.holding)
         self._indexer.note_news()
         return Remembered(change.note)
 

@@ -240,7 +240,7 @@ class StorageManager:
             return run.sealed(connection, Edited(tx.number, tuple(change(tx))))
 
         try:
-            edited = await self.mounts.write(paths, write)
+            edited = await self.mounts.write(paths, write, queueing=run.holding)
         finally:
             self.changes.publish()
         return edited

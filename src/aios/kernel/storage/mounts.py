@@ -23,6 +23,7 @@ from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.disk.folder import Folder, Item, Kind, Stamp, is_draft
+from aios.disk.writequeue import Queueing
 from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.storage import history, mount_tables
@@ -105,13 +106,18 @@ class Mounts:
     # --- writing through -----------------------------------------------------------------------------------------
 
     async def write(
-        self, paths: Sequence[str] | None, write: Callable[[apsw.Connection], Edited]
+        self,
+        paths: Sequence[str] | None,
+        write: Callable[[apsw.Connection], Edited],
+        *,
+        queueing: Queueing,
     ) -> Edited:
         """Run a write of files; what it changes in mounts is in the real files when this returns, or all of it is undone.
 
         Args:
             paths: What it will change; None if that is known only inside.
             write: Run in the writer's thread.
+            queueing: As for `Database.write`; a write of real files is not held back.
 
         Raises:
             Conflict: A real file was changed by another program just now.
@@ -119,7 +125,7 @@ class Mounts:
             ResourceExhausted, DiskFailed: The real folder's disk is full, fails, or is not there.
         """
         if not self._mounts or (paths is not None and not any(map(self.find, paths))):
-            return await self._db.write(write)
+            return await self._db.write(write, queueing=queueing)
         async with self._turn:
             await self._take_notices()
             for path in paths or ():

@@ -180,7 +180,7 @@ class Undoer:
             set_pending(connection, ours, is_pending=True)
             return Edited(tx.number if edited else 0, tuple(edited))
 
-        edited = await self._storage.mounts.write(None, write)
+        edited = await self._storage.mounts.write(None, write, queueing=run.holding)
         for root, space in work.spaces.items():
             ours = [each.path for each in edited.versions if is_within(each.path, root)]
             async with space.turn:
