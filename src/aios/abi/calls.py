@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from aios.abi import mcp, timers, tools
+from aios.abi import branches, mcp, timers, tools
 from aios.abi.budget import Budget, BudgetInfo, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
@@ -458,6 +458,7 @@ AnyCall = (
     | JournalRead | Events
     | Now | DrawBytes | Questions | AnswerQuestion
     | Pages
+    | branches.Branch | branches.BranchCommit | branches.BranchDiscard | branches.BranchJoin | branches.BranchList
     | timers.SleepUntil | timers.TimerAdd | timers.TimerList | timers.TimerRemove | timers.TimerRun
 )  # fmt: skip
 
@@ -478,5 +479,6 @@ AnyAnswer = (
     | JournalRecords | EventList
     | Moment | RandomBytes | QuestionList | Question
     | PageStores
+    | branches.Branched | branches.BranchEnd | branches.BranchGroups
     | timers.TimerInfo | timers.TimerInfos
 )  # fmt: skip

@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "journal": Verb("aios.cli.journal:journal", "Show what a process asked of the kernel."),
             "replay": Verb("aios.cli.replay:replay", "Go through a run again, and compare runs."),
             "fork": Verb("aios.cli.fork:fork", "Branch programs off at a call of their past."),
+            "branch": Verb("aios.cli.branch:branch", "Try branches side by side, and commit one."),
             "inspect": Verb("aios.cli.journal:inspect", "Show all that is known of a process."),
             "events": Verb("aios.cli.journal:events", "Watch calls end and processes come and go."),
             "timer": Verb("aios.cli.timer:timer", "List and remove timers."),

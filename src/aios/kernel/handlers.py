@@ -51,6 +51,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
+from aios.kernel.forking.branches import Branches
 from aios.kernel.forking.forks import Forks
 from aios.kernel.inspection import Inspection
 from aios.kernel.journal.audit.log import AuditLog
@@ -107,6 +108,7 @@ class Services(Protocol):
     retriever: Retriever
     programs: Programs
     forks: Forks
+    branches: Branches
     max_calls_per_process: int
 
     def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:

@@ -36,6 +36,7 @@ from aios.kernel.conversations import Conversations
 from aios.kernel.cores import Core, Cores
 from aios.kernel.egress.egress import open_egress
 from aios.kernel.engines import configured_cores, given_cores, thread_warnings
+from aios.kernel.forking.branches import Branches
 from aios.kernel.forking.forks import Forks
 from aios.kernel.gate import LocalGate
 from aios.kernel.handlers import spawn
@@ -109,7 +110,7 @@ class Kernel:
         self._guest_names: dict[Pid, str] = {}
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
-        self.forks = Forks(self)
+        self.forks, self.branches = Forks(self), Branches(self)
         disk = self.journal.disk
         self.timers = Timers(clock, config.kernel, disk=disk, spawn=partial(spawn, self))
         self.storage.obey(self.access)

@@ -44,6 +44,20 @@ class Standing:
     level: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Confines:
+    """The branch that a process is, or is within: what it does stays in there until the branch is committed."""
+
+    pid: Pid
+    name: str
+    home: str
+    """The folder in which files may be changed."""
+    source_name: str
+    """Whose notes it may read, too."""
+    may_act: bool = False
+    """Its tools may do what cannot be taken back."""
+
+
 @dataclass(eq=False, slots=True)
 class Run:
     """One system call in flight: who makes it, what it has cost so far, and where its frames go."""
@@ -77,6 +91,8 @@ class Run:
     """It asks for turns at nice 19, whatever the process's own value is."""
     seal: "Callable[[apsw.Connection, Answer], None] | None" = None
     """Writes the outcome into the journal, in the transaction that has the effect."""
+    seal_for: "Callable[[apsw.Connection, Answer, Pid], None] | None" = None
+    """Writes the same call, with another outcome, into the journal of another process."""
     on_effect: Callable[[], Awaitable[None]] | None = None
     """Writes down that the effect begins; None when there is none, or it has begun."""
     shown: Callable[[], str] | None = None
@@ -198,6 +214,8 @@ class Process:
     waited_s: float = 0.0
     ran_s: float = 0.0
     usage: Usage = Usage()
+    confines: Confines | None = None
+    """Set in a branch that is not committed, and in all that it starts."""
     payer: Pid | None = None
     """Whose budget it spends from, where that is not its parent's: a branch that of its source."""
     max_block_bytes: int | None = None

@@ -71,6 +71,9 @@ class ProcessTable:
             )
         self._last_pid += 1
         pid = Pid(self._last_pid)
+        confines = parent.confines if parent else None
+        if confines is not None:  # what is kept under its name must go with the branch
+            name = f"{confines.name}/{name}"
         free_name = self._free_name(name, pid)
         process = Process(
             pid=pid,
@@ -79,6 +82,7 @@ class ProcessTable:
             lineage=(*parent.lineage, free_name) if parent else (),
             fetch_lists=parent.fetch_lists if parent else (),
             network=_network_of(kind, parent),
+            confines=confines,
             kind=kind,
             owner=owner,
             rights=rights,

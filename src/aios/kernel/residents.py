@@ -20,7 +20,7 @@ from aios.abi.types import Exit, Kind, Pid, Right, Usage
 from aios.disk.migrations import Schema
 from aios.kernel.journal.disk import Extra, JournalDisk
 from aios.kernel.logs import LogBuffer
-from aios.kernel.process import Process
+from aios.kernel.process import Confines, Process
 from aios.kernel.sandbox.view import View
 
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class Resident(Struct, frozen=True):
     budget: BudgetInfo | None = None
     max_block_bytes: int | None = None
     payer: Pid | None = None
+    confines: Confines | None = None
 
     def process(self, max_log_bytes: int) -> Process:
         """The process, as far as it outlives a kernel."""
@@ -106,6 +107,7 @@ class Resident(Struct, frozen=True):
             bounds=self.bounds,
             max_block_bytes=self.max_block_bytes,
             payer=self.payer,
+            confines=self.confines,
         )
         if self.exit is not None:
             process.log.close()
@@ -139,6 +141,7 @@ def resident_of(
         usage=process.usage,
         max_block_bytes=process.max_block_bytes,
         payer=process.payer,
+        confines=process.confines,
         token=token,
         guest_name=guest_name,
         fetch_lists=process.fetch_lists,

@@ -24,6 +24,22 @@ from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
 
 
+class Groups(Protocol):
+    """Branches that ended together under the kernel before."""
+
+    async def load(self) -> None:
+        """Take them up."""
+        ...
+
+    def find_end(self, process: Process) -> Exit | None:
+        """How a process ends with its group, if it does."""
+        ...
+
+    async def sweep(self) -> None:
+        """Remove what is left of those that have ended."""
+        ...
+
+
 class Resumed(Protocol):
     """What is filled again of a kernel."""
 
@@ -35,6 +51,11 @@ class Resumed(Protocol):
     signals: Signals
     programs: Programs
     post: PostOffice
+
+    @property
+    def branches(self) -> Groups:
+        """The groups of branches."""
+        ...
 
     def name_guest(self, name: str, pid: Pid) -> None:
         """A guest is known by this name in tokens."""
@@ -59,9 +80,11 @@ async def resume(kernel: Resumed, residents: Residents) -> None:
         process = _taken_up(kernel, row)
         process.n_journalled = last_seqs.get(row.pid, 0)
     await kernel.post.load()
+    await kernel.branches.load()
     for row in rows:
         if row.exit is None and row.pid != INIT_PID:
             await _decide(kernel, row, by_pid[row.pid])
+    await kernel.branches.sweep()
 
 
 def _taken_up(kernel: Resumed, row: Resident) -> Process:
@@ -94,11 +117,14 @@ async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) ->
             digest = await anyio.to_thread.run_sync(partial(code_hash, launched.program))
             is_changed = digest != launched.code_hash
     verdict = _verdict(row, open_records, is_changed=is_changed)
+    end = kernel.branches.find_end(process)
+    if end is not None:
+        verdict = Verdict(Fate.END, end.reason)
     match verdict.fate:
         case Fate.STAY:
             pass
         case Fate.END:
-            kernel.signals.begin_end(process, Exit(LOST_STATUS, verdict.why))
+            kernel.signals.begin_end(process, end or Exit(LOST_STATUS, verdict.why))
             kernel.signals.settle(process)
         case Fate.START | Fate.ASK:
             assert launched is not None, "only programs are started again"

@@ -1,6 +1,7 @@
 """The tables of the kernel's database, of all rooms together."""
 
 from aios.disk.blobs import SCHEMA as BLOBS
+from aios.kernel.forking.tables import SCHEMA as BRANCHES
 from aios.kernel.journal.audit.tables import SCHEMA as AUDIT
 from aios.kernel.journal.tables import SCHEMA as JOURNAL
 from aios.kernel.mail.tables import SCHEMA as MAIL
@@ -27,5 +28,6 @@ SCHEMAS = (
     RESIDENTS,
     MAIL,
     TIMERS,
+    BRANCHES,
     MCP,
 )

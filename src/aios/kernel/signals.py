@@ -62,10 +62,11 @@ class Signals:
             await process.wait_quiet(by)
         return [process.pid for process in tree]
 
-    def hold(self, process: Process) -> None:
-        """Hold one process from now on, without waiting until its calls are quiet."""
+    def hold(self, process: Process, *, is_lasting: bool = True) -> None:
+        """Hold one process from now on, without waiting until its calls are quiet; also under the next kernel, if `is_lasting`."""
         process.set_stopped(True)
-        self.on_change(process)
+        if is_lasting:
+            self.on_change(process)
         self.scheduler.hold(process.pid)
         if process.on_stop is not None:
             process.on_stop(True)

@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 
 import anyio
 
-from aios.abi import contexts, interactions, links, mail, mcp, mounts, retrieval, timers, tools
+from aios.abi import (
+    branches,
+    contexts,
+    interactions,
+    links,
+    mail,
+    mcp,
+    mounts,
+    retrieval,
+    timers,
+    tools,
+)
 from aios.abi import memory as notes
 from aios.abi import storage as files
 from aios.abi.access import Resource
@@ -155,7 +166,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     record = journal.begin(
         process.pid, process.next_seq(), call=call, effect=effect, where=entry.where
     )
-    run.seal = journal.seal_of(record)
+    run.seal, run.seal_for = journal.seal_of(record), partial(journal.seal_for, record)
     outcome: Outcome = Outcome.CANCELLED
     end: Result[A] | Fault | None = None
     try:
@@ -207,6 +218,7 @@ async def _admit(
 ) -> None:
     """Return if the policies let the process make the call, or a human does."""
     target = _target(kernel, call) if entry.has_target else None
+    kernel.branches.check(run.process, call, record.effect)
     resource = None
     if entry.resource_of is not None:
         resource = await entry.resource_of(kernel, run.process, call)
@@ -263,6 +275,11 @@ def _target(kernel: Services, call: Call[Any]) -> Process | None:
 TABLE: Mapping[type, Entry] = MappingProxyType({
     Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE, Where.DISK),
     Fork: Entry(lambda kernel, run, call: kernel.forks.fork(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
+    branches.Branch: Entry(lambda kernel, run, call: kernel.branches.branch(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
+    branches.BranchCommit: Entry(lambda kernel, run, call: kernel.branches.commit(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
+    branches.BranchDiscard: Entry(lambda kernel, run, call: kernel.branches.discard(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
+    branches.BranchJoin: Entry(lambda kernel, run, call: kernel.branches.join(run, call), Right.SEE),
+    branches.BranchList: Entry(lambda kernel, run, call: kernel.branches.list_all(run, call), Right.SEE),
     Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.DISK, redo=handlers.admit_again),
     Wait: Entry(handlers.wait, Right.SEE, has_target=True),
     Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),

@@ -49,6 +49,7 @@ from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
+from aios.sdk.branches import BlockingBranches
 from aios.sdk.files_blocking import BlockingFiles
 from aios.sdk.journal import BlockingJournal
 from aios.sdk.mail import BlockingMail
@@ -112,6 +113,7 @@ class Client:
         self.files = BlockingFiles(gate)
         self.mail = BlockingMail(gate)
         self.journal = BlockingJournal(gate)
+        self.branches = BlockingBranches(gate)
         self.repeatable = BlockingRepeatable(gate)
         self.timers = BlockingTimers(gate)
         self.sched = BlockingScheduling(gate)

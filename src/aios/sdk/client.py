@@ -42,6 +42,7 @@ from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
+from aios.sdk.branches import Branches
 from aios.sdk.contexts import Context, Contexts
 from aios.sdk.files import Files
 from aios.sdk.journal import Journal
@@ -81,6 +82,7 @@ class Client:
         self.files = Files(gate)
         self.mail = Mail(gate)
         self.journal = Journal(gate)
+        self.branches = Branches(gate)
         self.repeatable = Repeatable(gate)
         self.timers = Timers(gate)
         self.sched = Scheduling(gate)

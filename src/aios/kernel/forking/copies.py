@@ -74,10 +74,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy came to: its last call, and its mail."""
+    """What a copy came to."""
 
     at: int
     mail: Before
+    transaction: int
+    """That brought its files."""
 
 
 def make_copy(connection: apsw.Connection, store: Store, copy: Copy) -> Copied:
@@ -101,7 +103,8 @@ def make_copy(connection: apsw.Connection, store: Store, copy: Copy) -> Copied:
         letters = _letters_then(connection, source.pid, at, letters, unix_s=unix_s)
     copies = mail.branch(connection, target.pid, letters, ids=copy.letter_ids)
     mail.follow(connection, source.pid, target.pid, topics)
-    return Copied(at, Before(copies, topics, mail.correspondents_of(connection, target.pid)))
+    before = Before(copies, topics, mail.correspondents_of(connection, target.pid))
+    return Copied(at, before, files.number)
 
 
 def find_point(connection: apsw.Connection, pid: Pid, past: Past) -> tuple[int, float]:

@@ -25,10 +25,11 @@ from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory import interactions
-from aios.kernel.process import Process, Run
+from aios.kernel.process import Confines, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.programs import ProgramKernel, Programs
 from aios.kernel.residents import Launched, Resident
+from aios.kernel.sandbox.view import View
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.branch import is_unused
 from aios.kernel.storage.manager import StorageManager
@@ -80,6 +81,10 @@ class Twig:
     """What it spends counts for its origin too, and so for all branches of that together."""
     instruction: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    is_branch: bool = False
+    """It is held in until it is committed; its folder is beside that of its origin."""
+    may_act: bool = False
+    """As `Confines.may_act`."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,7 @@ class Grown:
     @property
     def estate(self) -> Estate:
         """What its things are known by."""
-        process = self.process
-        return Estate(process.pid, home_of(process.lineage), process.owner, process.name)
+        return estate_of(self.process)
 
 
 Finish = Callable[[apsw.Connection, Sequence[Grown], Sequence[Copied]], A]
@@ -194,15 +198,17 @@ class Forks:
         one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
         with ExitStack() as giving_back:
             giving_back.callback(one_child.settle, {})
-            name = self._unused_name(run.process, twig.name)
+            name = self._unused_name(run.process, origin, twig)
             process = kernel.add_process(
                 name, Kind.PROGRAM, run.process, program=origin.launched.program
             )
             giving_back.pop_all()
         kernel.budgets.hold_child(process, one_child)
         undo.callback(self._abandon, process)
-        _take_after(process, origin)
         launched = origin.launched
+        if twig.is_branch:
+            launched = _held_in(process, origin, may_act=twig.may_act)
+        _take_after(process, origin, launched)
         if twig.is_paid_by_source:
             kernel.budgets.place(process, origin.row.pid)
         kernel.budgets.limit(process, twig.limits)
@@ -220,19 +226,20 @@ class Forks:
             await disk.flush()
             await disk.read(lambda c: find_point(c, origin.row.pid, origin.past))
 
-    def _unused_name(self, parent: Process, name: str) -> str:
-        """That name, or it with the first number with which nobody lives, has files or is remembered."""
-        kernel, number, free = self._kernel, 1, name
+    def _unused_name(self, parent: Process, origin: Origin, twig: Twig) -> str:
+        """The name of a twig, or it with the first number with which nobody lives, has files or is remembered."""
+        kernel, number, free = self._kernel, 1, twig.name
         db, *_ = kernel.storage.parts
+        above = origin.row.lineage[:-1] if twig.is_branch else parent.lineage
+        prefix = f"{parent.confines.name}/" if parent.confines is not None else ""
 
         def is_taken(connection: apsw.Connection) -> bool:
-            home = home_of((*parent.lineage, free))
-            whose = (parent.owner, free)
+            home, whose = home_of((*above, prefix + free)), (parent.owner, prefix + free)
             return not (is_unused(connection, home) and interactions.is_unused(connection, whose))
 
-        while kernel.table.find_named(free) is not None or db.read_nowait(is_taken):
+        while kernel.table.find_named(prefix + free) is not None or db.read_nowait(is_taken):
             number += 1
-            free = f"{name}-{number}"
+            free = f"{twig.name}-{number}"
         return free
 
     async def _launched(self, launched: Launched) -> Launched:
@@ -262,19 +269,38 @@ class Forks:
         self._kernel.end_process(process, Exit(126, "it could not be forked"))
 
 
+def estate_of(process: Process) -> Estate:
+    """What the things of a process are known by."""
+    return Estate(process.pid, home_of(process.lineage), process.owner, process.name)
+
+
 def check_env(env: Mapping[str, str]) -> None:
     """Raise InvalidCall if an environment has what is the kernel's."""
     if any(name.startswith("AIOS_") for name in env):
         raise InvalidCall("`env` may not set AIOS_ variables", hint="they are the kernel's")
 
 
-def _take_after(process: Process, origin: Origin) -> None:
+def _held_in(process: Process, origin: Origin, *, may_act: bool) -> Launched:
+    """Hold a new branch in. Returns: how it is started, which lets it see the host and change nothing there, unless it may act."""
+    row, launched, outer = origin.row, origin.launched, process.confines
+    process.lineage = (*row.lineage[:-1], process.name)
+    may_act = may_act and (outer is None or outer.may_act)
+    home = home_of(process.lineage)
+    process.confines = Confines(process.pid, process.name, home, row.name, may_act=may_act)
+    if may_act:
+        return launched
+    view = View(launched.view.cwd, (*launched.view.readable, *launched.view.writable))
+    return msgspec.structs.replace(launched, view=view)
+
+
+def _take_after(process: Process, origin: Origin, launched: Launched) -> None:
     """Give a branch what its origin has, and never more than its parent gave."""
     row = origin.row
     process.rights &= row.rights
     process.nice = max(row.nice, process.nice)
-    process.view, process.fetch_lists = origin.launched.view, row.fetch_lists
-    process.network = row.network
+    process.view, process.fetch_lists = launched.view, row.fetch_lists
+    is_held_in = process.confines is not None and not process.confines.may_act
+    process.network = None if is_held_in else row.network
     process.bounds = (*row.bounds, *process.bounds)
     process.max_block_bytes = row.max_block_bytes
     process.is_new = process.has_body = True

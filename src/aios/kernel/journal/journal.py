@@ -7,7 +7,7 @@ did before are on disk. Without a disk the journal keeps the last records in mem
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import apsw
@@ -104,6 +104,16 @@ class Journal:
             record.is_sealed = True
 
         return seal
+
+    def seal_for(
+        self, record: Record, connection: apsw.Connection, answer: Answer, pid: Pid
+    ) -> None:
+        """Inside a write: give another process this call of its own, with an answer of its own."""
+        outcome = write_answer(answer, record.intent)
+        theirs = replace(
+            record, pid=pid, outcome=Outcome.DONE, ended_unix_s=self._clock.unix_s(), answer=outcome
+        )
+        tables.save(connection, theirs)
 
     def settle(self, record: Record, outcome: Outcome, end: Result[A] | Fault | None) -> None:
         """Write how a call ended; a record is settled once."""

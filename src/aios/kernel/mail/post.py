@@ -237,6 +237,18 @@ class PostOffice:
         address.topics.update(dict.fromkeys(before.topics))
         address.correspondents.update(before.correspondents)
 
+    def withdraw(self, senders: Sequence[Pid]) -> None:
+        """Take letters out of the mailboxes of others that these have written and nobody has read."""
+        gone = list[Letter]()
+        for address in self._addresses.values():
+            found = [each for each in address.box if each.sender in senders]
+            for letter in found:
+                address.box.drop(letter)
+            gone += found
+        self._n_undelivered += len(gone)
+        if self._disk is not None and gone:
+            self._disk.add(lambda connection: tables.remove(connection, gone))
+
     async def load(self) -> None:
         """Take up the mail of the kernel before."""
         if self._disk is None:

@@ -57,6 +57,12 @@ def branch(
     )
 
 
+def last_id(connection: apsw.Connection, whose: Whose) -> int:
+    """The id of the last record of an agent; 0 if it has none."""
+    query = "SELECT ifnull(max(id), 0) FROM memory_interactions WHERE owner = ? AND name = ?"
+    return msgspec.convert(connection.execute(query, whose).get, int)
+
+
 def erase(connection: apsw.Connection, whose: Whose) -> None:
     """Inside a write: forget all records of an agent."""
     connection.execute("DELETE FROM memory_interactions WHERE owner = ? AND name = ?", whose)
@@ -83,7 +89,7 @@ class ShortTerm:
         process, now = run.process, self._clock.unix_s()
 
         def write(connection: apsw.Connection) -> Logged:
-            record = _last(connection, process) + 1
+            record = last_id(connection, (process.owner, process.name)) + 1
             key = (process.owner, process.name, record)
             connection.execute(
                 "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?)",
@@ -102,7 +108,9 @@ class ShortTerm:
     async def read(self, run: Run, call: MemoryRead) -> Interactions:
         """Read records from one on, those that are not in memory from disk."""
         process = run.process
-        last = await self._db.read(lambda connection: _last(connection, process))
+        last = await self._db.read(
+            lambda connection: last_id(connection, (process.owner, process.name))
+        )
         first = max(1, last - call.limit + 1) if call.first is None else call.first
         first = max(first, last - self._max_records + 1)
         block = self._block(process)
@@ -126,7 +134,9 @@ class ShortTerm:
     async def stat(self, run: Run, _: MemoryStat) -> BlockStatistics:
         """What is in the caller's block."""
         process, block = run.process, self._block(run.process)
-        last = await self._db.read(lambda connection: _last(connection, process))
+        last = await self._db.read(
+            lambda connection: last_id(connection, (process.owner, process.name))
+        )
         return BlockStatistics(
             n_records=min(last, self._max_records),
             n_in_memory=len(block),
@@ -159,15 +169,6 @@ class ShortTerm:
             if process.is_alive:  # a call of a process that was just killed leaves nothing behind
                 self._blocks[process.pid] = block
         return block
-
-
-def _last(connection: apsw.Connection, process: Process) -> int:
-    """The id of the last record of an agent; 0 if it has none."""
-    rows = connection.execute(
-        "SELECT ifnull(max(id), 0) FROM memory_interactions WHERE owner = ? AND name = ?",
-        (process.owner, process.name),
-    )
-    return msgspec.convert(list(rows), list[tuple[int]])[0][0]
 
 
 def _records(

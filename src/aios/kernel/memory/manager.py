@@ -6,7 +6,7 @@ caller may read; there is no other way to the notes. Init, the owner of the kern
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -266,6 +266,12 @@ class MemoryManager:
             uses, self._uses = self._uses, Counter()
             await self._db.write(lambda connection: tables.count_uses(connection, uses.items()))
 
+    async def reindex(self, notes: Collection[int]) -> None:
+        """Find notes where they are now, or no longer: they were removed or given away beside the calls of this manager."""
+        meanings = self._indexer.meanings
+        if meanings is not None and notes:
+            await self._db.write(lambda connection: meanings.reload(connection, notes))
+
     def statistics(self) -> MemoryStatistics:
         """Counters; cheap."""
         meanings = self._indexer.meanings
@@ -379,7 +385,12 @@ class MemoryManager:
         wanted = scopes or tuple(Scope)
         if process.pid == INIT_PID:
             return tables.all_spaces(connection, wanted)
-        return tables.find_spaces(connection, [self._key(process, scope) for scope in set(wanted)])
+        keys = [self._key(process, scope) for scope in set(wanted)]
+        if (
+            process.confines is not None and Scope.AGENT in wanted
+        ):  # a branch knows what its source does
+            keys.append((Scope.AGENT, process.owner, process.confines.source_name))
+        return tables.find_spaces(connection, keys)
 
     def _key(self, process: Process, scope: Scope) -> tuple[Scope, str, str]:
         """The space of a scope, for a process."""

@@ -87,6 +87,18 @@ class Meanings:
         """Find these notes no longer."""
         self.index.remove(notes)
 
+    def reload(self, connection: apsw.Connection, notes: Collection[int]) -> None:
+        """Find these notes as the tables have them, in the writer's thread."""
+        self.index.remove(notes)
+        for note in notes:
+            row = connection.execute(
+                "SELECT n.space, v.vector FROM memory_vectors v JOIN memory_notes n ON n.id = v.note "
+                "WHERE v.note = ? AND v.embedder = ? AND n.superseded_by IS NULL",
+                (note, self.name),
+            ).fetchone()
+            if row is not None:
+                self.publish(Kept([note], [int(str(row[0]))], unpacked([row[1]])))
+
     def waiting(self, connection: apsw.Connection, after: int) -> list[Waiting]:
         """The next notes after an id that have no vector of this embedder's."""
         found = connection.execute(

@@ -40,6 +40,8 @@ class Reach:
     group: str = ""
     readable: frozenset[str] = frozenset()
     writable: frozenset[str] = frozenset()
+    is_confined: bool = False
+    """It may change only its own folder: a branch that is not committed."""
     judge: Judge | None = None
     """What policies say besides; None: nothing."""
 
@@ -80,17 +82,30 @@ class Reach:
                 f"{self.home} may not {verb} {path}: {why}",
                 hint="`aios policy explain` shows which policies decide",
             )
+        if self.is_confined and is_write:
+            raise AccessDenied(
+                f"{self.home} is a branch and may not change {path}, which is outside of it",
+                hint="write below its own folder; once it is committed, that is its source's",
+            )
         raise AccessDenied(
             f"{self.home} may not {verb} {path}",
             hint="use your own folder, your group's or /shared, or ask the owner of the path to share it",
         )
 
     def _is_writable(self, path: str) -> bool:
-        own = (self.home, self.group, f"/{SHARED}", *self.writable)
-        return any(is_within(path, each) for each in own if each)
+        return is_within(path, self.home) or (not self.is_confined and self._is_common(path))
 
     def _is_readable(self, path: str) -> bool:
-        return self._is_writable(path) or any(is_within(path, each) for each in self.readable)
+        return (
+            is_within(path, self.home)
+            or self._is_common(path)
+            or any(is_within(path, each) for each in self.readable)
+        )
+
+    def _is_common(self, path: str) -> bool:
+        """Whether it is one of those that others may change, too."""
+        common = (self.group, f"/{SHARED}", *self.writable)
+        return any(is_within(path, each) for each in common if each)
 
     def _objection(self, path: str, *, is_write: bool) -> str:
         return self.judge(path, is_write) if self.judge is not None else ""

@@ -52,7 +52,14 @@ class Reaches:
         mine = [share for share in self._shares if _is_for(share, bare)]
         writable = frozenset(share.path for share in mine if share.access == "write")
         readable = frozenset(share.path for share in mine)
-        return Reach(bare.home, bare.group, readable, writable, self._judge(process))
+        return Reach(
+            bare.home,
+            bare.group,
+            readable,
+            writable,
+            is_confined=process.confines is not None,
+            judge=self._judge(process),
+        )
 
     def _judge(self, process: Process) -> Judge | None:
         """What policies say to a path that the process reaches; a question cannot be put in the middle of a transaction."""
