@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aios.sdk.program import run
     from aios.sdk.replies import ChatReply
     from aios.sdk.tools import Tool, tool
+    from aios.sdk.urgent import attentive, attentive_blocking
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,8 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "__version__",
+    "attentive",
+    "attentive_blocking",
     "blocking",
     "connect",
     "errors",
@@ -64,6 +67,8 @@ _HOMES = {
     "ToolCall": "aios.abi.types",
     "ToolSpec": "aios.abi.types",
     "Usage": "aios.abi.types",
+    "attentive": "aios.sdk.urgent",
+    "attentive_blocking": "aios.sdk.urgent",
     "connect": "aios.sdk.client",
     "run": "aios.sdk.program",
     "tool": "aios.sdk.tools",

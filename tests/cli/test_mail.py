@@ -1,7 +1,9 @@
 """aios mail against a kernel that runs."""
 
+import msgspec
 from tests.cli.conftest import Aios, Served
 
+from aios.abi.mail import Addressed
 from aios.abi.types import Pid
 from aios.sdk.mail import Mail
 
@@ -48,3 +50,35 @@ def test_a_topic_tells_how_many_it_reached(served: Served, aios: Aios) -> None:
     served.admit("bob")
     assert aios("mail", "publish", "news", "it rains").out == "0 received it\n"
     assert aios("mail", "publish", "no topic!", "x").code == 2
+
+
+def test_dead_letters_are_shown_sent_again_and_dropped(served: Served, aios: Aios) -> None:
+    served.admit("bob")
+    assert aios("kill", "bob").code == 0
+    sent = aios("mail", "send", "bob", "too late", "--dead-letter", "--json").rows()[0]
+    assert sent["is_dead"] is True
+    assert aios("mail", "send", "bob", "lost").code != 0
+    assert f"{sent['id']} from init (1)" in aios("mail", "dead").out
+    (row,) = aios("mail", "dead", "--json").rows()
+    assert row["why"] == "exited"
+    assert aios("mail", "resend", str(sent["id"])).code != 0
+    again = aios("mail", "resend", str(sent["id"]), "--to", "1", "--json").rows()[0]
+    assert again["was"] == sent["id"]
+    assert "too late" in aios("mail", "read").out
+    other = aios("mail", "send", "bob", "x", "--dead-letter", "--json").rows()[0]
+    assert aios("mail", "drop", str(other["id"]), "--json").rows() == [{"dropped": [other["id"]]}]
+    assert aios("mail", "dead").out == ""
+
+
+def test_broadcasts_urgent_letters_and_the_box_itself(served: Served, aios: Aios) -> None:
+    pid = served.admit("bob")
+    told = aios("mail", "broadcast", "stop", "--group", "Kind::guest", "--urgent", "--json").rows()
+    delivered = msgspec.convert(told[0]["delivered"], list[Addressed])
+    assert [each.to for each in delivered] == [pid]
+    assert aios("mail", "broadcast", "hello").out == "0 received it\n"
+    bob = Mail(served.kernel.gate(Pid(pid)))
+    served.portal.call(lambda: bob.receive(is_urgent=True))
+    assert aios("mail", "subscribe", "news", "--json").rows() == [{"topics": ["news"]}]
+    assert "topics: news" in aios("mail", "box").out
+    assert aios("mail", "box", "--json").rows()[0]["n_letters"] == 0
+    assert aios("mail", "subscribe", "news", "--off").out == "topics: none\n"

@@ -33,6 +33,7 @@ from aios.abi.contexts import (
     SnapshotInfo,
     SnapshotInfos,
 )
+from aios.abi.deadletters import DeadLetterDrop, DeadLetterList, DeadLetters, DeadLetterSend
 from aios.abi.fork import Fork, Forked
 from aios.abi.interactions import (
     BlockStatistics,
@@ -45,6 +46,8 @@ from aios.abi.interactions import (
 from aios.abi.journal import EventList, Events, JournalRead, JournalRecords
 from aios.abi.links import FileLink, FileLinks, FileUnlink, LinkInfos
 from aios.abi.mail import (
+    Broadcast,
+    Broadcasted,
     Mailbox,
     MailboxStatistics,
     Publish,
@@ -440,7 +443,7 @@ AnyCall = (
     | Log | Logs | Info | Shutdown
     | Budget | SetBudget
     | Sched | SetSched | SchedTrace
-    | Send | Receive | Publish | Subscribe | Mailbox
+    | Send | Receive | Publish | Broadcast | Subscribe | Mailbox | DeadLetters | DeadLetterSend | DeadLetterDrop
     | ContextOpen | ContextAppend | ContextFork | ContextClose | ContextStat | ContextList | ContextRead
     | ContextCompact | ContextUndo | ContextFault
     | ContextSnapshot | ContextRestore | ContextSnapshots | ContextForget
@@ -468,7 +471,7 @@ AnyAnswer = (
     | LogEnd | KernelInfo
     | BudgetInfo
     | SchedInfo | SchedTraced
-    | Sent | Received | Published | MailboxStatistics
+    | Sent | Received | Published | Broadcasted | MailboxStatistics | DeadLetterList
     | ContextInfo | ContextInfos | ContextMessages | Compacted | SnapshotInfo | SnapshotInfos
     | Edited | Draft | Purged | Content | Files | Versions | Difference | Changes | Shares | Usages | Checked
     | MountInfos | LinkInfos | Undone

@@ -55,12 +55,13 @@ class Advance(Struct, frozen=True, tag="advance"):
 
 
 class Result(Struct, Generic[A], frozen=True, tag="result"):
-    """The call succeeded. `waited_s` was spent in queues, `ran_s` with a turn."""
+    """The call succeeded. `waited_s` was spent in queues, `ran_s` with a turn; `n_urgent` urgent letters wait for the caller."""
 
     value: A
     waited_s: float = 0.0
     ran_s: float = 0.0
     n_preemptions: int = 0
+    n_urgent: int = 0
 
 
 class Fault(Struct, frozen=True, tag="fault"):

@@ -46,19 +46,25 @@ class Letter(Struct, frozen=True):
     topic: str = ""
     reply_to: LetterId = 0
     wants_receipt: bool = False
+    is_urgent: bool = False
+    wants_dead_letter: bool = False
 
 
 class Sent(Answer, frozen=True):
-    """The letter lies in the other's mailbox."""
+    """The letter lies in the other's mailbox, or if `is_dead` with the dead letters."""
 
     id: LetterId
+    is_dead: bool = False
 
 
 class Send(Call[Sent], frozen=True):
     """Put a letter into the mailbox of a process of the same owner, or of one that has written to the caller.
 
-    A full mailbox refuses the letter, or with `when_full = "wait"` makes the caller wait for room. With `wants_receipt` a
-    letter on the topic `receipt` comes back once this one was read (`read`), or its receiver has ended before (`undelivered`).
+    A full mailbox refuses the letter, or with `when_full = "wait"` makes the caller wait for room. With `wants_dead_letter` what
+    would be refused, comes to a process that has exited, or is not read before its receiver ends becomes a dead letter instead:
+    see `DeadLetters`. An urgent letter stands before all that are not, finds room in a full mailbox (for 16 such), and is
+    announced with the next answer that its receiver gets: `Result.n_urgent`. With `wants_receipt` a letter on the topic `receipt`
+    comes back once this one was read (`read`), or its receiver has ended before (`undelivered`, or `dead`).
 
     Raises:
         AccessDenied: The receiver belongs to another owner and has not written first.
@@ -72,10 +78,12 @@ class Send(Call[Sent], frozen=True):
     reply_to: LetterId = 0
     when_full: Literal["refuse", "wait"] = "refuse"
     wants_receipt: bool = False
+    is_urgent: bool = False
+    wants_dead_letter: bool = False
 
 
 class Received(Answer, frozen=True):
-    """Letters, oldest first, which are no longer in the mailbox; `n_left` are, whether they match or not."""
+    """Letters, the urgent ones first, else oldest first, which are no longer in the mailbox; `n_left` are, whether they match or not."""
 
     letters: tuple[Letter, ...]
     n_left: Count
@@ -84,8 +92,8 @@ class Received(Answer, frozen=True):
 class Receive(Call[Received], frozen=True):
     """Take letters out of the caller's mailbox; waits until one matches all that is given.
 
-    `sender`, `topic` and `reply_to` match letters that have just that; at most `limit` letters come. With `is_waiting`
-    false the answer comes at once and may be empty.
+    `sender`, `topic` and `reply_to` match letters that have just that, `is_urgent` the urgent ones alone; at most `limit` letters
+    come. With `is_waiting` false the answer comes at once and may be empty.
     """
 
     sender: Pid | None = None
@@ -93,6 +101,7 @@ class Receive(Call[Received], frozen=True):
     reply_to: LetterId | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1
     is_waiting: bool = True
+    is_urgent: bool = False
 
 
 class Published(Answer, frozen=True):
@@ -111,6 +120,39 @@ class Publish(Call[Published], frozen=True):
 
     topic: Topic
     body: Body
+
+
+Group = Annotated[str, Meta(max_length=512, pattern=r"^((Group|Kind|Program)::[^\n]+)?(?!\n)$")]
+
+
+class Addressed(Struct, frozen=True):
+    """One letter of a broadcast: to whom, and its number."""
+
+    to: Pid
+    id: LetterId
+
+
+class Broadcasted(Answer, frozen=True):
+    """The letters that lie in mailboxes, those that became dead letters, and how many mailboxes were full."""
+
+    delivered: tuple[Addressed, ...]
+    dead: tuple[Addressed, ...]
+    n_refused: Count
+
+
+class Broadcast(Call[Broadcasted], frozen=True):
+    """Send a letter to each living process of a group, the caller itself excepted, as far as it may write to them.
+
+    Groups are those of policies: `Group::"OWNER"` are the processes of an owner, `Kind::"program"` (`task`, `guest`) those of a
+    kind, `Program::"/folder"` those of a program, written without quotes. Empty is the caller's own owner's. The letters are on disk
+    together or not at all. What the other fields do is told at `Send`.
+    """
+
+    body: Body
+    group: Group = ""
+    wants_receipt: bool = False
+    is_urgent: bool = False
+    wants_dead_letter: bool = False
 
 
 class Subscribe(Call[Done], frozen=True):

@@ -100,7 +100,7 @@ async def _told(
             run.emit(Token(message.text(), n_tokens, answer.logprobs, message.tool_calls))
         elif isinstance(answer, CompleteAnswer):
             run.emit(Token(answer.text, answer.usage.completion_tokens, answer.logprobs))
-    return Result(answer, record.waited_s, record.ran_s, record.n_preemptions)
+    return Result(answer, record.waited_s, record.ran_s, record.n_preemptions, record.n_urgent)
 
 
 def _divergence(run: Run, call: Call[Any], replay: Replay) -> ReplayDivergence:

@@ -52,6 +52,7 @@ from aios.abi.calls import (
     Tokenize,
     Wait,
 )
+from aios.abi.deadletters import DeadLetterDrop, DeadLetters, DeadLetterSend
 from aios.abi.fork import Fork
 from aios.abi.gate import Fault, Progress, Result, fault_of
 from aios.abi.journal import Events, JournalRead
@@ -171,7 +172,8 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     end: Result[A] | Fault | None = None
     try:
         value: Any = await _within_scope(kernel, run, call, entry=entry, record=record)
-        result: Result[A] = Result(value, run.waited_s, run.ran_s, run.n_preemptions)
+        n_urgent = kernel.post.count_urgent(process)
+        result: Result[A] = Result(value, run.waited_s, run.ran_s, run.n_preemptions, n_urgent)
         outcome, end = Outcome.DONE, result
     except ProcessGone:
         raise  # it was cut short: nobody is there to be told
@@ -307,6 +309,10 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
     mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
     mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
+    mail.Broadcast: Entry(lambda kernel, run, call: kernel.post.broadcast(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
+    DeadLetters: Entry(lambda kernel, run, call: kernel.post.dead.list_all(run, call), Right.MAIL),
+    DeadLetterSend: Entry(lambda kernel, run, call: kernel.post.send_dead(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
+    DeadLetterDrop: Entry(lambda kernel, run, call: kernel.post.dead.drop(run, call), Right.MAIL, Effect.IRREVERSIBLE, Where.DISK),
     mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE, Where.DISK),
     mail.Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
     contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.open_context),

@@ -13,6 +13,7 @@ from types import TracebackType
 import anyio
 from msgspec import Struct
 
+from aios.abi.mail import Letter
 from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, Usage
 from aios.errors import AiosError, Conflict, InvalidCall
 from aios.sdk.agent_context import Tether
@@ -25,6 +26,7 @@ from aios.sdk.replies import ChatReply
 from aios.sdk.requests import ChatOptions
 from aios.sdk.tools import ToolOutcome
 from aios.sdk.transcript import Transcript, sanitized
+from aios.sdk.urgent import attentive
 
 DEFAULT_MAX_TURNS = 8
 DEFAULT_MAX_TOKENS = 1024
@@ -110,6 +112,8 @@ class Agent:
         context: Where its conversation is kept; nobody else may write there. Then each thought sends only what is new. Without
             one the agent itself holds the conversation, and sends all of it.
         memory: What it recalls before each run and keeps after it; without one it does neither.
+        hears_urgent: Whether urgent letters to its process are taken out of the mailbox and told to the model before its next
+            thought.
     """
 
     def __init__(
@@ -126,10 +130,13 @@ class Agent:
         name: str = "agent",
         context: Context | None = None,
         memory: AgentMemory | None = None,
+        hears_urgent: bool = True,
     ) -> None:
         if max_turns < 1 or (max_total_tokens is not None and max_total_tokens < 1):
             raise InvalidCall("a budget below 1", hint="max_turns and max_total_tokens are >= 1")
-        self.client = client
+        self.letters: list[Letter] = []
+        """Urgent ones that the model was not told of yet."""
+        self.client = attentive(client, self._hear) if hears_urgent else client
         self.name = name
         self.max_turns = max_turns
         self.max_tokens = max_tokens
@@ -172,6 +179,9 @@ class Agent:
                 ...
         """
         return AgentStream(self, task)
+
+    async def _hear(self, letter: Letter) -> None:
+        self.letters.append(letter)
 
     def options(self, max_tokens: int | None) -> ChatOptions:
         """The options of its next thought."""
@@ -293,6 +303,8 @@ class _Run:
             message = sanitized(reply.message)
             if not message.tool_calls:
                 agent.transcript.commit(message, ())
+                if agent.letters and self._budget_used_up() is None:
+                    continue  # what came during the last thought is not left unheard
                 return reply, _ending(reply.finish, is_tight=is_tight)
             over = self._budget_used_up()
             if over is not None:
@@ -305,6 +317,8 @@ class _Run:
 
     async def _think(self, max_tokens: int | None) -> ChatReply[object]:
         agent = self._agent
+        agent.transcript.tell(_told(agent.letters))
+        agent.letters.clear()
         prompt = agent.transcript.prompt
         if agent.tether is None:
             return await self._speak(prompt, agent.options(max_tokens))
@@ -371,6 +385,14 @@ class _Run:
 
 async def _ignore(_: Event) -> None:
     """Nobody listens."""
+
+
+def _told(letters: Sequence[Letter]) -> list[Message]:
+    """What the model is told of urgent letters."""
+    return [
+        Message(Role.USER, f"Urgent letter from {each.sender_name} ({each.sender}): {each.body}")
+        for each in letters
+    ]
 
 
 def _ending(finish: Finish, *, is_tight: bool) -> Ending:

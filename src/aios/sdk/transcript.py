@@ -51,6 +51,10 @@ class Transcript:
         self._task = task
         self._n_before = len(self._messages)
 
+    def tell(self, messages: Sequence[Message]) -> None:
+        """Add what came from outside between two turns; it stands before a task that nothing has answered yet."""
+        self._messages += messages
+
     def give_up(self) -> None:
         """Forget a task that no turn has answered."""
         self._task = None

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import ExitSelf
+from aios.abi.calls import ExitSelf, GetPid
 from aios.abi.mail import EXIT_TOPIC, KERNEL_TOPICS, ChildExit
 from aios.abi.types import Pid
 from aios.config import KernelConfig
@@ -21,6 +21,7 @@ from aios.errors import (
 )
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
+from aios.kernel.mail.box import URGENT_ROOM
 from aios.sdk.mail import Mail
 
 if TYPE_CHECKING:
@@ -211,15 +212,21 @@ async def test_nothing_is_lost_doubled_or_out_of_order_while_processes_die(
     async with booted(limits=KernelConfig(max_mailbox_letters=4)) as kernel:
         clients = [agent(kernel, f"c{number}") for number in range(n_clients)]
         sent: dict[tuple[int, int], list[str]] = {}
-        got: dict[tuple[int, int], list[str]] = {}
+        got: dict[tuple[int, int, bool], list[str]] = {}
 
         async def write(pid: Pid, mail: Mail) -> None:
             for number in range(n_each):
                 to = draw.choice([other for other, _ in clients if other != pid])
-                body = f"{pid}-{number}"
+                body, is_urgent = f"{pid}-{number}", draw.random() < 0.2
                 with anyio.move_on_after(0.002 if draw.random() < 0.1 else 5) as scope:
                     try:
-                        await mail.send(to, body, when_full="wait")
+                        await mail.send(
+                            to,
+                            body,
+                            when_full="wait",
+                            is_urgent=is_urgent,
+                            wants_dead_letter=draw.random() < 0.5,
+                        )
                     except ProcessGone:
                         return
                     except Conflict:
@@ -233,7 +240,8 @@ async def test_nothing_is_lost_doubled_or_out_of_order_while_processes_die(
                     letter = await mail.receive()
                 except ProcessGone:
                     return
-                got.setdefault((letter.sender, pid), []).append(letter.body)
+                lane = (letter.sender, pid, letter.is_urgent)
+                got.setdefault(lane, []).append(letter.body)
 
         async def kill_some() -> None:
             for pid, _ in clients[:2]:
@@ -253,12 +261,17 @@ async def test_nothing_is_lost_doubled_or_out_of_order_while_processes_die(
                 kernel.check_invariants()
                 readers.cancel_scope.cancel()
         living = {pid for pid, _ in clients[2:]}
-        for (sender, receiver), bodies in got.items():
-            assert len(bodies) == len(set(bodies)), "a letter came twice"
+        read_by: dict[int, list[str]] = {pid: [] for pid, _ in clients}
+        for (_, receiver, _), bodies in got.items():
             numbers = [int(body.split("-")[1]) for body in bodies]
             assert numbers == sorted(numbers), "letters came out of order"
-            if {sender, receiver} <= living:
+            read_by[receiver] += bodies
+        for receiver, bodies in read_by.items():
+            assert len(bodies) == len(set(bodies)), "a letter came twice"
+            for sender in living - {receiver} if receiver in living else set():
                 assert set(sent.get((sender, receiver), [])) <= set(bodies), "a letter is lost"
+        dead = {each.letter.body for each in (await Mail(kernel.init_gate()).dead()).letters}
+        assert dead.isdisjoint(body for bodies in read_by.values() for body in bodies)
 
 
 async def test_a_parent_that_asked_is_told_of_each_child_that_ends(booted: OpenKernel) -> None:
@@ -292,3 +305,71 @@ async def test_nobody_writes_in_the_name_of_the_kernel(booted: OpenKernel) -> No
         for topic in KERNEL_TOPICS:
             with pytest.raises(InvalidCall, match="kernel alone"):
                 await mail.publish(topic, "forged")
+
+
+async def test_an_urgent_letter_stands_before_others_and_finds_room(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=2)) as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        bodies = ["1", "2"]
+        for body in bodies:
+            await ann_mail.send(bob, body)
+        urgent = [f"u{number}" for number in range(URGENT_ROOM)]
+        for body in urgent:
+            await ann_mail.send(bob, body, is_urgent=True)
+        with pytest.raises(ResourceExhausted):
+            await ann_mail.send(bob, "one too many", is_urgent=True)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for body in ("3", "u-last", "u-very-last"):
+                    tasks.start_soon(
+                        lambda body: ann_mail.send(
+                            bob, body, when_full="wait", is_urgent=body.startswith("u")
+                        ),
+                        body,
+                    )
+                    await anyio.wait_all_tasks_blocked()
+                first = [(await bob_mail.receive()).body for _ in range(URGENT_ROOM - 1)]
+                await anyio.wait_all_tasks_blocked()
+                rest = [(await bob_mail.receive()).body for _ in range(6)]
+        assert first == urgent[:-1]
+        assert rest == [urgent[-1], "u-last", "u-very-last", "1", "2", "3"]
+
+
+async def test_each_answer_tells_how_many_urgent_letters_wait(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        gate = kernel.gate(bob)
+        await ann_mail.send(bob, "no hurry")
+        assert (await gate.call(GetPid())).n_urgent == 0
+        await ann_mail.send(bob, "stop", is_urgent=True)
+        assert (await gate.call(GetPid())).n_urgent == 1
+        assert (await bob_mail.receive(is_urgent=True)).body == "stop"
+        assert (await gate.call(GetPid())).n_urgent == 0
+        assert (await kernel.init_gate().call(GetPid())).n_urgent == 0
+
+
+async def test_a_broadcast_reaches_a_group_as_far_as_its_sender_may_write(
+    booted: OpenKernel,
+) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=1)) as kernel:
+        (ann, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        (cat, cat_mail), (dan, _) = agent(kernel, "cat"), agent(kernel, "dan")
+        eve, eve_mail = guest(kernel, "eve")
+        owner = Mail(kernel.init_gate())
+        await kernel.signals.kill(kernel.table.get(dan), reason="test")
+        await owner.send(cat, "fills it")
+        told = await ann_mail.broadcast("lunch", wants_receipt=True)
+        assert [each.to for each in told.delivered] == [1, bob]
+        assert (told.dead, told.n_refused) == ((), 1)
+        assert (await bob_mail.receive()).id == told.delivered[1].id
+        assert (await ann_mail.receive(topic="receipt")).reply_to == told.delivered[1].id
+        assert (await ann_mail.broadcast("psst", "Kind::guest")).delivered == ()
+        assert [each.to for each in (await owner.broadcast("hi", "Kind::guest")).delivered] == [eve]
+        told = await owner.broadcast("again", "Kind::task", wants_dead_letter=True, is_urgent=False)
+        assert [each.to for each in told.delivered] == [ann, bob]
+        assert [each.to for each in told.dead] == [cat]
+        assert (await eve_mail.broadcast("let me in", "Group::owner")).delivered == ()
+        assert (await cat_mail.take()).letters[0].body == "fills it"
+        assert not kernel.table.get(dan).is_alive
+        with pytest.raises(InvalidCall):
+            await ann_mail.broadcast("x", "everybody")

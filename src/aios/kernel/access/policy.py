@@ -268,11 +268,15 @@ def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": kind, "id": name}
 
 
+def groups_of(principal: Principal) -> tuple[str, ...]:
+    """The groups that it is in, as `TYPE::ID`: of its owner, its kind, and its program if it has one."""
+    program = (f"Program::{principal.program}",) * bool(principal.program)
+    return (f"Group::{principal.owner}", f"Kind::{principal.kind}", *program)
+
+
 def _agent(principal: Principal) -> dict[str, object]:
     """The entity of who asks: in the group of its owner, in its kind, and in its program."""
-    parents = [_uid("Group", principal.owner), _uid("Kind", principal.kind)]
-    if principal.program:
-        parents.append(_uid("Program", principal.program))
+    parents = [_uid(*group.split("::", 1)) for group in groups_of(principal)]
     attributes = {
         "name": principal.name,
         "owner": principal.owner,

@@ -123,7 +123,7 @@ class Journal:
             record.code = end.code
         if isinstance(end, Result):
             record.waited_s, record.ran_s = end.waited_s, end.ran_s
-            record.n_preemptions = end.n_preemptions
+            record.n_preemptions, record.n_urgent = end.n_preemptions, end.n_urgent
         del self._open[(record.pid, record.seq)]
         if self.is_closing and outcome is Outcome.CANCELLED:
             return
@@ -132,6 +132,8 @@ class Journal:
             self.disk.add(record)
         elif self.disk is not None:
             record.intent = None
+            if record.n_urgent:
+                self.disk.add(lambda connection: tables.mark_urgent(connection, record))
         self.events.put(record)
 
     def unix_s(self) -> float:

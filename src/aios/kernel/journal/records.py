@@ -73,6 +73,8 @@ class Record:
     waited_s: float = 0.0
     ran_s: float = 0.0
     n_preemptions: int = 0
+    n_urgent: int = 0
+    """Urgent letters that were announced with its answer."""
     intent: Written | None = None
     """Kept until it is on disk."""
     answer: Written | None = None

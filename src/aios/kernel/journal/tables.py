@@ -32,7 +32,7 @@ ROW_BYTES = 150
 """What a row takes, about, without its texts."""
 ROW_COLUMNS = (
     "pid, seq, call, digest, effect, begun, place, outcome, ended, waited, ran, n_preemptions, "
-    "intent, said, answer, answer_text, message"
+    "n_urgent, intent, said, answer, answer_text, message"
 )
 NO_MESSAGES = 0
 """The key that stands for an empty chain; NULL is a call without messages."""
@@ -56,6 +56,7 @@ SCHEMA = Schema(
             PRIMARY KEY (pid, seq)
         ) WITHOUT ROWID;
         """,
+        "ALTER TABLE journal_records ADD COLUMN n_urgent INTEGER NOT NULL DEFAULT 0",
     ),
 )
 
@@ -92,14 +93,14 @@ def save(connection: apsw.Connection, record: Record) -> None:
     said = None if messages is None else put_chain(connection, messages)
     answer, answer_text, message = _put_answer(connection, record.answer, said)
     connection.execute(
-        "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (pid, seq) DO UPDATE SET outcome = excluded.outcome, ended = excluded.ended, waited = excluded.waited, "
         "ran = excluded.ran, n_preemptions = excluded.n_preemptions, answer = excluded.answer, "
-        "answer_text = excluded.answer_text, message = excluded.message "
+        "answer_text = excluded.answer_text, message = excluded.message, n_urgent = excluded.n_urgent "
         "WHERE outcome <> 'done' OR excluded.outcome = 'fault'",
         (record.pid, record.seq, record.call, record.digest, record.effect.value, record.where.value,
          record.outcome.value, record.begun_unix_s, record.ended_unix_s, record.waited_s, record.ran_s,
-         record.n_preemptions, intent, said, answer, answer_text, message),
+         record.n_preemptions, intent, said, answer, answer_text, message, record.n_urgent),
     )  # fmt: skip
 
 
@@ -142,11 +143,17 @@ def take_in(connection: apsw.Connection, pid: Pid, rows: Sequence[Row]) -> None:
         save(connection, replace(row.record, pid=pid, intent=intent, answer=answer))
 
 
+def mark_urgent(connection: apsw.Connection, record: Record) -> None:
+    """Write how many urgent letters were announced with an answer that is on disk already."""
+    query = "UPDATE journal_records SET n_urgent = ? WHERE pid = ? AND seq = ?"
+    connection.execute(query, (record.n_urgent, record.pid, record.seq))
+
+
 def branch(connection: apsw.Connection, source: Pid, target: Pid, *, up_to: int) -> None:
     """Give a process the settled records of another, up to a number; their texts are shared. What was cut off is left out."""
     connection.execute(
         "INSERT INTO journal_records SELECT ?, seq, call, digest, effect, place, outcome, begun, ended, waited, ran, "
-        "n_preemptions, intent, said, answer, answer_text, message FROM journal_records "
+        "n_preemptions, intent, said, answer, answer_text, message, n_urgent FROM journal_records "
         "WHERE pid = ? AND seq <= ? AND outcome IN ('done', 'fault')",
         (target, source, up_to),
     )
@@ -292,9 +299,9 @@ def _save_end(connection: apsw.Connection, record: Record) -> None:
     answer, answer_text, message = _put_answer(connection, record.answer, said)
     connection.execute(
         "UPDATE journal_records SET outcome = ?, ended = ?, waited = ?, ran = ?, n_preemptions = ?, answer = ?, "
-        "answer_text = ?, message = ? WHERE pid = ? AND seq = ? AND outcome <> 'done'",
+        "answer_text = ?, message = ?, n_urgent = ? WHERE pid = ? AND seq = ? AND outcome <> 'done'",
         (record.outcome.value, record.ended_unix_s, record.waited_s, record.ran_s, record.n_preemptions, answer,
-         answer_text, message, record.pid, record.seq),
+         answer_text, message, record.n_urgent, record.pid, record.seq),
     )  # fmt: skip
 
 
@@ -340,7 +347,7 @@ def _cut_short(head: bytes) -> bytes:
 
 
 Columns = tuple[
-    int, int, str, bytes, str, float, str, str, float, float, float, int,
+    int, int, str, bytes, str, float, str, str, float, float, float, int, int,
     int, int | None, bytes | None, int | None, int | None,
 ]  # fmt: skip
 
@@ -350,9 +357,9 @@ def _row(columns: Iterable[object], reader: Reader | None) -> Row:
     values = msgspec.convert(tuple(columns), Columns)
     record = Record(
         Pid(values[0]), values[1], values[2], values[3], Effect(values[4]), values[5], Where(values[6]),
-        Outcome(values[7]), "", *values[8:12],
+        Outcome(values[7]), "", *values[8:13],
     )  # fmt: skip
-    intent, said, answer, answer_text, message = values[12:]
+    intent, said, answer, answer_text, message = values[13:]
     if reader is None:
         return Row(record, answer=answer or b"" if record.outcome is Outcome.FAULT else b"")
     asked = join_call(reader.text(intent), None if said is None else reader.chain(said))

@@ -2,22 +2,26 @@
 
 A letter is in exactly one place: with its sender, in one mailbox, or with its receiver. Between looking into a mailbox and
 taking a letter out nothing waits, so two calls never get the same one; a call that is cancelled has taken nothing. Who has
-exited has no mailbox, and nothing that is sent can bring it back.
+exited has no mailbox, and nothing that is sent can bring it back: its letters are dead letters, if their senders want that.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import apsw
 import msgspec
 
 from aios.abi.call import Answer, Done
+from aios.abi.deadletters import DeadLetter, DeadLetterSend, WhyDead
 from aios.abi.mail import (
     EXIT_TOPIC,
     KERNEL_TOPICS,
     RECEIPT_TOPIC,
     SIGNAL_TOPIC,
+    Addressed,
+    Broadcast,
+    Broadcasted,
     ChildExit,
     Letter,
     Mailbox,
@@ -32,36 +36,21 @@ from aios.abi.mail import (
 )
 from aios.abi.types import Exit, Pid
 from aios.config import KernelConfig
-from aios.errors import AccessDenied, Conflict, InvalidCall, ResourceExhausted
-from aios.kernel.access.manager import AccessManager
+from aios.errors import AccessDenied, AiosError, InvalidCall, ResourceExhausted
+from aios.kernel.access.manager import AccessManager, principal_of
+from aios.kernel.access.policy import groups_of
 from aios.kernel.clock import Clock
 from aios.kernel.journal.disk import Extra, JournalDisk
 from aios.kernel.mail import tables
+from aios.kernel.mail.address import Address, Delivery, ended, full, marked, same_signal
 from aios.kernel.mail.box import Box, Match
+from aios.kernel.mail.dead import DeadBox, DeadLetterOffice
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
-from aios.kernel.waitqueue import WaitQueue
 
 MAX_RESULT_CHARS = 1 << 16
 MAX_TOPICS = 256
 """Topics that one process may subscribe to."""
-
-
-@dataclass
-class Address:
-    """Where the mail of a living process goes."""
-
-    box: Box
-    topics: dict[str, None] = field(default_factory=dict)
-    correspondents: set[Pid] = field(default_factory=set)
-    """Who has written: they may be answered, whoever owns them."""
-    waiting_senders: list[int] = field(default_factory=list)
-    """Letters that wait for room, first come first in."""
-    changed: WaitQueue = field(default_factory=WaitQueue)
-    """Those who wait for a letter or for room."""
-
-
-Delivery = tuple[Address, Letter]
 
 
 @dataclass(frozen=True)
@@ -103,32 +92,72 @@ class PostOffice:
         self._limits = limits
         self._addresses: dict[Pid, Address] = {}
         self._last_id = 0
+        room = DeadBox(limits.max_mailbox_letters, limits.max_mailbox_bytes)
+        self.dead = DeadLetterOffice(room, table, access, disk=disk)
         self._n_sent = self._n_received = self._n_refused = self._n_undelivered = 0
 
     async def send(self, run: Run, call: Send) -> Sent:
         """Put a letter into somebody's mailbox."""
         receiver = self._table.get(call.to)
         self._check(run.process, receiver)
-        if receiver.exiting is not None:
-            raise _ended(receiver)
-        letter = msgspec.structs.replace(
-            self._letter(run.process, receiver, call.body, reply_to=call.reply_to),
-            wants_receipt=call.wants_receipt,
+        letter = marked(
+            self._letter(run.process, receiver, call.body, reply_to=call.reply_to), call
         )
-        address = self._address(receiver)
-        if address.waiting_senders or not address.box.has_room(letter):
-            if call.when_full == "refuse":
-                self._n_refused += 1
-                raise _full(receiver, address.box)
-            letter = await self._wait_for_room(run, receiver, address, letter)
-        self._deliver(address, letter)
-        await self._keep_letters(run, [(address, letter)], answer := Sent(letter.id))
+        why = self._hindrance(receiver, letter)
+        if why == "full" and call.when_full == "wait":
+            letter, why = await self._wait_for_room(run, receiver, letter)
+        if why is not None and not call.wants_dead_letter:
+            raise self._refused(receiver, why)
+        answer = Sent(letter.id, is_dead=why is not None)
+        if why is None:
+            await self._keep_letters(run, [self._deliver(receiver, letter)], answer)
+        else:
+            await self._keep_letters(run, [], answer, buried=[self._died(letter, why)])
+        return answer
+
+    async def send_dead(self, run: Run, call: DeadLetterSend) -> Sent:
+        """Put a dead letter into a mailbox after all."""
+        dead = self.dead.get(run.process, call.id)
+        receiver = self._table.get(dead.letter.to if call.to is None else call.to)
+        self._check(run.process, receiver)
+        letter = msgspec.structs.replace(dead.letter, id=self._next_id(), to=receiver.pid)
+        if (why := self._hindrance(receiver, letter)) is not None:
+            raise self._refused(receiver, why)
+        delivery, answer = self._deliver(receiver, letter), Sent(letter.id)
+        await self._keep_letters(run, [delivery], answer, revived=[call.id])
+        return answer
+
+    async def broadcast(self, run: Run, call: Broadcast) -> Broadcasted:
+        """Send a letter to all of a group to whom the caller may write."""
+        sender, n_refused = run.process, 0
+        group = call.group or f"Group::{sender.owner}"
+        delivered, buried = list[Delivery](), list[DeadLetter]()
+        for receiver in list(self._table):
+            is_meant = receiver is not sender and receiver.exiting is None
+            if not is_meant or group not in groups_of(principal_of(receiver)):
+                continue
+            if not self._may_write(sender, receiver):
+                continue
+            letter = marked(self._letter(sender, receiver, call.body), call)
+            if (why := self._hindrance(receiver, letter)) is None:
+                delivered.append(self._deliver(receiver, letter))
+            elif call.wants_dead_letter:
+                buried.append(self._died(letter, why))
+            else:
+                n_refused += 1
+        self._n_refused += n_refused
+        answer = Broadcasted(
+            tuple(Addressed(letter.to, letter.id) for _, letter in delivered),
+            tuple(Addressed(each.letter.to, each.letter.id) for each in buried),
+            n_refused,
+        )
+        await self._keep_letters(run, delivered, answer, buried=buried)
         return answer
 
     async def receive(self, run: Run, call: Receive) -> Received:
         """Take letters out of the caller's mailbox, waiting for one if need be."""
         address = self._address(run.process)
-        match = Match(call.sender, call.topic, call.reply_to)
+        match = Match(call.sender, call.topic, call.reply_to, call.is_urgent)
         while True:
             letters = address.box.take(match, call.limit)
             if letters or not call.is_waiting:
@@ -157,11 +186,10 @@ class PostOffice:
             if receiver.owner != sender.owner:
                 continue
             letter = self._letter(sender, receiver, call.body, topic=call.topic)
-            if address.waiting_senders or not address.box.has_room(letter):
+            if not address.can_take(letter):
                 n_refused += 1
                 continue
-            self._deliver(address, letter)
-            delivered.append((address, letter))
+            delivered.append(self._deliver(receiver, letter))
         self._n_refused += n_refused
         answer = Published(len(delivered), n_refused)
         await self._keep_letters(run, delivered, answer)
@@ -196,10 +224,8 @@ class PostOffice:
         delivered = list[Delivery]()
         for receiver in receivers:
             letter = self._letter(run.process, receiver, text, topic=SIGNAL_TOPIC)
-            address = self._address(receiver)
-            if not any(_same_signal(each, letter) for each in address.box):
-                self._deliver(address, letter)
-                delivered.append((address, letter))
+            if not any(same_signal(each, letter) for each in self._address(receiver).box):
+                delivered.append(self._deliver(receiver, letter))
         await self._keep_letters(run, delivered, answer)
 
     def tell_exit(self, process: Process, end: Exit) -> Extra:
@@ -214,7 +240,7 @@ class PostOffice:
             process.pid, process.name, end.status, end.reason, end.result[:MAX_RESULT_CHARS]
         )
         letter = self._letter(process, parent, msgspec.json.encode(told).decode(), topic=EXIT_TOPIC)
-        self._deliver(address, letter)
+        self._deliver(parent, letter)
         return lambda connection: tables.put(connection, [letter])
 
     async def mailbox(self, run: Run, _: Mailbox) -> MailboxStatistics:
@@ -255,9 +281,10 @@ class PostOffice:
             return
         stored = await self._disk.read(tables.load)
         self._last_id = stored.last_id
+        self.dead.box.put(stored.dead)
         for letter in stored.letters:
             if (receiver := self._table.find(letter.to)) is not None and receiver.is_alive:
-                self._deliver(self._address(receiver), letter)
+                self._deliver(receiver, letter)
         for pid, sender in stored.correspondents:
             if (receiver := self._table.find(pid)) is not None and receiver.is_alive:
                 self._address(receiver).correspondents.add(sender)
@@ -274,17 +301,24 @@ class PostOffice:
         if address is None:
             return
         self._n_undelivered += len(address.box)
-        receipts = [
-            found for each in address.box if (found := self._acknowledge(each, "undelivered"))
-        ]
+        receipts = [found for each in address.box if (found := self._acknowledge_unread(each))]
         if self._disk is not None and is_over:
             self._disk.add(lambda connection: tables.close(connection, process.pid))
             self._disk.add(
                 lambda connection: tables.put(connection, [each for _, each in receipts])
             )
+        if is_over:
+            self.dead.bury_soon(
+                [self._died(each, "unread") for each in address.box if each.wants_dead_letter]
+            )
         for other in self._addresses.values():
             other.correspondents.discard(process.pid)
         address.changed.wake_all()
+
+    def count_urgent(self, process: Process) -> int:
+        """How many urgent letters wait for a process; looks at none of them."""
+        address = self._addresses.get(process.pid)
+        return 0 if address is None else address.box.n_urgent
 
     def statistics(self) -> PostStatistics:
         """Counters; cheap."""
@@ -298,6 +332,7 @@ class PostOffice:
 
     def check_invariants(self) -> None:
         """Raise AssertionError if mail is lost, doubled or lies with the dead."""
+        self.dead.box.check_invariants()
         seen: set[int] = set()
         for pid, address in self._addresses.items():
             assert self._table.get(pid).is_alive, f"process {pid} has ended and has a mailbox"
@@ -305,39 +340,68 @@ class PostOffice:
             for letter in address.box:
                 assert letter.to == pid, f"letter {letter.id} lies in the wrong mailbox"
                 assert letter.id not in seen, f"letter {letter.id} lies in two mailboxes"
+                assert self.dead.box.find(letter.id) is None, (
+                    f"letter {letter.id} is dead and alive"
+                )
                 seen.add(letter.id)
         n_waiting = self._n_sent - self._n_received - self._n_undelivered
         assert len(seen) == n_waiting, f"{len(seen)} letters wait where {n_waiting} should"
 
+    def _hindrance(self, receiver: Process, letter: Letter) -> WhyDead | None:
+        """Why a letter cannot be put into a mailbox now."""
+        if receiver.exiting is not None:
+            return "exited"
+        return None if self._address(receiver).can_take(letter) else "full"
+
+    def _refused(self, receiver: Process, why: WhyDead) -> AiosError:
+        """The error for a letter that its sender does not want dead."""
+        if why == "exited":
+            return ended(receiver)
+        self._n_refused += 1
+        return full(receiver, self._address(receiver).box)
+
+    def _died(self, letter: Letter, why: WhyDead) -> DeadLetter:
+        return DeadLetter(letter, why, self._clock.unix_s())
+
     async def _wait_for_room(
-        self, run: Run, receiver: Process, address: Address, letter: Letter
-    ) -> Letter:
-        """Wait, parked, until the letter is the first that may go in. Returns: it, numbered as it goes in."""
-        address.waiting_senders.append(letter.id)
+        self, run: Run, receiver: Process, letter: Letter
+    ) -> tuple[Letter, WhyDead | None]:
+        """Wait, parked, until the letter is the first that may go in. Returns: it, numbered as it goes in; or why it cannot."""
+        address = self._address(receiver)
+        queue = address.waiting[letter.is_urgent]
+        queue.append(letter.id)
         try:
-            while address.waiting_senders[0] != letter.id or not address.box.has_room(letter):
+            while queue[0] != letter.id or not address.box.has_room(letter):
                 with run.parked():
                     await address.changed.wait()
                 await run.runnable()
                 if receiver.exiting is not None:
-                    raise _ended(receiver)
+                    return letter, "exited"
         finally:
-            address.waiting_senders.remove(letter.id)
+            queue.remove(letter.id)
             address.changed.wake_all()
-        return msgspec.structs.replace(letter, id=self._next_id())
+        return msgspec.structs.replace(letter, id=self._next_id()), None
 
-    async def _keep_letters(self, run: Run, delivered: Sequence[Delivery], answer: Answer) -> None:
+    async def _keep_letters(
+        self,
+        run: Run,
+        delivered: Sequence[Delivery],
+        answer: Answer,
+        *,
+        buried: Sequence[DeadLetter] = (),
+        revived: Sequence[int] = (),
+    ) -> None:
         """Return when letters are on disk. Who takes one earlier is answered later: its own write comes behind this one."""
-        if self._disk is None:
-            return
-
-        def write(connection: apsw.Connection) -> None:
-            tables.put(connection, [letter for _, letter in delivered])
-            run.sealed(connection, answer)
-
+        letters = [letter for _, letter in delivered]
         with ExitStack() as undo:
             undo.callback(self._take_back, delivered)
-            await self._disk.write(write)
+            await self.dead.write(
+                run,
+                answer,
+                buried=buried,
+                removed=revived,
+                also=lambda connection: tables.put(connection, letters),
+            )
             undo.pop_all()
 
     async def _take_letters(
@@ -367,11 +431,13 @@ class PostOffice:
         address.box.put_back(letters)
         self._n_received -= len(letters)
 
-    def _deliver(self, address: Address, letter: Letter) -> None:
+    def _deliver(self, receiver: Process, letter: Letter) -> Delivery:
+        address = self._address(receiver)
         address.box.put(letter)
         address.correspondents.add(letter.sender)
         self._n_sent += 1
         address.changed.wake_all()
+        return address, letter
 
     def _acknowledge(self, letter: Letter, what: str) -> Delivery | None:
         """Tell the sender, if it asked and still lives. A receipt is not refused: its sender's letter made room for it."""
@@ -380,8 +446,11 @@ class PostOffice:
             return None
         receiver = self._table.get(letter.to)
         receipt = self._letter(receiver, sender, what, topic=RECEIPT_TOPIC, reply_to=letter.id)
-        self._deliver(address := self._address(sender), receipt)
-        return address, receipt
+        return self._deliver(sender, receipt)
+
+    def _acknowledge_unread(self, letter: Letter) -> Delivery | None:
+        """Tell the sender that the receiver has ended before it read the letter."""
+        return self._acknowledge(letter, "dead" if letter.wants_dead_letter else "undelivered")
 
     def _letter(
         self, sender: Process, to: Process, body: str, *, topic: str = "", reply_to: int = 0
@@ -407,38 +476,23 @@ class PostOffice:
 
     def _check(self, sender: Process, receiver: Process) -> None:
         """Raise AccessDenied if the sender may not write to the receiver."""
-        if self._access.may_write_to(sender, receiver):
-            return
-        mine = self._addresses.get(sender.pid)
-        if mine is None or receiver.pid not in mine.correspondents:
+        if not self._may_write(sender, receiver):
             raise AccessDenied(
                 f"process {sender.pid} ({sender.name}) may not write to process {receiver.pid}",
                 hint="it belongs to another owner; it can be answered once it has written",
             )
+
+    def _may_write(self, sender: Process, receiver: Process) -> bool:
+        """Policies let it, or the receiver has written first."""
+        if self._access.may_write_to(sender, receiver):
+            return True
+        mine = self._addresses.get(sender.pid)
+        return mine is not None and receiver.pid in mine.correspondents
 
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
 
 
-def _same_signal(letter: Letter, other: Letter) -> bool:
-    return (letter.topic, letter.sender, letter.body) == (other.topic, other.sender, other.body)
-
-
 def _nothing(_: apsw.Connection) -> None:
     return None
-
-
-def _ended(receiver: Process) -> Conflict:
-    return Conflict(
-        f"process {receiver.pid} ({receiver.name}) has exited and gets no more mail",
-        hint="`aios ps` lists those that live",
-    )
-
-
-def _full(receiver: Process, box: Box) -> ResourceExhausted:
-    return ResourceExhausted(
-        f"the mailbox of process {receiver.pid} ({receiver.name}) is full: {len(box)} letters, {box.size_bytes} bytes",
-        hint='try again later, or wait for room with `when_full = "wait"`',
-        retry_after_s=1.0,
-    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import apsw
 import msgspec
 
+from aios.abi.deadletters import DeadLetter
 from aios.abi.mail import Letter
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
@@ -21,6 +22,7 @@ SCHEMA = Schema(
         ) WITHOUT ROWID;
         CREATE TABLE topics (pid INTEGER NOT NULL, topic TEXT NOT NULL, PRIMARY KEY (pid, topic)) WITHOUT ROWID;
         """,
+        "CREATE TABLE dead_letters (id INTEGER PRIMARY KEY AUTOINCREMENT, dead BLOB NOT NULL)",
     ),
 )
 
@@ -33,6 +35,7 @@ class Stored:
     letters: Sequence[Letter]
     correspondents: Sequence[tuple[Pid, Pid]]
     topics: Sequence[tuple[Pid, str]]
+    dead: Sequence[DeadLetter] = ()
 
 
 def put(connection: apsw.Connection, letters: Iterable[Letter]) -> None:
@@ -48,6 +51,17 @@ def remove(connection: apsw.Connection, letters: Iterable[Letter]) -> None:
     """Letters were taken."""
     ids = ((letter.id,) for letter in letters)
     connection.executemany("DELETE FROM letters WHERE id = ?", ids)
+
+
+def bury(connection: apsw.Connection, dead: Iterable[DeadLetter]) -> None:
+    """Letters lie with the dead ones."""
+    rows = ((each.letter.id, msgspec.msgpack.encode(each)) for each in dead)
+    connection.executemany("INSERT INTO dead_letters VALUES (?, ?)", rows)
+
+
+def forget_dead(connection: apsw.Connection, ids: Iterable[int]) -> None:
+    """Dead letters were sent after all, or dropped."""
+    connection.executemany("DELETE FROM dead_letters WHERE id = ?", ((number,) for number in ids))
 
 
 def set_topic(connection: apsw.Connection, pid: Pid, topic: str, *, is_on: bool) -> None:
@@ -109,13 +123,18 @@ def correspondents_of(connection: apsw.Connection, pid: Pid) -> list[Pid]:
 
 def load(connection: apsw.Connection) -> Stored:
     """Read all of it."""
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'letters'").fetchone()
+    query = (
+        "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name IN ('letters', 'dead_letters')"
+    )
+    last_id = int(connection.execute(query).get)
     rows = connection.execute("SELECT letter FROM letters ORDER BY id")
     pairs = connection.execute("SELECT pid, sender FROM correspondents")
     topics = connection.execute("SELECT pid, topic FROM topics ORDER BY pid, topic")
+    dead = connection.execute("SELECT dead FROM dead_letters ORDER BY id")
     return Stored(
-        0 if last is None else int(last[0]),
+        last_id,
         [msgspec.msgpack.decode(row[0], type=Letter) for row in rows],
         [(Pid(int(pid)), Pid(int(sender))) for pid, sender in pairs],
         [(Pid(int(pid)), str(topic)) for pid, topic in topics],
+        [msgspec.msgpack.decode(row[0], type=DeadLetter) for row in dead],
     )
