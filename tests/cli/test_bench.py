@@ -72,6 +72,12 @@ def test_a_policy_for_another_bench_is_a_mistake(aios: Aios) -> None:
     assert "sched-sim" in ran.err
 
 
+def test_seeds_for_another_bench_are_a_mistake(aios: Aios) -> None:
+    ran = aios("bench", "syscalls", "--seeds", "5")
+    assert ran.code == 2
+    assert "sim" in ran.err
+
+
 def test_plots_for_another_bench_are_a_mistake(aios: Aios, tmp_path: Path) -> None:
     ran = aios("bench", "syscalls", "--plots", str(tmp_path))
     assert ran.code == 2

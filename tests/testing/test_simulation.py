@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from aios.testing.campaign import run_crashes
 from aios.testing.simulation import Simulator
 from aios.testing.world import Faults
 
-N_SEEDS = int(os.environ.get("AIOS_TEST_SEEDS", "40"))
+N_SEEDS = int(os.environ.get("AIOS_TEST_SEEDS", "30"))
 FOUND_BUGS = {
     7: "a cancelled writer left the group undone that it had taken for others, who then waited for ever",
     22: "a program whose row could not be written stayed NEW for ever",
@@ -66,13 +67,8 @@ def test_a_run_without_faults_is_one_life_in_which_nothing_fails(simulator: Simu
 
 
 def test_a_crash_at_every_write_and_sync_of_a_run_is_recovered_from(simulator: Simulator) -> None:
-    every = 1 if N_SEEDS >= 1_000 else 12
-    at, n_points = 1, 0
-    while True:
-        outcome = simulator.run(5, Faults(crash_at_writes=(at,)))
-        assert not outcome.violations, f"at write {at}: {outcome.violations}"
-        if not outcome.injected:
-            break
-        assert outcome.n_lives == 2
-        at, n_points = at + every, n_points + 1
-    assert n_points * every > 100
+    every = 1 if N_SEEDS >= 1_000 else 40
+    tally = run_crashes(simulator, 5, lambda _: None, every=every)
+    assert not tally.broken, f"at the writes {tally.broken}"
+    assert tally.n_runs * every > 100
+    assert tally.n_runs == tally.n_faults

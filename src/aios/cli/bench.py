@@ -13,6 +13,8 @@ from aios.bench.paper import bench_of as paper_of
 from aios.bench.sched_sim import ALL
 from aios.bench.sched_sim import NAME as SCHED_SIM
 from aios.bench.sched_sim import bench_of as sched_sim_of
+from aios.bench.sim import NAME as SIM
+from aios.bench.sim import bench_of as sim_of
 from aios.bench.workload import NAME as WORKLOAD
 from aios.bench.workload import bench_of as workload_of
 from aios.cli.options import examples, json_option
@@ -26,6 +28,7 @@ from aios.cli.options import examples, json_option
         "aios bench workload --agents 32",
         "aios bench sched-sim --policy mlfq --trace crowd.jsonl",
         "aios bench paper --plots plots",
+        "aios bench sim --seeds 20000",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME...]")
@@ -54,6 +57,7 @@ from aios.cli.options import examples, json_option
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder for the plots of `paper`, as SVG; needs the extra `bench`.",
 )
+@click.option("--seeds", "n_seeds", type=click.IntRange(1), help="Seeds of `sim`: 200.")
 @json_option
 def bench(
     *,
@@ -62,6 +66,7 @@ def bench(
     policy: str | None,
     trace: Path | None,
     plots: Path | None,
+    n_seeds: int | None,
     as_json: bool,
     **sizes: int | None,
 ) -> int:
@@ -73,6 +78,7 @@ def bench(
     variants = {
         **_variants(names, policy, trace),
         **_plotting(names, plots),
+        **_simulating(names, n_seeds),
         **({WORKLOAD: workload_of(shape)} if shape else {}),
     }
     return run_bench(names, quick=quick, json=as_json, shape=shape, variants=variants)
@@ -103,6 +109,19 @@ def _plotting(names: Sequence[str], plots: Path | None) -> Mapping[str, Bench]:
     if names and PAPER not in names:
         raise click.UsageError(f"--plots is for the bench `{PAPER}`", click.get_current_context())
     return {PAPER: paper_of(plots)}
+
+
+def _simulating(names: Sequence[str], n_seeds: int | None) -> Mapping[str, Bench]:
+    """`sim` with so many seeds.
+
+    Raises:
+        UsageError: They are given and `sim` will not be run.
+    """
+    if n_seeds is None:
+        return {}
+    if names and SIM not in names:
+        raise click.UsageError(f"--seeds is for the bench `{SIM}`", click.get_current_context())
+    return {SIM: sim_of(n_seeds)}
 
 
 def _shape(names: Sequence[str], sizes: dict[str, int | None]) -> Shape | None:

@@ -395,10 +395,12 @@ class Kernel:
     def _kept(self) -> Kept:
         """What the journal must keep now."""
         config = self.config.journal
-        programs = (process for process in self.table if process.is_alive)
-        found = ((process.pid, self.programs.launched_of(process.pid)) for process in programs)
-        alive = {pid: launched.first_seq for pid, launched in found if launched is not None}
-        return Kept(alive, self.clock.unix_s() - config.keep_s, config.max_bytes)
+        found = (
+            (each.pid, self.programs.first_needed(each)) for each in self.table if each.is_alive
+        )
+        alive = {pid: first for pid, first in found if first is not None}
+        since_unix_s = self.clock.unix_s() - config.keep_s
+        return Kept(alive, since_unix_s, config.max_bytes, self.table.last_pid)
 
     def request_shutdown(self) -> None:
         """Ask whoever serves this kernel to drain and end it."""

@@ -42,6 +42,11 @@ class ProcessTable:
         return len(self._by_pid)
 
     @property
+    def last_pid(self) -> Pid:
+        """The highest that was given; later ones are higher."""
+        return Pid(self._last_pid)
+
+    @property
     def n_alive(self) -> int:
         """Processes that have not ended."""
         return len(self._by_pid) - len(self._exited)

@@ -210,6 +210,13 @@ class Programs:
         body = self._bodies.get(pid)
         return body.launched if body is not None else self._ended.get(pid)
 
+    def first_needed(self, process: Process) -> int | None:
+        """The first record that a program needs to be replayed; None for what is no program."""
+        launched = self.launched_of(process.pid)
+        if launched is None:
+            return 1 if process.is_new else None
+        return launched.first_seq
+
     def remember(self, process: Process, launched: Launched) -> None:
         """Know of a program of the kernel before how it was started, in case it is forked."""
         process.instruction = launched.instruction

@@ -1,37 +1,43 @@
-"""`python -m aios.testing SEED...`: run seeds and tell what they found; `python -m aios.testing A-B` a whole range."""
+"""`python -m aios.testing SEED...`: run seeds and tell what they found; `python -m aios.testing A-B` a whole range.
+
+With `--crashes` each is run once for every write and sync that it does, with the power failing at that one.
+"""
 
 import sys
+from argparse import ArgumentParser
 from collections import Counter
-from time import perf_counter
 
-from aios.testing.simulation import Simulator
+import msgspec
+
+from aios.testing.campaign import Tally, run_crashes, run_seeds
+from aios.testing.simulation import Outcome, Simulator
 
 
 def main(words: list[str]) -> int:
-    """Run the seeds that the words name. Returns: the exit status, 1 if an invariant broke."""
-    simulator, begun_s, n_seeds, failed = Simulator(), perf_counter(), 0, list[int]()
-    injected: Counter[str] = Counter()
+    """Run what the words ask for. Returns: the exit status, 1 if an invariant broke."""
+    parser = ArgumentParser(prog="python -m aios.testing", description="Simulate the whole kernel.")
+    parser.add_argument("seeds", nargs="+", help="a number, or a range such as 1-20000")
+    parser.add_argument("--crashes", action="store_true", help="at every write and sync of each")
+    parser.add_argument("--every", type=int, default=1, help="with --crashes: at each so many")
+    parser.add_argument("--json", action="store_true", help="say the sum as JSON, and no more")
+    asked = parser.parse_args(words)
+    seeds = seeds_of(asked.seeds)
+
+    def told(outcome: Outcome) -> None:
+        if not asked.json and (outcome.violations or (len(seeds) == 1 and not asked.crashes)):
+            _tell(outcome)
+
+    simulator = Simulator()
     try:
-        for seed in seeds_of(words):
-            outcome = simulator.run(seed)
-            n_seeds += 1
-            injected.update(outcome.injected)
-            if outcome.violations or words == [str(seed)]:
-                _say(
-                    f"seed {seed}: {outcome.trace}, {outcome.n_steps} steps, "
-                    f"{outcome.n_lives} lives, {dict(outcome.injected)}"
-                )
-            for violation in outcome.violations:
-                _say(f"  {violation}")
-            failed += [seed] * bool(outcome.violations)
+        if asked.crashes:
+            tallies = [run_crashes(simulator, seed, told, every=asked.every) for seed in seeds]
+        else:
+            tallies = [run_seeds(simulator, seeds, told)]
     finally:
         simulator.close()
-    spent_s = perf_counter() - begun_s
-    _say(
-        f"{n_seeds} seeds, {n_seeds / spent_s:.1f} seeds/s, "
-        f"{injected.total()} faults {dict(injected)}, broken: {failed}"
-    )
-    return int(bool(failed))
+    tally = added(tallies)
+    _say(msgspec.json.encode(tally).decode() if asked.json else _summed(tally, asked.crashes))
+    return int(bool(tally.broken))
 
 
 def seeds_of(words: list[str]) -> list[int]:
@@ -45,6 +51,36 @@ def seeds_of(words: list[str]) -> list[int]:
         first, _, last = word.partition("-")
         found += range(int(first), int(last or first) + 1)
     return found
+
+
+def added(tallies: list[Tally]) -> Tally:
+    """Several sums as one."""
+    injected = Counter[str]()
+    for tally in tallies:
+        injected.update(tally.injected)
+    return Tally(
+        sum(tally.n_runs for tally in tallies),
+        sum(tally.spent_s for tally in tallies),
+        dict(injected),
+        tuple(each for tally in tallies for each in tally.broken),
+    )
+
+
+def _tell(outcome: Outcome) -> None:
+    _say(
+        f"seed {outcome.seed}: {outcome.trace}, {outcome.n_steps} steps, "
+        f"{outcome.n_lives} lives, {dict(outcome.injected)}"
+    )
+    for violation in outcome.violations:
+        _say(f"  {violation}")
+
+
+def _summed(tally: Tally, is_crashes: bool) -> str:
+    what = "points" if is_crashes else "seeds"
+    return (
+        f"{tally.n_runs} {what}, {tally.n_runs / tally.spent_s:.1f} {what}/s, "
+        f"{tally.n_faults} faults {dict(tally.injected)}, broken: {list(tally.broken)}"
+    )
 
 
 def _say(line: str) -> None:

@@ -16,10 +16,11 @@ from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from aios.abi.recovery import Restart
 from aios.abi.types import State
-from aios.config import Config, Home, MemoryConfig
+from aios.config import Config, Home, JournalConfig, MemoryConfig
 from aios.disk.db import Database
 from aios.engine.base import Job
 from aios.engine.script import Reply, Script
@@ -29,6 +30,7 @@ from aios.kernel import kernel as kernel_module
 from aios.kernel.access.policy import Policies
 from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.gate import LocalGate
+from aios.kernel.journal import disk as journal_disk
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import INIT_PID
 from aios.kernel.retrieval import tables as retrieval_tables
@@ -51,6 +53,8 @@ DISK_ENDS = (126, 137)
 """The status of a program that could not be started, or not be taken up, for its disk failed."""
 MANIFEST = 'name = "worker"\n'
 CONFIG = Config(memory=MemoryConfig(embedder="none"))
+FORGETFUL = replace(CONFIG, journal=JournalConfig(keep_s=0.1, max_bytes=1))
+"""The journal keeps what living processes need, and nothing else."""
 RESTART = Restart(policy="on-failure", max_restarts=50, delay_s=1.0)
 
 
@@ -100,6 +104,7 @@ class Simulator:
             with (
                 patch.object(ExtractionProcess, "_ask", _extract_here),
                 patch.object(kernel_module, "Policies", lambda _: self._policies),
+                patch.object(journal_disk, "SWEEP_S", drawn.sweep_s or journal_disk.SWEEP_S),
                 repeatable(seed, thread_s),
             ):
                 n_lives = run_virtual(partial(self._lives, world, folder), world.selector)
@@ -160,8 +165,9 @@ class Simulator:
         engine = ScriptedEngine(script=script, now_s=lambda: world.selector.now_s, n_slots=2)
         async with AsyncExitStack() as stack:
             clock = VirtualClock(world.selector)
+            config = FORGETFUL if world.faults.sweep_s else CONFIG
             kernel = await stack.enter_async_context(
-                open_kernel(CONFIG, home, engines={"sim": engine}, clock=clock, is_durable=True)
+                open_kernel(config, home, engines={"sim": engine}, clock=clock, is_durable=True)
             )
             kernel.urls.append("unix:///sim")
             kernel.programs.make_child = partial(SimChild, world=world, kernel=kernel)

@@ -44,6 +44,8 @@ class Faults:
     """Of a program's calls, so many crash the program at some step of theirs."""
     thread_s: float = 0.0
     """The mean time that work in a thread takes."""
+    sweep_s: float = 0.0
+    """So often the journal forgets all that no living process needs; 0: never."""
 
 
 def draw_faults(draw: random.Random) -> Faults:
@@ -64,6 +66,7 @@ def draw_faults(draw: random.Random) -> Faults:
         cut_share=sometimes(0.5, 0.5),
         program_share=sometimes(0.3, 0.1),
         thread_s=sometimes(0.7, 0.2),
+        sweep_s=sometimes(0.5, 5.0),
     )
 
 

@@ -171,10 +171,12 @@ async def test_a_disk_that_takes_nothing_refuses_calls_in_the_end(tmp_path: Path
 
 async def test_a_sweep_leaves_the_living_whole(tmp_path: Path) -> None:
     db, disk = opened(tmp_path)
-    for pid in (2, 3):
+    for pid in (2, 3, 4):
         for seq in range(1, 11):
             disk.add(record(seq, pid))
-    assert await disk.sweep(Kept({Pid(2): 1}, since_unix_s=1e9, max_bytes=1)) == 10
+    kept = Kept({Pid(2): 1}, since_unix_s=1e9, max_bytes=1, last_pid=Pid(3))
+    assert await disk.sweep(kept) == 10
     assert len(await disk.load(Pid(2))) == 10
     assert await disk.load(Pid(3)) == []
+    assert len(await disk.load(Pid(4))) == 10, "it came after the living were counted"
     await db.aclose()

@@ -27,6 +27,8 @@ class Kept:
     """Of others, those that called something since."""
     max_bytes: int
     """Of those, the latest that fit beside the living."""
+    last_pid: Pid
+    """Processes that came later are left alone: nobody knew of them when this was said."""
 
 
 def expired(held: Sequence[Held], kept: Kept) -> Iterable[tuple[Pid, int]]:
@@ -38,7 +40,7 @@ def expired(held: Sequence[Held], kept: Kept) -> Iterable[tuple[Pid, int]]:
             room_bytes -= each.size_bytes
             if first > 1:
                 yield each.pid, first - 1
-    ended = [each for each in held if each.pid not in kept.alive]
+    ended = [each for each in held if each.pid not in kept.alive and each.pid <= kept.last_pid]
     for each in sorted(ended, key=lambda each: each.last_unix_s, reverse=True):
         room_bytes -= each.size_bytes
         if room_bytes < 0 or each.last_unix_s < kept.since_unix_s:
