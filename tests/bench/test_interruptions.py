@@ -21,6 +21,7 @@ def test_two_hundred_cases_hold_every_quantum_way_and_kind_of_job() -> None:
 
 @pytest.mark.model
 @pytest.mark.anyio
+@pytest.mark.no_cover
 async def test_interrupted_generations_come_out_the_same_to_the_last_bit() -> None:
     config = EngineConfig(kind="llama", n_slots=2, window_tokens=512, n_threads=1)
     chosen = [

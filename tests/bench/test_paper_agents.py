@@ -11,6 +11,7 @@ from aios.bench.paper_agents import PLAIN, Cost, Pauses, main, measure_cost
 
 
 @pytest.mark.anyio
+@pytest.mark.no_cover
 async def test_the_time_for_an_agent_does_not_follow_the_number_of_agents() -> None:
     async def least_us(n_at_once: int) -> float:
         return min([(await measure_cost(n_at_once, 300, PLAIN)).agent_us for _ in range(2)])

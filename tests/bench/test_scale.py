@@ -33,6 +33,7 @@ def test_a_failed_call_spoils_it() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.model
+@pytest.mark.no_cover
 async def test_a_few_and_many_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "N_FEW_QUICK", 1)
     monkeypatch.setattr(scale, "N_MANY_QUICK", 2)

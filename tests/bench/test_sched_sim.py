@@ -14,7 +14,10 @@ from aios.kernel.scheduler.trace import encode_trace
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "choosing-a-policy.md"
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.no_cover,
+]  # traced, the simulator takes three times as long
 
 
 async def test_every_row_comes_and_those_without_a_clock_clear_their_bars() -> None:

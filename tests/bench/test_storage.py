@@ -8,6 +8,7 @@ from aios.bench import storage
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.no_cover
 async def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "N_FILES", 2_000)
     monkeypatch.setattr(storage, "N_VERSIONS", 100)

@@ -74,6 +74,7 @@ def test_a_zipf_like_pattern_faults_less_than_with_plain_lru() -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [10, 500])
+@pytest.mark.no_cover
 def test_a_hundred_thousand_records_take_no_more_memory_than_the_block(n_bytes: int) -> None:
     """By what the interpreter has really allocated, not by the block's own count."""
     max_bytes = 1 << 20
