@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from aios.kernel.sandbox.processes import is_alive
 from aios.kernel.sandbox.profile import Bounds
 
 ROOT = Path("/sys/fs/cgroup")
@@ -80,7 +81,7 @@ class ControlGroups:
         for parent in self._parents:
             for folder in parent.glob("aios-*-*"):
                 named = NAME.match(folder.name)
-                if named is not None and not _is_alive(int(named["pid"])):
+                if named is not None and not is_alive(int(named["pid"])):
                     with suppress(OSError):
                         folder.rmdir()
                         n_swept += 1
@@ -118,16 +119,6 @@ def find_groups(
                 groups.sweep()
                 return groups
     return None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's by now
-    return True
 
 
 def _parent_v2(root: Path, own: Path) -> tuple[Path, ...]:

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import resource
-import secrets
 import shutil
 import signal
 import subprocess
@@ -37,6 +36,7 @@ from aios.kernel.sandbox.processes import (
     kill_group,
     marked,
     n_own_processes,
+    new_mark,
     send,
 )
 from aios.kernel.sandbox.profile import (
@@ -212,7 +212,7 @@ class Launcher:
             bounds=profile.bounds or bounds_of(self.config),
         )
         if walls.wall is not Wall.BUBBLEWRAP:
-            profile = replace(profile, env={**profile.env, MARK: secrets.token_hex(8)})
+            profile = replace(profile, env={**profile.env, MARK: new_mark()})
         order = _Order([found, *command[1:]], profile, cwd, stdin)
         start = {
             Wall.BUBBLEWRAP: self._open_bubblewrap,
@@ -284,7 +284,7 @@ class Launcher:
         return await anyio.open_process(
             [walls.bwrap, "--args", str(arguments), "--", *order.command],
             stdin=order.stdin,
-            env={},
+            env={MARK: new_mark()},  # its own: the program's is cleared
             start_new_session=True,
             pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
         )

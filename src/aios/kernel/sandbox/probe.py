@@ -8,6 +8,7 @@ from enum import Enum
 
 from aios.kernel.sandbox.cgroup import ControlGroups, find_groups
 from aios.kernel.sandbox.confine import version
+from aios.kernel.sandbox.processes import sweep
 from aios.kernel.sandbox.seccomp import MACHINES
 
 TRIAL_S = 5
@@ -48,7 +49,7 @@ class Walls:
 
 
 def probe(mode: str = "auto") -> Walls:
-    """Look what works here. Takes about 30 ms.
+    """Look what works here, and sweep what killed kernels left running. Takes about 30 ms.
 
     Args:
         mode: `auto`, or the name of a `Wall` to look for that one alone.
@@ -56,6 +57,7 @@ def probe(mode: str = "auto") -> Walls:
     if mode == Wall.NONE.value or platform.machine() not in MACHINES:
         why = "programs run without a sandbox: they read and write whatever you can"
         return Walls(Wall.NONE, missing=(why,))
+    sweep()  # first: a group goes only when its processes have
     groups = find_groups()
     missing = [] if groups else [NO_GROUPS]
     bwrap, why = _find_bubblewrap()
