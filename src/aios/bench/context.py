@@ -258,9 +258,11 @@ def join_us() -> tuple[float, float]:
     """The middle times to join pages of the default model's size and to copy as many bytes, by tokens."""
     import numpy as np  # noqa: PLC0415
 
-    from aios.engine.llama.kvstate import PAGE_TOKENS, Layout, join  # noqa: PLC0415
+    from aios.engine.llama.kvstate import PAGE_TOKENS, Blocks, Layout, join  # noqa: PLC0415
 
-    layout = Layout(0, 8, (bytes(12),) * (2 * N_LAYERS), (ROW_BYTES,) * (2 * N_LAYERS))
+    keys = Blocks(bytes(12), n_lines=1, unit_bytes=ROW_BYTES, n_blocks=N_LAYERS)
+    values = Blocks(bytes(12), n_lines=ROW_BYTES // 2, unit_bytes=2, n_blocks=N_LAYERS)
+    layout = Layout(0, 8, 1, (keys, values))
     n_pages = -(-N_JOINED // PAGE_TOKENS)
     pages = [np.full(layout.page_bytes, number, np.uint8) for number in range(n_pages)]
     out = np.full(layout.state_bytes(N_JOINED), 1, np.uint8)

@@ -175,7 +175,7 @@ def _tool_command(tool: Path, model: Path, config: EngineConfig, n: int) -> list
         *("--threads", threads, "--threads-batch", threads),
         *(
             "--flash-attn",
-            "on",
+            "off",
             "--no-kv-unified",
             "--cache-type-k",
             "f16",

@@ -134,7 +134,7 @@ async def _llama_server(server: Path, model: Path, folder: Path) -> AsyncIterato
     command = [
         *(str(server), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
         *("--parallel", str(N_SLOTS), "--ctx-size", str(N_SLOTS * WINDOW_TOKENS)),
-        *("--threads", threads, "--threads-batch", threads, "--flash-attn", "on", "--no-webui"),
+        *("--threads", threads, "--threads-batch", threads, "--no-webui"),
     ]
     async with running(command, env=environment({}), folder=folder) as child:
         url = f"http://127.0.0.1:{port}"

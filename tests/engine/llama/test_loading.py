@@ -4,7 +4,7 @@ import pytest
 
 from aios.config import EngineConfig
 from aios.engine.llama.binding import Model
-from aios.engine.llama.loading import fingerprint, load
+from aios.engine.llama.loading import MAX_SCORES_BYTES, fingerprint, load, needs_flash
 from aios.engine.llama.outbox import Outbox
 from aios.errors import EngineUnavailable, ModelMissing
 
@@ -69,7 +69,23 @@ async def test_cells_that_would_not_fit_into_memory_are_refused_before_they_are_
 
 @pytest.mark.model
 def test_a_fingerprint_is_of_the_file_and_stays(model: Model) -> None:
-    ours = fingerprint(model, "f16")
-    assert ours == fingerprint(model, "f16") != fingerprint(model, "q8_0")
+    ours = fingerprint(model, "f16", flash=True)
+    assert ours == fingerprint(model, "f16", flash=True) != fingerprint(model, "q8_0", flash=True)
+    assert ours != fingerprint(model, "f16", flash=False)
     assert model.description in ours
     assert str(model.path.stat().st_size) in ours
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "scores_bytes", "is_on_cpu", "expected"),
+    [
+        ("f16", 1 << 20, True, False),
+        ("f16", MAX_SCORES_BYTES + 1, True, True),
+        ("q8_0", 1 << 20, True, True),
+        ("f16", 1 << 20, False, True),
+    ],
+)
+def test_attention_is_plain_on_a_processor_that_has_room_for_the_scores(
+    *, kv_type: str, scores_bytes: int, is_on_cpu: bool, expected: bool
+) -> None:
+    assert needs_flash(kv_type, scores_bytes=scores_bytes, is_on_cpu=is_on_cpu) is expected

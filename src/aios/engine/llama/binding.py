@@ -23,7 +23,7 @@ GGUF_MAGIC = b"GGUF"
 N_LOG_LINES = 32
 N_QUOTED_LINES = 3
 MAX_PIECE_BYTES = 4096
-FLASH_ATTENTION_ON = 1
+FLASH_ATTENTION = {False: 0, True: 1}  # llama.h
 KV_TYPES = {"f16": 1, "q8_0": 8}  # ggml.h
 DECODED, ABORTED = 0, 2  # what `llama_decode` returns
 LOG_WARNING, LOG_ERROR = 3, 4  # ggml.h
@@ -61,6 +61,7 @@ class Model:
         """The `llama_vocab *`, for libraries that read it themselves."""
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self.n_embd: int = lib.llama_model_n_embd(self._pointer)
+        self.n_heads: int = max(1, lib.llama_model_n_head(self._pointer))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._pointer)
         self.has_decoder: bool = lib.llama_model_has_decoder(self._pointer)
         self.bos: int = lib.llama_vocab_bos(self.vocab)
@@ -162,11 +163,10 @@ class Model:
     @property
     def cell_bytes(self) -> int:
         """Bytes that the cell of one token takes in all layers, keys and values in 16 bits; an estimate."""
-        n_heads = max(1, lib.llama_model_n_head(self._pointer))
         key_length = self.find_meta(
             f"{self.find_meta('general.architecture')}.attention.key_length"
         )
-        head_size = int(key_length) if key_length else self.n_embd // n_heads
+        head_size = int(key_length) if key_length else self.n_embd // self.n_heads
         n_rows: int = lib.llama_model_n_layer(self._pointer) * lib.llama_model_n_head_kv(
             self._pointer
         )
@@ -235,8 +235,8 @@ class Batch:
 class Context:
     """KV cells for `n_slots` sequences, each in a stream of its own, and the compute to fill them.
 
-    With one stream a slot (`kv_unified` off) a running sequence does not pay for the cells of idle ones. Flash attention
-    is on, which also keeps the V rows of the state contiguous.
+    With one stream a slot (`kv_unified` off) a running sequence does not pay for the cells of idle ones.
+    With `flash` attention the scores are never in memory, and V is kept in rows; without, V is kept transposed.
 
     Raises:
         EngineUnavailable: There is no room for it.
@@ -251,6 +251,7 @@ class Context:
         n_batch: int,
         n_threads: int,
         kv_type: str = "f16",
+        flash: bool = False,
         embeddings: bool = False,
     ) -> None:
         _backend().clear()
@@ -262,7 +263,7 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads
         params.kv_unified = False
         params.type_k = params.type_v = KV_TYPES[kv_type]
-        params.flash_attn_type = FLASH_ATTENTION_ON
+        params.flash_attn_type = FLASH_ATTENTION[flash]
         params.no_perf = True
         params.embeddings = embeddings
         if embeddings:

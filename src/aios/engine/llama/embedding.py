@@ -105,6 +105,7 @@ class Embedder:
                 window_tokens=max(CHUNK_TOKENS, 1 << (n_tokens - 1).bit_length()),
                 n_batch=CHUNK_TOKENS,
                 n_threads=self._n_threads,
+                flash=True,
                 embeddings=True,
             )
         return self._context

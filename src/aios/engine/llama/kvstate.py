@@ -6,15 +6,21 @@ llama.cpp and may change, so `probe` learns it from a state whose content is kno
 not recognise: whoever asks then falls back to whole states.
 
     magic u32 | sequence i32 | n_streams u32 | for each stream: n_cells u32, and if that is not 0:
-        n_cells x (position i32, n_sequences u32 = 1, sequence i32) | v_transposed u32 = 0 | n_layers u32
-        n_layers x (K type i32, row bytes u64, n_cells rows) | n_layers x (V type i32, row bytes u64, n_cells rows)
+        n_cells x (position i32, n_sequences u32 = 1, sequence i32) | v_transposed u32 | n_layers u32
+        n_layers x K block | n_layers x V block
+
+    K block, V block:        type i32, row bytes u64           | n_cells rows
+    V block, v_transposed:   type i32, number bytes u32, n u32 | n lines of n_cells numbers
+
+So a block is a head and `n_lines` lines, each with a *unit* of bytes for every cell; rows are one line of long units. A page has
+the same lines, of its own cells only, without heads.
 
 Pure: numpy arrays in, numpy arrays out. Source: llama.cpp, `llama_kv_cache::state_write`; paging of the KV cache follows
 vLLM (arXiv 2309.06180), its use for context switches AIOS (arXiv 2403.16971).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -35,49 +41,77 @@ class UnknownLayout(Exception):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a state of one model, in one kind of context, is laid out.
+class Blocks:
+    """`n_blocks` blocks in a row that are shaped alike.
 
-    `heads` are the first bytes of each block (type and row size); `row_bytes` their rows: K of all layers, then V.
+    `head` are the first bytes of each: type and sizes. Then come `n_lines` lines with `unit_bytes` for every cell.
     """
+
+    head: bytes
+    n_lines: int
+    unit_bytes: int
+    n_blocks: int = 1
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token in all of them."""
+        return self.n_blocks * self.n_lines * self.unit_bytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a state of one model, in one kind of context, is laid out: K of all layers, then V."""
 
     magic: int
     n_streams: int
-    heads: tuple[bytes, ...]
-    row_bytes: tuple[int, ...]
+    v_transposed: int
+    runs: tuple[Blocks, ...]
+
+    @property
+    def n_blocks(self) -> int:
+        """K and V of each layer."""
+        return sum(run.n_blocks for run in self.runs)
 
     @property
     def token_bytes(self) -> int:
         """KV bytes of one token in a page."""
-        return sum(self.row_bytes)
+        return sum(run.token_bytes for run in self.runs)
 
     @property
     def page_bytes(self) -> int:
         """Bytes of a full page."""
         return PAGE_TOKENS * self.token_bytes
 
+    def start_bytes(self, slot: int, n_tokens: int) -> int:
+        """Bytes before the first block of the state of a slot."""
+        return (4 + slot) * _WORD + n_tokens * _CELL_BYTES + 2 * _WORD
+
     def state_bytes(self, n_tokens: int) -> int:
         """Bytes of a whole state."""
-        head = (3 + self.n_streams) * _WORD + n_tokens * _CELL_BYTES + 2 * _WORD
-        return head + len(self.heads) * _BLOCK_HEAD_BYTES + n_tokens * self.token_bytes
+        rows = self.n_blocks * _BLOCK_HEAD_BYTES + n_tokens * self.token_bytes
+        return self.start_bytes(self.n_streams - 1, n_tokens) + rows
 
-    def blocks(self, state: Bytes, *, slot: int, n_tokens: int) -> list[Bytes]:
-        """The rows of each block of a state, as views: (n_tokens * row_bytes,)."""
-        offset = (4 + slot) * _WORD + n_tokens * _CELL_BYTES + 2 * _WORD
+    def lines(self, state: Bytes, *, slot: int, n_tokens: int) -> list[Bytes]:
+        """The lines of a state, one view for each run: (n_blocks, n_lines, n_tokens * unit_bytes)."""
+        start = self.start_bytes(slot, n_tokens)
+        return self._views(state[start:], n_tokens, head_bytes=_BLOCK_HEAD_BYTES)
+
+    def page_lines(self, page: Bytes) -> list[Bytes]:
+        """The lines of a page, one view for each run: (n_blocks, n_lines, PAGE_TOKENS * unit_bytes)."""
+        return self._views(page, PAGE_TOKENS, head_bytes=0)
+
+    def _views(self, data: Bytes, n_tokens: int, *, head_bytes: int) -> list[Bytes]:
+        assert data.nbytes >= self.n_blocks * head_bytes + n_tokens * self.token_bytes
         views: list[Bytes] = []
-        for row_bytes in self.row_bytes:
-            offset += _BLOCK_HEAD_BYTES
-            views.append(state[offset : offset + n_tokens * row_bytes])
-            offset += n_tokens * row_bytes
-        return views
-
-    def page_blocks(self, page: Bytes) -> list[Bytes]:
-        """The rows of each block of a page, as views: (PAGE_TOKENS * row_bytes,)."""
         offset = 0
-        views: list[Bytes] = []
-        for row_bytes in self.row_bytes:
-            views.append(page[offset : offset + PAGE_TOKENS * row_bytes])
-            offset += PAGE_TOKENS * row_bytes
+        for run in self.runs:
+            line_bytes = n_tokens * run.unit_bytes
+            block_bytes = head_bytes + run.n_lines * line_bytes
+            shape = (run.n_blocks, run.n_lines, line_bytes)
+            views.append(
+                as_strided(data[offset + head_bytes :], shape, (block_bytes, line_bytes, 1))
+            )
+            offset += run.n_blocks * block_bytes
         return views
 
 
@@ -100,21 +134,29 @@ def probe(state: Bytes, *, slot: int, n_slots: int, n_tokens: int) -> Layout:
         raise UnknownLayout("the cells are not one for each position in order")
     offset += n_tokens * _CELL_BYTES
     v_transposed, n_layers = (int(word) for word in _words(state, offset, 2))
-    if v_transposed or not 0 < n_layers < _MAX_LAYERS:
+    if v_transposed > 1 or not 0 < n_layers < _MAX_LAYERS:
         raise UnknownLayout(f"v_transposed {v_transposed}, n_layers {n_layers}")
     offset += 2 * _WORD
-    heads: list[bytes] = []
-    sizes: list[int] = []
-    for _ in range(2 * n_layers):
+    blocks: list[Blocks] = []
+    for number in range(2 * n_layers):
         head = _words(state, offset, 3)
-        row_bytes = int(head[1]) | int(head[2]) << 32
-        heads.append(head.tobytes())
-        sizes.append(row_bytes)
-        offset += _BLOCK_HEAD_BYTES + n_tokens * row_bytes
+        blocks.append(_block(head, are_lines=bool(v_transposed) and number >= n_layers))
+        offset += _BLOCK_HEAD_BYTES + n_tokens * blocks[-1].token_bytes
     rest = _words(state, offset, n_slots - 1 - slot)
     if any(rest) or offset + rest.nbytes != state.nbytes:
         raise UnknownLayout(f"{state.nbytes} bytes where {offset + rest.nbytes} are expected")
-    return Layout(magic, n_streams, tuple(heads), tuple(sizes))
+    return Layout(magic, n_streams, v_transposed, runs_of(blocks))
+
+
+def runs_of(blocks: Sequence[Blocks]) -> tuple[Blocks, ...]:
+    """Neighbours that are alike as one run: a run is copied at once."""
+    runs: list[Blocks] = []
+    for block in blocks:
+        if runs and replace(runs[-1], n_blocks=1) == block:
+            runs[-1] = replace(block, n_blocks=runs[-1].n_blocks + 1)
+        else:
+            runs.append(block)
+    return tuple(runs)
 
 
 def cut(
@@ -122,19 +164,14 @@ def cut(
 ) -> None:
     """Copy the rows of tokens `start` to `stop` of a state into the first rows of a page.
 
-    `slot` and `n_tokens` are those with which the state was saved. Cost: one strided copy.
+    `slot` and `n_tokens` are those with which the state was saved. Cost: one strided copy for each run.
     """
     assert 0 <= start < stop <= n_tokens
     assert stop - start <= PAGE_TOKENS
-    grids = _grids(layout, state, slot=slot, n_tokens=n_tokens, page=page)
-    if grids is not None:
-        rows, page_rows, row_bytes = grids
-        page_rows[:, : (stop - start) * row_bytes] = rows[:, start * row_bytes : stop * row_bytes]
-        return
-    blocks = layout.blocks(state, slot=slot, n_tokens=n_tokens)
-    pairs = zip(blocks, layout.page_blocks(page), layout.row_bytes, strict=True)
-    for source, target, row_bytes in pairs:
-        target[: (stop - start) * row_bytes] = source[start * row_bytes : stop * row_bytes]
+    lines = layout.lines(state, slot=slot, n_tokens=n_tokens)
+    for source, target, run in zip(lines, layout.page_lines(page), layout.runs, strict=True):
+        size = run.unit_bytes
+        target[..., : (stop - start) * size] = source[..., start * size : stop * size]
 
 
 def join(layout: Layout, pages: Sequence[Bytes], *, n_tokens: int, out: Bytes) -> Bytes:
@@ -152,21 +189,13 @@ def join(layout: Layout, pages: Sequence[Bytes], *, n_tokens: int, out: Bytes) -
     state = out[: layout.state_bytes(n_tokens)]
     slot = layout.n_streams - 1
     _write_heads(layout, state, slot=slot, n_tokens=n_tokens)
-    blocks = None
+    lines = layout.lines(state, slot=slot, n_tokens=n_tokens)
     for number, page in enumerate(pages):
         start = number * PAGE_TOKENS
-        n_rows = min(PAGE_TOKENS, n_tokens - start)
-        grids = _grids(layout, state, slot=slot, n_tokens=n_tokens, page=page)
-        if grids is not None:
-            rows, page_rows, row_bytes = grids
-            rows[:, start * row_bytes : (start + n_rows) * row_bytes] = page_rows[
-                :, : n_rows * row_bytes
-            ]
-            continue
-        blocks = blocks or layout.blocks(state, slot=slot, n_tokens=n_tokens)
-        pairs = zip(blocks, layout.page_blocks(page), layout.row_bytes, strict=True)
-        for target, source, row_bytes in pairs:
-            target[start * row_bytes : (start + n_rows) * row_bytes] = source[: n_rows * row_bytes]
+        stop = min(start + PAGE_TOKENS, n_tokens)
+        for target, source, run in zip(lines, layout.page_lines(page), layout.runs, strict=True):
+            size = run.unit_bytes
+            target[..., start * size : stop * size] = source[..., : (stop - start) * size]
     return state
 
 
@@ -176,32 +205,24 @@ def _write_heads(layout: Layout, state: Bytes, *, slot: int, n_tokens: int) -> N
     head[0], head[1], head[2], head[-1] = layout.magic, slot, layout.n_streams, n_tokens
     cells = np.empty((n_tokens, 3), np.int32)
     cells[:, 0], cells[:, 1], cells[:, 2] = np.arange(n_tokens), 1, slot
-    tail = np.array([0, len(layout.heads) // 2], np.uint32)
+    tail = np.array([layout.v_transposed, layout.n_blocks // 2], np.uint32)
     start = np.concatenate(
         [head.view(np.uint8), cells.reshape(-1).view(np.uint8), tail.view(np.uint8)]
     )
     state[: start.nbytes] = start
     offset = start.nbytes
-    for block_head, row_bytes in zip(layout.heads, layout.row_bytes, strict=True):
-        state[offset : offset + _BLOCK_HEAD_BYTES] = np.frombuffer(block_head, np.uint8)
-        offset += _BLOCK_HEAD_BYTES + n_tokens * row_bytes
+    for run in layout.runs:
+        step = _BLOCK_HEAD_BYTES + n_tokens * run.n_lines * run.unit_bytes
+        shape, strides = (run.n_blocks, _BLOCK_HEAD_BYTES), (step, 1)
+        as_strided(state[offset:], shape, strides)[:] = np.frombuffer(run.head, np.uint8)
+        offset += run.n_blocks * step
 
 
-def _grids(
-    layout: Layout, state: Bytes, *, slot: int, n_tokens: int, page: Bytes
-) -> tuple[Bytes, Bytes, int] | None:
-    """State and page as (n_blocks, bytes) grids, so that one copy does all blocks; None if their rows differ in size."""
-    row_bytes = layout.row_bytes[0]
-    if any(other != row_bytes for other in layout.row_bytes):
-        return None
-    n_blocks = len(layout.row_bytes)
-    offset = (4 + slot) * _WORD + n_tokens * _CELL_BYTES + 2 * _WORD + _BLOCK_HEAD_BYTES
-    rows = as_strided(
-        state[offset:],
-        shape=(n_blocks, n_tokens * row_bytes),
-        strides=(_BLOCK_HEAD_BYTES + n_tokens * row_bytes, 1),
-    )
-    return rows, page.reshape(n_blocks, PAGE_TOKENS * row_bytes), row_bytes
+def _block(head: NDArray[np.uint32], *, are_lines: bool) -> Blocks:
+    """One block, by its head: of numbers by line, or of rows."""
+    if are_lines:
+        return Blocks(head.tobytes(), n_lines=int(head[2]), unit_bytes=int(head[1]))
+    return Blocks(head.tobytes(), n_lines=1, unit_bytes=int(head[1]) | int(head[2]) << 32)
 
 
 def _words(state: Bytes, offset: int, n: int) -> NDArray[np.uint32]:

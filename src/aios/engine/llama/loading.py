@@ -31,6 +31,8 @@ N_DECODES = 2
 """Decode steps between two prefill chunks."""
 KV_SHARES = {"f16": 1.0, "q8_0": 34 / 64}
 """Bytes of a number in the KV cache, as a share of 16 bits; 32 numbers in q8_0 have a scale of two bytes."""
+MAX_SCORES_BYTES = 256 << 20
+"""The most that the attention scores of one prefill step may take in memory."""
 FINGERPRINT_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -104,24 +106,12 @@ def _load_parts(
     undo: ExitStack,
     open_pages: OpenPages | None,
 ) -> Loaded:
-    window_tokens = min(config.window_tokens or DEFAULT_WINDOW_TOKENS, model.n_ctx_train)
-    n_threads = config.n_threads or count_cores()
-    cell_bytes = model.cell_bytes * KV_SHARES[config.kv_type]
-    _check_memory(int(config.n_slots * window_tokens * cell_bytes))
-    n_batch = max(config.prefill_chunk_tokens, config.n_slots)
-    context = Context(
-        model,
-        n_slots=config.n_slots,
-        window_tokens=window_tokens,
-        n_batch=n_batch,
-        n_threads=n_threads,
-        kv_type=config.kv_type,
-    )
+    context, is_flash = _open_context(model, config)
     undo.callback(context.close)
     _warm_up(context)
     compiler = PromptCompiler(model, window_tokens=context.window_tokens)
-    embedder = Embedder(model, outbox, n_threads=n_threads)
-    mark = fingerprint(model, config.kv_type)
+    embedder = Embedder(model, outbox, n_threads=_n_threads(config))
+    mark = fingerprint(model, config.kv_type, flash=is_flash)
     notes = [compiler.note]
     keeper = _open_keeper(context, config, mark, open_pages)
     if isinstance(keeper, States):
@@ -144,6 +134,33 @@ def _load_parts(
     )
 
 
+def _open_context(model: Model, config: EngineConfig) -> tuple[Context, bool]:
+    """A context as configured, and whether its attention is llama.cpp's flash attention."""
+    window_tokens = min(config.window_tokens or DEFAULT_WINDOW_TOKENS, model.n_ctx_train)
+    cell_bytes = model.cell_bytes * KV_SHARES[config.kv_type]
+    _check_memory(int(config.n_slots * window_tokens * cell_bytes))
+    n_batch = max(config.prefill_chunk_tokens, config.n_slots)
+    is_flash = needs_flash(
+        config.kv_type,
+        scores_bytes=4 * model.n_heads * n_batch * window_tokens,
+        is_on_cpu=is_cpu_only(),
+    )
+    context = Context(
+        model,
+        n_slots=config.n_slots,
+        window_tokens=window_tokens,
+        n_batch=n_batch,
+        n_threads=_n_threads(config),
+        kv_type=config.kv_type,
+        flash=is_flash,
+    )
+    return context, is_flash
+
+
+def _n_threads(config: EngineConfig) -> int:
+    return config.n_threads or count_cores()
+
+
 def _open_keeper(
     context: Context, config: EngineConfig, mark: str, open_pages: OpenPages | None
 ) -> Keeper | None:
@@ -152,6 +169,16 @@ def _open_keeper(
         return None
     pager = open_pager(context, n_slots=config.n_slots, fingerprint=mark, open_pages=open_pages)
     return pager or States(context, config.states_bytes)
+
+
+def needs_flash(kv_type: str, *, scores_bytes: int, is_on_cpu: bool) -> bool:
+    """Whether attention should be computed in tiles, by llama.cpp's flash attention, or by plain matrix products.
+
+    On a processor the tiles are for pieces of 64 tokens and more; shorter ones, and every decode step, go cell by cell,
+    which takes three times as long (`docs/adr/0021-plain-attention.md`). But plain products need the scores in memory, and
+    numbers of V that can be transposed.
+    """
+    return not is_on_cpu or kv_type != "f16" or scores_bytes > MAX_SCORES_BYTES
 
 
 def _check_memory(needed_bytes: int) -> None:
@@ -182,12 +209,16 @@ def _warm_up(context: Context) -> None:
     context.keep(0, 0)
 
 
-def fingerprint(model: Model, kv_type: str) -> str:
-    """What suspended state depends on: the file, by its size, its first and its last megabyte, and how cells are kept."""
+def fingerprint(model: Model, kv_type: str, *, flash: bool) -> str:
+    """What suspended state depends on: the file, by its size, its first and its last megabyte, and how cells are kept.
+
+    With and without flash attention V lies otherwise, and sums are rounded otherwise.
+    """
     digest = hashlib.blake2b(digest_size=12)
     size_bytes = model.path.stat().st_size
     with model.path.open("rb") as file:
         digest.update(file.read(FINGERPRINT_BYTES))
         file.seek(max(0, size_bytes - FINGERPRINT_BYTES))
         digest.update(file.read(FINGERPRINT_BYTES))
-    return f"llama:{model.description}:{size_bytes}:{digest.hexdigest()}:kv-{kv_type}"
+    kept = kv_type if flash else f"{kv_type}-plain"
+    return f"llama:{model.description}:{size_bytes}:{digest.hexdigest()}:kv-{kept}"
