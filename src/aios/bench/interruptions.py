@@ -112,10 +112,8 @@ class Pages:
     def n_known(self, keys: Sequence[bytes]) -> int:
         return self._inner.n_known(keys)
 
-    def longest(
-        self, tokens: "NDArray[np.int32]", *, only_pinned: bool = False
-    ) -> tuple[list[bytes], int]:
-        return self._inner.longest(tokens, only_pinned=only_pinned)
+    def longest(self, tokens: "NDArray[np.int32]") -> tuple[list[bytes], int]:
+        return self._inner.longest(tokens)
 
     def n_resident(self, keys: Sequence[bytes]) -> int:
         return self._inner.n_resident(keys)

@@ -181,10 +181,8 @@ class PageStore(Protocol):
         """How many pages from the start are known, in memory or on disk; changes nothing."""
         ...
 
-    def longest(
-        self, tokens: "NDArray[np.int32]", *, only_pinned: bool = False
-    ) -> tuple[list[bytes], int]:
-        """The names of the longest beginning that is known, which may end in a (pinned) tail, and its tokens; changes nothing."""
+    def longest(self, tokens: "NDArray[np.int32]") -> tuple[list[bytes], int]:
+        """The names of the longest beginning that is known, which may end in a tail, and its tokens; changes nothing."""
         ...
 
     def n_resident(self, keys: "Seq[bytes]") -> int:

@@ -77,9 +77,6 @@ def test_a_slot_filled_from_pages_goes_on_as_the_one_that_computed_them(
     pager.save(0, tokens)
     assert pager.n_saved_pages == 4
     longer = np.concatenate([tokens, tokens_of(5, seed=99)])
-    assert pager.load(1, longer) == 96 == context.n_cells(1), "nobody pins the tail"
-    context.keep(1, 0)
-    pager._store.pin("mine", pager._store.keys(tokens, tail=True))
     assert pager.load(1, longer) == 100 == context.n_cells(1)
     context.keep(1, 0)
     n_loaded = pager.load(1, tokens[:-1])
@@ -114,7 +111,6 @@ def test_what_is_shorter_than_a_page_is_a_tail(context: Context, pager: Pager) -
     expected = go_on(context, 0, tokens, compute(context, 0, tokens))
     context.keep(0, len(tokens))
     pager.save(0, tokens)
-    pager._store.pin("mine", pager._store.keys(tokens, tail=True))
     assert pager.load(1, tokens) == len(tokens)
     assert go_on(context, 1, tokens, expected[0]) == expected
 

@@ -85,12 +85,9 @@ class PageStore:
         with self._changed:
             return next((n for n, key in enumerate(keys) if not self._is_known(key)), len(keys))
 
-    def longest(
-        self, tokens: NDArray[np.int32], *, only_pinned: bool = False
-    ) -> tuple[list[bytes], int]:
+    def longest(self, tokens: NDArray[np.int32]) -> tuple[list[bytes], int]:
         """The names of the longest beginning that is known, which may end in a tail, and its tokens; changes nothing.
 
-        With `only_pinned`, in a tail that somebody pins.
         Cost: 1.5 us a page, and as much for each length that a tail may have.
         """
         keys = self.keys(tokens)
@@ -101,7 +98,7 @@ class PageStore:
         data = rest.tobytes()
         for n_tokens in range(len(rest), 0, -1):
             tail = tail_key(parent, data[: 4 * n_tokens])
-            if (tail in self._pins or not only_pinned) and self.n_known([tail]):
+            if self.n_known([tail]):
                 return [*found, tail], start + n_tokens
         return found, start
 
