@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from aios.accessconfig import AccessConfig as AccessConfig
+from aios.accessconfig import ApprovalsConfig as ApprovalsConfig
 from aios.home import Home as Home
 from aios.mcpconfig import McpConfig as McpConfig
 
@@ -440,17 +442,6 @@ class SandboxConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 256 << 20
 
 
-class AccessConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[access]`: what agents may do; see docs/concepts/access.md."""
-
-    profile: Annotated[
-        Literal["read-only", "workspace", "full"],
-        Meta(
-            description="shipped policies: read-only changes nothing; workspace asks before irreversible tools; full asks only when tainted"
-        ),
-    ] = "workspace"
-
-
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`: the kernel on a socket."""
 
@@ -491,6 +482,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     audit: AuditConfig = AuditConfig()
     sandbox: SandboxConfig = SandboxConfig()
     access: AccessConfig = AccessConfig()
+    approvals: ApprovalsConfig = ApprovalsConfig()
     server: ServerConfig = ServerConfig()
     home: Annotated[str, Meta(description="state of AIOS: models, sockets, tokens; AIOS_HOME")] = ""
 

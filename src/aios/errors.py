@@ -51,6 +51,18 @@ class AccessDenied(CallerError):
     code, http_status = "access_denied", 403
 
 
+class ApprovalDenied(AccessDenied):
+    """A human was asked whether this may be, and said no."""
+
+    code, http_status = "approval_denied", 403
+
+
+class ApprovalExpired(AccessDenied):
+    """A human was asked whether this may be, and nobody answered in time."""
+
+    code, http_status = "approval_expired", 403
+
+
 class NotFound(CallerError):
     """No process, program, model or route has that name."""
 

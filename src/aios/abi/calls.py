@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from aios.abi import branches, mcp, timers, tools
+from aios.abi import approvals, branches, mcp, timers, tools
 from aios.abi.budget import Budget, BudgetInfo, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
@@ -458,6 +458,7 @@ AnyCall = (
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn
     | mcp.McpList | mcp.McpCheck | mcp.McpTools | mcp.McpTrust
+    | approvals.ApprovalList | approvals.ApprovalAnswer | approvals.ApprovalRevoke | approvals.AskHuman
     | JournalRead | Events
     | Now | DrawBytes | Questions | AnswerQuestion
     | Pages
@@ -479,6 +480,7 @@ AnyAnswer = (
     | Remembered | Recalled | NoteDetails | Forgotten | Notes | MemoryUsed | NotesChecked
     | Logged | Interactions | BlockStatistics
     | tools.ToolNames | tools.Tools | tools.ToolResult | tools.ToolJobs | mcp.McpServers | mcp.McpToolList
+    | approvals.ApprovalInfos | approvals.Approval | approvals.HumanAnswer
     | JournalRecords | EventList
     | Moment | RandomBytes | QuestionList | Question
     | PageStores

@@ -67,6 +67,8 @@ class Right(Enum):
     TOOL_USE = "tool.use"  # list, look at and run tools
     TOOL_OFFER = "tool.offer"  # offer functions of one's own as tools
     TOOL_INSTALL = "tool.install"  # add executables and agents by their manifests
+    ASK = "human.ask"  # ask the owner something
+    APPROVE = "approval.give"  # see and answer what is asked; the owner's alone
     INFO = "kernel.info"
     SHUTDOWN = "kernel.shutdown"
 

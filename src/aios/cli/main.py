@@ -46,6 +46,9 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "inspect": Verb("aios.cli.journal:inspect", "Show all that is known of a process."),
             "events": Verb("aios.cli.journal:events", "Watch calls end and processes come and go."),
             "timer": Verb("aios.cli.timer:timer", "List and remove timers."),
+            "approvals": Verb(
+                "aios.cli.approvals:approvals", "Answer what agents ask before they act."
+            ),
             "recover": Verb(
                 "aios.cli.recover:recover", "Decide about processes cut off by a crash."
             ),

@@ -45,6 +45,7 @@ from aios.errors import (
     NotFound,
 )
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.brake import LoopBrake
 from aios.kernel.budget import Good
 from aios.kernel.clock import Clock
@@ -86,6 +87,7 @@ class Services(Protocol):
     audit: AuditLog
     inspection: Inspection
     access: AccessManager
+    approvals: Approvals
     models: ModelCalls
     contexts: ContextManager
     scheduler: Scheduler

@@ -26,6 +26,7 @@ from aios.kernel.access.manager import AccessManager, bounds_of
 from aios.kernel.access.policy import Policies
 from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.access.rights import granted
+from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.brake import LoopBrake
 from aios.kernel.clock import Clock, SystemClock
 from aios.kernel.compaction import Compactor
@@ -111,6 +112,8 @@ class Kernel:
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
         self.forks, self.branches = Forks(self), Branches(self)
+        self.approvals = Approvals(self, config.approvals)
+        self.access.on_ask = self.approvals.decide if self.approvals.can_ask else None
         disk = self.journal.disk
         self.timers = Timers(clock, config.kernel, disk=disk, spawn=partial(spawn, self))
         self.storage.obey(self.access)
@@ -270,6 +273,8 @@ class Kernel:
                 self.journal.tell(pid, "adopted", "by init")
         self.short_term.close(process)
         self.tools.close(process)
+        if not self.is_stopping:
+            self.approvals.close(process)
         self.storage.close(process)
         self.context_table.close_all(process)
         self.gaps.forget(process.pid)
@@ -417,15 +422,7 @@ class Kernel:
             child = self.table.find(pid)  # an ended one may be forgotten while others are awaited
             if child is not None and child.is_alive:
                 with anyio.move_on_after(self.config.kernel.stop_grace_s):
-                    await self._kill_at_shutdown(child)
-
-    async def _kill_at_shutdown(self, process: Process) -> None:
-        if process.exiting is None:
-            await self.signals.kill(process, reason="the kernel ended")
-        else:
-            if process.on_kill is not None:
-                process.on_kill()
-            await process.wait_ended()
+                    await self.signals.put_away(child)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the kernel's state contradicts itself."""
@@ -436,6 +433,7 @@ class Kernel:
         self.context_table.check_invariants()
         self.budgets.check_invariants()
         self.tools.check_invariants()
+        self.approvals.check_invariants()
 
 
 @asynccontextmanager

@@ -93,6 +93,8 @@ class Run:
     """Writes the outcome into the journal, in the transaction that has the effect."""
     seal_for: "Callable[[apsw.Connection, Answer, Pid], None] | None" = None
     """Writes the same call, with another outcome, into the journal of another process."""
+    record_seq: int = 0
+    """The number of its record in the journal."""
     on_effect: Callable[[], Awaitable[None]] | None = None
     """Writes down that the effect begins; None when there is none, or it has begun."""
     shown: Callable[[], str] | None = None
@@ -172,6 +174,8 @@ class Process:
     rights: frozenset[Right]
     log: LogBuffer
     program: str = ""
+    code: str = ""
+    """The digest of its program's folder when this life began; empty if that is too large, or there is none."""
     lineage: tuple[str, ...] = ()
     """The names from the child of init down to itself, as they were when it began; init's own is empty."""
     fetch_lists: tuple[tuple[str, ...], ...] = ()

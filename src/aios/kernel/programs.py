@@ -27,8 +27,9 @@ from aios.errors import (
     ProgramFailed,
     ReplayDivergence,
 )
-from aios.kernel.access.grants import Grants
+from aios.kernel.access.grants import Grants, digest_of_folder
 from aios.kernel.access.manager import principal_of
+from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.clock import Clock
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
@@ -61,6 +62,7 @@ class ProgramKernel(Protocol):
     signals: Signals
     budgets: Budgets
     grants: Grants
+    approvals: Approvals
     is_stopping: bool
 
     def add_process(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
@@ -326,6 +328,7 @@ class Programs:
             self._tokens.issue(process.pid),
         )
         await self._take_grants(process, launch.program)
+        process.code = await anyio.to_thread.run_sync(digest_of_folder, launch.program.folder)
         process.on_end_soon = child.end_soon
         begun_s = kernel.clock.now_s()
         async with anyio.create_task_group() as tasks:
@@ -389,7 +392,9 @@ class Programs:
             await self._take_new_code(process, body)
         disk = self._kernel.journal.disk
         assert disk is not None, "a kernel without a journal took in a program"
-        await disk.settle_open(process.pid, partial(_end_of_open, is_again=body.choice == "again"))
+        is_again = body.choice == "again"
+        await disk.settle_open(process.pid, partial(_end_of_open, is_again=is_again))
+        self._kernel.approvals.settle_doubts(process.pid, is_again=is_again)
         await self.prepare(process, is_replayed=body.choice != "fresh")
         return True
 

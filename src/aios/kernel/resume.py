@@ -10,6 +10,7 @@ from aios.abi.recovery import Question, Restart
 from aios.abi.types import Exit, Kind, Pid
 from aios.config import Config
 from aios.disk.db import Database
+from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.identity import Tokens
 from aios.kernel.journal import tables
 from aios.kernel.journal.records import Record
@@ -51,6 +52,7 @@ class Resumed(Protocol):
     signals: Signals
     programs: Programs
     post: PostOffice
+    approvals: Approvals
 
     @property
     def branches(self) -> Groups:
@@ -81,6 +83,7 @@ async def resume(kernel: Resumed, residents: Residents) -> None:
         process.n_journalled = last_seqs.get(row.pid, 0)
     await kernel.post.load()
     await kernel.branches.load()
+    await kernel.approvals.load()
     for row in rows:
         if row.exit is None and row.pid != INIT_PID:
             await _decide(kernel, row, by_pid[row.pid])

@@ -1,6 +1,7 @@
 """The tables of the kernel's database, of all rooms together."""
 
 from aios.disk.blobs import SCHEMA as BLOBS
+from aios.kernel.approvals.tables import SCHEMA as APPROVALS
 from aios.kernel.forking.tables import SCHEMA as BRANCHES
 from aios.kernel.journal.audit.tables import SCHEMA as AUDIT
 from aios.kernel.journal.tables import SCHEMA as JOURNAL
@@ -30,4 +31,5 @@ SCHEMAS = (
     TIMERS,
     BRANCHES,
     MCP,
+    APPROVALS,
 )

@@ -47,6 +47,15 @@ class Signals:
                 await process.wait_ended()
         return [process.pid for process in tree]
 
+    async def put_away(self, process: Process) -> None:
+        """End a process and all below it because the kernel ends; returns when it has ended."""
+        if process.exiting is None:
+            await self.kill(process, reason="the kernel ended")
+            return
+        if process.on_kill is not None:
+            process.on_kill()
+        await process.wait_ended()
+
     async def stop(self, target: Process, *, by: Run | None = None) -> list[Pid]:
         """Hold a process and its descendants; those that are stopped already stay so.
 

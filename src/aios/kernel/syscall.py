@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from aios.abi import approvals as human
 from aios.abi import (
     branches,
     contexts,
@@ -168,6 +169,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         process.pid, process.next_seq(), call=call, effect=effect, where=entry.where
     )
     run.seal, run.seal_for = journal.seal_of(record), partial(journal.seal_for, record)
+    run.record_seq = record.seq
     outcome: Outcome = Outcome.CANCELLED
     end: Result[A] | Fault | None = None
     try:
@@ -387,6 +389,10 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     mcp.McpCheck: Entry(lambda kernel, run, call: kernel.tools.servers.check(run, call), Right.TOOL_INSTALL, Effect.COMPENSABLE),
     mcp.McpTools: Entry(lambda kernel, run, call: kernel.tools.servers.list_tools(run, call), Right.TOOL_USE),
     mcp.McpTrust: Entry(lambda kernel, run, call: kernel.tools.servers.trust(run, call), Right.TOOL_INSTALL, Effect.COMPENSABLE, Where.DISK),
+    human.ApprovalList: Entry(lambda kernel, run, call: kernel.approvals.list_all(run, call), Right.APPROVE),
+    human.ApprovalAnswer: Entry(lambda kernel, run, call: kernel.approvals.answer(run, call), Right.APPROVE, Effect.COMPENSABLE, Where.DISK),
+    human.ApprovalRevoke: Entry(lambda kernel, run, call: kernel.approvals.revoke(run, call), Right.APPROVE, Effect.COMPENSABLE, Where.DISK),
+    human.AskHuman: Entry(lambda kernel, run, call: kernel.approvals.ask_human(run, call), Right.ASK, Effect.COMPENSABLE, Where.DISK),
     JournalRead: Entry(lambda kernel, run, call: kernel.inspection.read(run, call), Right.SEE, has_target=True),
     Events: Entry(lambda kernel, run, call: kernel.inspection.events(run, call), Right.SEE, has_target=True),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),

@@ -47,6 +47,7 @@ from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
+from aios.sdk.approvals import BlockingApprovals
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.branches import BlockingBranches
@@ -114,6 +115,7 @@ class Client:
         self.mail = BlockingMail(gate)
         self.journal = BlockingJournal(gate)
         self.branches = BlockingBranches(gate)
+        self.approvals = BlockingApprovals(gate)
         self.repeatable = BlockingRepeatable(gate)
         self.timers = BlockingTimers(gate)
         self.sched = BlockingScheduling(gate)

@@ -42,6 +42,7 @@ from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
+from aios.sdk.approvals import Approvals
 from aios.sdk.branches import Branches
 from aios.sdk.contexts import Context, Contexts
 from aios.sdk.files import Files
@@ -83,6 +84,7 @@ class Client:
         self.mail = Mail(gate)
         self.journal = Journal(gate)
         self.branches = Branches(gate)
+        self.approvals = Approvals(gate)
         self.repeatable = Repeatable(gate)
         self.timers = Timers(gate)
         self.sched = Scheduling(gate)

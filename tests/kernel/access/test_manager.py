@@ -13,7 +13,7 @@ from aios.abi.retrieval import FileRetrieve
 from aios.abi.storage import FileEdit, FileList, FilePurge, FileRead, Put
 from aios.abi.tools import ToolRegister, ToolRun, Traits
 from aios.abi.types import Kind, Right
-from aios.config import AccessConfig, Config, Home
+from aios.config import AccessConfig, ApprovalsConfig, Config, Home
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AccessDenied, ConfigError, Conflict, NotFound
 from aios.kernel.access.manager import AccessManager
@@ -77,7 +77,8 @@ async def fenced(
     (home / "policies").mkdir()
     (home / "policies" / "mine.cedar").write_text(text)
     engines = {"local": ScriptedEngine()}
-    async with open_kernel(Config(access=access), Home(home), engines=engines) as kernel:
+    config = Config(access=access, approvals=ApprovalsConfig(timeout_s=0))
+    async with open_kernel(config, Home(home), engines=engines) as kernel:
         owner = Client(kernel.init_gate())
         await owner.files.write("/shared/vault/deep/er/key", b"canary")
         await owner.files.write("/shared/open", b"hello")

@@ -90,7 +90,8 @@ class AccessManager:
         await self._conclude(run, request, self.decide(run.process, request))
 
     async def _conclude(self, run: Run, request: Request, decision: Decision) -> None:
-        if decision.verdict is Verdict.ASK and self.on_ask is not None:
+        is_asked = request.action != Right.APPROVE.value  # else who answers would wait for himself
+        if decision.verdict is Verdict.ASK and self.on_ask is not None and is_asked:
             self._n_asked += 1
             await self.on_ask(run, request, decision)
         else:

@@ -17,6 +17,7 @@ _GUEST = frozenset(
         Right.MEMORY_WRITE,
         Right.TOOL_USE,
         Right.TOOL_OFFER,
+        Right.ASK,
         Right.INFO,
     }
 )

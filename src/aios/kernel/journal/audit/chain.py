@@ -33,6 +33,9 @@ class Kind(Enum):
     BEGIN = "begin"  # a kernel begins to write here
     EFFECT = "effect"  # a call is about to have an effect
     DENIED = "denied"  # a call was refused
+    ASKED = "asked"  # a human is asked whether an act may be, or something in words
+    ANSWERED = "answered"
+    EXPIRED = "expired"  # nobody answered in time
     TOKEN = "token"  # noqa: S105 - a process was given a token
 
 

@@ -1,0 +1,204 @@
+"""The verb `approvals`: what agents ask their owner, and the answers."""
+
+import sys
+
+import click
+
+from aios.abi.approvals import ALWAYS, DENY, ONCE, PROCESS, Approval, ApprovalState
+from aios.cli.options import examples, json_option
+from aios.cli.output import Column, printable, short_seconds, shortened, write_json, write_table
+from aios.errors import AiosError, DeadlineExceeded, NotFound
+from aios.sdk.blocking import Client, connect
+
+COLUMNS = (
+    Column("ID", is_number=True),
+    Column("PROCESS"),
+    Column("ASKS FOR"),
+    Column("STATE"),
+    Column("ANSWER"),
+    Column("EXPIRES", is_number=True),
+)
+SHOWN_CHARS = 70
+LOOK_S = 30.0
+"""Without an event the open questions are looked at so often: some expire."""
+
+
+@click.group(invoke_without_command=True, epilog=examples("aios approvals", "aios approvals ls"))
+@json_option
+@click.pass_context
+def approvals(context: click.Context, *, as_json: bool) -> None:
+    """Answer what agents ask before they do what cannot be undone.
+
+    Alone and on a terminal, wait for questions and ask you each; without a terminal, list them.
+    """
+    if context.invoked_subcommand is None:
+        is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+        context.invoke(watch if is_terminal else ls, as_json=as_json)
+
+
+@approvals.command(epilog=examples("aios approvals ls", "aios approvals ls --all --json"))
+@click.option("--all", "is_all", is_flag=True, help="Also answers that hold, and what is over.")
+@json_option
+def ls(*, is_all: bool = False, as_json: bool = False) -> None:
+    """List the questions that wait for an answer."""
+    with connect() as client:
+        found = client.approvals.list(include_over=is_all)
+        now_unix_s = client.repeatable.now()
+    if as_json:
+        for each in found:
+            write_json(each)
+        return
+    if found:
+        write_table(COLUMNS, [_row(each, now_unix_s) for each in found])
+
+
+@approvals.command(epilog=examples("aios approvals show 7"))
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+@json_option
+def show(*, number: int, as_json: bool) -> None:
+    """Show question ID with its exact arguments."""
+    with connect() as client:
+        found = _get(client, number)
+    if as_json:
+        write_json(found)
+    else:
+        _show(found)
+
+
+@approvals.command(
+    epilog=examples("aios approvals allow 7", "aios approvals allow 7 --process --json")
+)
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+@click.option("--once", "scope", flag_value=ONCE, default=True, help="This call alone; the usual.")
+@click.option(
+    "--process", "scope", flag_value=PROCESS, help="Whenever this process repeats exactly this."
+)
+@click.option(
+    "--always",
+    "scope",
+    flag_value=ALWAYS,
+    help="Whenever this program does exactly this, until a file in its folder changes.",
+)
+@json_option
+def allow(*, number: int, scope: str, as_json: bool) -> None:
+    """Say yes to question ID."""
+    _answer(number, scope, as_json=as_json)
+
+
+@approvals.command(epilog=examples("aios approvals deny 7"))
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+@json_option
+def deny(*, number: int, as_json: bool) -> None:
+    """Say no to question ID; its process hears no also when it asks the same again."""
+    _answer(number, DENY, as_json=as_json)
+
+
+@approvals.command(epilog=examples('aios approvals answer 8 "the blue one"'))
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+@click.argument("text")
+@json_option
+def answer(*, number: int, text: str, as_json: bool) -> None:
+    """Answer question ID in words, or with one of its choices."""
+    _answer(number, text, as_json=as_json)
+
+
+@approvals.command(epilog=examples("aios approvals revoke 7"))
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+@json_option
+def revoke(*, number: int, as_json: bool) -> None:
+    """Take the answer to question ID back; the next call of that kind is asked about again."""
+    with connect() as client:
+        _tell(client.approvals.revoke(number), as_json=as_json)
+
+
+@approvals.command(epilog=examples("aios approvals watch", "aios approvals watch --json"))
+@json_option
+def watch(*, as_json: bool = False) -> None:
+    """Wait for questions until Ctrl-C; on a terminal, ask you each. With --json a line for each, unanswered."""
+    is_asking = not as_json and sys.stdin.isatty()
+    seen: set[int] = set()
+    with connect() as client:
+        after = client.journal.events(is_waiting=False).last
+        while True:
+            for each in client.approvals.list():
+                if each.id in seen:
+                    continue
+                seen.add(each.id)
+                if as_json:
+                    write_json(each)
+                else:
+                    _show(each)
+                if is_asking:
+                    _ask(client, each)
+            after = _wait(client, after)
+
+
+def _wait(client: Client, after: int) -> int:
+    """Return when something happened, or after a while."""
+    try:
+        return client.journal.events(after=after, deadline_s=LOOK_S).last
+    except DeadlineExceeded:
+        return after
+
+
+def _ask(client: Client, question: Approval) -> None:
+    """Let who sits there answer; an empty answer leaves it open."""
+    prompt = "/".join(question.choices) or "your answer"
+    said = click.prompt(f"  {prompt} (empty: later)", default="", show_default=False).strip()
+    if not said:
+        return
+    try:
+        _tell(client.approvals.answer(question.id, said), as_json=False)
+    except AiosError as error:
+        click.echo(f"  {error.message}; {error.hint}", err=True)
+
+
+def _answer(number: int, said: str, *, as_json: bool) -> None:
+    with connect() as client:
+        _tell(client.approvals.answer(number, said), as_json=as_json)
+
+
+def _tell(found: Approval, *, as_json: bool) -> None:
+    if as_json:
+        write_json(found)
+    else:
+        said = f": {printable(found.said)}" if found.said else ""
+        click.echo(f"question {found.id} of {found.name} is {found.state.value}{said}")
+
+
+def _get(client: Client, number: int) -> Approval:
+    for each in client.approvals.list(include_over=True):
+        if each.id == number:
+            return each
+    raise NotFound(f"no question {number}", hint="`aios approvals ls --all` lists them")
+
+
+def _row(each: Approval, now_unix_s: float) -> tuple[str, ...]:
+    what = each.why if not each.arguments else f"{each.action} {each.resource} {each.arguments}"
+    left = ""
+    if each.state is ApprovalState.OPEN:
+        left = short_seconds(each.expires_unix_s - now_unix_s)
+    return (
+        str(each.id),
+        printable(f"{each.name} ({each.pid})"),
+        printable(shortened(" ".join(what.split()), SHOWN_CHARS)),
+        each.state.value,
+        printable(shortened(each.said, SHOWN_CHARS)),
+        left,
+    )
+
+
+def _show(each: Approval) -> None:
+    click.echo(click.style(f"{each.id}  {printable(each.name)} ({each.pid})", bold=True))
+    _say(f"{each.action} on {each.resource}, {each.effect}{' TAINTED' if each.is_tainted else ''}")
+    _say(each.why)
+    if each.arguments:
+        _say(each.arguments)
+    if each.state is ApprovalState.OPEN:
+        _say(f"answers: {' '.join(each.choices) or 'in words'}")
+    else:
+        _say(f"{each.state.value} {each.said} {f'by {each.by}' if each.by else ''}".rstrip())
+
+
+def _say(text: str) -> None:
+    click.echo(f"  {printable(text)}")

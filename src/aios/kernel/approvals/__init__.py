@@ -1,0 +1,1 @@
+"""Approvals: a human is asked before what cannot be undone."""

@@ -1,0 +1,450 @@
+"""Asking a human: the call that asks waits, parked, until the owner has answered, the time is over, or its process has ended.
+
+    find an answer that holds | open a question: audit -> disk -> those who watch -> wait -> take the answer -> the call goes on
+
+Open questions and answers that hold are on disk: a program that is run again after a crash asks the same and finds its question. The call that
+asks has no intent on disk yet (`kernel/syscall.py`), so whatever ends it here, its effect has not begun.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+import apsw
+import msgspec
+
+from aios.abi.access import Decision, Request
+from aios.abi.approvals import (
+    HUMAN_ASK,
+    Approval,
+    ApprovalAnswer,
+    ApprovalInfos,
+    ApprovalList,
+    ApprovalRevoke,
+    ApprovalState,
+    AskHuman,
+    HumanAnswer,
+)
+from aios.abi.types import Pid
+from aios.config import ApprovalsConfig
+from aios.errors import (
+    AccessDenied,
+    ApprovalDenied,
+    ApprovalExpired,
+    Conflict,
+    Unsupported,
+)
+from aios.kernel.access.policy import digest_of
+from aios.kernel.approvals import book, tables
+from aios.kernel.approvals.book import Book
+from aios.kernel.clock import Clock
+from aios.kernel.journal.audit.chain import Kind
+from aios.kernel.journal.audit.log import AuditLog
+from aios.kernel.journal.journal import Journal
+from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
+from aios.kernel.waitqueue import WaitQueue
+
+LOOK_S = 10.0
+"""The calendar is looked at so often, for it may be set; nothing tells."""
+MAX_SHOWN_CHARS = 16 << 10
+OPEN = ApprovalState.OPEN
+
+Watch = Callable[[Approval], None]
+
+
+class ApprovalServices(Protocol):
+    """What is used of the kernel."""
+
+    clock: Clock
+    table: ProcessTable
+    journal: Journal
+    audit: AuditLog
+
+    def note(self, process: Process, text: str) -> None:
+        """Write into its log what the kernel has to say of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question on its way: `action`, `resource` and `digest` are what an answer is for."""
+
+    action: str
+    resource: str
+    digest: str
+    why: str
+    shown: str = ""
+    effect: str = "pure"
+    is_tainted: bool = False
+    choices: tuple[str, ...] | None = None
+    """None: whether the act may be."""
+    timeout_s: float | None = None
+    """At most the knob's."""
+
+
+class Approvals:
+    """The questions, the handlers of the calls about them, and the hook of the access manager."""
+
+    def __init__(self, kernel: ApprovalServices, config: ApprovalsConfig) -> None:
+        self._kernel = kernel
+        self._config = config
+        self._book = Book(config.max_open, config.max_open_in_all, config.max_kept)
+        self._changed = WaitQueue()
+        self._waiting: Counter[int] = Counter()
+        """Calls by the question whose answer they wait for."""
+        self._unwritten: set[int] = set()
+        """Questions on their way to disk: nobody is shown them yet."""
+        self._doubts: dict[Pid, list[tuple[int, int]]] = {}
+        """Answers, with the calls that took them, of which nobody knows yet whether they were made."""
+        self.watchers: list[Watch] = []
+        """Told of each question that is new, and of each that is answered or over."""
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._config.timeout_s > 0
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    async def decide(self, run: Run, request: Request, decision: Decision) -> None:
+        """Let a human decide about an act; the hook of the access manager.
+
+        Raises:
+            ApprovalDenied: The answer is no.
+            ApprovalExpired: There was none in time.
+            ResourceExhausted: Too many questions are open.
+        """
+        process, resource = run.process, request.resource
+        asked = Asked(
+            request.action,
+            f"{resource.type} {resource.id}",
+            request.digest,
+            "; ".join(decision.reasons),
+            run.shown() if run.shown is not None else "",
+            request.effect,
+            request.is_tainted,
+        )
+        end = await self.ask(run, asked)
+        who = f"process {process.pid} ({process.name})"
+        what = f"`{request.action}` on {asked.resource}"
+        if end.state is ApprovalState.DENIED:
+            raise ApprovalDenied(
+                f"{who} may not use {what}: {end.by} said no (question {end.id})",
+                hint=f"do without it; the owner can take the no back: `aios approvals revoke {end.id}`",
+            )
+        if end.state is ApprovalState.EXPIRED:
+            raise ApprovalExpired(
+                f"{who} may not use {what}: nobody answered question {end.id} in time",
+                hint="do without it, or ask again when somebody is there; see approvals.timeout_s",
+            )
+
+    async def ask_human(self, run: Run, call: AskHuman) -> HumanAnswer:
+        """Put a question in words."""
+        if not self.can_ask:
+            raise Unsupported("nobody can be asked here: approvals.timeout_s is 0", hint="set it")
+        digest = digest_of([call.text, call.choices])
+        asked = Asked(
+            HUMAN_ASK,
+            "Human owner",
+            digest,
+            call.text,
+            choices=call.choices,
+            timeout_s=call.timeout_s,
+        )
+        found = await self._answer_to(run, asked)
+        if found.state is ApprovalState.EXPIRED:
+            return HumanAnswer("", is_expired=True)
+        answer = HumanAnswer(found.said)
+        used = self._book.put(book.taken(found))
+        disk = self._kernel.journal.disk
+        if disk is not None:
+
+            def write(connection: apsw.Connection) -> None:
+                tables.save(connection, used)
+                run.sealed(connection, answer)
+
+            try:
+                await disk.write(write)
+            except BaseException:
+                self._book.put(found)  # nobody was told
+                raise
+        return answer
+
+    async def ask(self, run: Run, asked: Asked) -> Approval:
+        """Return the answer to a question: one that holds already, or the one that a human gives. It is taken by this call.
+
+        Returns: The question, `DENIED` or `EXPIRED` or with its answer.
+
+        Raises:
+            DiskFailed: It cannot be written down, so nobody is asked.
+            ResourceExhausted: Too many questions are open.
+        """
+        found = await self._answer_to(run, asked)
+        if found.state in book.REVOCABLE:
+            used = book.taken(found)
+            if used is not found:
+                self._book.put(used)
+                self._save(used, run.record_seq)
+        return found
+
+    async def _answer_to(self, run: Run, asked: Asked) -> Approval:
+        """A question with its answer, which nobody else has taken when this returns."""
+        while True:
+            question = self._question(run, asked)
+            found = self._book.find(question)
+            if found is None:
+                found = await self._open(run, question)
+            if found.state is not OPEN:
+                return found
+            found = await self._wait(run, found.id)
+            if found.state is ApprovalState.EXPIRED:
+                return found
+
+    def _question(self, run: Run, asked: Asked) -> Approval:
+        process, now_unix_s = run.process, self._kernel.clock.unix_s()
+        longest_s = self._config.timeout_s
+        timeout_s = longest_s if asked.timeout_s is None else min(asked.timeout_s, longest_s)
+        question = Approval(
+            id=0,
+            pid=process.pid,
+            name=process.name,
+            program=process.program,
+            code=process.code,
+            action=asked.action,
+            resource=asked.resource,
+            effect=asked.effect,
+            is_tainted=asked.is_tainted,
+            digest=asked.digest,
+            why=asked.why,
+            arguments=_cut(asked.shown),
+            choices=asked.choices or (),
+            asked_unix_s=now_unix_s,
+            expires_unix_s=now_unix_s + timeout_s,
+        )
+        if asked.choices is not None:
+            return question
+        return msgspec.structs.replace(question, choices=book.choices_for(question))
+
+    async def _open(self, run: Run, question: Approval) -> Approval:
+        """Put a question into the book and onto the disk. If it cannot be written down, it was never asked.
+
+        Returns: The question with its number.
+        """
+        question = msgspec.structs.replace(question, id=self._book.next_id())
+        self._book.add(question)
+        self._unwritten.add(question.id)
+        self._audit(Kind.ASKED, question)
+        disk = self._kernel.journal.disk
+        try:
+            if disk is not None:
+                await disk.write(lambda connection: tables.save(connection, question))
+        except BaseException:
+            self._book.put(book.over(question, ApprovalState.WITHDRAWN))
+            raise
+        finally:
+            self._unwritten.discard(question.id)
+        self._kernel.note(
+            run.process,
+            f"waits for an answer: {told(question)}; `aios approvals show {question.id}`",
+        )
+        self._tell(question)
+        return question
+
+    async def _wait(self, run: Run, number: int) -> Approval:
+        """Return when a question is no longer open. Who leaves earlier takes it with him, unless others wait for it or the kernel ends."""
+        self._waiting[number] += 1
+        before, run.detail = run.detail, f"{run.detail} waits for approval {number}".strip()
+        try:
+            with run.parked():
+                while (found := self._book.get(number)).state is OPEN:
+                    left_s = found.expires_unix_s - self._kernel.clock.unix_s()
+                    if left_s <= 0:
+                        self._end(found, ApprovalState.EXPIRED)
+                        continue
+                    with anyio.move_on_after(min(left_s, LOOK_S)):
+                        await self._changed.wait()
+        finally:
+            run.detail = before
+            self._waiting[number] -= 1
+            if not self._waiting[number]:
+                del self._waiting[number]
+                self._withdraw(number)
+        await run.runnable()
+        return self._book.get(number)
+
+    def _withdraw(self, number: int) -> None:
+        found = self._book.get(number)
+        if found.state is OPEN and not self._kernel.journal.is_closing:
+            self._end(found, ApprovalState.WITHDRAWN)
+
+    def _end(self, question: Approval, state: ApprovalState) -> None:
+        """A question is over without an answer."""
+        after = self._book.put(book.over(question, state))
+        if state is ApprovalState.EXPIRED:
+            self._audit(Kind.EXPIRED, after)
+        self._save(after)
+        self._tell(after)
+
+    # --- the calls -----------------------------------------------------------------------------------------------
+
+    async def list_all(self, run: Run, call: ApprovalList) -> ApprovalInfos:
+        """What is asked."""
+        _check_owner(run)
+        for each in self._book.listed(is_all=False):
+            if each.expires_unix_s <= self._kernel.clock.unix_s():
+                self._end(each, ApprovalState.EXPIRED)
+        found = self._book.listed(is_all=call.all)
+        return ApprovalInfos(tuple(each for each in found if each.id not in self._unwritten))
+
+    async def answer(self, run: Run, call: ApprovalAnswer) -> Approval:
+        """Answer a question; it counts once it is on disk."""
+        _check_owner(run)
+        before = self._book.get(call.id)
+        by, unix_s = run.process.owner, self._kernel.clock.unix_s()
+        after = book.answered(before, call.answer, by=by, unix_s=unix_s)
+        self._audit(Kind.ANSWERED, after)
+        await self._write(run, after)
+        if self._book.get(call.id) is not before:
+            now = self._book.get(call.id)
+            self._save(now)
+            raise Conflict(
+                f"question {call.id} was {now.state.value} meanwhile", hint="`aios approvals ls`"
+            )
+        self._settle(after)
+        return after
+
+    async def revoke(self, run: Run, call: ApprovalRevoke) -> Approval:
+        """Take an answer back."""
+        _check_owner(run)
+        before = self._book.get(call.id)
+        if not before.holds or before.state is OPEN:
+            raise Conflict(
+                f"question {call.id} is {before.state.value}, and no answer of it holds",
+                hint="`aios approvals ls --all`",
+            )
+        after = book.over(before, ApprovalState.REVOKED)
+        await self._write(run, after)
+        self._settle(after)
+        return after
+
+    # --- the lives of kernels and processes ----------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take up what the kernel before asked and was told. All processes that it left are in the table."""
+        disk = self._kernel.journal.disk
+        assert disk is not None, "a kernel without a journal takes up nothing"
+        kept, last_id = await disk.read(tables.load)
+        rows = []
+        for each in kept:
+            row = each.row
+            if row.state is ApprovalState.USED and each.taken_seq is not None:
+                row = self._taken_up(each)
+            rows.append(row)
+        self._book.load(rows, last_id)
+
+    def _taken_up(self, kept: tables.Kept) -> Approval:
+        """An answer that a call had taken: it holds again if that call was never made."""
+        row, process = kept.row, self._kernel.table.find(kept.row.pid)
+        if process is None or not process.is_alive or not process.program:
+            return row  # nobody makes that call again by itself
+        if kept.outcome is None:
+            return book.untaken(row)
+        if kept.outcome == "open":
+            assert kept.taken_seq is not None, "it was taken"
+            self._doubts.setdefault(row.pid, []).append((row.id, kept.taken_seq))
+        return row
+
+    def settle_doubts(self, pid: Pid, *, is_again: bool) -> None:
+        """The owner has decided what becomes of calls that a crash cut off: those that are made again need no second answer."""
+        for number, _ in self._doubts.pop(pid, []):
+            row = self._book.get(number)
+            if is_again and self._book.find(row) is None:
+                self._save(self._book.put(book.untaken(row)))
+
+    def close(self, process: Process) -> None:
+        """A process has ended: its questions go, and all answers but those that are for its program."""
+        self._doubts.pop(process.pid, None)
+        for row in self._book.of_process(process.pid):
+            after = book.ended(row)
+            if after is not row:
+                self._settle(after)
+                self._save(after)
+
+    def statistics(self) -> dict[str, int]:
+        """How many questions are open, and how many answers hold."""
+        rows = self._book.listed(is_all=True)
+        n_open = sum(each.state is OPEN for each in rows)
+        return {"n_open": n_open, "n_holding": sum(each.holds for each in rows) - n_open}
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the book contradicts itself, or a call waits for nothing."""
+        self._book.check_invariants()
+        assert all(count > 0 for count in self._waiting.values())
+
+    # --- the rest ------------------------------------------------------------------------------------------------
+
+    def _settle(self, after: Approval) -> None:
+        self._book.put(after)
+        self._tell(after)
+
+    def _tell(self, row: Approval) -> None:
+        what = "asked" if row.state is OPEN else row.state.value
+        self._kernel.journal.tell(row.pid, "approval", f"{row.id} {what}: {told(row)}")
+        self._changed.wake_all()
+        for watch in self.watchers:
+            watch(row)
+
+    def _audit(self, kind: Kind, row: Approval) -> None:
+        """Who asked for what and what became of it; never what was written or said."""
+        said = ""
+        if kind is Kind.ANSWERED:
+            answer = row.said if book.is_act(row) else "text"
+            said = f" answer={answer} by={row.by}"
+        self._kernel.audit.note(row.pid, kind, f"approval={row.id}{said} {told(row)}")
+
+    async def _write(self, run: Run, after: Approval) -> None:
+        """Return when a transition that the owner asked for is on disk, with the outcome of his call."""
+        disk = self._kernel.journal.disk
+        if disk is None:
+            return
+
+        def write(connection: apsw.Connection) -> None:
+            tables.save(connection, after)
+            run.sealed(connection, after)
+
+        await disk.write(write)
+
+    def _save(self, row: Approval, taken_seq: int | None = None) -> None:
+        """Write a row soon, in the order of the journal's records."""
+        dropped, self._book.dropped = self._book.dropped, []
+        disk = self._kernel.journal.disk
+        if disk is not None:
+
+            def write(connection: apsw.Connection) -> None:
+                tables.save(connection, row, taken_seq)
+                tables.drop(connection, dropped)
+
+            disk.add(write)
+
+
+def told(row: Approval) -> str:
+    """What is asked for, in a few words, without the arguments."""
+    return f"`{row.action}` on {row.resource}" if row.action != HUMAN_ASK else "a question"
+
+
+def _check_owner(run: Run) -> None:
+    """Rights say so already; that nobody answers for himself does not hang on a table of rights alone."""
+    if run.process.pid != INIT_PID:
+        raise AccessDenied(
+            f"process {run.process.pid} ({run.process.name}) may not answer questions",
+            hint="only the owner's token may",
+        )
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARS]}... (and {len(text) - MAX_SHOWN_CHARS} characters more)"

@@ -1,0 +1,58 @@
+"""aios approvals against a kernel that runs; what the answers mean is tested in tests/kernel/approvals."""
+
+import time
+from concurrent.futures import Future
+
+from tests.cli.conftest import Aios, Served, Terminals
+from tests.kernel.tools.offering import idle
+
+from aios.sdk.client import Client
+
+
+def ask(served: Served, *choices: str) -> Future[str]:
+    """A process that asks something."""
+
+    async def run() -> str:
+        gate = served.kernel.gate(served.kernel.spawn_task("bob", idle))
+        return (await Client(gate).approvals.ask("Which colour?", choices=choices)).text
+
+    return served.portal.start_task_soon(run)
+
+
+def wait_open(aios: Aios) -> dict[str, object]:
+    end_s = time.monotonic() + 20
+    while not (found := aios("approvals", "ls", "--json").rows()):
+        assert time.monotonic() < end_s, "nothing was asked"
+        time.sleep(0.02)  # noqa: TID251 - another thread is waited for
+    return found[0]
+
+
+def test_questions_are_listed_shown_answered_and_taken_back(served: Served, aios: Aios) -> None:
+    assert aios("approvals", "ls").out == ""
+    assert aios("approvals").out == "", "without a terminal it lists"
+    answer = ask(served, "red", "blue")
+    row = wait_open(aios)
+    number = str(row["id"])
+    assert (row["why"], row["choices"], row["state"]) == ("Which colour?", ["red", "blue"], "open")
+    assert "answers: red blue" in aios("approvals", "show", number).out
+    assert "Which colour?" in aios("approvals", "ls").out
+    wrong = aios("approvals", "answer", number, "green", "--json")
+    assert (wrong.code, wrong.error()["code"]) == (2, "invalid_call")
+    said = aios("approvals", "answer", number, "blue")
+    assert said.out == f"question {number} of bob is answered: blue\n"
+    assert answer.result(20) == "blue"
+    assert aios("approvals", "allow", number, "--json").code == 6
+    assert aios("approvals", "deny", "99").code == 4
+    over = aios("approvals", "ls", "--all", "--json").rows()[0]
+    assert (over["state"], over["said"]) == ("used", "blue")
+    assert aios("approvals", "revoke", number).code == 6
+
+
+def test_on_a_terminal_each_question_is_asked(served: Served, terminal: Terminals) -> None:
+    screen = terminal("approvals")
+    answer = ask(served)
+    screen.read_until("Which colour?")
+    screen.read_until("(empty: later)")
+    screen.type("a green one\n")
+    screen.read_until("is answered: a green one")
+    assert answer.result(20) == "a green one"
