@@ -63,6 +63,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "tests/kernel/sandbox/test_escapes.py": "hostile programs behind each wall",
         "tests/kernel/storage/test_escapes.py": "mounts, folder.py and paths.py together, under attack",
         "tests/engine/test_contract.py": "the contract of engine/base.py, against every engine",
+        "tests/kernel/test_isolation.py": "every call, made up, against what is private to others",
         "tests/kernel/test_attacks.py": "turns that are cut off at every step, across kernel, engine and server",
         "tests/kernel/tools/mcp/test_fuzz.py": "malformed replies of servers and executables, through the whole kernel",
         "tests/server/test_attacks.py": "malformed requests against every route",

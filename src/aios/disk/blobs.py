@@ -89,6 +89,8 @@ class BlobStore:
         # Between `stage` and `settle` a file may not be collected, though no row names it.
         self._guard = threading.Lock()
         self._collecting = anyio.Lock()
+        self._made: set[Path] = set()
+        self._making = threading.Lock()
 
     def stage(self, data: bytes) -> Piece:
         """Hash the bytes, pack small ones and write large ones to their file. Call `settle` whatever happens next.
@@ -107,13 +109,23 @@ class BlobStore:
             self._staged[digest] += 1
             is_there = self._path(digest).exists()
         piece = Piece(digest, len(data), PLAIN, None)
-        if not is_there:
-            try:
-                write_whole(self._path(digest), data)
-            except OSError as error:
-                self.settle(piece)
-                raise failed_write(error, self.folder) from error
+        try:
+            self._write(self._path(digest), data, is_there=is_there)
+        except OSError as error:
+            self.settle(piece)
+            raise failed_write(error, self.folder) from error
         return piece
+
+    def _write(self, path: Path, data: bytes, *, is_there: bool) -> None:
+        """Bring a file on disk, or make sure that one is whose writer may not have come so far yet."""
+        with self._making:
+            if path.parent not in self._made:
+                make_folder(path.parent)
+                self._made.add(path.parent)
+        if is_there:
+            sync_folder(path.parent)
+        else:
+            write_whole(path, data)
 
     def settle(self, *pieces: Piece) -> None:
         """The transaction with these pieces is over, whether it was committed or not."""
@@ -234,6 +246,18 @@ class BlobStore:
         return self.folder / name[:2] / name[2:]
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; their names are on disk when this returns, also if somebody else made them just now.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen in part, and is on disk when this returns.
 
@@ -241,8 +265,7 @@ def write_whole(path: Path, data: bytes) -> None:
         OSError: It cannot be written.
     """
     if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_folder(path.parent.parent)
+        make_folder(path.parent)
     draft = path.with_name(f"draft.{os.getpid()}.{threading.get_ident()}.{path.name[:16]}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -251,7 +274,7 @@ def write_whole(path: Path, data: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         draft.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             draft.unlink()
@@ -267,7 +290,8 @@ def failed_write(error: OSError, where: Path) -> ResourceExhausted | DiskFailed:
     return DiskFailed(f"{where} cannot be written to: {error}", hint="look at the system's log")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,10 +1,11 @@
-"""A kernel that changes files until it is killed: `crash_agent.py HOME SEED REAL` prints `worker text` once a change is acknowledged.
+"""A kernel that changes and indexes files until it is killed: `crash_agent.py HOME SEED REAL` prints `worker text` once a change is acknowledged.
 
 Each worker has files of its own and says what they hold; `-` stands for none. Every other worker has them in the folder REAL, which is mounted.
 """
 
 import random
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import anyio
 
 from aios.abi.storage import Move, Put
 from aios.config import Config, Home
-from aios.errors import NotFound
+from aios.errors import DeadlineExceeded, NotFound
 from aios.kernel.kernel import open_kernel
 from aios.sdk.files import Files
 
 N_WORKERS = 4
+SHOWN_CHARS = 40
+
+Say = Callable[[int, str], None]
+"""Told the number of a worker and what both its files hold, once that is acknowledged."""
 
 
 def folder_of(worker: int) -> str:
@@ -30,20 +35,22 @@ async def main(home: Path, seed: int, real: Path) -> None:
             await files.mount(str(real), "/notes")
         async with anyio.create_task_group() as tasks:
             for worker in range(N_WORKERS):
-                tasks.start_soon(work, files, worker, random.Random(f"{seed} {worker}"))  # noqa: S311 - repeatable on purpose
+                draw = random.Random(f"{seed} {worker}")  # noqa: S311 - repeatable on purpose
+                tasks.start_soon(work, files, worker, draw, print_it)
 
 
-async def work(files: Files, worker: int, draw: random.Random) -> None:
-    """Write, move and delete; both files of a worker always change in one call."""
+async def work(files: Files, worker: int, draw: random.Random, say: Say) -> None:
+    """Write, move, find and delete; both files of a worker always change in one call."""
     folder = folder_of(worker)
     here, there = f"{folder}/a", f"{folder}/b"
     with suppress(NotFound):  # what the killed one before left in the middle of a move
         await files.delete(folder)
     while True:
-        text = f"{draw.randrange(10**9)}" * draw.choice([1, 300, 20_000])
+        word = f"boat{draw.randrange(10**9)}"
+        text = f"{word} " * draw.choice([1, 1, 300, 300, 2_000, 90_000])
         await files.edit([Put(here, text.encode()), Put(there, text.encode())])
         say(worker, text)
-        kind = draw.randrange(4)
+        kind = draw.randrange(5)
         if kind == 0:
             await files.delete(folder)
             say(worker, "-")
@@ -54,10 +61,13 @@ async def work(files: Files, worker: int, draw: random.Random) -> None:
         elif kind == 2:
             await files.purge(folder, keep=2)
             await files.collect()
+        elif kind == 3:
+            with suppress(DeadlineExceeded):
+                await files.retrieve(keywords=[word], under=folder, is_waiting=True, deadline_s=0.3)
 
 
-def say(worker: int, text: str) -> None:
-    print(worker, text[:40], flush=True)  # noqa: T201 - the parent reads it
+def print_it(worker: int, text: str) -> None:
+    print(worker, text[:SHOWN_CHARS], flush=True)  # noqa: T201 - the parent reads it
 
 
 if __name__ == "__main__":
