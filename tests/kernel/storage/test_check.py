@@ -23,7 +23,7 @@ from aios.testing.disk import FaultyDisk
 
 FAIL_SHARE = 0.03
 """Of the moments before a change of the disk."""
-N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "4"))
+N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "2"))
 N_IMAGES = 2 * N_CRASHES
 SEED = int(os.environ.get("AIOS_TEST_SEED", "") or random.SystemRandom().randrange(10**6))
 
