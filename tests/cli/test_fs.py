@@ -1,5 +1,6 @@
 """aios fs against a kernel that runs."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_a_link_is_made_listed_and_ended(home: Path, aios: Aios, tmp_path: Path)
             assert aios("fs", "share", "/shared/a", *wrong).code == 2
     with serving(home):
         assert aios("fs", "share", "/shared/a", "--link").code == 3
+
+
+def test_the_owner_lets_a_folder_take_so_much(served: Served, aios: Aios, tmp_path: Path) -> None:
+    assert served.kernel is not None
+    assert aios("fs", "quota", "/shared", "2kB").out == "/shared may take 2.0 kB\n"
+    (tmp_path / "a").write_bytes(os.urandom(3_000))
+    assert aios("fs", "put", tmp_path / "a", "/shared/a").code == 8
+    reset = aios("fs", "quota", "/shared", "default", "--json").rows()
+    assert reset == [{"path": "/shared", "quota_bytes": None}]
+    assert aios("fs", "put", tmp_path / "a", "/shared/a").code == 0
+    assert aios("fs", "quota", "/shared", "much").code == 2

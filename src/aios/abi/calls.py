@@ -117,6 +117,7 @@ from aios.abi.storage import (
     FileList,
     FileLock,
     FilePurge,
+    FileQuota,
     FileRead,
     FileRollback,
     Files,
@@ -451,7 +452,7 @@ AnyCall = (
     | FileMount | FileUmount | FileMounts
     | FileLink | FileUnlink | FileLinks
     | Undo
-    | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileCollect | FileCheck
+    | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileQuota | FileCollect | FileCheck
     | FileRetrieve | FileGroupBy | FileJoin | FileIndex | FileReindex
     | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage | MemoryCheck
     | MemoryLog | MemoryRead | MemoryStat

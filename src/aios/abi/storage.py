@@ -336,6 +336,20 @@ class FileUsage(Call[Usages], frozen=True, tag="file_usage"):
     """Ask what takes how much space."""
 
 
+class FileQuota(Call[Done], frozen=True, tag="file_quota"):
+    """Let a folder take so many bytes of disk, with all versions; None: `storage.quota_bytes` again.
+
+    The folder is that of an agent (`/agents/ann`, with all that it starts), of a group, `/shared` or a mount. What is there already stays.
+
+    Raises:
+        AccessDenied: The caller is not the owner.
+        InvalidCall: The path is no such folder.
+    """
+
+    path: FilePath
+    quota_bytes: Count | None = None
+
+
 class FileCollect(Call[Purged], frozen=True, tag="file_collect"):
     """Remove from the disk what no version needs any more. Only the owner may."""
 

@@ -12,6 +12,7 @@ from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.fs_do import do
 from aios.cli.fs_links import Lifetime, links, make_link, unlink
 from aios.cli.fs_mounts import mount, mounts, umount
+from aios.cli.fs_quota import quota
 from aios.cli.fs_search import group, index, join, search
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, write_json, write_table
@@ -350,7 +351,7 @@ def gc(*, as_json: bool) -> None:
         click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
 
 
-for verb in (mount, umount, mounts, links, unlink, search, group, join, index, do):
+for verb in (mount, umount, mounts, links, unlink, search, group, join, index, do, quota):
     fs.add_command(verb)
 
 

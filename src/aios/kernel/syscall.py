@@ -350,6 +350,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     files.FileLock: Entry(lambda kernel, run, call: kernel.storage.lock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL),
     files.FileUnlock: Entry(lambda kernel, run, call: kernel.storage.unlock(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.KERNEL),
     files.FileUsage: Entry(lambda kernel, run, call: kernel.storage.usage(run, call), Right.FILE_READ),
+    files.FileQuota: Entry(lambda kernel, run, call: kernel.storage.quotas.set(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.DISK),
     files.FileCollect: Entry(lambda kernel, run, call: kernel.storage.collect(run, call), Right.FILE_WRITE, Effect.COMPENSABLE, Where.KERNEL),
     files.FileCheck: Entry(lambda kernel, run, call: kernel.storage.check(run, call), Right.FILE_READ),
     mounts.FileMount: Entry(lambda kernel, run, call: kernel.mounting.mount(run, call), Right.MOUNT, Effect.COMPENSABLE, Where.WORLD),

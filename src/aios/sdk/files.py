@@ -26,6 +26,7 @@ from aios.abi.storage import (
     FileList,
     FileLock,
     FilePurge,
+    FileQuota,
     FileRead,
     FileRollback,
     FileShare,
@@ -232,6 +233,10 @@ class Files(FileSearch, FileCommands):
     ) -> None:
         """Let an agent (`/agents/ann`) or a group at a path of the caller's; `none` takes it back."""
         await self._gate.call(build(FileShare, path=path, grantee=grantee, access=access))
+
+    async def set_quota(self, path: str, quota_bytes: int | None) -> None:
+        """Let an agent's folder, a group's, `/shared` or a mount take so much disk; None: as much as any. The owner's alone."""
+        await self._gate.call(build(FileQuota, path=path, quota_bytes=quota_bytes))
 
     async def shares(self) -> tuple[Share, ...]:
         """What the caller has shared, and what was shared with it."""

@@ -72,6 +72,7 @@ from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import ROOTS, WORKSPACES, Reach, file_path, is_within, parse
+from aios.kernel.storage.quotas import Quotas
 from aios.kernel.storage.reach import Reaches
 from aios.kernel.storage.versions import (
     AppendAt,
@@ -109,6 +110,7 @@ class StorageManager:
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
+        self.quotas = Quotas(db, self._is_mount)
 
     def obey(self, access: AccessManager) -> None:
         """Judge each path by its policies, too, from now on."""

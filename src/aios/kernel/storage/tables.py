@@ -67,6 +67,7 @@ SCHEMA = Schema(
             PRIMARY KEY (path, grantee)
         ) WITHOUT ROWID;
         """,
+        "CREATE TABLE quotas (root TEXT PRIMARY KEY, quota_bytes INTEGER NOT NULL) WITHOUT ROWID",
     ),
 )
 
@@ -249,9 +250,25 @@ def all_shares(connection: apsw.Connection) -> list[Share]:
 def spaces_used(connection: apsw.Connection, quota_bytes: int) -> list[SpaceUsed]:
     """What each folder with a quota takes."""
     rows = connection.execute(
-        "SELECT root, n_files, size_bytes, stored_bytes FROM usage ORDER BY root"
+        "SELECT root, ifnull(n_files, 0), ifnull(size_bytes, 0), ifnull(stored_bytes, 0), ifnull(quota_bytes, ?) "
+        "FROM (SELECT root FROM usage UNION SELECT root FROM quotas) "
+        "LEFT JOIN usage USING (root) LEFT JOIN quotas USING (root) ORDER BY root",
+        (quota_bytes,),
     )
-    return [SpaceUsed(row[0], row[1], row[2], row[3], quota_bytes) for row in rows]
+    return [SpaceUsed(*row) for row in rows]
+
+
+def find_quota(connection: apsw.Connection, root: str) -> int | None:
+    """What a folder may take, if the owner has said so."""
+    row = connection.execute("SELECT quota_bytes FROM quotas WHERE root = ?", (root,)).fetchone()
+    return None if row is None else int(str(row[0]))
+
+
+def set_quota(connection: apsw.Connection, root: str, quota_bytes: int | None) -> None:
+    """Inside a write: what a folder may take; None: as much as any."""
+    connection.execute("DELETE FROM quotas WHERE root = ?", (root,))
+    if quota_bytes is not None:
+        connection.execute("INSERT INTO quotas VALUES (?, ?)", (root, quota_bytes))
 
 
 def disk_bytes(connection: apsw.Connection) -> int:

@@ -26,6 +26,7 @@ from aios.kernel.storage.paths import ancestors, is_within, parent, root_of
 from aios.kernel.storage.tables import (
     files_below,
     find_file,
+    find_quota,
     is_folder,
     last_change,
     no_file,
@@ -200,10 +201,12 @@ class Transaction:
         used: int = self.connection.execute(
             "SELECT stored_bytes FROM usage WHERE root = ?", (root,)
         ).get
-        if used > self.quota_bytes:
+        own = find_quota(self.connection, root)
+        quota_bytes = self.quota_bytes if own is None else own
+        if used > quota_bytes:
             raise ResourceExhausted(
-                f"{root} may take {self.quota_bytes} bytes of disk and would take {used}",
-                hint="`file_purge` old versions and `file_delete` what is not needed, or raise storage.quota_bytes",
+                f"{root} may take {quota_bytes} bytes of disk and would take {used}",
+                hint="`file_purge` old versions and `file_delete` what is not needed; the owner can raise it: `aios fs quota`",
             )
 
     def set_content(
