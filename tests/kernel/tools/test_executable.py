@@ -8,13 +8,15 @@ import anyio
 import msgspec
 import pytest
 from tests.kernel.conftest import OpenKernel
+from tests.kernel.egress.hosts import host
 from tests.kernel.tools.offering import idle, run_tool
 
 from aios.abi.calls import Cont, Kill, Stop
 from aios.abi.tools import ToolList, ToolRegister, ToolRun, ToolUnregister
 from aios.abi.types import JsonObject
+from aios.config import Config, EgressConfig, Home
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ProcessGone, ToolFailed
-from aios.kernel.kernel import Kernel
+from aios.kernel.kernel import Kernel, open_kernel
 
 pytestmark = pytest.mark.anyio
 ANY: JsonObject = {"type": "object"}
@@ -238,3 +240,31 @@ async def test_a_folder_of_manifests_is_there_from_the_start(
             assert (await run_tool(kernel.init_gate(), "a/good")).text == "hi\n"
             with pytest.raises(InvalidCall):
                 await kernel.init_gate().call(ToolRun(name="a/good", arguments={"x": 1}))
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_a_tool_reaches_the_hosts_of_its_manifest_and_no_others_whoever_calls(
+    tmp_path: Path, is_allowed: bool
+) -> None:
+    source = "import os, sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+    async with host() as web:
+        named = (f"localhost:{web.port}",)
+        config = Config(egress=EgressConfig(hosts=named, private_hosts=named))
+        async with open_kernel(config, Home(tmp_path / "home"), engines={}) as kernel:
+            process = kernel.table.get(kernel.spawn_task("ann", idle))
+            async with kernel.egress.open_way(process) as way:
+                if way is None:
+                    pytest.skip("this machine has no bubblewrap")
+            process.network = None  # it has none itself
+            hosts = named if is_allowed else ("other.example",)
+            with anyio.fail_after(30):
+                await install(
+                    kernel, tmp_path, "ask", [sys.executable, "-c", source, "{url}"], network=hosts,
+                    traits={"effect": "pure"},
+                )  # fmt: skip
+                call = run_tool(kernel.gate(process.pid), "ask", url=f"http://localhost:{web.port}/x")
+                if is_allowed:
+                    assert (await call).text.strip()
+                else:
+                    with pytest.raises(ToolFailed, match="403"):
+                        await call

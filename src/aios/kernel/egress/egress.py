@@ -100,13 +100,19 @@ class Egress:
         self.n_connections = self.n_denied = 0
 
     @asynccontextmanager
-    async def open_way(self, process: Process) -> AsyncIterator[Way | None]:
-        """A way for a program of this process, for the length of the block; None if it may not use the network, or there are no walls for it."""
+    async def open_way(
+        self, process: Process, hosts: Sequence[str] | None = None
+    ) -> AsyncIterator[Way | None]:
+        """A way for a program of this process, for the length of the block; None if it may not use the network, or there are no walls for it.
+
+        With `hosts`, those of them that the owner allows, whatever the process itself may reach: for a tool that the owner installed.
+        """
         walls = await self._launcher.find_walls()
-        if process.network is None or walls.wall is not Wall.BUBBLEWRAP:
+        network = process.network if hosts is None else (hosts,)
+        if network is None or walls.wall is not Wall.BUBBLEWRAP:
             yield None
             return
-        lists = (self._config.hosts, *process.network)
+        lists = (self._config.hosts, *network)
         post = _Post(Rules(process, lists, self._config, self._secrets))
         with TemporaryDirectory(prefix="aios-egress-") as folder:
             socket = await anyio.to_thread.run_sync(lambda: Path(folder).resolve() / "proxy")

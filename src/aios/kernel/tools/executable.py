@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,8 +55,11 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
             order = Order(
                 words, env, folder, manifest.bounds, places, (folder, *writable), writable
             )
-            async with launcher.watching(job.run, manifest.name, order):
-                code, output = await attend(job, launcher, order, given=_stdin(manifest, job))
+            # Never the caller's network: arguments of one agent would reach what only another may.
+            ways = launcher.networked(job.run.process, order, manifest.network)
+            networked = ways if manifest.network else nullcontext(order)
+            async with launcher.watching(job.run, manifest.name, order), networked as ordered:
+                code, output = await attend(job, launcher, ordered, given=_stdin(manifest, job))
         return outcome_of(manifest.name, code, output, is_json=manifest.output == "json")
 
     return Tool(

@@ -52,8 +52,8 @@ class Watching(Protocol):
     ) -> AbstractAsyncContextManager[None]: ...
 
 
-Ways = Callable[[Process], AbstractAsyncContextManager[Way | None]]
-"""Opens a way to the network for programs of a process, if it has one."""
+Ways = Callable[[Process, Sequence[str] | None], AbstractAsyncContextManager[Way | None]]
+"""Opens a way to the network for programs of a process, if it has one; or to just these hosts, for a tool that has its own."""
 
 
 class Launcher:
@@ -73,12 +73,14 @@ class Launcher:
         self._ways = ways
 
     @asynccontextmanager
-    async def networked(self, process: Process, order: Order) -> AsyncIterator[Order]:
-        """The order with a way to the network, for the length of the block, if the process has one."""
-        if self._ways is None or process.network is None:
+    async def networked(
+        self, process: Process, order: Order, hosts: Sequence[str] | None = None
+    ) -> AsyncIterator[Order]:
+        """The order with a way to the network, for the length of the block, if the process has one, or to the `hosts` that are given."""
+        if self._ways is None or (process.network is None and hosts is None):
             yield order
             return
-        async with self._ways(process) as way:
+        async with self._ways(process, hosts) as way:
             yield order if way is None else _with_way(order, way)
 
     def watching(self, run: Run, what: str, order: Order) -> AbstractAsyncContextManager[None]:

@@ -68,6 +68,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """Files and folders of this machine that it reads, beside the system and what its command names; `~` is yours."""
     write: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()
     """The same, to change."""
+    network: Annotated[tuple[Word, ...], Meta(max_length=256)] = ()
+    """Of the hosts that `egress.hosts` allows, those that it may reach through the proxy, whoever calls it."""
     parameters: JsonObject = msgspec.field(default_factory=lambda: dict(NO_PARAMETERS))
     returns: JsonObject | None = None
     traits: Traits = Traits()
