@@ -4,12 +4,13 @@ from contextlib import suppress
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
+from msgspec.structs import replace
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import MakeProgram, OpenKernel
 from tests.kernel.tools.offering import declared, offer
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
-from aios.abi.calls import Chat, Embed, Spawn
+from aios.abi.calls import Chat, Cont, Embed, Spawn
 from aios.abi.tools import ToolJob, Traits
 from aios.abi.types import Pid, State
 from aios.engine.base import Ability
@@ -43,7 +44,9 @@ async def limit(
 
 
 async def budget(kernel: Kernel, pid: Pid) -> BudgetInfo:
-    return (await kernel.init_gate().call(Budget(pid=pid))).value
+    """As it is, but for the time: it passes."""
+    about = (await kernel.init_gate().call(Budget(pid=pid))).value
+    return replace(about, spent=replace(about.spent, wall_ms=0))
 
 
 def answering(n_tokens: int = 10, *, n_slots: int = 8) -> ScriptedEngine:
@@ -446,3 +449,34 @@ async def test_a_hundred_children_that_fail_and_are_cancelled_never_overspend_on
         about = await budget(kernel, parent)
         assert sum(begun) <= about.spent.tool_calls <= 200
         assert about.held.tool_calls == 0
+
+
+async def test_when_the_time_of_a_tree_is_over_all_of_it_is_stopped_until_it_gets_more(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        gate = kernel.init_gate()
+        parent = kernel.spawn_task("parent", idle)
+        child = kernel.table.get(kernel.spawn_task("child", idle, ppid=parent))
+        other = kernel.table.get(kernel.spawn_task("other", idle))
+        with anyio.fail_after(10):
+            await limit(kernel, parent, Limits(wall_ms=30), on_breach="pause")
+            await wait_stopped(kernel, parent, child.pid)
+            assert not other.is_stopped
+            about = (await gate.call(Budget(pid=parent))).value
+            assert 30 <= about.spent.wall_ms < 5_000
+            assert (about.left.wall_ms, (await budget(kernel, child.pid)).left.wall_ms) == (0, 0)
+            lines, _, _ = child.log.read(0)
+            assert f"`aios budget {parent} wall_ms=+N --cont`" in lines[-1].text
+            await gate.call(Cont(pid=parent))  # without more time it is stopped again
+            await wait_stopped(kernel, parent, child.pid)
+            await limit(kernel, parent, Limits(wall_ms=10_000_000), on_breach="pause")
+            await gate.call(Cont(pid=parent))
+            for _ in range(3):
+                await wait_all_tasks_blocked()
+            assert not child.is_stopped
+
+
+async def wait_stopped(kernel: Kernel, *pids: Pid) -> None:
+    while not all(kernel.table.get(pid).is_stopped for pid in pids):
+        await anyio.sleep(0.005)

@@ -16,7 +16,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     `calls` counts system calls that use a model, `tool_calls` runs of tools (each at the tool's `cost`), `money_micros` millionths of
     the currency in which the engines' prices are, `written_bytes` contents of files, `children` the descendants that may be alive at
-    once.
+    once, `wall_ms` the milliseconds during which one of them is alive and not stopped.
     """
 
     prompt_tokens: Limit | None = None
@@ -26,6 +26,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     tool_calls: Limit | None = None
     money_micros: Limit | None = None
     written_bytes: Limit | None = None
+    wall_ms: Limit | None = None
 
 
 class Spent(Struct, frozen=True):
@@ -38,6 +39,7 @@ class Spent(Struct, frozen=True):
     tool_calls: Count = 0
     money_micros: Count = 0
     written_bytes: Count = 0
+    wall_ms: Count = 0
 
 
 class BudgetInfo(Answer, frozen=True):
@@ -65,7 +67,7 @@ class SetBudget(Call[BudgetInfo], frozen=True, tag="set_budget"):
 
     A process may set the budget of its descendants, not its own. Before a call that uses a model its worst case is reserved, here
     and at all above it. What does not fit is not begun: with `pause` the process is stopped until somebody lets it go on (`cont`),
-    with `fail` the call fails with `BudgetExceeded`.
+    with `fail` the call fails with `BudgetExceeded`. When `wall_ms` is over, all that is at work is stopped, whatever is to be done on a breach.
 
     Raises:
         AccessDenied: The process is the caller itself, or not its descendant.

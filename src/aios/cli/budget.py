@@ -42,7 +42,7 @@ def budget(
     """Show what process ID and all that it starts may spend, have spent and hold; with WHAT=N, set it first.
 
     WHAT is prompt_tokens, completion_tokens, calls (those that use a model), tool_calls (at each tool's cost), money_micros (millionths
-    of the currency of the prices), written_bytes (of files) or children (alive at once); N is a number, `+` and a number for so
+    of the currency of the prices), written_bytes (of files), children (alive at once) or wall_ms (while something of it is at work); N is a number, `+` and a number for so
     many more, or `none` to lift the limit. LEFT counts the limits of all above it as well.
     """
     with connect() as client:

@@ -22,6 +22,7 @@ class Good(Enum):
     MONEY = "money_micros"  # millionths of the currency that the prices are in
     WRITTEN_BYTES = "written_bytes"  # contents of files
     CHILDREN = "children"  # processes alive at once below the account's own
+    WALL = "wall_ms"  # milliseconds in which one of them or more is at work; `walltime.py` counts, nobody reserves
 
 
 Amounts = Mapping[Good, int]
@@ -36,6 +37,12 @@ class Account:
     limits: dict[Good, int] = field(default_factory=dict)
     spent: dict[Good, int] = field(default_factory=dict)
     reserved: dict[Good, int] = field(default_factory=dict)
+    n_at_work: int = 0
+    """Processes in it, or below, that are alive and not stopped."""
+    wall_since_s: float = 0.0
+    """Since when there is one."""
+    wall_s: float = 0.0
+    """How long there was one before."""
 
     def chain(self) -> Iterator["Account"]:
         """The account and those above it."""

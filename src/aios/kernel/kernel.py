@@ -123,6 +123,7 @@ class Kernel:
         self.budgets.open(self.init)
         self.owner_token = self.tokens.issue(INIT_PID)
         tasks.start_soon(self.gaps.run)
+        tasks.start_soon(self.budgets.run)
 
     def _boot(self, config: Config, policies: Policies) -> None:
         """Build the managers, lower floors first."""
@@ -150,7 +151,7 @@ class Kernel:
         snapshots.sweep()
         self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
         self.cores = Cores(self.scheduler, self.contexts.find_room_tokens, recorder)
-        self.budgets = Budgets(self._pause, lambda pid: self._changed(self.table.get(pid)))
+        self.budgets = Budgets(self.clock, self._pause, self._changed)
         self.gaps = ToolGaps(self.contexts, self.clock, is_on=config.context.tool_gaps)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets, self.gaps)
         self.post = PostOffice(self.table, self.access, self.clock, limits, disk=disk)
@@ -265,9 +266,8 @@ class Kernel:
         assert process.exit is not None, "it has ended"
         self.post.close(process, is_over=not self.is_stopping)
         told = self.post.tell_exit(process, process.exit)
-        self.journal.tell(
-            process.pid, "exited", f"{process.exit.status} {process.exit.reason}".rstrip()
-        )
+        how = f"{process.exit.status} {process.exit.reason}".rstrip()
+        self.journal.tell(process.pid, "exited", how)
         for pid in sorted(process.children):
             if self.table.get(pid).is_alive:
                 self.journal.tell(pid, "adopted", "by init")
@@ -394,6 +394,7 @@ class Kernel:
 
     def _changed(self, process: Process) -> None:
         """Something of a process is other than its row on disk says."""
+        self.budgets.note(process)
         if self.programs.residents is not None and not self.is_stopping:
             self.programs.residents.note(process)
 

@@ -3,14 +3,24 @@
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 import anyio
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
 from aios.abi.types import Kind, Pid
 from aios.errors import AccessDenied, AiosError, BudgetExceeded
-from aios.kernel.budget import Amounts, Good, Ledger, Reservation, Shortage
+from aios.kernel.budget import Account, Amounts, Good, Ledger, Reservation, Shortage
+from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.walltime import WallTimes
+
+SAVE_S = 10.0
+"""So much of what time has passed a crash may forget."""
+SHORTEST_S = 0.001
+"""Clocks differ in their last digits: who looks a little too early looks again."""
+BOOKED = tuple(good for good in Good if good is not Good.WALL)
+"""What calls reserve and spend."""
 
 Pause = Callable[[Process, str], None]
 """Stops a process and writes the reason into its log."""
@@ -19,8 +29,16 @@ Pause = Callable[[Process, str], None]
 class Budgets:
     """Reserves for calls what they may spend at most; the handlers of the calls about budgets."""
 
-    def __init__(self, pause: Pause, on_change: Callable[[Pid], None] = lambda _: None) -> None:
+    def __init__(
+        self, clock: Clock, pause: Pause, on_change: Callable[[Process], None] = lambda _: None
+    ) -> None:
+        self._clock = clock
         self._ledger = Ledger()
+        self._known: dict[Pid, Process] = {}
+        self._walls = WallTimes(self._ledger)
+        self._at_work: dict[Pid, Process] = {}
+        """Processes that are alive and not stopped: while there is one, time passes for those above it."""
+        self._walls_moved = anyio.Event()
         self._pause = pause
         self._on_change = on_change
         """Told whose limits or spendings are others now, where there are limits."""
@@ -33,28 +51,64 @@ class Budgets:
     def open(self, process: Process) -> None:
         """A new process: it spends under the limits of those above it, or of who pays for it and those above that."""
         self._ledger.open(process.pid, process.ppid or None, {})
+        self._known[process.pid] = process
+        self.note(process)
         if process.payer is not None:
             self.place(process, process.payer)
 
     def place(self, process: Process, payer: Pid) -> None:
         """Let a process that has spent nothing yet spend under the limits of another, which is remembered, and of those above that."""
         process.payer = payer
+        account, now_s = self._ledger.get(process.pid), self._clock.now_s()
+        if process.pid in self._at_work:
+            self._walls.count(account, -1, now_s)
         self._ledger.place(process.pid, payer)
+        if process.pid in self._at_work and self._walls.count(account, 1, now_s):
+            self._walls_moved.set()
 
     def limit(self, process: Process, limits: Limits) -> None:
         """Set the limits of a process."""
-        self._ledger.set_limits(process.pid, _amounts(limits))
-        self._wake_next(process.pid)
+        self._set_limits(process.pid, limits)
+
+    def note(self, process: Process) -> None:
+        """A process is perhaps at work now, or no longer."""
+        is_at_work = process.is_alive and not process.is_stopped
+        if is_at_work == (process.pid in self._at_work) or process.pid not in self._known:
+            return
+        if is_at_work:
+            self._at_work[process.pid] = process
+        else:
+            del self._at_work[process.pid]
+        account = self._ledger.get(process.pid)
+        if self._walls.count(account, 1 if is_at_work else -1, self._clock.now_s()):
+            self._walls_moved.set()
+
+    async def run(self) -> None:
+        """Stop what is at work when its time is over, until cancelled."""
+        while True:
+            self._walls_moved = anyio.Event()
+            now_s = self._clock.now_s()
+            for account in self._walls.exhausted(now_s):
+                self._end_time(account)
+            wait_s = max(SHORTEST_S, min(self._walls.next_s(now_s), SAVE_S))
+            if not self._walls.running():
+                wait_s = inf
+            with anyio.move_on_after(wait_s):
+                await self._walls_moved.wait()
+            for account in self._walls.running():
+                self._tell_change(account)
 
     def end(self, process: Process) -> None:
         """The process has ended: one child less for those above it."""
         held = self._alive.pop(process.pid, None)
         if held is not None:
             held.settle({})
+        self.note(process)
 
     def forget(self, pid: Pid) -> None:
         """The process is no longer remembered."""
         self._ledger.forget(pid)
+        del self._known[pid]
         self._on_breach.pop(pid, None)
 
     def is_limited(self, process: Process) -> bool:
@@ -109,7 +163,7 @@ class Budgets:
         reservation.settle(spent)
         for account in reservation.account.chain():
             if spent:
-                self._on_change(account.pid)
+                self._tell_change(account)
             self._wake_next(account.pid)
 
     @asynccontextmanager
@@ -151,10 +205,9 @@ class Budgets:
                 "nobody sets a budget of their own, and init has none",
                 hint="the owner or an ancestor sets it",
             )
-        self._ledger.set_limits(call.pid, _amounts(call.limits))
         self._on_breach[call.pid] = call.on_breach
-        self._on_change(call.pid)
-        self._wake_next(call.pid)
+        self._set_limits(call.pid, call.limits)
+        self._tell_change(self._ledger.get(call.pid))
         return self.info(call.pid)
 
     def restore(self, process: Process, before: BudgetInfo) -> None:
@@ -165,19 +218,21 @@ class Budgets:
                 self.hold_child(process, child)
         self.limit(process, before.limits)
         self._on_breach[process.pid] = before.on_breach
-        self._ledger.get(process.pid).spent.update(
-            {good: getattr(before.spent, good.value) for good in Good}
-        )
+        account = self._ledger.get(process.pid)
+        account.spent.update({good: getattr(before.spent, good.value) for good in BOOKED})
+        account.wall_s += before.spent.wall_ms / 1000
 
     def info(self, pid: Pid) -> BudgetInfo:
         """What a process may spend, has spent and holds."""
-        account = self._ledger.get(pid)
-        left = {good.value: self._ledger.left(pid, good) for good in Good}
+        account, now_s = self._ledger.get(pid), self._clock.now_s()
+        left = {good.value: self._ledger.left(pid, good) for good in BOOKED}
+        left[Good.WALL.value] = self._walls.left_ms(account, now_s)
+        spent = {**account.spent, Good.WALL: self._walls.spent_ms(account, now_s)}
         return BudgetInfo(
             pid,
             Limits(**{good.value: limit for good, limit in account.limits.items()}),
             self._on_breach.get(pid, "pause"),
-            _spent(account.spent),
+            _spent(spent),
             _spent(account.reserved),
             Limits(**left),
         )
@@ -185,6 +240,30 @@ class Budgets:
     def check_invariants(self) -> None:
         """Raise AssertionError if the accounts contradict each other."""
         self._ledger.check_invariants()
+        self._walls.check_invariants()
+        assert all(each.is_alive and not each.is_stopped for each in self._at_work.values())
+
+    def _set_limits(self, pid: Pid, limits: Limits) -> None:
+        self._ledger.set_limits(pid, _amounts(limits))
+        self._walls.note_limit(self._ledger.get(pid))
+        self._walls_moved.set()
+        self._wake_next(pid)
+
+    def _end_time(self, account: Account) -> None:
+        """Stop all that is at work in an account whose time is over."""
+        limit_s = account.limits[Good.WALL] / 1000
+        whose = f"{limit_s:g} s that process {account.pid} and what it started may be at work"
+        for process in list(self._at_work.values()):
+            if account in self._ledger.get(process.pid).chain():
+                hint = f"`aios budget {account.pid} wall_ms=+N --cont` gives more"
+                self._pause(process, f"paused: the {whose} are over; {hint}")
+        self._tell_change(account)
+
+    def _tell_change(self, account: Account) -> None:
+        """Tell of an account whose process is remembered; one of a forgotten process only holds for those below it."""
+        process = self._known.get(account.pid)
+        if process is not None:
+            self._on_change(process)
 
     def _breach(self, run: Run, shortage: Shortage) -> None:
         """Do what the budget says of a call that does not fit: stop its process, or raise."""

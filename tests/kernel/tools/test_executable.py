@@ -262,7 +262,9 @@ async def test_a_tool_reaches_the_hosts_of_its_manifest_and_no_others_whoever_ca
                     kernel, tmp_path, "ask", [sys.executable, "-c", source, "{url}"], network=hosts,
                     traits={"effect": "pure"},
                 )  # fmt: skip
-                call = run_tool(kernel.gate(process.pid), "ask", url=f"http://localhost:{web.port}/x")
+                call = run_tool(
+                    kernel.gate(process.pid), "ask", url=f"http://localhost:{web.port}/x"
+                )
                 if is_allowed:
                     assert (await call).text.strip()
                 else:
