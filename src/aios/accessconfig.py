@@ -36,6 +36,22 @@ class ApprovalsConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 8
     max_open_in_all: Annotated[int, Meta(ge=1, le=10_000, description="of all processes")] = 256
+    webhook_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+)?(?!\n)$",
+            max_length=2048,
+            description="told of each question and what became of it, without arguments; see docs/guides/approvals.md",
+        ),
+    ] = ""
+    webhook_secret_env: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?!\n)$",
+            max_length=256,
+            description="the environment variable with the key that signs what is told; the key itself is never in a file",
+        ),
+    ] = "APPROVALS_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
     max_kept: Annotated[
         int,
         Meta(ge=100, description="questions that are over, kept to be looked at; the oldest go"),

@@ -23,6 +23,7 @@ from aios.abi.wire import call_from_json, frame_to_json
 from aios.config import ServerConfig
 from aios.errors import AiosError, InvalidCall, KernelBug
 from aios.kernel.kernel import Kernel
+from aios.server.approvals import ApprovalRoutes
 from aios.server.auth import check_host, gate_for
 from aios.server.faults import JSON_TYPE, fault_response, status_response
 from aios.server.limits import Exchange, read_json
@@ -42,6 +43,7 @@ def make_app(kernel: Kernel, config: ServerConfig) -> Starlette:
     app = Starlette(
         routes=[
             *native.routes(),
+            *ApprovalRoutes(config).routes(),
             *LinkRoutes(kernel).routes(),
             *OpenAIRoutes(kernel, config).routes(),
             *ResponsesRoutes(kernel, config).routes(),

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 
 from aios import __version__
-from aios.config import Config
+from aios.config import ApprovalsConfig, Config
 from aios.configload import Loaded
 from aios.engine.base import Engine
 from aios.kernel.clock import Clock
@@ -131,6 +131,8 @@ async def _open(
             kernel.warnings.extend((await kernel.launcher.find_walls()).missing)
         await tasks.start(_serve_native, kernel, claim, config)
         kernel.urls.append(f"{UNIX_PREFIX}{claim.socket}")
+        if config.approvals.webhook_url:
+            _start_webhook(kernel, config.approvals, tasks)
         async with _web_server(kernel, config, is_wanted=http):
             claim.publish(_address(kernel))
             kernel.begin()
@@ -141,6 +143,15 @@ async def _open(
                 with anyio.CancelScope(shield=True):
                     await kernel.drain(0)
         tasks.cancel_scope.cancel()
+
+
+def _start_webhook(kernel: Kernel, config: ApprovalsConfig, tasks: anyio.abc.TaskGroup) -> None:
+    from aios.server.webhook import Webhook  # noqa: PLC0415 - start-up time: httpx takes 60 ms
+
+    secret = os.environ.get(config.webhook_secret_env, "")
+    webhook = Webhook(config.webhook_url, secret, kernel.clock)
+    kernel.approvals.watchers.append(webhook.put)
+    tasks.start_soon(webhook.run)
 
 
 async def _serve_native(

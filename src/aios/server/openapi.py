@@ -9,6 +9,8 @@ import msgspec
 from aios import __version__
 from aios.abi.calls import AnyAnswer, AnyCall
 from aios.abi.gate import Fault, Frame, Result
+from aios.server.approvals import PATH as APPROVALS
+from aios.server.approvals import AnswerBody
 from aios.server.faults import JSON_TYPE, NATIVE_PREFIX, ErrorReply
 from aios.server.links import TYPE as LINKED
 from aios.server.openai_types import (
@@ -66,6 +68,13 @@ class Operation:
     is_open: bool = False
 
 
+_NUMBER: Json = {
+    "name": "number",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+}
+
 OPERATIONS = (
     Operation("get", "/health", "Whether calls are taken", {JSON_TYPE: Health}, is_open=True),
     Operation("get", "/openapi.json", "This document", {JSON_TYPE: dict[str, Any]}),
@@ -96,6 +105,35 @@ OPERATIONS = (
                 "schema": {"type": "string", "enum": ["true", "false"]},
             },
         ),
+    ),
+    Operation(
+        "get",
+        APPROVALS,
+        "The call `approval_list`",
+        {JSON_TYPE: Result[AnyAnswer]},
+        parameters=(
+            {
+                "name": "all",
+                "in": "query",
+                "description": "also answers that hold, and what is over",
+                "schema": {"type": "string", "enum": ["true", "false"]},
+            },
+        ),
+    ),
+    Operation(
+        "post",
+        f"{APPROVALS}/{{number}}",
+        "The call `approval_answer`",
+        {JSON_TYPE: Result[AnyAnswer]},
+        AnswerBody,
+        parameters=(_NUMBER,),
+    ),
+    Operation(
+        "delete",
+        f"{APPROVALS}/{{number}}",
+        "The call `approval_revoke`",
+        {JSON_TYPE: Result[AnyAnswer]},
+        parameters=(_NUMBER,),
     ),
     Operation(
         "get",

@@ -6,6 +6,8 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.kernel.test_resume import daemon
+from tests.kernel.test_resume import owner as owner_of
 from tests.kernel.tools.offering import declared, echo, idle, offer
 
 from aios.abi.approvals import Approval, ApprovalAnswer, ApprovalList, ApprovalState
@@ -30,6 +32,7 @@ from aios.kernel.gate import LocalGate
 from aios.kernel.journal.audit import tables as audit
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.waitqueue import WaitQueue
+from aios.sdk import blocking
 from aios.sdk.client import Client
 from aios.server.daemon import open_server
 
@@ -349,3 +352,43 @@ async def test_questions_and_answers_outlive_a_kernel_and_nobody_is_asked_twice(
         question = (await asked(kernel))[0]
         assert (question.pid, question.action) == (changed, "file.write"), "its code is another"
         await owner.kill(Pid(changed))
+
+
+KILLED_IN_BETWEEN = """\
+import os
+from aios.sdk.blocking import connect
+with connect() as client:
+    client.files.write("/shared/a", b"one")
+    client.files.write("/shared/a", b"two")
+    client.files.purge("/shared/a", keep=1)
+    client.exit(0, str(len(client.files.versions("/shared/a"))))
+"""
+
+
+def test_a_daemon_killed_while_it_asks_comes_back_with_the_question_and_asks_once(
+    home: Path,
+) -> None:
+    (home / "purger").mkdir()
+    (home / "purger" / "agent.toml").write_text('name = "purger"\n')
+    (home / "purger" / "main.py").write_text(KILLED_IN_BETWEEN)
+    with daemon(home), owner_of(home) as client:
+        restart = Restart(policy="on-failure")
+        pid = client.spawn(str(home / "purger"), restart=restart).pid
+        first = _wait_asked(client)
+    with daemon(home), owner_of(home) as client:
+        again = _wait_asked(client)
+        assert again == first
+        assert len(client.files.versions("/shared/a")) == 2, "nothing of it was done"
+        client.approvals.answer(first.id, "once")
+    with daemon(home), owner_of(home) as client:  # killed as soon as the answer was on disk
+        end = client.wait(pid).exit
+        assert (end.status, end.result) == (0, "1")
+        over = client.approvals.list(include_over=True)
+        assert [each.id for each in over] == [first.id], "nobody was asked twice"
+
+
+def _wait_asked(client: blocking.Client) -> Approval:
+    after = client.journal.events(is_waiting=False).last
+    while not (found := client.approvals.list()):
+        after = client.journal.events(after=after, deadline_s=20).last
+    return found[0]

@@ -2,6 +2,7 @@
 
 from aios.config import ToolsConfig
 from aios.kernel.clock import Clock
+from aios.kernel.tools.builtin.ask_human import ask_human
 from aios.kernel.tools.builtin.calculator import calculator
 from aios.kernel.tools.builtin.clock import clock_tool
 from aios.kernel.tools.builtin.code import python, shell
@@ -17,6 +18,7 @@ from aios.kernel.tools.tool import Tool
 def builtin_tools(clock: Clock, launcher: Launcher, config: ToolsConfig) -> list[Tool]:
     """Made anew for each kernel."""
     return [
+        ask_human(),
         calculator(),
         clock_tool(clock),
         files(),
