@@ -5,18 +5,20 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 from tests.kernel.test_resume import daemon
 from tests.kernel.test_resume import owner as owner_of
 from tests.kernel.tools.offering import declared, echo, idle, offer
 
 from aios.abi.approvals import Approval, ApprovalAnswer, ApprovalList, ApprovalState
-from aios.abi.recovery import Restart
+from aios.abi.recovery import AnswerQuestion, Choice, Restart
 from aios.abi.storage import FilePurge
 from aios.abi.tools import ToolRun, Traits
 from aios.abi.types import Pid, State
 from aios.config import ApprovalsConfig, Config, EngineConfig, Home, ServerConfig
 from aios.configload import Loaded
+from aios.disk.connection import connect
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import (
     AccessDenied,
@@ -28,8 +30,12 @@ from aios.errors import (
     ResourceExhausted,
     Unsupported,
 )
+from aios.kernel.approvals import tables
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal.audit import tables as audit
+from aios.kernel.journal.records import Effect, Outcome, Record
+from aios.kernel.journal.tables import save
+from aios.kernel.journal.texts import write_call
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.waitqueue import WaitQueue
 from aios.sdk import blocking
@@ -352,6 +358,54 @@ async def test_questions_and_answers_outlive_a_kernel_and_nobody_is_asked_twice(
         question = (await asked(kernel))[0]
         assert (question.pid, question.action) == (changed, "file.write"), "its code is another"
         await owner.kill(Pid(changed))
+
+
+RUNNER = """\
+from aios.sdk.blocking import connect
+with connect() as client:
+    client.tools.run("calculator", {"expression": "6 * 7"})
+    client.exit(0, "ran")
+"""
+ASK_BEFORE_TOOLS = (
+    '@id("ask") @decide("ask") permit(principal, action == Action::"tool.run", resource);'
+)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "choice"),
+    [
+        (None, None),  # taken, but the intent never reached the disk
+        (Outcome.OPEN, "again"),  # nobody knows; the owner has it done again
+    ],
+)
+async def test_an_answer_that_a_crash_left_taken_holds_if_its_call_was_not_made(
+    home: Path, outcome: Outcome | None, choice: Choice | None
+) -> None:
+    (home / "policies").mkdir()
+    (home / "policies" / "mine.cedar").write_text(ASK_BEFORE_TOOLS)
+    folder = home / "runner"
+    folder.mkdir()
+    (folder / "agent.toml").write_text('name = "runner"\n')
+    (folder / "main.py").write_text(RUNNER)
+    async with served(home) as (kernel, owner):
+        pid = (await owner.spawn(str(folder), restart=Restart(policy="on-failure"))).pid
+        question = (await asked(kernel))[0]
+    used = msgspec.structs.replace(question, state=ApprovalState.USED, said="once", holds=False)
+    connection = connect(Home(home).database, is_writer=True)
+    tables.save(connection, used, 1)
+    if outcome is not None:
+        record = Record(
+            pid, 1, "tool_run", b"x", Effect.IRREVERSIBLE, 0.0, outcome=outcome,
+            intent=write_call(ToolRun(name="calculator", arguments={})),
+        )  # fmt: skip
+        save(connection, record)
+    connection.close()
+    async with served(home) as (kernel, owner):
+        if choice is not None:
+            await kernel.init_gate().call(AnswerQuestion(pid=pid, choice=choice))
+        assert (await owner.wait(pid)).exit.result == "ran"
+        over = await owner.approvals.list(include_over=True)
+        assert [each.state for each in over] == [ApprovalState.USED], "nobody was asked twice"
 
 
 KILLED_IN_BETWEEN = """\

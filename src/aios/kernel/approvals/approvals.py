@@ -43,6 +43,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.journal.audit.chain import Kind
 from aios.kernel.journal.audit.log import AuditLog
 from aios.kernel.journal.journal import Journal
+from aios.kernel.journal.records import Outcome
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.waitqueue import WaitQueue
@@ -97,8 +98,8 @@ class Approvals:
         """Calls by the question whose answer they wait for."""
         self._unwritten: set[int] = set()
         """Questions on their way to disk: nobody is shown them yet."""
-        self._doubts: dict[Pid, list[tuple[int, int]]] = {}
-        """Answers, with the calls that took them, of which nobody knows yet whether they were made."""
+        self._doubts: dict[Pid, list[Approval]] = {}
+        """Answers that were taken by calls of which nobody knows yet whether they are made again."""
         self.watchers: list[Watch] = []
         """Told of each question that is new, and of each that is answered or over."""
 
@@ -339,29 +340,26 @@ class Approvals:
         kept, last_id = await disk.read(tables.load)
         rows = []
         for each in kept:
-            row = each.row
-            if row.state is ApprovalState.USED and each.taken_seq is not None:
-                row = self._taken_up(each)
+            row, process = each.row, self._kernel.table.find(each.row.pid)
+            if process is None or not process.is_alive:
+                row = book.ended(row) if row.holds else row
+            elif row.state is ApprovalState.USED and each.taken_seq is not None and process.program:
+                row = self._taken_up(row, each.outcome)
             rows.append(row)
         self._book.load(rows, last_id)
 
-    def _taken_up(self, kept: tables.Kept) -> Approval:
-        """An answer that a call had taken: it holds again if that call was never made."""
-        row, process = kept.row, self._kernel.table.find(kept.row.pid)
-        if process is None or not process.is_alive or not process.program:
-            return row  # nobody makes that call again by itself
-        if kept.outcome is None:
+    def _taken_up(self, row: Approval, outcome: str | None) -> Approval:
+        """An answer that a call of a program had taken: it holds again if that call was never made, for then it will be."""
+        if outcome is None:
             return book.untaken(row)
-        if kept.outcome == "open":
-            assert kept.taken_seq is not None, "it was taken"
-            self._doubts.setdefault(row.pid, []).append((row.id, kept.taken_seq))
+        if outcome == Outcome.OPEN.value:
+            self._doubts.setdefault(row.pid, []).append(row)
         return row
 
     def settle_doubts(self, pid: Pid, *, is_again: bool) -> None:
         """The owner has decided what becomes of calls that a crash cut off: those that are made again need no second answer."""
-        for number, _ in self._doubts.pop(pid, []):
-            row = self._book.get(number)
-            if is_again and self._book.find(row) is None:
+        for row in self._doubts.pop(pid, []):
+            if is_again and self._book.has(row.id) and self._book.find(row) is None:
                 self._save(self._book.put(book.untaken(row)))
 
     def close(self, process: Process) -> None:

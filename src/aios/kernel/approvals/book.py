@@ -82,6 +82,10 @@ class Book:
                 return self._all[found]
         return None
 
+    def has(self, number: int) -> bool:
+        """Whether a question is still in the book."""
+        return number in self._all
+
     def get(self, number: int) -> Approval:
         """One of them.
 

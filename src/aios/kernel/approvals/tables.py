@@ -10,7 +10,6 @@ import apsw
 import msgspec
 
 from aios.abi.approvals import Approval
-from aios.abi.types import Pid
 from aios.disk.migrations import Schema
 
 SCHEMA = Schema(
@@ -53,10 +52,3 @@ def load(connection: apsw.Connection) -> tuple[list[Kept], int]:
     found = [Kept(msgspec.msgpack.decode(row, type=Approval), seq, end) for row, seq, end in rows]
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'approvals'").fetchone()
     return found, 0 if last is None else int(last[0])
-
-
-def outcome_of(connection: apsw.Connection, pid: Pid, seq: int) -> str | None:
-    """How a call ended; None: it is not in the journal."""
-    query = "SELECT outcome FROM journal_records WHERE pid = ? AND seq = ?"
-    row = connection.execute(query, (pid, seq)).fetchone()
-    return None if row is None else str(row[0])
