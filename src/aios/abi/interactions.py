@@ -12,12 +12,13 @@ InteractionId = Annotated[int, Meta(ge=1)]
 
 
 class Interaction(Struct, frozen=True):
-    """One record. `kind` is the agent's word for it, such as `said`, `asked` or `got`."""
+    """One record. `kind` is the agent's word for it, such as `said`, `asked` or `got`; `taint` where data in it came from outside."""
 
     id: int
     unix_s: float
     kind: str
     text: str
+    taint: str = ""
 
 
 class Logged(Answer, frozen=True):

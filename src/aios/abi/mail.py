@@ -35,7 +35,10 @@ class ChildExit(Struct, frozen=True):
 
 
 class Letter(Struct, frozen=True):
-    """A message from one process to another. `topic` is set if it was published, `reply_to` names an earlier letter."""
+    """A message from one process to another. `topic` is set if it was published, `reply_to` names an earlier letter.
+
+    `taint` is where data that had reached its sender came from outside, empty if none had.
+    """
 
     id: LetterId
     sender: Pid
@@ -48,6 +51,7 @@ class Letter(Struct, frozen=True):
     wants_receipt: bool = False
     is_urgent: bool = False
     wants_dead_letter: bool = False
+    taint: str = ""
 
 
 class Sent(Answer, frozen=True):

@@ -43,7 +43,8 @@ class Origin(Struct, frozen=True):
 class Note(Struct, frozen=True):
     """Something remembered. It holds from `valid_from_unix_s` until `valid_to_unix_s`, if that is set.
 
-    `superseded_by` names the note that took its place; `supersedes` the one whose place it took.
+    `superseded_by` names the note that took its place; `supersedes` the one whose place it took. `taint` is where data in it came
+    from outside, empty if none did.
     """
 
     id: int
@@ -59,6 +60,7 @@ class Note(Struct, frozen=True):
     n_used: int = 0
     supersedes: int | None = None
     superseded_by: int | None = None
+    taint: str = ""
 
 
 class Remembered(Answer, frozen=True):

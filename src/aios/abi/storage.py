@@ -36,7 +36,7 @@ class FileVersion(Struct, frozen=True):
     """One version of a file. `change` numbers all changes of the kernel's files, in their order.
 
     Versions of one call share `transaction`. `author` is the folder of the process that made it. `size_bytes` is None
-    when the file was deleted by it.
+    when the file was deleted by it. `taint` is where data in it came from outside, empty if none did.
     """
 
     path: str
@@ -48,6 +48,7 @@ class FileVersion(Struct, frozen=True):
     unix_s: float
     message: str
     size_bytes: Count | None
+    taint: str = ""
 
 
 # --- changing ----------------------------------------------------------------------------------------------------
@@ -173,11 +174,12 @@ class FilePurge(Call[Purged], frozen=True, tag="file_purge"):
 
 
 class Content(Answer, frozen=True):
-    """A piece of a file. `size_bytes` is the length of the whole."""
+    """A piece of a file. `size_bytes` is the length of the whole; `taint` is where data in it came from outside, if any did."""
 
     data: bytes
     size_bytes: Count
     version: VersionNumber
+    taint: str = ""
 
 
 class FileRead(Call[Content], frozen=True, tag="file_read"):

@@ -9,6 +9,8 @@ from typing import Annotated, NewType
 
 from msgspec import Meta, Struct
 
+from aios.abi.taint import Taint
+
 Pid = NewType("Pid", int)
 """Process id: positive, unique for the life of a kernel, never given twice."""
 
@@ -278,6 +280,8 @@ class ProcessInfo(Struct, frozen=True):
     """Of its memory block for interactions, used so far."""
     n_block_faults: int = 0
     """Interactions that it read back and that were no longer in its block."""
+    taint: Taint | None = None
+    """Data from outside has reached it: what it does that cannot be undone is asked first."""
 
 
 class EngineState(Enum):

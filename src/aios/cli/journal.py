@@ -210,6 +210,9 @@ def _show_fields(process: ProcessInfo) -> None:
     _field("state", process.state.value + (f" ({process.activity})" if process.activity else ""))
     if end is not None:
         _field("exit", f"{end.status} {end.reason}".rstrip())
+    if process.taint is not None:
+        via = f", by {process.taint.via}" if process.taint.via else ""
+        _field("taint", f"{process.taint.source}{via}, at call {process.taint.seq}")
     _field("calls", f"{process.n_calls}, {process.n_faults} of them faults")
     _field("waited", short_seconds(process.waited_s))
     _field("ran", short_seconds(process.ran_s))

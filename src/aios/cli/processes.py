@@ -78,6 +78,7 @@ FIELDS = (
     _number("SHARED", shared_part, always=False),
     _number("BLOCK", lambda p: short_count(p.block_bytes), always=False),
     _number("FAULTS", lambda p: short_count(p.n_block_faults), always=False),
+    _word("TAINT", lambda p: printable(p.taint.source) if p.taint else "-", always=False),
     Field(Column("AGE", is_number=True), lambda p, now_s: short_seconds(_age_s(p, now_s))),
 )
 EXIT = _word("EXIT", lambda p: described_exit(p))
@@ -98,7 +99,7 @@ def ps(*, with_ended: bool, wide: bool, as_json: bool) -> None:
 
     With --wide: LEVEL under a policy that has levels; IN, CACHED and OUT count tokens; PAGES, RAM, DISK and SHARED are the KV
     pages of its last conversation, how many of them are in memory or on disk alone, and the part that others use as well; BLOCK is what its
-    memory block of interactions holds, FAULTS those that it read back from disk.
+    memory block of interactions holds, FAULTS those that it read back from disk; TAINT is where data came from outside that has reached it.
     """
     with connect() as client:
         processes = client.ps(include_ended=with_ended)

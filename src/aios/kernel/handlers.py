@@ -74,6 +74,7 @@ from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.undo import Undoer
+from aios.kernel.taint import take_from
 from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
 
@@ -202,6 +203,8 @@ async def wait(kernel: Services, run: Run, call: Wait) -> Exited:
     await run.runnable()
     if process.ppid == run.process.pid:
         process.is_waited_for = True
+    if end.result or end.reason:
+        take_from(run, process)
     return Exited(process.pid, end)
 
 
@@ -272,11 +275,14 @@ async def ps(kernel: Services, run: Run, call: Ps) -> Processes:
     now_s = kernel.clock.now_s()
     held = kernel.contexts.held_pages({p.pid: p.pages for p in kernel.table if p.is_alive})
     standings = kernel.scheduler.standings()
-    seen = (
+    seen = [
         p
         for p in kernel.table
         if (call.all or p.is_alive) and kernel.access.may_reach(run.process, p)
-    )
+    ]
+    for process in seen:
+        if process.exit is not None and process.exit.result:
+            take_from(run, process)
     return Processes(tuple(p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen))
 
 
@@ -302,11 +308,14 @@ async def log(kernel: Services, run: Run, call: Log) -> Done:
 
 async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
     """Read the log of a process; with `follow` until it ends."""
-    log = kernel.table.get(call.pid).log
+    process = kernel.table.get(call.pid)
+    log = process.log
     number, n_lines, n_dropped = log.tail(call.tail), 0, 0
     while True:
         lines, number, n_missed = log.read(number)
         n_lines, n_dropped = n_lines + len(lines), n_dropped + n_missed
+        if lines:
+            take_from(run, process)
         for line in lines:
             if run.emit is not None:
                 run.emit(Line(line, n_missed))

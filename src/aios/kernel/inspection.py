@@ -22,6 +22,7 @@ from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.journal.tables import Row
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.taint import take_from
 
 MAX_PAGE_BYTES = 4 << 20
 """Of what was asked and answered, on one page."""
@@ -35,9 +36,10 @@ class Inspection:
         self._table = table
         self._access = access
 
-    async def read(self, _: Run, call: JournalRead) -> JournalRecords:
+    async def read(self, run: Run, call: JournalRead) -> JournalRecords:
         """Read records."""
         disk = self._journal.disk
+        take_from(run, self._table.get(call.pid))
         after = call.after
         if after < 0:
             after = max(0, self._table.get(call.pid).n_journalled + after)
@@ -68,6 +70,12 @@ class Inspection:
                 with run.parked():
                     await ring.wait_changed()
                 await run.runnable()
+
+    def tell_taint(self, process: Process) -> None:
+        """Tell those who watch that data from outside has reached a process."""
+        if process.taint is not None:
+            via = f", by {process.taint.via}" if process.taint.via else ""
+            self._journal.tell(process.pid, "tainted", f"{process.taint.source}{via}")
 
     def _sees(self, run: Run, item: Item, above: Process | None) -> bool:
         """Whether the caller may see that process, and asked for it. Its own call of `events` is none."""

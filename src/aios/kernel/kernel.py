@@ -141,6 +141,7 @@ class Kernel:
             max_log_bytes=limits.max_log_bytes,
             on_end=self._close,
             on_forget=self._forget,
+            on_taint=self._tainted,
         )
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
         recorder = Recorder(config.scheduler.trace_calls)
@@ -232,10 +233,8 @@ class Kernel:
     def add_process(self, name: str, kind: Kind, parent: Process, *, program: str = "") -> Process:
         """A process; a guest is an owner of its own, whose name no other living process has and nobody can take."""
         if kind is Kind.GUEST and name == self.init.owner:
-            raise InvalidCall(
-                f"no guest can be named {name!r}: that is who owns the kernel",
-                hint="use another name",
-            )
+            hint = "use another name"
+            raise InvalidCall(f"no guest is named {name!r}: that one owns the kernel", hint=hint)
         rights = granted(kind, parent.rights)
         process = self.table.add(
             name, kind=kind, parent=parent, rights=rights, owner=parent.owner, program=program
@@ -397,6 +396,10 @@ class Kernel:
         self.budgets.note(process)
         if self.programs.residents is not None and not self.is_stopping:
             self.programs.residents.note(process)
+
+    def _tainted(self, process: Process) -> None:
+        self.inspection.tell_taint(process)
+        self._changed(process)
 
     def _kept(self) -> Kept:
         """What the journal must keep now."""

@@ -16,6 +16,7 @@ from aios.abi.access import Principal
 from aios.abi.call import Answer
 from aios.abi.contexts import ContextId
 from aios.abi.gate import Progress
+from aios.abi.taint import Taint
 from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import ProcessGone, ResourceExhausted
 from aios.kernel.homes import Homes
@@ -184,6 +185,10 @@ class Process:
     """Hosts that its programs may reach: each list holds, beside the owner's; None is no network."""
     bounds: tuple[Principal, ...] = ()
     """Whose policies hold for it: of those that started it, also when they have ended, and its own."""
+    taint: Taint | None = None
+    """Data from outside has reached it."""
+    on_taint: "Callable[[Process], None] | None" = None
+    """Told when it is marked so."""
     nice: int = 0
     started_unix_s: float = 0.0
     ended_unix_s: float | None = None
@@ -410,6 +415,7 @@ class Process:
             pages=held,
             block_bytes=self.block_bytes,
             n_block_faults=self.n_block_faults,
+            taint=self.taint,
         )
 
 

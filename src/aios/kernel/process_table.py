@@ -8,6 +8,7 @@ from aios.errors import Conflict, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import INIT_PID, Process
+from aios.kernel.taint import at_birth
 
 
 class ProcessTable:
@@ -22,6 +23,7 @@ class ProcessTable:
         max_log_bytes: int,
         on_end: Callable[[Process], None] = lambda _: None,
         on_forget: Callable[[Pid], None] = lambda _: None,
+        on_taint: Callable[[Process], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._max_alive = max_alive
@@ -29,6 +31,7 @@ class ProcessTable:
         self._max_log_bytes = max_log_bytes
         self._on_end = on_end
         self._on_forget = on_forget
+        self._on_taint = on_taint
         self._by_pid: dict[Pid, Process] = {}
         self._names: dict[str, Pid] = {}
         self._exited: OrderedDict[Pid, None] = OrderedDict()
@@ -88,6 +91,8 @@ class ProcessTable:
             fetch_lists=parent.fetch_lists if parent else (),
             network=_network_of(kind, parent),
             confines=confines,
+            taint=at_birth(free_name, kind, parent),
+            on_taint=self._on_taint,
             kind=kind,
             owner=owner,
             rights=rights,
@@ -111,6 +116,7 @@ class ProcessTable:
         if parent is None or not parent.is_alive:
             process.ppid = INIT_PID
         self.number_after(process.pid)
+        process.on_taint = self._on_taint
         self._by_pid[process.pid] = process
         self._by_pid[process.ppid].children.add(process.pid)
         if process.exit is None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from aios.abi.access import Principal
 from aios.abi.budget import BudgetInfo
 from aios.abi.recovery import Restart
+from aios.abi.taint import Taint
 from aios.abi.types import Exit, Kind, Pid, Right, Usage
 from aios.disk.migrations import Schema
 from aios.kernel.journal.disk import Extra, JournalDisk
@@ -80,6 +81,7 @@ class Resident(Struct, frozen=True):
     max_block_bytes: int | None = None
     payer: Pid | None = None
     confines: Confines | None = None
+    taint: Taint | None = None
 
     def process(self, max_log_bytes: int) -> Process:
         """The process, as far as it outlives a kernel."""
@@ -108,6 +110,7 @@ class Resident(Struct, frozen=True):
             max_block_bytes=self.max_block_bytes,
             payer=self.payer,
             confines=self.confines,
+            taint=self.taint,
         )
         if self.exit is not None:
             process.log.close()
@@ -148,6 +151,7 @@ def resident_of(
         network=process.network,
         launched=_kept(process, launched),
         bounds=process.bounds,
+        taint=process.taint,
         budget=budget,
     )
 

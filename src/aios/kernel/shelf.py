@@ -27,6 +27,7 @@ from aios.kernel.cores import Core, Cores
 from aios.kernel.homes import Home
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
+from aios.kernel.taint import source_of, take
 
 
 class Shelf:
@@ -63,7 +64,12 @@ class Shelf:
             saved_unix_s=self._clock.unix_s(),
         )
         saved = Saved(
-            context.tools, context.window, context.transcript, context.n_tokens, context.pages
+            context.tools,
+            context.window,
+            context.transcript,
+            context.n_tokens,
+            context.pages,
+            source_of(context.owner) or source_of(run.process),
         )
         write = partial(self._snapshots.write, info, saved, is_replacing=call.is_replacing)
         pin = self._snapshots.pin_name(info.owner, info.name)
@@ -78,6 +84,7 @@ class Shelf:
         info, saved = await anyio.to_thread.run_sync(
             self._snapshots.read, run.process.owner, call.name
         )
+        take(run, saved.taint, f"snapshot {call.name}")
         if call.is_text_only:
             return self._contexts.restore(run.process, "", saved).info()
         core = await self._core(run, info.model)

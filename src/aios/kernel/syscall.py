@@ -180,6 +180,8 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     except ProcessGone:
         raise  # it was cut short: nobody is there to be told
     except AiosError as error:
+        if isinstance(error, AccessDenied):  # wherever it was decided: of a call, a path or a tool
+            kernel.audit.deny(record, call)
         outcome, end = Outcome.FAULT, fault_of(error)
         raise
     except Exception as error:
@@ -203,17 +205,12 @@ async def _within_scope(
         if record.effect is not Effect.PURE or entry.judges_itself:
             run.on_effect = partial(_announce, kernel, run, call, entry=entry, record=record)
         await run.runnable()
-        try:
-            await _admit(kernel, run, call, entry=entry, record=record)
-            if not entry.judges_itself:
-                await run.begin_effect()
-            if entry.right in BRAKED and kernel.brake.is_on(run):
-                return await _braked(kernel, run, call, entry=entry, digest=record.digest)
-            return await entry.handler(kernel, run, call)
-        except AccessDenied:
-            if run.on_effect is not None or record.effect is Effect.PURE:
-                kernel.audit.deny(record, call)
-            raise
+        await _admit(kernel, run, call, entry=entry, record=record)
+        if not entry.judges_itself:
+            await run.begin_effect()
+        if entry.right in BRAKED and kernel.brake.is_on(run):
+            return await _braked(kernel, run, call, entry=entry, digest=record.digest)
+        return await entry.handler(kernel, run, call)
     raise _why_cancelled(run, call)
 
 

@@ -5,12 +5,14 @@ import anyio
 import pytest
 from tests.kernel.tools.offering import idle, run_tool
 
+from aios.abi.access import Decision, Request
 from aios.abi.types import Kind, Pid
 from aios.abi.undo import Undo, Undone
 from aios.config import Config, Home, StorageConfig
 from aios.errors import AccessDenied, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.process import Run
 from aios.kernel.sandbox.view import View
 from aios.sdk.files import Files
 
@@ -148,6 +150,10 @@ async def test_it_survives_the_kernel_and_the_end_of_the_process(tmp_path: Path)
         assert (len(done.paths), tree(work)) == (1, {"a": "before"})
 
 
+async def allow(_run: Run, _request: Request, _decision: Decision) -> None:
+    """A human who says yes."""
+
+
 async def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
     work = tmp_path / "work"
     (work / ".git").mkdir(parents=True)
@@ -157,6 +163,7 @@ async def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
         with anyio.fail_after(30):
             await shell(gate, "ln -s /etc link; echo x > .git/config")
             await Files(gate).write("x", "1")
+            kernel.access.on_ask = allow  # a guest is asked before it purges
             await Files(gate).purge("x", keep=0)
             told = {Path(each.what).name: each.why for each in (await undo(kernel, pid)).cannot}
     assert "ignored by storage.mount_ignore" in told[".git"]

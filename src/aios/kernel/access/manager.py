@@ -23,6 +23,8 @@ OnAsk = Callable[[Run, Request, Decision], Awaitable[None]]
 
 BY_PATH = frozenset({Right.FILE_READ, Right.FILE_WRITE})
 """Rights whose policies are asked about each path, where the storage manager has made it canonical."""
+RESTRAINING = frozenset({"kill", "signal", "exit", "shutdown"})
+"""Calls that only hold back: nobody is asked for them, whatever has reached who makes them."""
 KERNEL = Resource()
 HIDDEN = "(hidden)"
 
@@ -35,6 +37,11 @@ class Act:
     effect: str = "pure"
     resource: Resource | None = None
     """On what; None: the target, or the kernel."""
+
+    @property
+    def is_restraining(self) -> bool:
+        """It only holds back."""
+        return self.call.__struct_config__.tag in RESTRAINING
 
 
 class AccessManager:
@@ -119,13 +126,15 @@ class AccessManager:
                 hint="a process reaches only itself and its descendants",
             )
         effect = act.effect if act is not None else "pure"
+        is_tainted = process.taint is not None and not (act is not None and act.is_restraining)
         if act is not None and act.resource is not None:
-            return Request(right.value, act.resource, effect)
+            return Request(right.value, act.resource, effect, is_tainted)
         if right in BY_PATH:
             return None
         if target is None:
-            return Request(right.value, KERNEL, effect)
-        return Request(right.value, Resource("Process", target.name), effect, is_own=True)
+            return Request(right.value, KERNEL, effect, is_tainted)
+        about = Resource("Process", target.name)
+        return Request(right.value, about, effect, is_tainted, is_own=True)
 
     def decide(self, process: Process, request: Request) -> Decision:
         """What the policies say to a process; nothing is counted or asked."""
@@ -135,7 +144,9 @@ class AccessManager:
         """What the policies say to the use of a path, which is in canonical form."""
         right = Right.FILE_WRITE if is_write else Right.FILE_READ
         effect = "reversible" if is_write else "pure"
-        return self.decide(process, Request(right.value, Resource("Path", path), effect))
+        is_tainted = process.taint is not None
+        about = Resource("Path", path)
+        return self.decide(process, Request(right.value, about, effect, is_tainted))
 
     def may_reach(self, process: Process, target: Process) -> bool:
         """Whether `target` is in the part of the tree that `process` rules."""

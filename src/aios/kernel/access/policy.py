@@ -95,11 +95,8 @@ class Policies:
         decisions = [self._decide(each, request) for each in principals]
         strictest = max(decisions, key=lambda each: STRICTNESS[each.verdict])
         if strictest.is_allowed and request.is_tainted and request.effect == "irreversible":
-            return Decision(
-                Verdict.ASK,
-                ("what it hands over came from outside, and the act cannot be undone",),
-                (TAINTED,),
-            )
+            why = f"`{request.action}` cannot be undone, and data from outside has reached the process"
+            return Decision(Verdict.ASK, (why,), (TAINTED,))
         return strictest
 
     def _decide(self, principal: Principal, request: Request) -> Decision:

@@ -33,7 +33,7 @@ NO_QUOTA = 1 << 62
 """The owner's files come back whole; later writes meet the quota."""
 
 _VERSIONS = (
-    "SELECT path, version, content, tx, boot, pid, author, unix_s, message FROM versions "
+    "SELECT path, version, content, tx, boot, pid, author, unix_s, message, taint FROM versions "
     "WHERE path GLOB '/agents/*' OR path GLOB '/groups/*' OR path GLOB '/shared/*' ORDER BY change"
 )
 
@@ -123,7 +123,7 @@ class FileIntake:
             self._leave(path, f"{path} has another version {saved.version} here")
 
     def _add(self, path: str, saved: SavedVersion) -> None:
-        author = Author(Pid(saved.pid), saved.boot, saved.author, saved.unix_s, saved.message)
+        author = Author(Pid(saved.pid), saved.boot, saved.author, saved.unix_s, saved.message, saved.taint)
         tx = Transaction(self._connection, self._blobs, author, NO_QUOTA)
         if saved.transaction == self._transaction[0]:
             tx.number = self._transaction[1]

@@ -53,6 +53,7 @@ class SavedNote(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
     n_used: NotNegative
     embedder: ShortText
     vector: bytes
+    taint: ShortText = ""
 
 
 class SavedReplacement(
@@ -82,6 +83,7 @@ class SavedInteraction(
     unix_s: UnixSeconds
     kind: ShortText
     text: Annotated[str, Meta(max_length=1 << 16)]
+    taint: ShortText = ""
 
 
 class SavedBlob(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="blob"):
@@ -104,6 +106,7 @@ class SavedVersion(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     author: ShortText
     unix_s: UnixSeconds
     message: ShortText
+    taint: ShortText = ""
 
 
 class SavedShare(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="share"):

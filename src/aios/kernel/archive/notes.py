@@ -29,7 +29,7 @@ KEY_BYTES = 16
 _NOTES = (
     "SELECT n.id, s.scope, s.owner, s.name, n.text, n.tags, n.importance, n.owner, n.name, n.pid, n.seq, n.source, "
     "n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, n.expires_unix_s, n.n_used, ifnull(v.embedder, ''), "
-    "ifnull(v.vector, x'') FROM memory_notes n JOIN memory_spaces s ON s.id = n.space "
+    "ifnull(v.vector, x''), n.taint FROM memory_notes n JOIN memory_spaces s ON s.id = n.space "
     "LEFT JOIN memory_vectors v ON v.note = n.id WHERE s.scope != 'process' ORDER BY n.id"
 )
 TAGS_COLUMN = 5
@@ -48,7 +48,7 @@ def save_notes(connection: apsw.Connection) -> Iterator[NoteEntry]:
     for a, b in connection.execute(f"{_LINKS} ORDER BY a, b"):
         yield SavedLink(a, b)
     for record in connection.execute(
-        "SELECT owner, name, id, unix_s, kind, text FROM memory_interactions ORDER BY owner, name, id"
+        "SELECT owner, name, id, unix_s, kind, text, taint FROM memory_interactions ORDER BY owner, name, id"
     ):
         yield SavedInteraction(*record)
 
@@ -115,12 +115,12 @@ class NoteIntake:
         key = (Scope(saved.scope), saved.space_owner, saved.space_name)
         connection.execute(
             "INSERT INTO memory_notes (space, text, tags, importance, owner, name, pid, seq, source, created_unix_s, "
-            "valid_from_unix_s, valid_to_unix_s, expires_unix_s, n_used) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "valid_from_unix_s, valid_to_unix_s, expires_unix_s, n_used, taint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(tables.make_space(connection, key), saved.text, json.dumps(saved.tags)),
                 *(saved.importance, saved.owner, saved.name, saved.pid, saved.seq, saved.source),
                 *(saved.created_unix_s, saved.valid_from_unix_s, saved.valid_to_unix_s),
-                *(saved.expires_unix_s, saved.n_used),
+                *(saved.expires_unix_s, saved.n_used, saved.taint),
             ),
         )
         note = self._find("SELECT max(id) FROM memory_notes")
@@ -160,9 +160,9 @@ class NoteIntake:
                 "SELECT max(id) FROM memory_interactions WHERE owner = ? AND name = ?", agent
             )
             if last is None or saved.id > last:  # what is older was let go of here
-                values = (*agent, saved.id, saved.unix_s, saved.kind, saved.text)
+                values = (*agent, saved.id, saved.unix_s, saved.kind, saved.text, saved.taint)
                 connection.execute(
-                    "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?)", values
+                    "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?, ?)", values
                 )
                 self._taken.n_interactions += 1
         elif row == (saved.unix_s, saved.kind, saved.text):

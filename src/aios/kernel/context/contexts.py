@@ -44,6 +44,8 @@ from aios.kernel.context.transcript import (
 from aios.kernel.context.window import faulted_in, page, slimmed, undone
 from aios.kernel.homes import Homes
 from aios.kernel.process import Process, Run
+from aios.kernel.taint import mark, source_of, take_from
+from aios.kernel.taint import told as told_of
 
 
 @dataclass(eq=False, slots=True)
@@ -220,6 +222,9 @@ class ContextTable:
                 hint="it was closed, or its process has ended; `aios ctx ls`",
             )
         self._access.check(run.process, Right.CONTEXT, context.owner)
+        if context.owner is not run.process:  # it may be read or written: the mark goes both ways
+            take_from(run, context.owner)
+            mark(context.owner, source_of(run.process), told_of(run.process))
         return context
 
     @contextmanager

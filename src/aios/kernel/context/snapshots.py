@@ -40,6 +40,8 @@ class Saved(Struct, frozen=True):
     transcript: Transcript
     n_tokens: int
     pages: tuple[bytes, ...] = ()
+    taint: str = ""
+    """Where data in it came from outside, empty if none did."""
 
 
 class Snapshots:

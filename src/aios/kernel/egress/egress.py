@@ -28,6 +28,7 @@ from aios.kernel.sandbox import relay
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sandbox.places import Places, python_places
 from aios.kernel.sandbox.probe import Wall
+from aios.kernel.taint import mark
 
 PORT = 3128
 """On the loopback of each sandbox, which nobody else shares."""
@@ -158,6 +159,8 @@ class Egress:
         connection = Connection(stream, post.rules)
         post.n_open += 1
         self.n_connections += 1
+        process = post.rules.process
+        mark(process, "network", seq=process.n_journalled)
         why: AiosError | None = None
         try:
             async with stream:

@@ -34,6 +34,7 @@ from aios.kernel.spending import Budgets
 from aios.kernel.storage.branch import is_unused
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import home_of
+from aios.kernel.taint import at_fork
 
 A = TypeVar("A", bound=Answer)
 
@@ -302,5 +303,6 @@ def _take_after(process: Process, origin: Origin, launched: Launched) -> None:
     is_held_in = process.confines is not None and not process.confines.may_act
     process.network = None if is_held_in else row.network
     process.bounds = (*row.bounds, *process.bounds)
+    process.taint = at_fork(row.taint, process.taint, origin.at)
     process.max_block_bytes = row.max_block_bytes
     process.is_new = process.has_body = True

@@ -47,8 +47,11 @@ from aios.kernel.mail.box import Box, Match
 from aios.kernel.mail.dead import DeadBox, DeadLetterOffice
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.taint import source_of, take
 
 MAX_RESULT_CHARS = 1 << 16
+WITHOUT_DATA = frozenset({RECEIPT_TOPIC, SIGNAL_TOPIC})
+"""Topics on which the kernel alone writes, and nothing that comes from a process."""
 MAX_TOPICS = 256
 """Topics that one process may subscribe to."""
 
@@ -166,6 +169,10 @@ class PostOffice:
                 await address.changed.wait()
             await run.runnable()
         self._n_received += len(letters)
+        for (
+            letter
+        ) in letters:  # before the write that has the answer: none is on disk without the mark
+            take(run, letter.taint, f"letter {letter.id}")
         receipts = [receipt for letter in letters if (receipt := self._acknowledge(letter, "read"))]
         answer = Received(letters, len(address.box))
         await self._take_letters(run, address, receipts=receipts, answer=answer)
@@ -465,6 +472,7 @@ class PostOffice:
             sent_unix_s=self._clock.unix_s(),
             topic=topic,
             reply_to=reply_to,
+            taint="" if topic in WITHOUT_DATA else source_of(sender),
         )
 
     def _address(self, process: Process) -> Address:

@@ -24,6 +24,7 @@ from aios.disk.migrations import Schema
 from aios.kernel.clock import Clock
 from aios.kernel.memory.blocks import Block
 from aios.kernel.process import Process, Run
+from aios.kernel.taint import source_of, take
 
 if TYPE_CHECKING:
     from aios.abi.types import Pid
@@ -37,6 +38,7 @@ SCHEMA = Schema(
             text TEXT NOT NULL, PRIMARY KEY (owner, name, id)
         ) WITHOUT ROWID
         """,
+        "ALTER TABLE memory_interactions ADD COLUMN taint TEXT NOT NULL DEFAULT ''",
     ),
 )
 
@@ -51,7 +53,7 @@ def branch(
     """Inside a write: give an agent the records of another, as they are or were at a moment, and no others."""
     erase(connection, target)
     connection.execute(
-        "INSERT INTO memory_interactions SELECT ?, ?, id, unix_s, kind, text FROM memory_interactions "
+        "INSERT INTO memory_interactions SELECT ?, ?, id, unix_s, kind, text, taint FROM memory_interactions "
         "WHERE owner = ? AND name = ? AND unix_s <= ?",
         (*target, *source, float("inf") if unix_s is None else unix_s),
     )
@@ -87,13 +89,14 @@ class ShortTerm:
     async def log(self, run: Run, call: MemoryLog) -> Logged:
         """Add a record."""
         process, now = run.process, self._clock.unix_s()
+        taint = source_of(process)
 
         def write(connection: apsw.Connection) -> Logged:
             record = last_id(connection, (process.owner, process.name)) + 1
             key = (process.owner, process.name, record)
             connection.execute(
-                "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?)",
-                (*key, now, call.kind, call.text),
+                "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*key, now, call.kind, call.text, taint),
             )
             connection.execute(
                 "DELETE FROM memory_interactions WHERE owner = ? AND name = ? AND id <= ?",
@@ -102,7 +105,7 @@ class ShortTerm:
             return run.sealed(connection, Logged(record))
 
         logged = await self._db.write(write, queueing=run.holding)
-        self._keep(process, [Interaction(logged.id, now, call.kind, call.text)])
+        self._keep(process, [Interaction(logged.id, now, call.kind, call.text, taint)])
         return logged
 
     async def read(self, run: Run, call: MemoryRead) -> Interactions:
@@ -129,6 +132,8 @@ class ShortTerm:
             read = [each for each in read if each.id in missing]
             self._keep(process, read)
             records = sorted([*records, *read], key=lambda each: each.id)
+        for each in records:
+            take(run, each.taint, f"record {each.id}")
         return Interactions(tuple(records), len(faults))
 
     async def stat(self, run: Run, _: MemoryStat) -> BlockStatistics:
@@ -176,8 +181,8 @@ def _records(
 ) -> list[Interaction]:
     """The records of an agent from the first to the last of two ids."""
     rows = connection.execute(
-        "SELECT id, unix_s, kind, text FROM memory_interactions WHERE owner = ? AND name = ? AND id BETWEEN ? AND ?",
+        "SELECT id, unix_s, kind, text, taint FROM memory_interactions WHERE owner = ? AND name = ? AND id BETWEEN ? AND ?",
         (process.owner, process.name, *ids),
     )
-    fields = msgspec.convert(list(rows), list[tuple[int, float, str, str]])
+    fields = msgspec.convert(list(rows), list[tuple[int, float, str, str, str]])
     return [Interaction(*each) for each in fields]

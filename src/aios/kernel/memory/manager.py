@@ -6,8 +6,9 @@ caller may read; there is no other way to the notes. Init, the owner of the kern
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -46,6 +47,7 @@ from aios.kernel.memory.indexing import Indexer, Placed
 from aios.kernel.memory.search import Sense, follow_links, search
 from aios.kernel.memory.tables import Filter
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.taint import source_of, take
 
 if TYPE_CHECKING:
     from aios.kernel.memory.asking import Ask
@@ -114,6 +116,7 @@ class MemoryManager:
             expires_unix_s=None if call.expires_in_s is None else now + call.expires_in_s,
             tags=call.tags,
             importance=call.importance,
+            taint=source_of(run.process),
         )
         key = self._key(run.process, call.scope)
         spaces = self._db.read_nowait(lambda connection: tables.find_spaces(connection, [key]))
@@ -149,6 +152,7 @@ class MemoryManager:
             return Recalled(tuple(hits), sense.meanings.name if sense else "")
 
         found = await self._db.read(read)
+        _take_notes(run, [hit.note for hit in found.hits])
         self._n_recalls += 1
         self._uses.update(hit.note.id for hit in found.hits)
         if len(self._uses) > MAX_PENDING_USES:
@@ -158,9 +162,11 @@ class MemoryManager:
     async def get(self, run: Run, call: MemoryGet) -> NoteDetails:
         """Read one note."""
         await self._open()
-        return await self._db.read(
+        found = await self._db.read(
             lambda connection: self._details(connection, run.process, call.id)
         )
+        _take_notes(run, [found.note])
+        return found
 
     async def update(self, run: Run, call: Update) -> Remembered:
         """Put a new note in the place of one."""
@@ -188,6 +194,7 @@ class MemoryManager:
                 tags=old.tags if call.tags is None else call.tags,
                 importance=old.importance if call.importance is None else call.importance,
                 supersedes=old.id,
+                taint=source_of(run.process),
             )
             change = self._put(connection, space, note, placed)
             tables.carry_links(connection, old.id, change.note)
@@ -209,6 +216,7 @@ class MemoryManager:
     async def link(self, run: Run, call: LinkNotes) -> NoteDetails:
         """Link two notes, or no longer."""
         await self._open()
+        look = partial(self._visible, process=run.process, note_id=call.id)
 
         def write(connection: apsw.Connection) -> NoteDetails:
             self._changeable(connection, run.process, call.id)
@@ -218,6 +226,7 @@ class MemoryManager:
             tables.set_link(connection, call.id, call.to, is_on=call.is_on)
             return run.sealed(connection, self._details(connection, run.process, call.id))
 
+        _take_notes(run, [(await self._db.read(look))[1]])  # before the write that has the answer
         return await self._db.write(write)
 
     async def list_notes(self, run: Run, call: MemoryList) -> Notes:
@@ -230,7 +239,9 @@ class MemoryManager:
             which = Filter(spaces, now, call.tags, include_superseded=call.include_superseded)
             return Notes(*tables.page(connection, which, after=call.after, limit=call.limit))
 
-        return await self._db.read(read)
+        found = await self._db.read(read)
+        _take_notes(run, found.notes)
+        return found
 
     async def usage(self, run: Run, _: MemoryUsage) -> MemoryUsed:
         """How many notes there are, and how far the index is."""
@@ -408,6 +419,12 @@ class MemoryManager:
 def _origin(run: Run, source: str) -> Origin:
     process = run.process
     return Origin(process.owner, process.name, process.pid, run.seq, source)
+
+
+def _take_notes(run: Run, notes: Iterable[Note]) -> None:
+    """A call shows notes."""
+    for note in notes:
+        take(run, note.taint, f"note {note.id}")
 
 
 def _drop_what_is_over(connection: apsw.Connection, now_unix_s: float) -> None:

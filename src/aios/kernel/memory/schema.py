@@ -49,5 +49,6 @@ SCHEMA = Schema(
             UPDATE memory_counts SET n_notes = n_notes - 1 WHERE owner = old.owner;
         END;
         """,
+        "ALTER TABLE memory_notes ADD COLUMN taint TEXT NOT NULL DEFAULT ''",
     ),
 )

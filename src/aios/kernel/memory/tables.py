@@ -17,7 +17,7 @@ from aios.kernel.memory.recall import Traits
 
 _NOTE = (
     "n.id, n.text, s.scope, n.owner, n.name, n.pid, n.seq, n.source, n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, "
-    "n.expires_unix_s, n.tags, n.importance, n.n_used, n.supersedes, n.superseded_by"
+    "n.expires_unix_s, n.tags, n.importance, n.n_used, n.supersedes, n.superseded_by, n.taint"
 )
 _FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
 
@@ -107,7 +107,7 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
     origin = note.origin
     connection.execute(
         "INSERT INTO memory_notes (space, text, tags, importance, owner, name, pid, seq, source, created_unix_s, "
-        "valid_from_unix_s, valid_to_unix_s, expires_unix_s, supersedes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "valid_from_unix_s, valid_to_unix_s, expires_unix_s, supersedes, taint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             space,
             note.text,
@@ -123,6 +123,7 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
             note.valid_to_unix_s,
             note.expires_unix_s,
             note.supersedes,
+            note.taint,
         ),
     )
     note_id = _ints(connection.execute("SELECT max(id) FROM memory_notes"))[0]
@@ -334,9 +335,8 @@ def _ints(rows: Iterable[Sequence[object]]) -> list[int]:
 def _note(row: Sequence[object]) -> Note:
     """A note from a row of `_NOTE`."""
     (note, text, scope, owner, name, pid, seq, source, *rest) = row
-    created, valid_from, valid_to, expires, tags, importance, n_used, supersedes, superseded_by = (
-        rest
-    )
+    created, valid_from, valid_to, expires, tags, importance, n_used, *ends = rest
+    supersedes, superseded_by, taint = ends
     return msgspec.convert(
         {
             "id": note,
@@ -352,6 +352,7 @@ def _note(row: Sequence[object]) -> Note:
             "n_used": n_used,
             "supersedes": supersedes,
             "superseded_by": superseded_by,
+            "taint": taint,
         },
         Note,
     )

@@ -105,6 +105,7 @@ class Retriever:
         hits, n_files = await self._indexer.db.read(look)
         there = await self._storage.changes.existing({hit.path for hit in hits})
         hits = [hit for hit in hits if hit.path in there and view.reach.may_read(hit.path)]
+        await self._storage.changes.take(run, [(hit.path, hit.version) for hit in hits])
         return Retrieved(tuple(hits), n_files, view.n_pending, self._indexer.embedder)
 
     async def group_by(self, run: Run, call: FileGroupBy) -> FileGroups:
@@ -132,9 +133,12 @@ class Retriever:
                 files = list(tables.files_of(connection, numbers).values())
                 files.sort(key=lambda file: (-file.changed_unix_s, file.path))
             files = [file for file in files if view.reach.may_read(file.path)]
+            shown.extend((file.path, file.version) for file in files)
             return self._groups(connection, call, files), len(files)
 
+        shown: list[tuple[str, int]] = []
         groups, n_files = await self._indexer.db.read(look)
+        await self._storage.changes.take(run, shown)
         return FileGroups(tuple(groups), n_files, view.n_pending)
 
     async def join(self, run: Run, call: FileJoin) -> FileJoined:
@@ -148,7 +152,8 @@ class Retriever:
             {pair.path for pair in found} | {pair.hit.path for pair in found}
         )
         seen = {path for path in there if left.reach.may_read(path)}
-        pairs = (pair for pair in found if {pair.path, pair.hit.path} <= seen)
+        pairs = [pair for pair in found if {pair.path, pair.hit.path} <= seen]
+        await self._storage.changes.take(run, [(p.hit.path, p.hit.version) for p in pairs])
         return FileJoined(tuple(pairs), max(left.n_pending, right.n_pending))
 
     async def index(self, run: Run, call: FileIndex) -> IndexInfo:

@@ -10,15 +10,18 @@ from aios.kernel.storage.paths import root_of
 from aios.kernel.storage.tables import PAST, files_below
 from aios.kernel.storage.versions import Transaction
 
-NOW = "SELECT path, content, size_bytes FROM files WHERE path > ? AND path < ?"
+NOW = (
+    "SELECT f.path AS path, f.content AS content, f.size_bytes AS size_bytes, v.taint AS taint FROM files f "
+    "JOIN versions v ON v.path = f.path AND v.version = f.version WHERE f.path > ? AND f.path < ?"
+)
 THEN = (
-    "SELECT path, content, size_bytes FROM (SELECT path, content, size_bytes, max(version) FROM versions "
+    "SELECT path, content, size_bytes, taint FROM (SELECT path, content, size_bytes, taint, max(version) FROM versions "
     "WHERE path > ? AND path < ? AND unix_s <= ? GROUP BY path) WHERE content NOT NULL"
 )
 
 PUT = (
-    "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message) "
-    "SELECT ? || substr(path, ?), 1, content, size_bytes, ?, ?, ?, ?, ?, ?"
+    "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message, taint) "
+    "SELECT ? || substr(path, ?), 1, content, size_bytes, ?, ?, ?, ?, ?, ?, taint"
 )
 LIST = (
     "INSERT INTO files SELECT path, rtrim(rtrim(path, replace(path, '/', '')), '/'), 1, content, size_bytes, unix_s "
@@ -47,9 +50,9 @@ def branch(
     for each in files_below(connection, target):
         if each.path not in then:
             transaction.set_content(each.path, None, None, note="left by another process")
-    for path, (content, size_bytes) in then.items():
+    for path, (content, size_bytes, taint) in then.items():
         retain_content(connection, content)
-        transaction.set_content(path, content, size_bytes, note=f"from {source}")
+        transaction.set_content(path, content, size_bytes, note=f"from {source}", taint=taint)
     return len(then)
 
 

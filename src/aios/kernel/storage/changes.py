@@ -20,8 +20,10 @@ import apsw
 
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
+from aios.kernel.process import Run
 from aios.kernel.storage import reading
 from aios.kernel.storage.tables import last_change
+from aios.kernel.taint import take
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ class ChangeStream:
         """Those of these paths where a file is now."""
         return await self._db.read(partial(_existing, paths=json.dumps(list(paths))))
 
+    async def take(self, run: Run, shown: Collection[tuple[str, int]]) -> None:
+        """A call shows what is in these versions (path, version): data in one that came from outside has reached its process."""
+        found = await self._db.read(partial(_tainted, versions=json.dumps(list(shown))))
+        for path, source in found:
+            take(run, source, f"file {path}")
+
     async def size_bytes(self, path: str, version: int) -> int:
         """The length of a version.
 
@@ -121,3 +129,12 @@ def _existing(connection: apsw.Connection, *, paths: str) -> set[str]:
         "SELECT path FROM files WHERE path IN (SELECT value FROM json_each(?))", (paths,)
     )
     return {str(row[0]) for row in rows}
+
+
+def _tainted(connection: apsw.Connection, *, versions: str) -> list[tuple[str, str]]:
+    rows = connection.execute(
+        "SELECT v.path, v.taint FROM json_each(?) s JOIN versions v ON v.path = json_extract(s.value, '$[0]') "
+        "AND v.version = json_extract(s.value, '$[1]') WHERE v.taint != '' LIMIT 1",
+        (versions,),
+    )
+    return [(str(path), str(source)) for path, source in rows]

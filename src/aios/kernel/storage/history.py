@@ -10,7 +10,7 @@ import apsw
 from aios.disk.blobs import BlobStore
 from aios.errors import NotFound
 from aios.kernel.storage.content import release_content, retain_content
-from aios.kernel.storage.tables import PAST, no_file
+from aios.kernel.storage.tables import PAST, no_file, taint_of
 from aios.kernel.storage.versions import Transaction
 
 
@@ -90,7 +90,8 @@ def restore(transaction: Transaction, path: str, version: int) -> None:
     content, size_bytes = row or (None, None)
     if content is not None:
         retain_content(connection, content)
-    transaction.set_content(path, content, size_bytes, note=f"back to version {version}")
+    taint, note = taint_of(connection, path, version), f"back to version {version}"
+    transaction.set_content(path, content, size_bytes, note=note, taint=taint)
 
 
 def changes_of(

@@ -85,6 +85,7 @@ from aios.kernel.storage.versions import (
     paths_of,
 )
 from aios.kernel.storage.workspaces import Workspaces
+from aios.kernel.taint import source_of, take
 
 T = TypeVar("T")
 
@@ -226,19 +227,13 @@ class StorageManager:
         staged: list[Piece] | None = None,
         paths: Sequence[str] | None = None,
     ) -> Edited:
-        author = Author(
-            run.process.pid,
-            self._boot,
-            self._reaches.of(run.process).home,
-            self._clock.unix_s(),
-            message,
-        )
+        home = self._reaches.of(run.process).home
+        taint = source_of(run.process)
+        author = Author(run.process.pid, self._boot, home, self._clock.unix_s(), message, taint)
 
         def write(connection: apsw.Connection) -> Edited:
-            quota = self._config.quota_bytes
-            tx = Transaction(
-                connection, self._blobs, author, quota, [] if staged is None else staged
-            )
+            kept = [] if staged is None else staged
+            tx = Transaction(connection, self._blobs, author, self._config.quota_bytes, kept)
             return run.sealed(connection, Edited(tx.number, tuple(change(tx))))
 
         try:
@@ -264,6 +259,7 @@ class StorageManager:
         found = self._db.read_nowait(partial(look, limit_bytes=INLINE_READ_BYTES))
         found = found or await self._db.read(partial(look, limit_bytes=None))
         assert found is not None, "a read without a limit found nothing"
+        take(run, found.taint, f"file {path}")
         return found
 
     async def list_files(self, run: Run, call: FileList) -> Files:
@@ -305,6 +301,7 @@ class StorageManager:
         found = await self._db.read(lambda c: tables.versions_of(c, path, call.limit))
         if not found:
             raise tables.no_file(path)
+        reading.take_versions(run, found)
         return Versions(tuple(found))
 
     async def diff(self, run: Run, call: FileDiff) -> Difference:
@@ -313,9 +310,9 @@ class StorageManager:
         path = self._path(run.process, call.path)
         await self.mounts.refresh(path)
         pair = (call.old, call.new)
-        return Difference(
-            await self._db.read(lambda c: reading.compare(c, self._blobs, path, pair))
-        )
+        text = await self._db.read(lambda c: reading.compare(c, self._blobs, path, pair))
+        take(run, self._db.read_nowait(partial(tables.taint_of, path=path)), f"file {path}")
+        return Difference(text)
 
     async def watch(self, run: Run, call: FileWatch) -> Changes:
         """Wait for changes."""
@@ -336,12 +333,14 @@ class StorageManager:
                 self._path(run.process, path)  # a share may have ended meanwhile
             if found and call.follow:
                 since = found[-1].change
-                for version in found:
-                    if reach.may_read(version.path):
-                        emit(Change(version))
+                seen = tuple(each for each in found if reach.may_read(each.path))
+                reading.take_versions(run, seen)
+                for version in seen:
+                    emit(Change(version))
                 await anyio.lowlevel.checkpoint()
             elif found or not (call.is_waiting or call.follow):
                 seen = tuple(each for each in found if reach.may_read(each.path))
+                reading.take_versions(run, seen)
                 return Changes(seen, found[-1].change if found else since)
             else:
                 with run.parked():

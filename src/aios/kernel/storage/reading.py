@@ -1,14 +1,17 @@
 """Look into the contents of files: a piece of a version, and what two versions differ in. Runs inside a read of the database."""
 
+from collections.abc import Sequence
 from difflib import unified_diff
 
 import apsw
 
-from aios.abi.storage import Content
+from aios.abi.storage import Content, FileVersion
 from aios.disk.blobs import BlobStore
 from aios.errors import Unsupported
+from aios.kernel.process import Run
 from aios.kernel.storage import tables
 from aios.kernel.storage.content import get_manifest, read_range
+from aios.kernel.taint import take
 
 MAX_DIFF_BYTES = 4 << 20
 
@@ -47,7 +50,8 @@ def find_small_piece(
         min(size_bytes, len(span)) > limit_bytes or max(manifest.sizes, default=0) > limit_bytes
     ):
         return None
-    return Content(read_range(connection, blobs, manifest, span), size_bytes, version)
+    data = read_range(connection, blobs, manifest, span)
+    return Content(data, size_bytes, version, tables.taint_of(connection, path, version))
 
 
 def read_piece(
@@ -82,6 +86,12 @@ def compare(
     before, after = (_lines(connection, blobs, path, version) for version in (old, new))
     names = [f"{path} (version {version})" for version in (old, new)]
     return "".join(unified_diff(before, after, names[0], names[1]))
+
+
+def take_versions(run: Run, versions: Sequence[FileVersion]) -> None:
+    """A call shows versions with what their authors said of them."""
+    for each in versions:
+        take(run, each.taint, f"file {each.path}")
 
 
 def _lines(connection: apsw.Connection, blobs: BlobStore, path: str, version: int) -> list[str]:

@@ -68,10 +68,11 @@ SCHEMA = Schema(
         ) WITHOUT ROWID;
         """,
         "CREATE TABLE quotas (root TEXT PRIMARY KEY, quota_bytes INTEGER NOT NULL) WITHOUT ROWID",
+        "ALTER TABLE versions ADD COLUMN taint TEXT NOT NULL DEFAULT ''",  # where data in it came from outside
     ),
 )
 
-VERSION_COLUMNS = "path, version, change, tx, pid, author, unix_s, message, size_bytes"
+VERSION_COLUMNS = "path, version, change, tx, pid, author, unix_s, message, size_bytes, taint"
 PAST = "\U0010ffff"
 """Sorts behind every character of a path."""
 
@@ -214,6 +215,7 @@ def _versions(
             unix_s=row[6],
             message=row[7],
             size_bytes=row[8],
+            taint=row[9],
         )
         for row in rows
     ]
@@ -233,6 +235,15 @@ def get_content_of(connection: apsw.Connection, path: str, version: int) -> Cont
     if row[0] is None:
         raise NotFound(f"{path} was deleted by version {version}", hint="read an earlier version")
     return int(str(row[0]))
+
+
+def taint_of(connection: apsw.Connection, path: str, version: int | None = None) -> str:
+    """Where data in a version of a file came from outside, empty if none did; None stands for all versions of it. Cost: 3 us."""
+    found: str | None = connection.execute(
+        "SELECT taint FROM versions WHERE path = ?1 AND (?2 IS NULL OR version = ?2) AND taint != '' LIMIT 1",
+        (path, version),
+    ).get
+    return found or ""
 
 
 def last_change(connection: apsw.Connection) -> int:

@@ -33,6 +33,7 @@ from aios.kernel.storage.tables import find_file
 from aios.kernel.storage.undo_plan import Plan, Version, plan
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.storage.workspaces import Workspace, real_path
+from aios.kernel.taint import source_of
 
 IN_VERSIONS = frozenset({"file_edit", "file_draft", "file_rollback", "undo", "tool:files"})
 """What versions have, and so what is undone here, or is no change of the world."""
@@ -47,6 +48,7 @@ WHYS: Mapping[str, str] = MappingProxyType(
         "tool:http_fetch": "what was asked of a host cannot be called back",
     }
 )
+
 MAX_TOLD = 100
 
 
@@ -166,6 +168,7 @@ class Undoer:
             self._storage.home_of(process),
             self._clock.unix_s(),
             f"undo of process {call.pid}",
+            source_of(process),
         )
 
         def write(connection: apsw.Connection) -> Edited:

@@ -30,6 +30,7 @@ from aios.kernel.storage.tables import (
     is_folder,
     last_change,
     no_file,
+    taint_of,
     versions_since,
 )
 
@@ -44,6 +45,8 @@ class Author:
     home: str
     unix_s: float
     message: str = ""
+    taint: str = ""
+    """Where data that reached it came from outside; what it writes carries that on."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ class Transaction:
             manifest.keys[:n_kept] + tail.manifest.keys,
             manifest.sizes[:n_kept] + tail.manifest.sizes,
         )
-        self._store(step.path, Stored(whole, tail.new_bytes))
+        taint = taint_of(self.connection, step.path, now.version) if now else ""
+        self._store(step.path, Stored(whole, tail.new_bytes), taint=taint)
 
     def _copy(self, step: CopyTo) -> None:
         sources = files_below(self.connection, step.source)
@@ -180,7 +184,9 @@ class Transaction:
         for source in sources:
             target = step.target + source.path.removeprefix(step.source)
             retain_content(self.connection, source.content)
-            self.set_content(target, source.content, source.size_bytes, note=f"from {source.path}")
+            taint = taint_of(self.connection, source.path, source.version)
+            note = f"from {source.path}"
+            self.set_content(target, source.content, source.size_bytes, note=note, taint=taint)
             if step.is_move:
                 self.set_content(source.path, None, None, note=f"moved to {target}")
 
@@ -191,11 +197,11 @@ class Transaction:
         for each in found:
             self.set_content(each.path, None, None)
 
-    def _store(self, path: str, stored: Stored) -> None:
+    def _store(self, path: str, stored: Stored, *, taint: str = "") -> None:
         content = put_content(self.connection, self.blobs, stored, root_of(path))
         if stored.new_bytes:
             self._check_quota(root_of(path))
-        self.set_content(path, content, stored.manifest.size_bytes)
+        self.set_content(path, content, stored.manifest.size_bytes, taint=taint)
 
     def _check_quota(self, root: str) -> None:
         used: int = self.connection.execute(
@@ -217,8 +223,9 @@ class Transaction:
         *,
         note: str = "",
         version: int | None = None,
+        taint: str = "",
     ) -> None:
-        """Add a version; None deletes. It takes over the caller's reference to the content.
+        """Add a version; None deletes. It takes over the caller's reference to the content, and the mark of where that came from.
 
         A `version` that has its number is added as it is; else it gets the next, and none if nothing changes.
         """
@@ -233,11 +240,11 @@ class Transaction:
             self._check_place(path)
         author = self.author
         self.connection.execute(
-            "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message, taint) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(path, version, content, size_bytes, self.number, author.boot, author.pid),
-                *(author.home, author.unix_s, author.message or note),
+                *(author.home, author.unix_s, author.message or note, author.taint or taint),
             ),
         )
         self._set_file(path, version, content, size_bytes or 0)

@@ -71,6 +71,7 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
         Schema(manifest.returns) if manifest.returns is not None else None,
         manifest.traits,
         definition=manifest,
+        is_open=not manifest.traits.is_pure,  # the owner says that its results depend on its arguments alone
     )
 
 

@@ -15,6 +15,7 @@ from aios.abi.call import Done
 from aios.abi.tools import ToolJob, ToolJobs, ToolReturn, ToolTake
 from aios.errors import NotFound, ResourceExhausted, ToolFailed
 from aios.kernel.process import Process, Run
+from aios.kernel.taint import source_of, take
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job
 from aios.kernel.waitqueue import WaitQueue
@@ -33,6 +34,8 @@ class Handed:
     """A call that was given to a process."""
 
     job: ToolJob
+    taint: str = ""
+    """Where data came from outside that had reached its caller."""
     over: anyio.Event = field(default_factory=anyio.Event)
     outcome: Outcome | None = None
     error: str = ""
@@ -79,7 +82,8 @@ class Functions:
             )
         self._last_id += 1
         arguments = msgspec.json.encode(job.arguments).decode()
-        handed = Handed(ToolJob(self._last_id, name, arguments, job.run.process.pid))
+        caller = job.run.process
+        handed = Handed(ToolJob(self._last_id, name, arguments, caller.pid), source_of(caller))
         desk.queued.append(handed)
         desk.changed.wake_all()
         try:
@@ -106,6 +110,7 @@ class Functions:
             handed = desk.queued.popleft()
             desk.taken[handed.job.id] = handed
             jobs.append(handed.job)
+            take(run, handed.taint, f"a call of process {handed.job.caller}")
         return ToolJobs(tuple(jobs), cancelled)
 
     async def bring_back(self, run: Run, call: ToolReturn) -> Done:

@@ -42,6 +42,7 @@ from aios.kernel.journal.records import Effect
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.spending import Budgets
+from aios.kernel.taint import source_of, take, take_from
 from aios.kernel.tools.agents import agent
 from aios.kernel.tools.cache import Outcome, ResultCache, cache_key
 from aios.kernel.tools.claims import Claims
@@ -141,13 +142,13 @@ class ToolManager:
     async def list_tools(self, run: Run, _: ToolList) -> Tools:
         """The tools that the caller may run."""
         await self.servers.make_all_known(run)
-        return self._infos(self._registry.visible(run.process))
+        return self._shown(run, self._registry.visible(run.process))
 
     async def describe(self, run: Run, call: ToolDescribe) -> Tools:
         """Look at some."""
         for name in call.names:
             await self.servers.make_known(run, name)
-        return self._infos([self._registry.get(run.process, name) for name in call.names])
+        return self._shown(run, [self._registry.get(run.process, name) for name in call.names])
 
     async def take(self, run: Run, call: ToolTake) -> ToolJobs:
         """Give the caller the calls of its own tools."""
@@ -183,6 +184,7 @@ class ToolManager:
         key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""
         kept = self._cache.find(key) if key else None
         if kept is not None:
+            self._take(run, tool)
             job = self._job(run, tool, arguments)
             return await deliver(kept, job, notes, self._config, is_cached=True)
         await run.begin_effect()
@@ -191,20 +193,21 @@ class ToolManager:
         except AiosError:
             tool.n_failed += 1
             raise
+        finally:  # what it says of a failure comes from the same place
+            self._take(run, tool)
         if key:
             self._cache.put(key, outcome)
         return await deliver(outcome, job, notes, self._config)
 
     async def _admit(self, run: Run, tool: Tool, arguments: JsonObject) -> None:
         """Return if the caller may run it with these arguments."""
-        own = tool.provider is not None and self._access.may_reach(
-            run.process, self._table.get(tool.provider)
-        )
+        own = self._is_own(run.process, tool)
         request = Request(
             TOOL_RUN,
             Resource("Tool", tool.name),
             tool.traits.effect,
             is_own=own,
+            is_tainted=run.process.taint is not None,
             is_installed=tool.provider is None,
             digest=digest_of([tool.digest, arguments]),
         )
@@ -215,6 +218,19 @@ class ToolManager:
                 f"{tool.name} is another tool than the one that was asked about",
                 hint="look at it again (`tool_describe`), then call it",
             )
+
+    def _is_own(self, process: Process, tool: Tool) -> bool:
+        """Whether a tool runs in the process itself, or in one that it rules."""
+        provider = None if tool.provider is None else self._table.find(tool.provider)
+        return provider is not None and self._access.may_reach(process, provider)
+
+    def _take(self, run: Run, tool: Tool) -> None:
+        """The result of a tool reaches its caller: from outside, or from a process whose data may have come from there."""
+        provider = None if tool.provider is None else self._table.find(tool.provider)
+        if tool.is_open or (tool.provider is not None and not self._is_own(run.process, tool)):
+            take(run, f"tool {tool.name}")
+        elif provider is not None:
+            take_from(run, provider)
 
     async def _carry_out(self, run: Run, tool: Tool, arguments: JsonObject) -> tuple[Outcome, Job]:
         """Wait until nothing is in the way, run it, and check what it brought."""
@@ -263,6 +279,7 @@ class ToolManager:
             Schema(declared.returns) if declared.returns is not None else None,
             declared.traits,
             provider=process.pid,
+            taint=source_of(process),
         )
         return _with_schemas(tool)
 
@@ -272,7 +289,10 @@ class ToolManager:
             return _with_schemas(agent(manifest))
         return _with_schemas(executable(manifest, self._launcher))
 
-    def _infos(self, tools: list[Tool]) -> Tools:
+    def _shown(self, run: Run, tools: list[Tool]) -> Tools:
+        """Tools as the caller sees them; what it is told of them was written by who registered them."""
+        for tool in tools:
+            take(run, tool.taint, f"the description of {tool.name}")
         counts = self._claims.counts()
         return Tools(tuple(tool.info(*counts.get(tool.name, (0, 0))) for tool in tools))
 

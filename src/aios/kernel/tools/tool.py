@@ -79,6 +79,10 @@ class Tool:
     """What else makes it another tool when it changes: a manifest, a server."""
     digest: str = field(init=False)
     """Of all that it says of itself; answers of humans are bound to it."""
+    is_open: bool = False
+    """It brings what nobody here has written: of the web, of programs, of servers."""
+    taint: str = ""
+    """Where data came from outside that had reached who registered it."""
     n_runs: int = 0
     n_failed: int = 0
 

@@ -41,6 +41,7 @@ def shell(launcher: Launcher) -> Tool:
         },
         required=["command"],
         traits=TRAITS,
+        is_open=True,
     )
 
 
@@ -61,6 +62,7 @@ def python(launcher: Launcher) -> Tool:
         },
         required=["code"],
         traits=TRAITS,
+        is_open=True,
     )
 
 

@@ -119,6 +119,7 @@ def http_fetch(fetcher: Fetcher) -> Tool:
         },
         required=["url"],
         traits=Traits(effect="pure", max_parallel=16, timeout_s=TIMEOUT_S),
+        is_open=True,
     )
 
 

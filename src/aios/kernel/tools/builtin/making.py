@@ -20,6 +20,7 @@ def make(
     required: Sequence[str] = (),
     traits: Traits = Traits(),
     trace: Trace | None = None,
+    is_open: bool = False,
 ) -> Tool:
     """A tool of the kernel. Its objects are closed: a misspelt argument is told, not ignored."""
     schema: JsonObject = {
@@ -29,7 +30,14 @@ def make(
         "additionalProperties": False,
     }
     return Tool(
-        name, ToolKind.BUILTIN, description, body, Schema(schema), traits=traits, trace=trace
+        name,
+        ToolKind.BUILTIN,
+        description,
+        body,
+        Schema(schema),
+        traits=traits,
+        trace=trace,
+        is_open=is_open,
     )
 
 

@@ -27,6 +27,7 @@ from aios.disk.db import Database
 from aios.errors import AiosError, Conflict, NotFound, ToolFailed
 from aios.kernel.clock import Clock
 from aios.kernel.process import Process, Run
+from aios.kernel.taint import take
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.launcher import Launcher
 from aios.kernel.tools.mcp.connection import Connection
@@ -146,9 +147,10 @@ class Servers:
         await self._start_all(run, servers, asks_again=True)
         return McpServers(tuple(server.info() for server in servers))
 
-    async def list_tools(self, _: Run, call: McpTools) -> McpToolList:
+    async def list_tools(self, run: Run, call: McpTools) -> McpToolList:
         """The tools of a server, as they are trusted and as they are."""
         await self._begin()
+        take(run, f"MCP server {call.name}")  # what it offers now, nobody may have looked at
         return _listed(self._get(call.name))
 
     async def trust(self, _: Run, call: McpTrust) -> McpToolList:
@@ -343,6 +345,7 @@ class Servers:
             Schema(returns) if returns is not None else None,
             traits_of(definition, options, timeout_s=timeout_s),
             definition=(server.spec.digest, definition.digest),
+            is_open=True,
         )
 
     def _get(self, name: str) -> Server:
