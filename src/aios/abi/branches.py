@@ -56,7 +56,10 @@ class Lasting(Struct, frozen=True):
 
 
 class BranchEnd(Answer, frozen=True, tag="branch_end"):
-    """How a group ended. `winner` None: all were discarded. `discarded` are those that left nothing but `lasting`."""
+    """How a group ended. `winner` None: all were discarded. `discarded` are those that left nothing but `lasting`.
+
+    `taint` is where data that had reached the winner came from outside, empty if none had.
+    """
 
     group: GroupId
     winner: Pid | None
@@ -64,6 +67,7 @@ class BranchEnd(Answer, frozen=True, tag="branch_end"):
     n_changed: Count
     discarded: tuple[Pid, ...]
     lasting: tuple[Lasting, ...]
+    taint: str = ""
 
 
 class BranchCommit(Call[BranchEnd], frozen=True, tag="branch_commit"):

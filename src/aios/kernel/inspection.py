@@ -1,5 +1,7 @@
 """The calls that look at the journal: records of a process, and events as they happen."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from aios.abi.calls import AnyAnswer, AnyCall
@@ -71,11 +73,12 @@ class Inspection:
                     await ring.wait_changed()
                 await run.runnable()
 
-    def tell_taint(self, process: Process) -> None:
-        """Tell those who watch that data from outside has reached a process."""
+    def note_taint(self, process: Process, changed: Callable[[Process], None]) -> None:
+        """Data from outside has reached a process: tell those who watch, and have its row written by `changed`."""
         if process.taint is not None:
             via = f", by {process.taint.via}" if process.taint.via else ""
             self._journal.tell(process.pid, "tainted", f"{process.taint.source}{via}")
+        changed(process)
 
     def _sees(self, run: Run, item: Item, above: Process | None) -> bool:
         """Whether the caller may see that process, and asked for it. Its own call of `events` is none."""

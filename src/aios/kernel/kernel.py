@@ -141,7 +141,7 @@ class Kernel:
             max_log_bytes=limits.max_log_bytes,
             on_end=self._close,
             on_forget=self._forget,
-            on_taint=self._tainted,
+            on_taint=lambda process: self.inspection.note_taint(process, self._changed),
         )
         self.scheduler = Scheduler(make_policy(config.scheduler), self.clock, limits.max_queue)
         recorder = Recorder(config.scheduler.trace_calls)
@@ -396,10 +396,6 @@ class Kernel:
         self.budgets.note(process)
         if self.programs.residents is not None and not self.is_stopping:
             self.programs.residents.note(process)
-
-    def _tainted(self, process: Process) -> None:
-        self.inspection.tell_taint(process)
-        self._changed(process)
 
     def _kept(self) -> Kept:
         """What the journal must keep now."""

@@ -123,7 +123,9 @@ class FileIntake:
             self._leave(path, f"{path} has another version {saved.version} here")
 
     def _add(self, path: str, saved: SavedVersion) -> None:
-        author = Author(Pid(saved.pid), saved.boot, saved.author, saved.unix_s, saved.message, saved.taint)
+        author = Author(
+            Pid(saved.pid), saved.boot, saved.author, saved.unix_s, saved.message, saved.taint
+        )
         tx = Transaction(self._connection, self._blobs, author, NO_QUOTA)
         if saved.transaction == self._transaction[0]:
             tx.number = self._transaction[1]

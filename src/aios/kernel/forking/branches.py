@@ -41,6 +41,7 @@ from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.signals import KILLED_STATUS
 from aios.kernel.storage.versions import Author, Transaction
+from aios.kernel.taint import source_of, take
 from aios.kernel.waitqueue import WaitQueue
 
 
@@ -182,6 +183,7 @@ class Branches:
         while True:
             group = self._get(call.group)
             if group.end is not None:
+                take(run, group.end.taint, f"branch group {group.id}")
                 return group.end
             found = (table.find(pid) for pid in group.pids)
             alive = [process for process in found if process is not None and process.is_alive]
@@ -272,13 +274,17 @@ class Branches:
         starts = {limb.fork.pid: limb.fork.at for each in ending.groups for limb in each.limbs}
         losers = self._pids_of(limb.fork.pid for _, limb in ending.losers)
         decided = list[Group]()
+        winning = kernel.table.find(winner.fork.pid) if winner is not None else None
+        taint = source_of(winning or run.process) or source_of(run.process)
 
         def write(connection: apsw.Connection) -> BranchEnd:
             transaction = Transaction(connection, blobs, author, kernel.storage.quota_bytes)
             n_changed = merging.merge(transaction, group, winner) if winner is not None else 0
             acts = merging.lasting(connection, [(pid, starts.get(pid, 0)) for pid in losers])
             pid = winner.fork.pid if winner is not None else None
-            end = BranchEnd(group.id, pid, ending.result, n_changed, tuple(losers), tuple(acts))
+            end = BranchEnd(
+                *(group.id, pid, ending.result, n_changed, tuple(losers), tuple(acts), taint)
+            )
             ending.notes = self._hand_and_erase(connection, ending)
             merging.erase_traces(connection, losers)
             decided[:] = [_ended(each, end) for each in ending.groups]

@@ -18,7 +18,7 @@ from aios.kernel.journal import tables as journal
 from aios.kernel.memory import heirs, interactions
 from aios.kernel.storage.content import release_content, retain_content
 from aios.kernel.storage.paths import root_of
-from aios.kernel.storage.tables import PAST, files_below
+from aios.kernel.storage.tables import PAST, files_below, taint_of
 from aios.kernel.storage.versions import Transaction
 
 N_SHOWN = 5
@@ -34,7 +34,7 @@ def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
     connection = transaction.connection
     base = _first(connection, limb)
     now = {
-        each.path.removeprefix(limb.home): (each.content, each.size_bytes)
+        each.path.removeprefix(limb.home): (each.content, each.size_bytes, each.version)
         for each in files_below(connection, limb.home)
     }
     there = {
@@ -42,12 +42,12 @@ def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
         for each in files_below(connection, group.home)
     }
     changed = [
-        path for path in sorted({*base, *now}) if base.get(path) != now.get(path, (None, 0))[0]
+        path for path in sorted({*base, *now}) if base.get(path) != now.get(path, (None,))[0]
     ]
     clashes = [
         path
         for path in changed
-        if there.get(path) not in (base.get(path), now.get(path, (None, 0))[0])
+        if there.get(path) not in (base.get(path), now.get(path, (None,))[0])
     ]
     if clashes:
         shown = ", ".join(path.removeprefix("/") for path in clashes[:N_SHOWN])
@@ -62,9 +62,10 @@ def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
             transaction.set_content(group.home + path, None, None, note=note)
     for path in changed:
         if path in now:
-            content, size_bytes = now[path]
+            content, size_bytes, version = now[path]
             retain_content(connection, content)
-            transaction.set_content(group.home + path, content, size_bytes, note=note)
+            taint, target = taint_of(connection, limb.home + path, version), group.home + path
+            transaction.set_content(target, content, size_bytes, note=note, taint=taint)
     return len(changed)
 
 
@@ -82,7 +83,7 @@ def hand_records(connection: apsw.Connection, group: Group, limb: Limb) -> None:
     whose = (group.owner, group.name)
     last = interactions.last_id(connection, whose)
     connection.execute(
-        "INSERT INTO memory_interactions SELECT owner, ?, ? + row_number() OVER (ORDER BY id), unix_s, kind, text "
+        "INSERT INTO memory_interactions SELECT owner, ?, ? + row_number() OVER (ORDER BY id), unix_s, kind, text, taint "
         "FROM memory_interactions WHERE owner = ? AND name = ? AND id > ?",
         (group.name, last, group.owner, limb.fork.name, limb.last_record),
     )

@@ -19,6 +19,7 @@ from aios.kernel.mail import tables
 from aios.kernel.mail.box import letter_bytes
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.taint import take
 
 MAX_PAGE_BYTES = 4 << 20
 
@@ -102,6 +103,7 @@ class DeadLetterOffice:
             if len(page) == call.limit or (page and size_bytes > MAX_PAGE_BYTES):
                 return DeadLetterList(tuple(page), page[-1].letter.id)
             page.append(dead)
+            take(run, dead.letter.taint, f"dead letter {dead.letter.id}")
         return DeadLetterList(tuple(page), None)
 
     async def drop(self, run: Run, call: DeadLetterDrop) -> Done:

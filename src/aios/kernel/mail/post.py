@@ -41,17 +41,14 @@ from aios.kernel.access.manager import AccessManager, principal_of
 from aios.kernel.access.policy import groups_of
 from aios.kernel.clock import Clock
 from aios.kernel.journal.disk import Extra, JournalDisk
-from aios.kernel.mail import tables
+from aios.kernel.mail import marks, tables
 from aios.kernel.mail.address import Address, Delivery, ended, full, marked, same_signal
 from aios.kernel.mail.box import Box, Match
 from aios.kernel.mail.dead import DeadBox, DeadLetterOffice
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
-from aios.kernel.taint import source_of, take
 
 MAX_RESULT_CHARS = 1 << 16
-WITHOUT_DATA = frozenset({RECEIPT_TOPIC, SIGNAL_TOPIC})
-"""Topics on which the kernel alone writes, and nothing that comes from a process."""
 MAX_TOPICS = 256
 """Topics that one process may subscribe to."""
 
@@ -169,10 +166,7 @@ class PostOffice:
                 await address.changed.wait()
             await run.runnable()
         self._n_received += len(letters)
-        for (
-            letter
-        ) in letters:  # before the write that has the answer: none is on disk without the mark
-            take(run, letter.taint, f"letter {letter.id}")
+        marks.take_all(run, letters)  # before the write that has the answer
         receipts = [receipt for letter in letters if (receipt := self._acknowledge(letter, "read"))]
         answer = Received(letters, len(address.box))
         await self._take_letters(run, address, receipts=receipts, answer=answer)
@@ -472,7 +466,7 @@ class PostOffice:
             sent_unix_s=self._clock.unix_s(),
             topic=topic,
             reply_to=reply_to,
-            taint="" if topic in WITHOUT_DATA else source_of(sender),
+            taint=marks.of(sender, topic),
         )
 
     def _address(self, process: Process) -> Address:
