@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aios.sdk.program import run
     from aios.sdk.replies import ChatReply
     from aios.sdk.tools import Tool, tool
+    from aios.sdk.unseen import Unseen
     from aios.sdk.urgent import attentive, attentive_blocking
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolSpec",
+    "Unseen",
     "Usage",
     "__version__",
     "attentive",
@@ -66,6 +68,7 @@ _HOMES = {
     "Tool": "aios.sdk.tools",
     "ToolCall": "aios.abi.types",
     "ToolSpec": "aios.abi.types",
+    "Unseen": "aios.sdk.unseen",
     "Usage": "aios.abi.types",
     "attentive": "aios.sdk.urgent",
     "attentive_blocking": "aios.sdk.urgent",

@@ -30,6 +30,7 @@ from aios.abi.types import (
 )
 from aios.engine.base import (
     Ability,
+    Begun,
     ChatPrompt,
     Engine,
     Sequence,
@@ -266,6 +267,28 @@ class SlotContract(ABC):
             outcome, _ = await run_with_interruptions(engine, job)
             assert outcome.text == whole.text
             assert outcome.finish is whole.finish
+
+    @pytest.mark.parametrize(
+        "sampling",
+        [GREEDY, Sampling(temperature=1.1, repeat_penalty=1.2, seed=11)],
+        ids=["greedy", "sampled"],
+    )
+    async def test_a_generation_that_was_cut_off_goes_on_from_its_tokens_alone(
+        self, engine: Engine, sampling: Sampling
+    ) -> None:
+        need(engine, Ability.SNAPSHOT)
+        job = chat(sampling=sampling, max_tokens=24)
+        whole = await run(engine, job)
+        sequence = await engine.open(job)
+        first = await sequence.read()
+        await sequence.close()
+        assert len(first.tokens) == first.n_tokens
+        begun = Begun(engine.capabilities.fingerprint, first.tokens, first.text)
+        rest = await run(engine, replace(job, begun=begun))
+        assert first.text + rest.text == whole.text
+        assert rest.finish is whole.finish
+        assert rest.n_tokens == whole.n_tokens - first.n_tokens
+        assert rest.usage.completion_tokens == whole.usage.completion_tokens
 
     async def test_a_suspended_generation_leaves_its_slot_to_others(self, engine: Engine) -> None:
         need(engine, Ability.SUSPEND)

@@ -63,21 +63,27 @@ class Event(Struct, frozen=True):
 
 
 class EventList(Answer, frozen=True):
-    """Events in order. `last` is the `after` of the next call; `n_missed` before the first were dropped meanwhile."""
+    """Events in order. `last` is the `after` of the next call; `n_missed` before the first were dropped meanwhile.
+
+    With `is_restarted` the event `after` was of a kernel before this one, whose others are gone: its calls are in the journal.
+    """
 
     events: tuple[Event, ...]
     last: int
     n_missed: Count
+    is_restarted: bool = False
 
 
 class Events(Call[EventList], frozen=True):
     """Ask what happened to the processes that the caller may see, behind event `after`; without `after` from now on.
 
-    With `pid` only to that one and those below it. Waits until there is something, unless `is_waiting` is false. The kernel
-    keeps the last events only: who reads too slowly is told how many were missed.
+    With `pid` only to that one and those below it; with `has_text` also what models say, in pieces (`what` is `piece`, `detail` the
+    text). Waits until there is something, unless `is_waiting` is false. The kernel keeps the last events only: who reads too slowly
+    is told how many were missed. Numbers grow from one kernel of a home to the next.
     """
 
     after: Count | None = None
     pid: Pid | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     is_waiting: bool = True
+    has_text: bool = False

@@ -13,6 +13,7 @@ from aios.abi.types import Pid, ProcessInfo
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_seconds, write_json
+from aios.cli.patience import follow_patiently
 from aios.errors import InvalidCall
 from aios.sdk.blocking import Client, connect
 
@@ -48,11 +49,14 @@ def show(*, process: str, last: int | None, is_full: bool, follow: bool, as_json
     A daemon keeps them on disk, also of ended processes and of earlier daemons. With --follow, records that come faster
     than they are read may be dropped; a line says how many.
     """
-    with connect() as client:
+    seen = 0
+
+    def show_all(client: Client) -> None:
+        """What is there, and what comes; after the kernel was away, what is new."""
+        nonlocal seen
         pid = _pid_of(client, process)
         number = client.journal.events(after=0, is_waiting=False).last if follow else 0
-        seen = 0
-        for record in _records(client, pid, last=last, is_full=is_full):
+        for record in _records(client, pid, last=last, is_full=is_full, after=seen):
             show_record(record, as_json=as_json)
             seen = record.seq
         while follow:
@@ -61,7 +65,10 @@ def show(*, process: str, last: int | None, is_full: bool, follow: bool, as_json
             for event in found.events:
                 if event.record is not None and event.pid == pid and event.record.seq > seen:
                     show_record(event.record, as_json=as_json)
+                    seen = event.record.seq
             number = found.last
+
+    follow_patiently(show_all, is_patient=follow)
 
 
 @journal.command("export", epilog=examples("aios journal export reader > reader.run"))
@@ -133,23 +140,32 @@ def inspect(*, process: str, last: int, as_json: bool) -> None:
 @click.command(epilog=examples("aios events -f", "aios events -f reader --json"))
 @click.argument("process", metavar="[ID]", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--text", "has_text", is_flag=True, help="Also what models say, as they say it.")
 @json_option
-def events(*, process: str | None, follow: bool, as_json: bool) -> None:
+def events(*, process: str | None, follow: bool, has_text: bool, as_json: bool) -> None:
     """Show what happened last: calls that ended, and what became of processes; with ID, of that one and those below it.
 
-    The kernel keeps the last events only. Who reads too slowly is told how many were missed, and holds nobody up.
+    The kernel keeps the last events only. Who reads too slowly is told how many were missed, and holds nobody up. With --follow it
+    goes on where it was when a kernel that was killed is started again.
     """
-    with connect() as client:
+    number = 0
+
+    def show_all(client: Client) -> None:
+        nonlocal number
         pid = None if process is None else _pid_of(client, process)
-        number, is_caught_up = 0, False
+        is_caught_up = False
         while follow or not is_caught_up:
-            found = client.journal.events(after=number, pid=pid, is_waiting=is_caught_up)
+            found = client.journal.events(
+                after=number, pid=pid, is_waiting=is_caught_up, has_text=has_text
+            )
             if number:  # what was dropped before the first look was missed by nobody
                 _tell_missed(found, as_json=as_json)
             for event in found.events:
                 _show_event(event, as_json=as_json)
-            is_caught_up = not found.events
+            is_caught_up = not found.events and not found.is_restarted
             number = found.last
+
+    follow_patiently(show_all, is_patient=follow)
 
 
 def _pid_of(client: Client, reference: str) -> Pid:
@@ -159,13 +175,15 @@ def _pid_of(client: Client, reference: str) -> Pid:
     return find_process(reference, client.ps(include_ended=True)).pid
 
 
-def _records(client: Client, pid: Pid, *, last: int | None, is_full: bool) -> Iterator[Recorded]:
-    """All records of a process, or the last of them, page by page."""
-    after: int | None = -last if last is not None else 0
-    while after is not None:
-        page = client.journal.read(pid, after=after, is_full=is_full)
+def _records(
+    client: Client, pid: Pid, *, last: int | None, is_full: bool, after: int = 0
+) -> Iterator[Recorded]:
+    """The records of a process behind a number, or the last of all, page by page."""
+    start: int | None = -last if last is not None and not after else after
+    while start is not None:
+        page = client.journal.read(pid, after=start, is_full=is_full)
         yield from page.records
-        after = page.next_seq
+        start = page.next_seq
 
 
 def show_record(record: Recorded, *, as_json: bool) -> None:
@@ -191,11 +209,15 @@ def _show_event(event: Event, *, as_json: bool) -> None:
         write_json(event)
         return
     detail = event.detail + (f" {event.record.code}" if event.record and event.record.code else "")
-    line = f"{event.number:>7}  {_clock_time(event.unix_s)}  {event.pid:>5}  {event.what:<16}  {detail}"
+    line = f"{_clock_time(event.unix_s)}  {event.pid:>5}  {event.what:<16}  {detail}"
     click.echo(printable(line).rstrip())
 
 
 def _tell_missed(found: EventList, *, as_json: bool) -> None:
+    if found.is_restarted and as_json:
+        write_json({"is_restarted": True})
+    elif found.is_restarted:
+        click.secho("(another kernel has begun)", fg="yellow")
     if found.n_missed and as_json:
         write_json({"n_missed": found.n_missed})
     elif found.n_missed:

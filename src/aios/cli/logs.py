@@ -1,6 +1,7 @@
 """The verb `logs`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import click
 
@@ -9,8 +10,9 @@ from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.lines import LinePrinter
 from aios.cli.options import examples, ids_argument, json_option
+from aios.cli.patience import follow_patiently
 from aios.sdk.address import Address, find_address
-from aios.sdk.blocking import BlockingGate, connect
+from aios.sdk.blocking import BlockingGate, Client
 
 
 @click.command(epilog=examples("aios logs reader", "aios logs -f --tail 20 reader editor"))
@@ -26,21 +28,24 @@ def logs(
 ) -> int:
     """Show what processes wrote: output, errors, what they logged, and what the kernel has to say of them.
 
-    The log of an ended process stays as long as `aios ps --all` shows it.
+    The log of an ended process stays as long as `aios ps --all` shows it. With --follow it goes on when a kernel that was killed is
+    started again; logs begin anew with it, and so does what a program prints while it catches up.
     """
     outcomes = Outcomes(as_json=as_json)
-    address = find_address()
-    with connect(address.url, address.token) as client:
+
+    def show_all(client: Client) -> None:
         found = find_processes(ids, client.ps(include_ended=True), outcomes)
         names = {process.pid: process.name for process in found}
         printer = LinePrinter(names, has_times=has_times, as_json=as_json)
         calls = [Logs(pid=pid, follow=follow, tail=tail) for pid in names]
         if follow and len(calls) > 1:
-            _follow_all(address, calls, printer)
-            return outcomes.code
+            _follow_all(find_address(), calls, printer)
+            return
         for call in calls:
-            with outcomes.each():
+            with nullcontext() if follow else outcomes.each():
                 _read(client.gate, call, printer)
+
+    follow_patiently(show_all, is_patient=follow)
     return outcomes.code
 
 

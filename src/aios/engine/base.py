@@ -80,6 +80,15 @@ class TextPrompt:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What a generation had brought when it was cut off: `Delta.tokens` and `Delta.text` so far, and which engine had it."""
+
+    fingerprint: str
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class Job:
     """One generation.
 
@@ -95,6 +104,8 @@ class Job:
     top_logprobs: int | None = None
     is_urgent: bool = False
     """A short call that others should not hold up: an engine that has a choice computes it first."""
+    begun: Begun | None = None
+    """What was cut off of the same job, by this engine (`Ability.SNAPSHOT`); the sequence brings only what comes behind it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,7 @@ class Delta:
 
     `text` is valid Unicode, never part of a stop string and never half a character. `tool_calls` are whole. `finish` and
     `usage` are set on the last delta, and only there. `n_tokens` counts sampled tokens, also those whose text is held back.
+    `tokens` has a number for each of them, where the engine can go on from those (`Job.begun`): ids, if it has ids.
     `pages` on the last delta names the pages of prompt and output in the engine's page store, if it has one.
     """
 
@@ -113,6 +125,7 @@ class Delta:
     finish: Finish | None = None
     usage: Usage | None = None
     pages: tuple[bytes, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,9 @@ class ScriptedEngine:
             )
         if suspended is None:
             check_abilities(needed_abilities(job), self._capabilities)
-            saved = _Saved(self._plan(job), 0)
+            plan = self._plan(job)
+            n_begun = 0 if job.begun is None else len(job.begun.tokens)
+            saved = _Saved(plan, min(n_begun, len(plan.pieces)))
             self._n_sequences += 1
             self._n_prompt_tokens += saved.plan.n_prompt
         else:
@@ -341,7 +343,7 @@ class ScriptedSequence:
         text = "".join(plan.texts[start:end])
         rows = self._logprobs(start, end) if self._job.top_logprobs is not None else ()
         if end < n_all or (plan.fail_after_tokens is not None and end >= plan.fail_after_tokens):
-            return Delta(text, end - start, rows)
+            return Delta(text, end - start, rows, tokens=tuple(range(start, end)))
         self._is_finished = True
         usage = Usage(prompt_tokens=plan.n_prompt, completion_tokens=n_all)
         return Delta(text, end - start, rows, plan.tool_calls, plan.finish, usage)

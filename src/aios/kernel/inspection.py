@@ -21,6 +21,7 @@ from aios.kernel.access.manager import AccessManager
 from aios.kernel.journal.events import Item, ProcessEvent
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Outcome, Record
+from aios.kernel.journal.streams import PIECE
 from aios.kernel.journal.tables import Row
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
@@ -59,15 +60,20 @@ class Inspection:
         """Wait for events."""
         ring = self._journal.events
         above = None if call.pid is None else self._table.get(call.pid)
-        after = ring.last if call.after is None else call.after
+        after = ring.last if call.after is None else max(call.after, ring.base)
+        is_restarted = call.after is not None and 0 < call.after < ring.base
         n_missed = 0
         while True:
             items, n_dropped = ring.read(after, call.limit)
             n_missed += n_dropped
             after = items[-1][0] if items else after + n_dropped
-            found = [_event(number, item) for number, item in items if self._sees(run, item, above)]
-            if found or not call.is_waiting:
-                return EventList(tuple(found), after, n_missed)
+            found = [
+                _event(number, item)
+                for number, item in items
+                if (call.has_text or not _is_piece(item)) and self._sees(run, item, above)
+            ]
+            if found or is_restarted or not call.is_waiting:
+                return EventList(tuple(found), after, n_missed, is_restarted)
             if not items:
                 with run.parked():
                     await ring.wait_changed()
@@ -114,6 +120,10 @@ def recorded(row: Row) -> Recorded:
         intent=_decoded_call(row.intent) if row.intent else {},
         answer=answer,
     )
+
+
+def _is_piece(item: Item) -> bool:
+    return isinstance(item, ProcessEvent) and item.what == PIECE
 
 
 def _page(rows: list[Row]) -> list[Recorded]:

@@ -52,6 +52,7 @@ from aios.engine.base import (
 from aios.errors import AiosError, EngineFailed, EngineUnavailable, RateLimited, ResourceExhausted
 from aios.kernel.charge import charged, charged_texts
 from aios.kernel.cores import Core, Cores, named_error
+from aios.kernel.journal.streams import Stream
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
@@ -86,6 +87,8 @@ class Output:
     pages: tuple[bytes, ...] = ()
     is_begun: bool = False
     """An engine was given the job: its prompt may have been computed."""
+    stream: Stream | None = None
+    """Where it is journalled in pieces."""
     is_handed_out: bool = False
     """Somebody has seen a part of it: it cannot be begun anew."""
 
@@ -180,25 +183,29 @@ class ModelCalls:
         """Write what a call asks for; before and after, its agent is elsewhere."""
         job = Job(
             prompt=prompt,
-            sampling=_seeded(call.sampling),
+            sampling=call.sampling,
             max_tokens=call.max_tokens,
             stop=call.stop,
             constraint=call.constraint,
             top_logprobs=call.top_logprobs if call.logprobs else None,
         )
+        stream = run.streams.open(job) if run.streams is not None else None
+        job = replace(job, sampling=_seeded(call.sampling, stream))
         with self._gaps.call(run) as answer:
-            core, output = await self._serve(run, call, job)
+            core, output = await self._serve(run, call, job, stream)
             answer.tools = tuple(dict.fromkeys(each.name for each in output.tool_calls))
             answer.pages = output.pages
             answer.fingerprint = core.offer.fingerprint if core.offer is not None else ""
         return core, output
 
-    async def _serve(self, run: Run, call: Chat | Complete, job: Job) -> tuple[Core, Output]:
+    async def _serve(
+        self, run: Run, call: Chat | Complete, job: Job, stream: Stream | None
+    ) -> tuple[Core, Output]:
         """On one engine after the other, until one serves it or it cannot be begun anew."""
         wish = Wish(call.model, needed_abilities(job), call.may_move)
         tried: dict[str, AiosError] = {}
         while True:
-            core, output = await self._cores.find(run, wish, tried), Output()
+            core, output = await self._cores.find(run, wish, tried), Output(stream=stream)
             try:
                 with self._told(core):
                     async with charged(self._budgets, run, core, job, used=output.spent) as fitted:
@@ -243,6 +250,8 @@ class ModelCalls:
         self, engine: Engine, job: Job, turn: Turn, *, output: Output, suspended: Suspended | None
     ) -> Suspended | None:
         """Generate until the output is done (then None) or the turn must end."""
+        if not output.is_begun:
+            job = _going_on(engine, job, turn.run, output)
         output.is_begun = True
         sequence = await engine.open(replace(job, is_urgent=turn.is_urgent), suspended)
         try:
@@ -266,6 +275,8 @@ class ModelCalls:
         while True:
             delta = await sequence.read()
             output.add(delta)
+            if output.stream is not None:
+                output.stream.add(delta)
             run.process.usage += Usage(completion_tokens=delta.n_tokens)
             turn.spend(delta.n_tokens)
             if run.emit is not None and (delta.text or delta.tool_calls or delta.logprobs):
@@ -291,6 +302,20 @@ class ModelCalls:
         )
 
 
+def _going_on(engine: Engine, job: Job, run: Run, output: Output) -> Job:
+    """The job, behind what a kernel before this one had of it; that is handed on at once, and nobody computes it again."""
+    begun = output.stream.begin(engine.capabilities, job) if output.stream is not None else None
+    if begun is None:
+        return job
+    n_tokens = len(begun.tokens)
+    output.add(Delta(begun.text, n_tokens))
+    run.process.usage += Usage(completion_tokens=n_tokens)
+    if run.emit is not None and begun.text:
+        output.is_handed_out = True
+        run.emit(Token(begun.text, n_tokens))
+    return replace(job, begun=begun)
+
+
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:
     """About how many tokens a prompt has: the scheduler must know before anybody has the time to count them."""
     if isinstance(prompt, TextPrompt):
@@ -304,10 +329,11 @@ def _same_model(model: str, needs: Ability) -> Wish:
     return Wish(model, frozenset({needs}), may_fall_back=False)
 
 
-def _seeded(sampling: Sampling) -> Sampling:
-    """Draw a seed where the agent gave none, so that an interrupted generation can be repeated."""
-    return (
-        sampling
-        if sampling.seed is not None
-        else msgspec.structs.replace(sampling, seed=secrets.randbits(63))
-    )
+def _seeded(sampling: Sampling, stream: Stream | None) -> Sampling:
+    """Draw a seed where the agent gave none, so that an interrupted generation can be repeated; one that goes on keeps its own."""
+    seed = sampling.seed if stream is None else stream.seed
+    if seed is None:
+        seed = secrets.randbits(63)
+    if stream is not None:
+        stream.seed = seed
+    return msgspec.structs.replace(sampling, seed=seed)

@@ -20,6 +20,7 @@ from aios.abi.taint import Taint
 from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import ProcessGone, ResourceExhausted
 from aios.kernel.homes import Homes
+from aios.kernel.journal.streams import CallStreams
 from aios.kernel.logs import LogBuffer
 from aios.kernel.replay import Replay
 from aios.kernel.sandbox.view import View
@@ -90,6 +91,8 @@ class Run:
     """Freezes (True) or thaws (False) what this call runs outside of the kernel."""
     is_background: bool = False
     """It asks for turns at nice 19, whatever the process's own value is."""
+    streams: CallStreams | None = None
+    """Journals in pieces what is generated for it."""
     seal: "Callable[[apsw.Connection, Answer], None] | None" = None
     """Writes the outcome into the journal, in the transaction that has the effect."""
     seal_for: "Callable[[apsw.Connection, Answer, Pid], None] | None" = None

@@ -1,6 +1,7 @@
 """How a kernel takes up what the last one on its home left: its processes, their tokens and budgets, and what was in the middle."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from aios.disk.db import Database
 from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.identity import Tokens
 from aios.kernel.journal import tables
+from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Record
 from aios.kernel.leftovers import code_hash, kill_leftover
 from aios.kernel.mail.post import PostOffice
@@ -52,6 +54,7 @@ class Resumed(Protocol):
     signals: Signals
     programs: Programs
     post: PostOffice
+    journal: Journal
     approvals: Approvals
 
     @property
@@ -84,10 +87,15 @@ async def resume(kernel: Resumed, residents: Residents) -> None:
     await kernel.post.load()
     await kernel.branches.load()
     await kernel.approvals.load()
+    await kernel.journal.take_up(_is_alive(kernel.table))
     for row in rows:
         if row.exit is None and row.pid != INIT_PID:
             await _decide(kernel, row, by_pid[row.pid])
     await kernel.branches.sweep()
+
+
+def _is_alive(table: ProcessTable) -> Callable[[Pid], bool]:
+    return lambda pid: (process := table.find(pid)) is not None and process.is_alive
 
 
 def _taken_up(kernel: Resumed, row: Resident) -> Process:

@@ -4,6 +4,7 @@ from aios.disk.blobs import SCHEMA as BLOBS
 from aios.kernel.approvals.tables import SCHEMA as APPROVALS
 from aios.kernel.forking.tables import SCHEMA as BRANCHES
 from aios.kernel.journal.audit.tables import SCHEMA as AUDIT
+from aios.kernel.journal.streams import SCHEMA as STREAMS
 from aios.kernel.journal.tables import SCHEMA as JOURNAL
 from aios.kernel.mail.tables import SCHEMA as MAIL
 from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
@@ -25,6 +26,7 @@ SCHEMAS = (
     MEMORY,
     INTERACTIONS,
     JOURNAL,
+    STREAMS,
     AUDIT,
     RESIDENTS,
     MAIL,

@@ -169,7 +169,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         process.pid, process.next_seq(), call=call, effect=effect, where=entry.where
     )
     run.seal, run.seal_for = journal.seal_of(record), partial(journal.seal_for, record)
-    run.record_seq = record.seq
+    run.record_seq, run.streams = record.seq, journal.streams.of_call(process.pid)
     outcome: Outcome = Outcome.CANCELLED
     end: Result[A] | Fault | None = None
     try:
@@ -191,6 +191,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         if outcome is Outcome.CANCELLED and run.on_effect is not None:
             record.effect = Effect.PURE  # it was cut off before that had begun
         journal.settle(record, outcome, end)
+        journal.settle_streams(run.streams, outcome)
     return result
 
 

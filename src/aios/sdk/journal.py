@@ -44,6 +44,7 @@ class Journal:
         after: int | None = None,
         pid: int | None = None,
         is_waiting: bool = True,
+        has_text: bool = False,
         deadline_s: float | None = None,
     ) -> EventList:
         """Events behind number `after`, or from now on; `last` of the list is the `after` of the next call.
@@ -52,7 +53,14 @@ class Journal:
             DeadlineExceeded: Nothing happened within `deadline_s` seconds.
         """
         target = None if pid is None else Pid(pid)
-        call = build(Events, after=after, pid=target, is_waiting=is_waiting, deadline_s=deadline_s)
+        call = build(
+            Events,
+            after=after,
+            pid=target,
+            is_waiting=is_waiting,
+            has_text=has_text,
+            deadline_s=deadline_s,
+        )
         return (await self._gate.call(call)).value
 
     async def fork(
@@ -102,11 +110,19 @@ class BlockingJournal:
         after: int | None = None,
         pid: int | None = None,
         is_waiting: bool = True,
+        has_text: bool = False,
         deadline_s: float | None = None,
     ) -> EventList:
         """Events behind number `after`, or from now on; see `Journal.events`."""
         target = None if pid is None else Pid(pid)
-        call = build(Events, after=after, pid=target, is_waiting=is_waiting, deadline_s=deadline_s)
+        call = build(
+            Events,
+            after=after,
+            pid=target,
+            is_waiting=is_waiting,
+            has_text=has_text,
+            deadline_s=deadline_s,
+        )
         return self._gate.call(call).value
 
     def fork(

@@ -148,7 +148,7 @@ class Generation:
             return self._ended(Delta(n_tokens=1), Finish.STOP)
         text, calls = self._parsed(self.carried.assembler.feed(self.speech.bytes_of(token)))
         rows = () if raw is None else (self._logprob(raw, token),)
-        delta = Delta(text, 1, rows, calls)
+        delta = Delta(text, 1, rows, calls, tokens=(token,))
         if self.carried.assembler.stopped or (self.matcher is not None and self.matcher.is_done):
             return self._ended(delta, Finish.STOP)
         if self.n_tokens == self.n_max:

@@ -46,7 +46,7 @@ class PromptCompiler:
         self._vocabulary: Vocabulary | None = None
 
     def compile(self, job: Job, reader: Reader) -> Generation:
-        """A generation at its beginning.
+        """A generation at its beginning, or where it was cut off.
 
         Raises:
             ContextWindowExceeded: Prompt and one token of output do not fit.
@@ -55,7 +55,15 @@ class PromptCompiler:
         tokens, mode = self._prompt(job.prompt, is_bounded=True)
         self._check_window(len(tokens), n_output=1)
         carried = Carried(TextAssembler(job.stop), mode, _parser(job, mode))
-        return self._generation(job, tokens, n_prompt=len(tokens), carried=carried, reader=reader)
+        n_prompt = len(tokens)
+        if job.begun is not None:
+            tokens = np.concatenate([tokens, np.array(job.begun.tokens, np.int32)])
+            self._check_window(len(tokens), n_output=1)
+        generation = self._generation(
+            job, tokens, n_prompt=n_prompt, carried=carried, reader=reader
+        )
+        generation.replay()
+        return generation
 
     def resume(self, job: Job, suspended: Suspended, reader: Reader) -> Generation:
         """A generation where it was suspended: the tokens come from there, the rest from the job.

@@ -135,4 +135,5 @@ def _merged(deltas: Sequence[Delta]) -> Delta:
         finish=deltas[-1].finish,
         usage=deltas[-1].usage,
         pages=deltas[-1].pages,
+        tokens=tuple(token for delta in deltas for token in delta.tokens),
     )

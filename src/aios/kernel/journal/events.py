@@ -33,6 +33,8 @@ class EventRing:
     def __init__(self, max_events: int) -> None:
         self._items: deque[Item] = deque(maxlen=max_events)
         self._n_put = 0
+        self.base = 0
+        """Events of kernels before this one have numbers up to here."""
         self._changed = WaitQueue()
 
     def __len__(self) -> int:
@@ -43,8 +45,8 @@ class EventRing:
 
     @property
     def last(self) -> int:
-        """The number of the latest; they count from 1."""
-        return self._n_put
+        """The number of the latest; they count from `base` + 1."""
+        return self.base + self._n_put
 
     @property
     def n_dropped(self) -> int:
@@ -58,9 +60,10 @@ class EventRing:
         self._changed.wake_all()
 
     def read(self, after: int, limit: int) -> tuple[list[tuple[int, Item]], int]:
-        """Up to `limit` behind a number, each with its own. Also: how many between were dropped."""
-        first = max(after, self.n_dropped)
-        found = islice(self._items, first - self.n_dropped, first - self.n_dropped + limit)
+        """Up to `limit` behind a number, each with its own. Also: how many of this kernel's between were dropped."""
+        after, gone = max(after, self.base), self.base + self.n_dropped
+        first = max(after, gone)
+        found = islice(self._items, first - gone, first - gone + limit)
         return list(enumerate(found, first + 1)), first - after
 
     async def wait_changed(self) -> None:

@@ -21,9 +21,12 @@ from aios.kernel.journal import tables
 from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.events import EventRing, ProcessEvent
 from aios.kernel.journal.records import Effect, Outcome, Record, Where, Written
+from aios.kernel.journal.streams import CallStreams, Streams
 from aios.kernel.journal.texts import digest_of, write_answer, write_call, write_fault
 
 A = TypeVar("A", bound=Answer)
+MICROS = 1_000_000
+"""No kernel tells so many events a second, so numbers made from the time of a start grow."""
 Seal = Callable[[apsw.Connection, Answer], None]
 
 
@@ -52,6 +55,7 @@ class Journal:
         self.disk = disk
         self._clock = clock
         self.events = EventRing(max_records)
+        self.streams = Streams(clock, self.tell, disk)
         self._open: dict[tuple[Pid, int], Record] = {}
         self._n_written = 0
         self.is_closing = False
@@ -135,6 +139,16 @@ class Journal:
             if record.n_urgent:
                 self.disk.add(lambda connection: tables.mark_urgent(connection, record))
         self.events.put(record)
+
+    async def take_up(self, is_alive: Callable[[Pid], bool]) -> None:
+        """Know what generations the kernel before left in the middle, and number events behind its own."""
+        self.events.base = int(MICROS * self._clock.unix_s())
+        await self.streams.load(is_alive)
+
+    def settle_streams(self, streams: CallStreams, outcome: Outcome) -> None:
+        """Drop the pieces of a call that is settled; those of one that the kernel's end cut off stay."""
+        if not (self.is_closing and outcome is Outcome.CANCELLED):
+            streams.settle()
 
     def unix_s(self) -> float:
         """The time on its clock."""

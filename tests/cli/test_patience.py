@@ -1,0 +1,28 @@
+import pytest
+from tests.cli.conftest import Served
+
+from aios.cli import patience
+from aios.cli.patience import follow_patiently
+from aios.errors import KernelUnreachable
+from aios.sdk.blocking import Client
+
+
+def test_who_follows_goes_on_when_the_kernel_is_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "RETRY_S", 0.01)
+    n_tries = 0
+
+    def follow(client: Client) -> None:
+        nonlocal n_tries
+        n_tries += 1
+        assert client.getpid().pid == served.kernel.init.pid
+        if n_tries < 3:
+            raise KernelUnreachable("gone")
+
+    follow_patiently(follow, is_patient=True)
+    assert n_tries == 3
+    n_tries = 0
+    with pytest.raises(KernelUnreachable):
+        follow_patiently(follow, is_patient=False)
+    assert n_tries == 1
