@@ -108,6 +108,12 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     completion_price: Annotated[
         float, Meta(ge=0, description="of a million completion tokens, in the same currency")
     ] = 0.0
+    requests_per_minute: Annotated[
+        NonNegativeInt, Meta(description="that begin with its key, shared by owners; 0: no limit")
+    ] = 0
+    tokens_per_minute: Annotated[
+        NonNegativeInt, Meta(description="of prompts and outputs together, the same")
+    ] = 0
     priority: Annotated[
         int,
         Meta(

@@ -17,6 +17,7 @@ from aios.engine.base import Ability, Capabilities, Engine, EngineStatistics
 from aios.errors import AiosError, CallerError, EngineUnavailable, NotFound
 from aios.kernel.homes import Home
 from aios.kernel.process import Run
+from aios.kernel.ratelimit import Rate
 from aios.kernel.router import (
     DECODE_WEIGHT,
     DEFAULT_NAMES,
@@ -54,6 +55,8 @@ class CoreConfig:
     prompt_price: float = 0.0
     """Of a million tokens, as in the configuration; so millionths of the currency a token."""
     completion_price: float = 0.0
+    rate: Rate | None = None
+    """The limits of its endpoint's key."""
     delay_s: Callable[[int], float] = restart_delay_s
 
 

@@ -10,6 +10,7 @@ from aios.engine.machine import count_cores
 from aios.engine.opening import engine_kind, model_name, open_engine
 from aios.engine.remote.governor import Governors
 from aios.kernel.cores import Core, CoreConfig
+from aios.kernel.ratelimit import Rate
 
 
 def configured_cores(config: Config, home: Home, open_pages: OpenPages | None) -> list[Core]:
@@ -29,11 +30,20 @@ def configured_cores(config: Config, home: Home, open_pages: OpenPages | None) -
                 max_restarts=engine.max_restarts,
                 prompt_price=engine.prompt_price,
                 completion_price=engine.completion_price,
+                rate=_rate(engine),
             ),
         )
         for name, engine in config.all_engines().items()
         if engine_kind(engine) != "none"
     ]
+
+
+def _rate(config: EngineConfig) -> Rate | None:
+    """Its limits; those with one address and one key share them."""
+    if not (config.requests_per_minute or config.tokens_per_minute):
+        return None
+    key = f"{config.base_url} {config.api_key_env}"
+    return Rate(key, config.requests_per_minute, config.tokens_per_minute)
 
 
 def given_cores(engines: Mapping[str, Engine]) -> list[Core]:

@@ -53,6 +53,7 @@ from aios.errors import AiosError, EngineFailed, EngineUnavailable, RateLimited,
 from aios.kernel.charge import charged, charged_texts
 from aios.kernel.cores import Core, Cores, named_error
 from aios.kernel.journal.streams import Stream
+from aios.kernel.pacing import Pacing
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
@@ -103,6 +104,11 @@ class Output:
             return None
         return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
 
+    def n_used(self, n_prompt: int) -> int:
+        """Tokens that count against the limits of a key; `n_prompt` of the prompt until that is known."""
+        spent = self.spent()
+        return 0 if spent is None else (spent.prompt_tokens or n_prompt) + spent.completion_tokens
+
     def uncounted(self) -> Usage:
         """What its process has not been told of yet: all but the tokens that were counted as they came."""
         if not self.is_done:
@@ -133,6 +139,9 @@ class ModelCalls:
         self._gaps = gaps
         self._cores = cores
         self._budgets = budgets
+        self._pacing = Pacing(
+            scheduler.clock, lambda owner: scheduler.policy.config.weights.get(owner, 1.0)
+        )
 
     async def chat(self, run: Run, call: Chat) -> ChatAnswer:
         """Write the next message of a conversation."""
@@ -153,8 +162,10 @@ class ModelCalls:
         """Turn texts into vectors."""
         core = await self._cores.find(run, _same_model(call.model, Ability.EMBED))
         with self._told(core):
+            n_tokens = sum(map(len, call.texts)) // CHARS_A_TOKEN
             async with (
                 charged_texts(self._budgets, run, core, call.texts) as note_begun,
+                self._pacing.permit(run, core.config.rate, n_tokens),
                 self._turn(run, core),
             ):
                 with core.in_use() as engine:
@@ -222,7 +233,11 @@ class ModelCalls:
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:
         engine: Engine | None = None
         suspended: Suspended | None = None
-        async with self._turn(run, core, job) as turn:
+        n_tokens = _about_tokens(job.prompt) + (job.max_tokens or USUAL_OUTPUT_TOKENS)
+        async with (
+            self._pacing.permit(run, core.config.rate, n_tokens) as permit,
+            self._turn(run, core, job) as turn,
+        ):
             try:
                 while not output.is_done:
                     if turn.must_yield:
@@ -234,6 +249,7 @@ class ModelCalls:
                         )
             finally:
                 run.process.usage += output.uncounted()
+                permit.n_used = output.n_used(_about_tokens(job.prompt))
                 if suspended is not None and engine is not None:
                     engine.drop(suspended)  # it was killed, cancelled or failed while it waited
 

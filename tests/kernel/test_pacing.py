@@ -1,0 +1,67 @@
+"""Calls of several owners that wait for the limits of one key; the times are small so that tests are."""
+
+from dataclasses import replace
+
+import anyio
+import pytest
+from tests.kernel.calls import chat
+from tests.kernel.conftest import OpenKernel
+
+from aios.abi.calls import Cont, Stop
+from aios.engine.script import Script
+from aios.engine.scripted import ScriptedEngine
+from aios.kernel.kernel import Kernel
+from aios.kernel.ratelimit import Rate
+
+pytestmark = pytest.mark.anyio
+SLOW = Rate("host", requests_per_minute=84)
+"""12 at once, then 1.2 a second."""
+
+
+def limit(kernel: Kernel, rate: Rate) -> None:
+    """Let the scripted engine have the limits of a remote one."""
+    core = kernel.cores.get("engine0")
+    core.config = replace(core.config, rate=rate)
+
+
+async def test_calls_wait_before_their_turn_seen_and_counted(booted: OpenKernel) -> None:
+    engine = ScriptedEngine(n_slots=8, script=Script(answer_tokens=2))
+    with anyio.fail_after(20):
+        async with booted(engine) as kernel:
+            limit(kernel, SLOW)
+            process, _ = kernel.admit("ann")
+            gate = kernel.gate(process.pid)
+            for _ in range(12):
+                await gate.call(chat(max_tokens=2))
+            before_s = process.waited_s
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(gate.call, chat(max_tokens=2))
+                await anyio.wait_all_tasks_blocked()
+                row = process.info(kernel.clock.now_s())
+                assert row.activity == "chat waits for the rate limit of its model's key"
+                assert row.state.value == "ready"
+            assert process.waited_s - before_s > 0.03
+
+
+async def test_a_stopped_process_gives_its_place_to_others(booted: OpenKernel) -> None:
+    engine = ScriptedEngine(n_slots=8, script=Script(answer_tokens=2))
+    with anyio.fail_after(20):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            limit(kernel, SLOW)
+            ann, _ = kernel.admit("ann")
+            bob, _ = kernel.admit("bob")
+            for _ in range(12):
+                await kernel.gate(bob.pid).call(chat(max_tokens=2))
+            done = anyio.Event()
+
+            async def ask() -> None:
+                await kernel.gate(ann.pid).call(chat(max_tokens=2))
+                done.set()
+
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            await kernel.init_gate().call(Stop(pid=ann.pid))
+            await kernel.gate(bob.pid).call(chat(max_tokens=2))
+            assert not done.is_set()
+            await kernel.init_gate().call(Cont(pid=ann.pid))
+            await done.wait()
