@@ -49,6 +49,7 @@ PATIENCE_S = 4_000.0
 """Of virtual time, for all agents to end once nothing fails any more."""
 LOOK_EVERY_STEPS = 7
 """Invariants of the whole are looked at every so many steps; a prime, so as to meet no rhythm."""
+NEVER_S = 1e6
 DISK_ENDS = (126, 137)
 """The status of a program that could not be started, or not be taken up, for its disk failed."""
 MANIFEST = 'name = "worker"\n'
@@ -104,7 +105,6 @@ class Simulator:
             with (
                 patch.object(ExtractionProcess, "_ask", _extract_here),
                 patch.object(kernel_module, "Policies", lambda _: self._policies),
-                patch.object(journal_disk, "SWEEP_S", drawn.sweep_s or journal_disk.SWEEP_S),
                 repeatable(seed, thread_s),
             ):
                 n_lives = run_virtual(partial(self._lives, world, folder), world.selector)
@@ -133,7 +133,8 @@ class Simulator:
                 (home.root / name).write_bytes(content)
             life = world.begin_life(number, home.root)
             try:
-                await self._live(world, life, home)
+                with patch.object(journal_disk, "SWEEP_S", world.faults.sweep_s or NEVER_S):
+                    await self._live(world, life, home)
             except* AiosError as group:
                 if not life.is_over and (world.is_calm or not world.faults.disk_share):
                     raise
@@ -195,6 +196,9 @@ class Simulator:
                 await process.wait_ended()
         if patience.cancelled_caught:
             world.ledger.broken(f"not at its end after {PATIENCE_S:g} s: {_alive(kernel)}")
+        journal_disk.SWEEP_S = (
+            NEVER_S  # for this life: nobody is left whose records could be missed
+        )
         await anyio.sleep(max(0.0, CALM_AFTER_S + 1 - world.selector.now_s))
         world.life = None  # letters are taken once: no crash may come between taking and looking
         await settle_account(world, kernel, owner)

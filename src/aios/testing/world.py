@@ -45,7 +45,7 @@ class Faults:
     thread_s: float = 0.0
     """The mean time that work in a thread takes."""
     sweep_s: float = 0.0
-    """So often the journal forgets all that no living process needs; 0: never."""
+    """So often the journal forgets all that no living process needs, as long as programs run; 0: never."""
 
 
 def draw_faults(draw: random.Random) -> Faults:
@@ -66,7 +66,7 @@ def draw_faults(draw: random.Random) -> Faults:
         cut_share=sometimes(0.5, 0.5),
         program_share=sometimes(0.3, 0.1),
         thread_s=sometimes(0.7, 0.2),
-        sweep_s=sometimes(0.5, 5.0),
+        sweep_s=draw.choice((0.0, draw.uniform(0.1, 2.0))),
     )
 
 
