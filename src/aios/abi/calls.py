@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from aios.abi import approvals, branches, mcp, timers, tools
+from aios.abi import approvals, branches, checkpoints, mcp, timers, tools
 from aios.abi.budget import Budget, BudgetInfo, SetBudget
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
 from aios.abi.contexts import (
@@ -464,6 +464,7 @@ AnyCall = (
     | Now | DrawBytes | Questions | AnswerQuestion
     | Pages
     | branches.Branch | branches.BranchCommit | branches.BranchDiscard | branches.BranchJoin | branches.BranchList
+    | checkpoints.Checkpoint | checkpoints.CheckpointRestore | checkpoints.CheckpointList | checkpoints.CheckpointRemove
     | timers.SleepUntil | timers.TimerAdd | timers.TimerList | timers.TimerRemove | timers.TimerRun
 )  # fmt: skip
 
@@ -486,5 +487,6 @@ AnyAnswer = (
     | Moment | RandomBytes | QuestionList | Question
     | PageStores
     | branches.Branched | branches.BranchEnd | branches.BranchGroups
+    | checkpoints.CheckpointInfo | checkpoints.CheckpointInfos | checkpoints.Restored
     | timers.TimerInfo | timers.TimerInfos
 )  # fmt: skip

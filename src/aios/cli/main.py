@@ -42,6 +42,12 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "journal": Verb("aios.cli.journal:journal", "Show what a process asked of the kernel."),
             "replay": Verb("aios.cli.replay:replay", "Go through a run again, and compare runs."),
             "fork": Verb("aios.cli.fork:fork", "Branch programs off at a call of their past."),
+            "checkpoint": Verb(
+                "aios.cli.checkpoint:checkpoint", "Put processes away, to come back to."
+            ),
+            "restore": Verb(
+                "aios.cli.checkpoint:restore", "Bring a process back from a checkpoint."
+            ),
             "branch": Verb("aios.cli.branch:branch", "Try branches side by side, and commit one."),
             "inspect": Verb("aios.cli.journal:inspect", "Show all that is known of a process."),
             "events": Verb("aios.cli.journal:events", "Watch calls end and processes come and go."),

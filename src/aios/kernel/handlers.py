@@ -53,6 +53,7 @@ from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.conversations import Conversations
 from aios.kernel.forking.branches import Branches
+from aios.kernel.forking.checkpoints import Checkpoints
 from aios.kernel.forking.forks import Forks
 from aios.kernel.inspection import Inspection
 from aios.kernel.journal.audit.log import AuditLog
@@ -112,6 +113,7 @@ class Services(Protocol):
     programs: Programs
     forks: Forks
     branches: Branches
+    checkpoints: Checkpoints
     max_calls_per_process: int
 
     def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:

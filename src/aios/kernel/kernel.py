@@ -38,6 +38,7 @@ from aios.kernel.cores import Core, Cores
 from aios.kernel.egress.egress import open_egress
 from aios.kernel.engines import configured_cores, given_cores, thread_warnings
 from aios.kernel.forking.branches import Branches
+from aios.kernel.forking.checkpoints import Checkpoints
 from aios.kernel.forking.forks import Forks
 from aios.kernel.gate import LocalGate
 from aios.kernel.handlers import spawn
@@ -111,7 +112,7 @@ class Kernel:
         self._guest_names: dict[Pid, str] = {}
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
-        self.forks, self.branches = Forks(self), Branches(self)
+        self.forks, self.branches, self.checkpoints = Forks(self), Branches(self), Checkpoints(self)
         self.approvals = Approvals(self, config.approvals)
         self.access.on_ask = self.approvals.decide if self.approvals.can_ask else None
         disk = self.journal.disk
@@ -400,10 +401,9 @@ class Kernel:
     def _kept(self) -> Kept:
         """What the journal must keep now."""
         config = self.config.journal
-        found = (
-            (each.pid, self.programs.first_needed(each)) for each in self.table if each.is_alive
-        )
+        found = ((p.pid, self.programs.first_needed(p)) for p in self.table if p.is_alive)
         alive = {pid: first for pid, first in found if first is not None}
+        alive |= self.checkpoints.journals()
         since_unix_s = self.clock.unix_s() - config.keep_s
         return Kept(alive, since_unix_s, config.max_bytes, self.table.last_pid)
 

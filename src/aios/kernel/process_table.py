@@ -106,6 +106,11 @@ class ProcessTable:
             parent.children.add(pid)
         return process
 
+    def take_pid(self) -> Pid:
+        """A pid that no process gets."""
+        self._last_pid += 1
+        return Pid(self._last_pid)
+
     def number_after(self, pid: Pid) -> None:
         """Pids up to this one were given by earlier kernels."""
         self._last_pid = max(self._last_pid, pid)

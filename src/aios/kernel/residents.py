@@ -212,13 +212,14 @@ class Residents:
         return await self._disk.read(read_residents)
 
 
-def _plain(value: object) -> str:
+def plain_path(value: object) -> str:
     """A path of a view, as it is stored."""
     assert isinstance(value, Path), f"{value!r} cannot be stored"
     return str(value)
 
 
-def _path(kind: type, value: object) -> Path:
+def read_path(kind: type, value: object) -> Path:
+    """A path of a view, as it was stored."""
     assert kind is Path, f"{kind} cannot be read"
     return Path(str(value))
 
@@ -227,11 +228,11 @@ def _save(connection: apsw.Connection, row: Resident) -> None:
     connection.execute(
         "INSERT INTO residents VALUES (?, ?, ?) "
         "ON CONFLICT (pid) DO UPDATE SET is_alive = excluded.is_alive, row = excluded.row",
-        (row.pid, row.exit is None, msgspec.msgpack.encode(row, enc_hook=_plain)),
+        (row.pid, row.exit is None, msgspec.msgpack.encode(row, enc_hook=plain_path)),
     )
 
 
 def read_residents(connection: apsw.Connection) -> list[Resident]:
     """All rows by pid."""
     rows = connection.execute("SELECT row FROM residents ORDER BY pid")
-    return [msgspec.msgpack.decode(row[0], type=Resident, dec_hook=_path) for row in rows]
+    return [msgspec.msgpack.decode(row[0], type=Resident, dec_hook=read_path) for row in rows]

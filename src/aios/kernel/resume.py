@@ -43,6 +43,14 @@ class Groups(Protocol):
         ...
 
 
+class PutAway(Protocol):
+    """Checkpoints of the kernel before."""
+
+    async def load(self) -> None:
+        """Take them up."""
+        ...
+
+
 class Resumed(Protocol):
     """What is filled again of a kernel."""
 
@@ -56,6 +64,11 @@ class Resumed(Protocol):
     post: PostOffice
     journal: Journal
     approvals: Approvals
+
+    @property
+    def checkpoints(self) -> PutAway:
+        """The processes that were put away."""
+        ...
 
     @property
     def branches(self) -> Groups:
@@ -87,6 +100,7 @@ async def resume(kernel: Resumed, residents: Residents) -> None:
     await kernel.post.load()
     await kernel.branches.load()
     await kernel.approvals.load()
+    await kernel.checkpoints.load()
     await kernel.journal.take_up(_is_alive(kernel.table))
     for row in rows:
         if row.exit is None and row.pid != INIT_PID:

@@ -2,6 +2,7 @@
 
 from aios.disk.blobs import SCHEMA as BLOBS
 from aios.kernel.approvals.tables import SCHEMA as APPROVALS
+from aios.kernel.forking.checkpoint_tables import SCHEMA as CHECKPOINTS
 from aios.kernel.forking.tables import SCHEMA as BRANCHES
 from aios.kernel.journal.audit.tables import SCHEMA as AUDIT
 from aios.kernel.journal.streams import SCHEMA as STREAMS
@@ -32,6 +33,7 @@ SCHEMAS = (
     MAIL,
     TIMERS,
     BRANCHES,
+    CHECKPOINTS,
     MCP,
     APPROVALS,
 )

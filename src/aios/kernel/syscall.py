@@ -16,6 +16,7 @@ import anyio
 from aios.abi import approvals as human
 from aios.abi import (
     branches,
+    checkpoints,
     contexts,
     interactions,
     links,
@@ -277,6 +278,10 @@ def _target(kernel: Services, call: Call[Any]) -> Process | None:
 TABLE: Mapping[type, Entry] = MappingProxyType({
     Spawn: Entry(handlers.spawn, Right.SPAWN, Effect.COMPENSABLE, Where.DISK),
     Fork: Entry(lambda kernel, run, call: kernel.forks.fork(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
+    checkpoints.Checkpoint: Entry(lambda kernel, run, call: kernel.checkpoints.checkpoint(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
+    checkpoints.CheckpointRestore: Entry(lambda kernel, run, call: kernel.checkpoints.restore(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK),
+    checkpoints.CheckpointList: Entry(lambda kernel, run, call: kernel.checkpoints.list_all(run, call), Right.SEE),
+    checkpoints.CheckpointRemove: Entry(lambda kernel, run, call: kernel.checkpoints.remove(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
     branches.Branch: Entry(lambda kernel, run, call: kernel.branches.branch(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
     branches.BranchCommit: Entry(lambda kernel, run, call: kernel.branches.commit(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
     branches.BranchDiscard: Entry(lambda kernel, run, call: kernel.branches.discard(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),

@@ -51,6 +51,7 @@ from aios.sdk.approvals import BlockingApprovals
 from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
 from aios.sdk.branches import BlockingBranches
+from aios.sdk.checkpoints import BlockingCheckpoints
 from aios.sdk.files_blocking import BlockingFiles
 from aios.sdk.journal import BlockingJournal
 from aios.sdk.mail import BlockingMail
@@ -116,6 +117,7 @@ class Client:
         self.journal = BlockingJournal(gate)
         self.branches = BlockingBranches(gate)
         self.approvals = BlockingApprovals(gate)
+        self.checkpoints = BlockingCheckpoints(gate)
         self.repeatable = BlockingRepeatable(gate)
         self.timers = BlockingTimers(gate)
         self.sched = BlockingScheduling(gate)

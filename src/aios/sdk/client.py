@@ -44,6 +44,7 @@ from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
 from aios.sdk.approvals import Approvals
 from aios.sdk.branches import Branches
+from aios.sdk.checkpoints import Checkpoints
 from aios.sdk.contexts import Context, Contexts
 from aios.sdk.files import Files
 from aios.sdk.journal import Journal
@@ -85,6 +86,7 @@ class Client:
         self.journal = Journal(gate)
         self.branches = Branches(gate)
         self.approvals = Approvals(gate)
+        self.checkpoints = Checkpoints(gate)
         self.repeatable = Repeatable(gate)
         self.timers = Timers(gate)
         self.sched = Scheduling(gate)

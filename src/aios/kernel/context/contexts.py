@@ -323,6 +323,10 @@ class ContextTable:
         self.commit(context, saved.transcript)
         return context
 
+    def of(self, process: Process) -> tuple[Context, ...]:
+        """The contexts of a process."""
+        return tuple(self._held.get(process.pid, {}).values())
+
     def close_all(self, process: Process) -> None:
         """The process has ended: its contexts go."""
         for context_id in self._held.pop(process.pid, {}):

@@ -248,7 +248,7 @@ class Branches:
         with anyio.CancelScope(
             shield=True
         ):  # it is decided: whoever asked for it, it is carried out
-            kernel.storage.changes.publish()
+            kernel.storage.changes.note_purge()
             await kernel.memory.reindex(ending.notes)
             await self._bury(run, ending, end)
         self._changed.wake_all()

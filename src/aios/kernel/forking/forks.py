@@ -59,11 +59,15 @@ class Origin:
     launched: Launched
     at: int | None = None
     """The last call that they have of it; None: the last that ended."""
+    put_away: Estate | None = None
+    """Where its things are, if it is a checkpoint of `row`."""
 
     @property
     def estate(self) -> Estate:
         """What its things are known by."""
         row = self.row
+        if self.put_away is not None:
+            return self.put_away
         return Estate(row.pid, home_of(row.lineage), row.owner, row.name)
 
     @property
@@ -86,6 +90,8 @@ class Twig:
     """It is held in until it is committed; its folder is beside that of its origin."""
     may_act: bool = False
     """As `Confines.may_act`."""
+    is_in_place: bool = False
+    """It takes over name, folder and memory of its origin, whom nobody living is called by."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ class Forks:
         with ExitStack() as undo:
             grown = [await self._sprout(run, origin, twig, undo) for twig in twigs]
             copied = list[Copied]()
-            store = self._store()
+            store = self.store()
             copies = [self._copy(origin, each) for each in grown]
 
             def write(connection: apsw.Connection) -> A:
@@ -207,6 +213,8 @@ class Forks:
         kernel.budgets.hold_child(process, one_child)
         undo.callback(self._abandon, process)
         launched = origin.launched
+        if twig.is_in_place:
+            process.lineage = origin.row.lineage
         if twig.is_branch:
             launched = _held_in(process, origin, may_act=twig.may_act)
         _take_after(process, origin, launched)
@@ -229,6 +237,8 @@ class Forks:
 
     def _unused_name(self, parent: Process, origin: Origin, twig: Twig) -> str:
         """The name of a twig, or it with the first number with which nobody lives, has files or is remembered."""
+        if twig.is_in_place:
+            return twig.name
         kernel, number, free = self._kernel, 1, twig.name
         db, *_ = kernel.storage.parts
         above = origin.row.lineage[:-1] if twig.is_branch else parent.lineage
@@ -250,7 +260,8 @@ class Forks:
             digest = await anyio.to_thread.run_sync(code_hash, launched.program)
         return msgspec.structs.replace(launched, code_hash=digest, os_pid=0, os_start=0)
 
-    def _store(self) -> Store:
+    def store(self) -> Store:
+        """What copies write files with."""
         storage = self._kernel.storage
         _, blobs, clock = storage.parts
         return Store(blobs, storage.boot, clock.unix_s(), storage.quota_bytes)

@@ -117,7 +117,7 @@ class ChangeStream:
 def _newest(connection: apsw.Connection, *, since: int, limit: int) -> list[Change]:
     rows = connection.execute(
         "SELECT change, path, version, size_bytes, author, unix_s FROM versions v WHERE change > ? "
-        "AND path NOT GLOB '/workspaces/*' AND NOT EXISTS "
+        "AND path NOT GLOB '/workspaces/*' AND path NOT GLOB '/checkpoints/*' AND NOT EXISTS "
         "(SELECT 1 FROM versions w WHERE w.path = v.path AND w.version > v.version) ORDER BY change LIMIT ?",
         (since, limit),
     )

@@ -71,7 +71,7 @@ from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
-from aios.kernel.storage.paths import ROOTS, WORKSPACES, Reach, file_path, is_within, parse
+from aios.kernel.storage.paths import FOLDERS, ROOTS, WORKSPACES, Reach, file_path, is_within, parse
 from aios.kernel.storage.quotas import Quotas
 from aios.kernel.storage.reach import Reaches
 from aios.kernel.storage.versions import (
@@ -469,7 +469,7 @@ class StorageManager:
     def _check_root(self, path: str, *, is_write: bool = False) -> str:
         """Refuse what is in none of the folders that hold everything; only the owner gets so far."""
         root = path.split("/", 2)[1]
-        known = ROOTS if is_write else (*ROOTS, WORKSPACES)
+        known = ROOTS if is_write else FOLDERS
         if root and root not in known and self.mounts.find(path) is None:
             raise InvalidCall(
                 f"no folder /{root}",

@@ -15,7 +15,7 @@ from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mount_tables import Mount, add_mount
 from aios.kernel.storage.mounts import is_overlap, open_real
-from aios.kernel.storage.paths import ROOTS, WORKSPACES, parse
+from aios.kernel.storage.paths import FOLDERS, parse
 
 MACHINE_FOLDERS = ("/proc", "/sys", "/dev", "/run")
 """Their files are not files: reading one may wait for ever, writing one may stop the machine."""
@@ -67,7 +67,7 @@ class Mounting:
         """Show a real folder under a name."""
         await self._storage.open()
         path = parse(call.path, "/")
-        if path.count("/") != 1 or path == "/" or path[1:] in (*ROOTS, WORKSPACES):
+        if path.count("/") != 1 or path == "/" or path[1:] in FOLDERS:
             raise InvalidCall(
                 f"{path} is no place for a mount", hint="give one new name, such as /notes"
             )

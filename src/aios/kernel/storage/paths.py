@@ -20,8 +20,10 @@ MAX_PATH_BYTES = 4096
 MAX_PARTS = 64
 AGENTS, GROUPS, SHARED = "agents", "groups", "shared"
 ROOTS = (AGENTS, GROUPS, SHARED)
-WORKSPACES = "workspaces"
-"""Real folders in which tools work: the owner may look at their versions, and nobody writes there by calls about files."""
+WORKSPACES, CHECKPOINTS = "workspaces", "checkpoints"
+"""Real folders in which tools work, and files of processes that were put away: the owner may look at them, and nobody writes there by calls about files."""
+FOLDERS = (*ROOTS, WORKSPACES, CHECKPOINTS)
+"""The folders that hold everything."""
 
 FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Control, format (direction marks, zero-width), surrogate, private, unassigned; line and paragraph separators."""
@@ -182,7 +184,7 @@ def parent(path: str) -> str:
 def root_of(path: str) -> str:
     """The folder whose quota a path counts for: `/agents/ann`, `/groups/owner`, `/shared` or a mount."""
     parts = path.split("/")
-    return "/".join(parts[: 3 if parts[1] in (AGENTS, GROUPS, WORKSPACES) else 2])
+    return "/".join(parts[: 3 if parts[1] in (AGENTS, GROUPS, WORKSPACES, CHECKPOINTS) else 2])
 
 
 def home_of(lineage: Iterable[str]) -> str:

@@ -1,0 +1,149 @@
+"""Processes that are put away and brought back, on a kernel with a journal and a scripted engine."""
+
+from pathlib import Path
+
+import pytest
+from tests.kernel.forking.test_forks import ended, waiting
+from tests.kernel.test_programs import ONCE, booted, home, program
+
+from aios.abi.budget import Limits
+from aios.abi.types import Pid
+from aios.errors import AccessDenied, Conflict, NotFound
+from aios.kernel.kernel import Kernel
+from aios.sdk.client import Client
+
+__all__ = ["home"]
+pytestmark = pytest.mark.anyio
+
+KEEPER = """\
+    stamp = client.repeatable.uuid()
+    context = client.contexts.open(system="Be brief.")
+    context.chat("hello")
+    client.files.write("a.txt", b"then")
+    client.memory.log("then")
+    first = client.mail.receive().body
+    client.files.write("a.txt", b"later")
+    client.files.write("b.txt", b"later")
+    client.memory.log("later")
+    said = len(context.messages())
+    names = sorted(each.path.rsplit("/")[-1] for each in client.files.list("."))
+    log = [each.text for each in client.memory.read(limit=9).records]
+    if first == "loop":
+        client.mail.receive()
+    client.exit(0, f"{stamp} {first} {said} {names} {log}")
+"""
+
+
+async def left_of(kernel: Kernel, pid: int) -> list[object]:
+    """What is in the tables of a checkpoint."""
+    db, _, _ = kernel.storage.parts
+    disk = kernel.journal.disk
+    assert disk is not None
+    await disk.flush()
+    home, whose = f"/checkpoints/{pid}", f"#{pid}"
+    queries = (
+        ("SELECT path FROM versions WHERE path > ? || '/' AND path < ? || '0'", (home, home)),
+        ("SELECT root FROM usage WHERE root = ?", (home,)),
+        ("SELECT name FROM memory_interactions WHERE name = ?", (whose,)),
+        ("SELECT pid FROM journal_records WHERE pid = ?", (pid,)),
+        ("SELECT receiver FROM letters WHERE receiver = ?", (pid,)),
+        ("SELECT pid FROM topics WHERE pid = ?", (pid,)),
+    )
+    return await db.read(lambda c: [row for query in queries for row in c.execute(*query)])
+
+
+async def test_a_process_comes_back_as_it_was_also_under_the_next_kernel(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER), restart=ONCE)).pid
+        await waiting(kernel, source)
+        made = await client.checkpoints.save(source, name="before")
+        with pytest.raises(Conflict, match="there is a checkpoint"):
+            await client.checkpoints.save(source, name="before")
+        assert (made.process, made.n_files, made.n_letters) == ("agent", 1, 0)
+        beside = await client.checkpoints.restore("before")
+        assert (beside.name, beside.is_in_place) == ("agent-2", False)
+        for pid in (source, beside.pid):
+            await client.mail.send(pid, "go")
+        was = await ended(client, source)
+        assert await ended(client, beside.pid) == was
+        assert await client.files.read("/agents/agent/a.txt") == b"later"
+    async with booted(home) as (kernel, client):
+        (found,) = await client.checkpoints.list_all()
+        assert found == made
+        back = await client.checkpoints.restore(made.id)
+        assert (back.name, back.is_in_place, back.at) == ("agent", True, made.at)
+        assert back.pid > made.id, "no process gets the number of a checkpoint"
+        await waiting(kernel, back.pid)
+        assert [each.path for each in await client.files.list("/agents/agent")] == [
+            "/agents/agent/a.txt"
+        ]
+        assert await client.files.read("/agents/agent/a.txt") == b"then"
+        await client.mail.send(back.pid, "go")
+        assert await ended(client, back.pid) == was
+        await client.checkpoints.remove("before")
+        assert await left_of(kernel, made.id) == []
+        assert (await client.files.check()).faults == ()
+        with pytest.raises(NotFound):
+            await client.checkpoints.restore("before")
+
+
+async def test_a_process_puts_itself_away_and_is_told_so_when_it_comes_back(home: Path) -> None:
+    code = """\
+    made = client.checkpoints.save(name="mine")
+    client.exit(0, f"{made.id} {client.mail.receive().body}")
+"""
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, code))).pid
+        await waiting(kernel, source)
+        await client.kill(source)
+        for body in ("one", "two"):
+            back = await client.checkpoints.restore("mine")
+            await client.mail.send(back.pid, body)
+            (made,) = await client.checkpoints.list_all()
+            assert await ended(client, back.pid) == f"{made.id} {body}"
+
+
+async def test_letters_of_then_come_back_and_budgets_are_not_filled_again(home: Path) -> None:
+    code = """\
+    client.chat("hello", max_tokens=1)
+    client.mail.receive(topic="go")
+"""
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, code), budget=Limits(calls=3))).pid
+        await waiting(kernel, source)
+        await client.mail.send(source, "unread")
+        made = await client.checkpoints.save(source)
+        assert made.n_letters == 1
+        await Client(kernel.gate(source)).chat("hello", max_tokens=1)
+        backs = [await client.checkpoints.restore(made.id) for _ in range(2)]
+        for back in backs:
+            await waiting(kernel, back.pid)
+            (letter,) = (await Client(kernel.gate(back.pid)).mail.take()).letters
+            assert (letter.body, letter.to) == ("unread", back.pid)
+        assert [kernel.budgets.info(back.pid).left.calls for back in backs] == [1, 1]
+        await Client(kernel.gate(backs[0].pid)).chat("hello", max_tokens=1)
+        assert kernel.budgets.info(backs[1].pid).left.calls == 0
+
+
+async def test_other_code_and_other_processes_are_refused(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        path = program(home, KEEPER)
+        source = (await client.spawn(path)).pid
+        await waiting(kernel, source)
+        made = await client.checkpoints.save(source)
+        other = (await client.spawn(path)).pid
+        await waiting(kernel, other)
+        theirs = Client(kernel.gate(other)).checkpoints
+        assert await theirs.list_all() == ()
+        with pytest.raises(AccessDenied):
+            await theirs.restore(made.id)
+        with pytest.raises(AccessDenied):
+            await theirs.remove(made.id)
+        with pytest.raises(AccessDenied):
+            await theirs.save(source)
+        program(home, KEEPER.replace("hello", "goodbye"))
+        with pytest.raises(Conflict, match="has changed since"):
+            await client.checkpoints.restore(made.id)
+        back = await client.checkpoints.restore(made.id, may_differ=True)
+        assert "asks chat where it asked chat" in (await client.wait(back.pid)).exit.reason
+        assert kernel.table.get(Pid(source)).is_alive
