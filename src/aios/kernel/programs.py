@@ -188,7 +188,12 @@ class Programs:
 
     async def start(self, process: Process) -> None:
         """Run a program that is told what its journal has; one that cannot be started ends the process."""
-        await self.prepare(process, is_replayed=True)
+        try:
+            await self.prepare(process, is_replayed=True)
+        except AiosError as error:
+            process.has_body = False
+            self._kernel.end_process(process, Exit(126, f"{error.code}: {error.message}"))
+            return
         child = self.make_child(process, self._kernel.clock, self._launcher)
         self._kernel.tasks.start_soon(self._attend, process, child)
 

@@ -91,9 +91,13 @@ class Signals:
         self._check(target, "continue")
         tree = self.table.tree(target)
         for process in tree:
-            self._let_go(process)
-            _hold_runs(process, False)
+            self.let_go(process)
         return [process.pid for process in tree]
+
+    def let_go(self, process: Process) -> None:
+        """Let one process go on."""
+        self._let_go(process)
+        _hold_runs(process, False)
 
     async def nice(self, run: Run, call: Nice) -> Niced:
         """Set how willing a process is to wait; its calls that wait are ranked anew at once.

@@ -299,3 +299,28 @@ async def test_a_kernel_that_dies_in_a_commit_has_merged_all_or_nothing(
 async def died(kernel: Kernel, *_: object) -> None:
     kernel.is_stopping = True  # from here on no process is written down as ended or let go on
     raise DiskFailed("the kernel died")
+
+
+SLEEPER = """\
+    until = client.repeatable.now() + 0.7
+    client.timers.sleep_until(until)
+    client.files.write("woke.txt", b"yes")
+    client.exit(0, "awake")
+"""
+
+
+async def test_a_process_that_sleeps_is_branched_and_put_away_asleep(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, SLEEPER))).pid
+        process = kernel.table.get(source)
+        while not any(run.name == "sleep_until" for run in process.runs.values()):
+            await anyio.sleep(0.01)
+        fork = await client.branches.start(1, pid=source)
+        made = await client.checkpoints.save(source)
+        assert await ended(client, source) == "awake"
+        assert await ended(client, fork.branches[0].pid) == "awake"
+        assert (await client.branches.join(fork.group)).winner is None
+        end = await client.branches.commit(pid=fork.branches[0].pid)
+        assert end.n_changed == 1, "it wrote the same as its source, which is no conflict"
+        back = await client.checkpoints.restore(made.id)
+        assert await ended(client, back.pid) == "awake", "a moment that is over is answered at once"

@@ -153,7 +153,11 @@ class Branches:
                     run.seal_for(connection, mine, limb.fork.pid)
             return told
 
-        return await kernel.forks.grow(run, kernel.forks.origin(source, call.at), twigs, finish)
+        try:
+            return await kernel.forks.grow(run, kernel.forks.origin(source, call.at), twigs, finish)
+        except BaseException:
+            self._forget(group_id)
+            raise
 
     async def commit(self, run: Run, call: BranchCommit) -> BranchEnd:
         """Give the source what a branch changed, and end its group."""
@@ -242,8 +246,8 @@ class Branches:
             end = await self._decide(run, ending)
         except BaseException:
             for process in held:
-                if process.is_stopped and process.exiting is None:
-                    kernel.signals.cont(process)
+                if process.exiting is None:
+                    kernel.signals.let_go(process)
             raise
         with anyio.CancelScope(
             shield=True
@@ -372,6 +376,12 @@ class Branches:
         for pid in group.pids:
             self._by_pid[pid] = group.id
 
+    def _forget(self, group_id: int) -> None:
+        """It was not written down after all."""
+        group = self._groups.pop(group_id, None)
+        for pid in group.pids if group is not None else ():
+            del self._by_pid[pid]
+
     def _get(self, group_id: int) -> Group:
         group = self._groups.get(group_id)
         if group is None:
@@ -454,7 +464,7 @@ def _limb(connection: apsw.Connection, grown: Grown, copied: Copied) -> Limb:
     process, estate = grown.process, grown.estate
     fork = Forked(process.pid, process.name, copied.at)
     last = interactions.last_id(connection, estate.whose)
-    return Limb(fork, estate.home, copied.transaction, last)
+    return Limb(fork, estate.home, copied.last_change, last)
 
 
 def _losers_of(group: Group) -> list[Pid]:

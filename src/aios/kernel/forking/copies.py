@@ -19,6 +19,7 @@ from aios.kernel.mail import tables as mail
 from aios.kernel.mail.post import Before
 from aios.kernel.memory import interactions
 from aios.kernel.storage.branch import branch
+from aios.kernel.storage.tables import last_change
 from aios.kernel.storage.versions import Author, Transaction
 
 
@@ -78,8 +79,8 @@ class Copied:
 
     at: int
     mail: Before
-    transaction: int
-    """That brought its files."""
+    last_change: int
+    """Of files, when it was made: what came later is the branch's own."""
 
 
 def make_copy(connection: apsw.Connection, store: Store, copy: Copy) -> Copied:
@@ -104,7 +105,7 @@ def make_copy(connection: apsw.Connection, store: Store, copy: Copy) -> Copied:
     copies = mail.branch(connection, target.pid, letters, ids=copy.letter_ids)
     mail.follow(connection, source.pid, target.pid, topics)
     before = Before(copies, topics, mail.correspondents_of(connection, target.pid))
-    return Copied(at, before, files.number)
+    return Copied(at, before, last_change(connection))
 
 
 def find_point(connection: apsw.Connection, pid: Pid, past: Past) -> tuple[int, float]:

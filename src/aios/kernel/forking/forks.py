@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+import anyio
 import anyio.to_thread
 import apsw
 import msgspec
@@ -185,9 +186,12 @@ class Forks:
             answer = await kernel.programs.write_down(pairs, write)
             undo.pop_all()
         kernel.storage.changes.publish()
-        for each, copy in zip(grown, copied, strict=True):
-            kernel.post.take_over(each.process, copy.mail)
-            await kernel.programs.start(each.process)
+        with anyio.CancelScope(
+            shield=True
+        ):  # they are on disk: one that was not started would never end
+            for each, copy in zip(grown, copied, strict=True):
+                kernel.post.take_over(each.process, copy.mail)
+                await kernel.programs.start(each.process)
         return answer
 
     def left(self, source: Process, n_shares: int = 1) -> Limits:

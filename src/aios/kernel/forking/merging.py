@@ -72,8 +72,8 @@ def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
 def _first(connection: apsw.Connection, limb: Limb) -> dict[str, int]:
     """The contents that a branch began with, by path."""
     rows = connection.execute(
-        "SELECT path, content FROM versions WHERE tx = ? AND path > ? AND path < ?",
-        (limb.transaction, f"{limb.home}/", f"{limb.home}/{PAST}"),
+        "SELECT path, content FROM versions WHERE change <= ? AND path > ? AND path < ?",
+        (limb.last_change, f"{limb.home}/", f"{limb.home}/{PAST}"),
     )
     return {str(path).removeprefix(limb.home): int(str(content)) for path, content in rows}
 

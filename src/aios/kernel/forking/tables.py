@@ -21,11 +21,12 @@ MAX_ENDED = 1_000
 
 
 class Limb(Struct, frozen=True):
-    """A branch: how it is known, its folder, and the transaction that gave it its files."""
+    """A branch: how it is known, and where it began."""
 
     fork: Forked
     home: str
-    transaction: int
+    last_change: int
+    """Of files, when it began."""
     last_record: int
     """Of its short-term memory, when it began."""
 
