@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
+
 from aios.abi.types import Pid, Usage
 from aios.bench.bench import Settings
 from aios.bench.rows import Bar, Report, Series, Spec
@@ -18,8 +20,9 @@ from aios.sdk.client import Client
 from aios.server.daemon import open_server
 
 N_FILES, N_WORDS = 100, 1_000
-N_BRANCHES, N_FORKS = 8, 20
+N_BRANCHES, N_FORKS, N_COMMITS = 8, 20, 3
 MAX_TOKENS = 24
+LOOK_S = 0.01
 SOURCE = f"""\
 from aios.sdk.blocking import connect
 with connect() as client:
@@ -34,6 +37,7 @@ with connect() as client:
 
 SPECS = (
     Spec("journal", "fork", "ms", Bar(20.0), f"until a branch with {N_WORDS} tokens and {N_FILES} files is on disk; scripted engine"),
+    Spec("journal", "commit", "ms", None, f"until one of {N_BRANCHES} branches is merged and the others are gone; scripted engine"),
     Spec("journal", "branches", "tokens", Bar(1.5, on_ratio=True), f"computed for {N_BRANCHES} branches from one point; beside it those that are new"),
 )  # fmt: skip
 
@@ -45,7 +49,11 @@ async def measure_forks(settings: Settings, report: Report, folder: Path) -> Non
     async with _serving(folder / "forks", "", window) as (kernel, client):
         source = await _ready(client, folder / "forks")
         took = Series(tuple([await _fork_ms(kernel, client, source, n) for n in range(N_FORKS)]))
+        commits = Series(
+            tuple([await _commit_ms(kernel, client, source) for _ in range(N_COMMITS)])
+        )
     report.add("fork", took.median, spread=took.spread)
+    report.add("commit", commits.median, spread=commits.spread)
     try:
         model = find_model("", load().home)
     except AiosError as error:
@@ -87,13 +95,35 @@ async def _fork_ms(kernel: Kernel, client: Client, source: Pid, number: int) -> 
     return 1000 * took_s
 
 
+async def _commit_ms(kernel: Kernel, client: Client, source: Pid) -> float:
+    """One commit of a branch that changed every tenth file, among branches that wait."""
+    fork = await client.branches.start(N_BRANCHES, pid=source)
+    for each in fork.branches:
+        await _waiting(kernel, each.pid)
+    winner = fork.branches[-1].pid
+    mine = Client(kernel.gate(winner))
+    for number in range(0, N_FILES, 10):
+        await mine.files.write(f"{number}.txt", f"by {winner}".encode())
+    begun_s = kernel.clock.now_s()
+    await client.branches.commit(pid=winner)
+    return 1000 * (kernel.clock.now_s() - begun_s)
+
+
+async def _waiting(kernel: Kernel, pid: Pid) -> None:
+    """Return when a branch is live and waits for its order."""
+    process = kernel.table.get(pid)
+    while not any(run.name == "receive" and run.is_parked for run in process.runs.values()):  # noqa: ASYNC110 - nothing tells that a call is parked
+        await anyio.sleep(LOOK_S)
+
+
 async def _branch_work(client: Client, folder: Path) -> tuple[int, int]:
     """The tokens that were computed for branches with an order each, and those that are new in them."""
     source = await _ready(client, folder)
     n_common = next(
         each for each in await client.contexts.list_all() if each.pid == source
     ).n_tokens
-    pids = [(await client.journal.fork(source)).pid for _ in range(N_BRANCHES)]
+    fork = await client.branches.start(N_BRANCHES, pid=source)
+    pids = [each.pid for each in fork.branches]
     for number, pid in enumerate(pids):
         await client.mail.send(pid, f"Tell me about the sea number {number}, and why you like it.")
     for pid in pids:

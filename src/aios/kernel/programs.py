@@ -186,16 +186,9 @@ class Programs:
         assert self.residents is not None, "a kernel without a journal branches nothing"
         return await self.residents.put([process for process, _ in branches], write)
 
-    async def start(self, process: Process) -> None:
-        """Run a program that is told what its journal has; one that cannot be started ends the process."""
-        try:
-            await self.prepare(process, is_replayed=True)
-        except AiosError as error:
-            process.has_body = False
-            self._kernel.end_process(process, Exit(126, f"{error.code}: {error.message}"))
-            return
-        child = self.make_child(process, self._kernel.clock, self._launcher)
-        self._kernel.tasks.start_soon(self._attend, process, child)
+    def start(self, process: Process) -> None:
+        """Run a program that is told what its journal has, soon; one that cannot be started ends the process."""
+        self._kernel.tasks.start_soon(self._begin_again, process)
 
     async def keep(self, run: Run, process: Process, answer: A) -> A:
         """Write a new process into the table on disk, with the answer of the call that made it. Returns: the answer."""
@@ -299,6 +292,22 @@ class Programs:
         return question
 
     # --- lives ---------------------------------------------------------------------------------------------------
+
+    async def _begin_again(self, process: Process) -> None:
+        """Read the journal of a new process, which may be killed meanwhile, and attend to its program."""
+        end = process.exiting
+        try:
+            if end is None:
+                await self.prepare(process, is_replayed=True)
+            end = process.exiting
+        except AiosError as error:
+            end = Exit(126, f"{error.code}: {error.message}")
+        if end is None:
+            child = self.make_child(process, self._kernel.clock, self._launcher)
+            await self._attend(process, child)
+            return
+        process.has_body = False
+        self._kernel.end_process(process, end)
 
     async def _attend(self, process: Process, child: Child) -> None:
         """All lives of a program, until it has ended."""

@@ -186,12 +186,9 @@ class Forks:
             answer = await kernel.programs.write_down(pairs, write)
             undo.pop_all()
         kernel.storage.changes.publish()
-        with anyio.CancelScope(
-            shield=True
-        ):  # they are on disk: one that was not started would never end
-            for each, copy in zip(grown, copied, strict=True):
-                kernel.post.take_over(each.process, copy.mail)
-                await kernel.programs.start(each.process)
+        for each, copy in zip(grown, copied, strict=True):
+            kernel.post.take_over(each.process, copy.mail)
+            kernel.programs.start(each.process)
         return answer
 
     def left(self, source: Process, n_shares: int = 1) -> Limits:

@@ -83,10 +83,12 @@ def branch(
 ) -> list[Letter]:
     """Put copies of letters, in their order, into the mailbox of another process. Returns: as many as there are ids for.
 
-    A copy asks for no receipt: its sender gets one for the letter that it wrote.
+    A copy asks for no receipt and is no dead letter: its sender is told of the letter that it wrote.
     """
     copies = [
-        msgspec.structs.replace(letter, id=number, to=target, wants_receipt=False)
+        msgspec.structs.replace(
+            letter, id=number, to=target, wants_receipt=False, wants_dead_letter=False
+        )
         for number, letter in zip(ids, sorted(letters, key=lambda each: each.id), strict=False)
     ]
     put(connection, copies)
