@@ -197,6 +197,8 @@ class Process:
     ended_unix_s: float | None = None
     is_new: bool = False
     is_stopped: bool = False
+    is_held: bool = False
+    """It is stopped for a moment, and not under the next kernel."""
     exiting: Exit | None = None
     """Set from the moment of `exit` or `kill`: no new calls."""
     exit: Exit | None = None

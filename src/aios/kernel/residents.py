@@ -136,7 +136,7 @@ def resident_of(
         lineage=process.lineage,
         program=process.program,
         nice=process.nice,
-        is_stopped=process.is_stopped,
+        is_stopped=process.is_stopped and not process.is_held,
         is_waited_for=process.is_waited_for,
         started_unix_s=process.started_unix_s,
         ended_unix_s=process.ended_unix_s,

@@ -74,8 +74,8 @@ class Signals:
     def hold(self, process: Process, *, is_lasting: bool = True) -> None:
         """Hold one process from now on, without waiting until its calls are quiet; also under the next kernel, if `is_lasting`."""
         process.set_stopped(True)
-        if is_lasting:
-            self.on_change(process)
+        process.is_held = not is_lasting
+        self.on_change(process)
         self.scheduler.hold(process.pid)
         if process.on_stop is not None:
             process.on_stop(True)
@@ -166,6 +166,7 @@ class Signals:
     def _let_go(self, process: Process) -> None:
         if process.is_stopped:
             process.set_stopped(False)
+            process.is_held = False
             self.on_change(process)
             self.scheduler.unhold(process.pid)
             if process.on_stop is not None:
