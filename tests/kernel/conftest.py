@@ -7,9 +7,12 @@ from typing import Protocol
 
 import pytest
 
-from aios.config import Config, Home, KernelConfig, SchedulerConfig
+from aios.config import AccessConfig, ApprovalsConfig, Config, Home, KernelConfig, SchedulerConfig
 from aios.engine.base import Engine
 from aios.kernel.kernel import Kernel, open_kernel
+
+UNASKED, NOBODY = AccessConfig("full"), ApprovalsConfig(timeout_s=0)
+"""Nobody sits there to be asked; what asks has tests of its own."""
 
 
 class OpenKernel(Protocol):
@@ -29,7 +32,7 @@ def booted(tmp_path: Path) -> OpenKernel:
         scheduler: SchedulerConfig = SchedulerConfig(),
     ) -> AsyncIterator[Kernel]:
         named = {f"engine{i}": engine for i, engine in enumerate(engines)}
-        config = Config(kernel=limits, scheduler=scheduler)
+        config = Config(kernel=limits, scheduler=scheduler, access=UNASKED, approvals=NOBODY)
         async with open_kernel(config, Home(tmp_path), engines=named) as kernel:
             yield kernel
             kernel.check_invariants()

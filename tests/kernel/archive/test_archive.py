@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.kernel.conftest import NOBODY, UNASKED
 
 from aios.abi.interactions import MemoryLog
 from aios.abi.memory import Remember, Scope
@@ -92,7 +93,7 @@ def look(home: Home) -> dict[str, list[tuple[object, ...]]]:
 
 async def fill(home: Home, draw: random.Random) -> dict[str, bytes]:
     """Do this and that with notes and files as three agents. Returns: every version of every file."""
-    async with open_kernel(Config(), home, engines={}) as kernel:
+    async with open_kernel(Config(access=UNASKED, approvals=NOBODY), home, engines={}) as kernel:
         gates = [kernel.init_gate(), *(kernel.gate(kernel.admit(name)[0].pid) for name in "ab")]
         notes: list[int] = []
         for number in range(N_STEPS):

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernel.conftest import UNASKED
 from tests.kernel.retrieval.documents import docx, many_laughs, pdf
 
 from aios.abi.retrieval import FileHit, IndexInfo
@@ -21,7 +22,7 @@ from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
 
-NONE = Config(memory=MemoryConfig(embedder="none"))
+NONE = Config(memory=MemoryConfig(embedder="none"), access=UNASKED)
 
 
 class StillClock:

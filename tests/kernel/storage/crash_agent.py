@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from aios.abi.storage import Move, Put
-from aios.config import Config, Home
+from aios.config import AccessConfig, Config, Home
 from aios.errors import DeadlineExceeded, NotFound
 from aios.kernel.kernel import open_kernel
 from aios.sdk.files import Files
@@ -29,7 +29,7 @@ def folder_of(worker: int) -> str:
 
 
 async def main(home: Path, seed: int, real: Path) -> None:
-    async with open_kernel(Config(), Home(home), engines={}) as kernel:
+    async with open_kernel(Config(access=AccessConfig("full")), Home(home), engines={}) as kernel:
         files = Files(kernel.init_gate())
         if not await files.mounts():
             await files.mount(str(real), "/notes")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.conftest import UNASKED
 from tests.kernel.tools.offering import idle, run_tool
 
 from aios.abi.access import Decision, Request
@@ -158,7 +159,7 @@ async def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
     work = tmp_path / "work"
     (work / ".git").mkdir(parents=True)
     home = Home(tmp_path / "home")
-    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+    async with open_kernel(Config(access=UNASKED), home, engines={}, is_durable=True) as kernel:
         pid, gate = agent(kernel, work)
         with anyio.fail_after(30):
             await shell(gate, "ln -s /etc link; echo x > .git/config")
