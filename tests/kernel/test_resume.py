@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from aios.sdk.discovery import find_kernel
 N_AGENTS = 10
 N_STEPS = 8
 LONGEST_S = 240.0
+LONGEST_LIFE_S = 10.0
 N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "3"))
 CRASHES_A_RUN = 4 if N_CRASHES <= 8 else 10
 N_STEPS_A_CRASH = 2
@@ -199,14 +200,22 @@ def pull_the_plug(process: "subprocess.Popen[bytes]", *, with_children: bool) ->
             os.kill(pid, signal.SIGKILL)
 
 
-def witness(client: Client, n_acknowledged: int, until_s: float) -> int:
+def witness(client: Client, n_acknowledged: int, is_time: Callable[[], bool]) -> int:
     """Write numbers until it is time or the kernel has gone. Returns: how many were acknowledged, those before included."""
     with suppress(AiosError):
-        while time.monotonic() < until_s:
+        while not is_time():
             client.files.append("/shared/witness.txt", f"{n_acknowledged}\n".encode())
             n_acknowledged += 1
             time.sleep(0.02)  # noqa: TID251 - the agents are to work, too
     return n_acknowledged
+
+
+def work_of_one_life(server: Planner, draw: random.Random) -> Callable[[], bool]:
+    """When a kernel is to be killed: after a moment, or after so many answers, or when that takes too long on a slow machine."""
+    n_asked, now_s = len(server.asked) + draw.randrange(30), time.monotonic()
+    if draw.random() < 0.3:
+        return lambda: time.monotonic() > now_s + draw.uniform(0.0, 1.0)
+    return lambda: len(server.asked) > n_asked or time.monotonic() > now_s + LONGEST_LIFE_S
 
 
 def check_witness(client: Client, n_acknowledged: int) -> int:
@@ -274,8 +283,8 @@ def test_agents_survive_kills_of_their_kernel(home: Path, seed: int) -> None:
                     n_acknowledged = check_witness(client, n_acknowledged)
                     for me in range(N_AGENTS * (life == 0)):
                         client.spawn(str(program), str(me), str(n_steps))
-                    until_s = time.monotonic() + draw.uniform(0.2, 2.0)
-                    n_acknowledged = witness(client, n_acknowledged, until_s)
+                    is_time = work_of_one_life(server, draw)
+                    n_acknowledged = witness(client, n_acknowledged, is_time)
                 pull_the_plug(process, with_children=draw.random() < 0.5)
         with daemon(home, knobs), owner(home) as client:
             check_witness(client, n_acknowledged)
