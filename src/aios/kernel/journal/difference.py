@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
+
+RECEIPTS = frozenset({"file_edit", "remember", "update", "send", "publish", "broadcast"})
+"""Calls whose answer only says where and under which number something lies now: a branch has a folder and numbers of its own."""
 
 
 class Parting(Enum):
@@ -27,11 +31,11 @@ class Difference:
 
 
 def find_difference(left: Sequence[Row], right: Sequence[Row]) -> Difference | None:
-    """The first difference of two runs; None if they asked and were told the same. Numbers and times are no difference."""
+    """The first difference of two runs; None if they asked and were told the same. Numbers and times are no difference, nor is what stands in receipts."""
     for n_equal, (one, other) in enumerate(zip(left, right, strict=False)):
         if one.record.digest != other.record.digest:
             return Difference(Parting.CALL, n_equal, one, other)
-        if (one.record.outcome, one.answer) != (other.record.outcome, other.answer):
+        if _told(one) != _told(other):
             return Difference(Parting.ANSWER, n_equal, one, other)
     n_equal = min(len(left), len(right))
     if len(left) == len(right):
@@ -41,3 +45,9 @@ def find_difference(left: Sequence[Row], right: Sequence[Row]) -> Difference | N
         right[n_equal] if len(right) > n_equal else None,
     )
     return Difference(Parting.END, n_equal, *rest)
+
+
+def _told(row: Row) -> tuple[Outcome, bytes]:
+    """What counts of how a call was answered."""
+    is_receipt = row.record.call in RECEIPTS and row.record.outcome is Outcome.DONE
+    return row.record.outcome, b"" if is_receipt else row.answer
