@@ -209,3 +209,53 @@ def test_every_right_of_the_table_is_an_action() -> None:
     for action in ACTIONS:
         assert found.decide([ANN], Request(action)).is_allowed
     assert not found.decide([ANN], Request("no.such")).is_allowed
+
+
+heads = st.sampled_from(
+    [
+        "resource",
+        'resource == Path::"/a"',
+        'resource in Path::"/a/b"',
+        'resource == Path::"/a/b/c.md"',
+        'resource is Path in Path::"/"',
+        'resource in Path::"/a"',
+        'resource == Tool::"t"',
+        'resource == Path::"/a/\\0"',
+    ]
+)
+conditions = st.sampled_from(
+    [
+        "",
+        'when { context.effect == "pure" }',
+        'unless { resource is Path && resource.path like "*.md" }',
+        'when { [Path::"/b"].contains(resource) }',
+    ]
+)
+rules = st.lists(
+    st.tuples(st.sampled_from(["permit", "forbid"]), st.sampled_from(["action", 'action == Action::"file.read"']), heads, conditions),
+    max_size=4,
+)  # fmt: skip
+paths = st.lists(st.sampled_from(["a", "b", "c.md", "d"]), max_size=4).map(
+    lambda p: "/" + "/".join(p)
+)
+
+
+@given(rules, paths, st.sampled_from(["file.read", "file.write"]))
+def test_a_path_is_judged_as_one_that_no_policy_tells_from_it(
+    rules: list[tuple[str, str, str, str]], path: str, action: str
+) -> None:
+    text = "".join(
+        f"{effect}(principal, {on}, {head}) {condition};" for effect, on, head, condition in rules
+    )
+    found = policies(text)
+    like = found.like(action, path)
+    said = [found.decide([ANN], on_path(each, action)) for each in (path, like)]
+    assert said[0].verdict is said[1].verdict, f"{path} and {like!r} under {text}"
+    assert said[0].policies == said[1].policies
+
+
+def test_few_decisions_answer_for_all_files_that_no_policy_names() -> None:
+    found = policies('forbid(principal, action, resource in Path::"/shared/s");', ALL)
+    likes = {found.like("file.read", f"/shared/{number}/a") for number in range(1_000)}
+    assert len(likes) == 1
+    assert found.like("file.read", "/shared/s/a") not in likes

@@ -145,6 +145,10 @@ class AccessManager:
         right = Right.FILE_WRITE if is_write else Right.FILE_READ
         effect = "reversible" if is_write else "pure"
         is_tainted = process.taint is not None
+        like = Resource("Path", self.policies.like(right.value, path))
+        decision = self.decide(process, Request(right.value, like, effect, is_tainted))
+        if decision.is_allowed or like.id == path:
+            return decision
         about = Resource("Path", path)
         return self.decide(process, Request(right.value, about, effect, is_tainted))
 

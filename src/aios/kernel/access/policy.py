@@ -27,6 +27,8 @@ ANNOTATIONS = frozenset({"id", "decide"})
 MAX_POLICIES = 10_000
 MAX_KEPT = 8_192
 """Decisions that are remembered; past that all are forgotten, for paths are without end."""
+SOME = "\0"
+"""A name that no file has, in the place of all that no policy names."""
 STRICTNESS = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
 GRANTED, BROKEN = "kernel.granted", "kernel.cannot-evaluate"
 TAINTED = "kernel.tainted-irreversible"
@@ -69,6 +71,7 @@ class Policies:
         self.names = tuple(found)
         self._asking = frozenset(name for name, each in found.items() if _asks(each))
         self._by_action = _sets(found)
+        self._named = _named_paths(found)
         self._kept: dict[tuple[tuple[Principal, ...], Request], Decision] = {}
         self.n_evaluated = 0
 
@@ -88,6 +91,19 @@ class Policies:
                 self._kept.clear()
             decision = self._kept[key] = self._judged(principals, request)
         return decision
+
+    def like(self, action: str, path: str) -> str:
+        """A path that these policies cannot tell from this one: few decisions then answer for all files of a folder.
+
+        It is allowed exactly if the other is. Its name is made up, so a denial should be told of the path itself.
+        """
+        named = self._named[action]
+        if named is None or path in named:
+            return path
+        above = path.rpartition("/")[0] if named else ""
+        while above and above not in named:
+            above = above.rpartition("/")[0]
+        return f"{above}/{SOME}"
 
     def _judged(self, principals: Sequence[Principal], request: Request) -> Decision:
         """The strictest of what holds for each of them."""
@@ -259,6 +275,38 @@ def _sets(found: Mapping[str, dict[str, object]]) -> dict[str, cedarpy.PolicySet
             parsed[names] = cedarpy.PolicySet.from_json_str(text)
         sets[action] = parsed[names]
     return sets
+
+
+def _named_paths(found: Mapping[str, dict[str, object]]) -> dict[str, frozenset[str] | None]:
+    """For each action the paths that a policy names in its head; None if one looks at the path in its conditions."""
+    named: dict[str, frozenset[str] | None] = {}
+    for action in ACTIONS:
+        those = [each for each in found.values() if action in (_actions_of(each) or ACTIONS)]
+        heads: set[str] = set()
+        for policy in those:
+            heads |= _ids_in(policy["resource"])
+        looks = any(_looks_at_resource(each.get("conditions", [])) for each in those)
+        is_clear = not looks and not any(SOME in each for each in heads)
+        named[action] = frozenset(heads) if is_clear else None
+    return named
+
+
+def _ids_in(value: object) -> set[str]:
+    """The ids of all entities in a part of a policy."""
+    if isinstance(value, list):
+        return {each for part in value for each in _ids_in(part)}
+    if not isinstance(value, dict):
+        return set()
+    found = {each for part in value.values() for each in _ids_in(part)}
+    return found | {value["id"]} if isinstance(value.get("id"), str) else found
+
+
+def _looks_at_resource(value: object) -> bool:
+    if isinstance(value, list):
+        return any(map(_looks_at_resource, value))
+    if not isinstance(value, dict):
+        return False
+    return value.get("Var") == "resource" or any(map(_looks_at_resource, value.values()))
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:
