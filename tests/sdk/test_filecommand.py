@@ -16,10 +16,16 @@ from aios.engine.scripted import ScriptedEngine
 from aios.errors import Conflict, InvalidCall
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.sdk.client import Client
+from aios.sdk.filecommand import Outcome
 from aios.sdk.fileplan import MAX_STEPS
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
+
+
+async def idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
 
 
 @asynccontextmanager
@@ -28,9 +34,6 @@ async def saying(home: Path, *steps: object) -> AsyncIterator[tuple[Kernel, File
     reply = json.dumps({"steps": steps})
     engine = ScriptedEngine(script=Script(answer=lambda _: reply))
     config = Config(memory=MemoryConfig(embedder="none"))
-
-    async def idle(_: LocalGate) -> None:
-        await anyio.sleep_forever()
 
     with anyio.fail_after(120):
         async with open_kernel(config, Home(home), engines={"local": engine}) as kernel:
@@ -90,14 +93,38 @@ async def test_all_means_all_and_a_deletion_can_be_undone(tmp_path: Path) -> Non
         assert "draft-2.md" in await names(ann)
 
 
-async def test_what_cannot_be_undone_needs_consent(tmp_path: Path) -> None:
-    async with saying(tmp_path, {"do": "purge", "source": "draft-1.md"}) as (_, ann):
+async def test_what_cannot_be_undone_needs_consent_and_an_agents_the_owners_too(
+    tmp_path: Path,
+) -> None:
+    async with saying(tmp_path, {"do": "purge", "source": "draft-1.md"}) as (kernel, ann):
         with pytest.raises(Conflict, match="cannot be undone"):
             await ann.command("purge draft-1.md")
         assert "draft-1.md" in await names(ann)
-        outcome = await ann.command("purge draft-1.md", consents=True)
+        refused = await answered(kernel, ann, "deny")
+        assert (refused.done, "draft-1.md" in await names(ann)) == ((), True)
+        assert "denied" in refused.fault
+
+
+async def test_what_the_owner_allows_is_purged(tmp_path: Path) -> None:
+    async with saying(tmp_path, {"do": "purge", "source": "draft-1.md"}) as (kernel, ann):
+        outcome = await answered(kernel, ann, "once")
         assert outcome.done == ("purged /agents/ann/draft-1.md: 2 versions are gone",)
         assert "draft-1.md" not in await names(ann)
+
+
+async def answered(kernel: Kernel, files: Files, answer: str) -> Outcome:
+    """What came of a purge that the owner was asked about."""
+    owner, outcomes = Client(kernel.init_gate()), list[Outcome]()
+
+    async def purge() -> None:
+        outcomes.append(await files.command("purge draft-1.md", consents=True))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(purge)
+        while not (open_now := await owner.approvals.list()):
+            await anyio.wait_all_tasks_blocked()
+        await owner.approvals.answer(open_now[0].id, answer)
+    return outcomes[0]
 
 
 async def test_rights_are_checked_before_and_all_edits_happen_or_none(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from aios.abi.storage import (
     Edited,
     FileEdit,
     FilePurge,
+    FileRollback,
     Files,
     FileStat,
     FileVersion,
@@ -134,13 +135,24 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
             assert isinstance(edited, Edited)
             outcome = _and(outcome, done=_told(edited), versions=edited.versions)
         for path in (path for step in plan.steps if step.do is Do.PURGE for path in step.paths):
-            yield build(FileEdit, edits=(Delete(path=path),), message=plan.command)
-            purged = yield build(FilePurge, path=path, keep=0)
-            assert isinstance(purged, Purged)
+            purged = yield from _purging(path, plan.command)
             outcome = _and(outcome, done=[f"purged {path}: {purged.n_versions} versions are gone"])
     except AiosError as error:
         return msgspec.structs.replace(outcome, fault=f"{error.code}: {error.message}")
     return outcome
+
+
+def _purging(path: str, message: str) -> Procedure[Purged]:
+    """Delete a file and all its versions. The purge of an agent waits for the owner, whose no brings the file back."""
+    deleted = yield build(FileEdit, edits=(Delete(path=path),), message=message)
+    assert isinstance(deleted, Edited)
+    try:
+        purged = yield build(FilePurge, path=path, keep=0)
+    except AiosError:
+        yield build(FileRollback, transaction=deleted.transaction, message=f"not purged: {message}")
+        raise
+    assert isinstance(purged, Purged)
+    return purged
 
 
 def commanding(command: str, model: str, *, dry_run: bool, consents: bool) -> Procedure[Outcome]:

@@ -120,7 +120,7 @@ async def test_what_was_deleted_and_purged_at_once_is_forgotten(tmp_path: Path) 
         await ann.write("secret.md", "the fox")
         assert await paths(ann, "fox")
         await ann.delete("secret.md")
-        await ann.purge("secret.md", keep=0)
+        await Files(kernel.init_gate()).purge("/agents/ann/secret.md", keep=0)
         assert await paths(ann, "fox") == []
         assert (await ann.index(is_waiting=True)).n_files == 0
 

@@ -176,7 +176,7 @@ def read_entries(file: BinaryIO) -> Iterator[Entry]:
         data = _read_exactly(file, n_bytes)
         try:
             entry = decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise damaged(f"entry {n_entries + 1}: {error}") from error
         if isinstance(entry, Sealed):
             break
