@@ -51,6 +51,11 @@ class Home:
         return self.root / "audit.key"
 
     @property
+    def env_key(self) -> Path:
+        """What environments of programs are sealed with, mode 600."""
+        return self.root / "env.key"
+
+    @property
     def secrets(self) -> Path:
         """Secrets that are put into requests of programs, mode 600."""
         return self.root / "secrets.json"

@@ -1,5 +1,6 @@
 """Runs by what a user types: a process of AIOS_HOME, whether a kernel runs there or not, or a file."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from aios.abi.types import Pid, ProcessInfo
@@ -9,12 +10,13 @@ from aios.configload import load
 from aios.disk.connection import connect, translated
 from aios.disk.lock import FileLock
 from aios.disk.migrations import migrate
-from aios.errors import InvalidCall, NotFound
+from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.journal import tables
 from aios.kernel.journal.redaction import Redaction
 from aios.kernel.journal.runfile import Run, read_run
 from aios.kernel.residents import SCHEMA as RESIDENTS
 from aios.kernel.residents import Resident, read_residents
+from aios.kernel.sealing import Sealer
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -104,9 +106,19 @@ def _info(row: Resident) -> ProcessInfo:
     return row.process(0).info(0.0)
 
 
+def _opened(home: Home, env: dict[str, str]) -> dict[str, str]:
+    """The environment of a program; one that cannot be opened is in no journal either."""
+    if not home.env_key.exists():
+        return env
+    with suppress(ProgramFailed):
+        return Sealer(home.env_key.read_bytes()).open(env)
+    return {}
+
+
 def _secrets(home: Home, resident: Resident | None) -> list[str]:
     """The owner's token, and the environment of the program as far as it is known."""
-    found = list(resident.launched.env.values()) if resident and resident.launched else []
+    env = resident.launched.env if resident and resident.launched else {}
+    found = list(_opened(home, env).values())
     if home.token_file.exists():
         found.append(home.token_file.read_text().strip())
     return found

@@ -116,7 +116,8 @@ class Kernel:
         self.approvals = Approvals(self, config.approvals)
         self.access.on_ask = self.approvals.decide if self.approvals.can_ask else None
         disk = self.journal.disk
-        self.timers = Timers(clock, config.kernel, disk=disk, spawn=partial(spawn, self))
+        start, sealer = partial(spawn, self), self.programs.sealer
+        self.timers = Timers(clock, config.kernel, disk=disk, spawn=start, sealer=sealer)
         self.storage.obey(self.access)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
@@ -176,7 +177,7 @@ class Kernel:
         self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.brake = LoopBrake(limits, self._pause, self.journal.tell)
-        self.programs = Programs(self, self.tokens, self.launcher, self.egress)
+        self.programs: Programs = Programs(self, self.tokens, self.launcher, self.egress)
 
     def set_owner_token(self, token: str) -> None:
         """Make this the token of init; the one before it is void."""

@@ -6,6 +6,7 @@ spawn -> a life: the child runs -> its end -> another life (with the journal's a
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from os import urandom
 from typing import Protocol, TypeVar, TypeVarTuple
 
 import anyio
@@ -19,6 +20,7 @@ from aios.abi.calls import Guest, Spawn, Spawned
 from aios.abi.gate import Fault
 from aios.abi.recovery import AnswerQuestion, Choice, Question, QuestionList, Questions
 from aios.abi.types import Exit, Kind, Pid
+from aios.config import Home
 from aios.errors import (
     AiosError,
     Conflict,
@@ -33,6 +35,7 @@ from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.clock import Clock
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
+from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Record
 from aios.kernel.leftovers import code_hash, os_start_of
@@ -43,6 +46,7 @@ from aios.kernel.recovery import Life, Settling, next_life, settled
 from aios.kernel.replay import Replay
 from aios.kernel.residents import Launched, Residents
 from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.sealing import Sealer
 from aios.kernel.signals import KILLED_STATUS, Signals
 from aios.kernel.spending import Budgets
 
@@ -62,6 +66,8 @@ class ProgramKernel(Protocol):
     signals: Signals
     budgets: Budgets
     grants: Grants
+    home: Home
+    is_durable: bool
     approvals: Approvals
     is_stopping: bool
 
@@ -101,6 +107,8 @@ class Programs:
         self._kernel = kernel
         self._launcher = launcher
         self._tokens = tokens
+        self.sealer = Sealer(load_key(kernel.home.env_key) if kernel.is_durable else urandom(32))
+        """Seals the environments that programs were started with."""
         self._bodies: dict[Pid, Body] = {}
         self.make_child: Callable[[Process, Clock, Launcher], Child] = partial(Child, egress=egress)
         """What runs a program; a simulation puts one here that starts no process of the operating system."""
@@ -143,7 +151,8 @@ class Programs:
         process.network = network
         process.is_new = process.has_body = True
         process.view = view
-        launched = Launched(str(program.folder), call.args, view, call.env, digest, restart)
+        env = self.sealer.seal(call.env)
+        launched = Launched(str(program.folder), call.args, view, env, digest, restart)
         await self.launch(run, process, launched, answer=Spawned(process.pid, process.name))
         return process
 
@@ -337,7 +346,7 @@ class Programs:
             await anyio.to_thread.run_sync(load_program, launched.program),
             launched.args,
             launched.view,
-            launched.env,
+            self.sealer.open(launched.env),
             kernel.urls[0],
             self._tokens.issue(process.pid),
         )

@@ -1,7 +1,7 @@
 """The process table on disk: what a kernel must know of a process to take it up where the last one left it.
 
 A row is written in the order of the journal's records, so that it is never ahead of them or behind. Tokens are there as
-hashes. The environment of a program is in its row only as long as it may be started again, and nowhere else: one with the policy `never`
+hashes. The environment of a program is in its row only as long as it may be started again, sealed, and nowhere else: one with the policy `never`
 has none there.
 """
 
@@ -41,6 +41,7 @@ class Launched(Struct, frozen=True):
     args: tuple[str, ...]
     view: View
     env: dict[str, str]
+    """Sealed: it may hold secrets."""
     code_hash: bytes
     """Of its files when this life began."""
     restart: Restart

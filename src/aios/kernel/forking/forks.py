@@ -222,9 +222,10 @@ class Forks:
         if twig.is_paid_by_source:
             kernel.budgets.place(process, origin.row.pid)
         kernel.budgets.limit(process, twig.limits)
+        sealer = kernel.programs.sealer
         mine = msgspec.structs.replace(
             launched,
-            env={**launched.env, **twig.env},
+            env=sealer.seal({**sealer.open(launched.env), **twig.env}),
             instruction=twig.instruction or launched.instruction,
         )
         return Grown(process, mine)

@@ -36,6 +36,7 @@ from aios.errors import (
 from aios.kernel.clock import Clock
 from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.process import Run
+from aios.kernel.sealing import Sealer
 from aios.kernel.timers import tables
 from aios.kernel.timers.schedule import Step, TimerRow, following, set_right, step
 from aios.kernel.waitqueue import WaitQueue
@@ -54,6 +55,7 @@ class Timers:
         limits: How many there may be, and what is late.
         disk: Where they are kept; None: none can be set.
         spawn: What starts a program in the name of a call.
+        sealer: Their environments are kept sealed.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Timers:
         *,
         disk: JournalDisk | None,
         spawn: Callable[[Run, Spawn], Awaitable[Spawned]],
+        sealer: Sealer,
     ) -> None:
         self._clock = clock
         self._limits = limits
         self._disk = disk
-        self._spawn = spawn
+        self._start = spawn
+        self._sealer = sealer
         self._timers: dict[int, TimerRow] = {}
         self._last_id = 0
         self._changed = WaitQueue()
@@ -97,7 +101,7 @@ class Timers:
         self._last_id += 1
         timer = TimerRow(
             self._last_id,
-            call.spawn,
+            msgspec.structs.replace(call.spawn, env=self._sealer.seal(call.spawn.env)),
             now_unix_s,
             first_unix_s,
             cron=call.cron,
@@ -153,6 +157,10 @@ class Timers:
         after = msgspec.structs.replace(found.after, last_pid=spawned.pid, fault="")
         self._put(timer, after)
         return spawned
+
+    async def _spawn(self, run: Run, spawn: Spawn) -> Spawned:
+        env = self._sealer.open(spawn.env)
+        return await self._start(run, msgspec.structs.replace(spawn, env=env))
 
     async def load(self) -> None:
         """Take up the timers of the kernel before."""
