@@ -19,7 +19,7 @@ from aios.bench.rows import Bar, Report, Spec
 from aios.config import Config, Home
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import AiosError
+from aios.errors import AiosError, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 
@@ -144,7 +144,10 @@ async def _grown(gate: Gate, path: str) -> int:
 
 
 async def _size(gate: Gate, path: str) -> int:
-    return (await gate.call(FileStat(path=path))).value.files[0].size_bytes
+    try:
+        return (await gate.call(FileStat(path=path))).value.files[0].size_bytes
+    except NotFound:  # it was held before its first write was done
+        return 0
 
 
 def _p99(values: list[float]) -> float:
