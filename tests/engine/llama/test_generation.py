@@ -63,15 +63,15 @@ def logits(likeliest: int) -> Logits:
 
 def test_each_token_brings_its_text_and_counts() -> None:
     running = generation()
-    assert running.advance(logits(1)) == Delta("Hello", 1)
-    assert running.advance(logits(2)) == Delta(" world", 1)
+    assert running.advance(logits(1)) == Delta("Hello", 1, tokens=(1,))
+    assert running.advance(logits(2)) == Delta(" world", 1, tokens=(2,))
     assert running.tokens.tolist() == [0, 1, 2, 1, 2]
 
 
 def test_a_character_is_handed_out_when_it_is_whole() -> None:
     running = generation()
-    assert running.advance(logits(3)) == Delta("", 1)
-    assert running.advance(logits(4)) == Delta("€", 1)
+    assert running.advance(logits(3)) == Delta("", 1, tokens=(3,))
+    assert running.advance(logits(4)) == Delta("€", 1, tokens=(4,))
 
 
 def test_an_end_token_ends_it_and_counts_but_is_no_text() -> None:

@@ -134,8 +134,13 @@ async def test_answers_hold_for_exactly_these_arguments_and_can_be_taken_back(
         anyio.create_task_group() as tasks,
     ):
         ann, bob = Caller(kernel, tasks), Caller(kernel, tasks, "bob")
+        # What the tool of another says is data from outside: an answer from before that would not hold after it.
+        ann.start(launch(n=0))
+        await owner.approvals.answer((await asked(kernel))[0].id, "once")
+        await ann.wait_end()
         ann.start(launch(n=1))
         question = (await asked(kernel))[0]
+        assert question.is_tainted
         await owner.approvals.answer(question.id, "process")
         for _ in range(3):
             await ann.make(launch(n=1))

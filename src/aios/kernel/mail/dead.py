@@ -45,10 +45,9 @@ class DeadBox:
 
     def put(self, dead: Iterable[DeadLetter]) -> list[DeadLetter]:
         """Add letters. Returns: the oldest, which had to go for them; one letter always fits."""
-        for each in dead:
-            assert each.letter.id not in self._dead, "a letter dies once"
-            self._dead[each.letter.id] = each
-            self.size_bytes += letter_bytes(each.letter)
+        dead = list(dead)
+        assert all(each.letter.id not in self._dead for each in dead), "a letter dies once"
+        self.put_back(dead)
         gone = []
         while len(self._dead) > 1 and self._is_over():
             gone.append(self.remove(next(iter(self._dead))))
@@ -63,9 +62,11 @@ class DeadBox:
     def put_back(self, dead: Iterable[DeadLetter]) -> None:
         """Letters that were taken out were not, after all."""
         for each in dead:
+            is_last = not self._dead or next(reversed(self._dead)) < each.letter.id
             self._dead[each.letter.id] = each
             self.size_bytes += letter_bytes(each.letter)
-        self._dead = OrderedDict(sorted(self._dead.items()))
+            if not is_last:  # it was sent before others and died after them; pages of the list go by number
+                self._dead = OrderedDict(sorted(self._dead.items()))
 
     def _is_over(self) -> bool:
         return len(self._dead) > self._max_letters or self.size_bytes > self._max_bytes

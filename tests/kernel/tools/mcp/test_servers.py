@@ -300,7 +300,9 @@ async def test_a_server_of_one_process_ends_with_it_and_a_shared_one_does_not(
             agents = [kernel.spawn_task(name, idle) for name in ("a", "b")]
             gates = [kernel.gate(pid) for pid in agents]
             own = {(await run_tool(gate, "own/pid")).text for gate in gates}
-            shared = {(await run_tool(gate, "all/pid")).text for gate in gates}
+            others = [kernel.spawn_task(name, idle) for name in ("c", "d")]
+            # Who has heard one server is asked before it calls the next, for data from outside has reached it.
+            shared = {(await run_tool(kernel.gate(pid), "all/pid")).text for pid in others}
             assert len(shared) == 1
             known = kernel.tools.servers._servers
             assert set(known["own"].connections) >= set(agents)
@@ -360,7 +362,6 @@ async def test_stopping_a_process_freezes_the_server_of_its_own(tmp_path: Path) 
     async with kernel_with(tmp_path, own=server("official.py", is_shared=False)) as kernel:
         with anyio.fail_after(40):
             agent = kernel.spawn_task("agent", idle)
-            await run_tool(kernel.gate(agent), "own/pid")
             async with anyio.create_task_group() as tasks:
 
                 async def hang() -> None:
@@ -368,8 +369,9 @@ async def test_stopping_a_process_freezes_the_server_of_its_own(tmp_path: Path) 
                         await run_tool(kernel.gate(agent), "own/hang")
 
                 tasks.start_soon(hang)
-                connection = connection_of(kernel, "own", agent)
-                await until(lambda: connection.n_calls == 1)
+                connections = kernel.tools.servers._servers["own"].connections
+                await until(lambda: agent in connections and connections[agent].n_calls == 1)
+                connection = connections[agent]
                 await kernel.init_gate().call(Stop(pid=agent))
                 running = connection._running
                 assert running is not None
