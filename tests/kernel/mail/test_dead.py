@@ -80,7 +80,9 @@ async def test_dead_letters_are_seen_by_the_owner_and_those_concerned_alone(
         assert (await eve_mail.dead()).letters == ()
         with pytest.raises(NotFound):
             await eve_mail.send_dead(number)
-        with pytest.raises(AccessDenied):  # a guest's words come from outside, and a drop is for ever
+        with pytest.raises(
+            AccessDenied
+        ):  # a guest's words come from outside, and a drop is for ever
             await eve_mail.drop_dead(number)
         assert len(kernel.post.dead.box) == 1
         owner = Mail(kernel.init_gate())

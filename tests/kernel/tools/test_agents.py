@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.kernel.conftest import MakeProgram
+from tests.kernel.conftest import NOBODY, MakeProgram
 from tests.kernel.tools.offering import run_tool
 
 from aios.abi.calls import Ps
@@ -34,7 +34,9 @@ aios.run(main)
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Kernel]:
-    config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
+    config = Config(
+        engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0), approvals=NOBODY
+    )
     with tempfile.TemporaryDirectory(prefix="aios", dir="/tmp") as root:
         loaded = Loaded(config, Home(Path(root)), Path(root) / "config.toml")
         async with open_server(loaded, http=False) as kernel:

@@ -65,7 +65,9 @@ class DeadBox:
             is_last = not self._dead or next(reversed(self._dead)) < each.letter.id
             self._dead[each.letter.id] = each
             self.size_bytes += letter_bytes(each.letter)
-            if not is_last:  # it was sent before others and died after them; pages of the list go by number
+            if (
+                not is_last
+            ):  # it was sent before others and died after them; pages of the list go by number
                 self._dead = OrderedDict(sorted(self._dead.items()))
 
     def _is_over(self) -> bool:
