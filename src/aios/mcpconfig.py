@@ -1,6 +1,6 @@
 """`[mcp]`: the servers of the Model Context Protocol whose tools agents may use."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -10,7 +10,21 @@ ServerName = Annotated[
     str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?!\n)$")
 ]
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?!\n)$", max_length=256)]
+McpToolName = Annotated[str, Meta(min_length=1, max_length=128)]
+EffectName = Literal["pure", "reversible", "compensable", "irreversible"]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class McpToolTraits(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[mcp.servers.NAME.tools.TOOL]`: what the owner says that a tool does, whatever the server says of it."""
+
+    effect: EffectName | None = None
+    is_pure: bool = False
+    """Its result depends on its arguments alone, so it may be kept and given again."""
+
+    def __post_init__(self) -> None:
+        if self.is_pure and self.effect != "pure":
+            raise ValueError('`is_pure` needs `effect = "pure"`')
 
 
 class McpServer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +52,11 @@ class McpServer(Struct, frozen=True, forbid_unknown_fields=True):
     max_parallel: Annotated[int, Meta(ge=1, le=1000)] = 16
     """Calls of one of its tools at once."""
     believes_hints: bool = True
-    """Take its word for what its tools do; false: every call counts as irreversible."""
+    """Take its word for what its tools do; false: every call of which nothing else is said here counts as irreversible."""
+    effect: EffectName | None = None
+    """What every tool of it does, whatever it says itself: pure, reversible, compensable or irreversible."""
+    tools: dict[McpToolName, McpToolTraits] = {}
+    """The same of single tools, which comes before that of all."""
     is_on: bool = True
 
 

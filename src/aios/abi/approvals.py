@@ -16,6 +16,12 @@ ONCE, PROCESS, ALWAYS, DENY = ACT_CHOICES = ("once", "process", "always", "deny"
 
 HUMAN_ASK = "human.ask"
 """The action of a question in words."""
+BUDGET_RAISE = "budget.raise"
+"""The action of a question whether a process may spend more: `once` gives what the question says, a number so much."""
+MCP_TRUST = "mcp.trust"
+"""The action of a question whether an MCP server is what its owner trusts, as it is now: `once` is yes, for good."""
+RECOVER = "process.recover"
+"""The action of a question what becomes of a process that a crash cut off; its choices are those of `answer_question`."""
 
 ApprovalId = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
@@ -85,8 +91,8 @@ class ApprovalAnswer(Call[Approval], frozen=True, tag="approval_answer"):
     """Answer a question. Only the owner may: nobody lets himself or his child do anything.
 
     Whether an act may be is answered by `once` (this call), `process` (as often as this process repeats exactly this call), `always` (every process of
-    this program that does, until anything in its folder changes) or `deny` (this process hears no, also when it asks again). Other questions
-    are answered by one of their choices, or in words.
+    this program that does, until anything in its folder changes) or `deny` (this process hears no, also when it asks again). Whether a process may spend
+    more is answered by `once` (as much as the question says), a number (so much) or `deny`. Other questions are answered by one of their choices, or in words.
 
     Raises:
         Conflict: It is over.

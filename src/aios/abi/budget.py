@@ -66,8 +66,8 @@ class SetBudget(Call[BudgetInfo], frozen=True, tag="set_budget"):
     """Set the limits of a process and all that it starts; limits that are not given are lifted.
 
     A process may set the budget of its descendants, not its own. Before a call that uses a model its worst case is reserved, here
-    and at all above it. What does not fit is not begun: with `pause` the process is stopped until somebody lets it go on (`cont`),
-    with `fail` the call fails with `BudgetExceeded`. When `wall_ms` is over, all that is at work is stopped, whatever is to be done on a breach.
+    and at all above it. What does not fit is not begun: with `pause` the process is stopped until its owner has given more (`approval_answer`) or somebody lets it
+    go on (`cont`), with `fail`, or when the owner says no, the call fails with `BudgetExceeded`. When `wall_ms` is over, all that is at work is stopped, whatever is to be done on a breach.
 
     Raises:
         AccessDenied: The process is the caller itself, or not its descendant.

@@ -72,7 +72,7 @@ class Questions(Call[QuestionList], frozen=True):
 
 
 class AnswerQuestion(Call[Question], frozen=True, tag="answer_question"):
-    """Decide what happens to a process that was not started again.
+    """Decide what happens to a process that was not started again; the owner may answer the same among the approvals.
 
     `replay`: start it as it is, its calls answered from the journal. `again`: the same, and what was cut off is done again.
     `done`: the same, and what was cut off is taken as done: the program gets the fault `outcome_unknown` for it. `fresh`: from the

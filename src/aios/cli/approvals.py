@@ -4,7 +4,17 @@ import sys
 
 import click
 
-from aios.abi.approvals import ALWAYS, DENY, ONCE, PROCESS, Approval, ApprovalState
+from aios.abi.approvals import (
+    ALWAYS,
+    BUDGET_RAISE,
+    DENY,
+    MCP_TRUST,
+    ONCE,
+    PROCESS,
+    RECOVER,
+    Approval,
+    ApprovalState,
+)
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_seconds, shortened, write_json, write_table
 from aios.errors import AiosError, DeadlineExceeded, NotFound
@@ -19,6 +29,10 @@ COLUMNS = (
     Column("EXPIRES", is_number=True),
 )
 SHOWN_CHARS = 70
+ABOUT_MORE = frozenset({BUDGET_RAISE, MCP_TRUST, RECOVER})
+"""What is asked about is not the call alone, so its arguments say less than the reason."""
+LONGEST_S = 31_536_000.0
+"""What is open for longer than the knob allows does not expire."""
 LOOK_S = 30.0
 """Without an event the open questions are looked at so often: some expire."""
 
@@ -27,7 +41,7 @@ LOOK_S = 30.0
 @json_option
 @click.pass_context
 def approvals(context: click.Context, *, as_json: bool) -> None:
-    """Answer what agents ask before they do what cannot be undone.
+    """Answer what agents ask before they do what cannot be undone, or spend more than they may.
 
     Alone and on a terminal, wait for questions and ask you each; without a terminal, list them.
     """
@@ -93,12 +107,14 @@ def deny(*, number: int, as_json: bool) -> None:
     _answer(number, DENY, as_json=as_json)
 
 
-@approvals.command(epilog=examples('aios approvals answer 8 "the blue one"'))
+@approvals.command(
+    epilog=examples('aios approvals answer 8 "the blue one"', "aios approvals answer 9 5000")
+)
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 @click.argument("text")
 @json_option
 def answer(*, number: int, text: str, as_json: bool) -> None:
-    """Answer question ID in words, or with one of its choices."""
+    """Answer question ID in words, with one of its choices, or with a number: how much more a process may spend."""
     _answer(number, text, as_json=as_json)
 
 
@@ -174,10 +190,13 @@ def _get(client: Client, number: int) -> Approval:
 
 
 def _row(each: Approval, now_unix_s: float) -> tuple[str, ...]:
-    what = each.why if not each.arguments else f"{each.action} {each.resource} {each.arguments}"
+    what = f"{each.action} {each.resource} {each.arguments}"
+    if not each.arguments or each.action in ABOUT_MORE:
+        what = each.why
     left = ""
     if each.state is ApprovalState.OPEN:
-        left = short_seconds(each.expires_unix_s - now_unix_s)
+        left_s = each.expires_unix_s - now_unix_s
+        left = short_seconds(left_s) if left_s <= LONGEST_S else "never"
     return (
         str(each.id),
         printable(f"{each.name} ({each.pid})"),

@@ -26,7 +26,7 @@ from aios.kernel.access.manager import AccessManager, bounds_of
 from aios.kernel.access.policy import Policies
 from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.access.rights import granted
-from aios.kernel.approvals.approvals import Approvals
+from aios.kernel.asking import open_approvals
 from aios.kernel.brake import LoopBrake
 from aios.kernel.clock import Clock, SystemClock
 from aios.kernel.compaction import Compactor
@@ -113,8 +113,7 @@ class Kernel:
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
         self.forks, self.branches, self.checkpoints = Forks(self), Branches(self), Checkpoints(self)
-        self.approvals = Approvals(self, config.approvals)
-        self.access.on_ask = self.approvals.decide if self.approvals.can_ask else None
+        self.approvals = open_approvals(self)
         disk = self.journal.disk
         start, sealer = partial(spawn, self), self.programs.sealer
         self.timers = Timers(clock, config.kernel, disk=disk, spawn=start, sealer=sealer)

@@ -32,6 +32,7 @@ from aios.errors import (
 from aios.kernel.access.grants import Grants, digest_of_folder
 from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
+from aios.kernel.approvals.recovering import asked_owner
 from aios.kernel.clock import Clock
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
@@ -96,6 +97,11 @@ class Body:
     question: Question | None = None
     answered: anyio.Event = field(default_factory=anyio.Event)
     choice: Choice | None = None
+
+    def decide(self, choice: Choice) -> None:
+        """The owner has answered its question."""
+        self.question, self.choice = None, choice
+        self.answered.set()
 
 
 class Programs:
@@ -296,8 +302,7 @@ class Programs:
                 f"`{call.choice}` is no answer here: {question.why}",
                 hint=f"one of {', '.join(question.choices)}",
             )
-        body.question, body.choice = None, call.choice
-        body.answered.set()
+        body.decide(call.choice)
         return question
 
     # --- lives ---------------------------------------------------------------------------------------------------
@@ -408,18 +413,25 @@ class Programs:
 
     async def _taken_up(self, process: Process, body: Body) -> bool:
         """Settle what the kernel before left open, if need be as the owner decides. Returns: whether the program is started."""
-        if body.question is not None:
-            self._kernel.note(process, f"{body.question.why}; `aios recover` decides")
+        question, approvals = body.question, self._kernel.approvals
+        if question is None:
+            await self._settle_open(process, body)
+            return True
+        self._kernel.note(process, f"{question.why}; `aios recover` decides")
+        async with asked_owner(approvals, process, question, body.decide):
             if not await _waited(process, body.answered.wait) or body.choice == "end":
                 return False
             await self._take_new_code(process, body)
+            await self._settle_open(process, body)
+        return True
+
+    async def _settle_open(self, process: Process, body: Body) -> None:
         disk = self._kernel.journal.disk
         assert disk is not None, "a kernel without a journal took in a program"
         is_again = body.choice == "again"
         await disk.settle_open(process.pid, partial(_end_of_open, is_again=is_again))
         self._kernel.approvals.settle_doubts(process.pid, is_again=is_again)
         await self.prepare(process, is_replayed=body.choice != "fresh")
-        return True
 
     async def _take_grants(self, process: Process, program: Program) -> None:
         """Give it what the owner granted to its folder as it is now: each life anew, for the code may be another."""

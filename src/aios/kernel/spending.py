@@ -1,9 +1,10 @@
 """Budgets at work: calls reserve their worst case here before they begin, and wait or fail when it does not fit."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from math import inf
+from typing import Protocol
 
 import anyio
 
@@ -17,6 +18,7 @@ from aios.kernel.walltime import WallTimes
 
 SAVE_S = 10.0
 """So much of what time has passed a crash may forget."""
+MAX_LIMIT = 10**15
 SHORTEST_S = 0.001
 """Clocks differ in their last digits: who looks a little too early looks again."""
 BOOKED = tuple(good for good in Good if good is not Good.WALL)
@@ -24,6 +26,32 @@ BOOKED = tuple(good for good in Good if good is not Good.WALL)
 
 Pause = Callable[[Process, str], None]
 """Stops a process and writes the reason into its log."""
+
+
+class AsksForMore(Protocol):
+    """Lets the owner decide about what does not fit; see `approvals/breaches.py`."""
+
+    async def wait(self, run: Run, shortage: Shortage, why: str) -> bool:
+        """Pause the process of a call, and return when it is to look again.
+
+        Returns: False if nobody can be asked.
+
+        Raises:
+            BudgetExceeded: The answer is no.
+        """
+        ...
+
+    async def ask_for_time(self, shortage: Shortage, why: str, over: Iterable[Process]) -> None:
+        """Pause processes whose time is over, and ask whether they may go on."""
+        ...
+
+    def note(self, process: Process) -> None:
+        """A process was let go on, or has ended."""
+        ...
+
+    def leave(self, run: Run) -> None:
+        """A call is served, or over."""
+        ...
 
 
 class Budgets:
@@ -42,6 +70,8 @@ class Budgets:
         self._pause = pause
         self._on_change = on_change
         """Told whose limits or spendings are others now, where there are limits."""
+        self.asks: AsksForMore | None = None
+        """Set where there is somebody to be asked."""
         self._on_breach: dict[Pid, OnBreach] = {}
         self._alive: dict[Pid, Reservation] = {}
         """What each process holds of its ancestors' `children` while it lives."""
@@ -79,6 +109,8 @@ class Budgets:
             self._at_work[process.pid] = process
         else:
             del self._at_work[process.pid]
+        if self.asks is not None and (is_at_work or not process.is_alive):
+            self.asks.note(process)
         account = self._ledger.get(process.pid)
         if self._walls.count(account, 1 if is_at_work else -1, self._clock.now_s()):
             self._walls_moved.set()
@@ -89,7 +121,7 @@ class Budgets:
             self._walls_moved = anyio.Event()
             now_s = self._clock.now_s()
             for account in self._walls.exhausted(now_s):
-                self._end_time(account)
+                await self._end_time(account)
             wait_s = max(SHORTEST_S, min(self._walls.next_s(now_s), SAVE_S))
             if not self._walls.running():
                 wait_s = inf
@@ -120,9 +152,9 @@ class Budgets:
     ) -> Reservation:
         """Take the worst case of a call from the budgets of its process and of all above it.
 
-        What would fit if running calls gave back what they hold waits for that. What does not fit stops the process until
-        somebody lets it go on, and then it is tried again; where the budget says `fail`, it fails at once. The caller
-        settles the reservation, however the call ends.
+        What would fit if running calls gave back what they hold waits for that. What does not fit stops the process until its owner
+        has given more or somebody lets it go on, and then it is tried again; where the budget says `fail`, it fails at once. The
+        caller settles the reservation, however the call ends.
 
         Args:
             run: The call.
@@ -130,7 +162,7 @@ class Budgets:
             elastic: Of this good, less than the amount will do: all that is left is taken, if that is anything.
 
         Raises:
-            BudgetExceeded: It does not fit.
+            BudgetExceeded: It does not fit, and the owner or the budget says no.
         """
         woken_for: Pid | None = None
         """While it is set, the next in that queue waits for this call to be served or to find that it is not."""
@@ -146,7 +178,10 @@ class Budgets:
                     await self._wait_at(run, got.pid, is_first=before == got.pid)
                     woken_for = got.pid
                 else:
-                    self._breach(run, got)
+                    if woken_for is not None:
+                        self._wake_next(woken_for)  # an answer may be long in coming
+                        woken_for = None
+                    await self._breach(run, got)
                 if run.process.is_stopped and woken_for is not None:
                     self._wake_next(woken_for)  # it would keep the others waiting for as long
                     woken_for = None
@@ -154,6 +189,8 @@ class Budgets:
         finally:
             if woken_for is not None:
                 self._wake_next(woken_for)
+            if self.asks is not None:
+                self.asks.leave(run)
 
     def settle(self, reservation: Reservation, spent: Amounts) -> None:
         """Book what a call has really spent, give back the rest, and let the first look again who waits for it.
@@ -210,6 +247,17 @@ class Budgets:
         self._tell_change(self._ledger.get(call.pid))
         return self.info(call.pid)
 
+    def give(self, pid: Pid, good: Good, amount: int) -> None:
+        """Let a process spend so much more of a good, if that is limited still."""
+        if pid not in self._known:
+            return
+        account = self._ledger.get(pid)
+        limit = account.limits.get(good)
+        if limit is not None:
+            self._ledger.set_limits(pid, account.limits | {good: min(limit + amount, MAX_LIMIT)})
+            self._renew(pid)
+            self._tell_change(account)
+
     def restore(self, process: Process, before: BudgetInfo) -> None:
         """Take up what an earlier kernel knew of a process's budget."""
         if process.kind is Kind.PROGRAM and process.is_alive:
@@ -245,18 +293,30 @@ class Budgets:
 
     def _set_limits(self, pid: Pid, limits: Limits) -> None:
         self._ledger.set_limits(pid, _amounts(limits))
+        self._renew(pid)
+
+    def _renew(self, pid: Pid) -> None:
+        """The limits of a process are others: who waits looks again."""
         self._walls.note_limit(self._ledger.get(pid))
         self._walls_moved.set()
         self._wake_next(pid)
 
-    def _end_time(self, account: Account) -> None:
-        """Stop all that is at work in an account whose time is over."""
-        limit_s = account.limits[Good.WALL] / 1000
-        whose = f"{limit_s:g} s that process {account.pid} and what it started may be at work"
-        for process in list(self._at_work.values()):
-            if account in self._ledger.get(process.pid).chain():
+    async def _end_time(self, account: Account) -> None:
+        """Stop all that is at work in an account whose time is over, and ask whether it may go on."""
+        limit_ms = account.limits[Good.WALL]
+        why = f"the {limit_ms / 1000:g} s that process {account.pid} and what it started may be at work are over"
+        over = [
+            process
+            for process in self._at_work.values()
+            if account in self._ledger.get(process.pid).chain()
+        ]
+        if self.asks is not None:
+            shortage = Shortage(account.pid, Good.WALL, 1, 0, limit_ms)
+            await self.asks.ask_for_time(shortage, why, over)
+        for process in over:
+            if not process.is_stopped:
                 hint = f"`aios budget {account.pid} wall_ms=+N --cont` gives more"
-                self._pause(process, f"paused: the {whose} are over; {hint}")
+                self._pause(process, f"paused: {why}; {hint}")
         self._tell_change(account)
 
     def _tell_change(self, account: Account) -> None:
@@ -265,11 +325,13 @@ class Budgets:
         if process is not None:
             self._on_change(process)
 
-    def _breach(self, run: Run, shortage: Shortage) -> None:
-        """Do what the budget says of a call that does not fit: stop its process, or raise."""
+    async def _breach(self, run: Run, shortage: Shortage) -> None:
+        """Do what the budget says of a call that does not fit: stop its process and ask, or raise."""
         why = _described(shortage, run)
         if self._on_breach.get(shortage.pid, "pause") == "fail":
             raise BudgetExceeded(why, hint=f"`aios budget {shortage.pid}` shows and sets it")
+        if self.asks is not None and await self.asks.wait(run, shortage, why):
+            return
         if not run.process.is_stopped:
             self._pause(run.process, f"paused: {why}; `aios budget {shortage.pid}` sets it")
 

@@ -34,7 +34,12 @@ def make_tools(kernel: ToolServices) -> ToolManager:
         kernel.launcher, kernel.storage.workspaces.watching, kernel.egress.open_way
     )
     servers = Servers(
-        config.mcp, kernel.db, launcher=launcher, clock=kernel.clock, tasks=kernel.tasks
+        config.mcp,
+        kernel.db,
+        launcher=launcher,
+        clock=kernel.clock,
+        tasks=kernel.tasks,
+        warn=kernel.warnings.append,
     )
     tools = ToolManager(
         kernel.table,

@@ -51,6 +51,7 @@ from aios.kernel.waitqueue import WaitQueue
 LOOK_S = 10.0
 """The calendar is looked at so often, for it may be set; nothing tells."""
 MAX_SHOWN_CHARS = 16 << 10
+LASTING_S = 10 * 365 * 86_400.0
 OPEN = ApprovalState.OPEN
 
 Watch = Callable[[Approval], None]
@@ -84,6 +85,8 @@ class Asked:
     """None: whether the act may be."""
     timeout_s: float | None = None
     """At most the knob's."""
+    is_lasting: bool = False
+    """It stays open until somebody answers, or the process ends."""
 
 
 class Approvals:
@@ -194,19 +197,46 @@ class Approvals:
     async def _answer_to(self, run: Run, asked: Asked) -> Approval:
         """A question with its answer, which nobody else has taken when this returns."""
         while True:
-            question = self._question(run, asked)
-            found = self._book.find(question)
-            if found is None:
-                found = await self._open(run, question)
+            found = await self.inquire(run.process, asked)
             if found.state is not OPEN:
                 return found
-            found = await self._wait(run, found.id)
+            found = await self.wait(run, found.id)
             if found.state is ApprovalState.EXPIRED:
                 return found
 
-    def _question(self, run: Run, asked: Asked) -> Approval:
-        process, now_unix_s = run.process, self._kernel.clock.unix_s()
-        longest_s = self._config.timeout_s
+    async def inquire(self, process: Process, asked: Asked) -> Approval:
+        """The question of a process about something, open or with an answer that holds; it is asked if it is not there.
+
+        Raises:
+            DiskFailed: It cannot be written down, so nobody is asked.
+            ResourceExhausted: Too many questions are open.
+        """
+        question = self._question(process, asked)
+        return self._book.find(question) or await self._open(process, question)
+
+    def get(self, number: int) -> Approval:
+        """A question as it is now."""
+        return self._book.get(number)
+
+    def expire(self, question: Approval) -> bool:
+        """End a question if its time is over. Returns: whether it is."""
+        if question.expires_unix_s > self._kernel.clock.unix_s():
+            return False
+        self._end(question, ApprovalState.EXPIRED)
+        return True
+
+    def take(self, row: Approval) -> None:
+        """What an answer was for is done."""
+        self._save(self._book.put(book.taken(row)))
+
+    def take_answered(self, number: int) -> None:
+        """What the answer to a question was for is done, if it was that answer."""
+        if self._book.has(number) and self._book.get(number).state in book.REVOCABLE:
+            self.take(self._book.get(number))
+
+    def _question(self, process: Process, asked: Asked) -> Approval:
+        now_unix_s = self._kernel.clock.unix_s()
+        longest_s = LASTING_S if asked.is_lasting else self._config.timeout_s
         timeout_s = longest_s if asked.timeout_s is None else min(asked.timeout_s, longest_s)
         question = Approval(
             id=0,
@@ -229,7 +259,7 @@ class Approvals:
             return question
         return msgspec.structs.replace(question, choices=book.choices_for(question))
 
-    async def _open(self, run: Run, question: Approval) -> Approval:
+    async def _open(self, process: Process, question: Approval) -> Approval:
         """Put a question into the book and onto the disk. If it cannot be written down, it was never asked.
 
         Returns: The question with its number.
@@ -248,35 +278,36 @@ class Approvals:
         finally:
             self._unwritten.discard(question.id)
         self._kernel.note(
-            run.process,
+            process,
             f"waits for an answer: {told(question)}; `aios approvals show {question.id}`",
         )
         self._tell(question)
         return question
 
-    async def _wait(self, run: Run, number: int) -> Approval:
+    async def wait(self, run: Run, number: int) -> Approval:
         """Return when a question is no longer open. Who leaves earlier takes it with him, unless others wait for it or the kernel ends."""
         self._waiting[number] += 1
         before, run.detail = run.detail, f"{run.detail} waits for approval {number}".strip()
         try:
             with run.parked():
-                while (found := self._book.get(number)).state is OPEN:
-                    left_s = found.expires_unix_s - self._kernel.clock.unix_s()
-                    if left_s <= 0:
-                        self._end(found, ApprovalState.EXPIRED)
-                        continue
-                    with anyio.move_on_after(min(left_s, LOOK_S)):
+                while (found := self._book.get(number)).state is OPEN and not self.expire(found):
+                    with anyio.move_on_after(self.patience_s(found)):
                         await self._changed.wait()
         finally:
             run.detail = before
             self._waiting[number] -= 1
             if not self._waiting[number]:
                 del self._waiting[number]
-                self._withdraw(number)
+                self.withdraw(number)
         await run.runnable()
         return self._book.get(number)
 
-    def _withdraw(self, number: int) -> None:
+    def patience_s(self, question: Approval) -> float:
+        """How long one may wait before one looks again whether the time of a question is over."""
+        return min(question.expires_unix_s - self._kernel.clock.unix_s(), LOOK_S)
+
+    def withdraw(self, number: int) -> None:
+        """Nobody wants to know any more; a kernel that ends leaves its questions to the next."""
         found = self._book.get(number)
         if found.state is OPEN and not self._kernel.journal.is_closing:
             self._end(found, ApprovalState.WITHDRAWN)
@@ -295,8 +326,7 @@ class Approvals:
         """What is asked."""
         _check_owner(run)
         for each in self._book.listed(is_all=False):
-            if each.expires_unix_s <= self._kernel.clock.unix_s():
-                self._end(each, ApprovalState.EXPIRED)
+            self.expire(each)
         found = self._book.listed(is_all=call.all)
         return ApprovalInfos(tuple(each for each in found if each.id not in self._unwritten))
 

@@ -7,6 +7,7 @@ An answer is found by its key alone, which has the process, the act and the dige
 each key at most one question is open or answered: who asks the same waits for the same answer.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,9 +17,10 @@ import msgspec
 from aios.abi.approvals import (
     ACT_CHOICES,
     ALWAYS,
+    BUDGET_RAISE,
     DENY,
     HUMAN_ASK,
-    ONCE,
+    PROCESS,
     Approval,
     ApprovalState,
 )
@@ -26,6 +28,7 @@ from aios.abi.types import Pid
 from aios.errors import Conflict, InvalidCall, NotFound, ResourceExhausted
 
 OPEN = ApprovalState.OPEN
+AMOUNT = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 REVOCABLE = frozenset({ApprovalState.ALLOWED, ApprovalState.DENIED, ApprovalState.ANSWERED})
 
 
@@ -191,15 +194,21 @@ def answered(row: Approval, answer: str, *, by: str, unix_s: float) -> Approval:
         )
     if unix_s >= row.expires_unix_s:
         raise Conflict(f"question {row.id} has expired", hint="it counts as denied")
-    if row.choices and answer not in row.choices:
+    if row.choices and answer not in row.choices and not _is_amount(row, answer):
+        more = ", or a number" if row.action == BUDGET_RAISE else ""
         raise InvalidCall(
             f"{answer!r} is no answer to question {row.id}",
-            hint=f"one of {', '.join(row.choices)}",
+            hint=f"one of {', '.join(row.choices)}{more}",
         )
     state = ApprovalState.ANSWERED
     if is_act(row):
         state = ApprovalState.DENIED if answer == DENY else ApprovalState.ALLOWED
     return msgspec.structs.replace(row, state=state, said=answer, by=by, answered_unix_s=unix_s)
+
+
+def _is_amount(row: Approval, answer: str) -> bool:
+    """How much more a process may spend is for the owner to say."""
+    return row.action == BUDGET_RAISE and AMOUNT.fullmatch(answer) is not None
 
 
 def is_act(row: Approval) -> bool:
@@ -215,7 +224,7 @@ def choices_for(row: Approval) -> tuple[str, ...]:
 def taken(row: Approval) -> Approval:
     """An answer after one call has taken it: one that is for a single call is used up."""
     assert row.state in REVOCABLE, f"question {row.id} has no answer"
-    is_used = row.state is ApprovalState.ANSWERED or row.said == ONCE
+    is_used = row.state is ApprovalState.ANSWERED or row.said not in {PROCESS, ALWAYS, DENY}
     return over(row, ApprovalState.USED) if is_used else row
 
 

@@ -1,6 +1,6 @@
 """The tool manager: the handlers of the calls about tools, and the way that each run takes.
 
-    find -> read and check the arguments -> policies, a human -> cache? -> the intent on disk -> budget -> claim the footprint
+    find -> read and check the arguments -> policies, a human -> cache? -> ready? -> budget -> the intent on disk -> claim the footprint
          -> run, within its timeout -> check the result -> keep what is long
 
 Whatever a tool does, its run ends in one `ToolResult` or one fault.
@@ -187,7 +187,6 @@ class ToolManager:
             self._take(run, tool)
             job = self._job(run, tool, arguments)
             return await deliver(kept, job, notes, self._config, is_cached=True)
-        await run.begin_effect()
         try:
             outcome, job = await self._carry_out(run, tool, arguments)
         except AiosError:
@@ -213,7 +212,11 @@ class ToolManager:
         )
         run.shown = partial(shown, arguments)
         await self._access.admit_request(run, request)
-        if not self._registry.has_same(tool):  # it was changed while somebody was asked
+        self._check_same(tool)
+
+    def _check_same(self, tool: Tool) -> None:
+        """Return if a tool was not changed while somebody was asked."""
+        if not self._registry.has_same(tool):
             raise Conflict(
                 f"{tool.name} is another tool than the one that was asked about",
                 hint="look at it again (`tool_describe`), then call it",
@@ -235,6 +238,9 @@ class ToolManager:
     async def _carry_out(self, run: Run, tool: Tool, arguments: JsonObject) -> tuple[Outcome, Job]:
         """Wait until nothing is in the way, run it, and check what it brought."""
         tool.n_runs += 1
+        if tool.before is not None:
+            await tool.before(run)
+            self._check_same(tool)
         footprint = tool.footprint(arguments, self._home_of(run.process))
         limit = tool.traits.max_parallel
         job = self._job(run, tool, arguments)
@@ -242,6 +248,7 @@ class ToolManager:
         reservation = await self._budgets.reserve(run, cost)
         spent: Amounts = {}
         try:
+            await run.begin_effect()
             async with self._claims.hold(run, tool.name, footprint, max_parallel=limit):
                 spent = cost
                 with anyio.move_on_after(job.timeout_s) as timer:

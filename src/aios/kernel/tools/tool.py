@@ -73,6 +73,8 @@ class Tool:
     returns: Schema | None = None
     traits: Traits = Traits()
     provider: Pid | None = None
+    before: Callable[[Run], Awaitable[None]] | None = None
+    """What is to be ready, or asked, before a call of it begins."""
     trace: Trace | None = None
     """For a tool of the kernel's own whose footprint depends on more than templates say."""
     definition: object = None

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from tests.kernel.conftest import NOBODY
+
 from aios.abi.mcp import McpCheck, McpServerInfo, McpToolList, McpTools, McpTrust
-from aios.config import Config, Home, McpConfig
+from aios.config import ApprovalsConfig, Config, Home, McpConfig
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.mcpconfig import McpServer
+from aios.mcpconfig import McpServer, McpToolTraits
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -23,6 +25,7 @@ class Options(TypedDict, total=False):
     is_shared: bool
     timeout_s: float
     believes_hints: bool
+    tools: dict[str, McpToolTraits]
 
 
 def server(program: str, *args: str, **options: Unpack[Options]) -> McpServer:
@@ -33,13 +36,20 @@ def server(program: str, *args: str, **options: Unpack[Options]) -> McpServer:
 
 @asynccontextmanager
 async def kernel_with(
-    home: Path, *, files: tuple[str, ...] = (), knobs: McpConfig | None = None, **servers: McpServer
+    home: Path,
+    *,
+    files: tuple[str, ...] = (),
+    knobs: McpConfig | None = None,
+    approvals: ApprovalsConfig = NOBODY,
+    **servers: McpServer,
 ) -> AsyncIterator[Kernel]:
-    """A kernel with these servers."""
+    """A kernel with these servers; nobody is there to be asked about them, unless said otherwise."""
     start_s = knobs.start_timeout_s if knobs is not None else 30.0
     idle_s = knobs.idle_s if knobs is not None else 600.0
     config = McpConfig(files=files, servers=servers, start_timeout_s=start_s, idle_s=idle_s)
-    async with open_kernel(Config(mcp=config), Home(home), engines={}) as kernel:
+    async with open_kernel(
+        Config(mcp=config, approvals=approvals), Home(home), engines={}
+    ) as kernel:
         yield kernel
         kernel.check_invariants()
 

@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +14,9 @@ from aios.kernel.tools.mcp.definitions import (
     read_offer,
     state_of,
     traits_of,
+    unknown_names,
 )
-from aios.mcpconfig import McpServer
+from aios.mcpconfig import McpServer, McpToolTraits
 
 ECHO = Definition("echo", {"type": "object"}, description="Say it again.")
 
@@ -87,3 +89,22 @@ def test_what_nothing_is_said_of_is_irreversible() -> None:
     reads = msgspec.structs.replace(ECHO, annotations=Hints(None, True, None, None, False))
     assert traits_of(reads, McpServer(), timeout_s=5.0).effect == "pure"
     assert traits_of(reads, McpServer(believes_hints=False), timeout_s=5.0).effect == "irreversible"
+
+
+def test_the_owners_word_of_a_tool_comes_before_that_of_its_server_and_both_before_its_own() -> (
+    None
+):
+    final = msgspec.structs.replace(ECHO, annotations=Hints(None, True, None, None, False))
+    of_all = McpServer(effect="reversible", believes_hints=False)
+    assert traits_of(final, of_all, timeout_s=5.0).effect == "reversible"
+    of_one = msgspec.structs.replace(of_all, tools={"echo": McpToolTraits("compensable")})
+    assert traits_of(final, of_one, timeout_s=5.0).effect == "compensable"
+    kept = McpServer(tools={"echo": McpToolTraits("pure", is_pure=True), "other": McpToolTraits()})
+    assert traits_of(ECHO, kept, timeout_s=5.0).is_pure
+    assert not traits_of(ECHO, McpServer(effect="pure"), timeout_s=5.0).is_pure
+    with pytest.raises(msgspec.ValidationError, match="needs `effect"):
+        msgspec.convert({"tools": {"echo": {"is_pure": True}}}, McpServer)
+    assert unknown_names(kept, ["echo"]) == (
+        "the configuration speaks of other, which it does not have; it has echo"
+    )
+    assert unknown_names(kept, ["echo", "other"]) == ""

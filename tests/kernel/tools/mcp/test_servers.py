@@ -30,6 +30,7 @@ from aios.kernel.kernel import Kernel
 from aios.kernel.sandbox.processes import descendants
 from aios.kernel.tools.mcp import servers
 from aios.kernel.tools.mcp.connection import Connection
+from aios.mcpconfig import McpToolTraits
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +104,28 @@ async def test_what_nothing_is_known_of_counts_as_irreversible(tmp_path: Path) -
         with anyio.fail_after(40):
             (add,) = (await kernel.init_gate().call(ToolDescribe(names=("off/add",)))).value.tools
             assert add.traits.effect == "irreversible"
+
+
+async def test_who_has_heard_a_server_is_not_asked_before_what_the_owner_calls_pure(
+    tmp_path: Path,
+) -> None:
+    said = {
+        "echo": McpToolTraits("pure", is_pure=True),
+        "gone": McpToolTraits("compensable"),
+    }
+    async with kernel_with(tmp_path, old=server("old.py", tools=said)) as kernel:
+        ann = kernel.gate(kernel.spawn_task("ann", idle))
+        with anyio.fail_after(40):
+            found = [await run_tool(ann, "old/echo", n=n) for n in (1, 2, 2)]
+            assert [each.is_cached for each in found] == [False, False, True]
+            with pytest.raises(AccessDenied, match="data from outside"):
+                await run_tool(ann, "old/swap")  # of which nobody says anything
+            (info,) = (await kernel.init_gate().call(McpList())).value.servers
+            said_of = "the configuration speaks of gone, which it does not have; it has echo, swap"
+            assert info.note == said_of
+            assert kernel.warnings == [f"[mcp.servers.old.tools]: {said_of}"]
+            echo, swap = (await tools_of(kernel, "old")).tools
+            assert (echo.effect, swap.effect) == ("pure", "irreversible")
 
 
 async def test_a_tool_that_changes_in_the_middle_is_not_called_before_the_owner_says_yes(

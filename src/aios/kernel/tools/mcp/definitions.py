@@ -123,11 +123,31 @@ def digest_of(spec_digest: str, offered: Mapping[str, Definition] | None) -> str
 
 def traits_of(definition: Definition, options: McpServer, *, timeout_s: float) -> Traits:
     """The traits of a tool: what nothing is said of is irreversible."""
+    said = options.tools.get(definition.name)
     return Traits(
-        effect=effect_of(definition.annotations) if options.believes_hints else "irreversible",
+        effect=declared_effect(definition, options),
         max_parallel=options.max_parallel,
         timeout_s=timeout_s,
+        is_pure=said is not None and said.is_pure,
     )
+
+
+def declared_effect(definition: Definition, options: McpServer) -> EffectName:
+    """What a tool does: the owner's word of it, of its server, then the server's own if that is believed."""
+    said = options.tools.get(definition.name)
+    owners = said.effect if said is not None and said.effect is not None else options.effect
+    if owners is not None:
+        return owners
+    return effect_of(definition.annotations) if options.believes_hints else "irreversible"
+
+
+def unknown_names(options: McpServer, tools: Iterable[str]) -> str:
+    """What is wrong if the owner says something of tools that are not there: perhaps they are spelt otherwise, and count as irreversible."""
+    known = sorted(tools)
+    unknown = ", ".join(sorted(set(options.tools) - set(known)))
+    if not unknown:
+        return ""
+    return f"the configuration speaks of {unknown}, which it does not have; it has {', '.join(known) or 'none'}"
 
 
 def effect_of(hints: Hints) -> EffectName:

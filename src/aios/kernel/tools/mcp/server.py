@@ -13,9 +13,10 @@ from aios.kernel.tools.mcp.definitions import (
     Definition,
     Offer,
     changes,
+    declared_effect,
     digest_of,
-    effect_of,
     state_of,
+    unknown_names,
 )
 from aios.kernel.tools.mcp.pins import Pinned
 from aios.kernel.tools.mcp.spec import ServerSpec
@@ -69,6 +70,11 @@ class Server:
         return self.offer.tools if self.offer is not None else None
 
     @property
+    def complaint(self) -> str:
+        """What is wrong with what the configuration says of its tools, once they are known."""
+        return unknown_names(self.spec.options, self.tools) if self.is_listed else ""
+
+    @property
     def digest(self) -> str:
         """What the owner says yes to."""
         return digest_of(self.spec.digest, self.offered)
@@ -95,6 +101,11 @@ class Server:
                 hint=f"`aios mcp check {name}` starts it now",
                 retry_after_s=wait_s,
             )
+
+    def is_changed(self, tool: str) -> bool:
+        """Whether a tool is there, but not as its owner trusts it."""
+        state = state_of(tool, self.tools, self.offered)
+        return state in {McpState.NEW, McpState.CHANGED}
 
     def check_callable(self, tool: str) -> None:
         """Return if a tool is what its owner trusts.
@@ -137,7 +148,7 @@ class Server:
             self.spec.where,
             self.spec.source,
             is_shared=self.spec.options.is_shared,
-            note=self.spec.problem or self.note,
+            note=self.spec.problem or self.note or self.complaint,
             protocol=self.pinned.protocol if self.pinned is not None else "",
             n_tools=len(self.tools),
             n_waiting=sum(state is not McpState.GONE for state in waiting.values()),
@@ -155,8 +166,7 @@ class Server:
             now = (offered or {}).get(name)
             shown = now or trusted
             assert shown is not None
-            hints = shown.annotations
-            effect = effect_of(hints) if self.spec.options.believes_hints else "irreversible"
+            effect = declared_effect(shown, self.spec.options)
             found.append(
                 McpTool(
                     name,

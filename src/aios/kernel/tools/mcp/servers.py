@@ -2,11 +2,13 @@
 
     a tool is called -> may it start? -> start, in a task of the kernel's -> ask for its tools -> are they as they were trusted? -> call
 
+What may not, or is not, waits for the owner's yes.
+
 What is known of a server's tools is on disk, so listing tools starts nothing but servers that were never asked.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -32,6 +34,7 @@ from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.launcher import Launcher
 from aios.kernel.tools.mcp.connection import Connection
 from aios.kernel.tools.mcp.definitions import Definition, traits_of
+from aios.kernel.tools.mcp.doubt import AsksOwner, doubt_of
 from aios.kernel.tools.mcp.pins import AllPins, Pinned, Pins
 from aios.kernel.tools.mcp.server import Server
 from aios.kernel.tools.mcp.spec import CONFIG, ServerSpec, read_specs
@@ -56,6 +59,7 @@ class Servers:
         launcher: Launcher,
         clock: Clock,
         tasks: anyio.abc.TaskGroup,
+        warn: Callable[[str], None],
     ) -> None:
         """Make it.
 
@@ -65,6 +69,7 @@ class Servers:
             launcher: Starts their programs.
             clock: For pauses.
             tasks: The servers live in it.
+            warn: Told what is wrong with the configuration, as far as that is found later.
         """
         specs, self.complaints = read_specs(config, os.environ)
         self._servers = {name: Server(spec) for name, spec in specs.items()}
@@ -73,7 +78,11 @@ class Servers:
         self._launcher = launcher
         self._clock = clock
         self._tasks = tasks
+        self._warn = warn
+        self._warned: set[str] = set()
         self._registry: Registry | None = None
+        self.asks: AsksOwner | None = None
+        """Set where there is somebody to be asked about servers that are not what is trusted."""
         self._lock = anyio.Lock()
         self._has_begun = False
 
@@ -112,6 +121,7 @@ class Servers:
             return
         await self._begin()
         if not server.is_listed:
+            await self._ask_to_start(run, server)
             with run.parked():
                 await self._connected(server, run.process.pid)
             await run.runnable()
@@ -163,20 +173,27 @@ class Servers:
                     f"MCP server {call.name} offers something else by now",
                     hint=f"look at it again: `aios mcp tools {call.name}`",
                 )
-            before = server.pinned or Pinned("")
-            offered = server.offered
-            await self._pin(
-                server,
-                Pinned(
-                    server.spec.digest,
-                    before.protocol,
-                    is_listed=before.is_listed or offered is not None,
-                    tools=before.tools if offered is None else offered,
-                ),
-            )
+            await self._accept(server)
+        if self.asks is not None:
+            self.asks.settle(call.name)
         return _listed(server)
 
     # --- a call of a tool ----------------------------------------------------------------------------------------
+
+    async def prepare(self, run: Run, server: Server, tool: str) -> None:
+        """Before anything of a call has begun: start the server, and let the owner look at what is not as he trusts it.
+
+        Raises:
+            AccessDenied: The server or the tool is not what its owner trusts.
+            ToolFailed: The server failed, or has the tool no more.
+        """
+        await self._ask_to_start(run, server)
+        with run.parked():
+            await self._connected(server, run.process.pid)
+        await run.runnable()
+        if server.is_changed(tool):
+            await self._ask(run, server)
+        server.check_callable(tool)
 
     async def carry_out(self, job: Job, server: Server, tool: str) -> Outcome:
         """Run a tool of a server, started for it if need be.
@@ -214,6 +231,23 @@ class Servers:
             server.check_invariants()
 
     # --- starting ------------------------------------------------------------------------------------------------
+
+    async def _ask_to_start(self, run: Run, server: Server) -> None:
+        if not server.is_trusted and not server.spec.problem:
+            await self._ask(run, server)
+
+    async def _ask(self, run: Run, server: Server) -> None:
+        """Let the owner decide about a server as it is now; where nobody can be asked, whatever comes next denies it."""
+        if self.asks is None:
+            return
+        doubt = doubt_of(server)
+
+        async def accept() -> None:
+            async with self._lock:
+                if server.digest == doubt.digest:
+                    await self._accept(server)
+
+        await self.asks.ask(run, doubt, accept)
 
     async def _start_all(
         self, run: Run, servers: Iterable[Server], *, asks_again: bool = False
@@ -314,6 +348,18 @@ class Servers:
             await self._pins.see({server.spec.source for server in self._servers.values()})
             self._has_begun = True
 
+    async def _accept(self, server: Server) -> None:
+        """The owner takes a server for what it is now."""
+        before, offered = server.pinned or Pinned(""), server.offered
+        accepted = Pinned(
+            server.spec.digest,
+            before.protocol,
+            is_listed=before.is_listed or offered is not None,
+            tools=before.tools if offered is None else offered,
+        )
+        if accepted != before:
+            await self._pin(server, accepted)
+
     async def _pin(self, server: Server, pinned: Pinned) -> None:
         await self._pins.write(server.spec.name, server.spec.source, pinned)
         server.pinned = pinned
@@ -331,6 +377,13 @@ class Servers:
                 server.published.append(tool.name)
             except Conflict as error:  # a process offers one of that name
                 server.note = error.message
+        self._complain(server)
+
+    def _complain(self, server: Server) -> None:
+        warning = f"[mcp.servers.{server.spec.name}.tools]: {server.complaint}"
+        if server.complaint and warning not in self._warned:
+            self._warned.add(warning)
+            self._warn(warning)
 
     def _tool(self, server: Server, definition: Definition) -> Tool:
         options = server.spec.options
@@ -344,6 +397,7 @@ class Servers:
             Schema(definition.input_schema),
             Schema(returns) if returns is not None else None,
             traits_of(definition, options, timeout_s=timeout_s),
+            before=partial(self.prepare, server=server, tool=definition.name),
             definition=(server.spec.digest, definition.digest),
             is_open=True,
         )

@@ -1,0 +1,67 @@
+"""A server that is not what its owner trusts: what is asked about it, and of whom."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from aios.abi.mcp import McpState
+from aios.kernel.process import Run
+from aios.kernel.tools.mcp.definitions import changes
+from aios.kernel.tools.mcp.server import Server
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What the owner is asked: whether a server may be used as it is now."""
+
+    server: str
+    digest: str
+    """What a yes is for: another one whenever the server or what it offers is another."""
+    why: str
+    shown: str
+    """What differs, before and now."""
+
+
+class AsksOwner(Protocol):
+    """Lets the owner decide; see `approvals/trusting.py`."""
+
+    async def ask(self, run: Run, doubt: Doubt, accept: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the owner's word, which may come by another way; at a yes, `accept` it.
+
+        Raises:
+            AccessDenied: It is no, or there was none in time.
+        """
+        ...
+
+    def settle(self, server: str) -> None:
+        """The owner has said yes himself."""
+        ...
+
+
+def doubt_of(server: Server) -> Doubt:
+    """What is asked about a server, with all in which it differs from what is trusted: a yes is for all of that."""
+    spec = server.spec
+    if not server.is_trusted:
+        how = "changed there" if server.pinned is not None else "added to it"
+        why = f"it is in {spec.source}, and was {how} since its owner looked"
+        return Doubt(spec.name, server.digest, why, spec.hide(_written(server)))
+    found = changes(server.tools, server.offered)
+    told = ", ".join(f"{name} is {_told(state)}" for name, state in found.items())
+    differs = {
+        name: {"before": server.tools.get(name), "now": (server.offered or {}).get(name)}
+        for name in found
+    }
+    shown = msgspec.json.encode(differs).decode()
+    return Doubt(spec.name, server.digest, f"its tools are others: {told}", spec.hide(shown))
+
+
+def _written(server: Server) -> str:
+    """What would be started or reached; the values of variables are not in it."""
+    spec = server.spec
+    return msgspec.json.encode({"command": spec.command, "url": spec.url}).decode()
+
+
+def _told(state: McpState) -> str:
+    return "defined otherwise" if state is McpState.CHANGED else state.value
