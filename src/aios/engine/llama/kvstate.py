@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+Pieces = NDArray[np.void]
 
 PAGE_TOKENS = 32
 
@@ -108,9 +108,8 @@ class Layout:
             line_bytes = n_tokens * run.unit_bytes
             block_bytes = head_bytes + run.n_lines * line_bytes
             shape = (run.n_blocks, run.n_lines, line_bytes)
-            views.append(
-                as_strided(data[offset + head_bytes :], shape, (block_bytes, line_bytes, 1))
-            )
+            strides = (block_bytes, line_bytes, 1)
+            views.append(np.ndarray(shape, np.uint8, data, offset + head_bytes, strides))
             offset += run.n_blocks * block_bytes
         return views
 
@@ -170,8 +169,7 @@ def cut(
     assert stop - start <= PAGE_TOKENS
     lines = layout.lines(state, slot=slot, n_tokens=n_tokens)
     for source, target, run in zip(lines, layout.page_lines(page), layout.runs, strict=True):
-        size = run.unit_bytes
-        target[..., : (stop - start) * size] = source[..., start * size : stop * size]
+        _pieces(target, run, 0, stop - start)[:] = _pieces(source, run, start, stop)
 
 
 def join(layout: Layout, pages: Sequence[Bytes], *, n_tokens: int, out: Bytes) -> Bytes:
@@ -190,13 +188,25 @@ def join(layout: Layout, pages: Sequence[Bytes], *, n_tokens: int, out: Bytes) -
     slot = layout.n_streams - 1
     _write_heads(layout, state, slot=slot, n_tokens=n_tokens)
     lines = layout.lines(state, slot=slot, n_tokens=n_tokens)
-    for number, page in enumerate(pages):
-        start = number * PAGE_TOKENS
-        stop = min(start + PAGE_TOKENS, n_tokens)
-        for target, source, run in zip(lines, layout.page_lines(page), layout.runs, strict=True):
-            size = run.unit_bytes
-            target[..., start * size : stop * size] = source[..., : (stop - start) * size]
+    by_page = [layout.page_lines(page) for page in pages]
+    starts = range(0, n_tokens, PAGE_TOKENS)
+    for target, sources, run in zip(lines, zip(*by_page, strict=True), layout.runs, strict=True):
+        pairs: list[tuple[Pieces, Pieces]] = []
+        for source, start in zip(sources, starts, strict=True):
+            stop = min(start + PAGE_TOKENS, n_tokens)
+            pairs.append((_pieces(target, run, start, stop), _pieces(source, run, 0, stop - start)))
+        # Many short lines go block by block: the memory of one block is looked up once for all pages.
+        n_at_once = 1 if run.n_lines > 1 else run.n_blocks
+        for block in range(0, run.n_blocks, n_at_once):
+            for into, pieces in pairs:
+                into[block : block + n_at_once] = pieces[block : block + n_at_once]
     return state
+
+
+def _pieces(lines: Bytes, run: Blocks, start: int, stop: int) -> Pieces:
+    """Tokens `start` to `stop` of all lines, (n_blocks, n_lines): copied piece by piece, and not byte by byte."""
+    part = lines[..., start * run.unit_bytes : stop * run.unit_bytes]
+    return part.view(np.dtype((np.void, part.shape[-1])))[..., 0]
 
 
 def _write_heads(layout: Layout, state: Bytes, *, slot: int, n_tokens: int) -> None:
@@ -213,8 +223,8 @@ def _write_heads(layout: Layout, state: Bytes, *, slot: int, n_tokens: int) -> N
     offset = start.nbytes
     for run in layout.runs:
         step = _BLOCK_HEAD_BYTES + n_tokens * run.n_lines * run.unit_bytes
-        shape, strides = (run.n_blocks, _BLOCK_HEAD_BYTES), (step, 1)
-        as_strided(state[offset:], shape, strides)[:] = np.frombuffer(run.head, np.uint8)
+        heads = np.ndarray((run.n_blocks, _BLOCK_HEAD_BYTES), np.uint8, state, offset, (step, 1))
+        heads[:] = np.frombuffer(run.head, np.uint8)
         offset += run.n_blocks * step
 
 
