@@ -293,16 +293,25 @@ class Programs:
 
     async def answer(self, _: Run, call: AnswerQuestion) -> Question:
         """Decide what becomes of a process."""
+        question = self.look(call)
+        self._bodies[call.pid].decide(call.choice)
+        return question
+
+    def look(self, call: AnswerQuestion) -> Question:
+        """The question to an answer.
+
+        Raises:
+            Conflict: Nothing is asked about the process, or this is no answer to it.
+        """
         body = self._bodies.get(call.pid)
         question = body.question if body is not None else None
-        if body is None or question is None:
+        if question is None:
             raise Conflict(f"nothing is asked about process {call.pid}", hint="`aios recover ls`")
         if call.choice not in question.choices:
             raise Conflict(
                 f"`{call.choice}` is no answer here: {question.why}",
                 hint=f"one of {', '.join(question.choices)}",
             )
-        body.decide(call.choice)
         return question
 
     # --- lives ---------------------------------------------------------------------------------------------------

@@ -103,6 +103,14 @@ class Shelf:
         found = await anyio.to_thread.run_sync(self._snapshots.list_all, run.process.owner)
         return SnapshotInfos(tuple(found))
 
+    async def look(self, owner: str, name: str) -> None:
+        """Return if an owner has a snapshot of that name.
+
+        Raises:
+            NotFound: There is none.
+        """
+        await anyio.to_thread.run_sync(self._snapshots.check_there, owner, name)
+
     async def forget(self, run: Run, call: ContextForget) -> Done:
         """Remove a snapshot."""
         owner = run.process.owner

@@ -72,7 +72,7 @@ from aios.errors import (
     KernelBug,
     ProcessGone,
 )
-from aios.kernel import handlers, redo
+from aios.kernel import handlers, looks, redo
 from aios.kernel.access.manager import Act
 from aios.kernel.handlers import Services
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
@@ -91,6 +91,7 @@ BRAKED = frozenset({Right.MODEL, Right.TOOL_USE})
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 EffectOf = Callable[[Services, Process, Any], Effect]
 ResourceOf = Callable[[Services, Process, Any], Awaitable[Resource]]
+Look = Callable[[Services, Run, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Entry:
     """Where the effect depends on what is asked for; `effect` is then the worst."""
     resource_of: ResourceOf | None = None
     """What the policies are asked about; None: the target, the kernel, or each path where it has become canonical."""
+    look: Look | None = None
+    """Before a human is asked: raises if there is nothing to be done."""
     judges_itself: bool = False
     """The handler asks the policies about the effect, and says when it begins (`Run.begin_effect`)."""
 
@@ -226,7 +229,9 @@ async def _admit(
     if entry.resource_of is not None:
         resource = await entry.resource_of(kernel, run.process, call)
     effect = Effect.PURE if entry.judges_itself else record.effect
-    await kernel.access.admit(run, entry.right, target, act=Act(call, effect.value, resource))
+    look = partial(entry.look, kernel, run, call) if entry.look is not None else None
+    act = Act(call, effect.value, resource, look)
+    await kernel.access.admit(run, entry.right, target, act=act)
 
 
 async def _announce(
@@ -281,10 +286,10 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     checkpoints.Checkpoint: Entry(lambda kernel, run, call: kernel.checkpoints.checkpoint(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
     checkpoints.CheckpointRestore: Entry(lambda kernel, run, call: kernel.checkpoints.restore(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK),
     checkpoints.CheckpointList: Entry(lambda kernel, run, call: kernel.checkpoints.list_all(run, call), Right.SEE),
-    checkpoints.CheckpointRemove: Entry(lambda kernel, run, call: kernel.checkpoints.remove(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
+    checkpoints.CheckpointRemove: Entry(lambda kernel, run, call: kernel.checkpoints.remove(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK, look=looks.checkpoint),
     branches.Branch: Entry(lambda kernel, run, call: kernel.branches.branch(run, call), Right.SPAWN, Effect.COMPENSABLE, Where.DISK, has_target=True),
-    branches.BranchCommit: Entry(lambda kernel, run, call: kernel.branches.commit(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
-    branches.BranchDiscard: Entry(lambda kernel, run, call: kernel.branches.discard(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK),
+    branches.BranchCommit: Entry(lambda kernel, run, call: kernel.branches.commit(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK, look=looks.branches),
+    branches.BranchDiscard: Entry(lambda kernel, run, call: kernel.branches.discard(run, call), Right.SPAWN, Effect.IRREVERSIBLE, Where.DISK, look=looks.branches),
     branches.BranchJoin: Entry(lambda kernel, run, call: kernel.branches.join(run, call), Right.SEE),
     branches.BranchList: Entry(lambda kernel, run, call: kernel.branches.list_all(run, call), Right.SEE),
     Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.DISK, redo=handlers.admit_again),
@@ -298,7 +303,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Now: Entry(handlers.now, Right.SELF),
     DrawBytes: Entry(handlers.draw_bytes, Right.SELF),
     Questions: Entry(lambda kernel, run, call: kernel.programs.questions(run, call), Right.SEE),
-    AnswerQuestion: Entry(lambda kernel, run, call: kernel.programs.answer(run, call), Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),
+    AnswerQuestion: Entry(lambda kernel, run, call: kernel.programs.answer(run, call), Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True, look=looks.question),
     ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE, Where.KERNEL, redo=redo.exit_self),
     Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
@@ -317,7 +322,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     mail.Broadcast: Entry(lambda kernel, run, call: kernel.post.broadcast(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
     DeadLetters: Entry(lambda kernel, run, call: kernel.post.dead.list_all(run, call), Right.MAIL),
     DeadLetterSend: Entry(lambda kernel, run, call: kernel.post.send_dead(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
-    DeadLetterDrop: Entry(lambda kernel, run, call: kernel.post.dead.drop(run, call), Right.MAIL, Effect.IRREVERSIBLE, Where.DISK),
+    DeadLetterDrop: Entry(lambda kernel, run, call: kernel.post.dead.drop(run, call), Right.MAIL, Effect.IRREVERSIBLE, Where.DISK, look=looks.dead_letter),
     mail.Subscribe: Entry(lambda kernel, run, call: kernel.post.subscribe(run, call), Right.MAIL, Effect.REVERSIBLE, Where.DISK),
     mail.Mailbox: Entry(lambda kernel, run, call: kernel.post.mailbox(run, call), Right.MAIL),
     contexts.ContextOpen: Entry(lambda kernel, run, call: kernel.context_table.open(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.open_context),
@@ -329,7 +334,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE, Where.KERNEL),
     contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.restore),
     contexts.ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
-    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL),
+    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL, look=looks.snapshot),
     contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.close_context),
     contexts.ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
     contexts.ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
@@ -340,7 +345,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Undo: Entry(lambda kernel, run, call: kernel.undoer.undo(run, call), Right.FILE_WRITE, Effect.REVERSIBLE, Where.WORLD),
     files.FilePurge: Entry(
         lambda kernel, run, call: kernel.storage.purge(run, call), Right.FILE_WRITE, Effect.IRREVERSIBLE, Where.DISK,
-        resource_of=handlers.purged,
+        resource_of=handlers.purged, look=looks.file,
     ),
     files.FileRead: Entry(lambda kernel, run, call: kernel.storage.read(run, call), Right.FILE_READ),
     files.FileList: Entry(lambda kernel, run, call: kernel.storage.list_files(run, call), Right.FILE_READ),
@@ -370,8 +375,8 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     notes.Remember: Entry(lambda kernel, run, call: kernel.memory.remember(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.Recall: Entry(lambda kernel, run, call: kernel.memory.recall(run, call), Right.MEMORY_READ),
     notes.MemoryGet: Entry(lambda kernel, run, call: kernel.memory.get(run, call), Right.MEMORY_READ),
-    notes.Update: Entry(lambda kernel, run, call: kernel.memory.update(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
-    notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE, Where.DISK),
+    notes.Update: Entry(lambda kernel, run, call: kernel.memory.update(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK, look=looks.note),
+    notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE, Where.DISK, look=looks.note),
     notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.MemoryUsage: Entry(lambda kernel, run, call: kernel.memory.usage(run, call), Right.MEMORY_READ),
     notes.MemoryCheck: Entry(lambda kernel, run, call: kernel.memory.check(run, call), Right.MEMORY_READ),

@@ -19,6 +19,7 @@ from aios.abi.tools import (
 )
 from aios.abi.types import JsonObject, State
 from aios.errors import (
+    AccessDenied,
     AiosError,
     Conflict,
     InvalidCall,
@@ -27,6 +28,8 @@ from aios.errors import (
     ResourceExhausted,
     ToolFailed,
 )
+from aios.kernel.access.policy import Policies
+from aios.kernel.access.policyfiles import profile_source
 from aios.kernel.journal.records import Effect
 
 pytestmark = pytest.mark.anyio
@@ -290,6 +293,20 @@ async def test_a_full_queue_is_refused_with_a_hint(booted: OpenKernel) -> None:
                 assert len(refused) == 1
                 assert refused[0].retry_after_s
                 end.set()
+
+
+async def test_no_process_makes_a_tool_that_counts_as_installed(booted: OpenKernel) -> None:
+    """Under `workspace` installed tools are not asked about; what others offer is, whatever it is called."""
+    final = Traits(effect="irreversible")
+    async with booted() as kernel:
+        kernel.access.policies = Policies([profile_source("workspace")])
+        await offer(kernel, "base", echo, declared("calculator", final), declared("launch", final))
+        ann = kernel.gate(kernel.spawn_task("ann", idle))
+        for name in ("base/launch", "base/calculator"):
+            with pytest.raises(AccessDenied, match=r"workspace\.irreversible-tools"):
+                await run_tool(ann, name)
+        with pytest.raises(AccessDenied, match=r"tool\.install"):
+            await ann.call(ToolRegister(manifests=("any.toml",)))
 
 
 async def test_two_tools_cannot_have_one_name(booted: OpenKernel) -> None:

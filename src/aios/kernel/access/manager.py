@@ -37,6 +37,8 @@ class Act:
     effect: str = "pure"
     resource: Resource | None = None
     """On what; None: the target, or the kernel."""
+    look: Callable[[], Awaitable[None]] | None = None
+    """Raises if there is nothing to be done, before a human is asked."""
 
     @property
     def is_restraining(self) -> bool:
@@ -83,6 +85,8 @@ class AccessManager:
             return
         decision = self.decide(run.process, request)
         if decision.verdict is Verdict.ASK and act is not None:
+            if act.look is not None:
+                await act.look()
             fields = fields_of(act.call)
             run.shown = partial(shown, fields)
             request = msgspec.structs.replace(request, digest=digest_of(fields))

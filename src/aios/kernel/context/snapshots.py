@@ -138,6 +138,15 @@ class Snapshots:
         found = (_head(path) for path in self._files(owner))
         return sorted((info for info in found if info is not None), key=lambda info: info.name)
 
+    def check_there(self, owner: str, name: str) -> None:
+        """Return if there is a snapshot of that name.
+
+        Raises:
+            NotFound: The owner has none.
+        """
+        if not self._path(owner, name).is_file():
+            raise _missing(name)
+
     def remove(self, owner: str, name: str) -> None:
         """Forget a snapshot.
 

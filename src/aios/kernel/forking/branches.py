@@ -162,14 +162,27 @@ class Branches:
     async def commit(self, run: Run, call: BranchCommit) -> BranchEnd:
         """Give the source what a branch changed, and end its group."""
         pid = run.process.pid if call.pid is None else call.pid
-        group_id = self._by_pid.get(pid)
-        if group_id is None:
-            raise NotFound(f"process {pid} is no branch", hint="`aios branch ls` lists them")
+        group_id = self._group_of(pid)
         self._check_reach(run, self._groups[group_id], pid)
         async with self._in_turn(run):
             group = self._open_group(group_id)
             winner = next(limb for limb in group.limbs if limb.fork.pid == pid)
             return await self._end(run, Ending(group, winner, self._nested(group), call.result))
+
+    def look(self, run: Run, call: BranchCommit | BranchDiscard) -> None:
+        """Return if there is something to commit or to discard.
+
+        Raises:
+            AccessDenied: It is not the caller's.
+            Conflict: It has ended.
+            NotFound: There is no such branch or group.
+        """
+        if isinstance(call, BranchDiscard):
+            self._check_reach(run, self._get(call.group))
+            self._open_group(call.group)
+            return
+        pid = run.process.pid if call.pid is None else call.pid
+        self._check_reach(run, self._open_group(self._group_of(pid)), pid)
 
     async def discard(self, run: Run, call: BranchDiscard) -> BranchEnd:
         """End a group and remove what its branches made."""
@@ -381,6 +394,12 @@ class Branches:
         group = self._groups.pop(group_id, None)
         for pid in group.pids if group is not None else ():
             del self._by_pid[pid]
+
+    def _group_of(self, pid: Pid) -> int:
+        group_id = self._by_pid.get(pid)
+        if group_id is None:
+            raise NotFound(f"process {pid} is no branch", hint="`aios branch ls` lists them")
+        return group_id
 
     def _get(self, group_id: int) -> Group:
         group = self._groups.get(group_id)

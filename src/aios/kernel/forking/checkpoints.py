@@ -22,7 +22,7 @@ from aios.abi.checkpoints import (
     Restored,
 )
 from aios.abi.types import Pid
-from aios.errors import AccessDenied, Conflict, NotFound, ResourceExhausted
+from aios.errors import Conflict, NotFound, ResourceExhausted
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.context.manager import ContextManager
@@ -113,6 +113,14 @@ class Checkpoints:
         mine = (kept for kept in found if self._may_use(run.process, kept))
         return CheckpointInfos(tuple(kept.info() for kept in mine))
 
+    def look(self, run: Run, which: str) -> None:
+        """Return if there is such a checkpoint for the caller.
+
+        Raises:
+            NotFound: There is none.
+        """
+        self._get(run, which)
+
     async def remove(self, run: Run, call: CheckpointRemove) -> Done:
         """Remove a checkpoint."""
         kernel, kept = self._kernel, self._get(run, call.which)
@@ -191,14 +199,13 @@ class Checkpoints:
     def _get(self, run: Run, which: str) -> Kept:
         """A checkpoint that the caller may use."""
         for kept in self._kept.values():
-            if which == kept.name or (which.isdecimal() and int(which) == kept.id):
-                if self._may_use(run.process, kept):
-                    return kept
-                raise AccessDenied(
-                    f"process {run.process.pid} ({run.process.name}) may not use checkpoint {which}",
-                    hint="the owner may, and those who started the process that was put away",
-                )
-        raise NotFound(f"no checkpoint {which!r}", hint="`aios checkpoint ls` lists them")
+            is_meant = which == kept.name or (which.isdecimal() and int(which) == kept.id)
+            if is_meant and self._may_use(run.process, kept):
+                return kept
+        raise NotFound(
+            f"there is no checkpoint {which!r} for process {run.process.pid} ({run.process.name})",
+            hint="`aios checkpoint ls` lists them; the owner may use all, others those of what they started",
+        )
 
     def _may_use(self, process: Process, kept: Kept) -> bool:
         source = self._kernel.table.find(kept.row.pid)

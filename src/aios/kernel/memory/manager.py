@@ -202,6 +202,16 @@ class MemoryManager:
 
         return await self._change(run, write)
 
+    async def look(self, process: Process, note_id: int) -> None:
+        """Return if a note is there that the process may change.
+
+        Raises:
+            AccessDenied: It is another's.
+            NotFound: There is none, or it is not for the process.
+        """
+        await self._open()
+        await self._db.read(lambda connection: self._changeable(connection, process, note_id))
+
     async def forget(self, run: Run, call: Forget) -> Forgotten:
         """Delete a note and those whose place it took."""
         await self._open()

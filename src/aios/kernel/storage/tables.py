@@ -113,6 +113,20 @@ def get_file(connection: apsw.Connection, path: str) -> FileRow:
     return found
 
 
+def check_versions(connection: apsw.Connection, path: str) -> None:
+    """Return if a path, or something below it, has a version.
+
+    Raises:
+        NotFound: Nothing was ever there, or all of it was purged.
+    """
+    found = connection.execute(
+        "SELECT 1 FROM versions WHERE path = ? OR (path > ? AND path < ?) LIMIT 1",
+        (path, f"{path}/", f"{path}/{PAST}"),
+    )
+    if found.fetchone() is None:
+        raise no_file(path)
+
+
 def no_file(path: str) -> NotFound:
     """The error for a file that is not there."""
     return NotFound(

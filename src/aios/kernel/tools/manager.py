@@ -277,8 +277,14 @@ class ToolManager:
 
     def _function(self, process: Process, declared: ToolDeclaration) -> Tool:
         """A tool that runs in the process which registers it."""
+        name = full_name(process, declared.name)
+        if self.servers.owns(name):  # else it could stand where the owner's is expected
+            raise Conflict(
+                f"tools named {name} are those of an MCP server",
+                hint="give the process another name",
+            )
         tool = Tool(
-            full_name(process, declared.name),
+            name,
             ToolKind.FUNCTION,
             declared.description,
             partial(self._functions.carry_out, name=declared.name, provider=process),

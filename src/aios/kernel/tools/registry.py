@@ -16,6 +16,13 @@ from aios.kernel.tools.tool import Tool
 MAX_TOOLS_PER_PROCESS = 256
 N_SUGGESTED = 12
 
+ALIKE = (
+    {ToolKind.FUNCTION},
+    {ToolKind.EXECUTABLE, ToolKind.AGENT},
+    {ToolKind.MCP},
+)
+"""Kinds of tools of which one may take the place of another."""
+
 MayRun = Callable[[Process, Pid], bool]
 """Whether a process may run the tools of another."""
 
@@ -142,8 +149,10 @@ class Registry:
 
 
 def _may_replace(tool: Tool, taken: Tool) -> bool:
-    """A provider replaces its own tool, a manifest one of the manifests; the kernel's own stay what they are."""
-    return tool.provider == taken.provider and ToolKind.BUILTIN not in {tool.kind, taken.kind}
+    """A provider replaces its own tool, a manifest one of the manifests, a server its own; the kernel's own stay what they are."""
+    return tool.provider == taken.provider and any(
+        {tool.kind, taken.kind} <= kinds for kinds in ALIKE
+    )
 
 
 def full_name(process: Process, name: str) -> str:

@@ -16,14 +16,14 @@ from tests.kernel.tools.mcp.serving import (
     trust,
     write_file,
 )
-from tests.kernel.tools.offering import idle, run_tool
+from tests.kernel.tools.offering import declared, idle, run_tool
 from tests.kernel.tools.test_executable import is_running
 
 from aios.abi.calls import Kill, Stop
 from aios.abi.mcp import McpCheck, McpList, McpState, McpStatus, McpTrust
-from aios.abi.tools import ToolDescribe, ToolKind, ToolList, ToolRun
+from aios.abi.tools import ToolDescribe, ToolKind, ToolList, ToolRegister, ToolRun
 from aios.abi.types import Pid
-from aios.config import McpConfig
+from aios.config import Home, McpConfig
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ProcessGone, ToolFailed
 from aios.kernel.journal.records import Effect
 from aios.kernel.kernel import Kernel
@@ -157,6 +157,27 @@ async def test_a_tool_that_changed_between_two_kernels_is_not_called_either(tmp_
     async with kernel_with(tmp_path, old=server("old.py", "2")) as kernel:
         with anyio.fail_after(40), pytest.raises(AccessDenied, match="defined otherwise"):
             await run_tool(kernel.init_gate(), "old/echo")
+
+
+async def test_nobody_takes_the_place_of_a_servers_tool_nor_it_that_of_a_manifest(
+    tmp_path: Path,
+) -> None:
+    folder = Home(tmp_path).tools
+    folder.mkdir(parents=True)
+    (folder / "echo.toml").write_text(
+        'name = "old/echo"\ndescription = "Ours."\ncommand = ["true"]\n[parameters]\n'
+    )
+    async with kernel_with(tmp_path, old=server("old.py")) as kernel:
+        thief = kernel.gate(kernel.spawn_task("old", idle))
+        with pytest.raises(Conflict, match="those of an MCP server"):
+            await thief.call(ToolRegister(tools=(declared("swap"),)))
+        with anyio.fail_after(40):
+            assert (await check(kernel, "old")).note == "there is a tool old/echo already"
+        gate = kernel.init_gate()
+        (kept,) = (await gate.call(ToolDescribe(names=("old/echo",)))).value.tools
+        assert (kept.kind, kept.description) == (ToolKind.EXECUTABLE, "Ours.")
+        await run_tool(gate, "old/swap")
+        assert "old/echo" in [tool.name for tool in (await gate.call(ToolList())).value.tools]
 
 
 async def test_only_the_owner_may_say_yes_or_start_servers(tmp_path: Path) -> None:

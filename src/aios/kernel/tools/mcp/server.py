@@ -34,6 +34,7 @@ class Server:
         offer: What it offered when it was last asked, since the kernel began.
         connections: Those that live, by the process they are for; None: for all.
         published: The names of its tools in the registry.
+        clash: Why one of its tools is not in the registry.
         note: What went wrong last.
         n_failures: Starts that failed and servers that broke, in a row.
         not_before_s: When it may be started again.
@@ -44,6 +45,7 @@ class Server:
     offer: Offer | None = None
     connections: dict[Pid | None, Connection] = field(default_factory=dict)
     published: list[str] = field(default_factory=list)
+    clash: str = ""
     note: str = ""
     n_starts: int = 0
     n_failures: int = 0
@@ -148,7 +150,7 @@ class Server:
             self.spec.where,
             self.spec.source,
             is_shared=self.spec.options.is_shared,
-            note=self.spec.problem or self.note or self.complaint,
+            note=self.spec.problem or self.note or self.clash or self.complaint,
             protocol=self.pinned.protocol if self.pinned is not None else "",
             n_tools=len(self.tools),
             n_waiting=sum(state is not McpState.GONE for state in waiting.values()),

@@ -369,14 +369,14 @@ class Servers:
         """Put the tools that are trusted into the registry, in place of those that were there."""
         assert self._registry is not None, "attached before it is used"
         self._registry.withdraw(server.published)
-        server.published = []
+        server.published, server.clash = [], ""
         for definition in server.tools.values():
             tool = self._tool(server, definition)
             try:
                 self._registry.add(tool)
                 server.published.append(tool.name)
-            except Conflict as error:  # a process offers one of that name
-                server.note = error.message
+            except Conflict as error:  # a process or a manifest offers one of that name
+                server.clash = error.message
         self._complain(server)
 
     def _complain(self, server: Server) -> None:
