@@ -269,7 +269,9 @@ class ModelCalls:
         if not output.is_begun:
             job = _going_on(engine, job, turn.run, output)
         output.is_begun = True
-        sequence = await engine.open(replace(job, is_urgent=turn.is_urgent), suspended)
+        if turn.is_urgent != job.is_urgent:
+            job = replace(job, is_urgent=turn.is_urgent)
+        sequence = await engine.open(job, suspended)
         try:
             while True:
                 with turn.interruptible():

@@ -231,11 +231,14 @@ class Core:
         self._policy.spent(ticket, n_tokens)
         holding = lane.granted[ticket_id]
         holding.n_tokens += n_tokens
-        quantum = self._policy.quantum_tokens(ticket)
-        if quantum is None or holding.n_tokens < quantum or not lane.is_preemptible:
+        # Cheapest first: this is asked at every token, and mostly nobody waits.
+        if lane.yielding or not lane.is_preemptible or len(lane.granted) < lane.capacity:
             return []
         best = lane.best()
-        if lane.yielding or best is None or len(lane.granted) < lane.capacity:
+        if best is None:
+            return []
+        quantum = self._policy.quantum_tokens(ticket)
+        if quantum is None or holding.n_tokens < quantum:
             return []
         if self._policy.rank(ticket, number=self._n_queueings + 1, now_s=now_s) <= best[0]:
             return []
