@@ -100,9 +100,9 @@ async def _own_function(world: World) -> None:
     actor = await world.source()
     await actor.call(ToolRegister(tools=(ToolDeclaration("send_mail"),)))
     async with anyio.create_task_group() as tasks:
-        if not world.is_attack:
-            tasks.start_soon(_serve_one, actor, "sent", "")
+        tasks.start_soon(_serve_one, actor, "sent", "")
         await world.final(actor.run("send_mail"))
+        tasks.cancel_scope.cancel()  # what was refused is never taken
 
 
 async def _side_by_side(world: World) -> None:
