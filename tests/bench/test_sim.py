@@ -8,6 +8,7 @@ from aios.bench.sim import BENCH
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.no_cover
 async def test_seeds_and_points_are_run_and_nothing_breaks() -> None:
     rows = await measured(BENCH)
     assert set(rows) == {spec.row for spec in BENCH.specs}

@@ -71,6 +71,7 @@ async def assert_refused(reply: httpx.Response, body: bytes) -> None:
     assert len(message) > 10, what
 
 
+@pytest.mark.no_cover
 async def test_malformed_bodies_on_every_route_are_refused_one_by_one() -> None:
     n_requests = 0
     async with serving(server=SMALL) as served, served.client() as client:
@@ -104,6 +105,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.no_cover
 async def test_absurd_values_in_every_field_never_break_the_server(path: str) -> None:
     async with serving(server=SMALL) as served, served.client() as client:
         with anyio.fail_after(60):
@@ -148,6 +150,7 @@ NAMES = st.sampled_from(
 
 
 @pytest.mark.parametrize("path", REQUESTS)
+@pytest.mark.no_cover
 async def test_any_json_at_all_gets_an_answer_and_no_5xx(path: str) -> None:
     """Random JSON, and sound requests with random fields, from a thread of its own over one real connection."""
     async with serving(server=SMALL) as served:

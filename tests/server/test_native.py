@@ -266,6 +266,7 @@ async def test_a_client_that_goes_takes_its_calls_with_it() -> None:
         await until_idle(served.kernel)
 
 
+@pytest.mark.no_cover
 async def test_a_slow_reader_gets_every_token_and_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

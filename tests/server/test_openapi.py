@@ -96,6 +96,7 @@ async def end_waiting_calls(kernel: Kernel) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 async def test_a_machine_that_reads_the_document_finds_nothing_to_complain_about(
     tmp_path: Path,
 ) -> None:

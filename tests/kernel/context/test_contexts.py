@@ -67,6 +67,7 @@ async def test_a_fork_goes_its_own_way(booted: OpenKernel) -> None:
             await gate.call(ContextFork(context=trunk))
 
 
+@pytest.mark.no_cover
 async def test_a_thousand_forks_share_their_messages(booted: OpenKernel) -> None:
     async with booted() as kernel:
         gate = kernel.init_gate()

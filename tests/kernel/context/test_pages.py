@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import BinaryIO
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -315,6 +316,7 @@ def test_without_a_disk_nothing_survives() -> None:
     assert store.flush_all() == 0
 
 
+@pytest.mark.no_cover
 def test_deep_pages_outlive_shallow_ones_that_are_used_as_often() -> None:
     long, short = keys_of(*range(80_000)), keys_of(7, 7, 7, 7)
     store = store_of(len(long) + 1)
@@ -496,5 +498,5 @@ class AnyUseOfAStoreWithADisk(AnyUseOfAStore):
 MANY = settings(max_examples=50, stateful_step_count=40, deadline=None)
 AnyUseOfAStore.TestCase.settings = MANY
 AnyUseOfAStoreWithADisk.TestCase.settings = MANY
-TestAnyUseOfAStore = AnyUseOfAStore.TestCase
-TestAnyUseOfAStoreWithADisk = AnyUseOfAStoreWithADisk.TestCase
+TestAnyUseOfAStore = pytest.mark.no_cover(AnyUseOfAStore.TestCase)
+TestAnyUseOfAStoreWithADisk = pytest.mark.no_cover(AnyUseOfAStoreWithADisk.TestCase)

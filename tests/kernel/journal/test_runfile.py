@@ -50,6 +50,7 @@ def test_a_run_comes_back_as_it_was() -> None:
             assert decode_answer(row.answer) == decode_answer(before.answer)
 
 
+@pytest.mark.no_cover
 def test_a_file_grows_with_what_was_said_not_with_its_square() -> None:
     def size(n_turns: int) -> int:
         talk: tuple[Message, ...] = (said("begin"),)

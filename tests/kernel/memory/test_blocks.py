@@ -67,6 +67,7 @@ def zipf_faults(k: int, *, seed: int) -> int:
     return block.n_faults
 
 
+@pytest.mark.no_cover
 def test_a_zipf_like_pattern_faults_less_than_with_plain_lru() -> None:
     for seed in (1, 2):
         lru_k, lru = zipf_faults(2, seed=seed), zipf_faults(1, seed=seed)

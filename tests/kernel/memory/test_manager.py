@@ -13,8 +13,7 @@ from aios.config import Config, Home, MemoryConfig
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.memory import tables
-from aios.kernel.memory.manager import MAX_PENDING_USES
+from aios.kernel.memory import manager, tables
 from aios.sdk.memory import Memory
 
 pytestmark = pytest.mark.anyio
@@ -192,13 +191,17 @@ async def test_links_show_only_what_the_caller_may_read(booted: OpenKernel) -> N
             await ann.link(public, public)
 
 
-async def test_uses_are_written_down_now_and_then(booted: OpenKernel) -> None:
+async def test_uses_are_written_down_now_and_then(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_pending = 40
+    monkeypatch.setattr(manager, "MAX_PENDING_USES", n_pending)
     async with booted() as kernel:
         memory = Memory(kernel.init_gate())
         async with anyio.create_task_group() as tasks:
-            for number in range(MAX_PENDING_USES + 1):
+            for number in range(n_pending + 1):
                 tasks.start_soon(memory.remember, f"thing {number}")
-        for number in range(MAX_PENDING_USES + 1):
+        for number in range(n_pending + 1):
             await memory.recall(f"thing {number}", limit=1)
         assert sum(note.n_used for note in await listed(memory)) > 0
 
