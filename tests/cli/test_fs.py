@@ -39,7 +39,9 @@ def test_a_deleted_file_is_brought_back(aios: Aios, tmp_path: Path) -> None:
     assert aios("fs", "cat", "/shared/a").out == "one\n"
     listed = aios("fs", "versions", "/shared/a").out
     assert "deleted" in listed
-    assert aios("fs", "rollback", "/shared/a").code == 2
+    unsaid = aios("fs", "rollback", "/shared/a")
+    assert unsaid.code == 2
+    assert "--version, --at, --transaction, --process" in unsaid.err
     assert aios("fs", "purge", "/shared/b", "--keep", "0", "--json").rows()[0]["n_versions"] == 2
     assert aios("fs", "gc", "--json").rows()[0]["n_blobs"] == 0
     assert "/shared" in aios("fs", "df").out
@@ -52,6 +54,10 @@ def test_the_owner_sees_and_shares_what_agents_write(served: Served, aios: Aios)
     served.portal.call(bob.write, "diary", "d")
     assert aios("fs", "ls", "/agents/bob", "--json").rows()[0]["path"] == "/agents/bob/diary"
     assert aios("fs", "rm", "/agents/bob").code == 2
+    folder = aios("fs", "cat", "/agents/bob")
+    assert folder.code == 4
+    assert "/agents/bob is a folder" in folder.err
+    assert "`aios fs ls`" in folder.err
     assert aios("fs", "share", "/agents/bob/diary", "eve").code == 0
     assert aios("fs", "share", "/agents/bob/diary", "eve", "--access", "none").code == 0
     assert aios("fs", "rm", "-r", "/agents/bob").code == 0

@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import click
 
+from aios.cli.hints import for_commands
 from aios.errors import (
     AccessDenied,
     AiosError,
@@ -84,7 +85,13 @@ def report(error: AiosError, *, as_json: bool) -> ExitCode:
     if os.environ.get("AIOS_DEBUG"):
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     code = exit_code_of(error)
-    tell(error.message, hint=error.hint, code=error.code, exit_code=code, as_json=as_json)
+    tell(
+        error.message,
+        hint=for_commands(error.hint),
+        code=error.code,
+        exit_code=code,
+        as_json=as_json,
+    )
     return code
 
 

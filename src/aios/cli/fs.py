@@ -219,6 +219,11 @@ def rollback(
     as_json: bool,
 ) -> None:
     """Bring files back to what they were, as a new version. Give one of the options."""
+    if sum(each is not None for each in (version, at, transaction, process)) != 1:
+        raise InvalidCall(
+            "say what to go back to: one of --version, --at, --transaction, --process",
+            hint="`aios fs versions PATH` shows them",
+        )
     with connect() as client:
         edited = client.files.rollback(
             path,

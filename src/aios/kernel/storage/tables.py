@@ -108,6 +108,8 @@ def get_file(connection: apsw.Connection, path: str) -> FileRow:
         NotFound: There is none.
     """
     found = find_file(connection, path)
+    if found is None and is_folder(connection, path):
+        raise NotFound(f"{path} is a folder", hint="`file_list` shows the files in it")
     if found is None:
         raise no_file(path)
     return found

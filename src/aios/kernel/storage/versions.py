@@ -212,7 +212,7 @@ class Transaction:
         if used > quota_bytes:
             raise ResourceExhausted(
                 f"{root} may take {quota_bytes} bytes of disk and would take {used}",
-                hint="`file_purge` old versions and `file_delete` what is not needed; the owner can raise it: `aios fs quota`",
+                hint="delete what is not needed and its old versions (`file_purge`); the owner can raise it: `aios fs quota`",
             )
 
     def set_content(
