@@ -72,6 +72,37 @@ async def test_a_file_that_is_staged_is_not_collected_and_a_stray_one_is(tmp_pat
     await db.aclose()
 
 
+async def test_many_are_drafts_until_one_sync_and_gone_if_it_never_comes(tmp_path: Path) -> None:
+    db, blobs = opened(tmp_path)
+    await db.open()
+    contents = [bytes([number]) * (INLINE_BYTES + 1) for number in range(20)]
+    pieces = [blobs.stage_later(data) for data in [*contents, *contents]]
+    names = [path.name for path in tmp_path.glob("blobs/*/*")]
+    assert len(names) == len(contents)
+    assert all(name.startswith("draft.") for name in names), "one can be seen before it is synced"
+    assert (await blobs.collect(db)).n_files == 0
+    await blobs.sync_many(pieces)
+    keys = [await db.write(partial(blobs.put, piece=piece)) for piece in pieces]
+    blobs.settle(*pieces)
+    assert [db.read_nowait(partial(blobs.get, key=key)) for key in keys] == [*contents, *contents]
+    given_up = [blobs.stage_later(LARGE), blobs.stage_later(LARGE)]
+    blobs.settle(given_up[0])
+    blobs.sync([given_up[1]])
+    blobs.settle(given_up[1], blobs.stage_later(LARGE[::-1]))
+    assert len(list(tmp_path.glob("blobs/*/*"))) == len(contents) + 1, "a draft stayed"
+    await db.aclose()
+
+
+async def test_a_failed_sync_of_many_is_said_once(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path / "blobs")
+    pieces = [blobs.stage_later(bytes([n]) * (INLINE_BYTES + 1)) for n in range(20)]
+    for draft in tmp_path.glob("blobs/*/draft.*"):
+        draft.unlink()
+    with pytest.raises(DiskFailed, match="cannot be written"):
+        await blobs.sync_many(pieces)
+    blobs.settle(*pieces)
+
+
 async def test_collecting_while_others_write_loses_nothing(tmp_path: Path) -> None:
     db, blobs = opened(tmp_path)
     draw = random.Random(3)  # noqa: S311 - only to vary the order

@@ -9,6 +9,8 @@ a write that failed, and `collect` removes it.
         key = await db.write(lambda c: blobs.put(c, piece))      # the caller now holds one reference
     finally:
         blobs.settle(piece)
+
+Who stages many stages each with `stage_later` and then has all of them on disk with one `sync`.
 """
 
 import errno
@@ -18,17 +20,19 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import NewType
 
 import anyio
+import anyio.to_thread
 import apsw
 
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
-from aios.errors import DiskFailed, ResourceExhausted
+from aios.errors import AiosError, DiskFailed, ResourceExhausted
 
 BlobKey = NewType("BlobKey", int)
 """A blob's number in this database: shorter than its hash where many are listed."""
@@ -36,6 +40,8 @@ BlobKey = NewType("BlobKey", int)
 INLINE_BYTES = 64 << 10
 """Up to here a row: a file of its own costs two syncs, 7 ms, against a share of one for a row."""
 HASH_BYTES = 32
+N_SYNCS = 8
+"""Files that are synced at once."""
 PLAIN, ZLIB = 0, 1
 
 SCHEMA = Schema(
@@ -71,6 +77,25 @@ class Piece:
         return self.size_bytes if self.data is None else len(self.data)
 
 
+@dataclass(eq=False)
+class _File:
+    """The file of a content that is staged: a draft until it is synced. `turn` is held while it is written or synced."""
+
+    draft: Path
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    is_written: bool = False
+    is_whole: bool = False
+    """It has its own name: what is in it is on disk."""
+
+    def finish(self, path: Path) -> None:
+        """Sync it and give it its name, unless somebody has done so."""
+        with self.turn:
+            if not self.is_whole:
+                _sync(self.draft)
+                self.draft.replace(path)
+                self.is_whole = True
+
+
 @dataclass(frozen=True)
 class Collected:
     """What a collection removed."""
@@ -86,6 +111,9 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._staged: Counter[bytes] = Counter()
+        self._files_of: dict[bytes, _File] = {}
+        """Of all that are staged."""
+        self._n_drafts = 0
         # Between `stage` and `settle` a file may not be collected, though no row names it.
         self._guard = threading.Lock()
         self._collecting = anyio.Lock()
@@ -93,48 +121,113 @@ class BlobStore:
         self._making = threading.Lock()
 
     def stage(self, data: bytes) -> Piece:
-        """Hash the bytes, pack small ones and write large ones to their file. Call `settle` whatever happens next.
+        """Hash the bytes, pack small ones and bring large ones to disk. Call `settle` whatever happens next.
 
         Raises:
             ResourceExhausted: The disk is full.
             DiskFailed: The file cannot be written.
         """
+        piece = self.stage_later(data)
+        try:
+            self.sync([piece])
+        except BaseException:
+            self.settle(piece)
+            raise
+        return piece
+
+    def stage_later(self, data: bytes) -> Piece:
+        """As `stage`, but large ones are on disk only after `sync`, without which none may be put."""
         digest = blake2b(data, digest_size=HASH_BYTES).digest()
         if len(data) <= INLINE_BYTES:
             packed = zlib.compress(data, 1)
             if len(packed) < 0.9 * len(data):
                 return Piece(digest, len(data), ZLIB, packed)
             return Piece(digest, len(data), PLAIN, data)
+        piece = Piece(digest, len(data), PLAIN, None)
         with self._guard:
             self._staged[digest] += 1
-            is_there = self._path(digest).exists()
-        piece = Piece(digest, len(data), PLAIN, None)
+            file = self._files_of.get(digest) or self._new_file(digest)
         try:
-            self._write(self._path(digest), data, is_there=is_there)
+            with file.turn:
+                if not (file.is_written or file.is_whole):
+                    self._write(file.draft, data)
+                    file.is_written = True
         except OSError as error:
             self.settle(piece)
             raise failed_write(error, self.folder) from error
         return piece
 
-    def _write(self, path: Path, data: bytes, *, is_there: bool) -> None:
-        """Bring a file on disk, or make sure that one is whose writer may not have come so far yet."""
+    def sync(self, pieces: Iterable[Piece]) -> None:
+        """Bring what was staged on disk: each file, and then each folder, once.
+
+        Raises:
+            ResourceExhausted: The disk is full.
+            DiskFailed: A file cannot be written.
+        """
+        digests = {piece.hash for piece in pieces if piece.data is None}
+        with self._guard:
+            files = [(self._path(digest), self._files_of[digest]) for digest in digests]
+        # Also the folders of those that were there: whose writer renamed them may not have come so far yet.
+        folders = {path.parent for path, _ in files}
+        try:
+            for path, file in files:
+                file.finish(path)
+            for folder in folders:
+                sync_folder(folder)
+        except OSError as error:
+            raise failed_write(error, self.folder) from error
+
+    async def sync_many(self, pieces: Iterable[Piece]) -> None:
+        """As `sync`, several files at once: syncs that come together share a commit of the file system, three times as fast."""
+        parts: list[list[Piece]] = [[] for _ in range(N_SYNCS)]
+        for piece in pieces:
+            parts[piece.hash[0] % N_SYNCS].append(piece)  # each folder in one part
+        failures: list[AiosError] = []
+
+        def sync(part: list[Piece]) -> None:
+            try:
+                self.sync(part)
+            except AiosError as error:
+                failures.append(error)
+
+        threads = anyio.CapacityLimiter(N_SYNCS)
+        async with anyio.create_task_group() as tasks:
+            for part in filter(None, parts):
+                tasks.start_soon(partial(anyio.to_thread.run_sync, sync, part, limiter=threads))
+        for failure in failures:
+            raise failure
+
+    def _new_file(self, digest: bytes) -> _File:
+        path = self._path(digest)
+        self._n_drafts += 1
+        draft = path.with_name(f"draft.{os.getpid()}.{self._n_drafts}")
+        file = self._files_of[digest] = _File(draft, is_whole=path.exists())
+        return file
+
+    def _write(self, path: Path, data: bytes) -> None:
         with self._making:
             if path.parent not in self._made:
                 make_folder(path.parent)
                 self._made.add(path.parent)
-        if is_there:
-            sync_folder(path.parent)
-        else:
-            write_whole(path, data)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
 
     def settle(self, *pieces: Piece) -> None:
         """The transaction with these pieces is over, whether it was committed or not."""
+        drafts: list[Path] = []
         with self._guard:
             for piece in pieces:
                 if piece.data is None:
                     self._staged[piece.hash] -= 1
                     if not self._staged[piece.hash]:
                         del self._staged[piece.hash]
+                        file = self._files_of.pop(piece.hash)
+                        if not file.is_whole:
+                            drafts.append(file.draft)
+        for draft in drafts:
+            with suppress(OSError):
+                draft.unlink()
 
     def put(self, connection: apsw.Connection, piece: Piece) -> BlobKey:
         """Inside a write: add a reference, and the row if the content is new."""
@@ -292,7 +385,11 @@ def failed_write(error: OSError, where: Path) -> ResourceExhausted | DiskFailed:
 
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

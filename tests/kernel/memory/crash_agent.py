@@ -5,6 +5,7 @@
 
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -15,16 +16,19 @@ from aios.sdk.memory import Memory
 
 N_WORKERS = 4
 
+Say = Callable[..., None]
+"""Told the words of a line once the change is acknowledged."""
+
 
 async def main(home: Path, seed: int) -> None:
     async with open_kernel(Config(), Home(home), engines={}) as kernel:
         memory = Memory(kernel.init_gate())
         async with anyio.create_task_group() as tasks:
             for worker in range(N_WORKERS):
-                tasks.start_soon(work, memory, random.Random(f"{seed} {worker}"))  # noqa: S311 - repeatable on purpose
+                tasks.start_soon(work, memory, random.Random(f"{seed} {worker}"), print_it)  # noqa: S311 - repeatable on purpose
 
 
-async def work(memory: Memory, draw: random.Random) -> None:
+async def work(memory: Memory, draw: random.Random, say: Say) -> None:
     """Each worker changes only notes of its own."""
     mine: list[int] = []
     while True:
@@ -43,7 +47,7 @@ async def work(memory: Memory, draw: random.Random) -> None:
                 say("-", note)
 
 
-def say(*words: object) -> None:
+def print_it(*words: object) -> None:
     print(*words, flush=True)  # noqa: T201 - the parent reads it
 
 

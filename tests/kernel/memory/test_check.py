@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -17,8 +18,12 @@ from aios.config import Config, Home
 from aios.errors import AccessDenied
 from aios.kernel.kernel import open_kernel
 from aios.sdk.memory import Memory
+from aios.testing.disk import FaultyDisk
 
 N_CRASHES = int(os.environ.get("AIOS_TEST_CRASHES", "4"))
+N_IMAGES = 2 * N_CRASHES
+FAIL_SHARE = 0.03
+"""Of the moments before a change of the disk."""
 SEED = int(os.environ.get("AIOS_TEST_SEED", "") or random.SystemRandom().randrange(10**6))
 
 
@@ -66,6 +71,63 @@ async def assert_in_order(home: Path, texts: dict[int, str], roots: dict[int, in
             del texts[note]
         for note, text in texts.items():
             assert kept[note].text == text, f"seed {SEED}"
+
+
+def test_after_a_loss_of_power_every_acknowledged_note_is_there_and_the_indexes_agree(
+    tmp_path: Path,
+) -> None:
+    """The disk drops, tears and reorders what was not synced; each image of it is a home to start from."""
+    power = Power(tmp_path)
+    anyio.run(power.run)
+    power.disk.unregister()
+    assert len(power.images) == N_IMAGES
+    for image, lines in power.images:
+        texts: dict[int, str] = {}
+        roots: dict[int, int] = {}
+        for line in lines:
+            follow(line, texts, roots)
+        anyio.run(assert_in_order, image, texts, roots)
+
+
+class Power:
+    """Workers on a disk whose power fails at random moments: what would be there, and what was acknowledged before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images: list[tuple[Path, list[str]]] = []
+        self.disk = FaultyDisk(f"notes-{SEED}", before=lambda *_: self._fail(), is_default=True)
+        self._folder = folder
+        self._draw = random.Random(SEED)  # noqa: S311 - repeatable on purpose
+        self._lines: list[str] = []
+        self._guard = threading.RLock()
+        self._is_full = anyio.Event()
+        self._is_on = False
+
+    async def run(self) -> None:
+        async with open_kernel(Config(), Home(self._folder / "home"), engines={}) as kernel:
+            memory = Memory(kernel.init_gate())
+            await memory.remember("the tables are there")
+            self._is_on = True
+            async with anyio.create_task_group() as tasks:
+                for worker in range(crash_agent.N_WORKERS):
+                    draw = random.Random(f"{SEED} {worker}")  # noqa: S311 - repeatable on purpose
+                    tasks.start_soon(crash_agent.work, memory, draw, self._say)
+                await self._is_full.wait()
+                tasks.cancel_scope.cancel()
+
+    def _say(self, *words: object) -> None:
+        self._lines.append(" ".join(map(str, words)))
+        if not self._is_on:
+            self._is_full.set()
+
+    def _fail(self) -> None:
+        """Perhaps now, in whatever thread writes."""
+        with self._guard:
+            if not self._is_on or self._draw.random() > FAIL_SHARE:
+                return
+            image, lines = self._folder / f"image-{len(self.images)}", list(self._lines)
+            self.disk.power_fails(self._folder / "home", into=image, seed=SEED + len(self.images))
+            self.images.append((image, lines))
+            self._is_on = len(self.images) < N_IMAGES
 
 
 @pytest.mark.anyio

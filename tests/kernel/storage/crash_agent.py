@@ -5,13 +5,13 @@ Each worker has files of its own and says what they hold; `-` stands for none. E
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 
-from aios.abi.storage import Move, Put
+from aios.abi.storage import Copy, Delete, Move, Put
 from aios.config import AccessConfig, Config, Home
 from aios.errors import DeadlineExceeded, NotFound
 from aios.kernel.kernel import open_kernel
@@ -50,7 +50,7 @@ async def work(files: Files, worker: int, draw: random.Random, say: Say) -> None
         text = f"{word} " * draw.choice([1, 1, 300, 300, 2_000, 90_000])
         await files.edit([Put(here, text.encode()), Put(there, text.encode())])
         say(worker, text)
-        kind = draw.randrange(5)
+        kind = draw.randrange(6)
         if kind == 0:
             await files.delete(folder)
             say(worker, "-")
@@ -64,6 +64,18 @@ async def work(files: Files, worker: int, draw: random.Random, say: Say) -> None
         elif kind == 3:
             with suppress(DeadlineExceeded):
                 await files.retrieve(keywords=[word], under=folder, is_waiting=True, deadline_s=0.3)
+        elif kind == 4:
+            text = f"{word} " + "long " * 10
+            await files.upload(f"{folder}/c", pieces_of(text, draw))
+            clear = Delete(here), Delete(there)
+            await files.edit([*clear, Move(f"{folder}/c", there), Copy(there, here)])
+            say(worker, text)
+
+
+async def pieces_of(text: str, draw: random.Random) -> AsyncIterator[bytes]:
+    """A content that is cut into several files, each of which is only in part what others have."""
+    for _ in range(3):
+        yield b"%s\n%s\n" % (text.encode(), draw.randbytes(200_000).hex().encode())
 
 
 def print_it(worker: int, text: str) -> None:

@@ -65,7 +65,8 @@ def stage(blobs: BlobStore, chunks: Iterable[bytes]) -> list[Piece]:
     with ExitStack() as undo:
         undo.callback(lambda: blobs.settle(*pieces))
         for chunk in chunks:
-            pieces.append(blobs.stage(chunk))  # noqa: PERF401 - what was staged must be known if one fails
+            pieces.append(blobs.stage_later(chunk))  # noqa: PERF401 - what was staged must be known if one fails
+        blobs.sync(pieces)
         undo.pop_all()
     return pieces
 

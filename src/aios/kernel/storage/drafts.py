@@ -1,6 +1,7 @@
 """Drafts: long contents that come in pieces over several calls, and are no files yet.
 
-What has come is cut, and its chunks are on disk; in memory is a list of them and the last piece of up to 1 MiB.
+What has come is cut, and its chunks are in files; in memory is a list of them and the last piece of up to 1 MiB. All are synced
+at the end, at once: a sync after each piece takes four times as long.
 """
 
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class Drafts:
             del self._open[number]
             try:
                 await anyio.to_thread.run_sync(self._stage, draft, draft.cutter.finish())
+                await self._blobs.sync_many(draft.pieces)
             except BaseException:
                 self._blobs.settle(*draft.pieces)
                 raise
@@ -115,4 +117,4 @@ class Drafts:
 
     def _stage(self, draft: OpenDraft, chunks: list[bytes]) -> None:
         for chunk in chunks:
-            draft.pieces.append(self._blobs.stage(chunk))
+            draft.pieces.append(self._blobs.stage_later(chunk))
