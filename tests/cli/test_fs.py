@@ -32,6 +32,9 @@ def test_a_deleted_file_is_brought_back(aios: Aios, tmp_path: Path) -> None:
         source.write_text(text)
         aios("fs", "put", str(source), "/shared/a")
     assert "-one\n+two\n" in aios("fs", "diff", "/shared/a").out
+    assert aios("fs", "cp", "/shared/a", "/shared/copy").code == 0
+    assert aios("fs", "cat", "/shared/copy").out == aios("fs", "cat", "/shared/a").out
+    assert aios("fs", "cp", "/shared/none", "/shared/b").code == 4
     assert aios("fs", "mv", "/shared/a", "/shared/b").code == 0
     assert aios("fs", "rm", "/shared/b").code == 0
     assert aios("fs", "cat", "/shared/b").code == 4

@@ -2,6 +2,7 @@
 
 import click
 import pytest
+from msgspec import inspect
 
 from aios.abi.memory import Remember
 from aios.cli.hints import COMMANDS, for_commands
@@ -23,7 +24,8 @@ def test_calls_in_a_hint_become_their_commands() -> None:
 
 
 def test_the_calls_and_the_commands_are_there() -> None:
-    calls = {kind.__struct_config__.tag for kind in TABLE}
+    kinds = [inspect.type_info(kind) for kind in TABLE]
+    calls = {kind.tag for kind in kinds if isinstance(kind, inspect.StructType)}
     for call, words in COMMANDS.items():
         assert call in calls
         found: click.Command | None = cli

@@ -135,6 +135,18 @@ def mv(*, source: str, target: str, message: str, as_json: bool) -> None:
     _show_edited(edited, as_json=as_json)
 
 
+@fs.command(epilog=examples("aios fs cp /shared/report.md /agents/reader/report.md"))
+@click.argument("source")
+@click.argument("target")
+@message_option
+@json_option
+def cp(*, source: str, target: str, message: str, as_json: bool) -> None:
+    """Copy a file or folder; its content is not stored twice."""
+    with connect() as client:
+        edited = client.files.copy(source, target, message=message)
+    _show_edited(edited, as_json=as_json)
+
+
 @fs.command(epilog=examples("aios fs rm /shared/old.md", "aios fs rm -r /agents/reader"))
 @PATH
 @click.option("-r", "--recursive", is_flag=True, help="A folder with all below it.")
