@@ -117,7 +117,8 @@ class BlobStore:
         # Between `stage` and `settle` a file may not be collected, though no row names it.
         self._guard = threading.Lock()
         self._collecting = anyio.Lock()
-        self._made: set[Path] = set()
+        self._named: set[Path] = set()
+        """Folders whose own names are on disk."""
         self._making = threading.Lock()
 
     def stage(self, data: bytes) -> Piece:
@@ -174,6 +175,9 @@ class BlobStore:
                 file.finish(path)
             for folder in folders:
                 sync_folder(folder)
+            if not folders <= self._named:  # as little is known of who made them
+                sync_folder(self.folder)
+                self._named |= folders
         except OSError as error:
             raise failed_write(error, self.folder) from error
 
@@ -206,9 +210,9 @@ class BlobStore:
 
     def _write(self, path: Path, data: bytes) -> None:
         with self._making:
-            if path.parent not in self._made:
-                make_folder(path.parent)
-                self._made.add(path.parent)
+            if not self.folder.exists():
+                make_folder(self.folder)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as out:
             out.write(data)
