@@ -63,7 +63,10 @@ async def measure(settings: Settings, report: Report) -> None:
         settings.say(f"remembering {n_notes} notes")
         words = _texts(chance, NOTE_WORDS)
         await gate.call(Remember(text=next(words)))  # the embedder is loaded here
-        rate = await _rate(n_notes, lambda: gate.call(Remember(text=next(words))))
+        notes = iter(
+            [next(words) for _ in range(n_notes + N_IN_FLIGHT)]
+        )  # making them up is not measured
+        rate = await _rate(n_notes, lambda: gate.call(Remember(text=next(notes))))
         report.add("remember", rate, note=note)
         settings.say("recalling")
         queries = _texts(chance, QUERY_WORDS)

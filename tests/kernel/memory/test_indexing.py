@@ -71,8 +71,8 @@ async def test_a_write_that_is_undone_leaves_nothing_in_the_index(
         kept = await memory.remember("a note")
         keep = Meanings.keep
 
-        def fail(self: Meanings, connection: apsw.Connection, new: Kept) -> None:
-            keep(self, connection, new)
+        def fail(self: Meanings, connection: apsw.Connection, new: Kept, rows: list[bytes]) -> None:
+            keep(self, connection, new, rows)
             raise apsw.FullError("no room")
 
         with monkeypatch.context() as patch:

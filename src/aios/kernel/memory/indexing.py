@@ -40,9 +40,10 @@ class Text:
 
 
 class Placed(NamedTuple):
-    """A vector, as one row, and the notes that are near it."""
+    """A vector, as one row and as it is stored, and the notes that are near it."""
 
     vector: "Vectors"
+    packed: bytes
     neighbours: list[int]
 
 
@@ -173,12 +174,14 @@ class Indexer:
             await self._db.write(partial(meanings.catch_up, kept=kept), meanings.publish)
 
     def _place(self, group: list[Text]) -> None:
+        from aios.kernel.memory.embedding import packed  # noqa: PLC0415 - takes packages of an extra
+
         assert self._near is not None
         assert self.meanings is not None
         vectors = self._near.embed([each.text for each in group])
-        for number, each in enumerate(group):
+        for number, (each, row) in enumerate(zip(group, packed(vectors), strict=True)):
             vector = vectors[number : number + 1]
-            each.placed = Placed(vector, self.meanings.neighbours(vector, each.space))
+            each.placed = Placed(vector, row, self.meanings.neighbours(vector, each.space))
 
 
 def _open_near() -> "WordLlamaEmbedder":

@@ -345,7 +345,7 @@ class MemoryManager:
         meanings = self._indexer.meanings
         if meanings is not None and placed is not None:
             kept = meanings.kept(note_id, space, placed.vector)
-            meanings.keep(connection, kept)
+            meanings.keep(connection, kept, [placed.packed])
             tables.link_neighbours(connection, note_id, space, placed.neighbours)
         return Change(note_id, note.supersedes, kept)
 

@@ -68,14 +68,14 @@ class Meanings:
         """The notes that one with this vector is linked with when it is written (A-MEM, without a model)."""
         return self.index.neighbours(vector, space, limit=N_NEIGHBOURS, max_share=NEIGHBOUR_SHARE)
 
-    def keep(self, connection: apsw.Connection, kept: Kept) -> None:
-        """Write vectors; `publish` them when that is committed."""
+    def keep(
+        self, connection: apsw.Connection, kept: Kept, rows: Sequence[bytes] | None = None
+    ) -> None:
+        """Write vectors; `publish` them when that is committed. `rows` has them packed, if that was done before."""
+        rows = packed(kept.vectors) if rows is None else rows
         connection.executemany(
             "INSERT OR REPLACE INTO memory_vectors VALUES (?, ?, ?)",
-            [
-                (note, self.name, each)
-                for note, each in zip(kept.notes, packed(kept.vectors), strict=True)
-            ],
+            [(note, self.name, row) for note, row in zip(kept.notes, rows, strict=True)],
         )
 
     def publish(self, kept: Kept) -> None:

@@ -105,9 +105,9 @@ def make_space(connection: apsw.Connection, key: tuple[Scope, str, str]) -> int:
 def insert(connection: apsw.Connection, space: int, note: Note) -> int:
     """Write a note (its id is not looked at). Returns: its id."""
     origin = note.origin
-    connection.execute(
+    inserted = connection.execute(
         "INSERT INTO memory_notes (space, text, tags, importance, owner, name, pid, seq, source, created_unix_s, "
-        "valid_from_unix_s, valid_to_unix_s, expires_unix_s, supersedes, taint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "valid_from_unix_s, valid_to_unix_s, expires_unix_s, supersedes, taint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             space,
             note.text,
@@ -126,7 +126,7 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
             note.taint,
         ),
     )
-    note_id = _ints(connection.execute("SELECT max(id) FROM memory_notes"))[0]
+    note_id = _ints(inserted)[0]
     if note.supersedes is not None:
         connection.execute(
             "UPDATE memory_notes SET superseded_by = ?1, valid_to_unix_s = min(?2, ifnull(valid_to_unix_s, ?2)) WHERE id = ?3",
