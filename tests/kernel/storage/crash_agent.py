@@ -75,7 +75,7 @@ async def work(files: Files, worker: int, draw: random.Random, say: Say) -> None
 async def pieces_of(text: str, draw: random.Random) -> AsyncIterator[bytes]:
     """A content that is cut into several files, each of which is only in part what others have."""
     for _ in range(3):
-        yield b"%s\n%s\n" % (text.encode(), draw.randbytes(200_000).hex().encode())
+        yield b"%s\n%s\n" % (text.encode(), draw.randbytes(70_000).hex().encode())
 
 
 def print_it(worker: int, text: str) -> None:
