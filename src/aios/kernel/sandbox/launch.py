@@ -52,6 +52,7 @@ from aios.kernel.sandbox.profile import (
     bubblewrap_options,
 )
 from aios.kernel.sandbox.seccomp import LOCAL_FAMILIES, filter_program
+from aios.kernel.sandbox.spawning import Spawner
 
 GRACE_S = 5.0
 """How long the wall may take to stand, and its remains to go."""
@@ -168,6 +169,7 @@ class Launcher:
         self._home = home
         self._machine = platform.machine()
         self._walls: Walls | None = None
+        self._spawner = Spawner()
 
     async def find_walls(self) -> Walls:
         """What this machine offers; looked at once."""
@@ -281,11 +283,10 @@ class Launcher:
         )
         options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
         arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
-        return await anyio.open_process(
+        return await self._spawner.spawn(
             [walls.bwrap, "--args", str(arguments), "--", *order.command],
             stdin=order.stdin,
             env={MARK: new_mark()},  # its own: the program's is cleared
-            start_new_session=True,
             pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
         )
 
@@ -308,12 +309,42 @@ class Launcher:
             "writable": [*map(str, profile.writable), tmp, "/dev/null"],
             "seccomp": b64encode(filter_program(self._machine, families=LOCAL_FAMILIES)).decode(),
         }
-        return await _open_confined(order, env, walls, group)
+        return await self._open_confined(order, env, walls, group)
 
     async def _open_bare(
         self, order: "_Order", _: Walls, group: ControlGroup | None, _undo: ExitStack
     ) -> "_Started":
-        return await _open_confined(order, order.profile.env, None, group)
+        return await self._open_confined(order, order.profile.env, None, group)
+
+    async def _open_confined(
+        self,
+        order: "_Order",
+        env: Mapping[str, str],
+        walls: Mapping[str, object] | None,
+        group: ControlGroup | None,
+    ) -> "_Started":
+        """Start `confine.py`, which limits itself, builds the walls around itself if there are any, and becomes the program."""
+        bounds = limits(order.bounds)
+        bounds["RLIMIT_NPROC"] += n_own_processes()  # it counts all that this user runs
+        said = {
+            "command": order.command,
+            "cwd": str(order.cwd),
+            "env": dict(env),
+            "bounds": bounds,
+            "walls": walls,
+        }
+        with ExitStack() as files:
+            fd = _file(files, json.dumps(said).encode())
+            process = await self._spawner.spawn(
+                [sys.executable, "-I", "-S", confine.__file__, str(fd)],
+                stdin=order.stdin,
+                env={},
+                pass_fds=(fd,),
+            )
+        if group is not None:
+            with suppress(OSError):  # it may have ended already
+                group.add(process.pid)
+        return _Started(process, process.pid, None)
 
 
 @dataclass(frozen=True)
@@ -337,37 +368,6 @@ class _Started(NamedTuple):
     process: anyio.abc.Process
     root: int
     root_fd: int | None
-
-
-async def _open_confined(
-    order: _Order,
-    env: Mapping[str, str],
-    walls: Mapping[str, object] | None,
-    group: ControlGroup | None,
-) -> _Started:
-    """Start `confine.py`, which limits itself, builds the walls around itself if there are any, and becomes the program."""
-    bounds = limits(order.bounds)
-    bounds["RLIMIT_NPROC"] += n_own_processes()  # it counts all that this user runs
-    said = {
-        "command": order.command,
-        "cwd": str(order.cwd),
-        "env": dict(env),
-        "bounds": bounds,
-        "walls": walls,
-    }
-    with ExitStack() as files:
-        fd = _file(files, json.dumps(said).encode())
-        process = await anyio.open_process(
-            [sys.executable, "-I", "-S", confine.__file__, str(fd)],
-            stdin=order.stdin,
-            env={},
-            start_new_session=True,
-            pass_fds=(fd,),
-        )
-    if group is not None:
-        with suppress(OSError):  # it may have ended already
-            group.add(process.pid)
-    return _Started(process, process.pid, None)
 
 
 def _mark(order: _Order, walls: Walls) -> str:
