@@ -1,6 +1,6 @@
 """What a hostile program tries, each in a few lines: it prints `ESCAPED` and what it got if it gets through.
 
-They run with `PRELUDE` before them. What they do outside is also looked at from outside, by `test_escapes.py`.
+They run with `PRELUDE` before them. What they do outside is also looked at from outside, by `escapes.py`.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,21 @@ class Payload:
     """One attempt.
 
     Attributes:
-        gap: Why Landlock alone does not stop it; empty when it does.
+        gap: Which of `GAPS` it goes through behind Landlock alone; empty when that stops it.
     """
 
     name: str
     code: str
     gap: str = ""
+
+
+OWN_FILES = "modes, owners and times of your own files, by their path"
+OTHER_PROCESSES = "resource limits and priorities of your other processes"
+UNIX_SOCKETS = "Unix sockets that have a path, wherever they lie"
+COUNTS = "the number of processes and threads where no control group can be made and you are root"
+TEMPORARY_FILES = "the total size of temporary files"
+GAPS = (OWN_FILES, OTHER_PROCESSES, UNIX_SOCKETS, COUNTS, TEMPORARY_FILES)
+"""What Landlock alone leaves open, in the words of docs/concepts/sandbox.md."""
 
 
 READS = (
@@ -63,11 +72,11 @@ READS = (
     Payload("sees the kernel's environment", "assert 'ENV_CANARY' in os.environ; escaped()"),
     Payload(
         "inherits an open file",
-        "extra = [int(f) for f in os.listdir('/proc/self/fd') if int(f) > 2]\n"
-        "for fd in extra:\n"
-        "    try: os.fstat(fd); path = os.readlink(f'/proc/self/fd/{fd}')\n"
+        "own = {(s.st_dev, s.st_ino) for s in map(os.fstat, (0, 1, 2))}\n"
+        "for fd in range(3, 4096):\n"
+        "    try: s = os.fstat(fd)\n"
         "    except OSError: continue\n"
-        "    if '/proc' not in path: escaped(path)",
+        "    if (s.st_dev, s.st_ino) not in own: escaped((fd, oct(s.st_mode)))",
     ),
     Payload(
         "opens by handle",
@@ -85,7 +94,7 @@ WRITES = (
     Payload(
         "opens the canary to all",
         "os.chmod(CANARY, 0o777); assert os.stat(CANARY).st_mode & 2; escaped()",
-        gap="modes, owners and times of the same user's files",
+        gap=OWN_FILES,
     ),
     Payload(
         "swaps a folder for a symlink",
@@ -195,12 +204,12 @@ OTHERS = (
     Payload(
         "limits the victim",
         "resource.prlimit(VICTIM, resource.RLIMIT_NOFILE, (1, 1)); escaped()",
-        gap="resource limits of the same user's processes",
+        gap=OTHER_PROCESSES,
     ),
     Payload(
         "slows the victim down",
         "os.setpriority(os.PRIO_PROCESS, VICTIM, 19); escaped()",
-        gap="priorities of the same user's processes",
+        gap=OTHER_PROCESSES,
     ),
     Payload(
         "outlives its parent",
@@ -234,7 +243,7 @@ NETWORK = (
     Payload(
         "connects to a socket by its path",
         "s = socket.socket(1); s.connect(OUT + '/sock'); escaped()",
-        gap="Unix sockets by path, wherever they lie",
+        gap=UNIX_SOCKETS,
     ),
     Payload("opens a raw socket", "socket.socket(2, 3, 1); escaped()"),
     Payload("opens a packet socket", "socket.socket(17, 3, 0); escaped()"),
@@ -247,11 +256,11 @@ NETWORK = (
 )
 
 GREED = (
-    Payload("forks without end", "n = 0\ntry:\n    while n < 400:\n        if os.fork() == 0: signal.pause()\n        n += 1\nexcept OSError: os._exit(0)\nescaped(n)", gap="the number of processes, where no control group can be made and the user is root"),
-    Payload("starts threads without end", "e = threading.Event(); n = 0\ntry:\n    while n < 400: threading.Thread(target=e.wait, daemon=True).start(); n += 1\nexcept (RuntimeError, MemoryError): os._exit(0)\nescaped(n)", gap="the number of threads, as of processes"),
+    Payload("forks without end", "n = 0\ntry:\n    while n < 400:\n        if os.fork() == 0: signal.pause()\n        n += 1\nexcept OSError: os._exit(0)\nescaped(n)", gap=COUNTS),
+    Payload("starts threads without end", "e = threading.Event(); n = 0\ntry:\n    while n < 400: threading.Thread(target=e.wait, daemon=True).start(); n += 1\nexcept (RuntimeError, MemoryError): os._exit(0)\nescaped(n)", gap=COUNTS),
     Payload("takes all memory", "x = bytearray(600 << 20); escaped(len(x))"),
     Payload("maps all memory", "import mmap\nx = mmap.mmap(-1, 600 << 20); escaped(len(x))"),
-    Payload("fills /tmp", "n = 0\nwhile n < 40:\n    with open(os.environ['TMPDIR'] + f'/{n}', 'wb') as f: f.write(bytes(1 << 20))\n    n += 1\nescaped(n)", gap="the total size of its temporary files"),
+    Payload("fills /tmp", "n = 0\nwhile n < 40:\n    with open(os.environ['TMPDIR'] + f'/{n}', 'wb') as f: f.write(bytes(1 << 20))\n    n += 1\nescaped(n)", gap=TEMPORARY_FILES),
     Payload("fills shared memory", "n = 0\nwhile n < 40:\n    with open(f'/dev/shm/{n}', 'wb') as f: f.write(bytes(1 << 20))\n    n += 1\nescaped(n)"),
     Payload("writes a file without end", "signal.signal(25, signal.SIG_IGN)\nwith open('big', 'wb', 0) as f:\n    for _ in range(24): assert f.write(bytes(1 << 20)) == 1 << 20\nescaped()"),
     Payload("opens files without end", "fs = [open('/dev/null') for _ in range(1200)]; escaped(len(fs))"),

@@ -1,0 +1,250 @@
+"""`escapes`: hostile programs behind each wall of the sandbox, looked at from outside as well: what got out, and what is known to.
+
+Under bubblewrap nothing may. Under Landlock alone the programs of `GAPS` may, and no others; docs/concepts/sandbox.md lists those.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import anyio.abc
+
+import aios
+from aios.bench.bench import Bench, Settings
+from aios.bench.escape_programs import GAPS, PAYLOADS, PRELUDE, Payload
+from aios.bench.rows import Bar, Report, Spec
+from aios.config import SandboxConfig
+from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.sandbox.probe import probe
+from aios.kernel.sandbox.profile import Bounds, Profile
+
+NAME = "escapes"
+SECRET = "canary-5f1c"  # noqa: S105 - it is bait
+LONGEST_S = 30.0
+QUOTED_CHARS = 200
+KEPT_BYTES = 1 << 16
+"""Of what a program says."""
+BOUNDS = Bounds(
+    memory_bytes=512 << 20,
+    cpu_s=1,
+    n_processes=100,
+    file_bytes=16 << 20,
+    n_files=256,
+    tmp_bytes=16 << 20,
+)
+WALLS = ("bubblewrap", "landlock")
+
+SPECS = (
+    Spec(NAME, "programs", "programs", Bar(60, is_minimum=True), "hostile ones, each run behind each wall"),
+    Spec(NAME, "bubblewrap", "escapes", Bar(0), "read, wrote, reached or left behind what it should not"),
+    Spec(NAME, "landlock", "escapes", Bar(0), "the same behind Landlock alone, but for those of the listed gaps"),
+    Spec(NAME, "landlock-gaps", "gaps", None, f"that were found open behind it, of {len(GAPS)} that are listed"),
+)  # fmt: skip
+
+
+@dataclass
+class Host:
+    """What there is to attack."""
+
+    root: Path
+    victim: anyio.abc.Process
+    listeners: dict[str, socket.socket]
+
+    @property
+    def workspace(self) -> Path:
+        """What a program may change."""
+        return self.root / "work"
+
+    @property
+    def harm(self) -> str:
+        """What has changed outside of the workspace, or who was reached; empty if nothing."""
+        canary = self.root / "canary"
+        if canary.read_text() != SECRET or canary.stat().st_mode & 0o777 != 0o600:
+            return "the canary is another"
+        names = sorted(path.name for path in self.root.iterdir())
+        if names != ["canary", "home", "sock", "user", "work"]:
+            return f"there are {', '.join(names)}"
+        if self.victim.returncode is not None:
+            return "the victim has ended"
+        reached = [name for name, listener in self.listeners.items() if _is_reached(name, listener)]
+        return f"{', '.join(reached)} was reached" if reached else ""
+
+
+def _is_reached(name: str, listener: socket.socket) -> bool:
+    with suppress(BlockingIOError):
+        _ = listener.recv(1) if name.startswith("udp") else listener.accept()
+        return True
+    return False
+
+
+async def measure(settings: Settings, report: Report) -> None:
+    """Run all of them behind each wall that works here."""
+    report.add("programs", len(PAYLOADS))
+    for wall in WALLS:
+        if probe(wall).wall.value != wall:
+            report.miss(wall, f"this machine has no {wall}")
+            continue
+        found = {}
+        for payload in PAYLOADS:
+            why = await escape_of(wall, payload)
+            if why:
+                found[payload] = why
+        is_listed = wall == "landlock"
+        escaped = [each for each in found if not (is_listed and each.gap)]
+        for each in escaped:
+            settings.say(f"{wall}: {each.name}: {found[each]}")
+        report.add(wall, len(escaped), note=f"{len(PAYLOADS)} programs")
+        if is_listed:
+            gaps = {each.gap for each in found if each.gap}
+            settings.say(f"{wall}: open as listed: {'; '.join(sorted(gaps))}")
+            report.add("landlock-gaps", len(gaps))
+
+
+async def escape_of(wall: str, payload: Payload) -> str:
+    """Run one behind a wall, on a host of its own. Returns: how it got out; empty if it did not."""
+    with TemporaryDirectory(
+        dir="/var/tmp"
+    ) as folder:  # not below /tmp: there is a private one inside
+        root = _prepare(folder)
+        with _environment(ENV_CANARY=SECRET, HOME=str(root / "user")):
+            async with _host(root) as host:
+                with anyio.fail_after(LONGEST_S):
+                    launcher = Launcher(SandboxConfig(mode=wall), root / "home")
+                    said = await _run(launcher, host, payload)
+                is_out = "ESCAPED" in said or SECRET in said
+                return said.strip()[:QUOTED_CHARS] if is_out else host.harm
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """The kernel's own environment, of which no program may see anything."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@asynccontextmanager
+async def _host(root: Path) -> AsyncIterator[Host]:
+    with _listeners(root) as listeners, _inheritable(root / "canary"):
+        async with await anyio.open_process(["sleep", "60"], cwd=root) as victim:
+            try:
+                yield Host(root, victim, listeners)
+            finally:
+                if victim.returncode is None:
+                    victim.kill()
+
+
+@contextmanager
+def _inheritable(file: Path) -> Iterator[None]:
+    """A descriptor that every program would inherit, as a kernel may have one from what started it."""
+    number = os.open(file, os.O_RDONLY)
+    os.set_inheritable(number, True)
+    try:
+        yield
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def _listeners(root: Path) -> Iterator[dict[str, socket.socket]]:
+    made = {
+        "tcp4": socket.create_server(("127.0.0.1", 0)),
+        "udp4": socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+        "path": socket.socket(socket.AF_UNIX),
+        "abstract": socket.socket(socket.AF_UNIX),
+    }
+    folder = os.open(root, os.O_PATH)
+    try:
+        made["udp4"].bind(("127.0.0.1", 0))
+        made["path"].bind(f"/proc/self/fd/{folder}/sock")  # a path that is not too long
+        made["path"].listen()
+        made["abstract"].bind(f"\0{_abstract_of(root)}")
+        made["abstract"].listen()
+        for each in made.values():
+            each.setblocking(False)
+        yield made
+    finally:
+        os.close(folder)
+        for each in made.values():
+            each.close()
+
+
+def _abstract_of(root: Path) -> str:
+    return f"aios-{os.getpid()}-{root.name}"
+
+
+def _prepare(folder: str) -> Path:
+    root = Path(folder).resolve()
+    (root / "canary").write_text(SECRET)
+    (root / "canary").chmod(0o600)
+    (root / "work").mkdir()
+    for name in ("home/token", "home/aios.db", "user/.ssh/id", "user/.netrc"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(SECRET)
+    return root
+
+
+def _profile_of(host: Host) -> Profile:
+    package = Path(aios.__file__).parents[1]
+    prefixes = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
+    env = {
+        "PATH": os.environ["PATH"],
+        "OUT": str(host.root),
+        "CANARY": str(host.root / "canary"),
+        "KERNEL_HOME": str(host.root / "home"),
+        "USER_HOME": str(host.root / "user"),
+        "VICTIM": str(host.victim.pid),
+        "PORT": str(host.listeners["tcp4"].getsockname()[1]),
+        "UDP": str(host.listeners["udp4"].getsockname()[1]),
+        "ABSTRACT": _abstract_of(host.root),
+    }
+    return Profile((package, *prefixes), (host.workspace,), env=env, bounds=BOUNDS)
+
+
+def _command(payload: Payload) -> list[str]:
+    return [os.path.realpath(sys.executable), "-I", "-S", "-c", PRELUDE + payload.code]
+
+
+async def _run(launcher: Launcher, host: Host, payload: Payload) -> str:
+    """All that a program said.
+
+    Raises:
+        AssertionError: Something of it was left behind.
+    """
+    confined = await launcher.open(
+        _command(payload),
+        _profile_of(host),
+        cwd=host.workspace,
+    )
+    said = bytearray()
+    async with anyio.create_task_group() as tasks:
+        for stream in (confined.process.stdout, confined.process.stderr):
+            assert stream is not None
+            tasks.start_soon(_gather, stream, said)
+        await confined.process.wait()
+        confined.kill()
+    await confined.wait_gone()
+    await confined.process.aclose()
+    assert not confined.inside(), f"{payload.name}: something was left behind"
+    return said.decode(errors="replace")
+
+
+async def _gather(stream: anyio.abc.ByteReceiveStream, said: bytearray) -> None:
+    async for piece in stream:
+        said += piece[:KEPT_BYTES]
+
+
+BENCH = Bench(NAME, "hostile programs behind each wall of the sandbox", 600.0, SPECS, measure)
