@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aios.abi.access import Decision, Principal, Request, Resource, Verdict
@@ -259,3 +259,49 @@ def test_few_decisions_answer_for_all_files_that_no_policy_names() -> None:
     likes = {found.like("file.read", f"/shared/{number}/a") for number in range(1_000)}
     assert len(likes) == 1
     assert found.like("file.read", "/shared/s/a") not in likes
+
+
+def test_agents_that_no_policy_tells_apart_share_decisions() -> None:
+    ann, bob = Principal("ann", "owner", "task"), Principal("bob", "owner", "task")
+    guest = Principal("eve", "eve", "guest")
+    policies = Policies([Source("mine", 'permit(principal == Agent::"ann", action, resource);')])
+    assert policies.like_agents((bob,)) == policies.like_agents((Principal("x", "owner", "task"),))
+    assert policies.like_agents((ann,)) == (ann,), "a policy names it"
+    assert policies.like_agents((bob,)) != policies.like_agents((guest,))
+    for looking in (
+        'permit(principal, action, resource) when { principal.name like "a*" };',
+        'permit(principal, action, resource) when { principal == Agent::"ann" };',
+        'permit(principal, action, resource) unless { principal in Group::"x" };',
+        "permit(principal, action, resource) when { {who: principal}.who has name };",
+    ):
+        assert Policies([Source("mine", looking)]).like_agents((bob,)) == (bob,), looking
+    kinds = 'permit(principal, action, resource) when { principal.kind == "task" && principal.owner != "x" };'
+    assert Policies([Source("mine", kinds)]).like_agents((bob,)) != (bob,)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_a_made_up_name_is_allowed_what_the_true_one_is(data: st.DataObject) -> None:
+    """Whatever the policies look at."""
+    parts = (
+        'principal == Agent::"ann"', "principal", 'principal in Kind::"task"', 'principal in Group::"eve"',
+    )  # fmt: skip
+    looks = (
+        "", 'when { principal.name == "bob" }', 'when { principal.kind == "guest" }',
+        'unless { principal.owner == "eve" }', 'when { principal in Agent::"ann" }',
+    )  # fmt: skip
+    effects = st.sampled_from(["permit", "forbid"])
+    written = data.draw(
+        st.lists(st.tuples(effects, st.sampled_from(parts), st.sampled_from(looks)), max_size=4)
+    )
+    text = "".join(f"{effect}({who}, action, resource) {look};" for effect, who, look in written)
+    policies = Policies([Source("mine", text)])
+    for name in ("ann", "bob", "eve"):
+        asking = (
+            Principal(
+                name, "eve" if name == "eve" else "owner", "guest" if name == "eve" else "task"
+            ),
+        )
+        request = Request("file.read", Resource("Path", "/shared/a"))
+        true = policies.decide(asking, request)
+        assert policies.decide(policies.like_agents(asking), request).verdict is true.verdict

