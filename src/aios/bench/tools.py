@@ -33,6 +33,7 @@ from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.client import Client
 from aios.sdk.files import Files
 from aios.sdk.socket import UnixGate
+from aios.server.collector import settle_collector
 
 NAME = "tools"
 TOOL_S = 0.05
@@ -85,6 +86,7 @@ async def measure(settings: Settings, report: Report) -> None:
     """The schedules first, then the updates, then the cost."""
     with scratch_folder() as folder:
         async with open_kernel(Config(), Home(folder / "home"), engines={}) as kernel:
+            settle_collector()  # as in every program of ours that serves a kernel
             await _schedules(kernel, settings, report)
             await _updates(kernel, settings, report)
             kernel.check_invariants()

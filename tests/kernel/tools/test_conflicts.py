@@ -124,6 +124,25 @@ def test_readers_share_and_a_writer_waits_for_all_of_them() -> None:
     assert core.leave(2) == [3]
 
 
+def test_a_reader_joins_those_that_began_a_moment_ago_and_not_those_about_to_end() -> None:
+    core = Conflicts(MAX_WAITING)
+    core.arrive(Claim(1, Pid(1), "slow", reading(A)), 0.0)
+    core.arrive(Claim(2, Pid(2), "quick", reading(A)), 0.0)
+    core.leave(2, 1.0)
+    core.leave(1, 10.0)  # so long they take
+    core.arrive(Claim(3, Pid(1), "slow", reading(A)), 10.0)
+    assert core.arrive(Claim(4, Pid(2), "slow", writing(A)), 10.0) == []
+    assert core.arrive(Claim(5, Pid(3), "slow", reading(A)), 14.0) == [5], (
+        "the writer waits 4 s more"
+    )
+    assert core.arrive(Claim(6, Pid(4), "slow", reading(A)), 23.0) == [], "it would be 9 s"
+    assert core.arrive(Claim(7, Pid(5), "quick", reading(A)), 23.0) == [7], "it ends before them"
+    core.leave(7, 24.0)
+    core.leave(3, 20.0)
+    assert core.leave(5, 24.0) == [4]
+    core.check_invariants()
+
+
 def test_a_stream_of_readers_does_not_keep_a_writer_out() -> None:
     core = Conflicts(1_000)
     core.arrive(Claim(1, Pid(1), "t", reading(A)))

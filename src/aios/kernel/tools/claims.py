@@ -60,7 +60,7 @@ class Claims:
 
     async def _wait(self, run: Run, claim: Claim) -> None:
         begin = self._begins[claim.id] = anyio.Event()
-        begun = self._core.arrive(claim)
+        begun = self._core.arrive(claim, self._clock.now_s())
         if begun is None:
             del self._begins[claim.id]
             raise ResourceExhausted(
@@ -83,7 +83,7 @@ class Claims:
 
     def _leave(self, claim: Claim) -> None:
         if self._begins.pop(claim.id, None) is not None:
-            self._tell(self._core.leave(claim.id))
+            self._tell(self._core.leave(claim.id, self._clock.now_s()))
 
     def _tell(self, begun: list[int]) -> None:
         for claim_id in begun:
