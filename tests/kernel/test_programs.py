@@ -1,6 +1,7 @@
 """Programs that are started again, under one kernel after another in this very interpreter."""
 
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,13 +12,22 @@ import pytest
 
 from aios.abi.calls import ExitSelf
 from aios.abi.recovery import AnswerQuestion, OnDivergence, Restart
+from aios.abi.tools import Traits
 from aios.abi.types import Pid
 from aios.config import Config, EngineConfig, Home, ServerConfig
 from aios.configload import Loaded
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import Conflict
+from aios.errors import Conflict, ProcessGone
+from aios.kernel.gate import LocalGate
 from aios.kernel.journal import tables
+from aios.kernel.journal.records import Effect, Record
+from aios.kernel.journal.records import Outcome as Outcomes
+from aios.kernel.journal.tables import Row
 from aios.kernel.kernel import Kernel
+from aios.kernel.replay import Replay
+from aios.kernel.tools.builtin.making import make
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.tool import Job
 from aios.sdk.client import Client
 from aios.sdk.requests import build
 from aios.server.daemon import open_server
@@ -281,3 +291,59 @@ async def test_a_program_has_what_was_granted_to_it_until_its_code_changes(home:
         (agent,) = [p for p in kernel.table if p.program][-1:]
         told = [line.text for line in agent.log.read(0)[0]]
         assert any(f"asks for `{wish}`, which is not granted" in line for line in told)
+
+
+CUT_OFF = """\
+    from aios.errors import OutcomeUnknown
+    here = Path(os.environ["HERE"])
+    here.write_text(here.read_text() + "." if here.exists() else ".")
+    try:
+        client.tools.run("post")
+    except OutcomeUnknown:
+        client.files.append("log.txt", "nobody knows\\n")
+    if len(here.read_text()) < 4:
+        os._exit(3)
+    client.exit(0, client.files.read("log.txt").decode())
+"""
+
+
+async def test_who_was_told_that_nobody_knows_is_told_so_in_each_of_its_lives(home: Path) -> None:
+    async def post(job: Job) -> Outcome:
+        assert job.run.process.os_pid is not None
+        os.kill(job.run.process.os_pid, signal.SIGKILL)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with booted(home) as (kernel, client):
+        traits = Traits(effect="compensable")
+        kernel.tools.install([make("post", "Post it.", post, parameters={}, traits=traits)])
+        env = {"HERE": str(home / "here")}
+        spawned = await client.spawn(program(home, CUT_OFF), restart=ONCE, cwd=home, env=env)
+        end = (await client.wait(spawned.pid)).exit
+        assert (end.status, end.result) == (0, "nobody knows\n")
+
+
+async def test_who_is_killed_while_it_is_held_in_a_replay_does_nothing_more(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+
+        async def idle(_: LocalGate) -> None:
+            await anyio.sleep_forever()
+
+        pid, told = kernel.spawn_task("idle", idle), list[str]()
+        record = Record(pid, 1, "getpid", b"", Effect.PURE, 0.0, outcome=Outcomes.DONE)
+        process = kernel.table.get(pid)
+        process.replay = Replay([Row(record)])
+        await client.stop(pid)
+
+        async def write() -> None:
+            try:
+                await Client(kernel.gate(pid)).files.write("/shared/late.txt", b"late")
+            except ProcessGone as error:
+                told.append(error.code)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            await anyio.wait_all_tasks_blocked()
+            await client.kill(pid)
+        assert told == ["process_gone"]
+        assert not await client.files.list("/shared")

@@ -42,6 +42,8 @@ def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
     assert not Replay(apart).has_overlaps
     together = [row(1, b"a", begun=1, ended=3), row(2, b"b", begun=2, ended=4)]
     assert Replay(together).has_overlaps
+    between = [row(1, b"a", begun=1, ended=2), row(3, b"b", begun=2, ended=3)]
+    assert Replay(between).has_overlaps, "call 2 was cut off while call 3 was made"
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"])), st.randoms())

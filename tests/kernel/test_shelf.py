@@ -51,8 +51,10 @@ async def test_a_snapshot_survives_the_kernel_and_goes_on(tmp_path: Path) -> Non
         before = (await gate.call(ContextRead(context=context))).value
         info = (await gate.call(ContextSnapshot(context=context, name="talk"))).value
         assert (info.owner, info.n_messages) == ("owner", 2)
+        assert (await gate.call(ContextSnapshot(context=context, name="talk"))).value == info
+        other = await opened(gate)
         with pytest.raises(Conflict):
-            await gate.call(ContextSnapshot(context=context, name="talk"))
+            await gate.call(ContextSnapshot(context=other, name="talk"))
         await gate.call(ContextSnapshot(context=context, name="talk", is_replacing=True))
     async with open_kernel(Config(), Home(tmp_path), engines={"a": ScriptedEngine()}) as kernel:
         gate = kernel.init_gate()

@@ -209,7 +209,7 @@ class ContextSnapshot(Call[SnapshotInfo], frozen=True, tag="context_snapshot"):
     Names belong to the owner of the caller: all its processes share them.
 
     Raises:
-        Conflict: The name is taken, and not `is_replacing`.
+        Conflict: The name is taken by another text, and not `is_replacing`.
         ResourceExhausted: The owner has `context.max_snapshots`, or the disk is full.
     """
 

@@ -11,14 +11,14 @@ import anyio
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import ChatAnswer, CompleteAnswer
-from aios.abi.gate import Result, Token, error_of
+from aios.abi.gate import Result, Token, error_of, fault_of
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.errors import AiosError, OutcomeUnknown, ReplayDivergence
 from aios.kernel.handlers import Services
 from aios.kernel.journal import tables
 from aios.kernel.journal.records import Effect, Outcome, Where
 from aios.kernel.journal.tables import Row
-from aios.kernel.journal.texts import write_call
+from aios.kernel.journal.texts import write_call, write_fault
 from aios.kernel.process import Run
 from aios.kernel.replay import Replay
 
@@ -73,15 +73,24 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
 
 
 def _forget_cancelled(kernel: Services, row: Row) -> None:
-    """A call that was cut off is made again, under a new number: unless it may have done something in the world."""
-    record = row.record
-    if record.effect is not Effect.PURE and record.where is Where.WORLD:
-        raise OutcomeUnknown(
-            f"{record.call} (call {record.seq}) was cut off when its program ended; it may have happened, and is not done again",
-            hint="look whether it happened before asking again",
-        )
-    if kernel.journal.disk is not None:
-        kernel.journal.disk.add(lambda connection: tables.drop_one(connection, record))
+    """A call that was cut off is made again, under a new number: unless it may have done something in the world.
+
+    Then it is settled by that answer, which the program is told whenever it runs again: behind it come the calls that it led to.
+    """
+    record, disk = row.record, kernel.journal.disk
+    if record.effect is Effect.PURE or record.where is not Where.WORLD:
+        if disk is not None:
+            disk.add(lambda connection: tables.drop_one(connection, record))
+        return
+    unknown = OutcomeUnknown(
+        f"{record.call} (call {record.seq}) was cut off when its program ended; it may have happened, and is not done again",
+        hint="look whether it happened before asking again",
+    )
+    if disk is not None:
+        record.outcome, record.is_written = Outcome.FAULT, True
+        record.answer = write_fault(fault_of(unknown))
+        disk.add(record)
+    raise unknown
 
 
 async def _told(

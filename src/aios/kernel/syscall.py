@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from aios.abi import approvals as human
 from aios.abi import (
@@ -210,6 +211,8 @@ async def _within_scope(
         if record.effect is not Effect.PURE or entry.judges_itself:
             run.on_effect = partial(_announce, kernel, run, call, entry=entry, record=record)
         await run.runnable()
+        if run.scope.cancel_called:  # its process was killed while it waited to be told by a replay
+            await anyio.lowlevel.checkpoint()
         await _admit(kernel, run, call, entry=entry, record=record)
         if not entry.judges_itself:
             await run.begin_effect()

@@ -127,7 +127,7 @@ class Context:
         """Keep it on disk under a name, which belongs to the owner of the process.
 
         Raises:
-            Conflict: The name is taken.
+            Conflict: The name is taken by another text.
             ResourceExhausted: There are too many, or the disk is full.
         """
         call = build(ContextSnapshot, context=self.id, name=name, is_replacing=is_replacing)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aios.abi.contexts import SnapshotInfo, WindowPolicy
@@ -36,9 +37,9 @@ def test_names_belong_to_owners_and_are_taken_once(tmp_path: Path) -> None:
     shelf = Snapshots(tmp_path, 10)
     shelf.write(info(), SAVED, is_replacing=False)
     shelf.write(info(owner="../eve"), SAVED, is_replacing=False)
-    with pytest.raises(Conflict, match="already"):
-        shelf.write(info(), SAVED, is_replacing=False)
     other = Saved((), WindowPolicy.NONE, Transcript(ITEMS), 0)
+    with pytest.raises(Conflict, match="already"):
+        shelf.write(info(), other, is_replacing=False)
     shelf.write(info(), other, is_replacing=True)
     assert shelf.read("owner", "a")[1] == other
     assert shelf.read("../eve", "a")[1] == SAVED
@@ -48,6 +49,16 @@ def test_names_belong_to_owners_and_are_taken_once(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         shelf.remove("owner", "a")
     assert [each.name for each in shelf.list_all("../eve")] == ["a"]
+
+
+def test_the_same_text_under_the_same_name_is_the_snapshot_that_is_there(tmp_path: Path) -> None:
+    shelf = Snapshots(tmp_path, 1)
+    written = shelf.write(info(), SAVED, is_replacing=False)
+    assert shelf.write(info(), SAVED, is_replacing=False) == written, (
+        "a kernel was killed behind it"
+    )
+    with pytest.raises(Conflict, match="already"):
+        shelf.write(msgspec.structs.replace(info(), model="b"), SAVED, is_replacing=False)
 
 
 def test_an_owner_has_so_many_and_no_more(tmp_path: Path) -> None:

@@ -9,10 +9,15 @@ from tests.kernel.test_programs import ONCE, booted, home, program
 from aios.abi.budget import Limits
 from aios.abi.calls import Chat, GetPid
 from aios.abi.fork import Fork
+from aios.abi.tools import EffectName, Traits
 from aios.abi.types import JsonObject, Message, Pid, Role
 from aios.errors import AccessDenied, AiosError, Conflict, NotFound
 from aios.kernel.gate import LocalGate
+from aios.kernel.journal.retention import Kept
 from aios.kernel.kernel import Kernel
+from aios.kernel.tools.builtin.making import make
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.tool import Job
 from aios.sdk.client import Client
 
 __all__ = ["home"]
@@ -160,6 +165,61 @@ async def test_what_cannot_be_forked_is_refused_and_leaves_nothing(home: Path) -
         await refused(kernel, 1, Fork(pid=guest), Conflict)
         await refused(kernel, 1, Fork(pid=Pid(1)), Conflict)
         await refused(kernel, guest, Fork(pid=source.pid), AccessDenied)
+
+
+ACTING = """\
+    from aios.errors import OutcomeUnknown
+    client.files.write("a.txt", b"a")
+    try:
+        said = client.tools.run("post").text
+    except OutcomeUnknown:
+        said = "unknown"
+    client.exit(0, said)
+"""
+
+
+@pytest.mark.parametrize(
+    ("effect", "n_runs", "said"),
+    [("pure", 3, "posted"), ("reversible", 1, "unknown"), ("irreversible", 1, "unknown")],
+)
+async def test_a_call_that_the_source_is_in_the_middle_of_is_not_made_by_its_branch(
+    home: Path, effect: EffectName, n_runs: int, said: str
+) -> None:
+    began, go, runs = anyio.Event(), anyio.Event(), list[Pid]()
+
+    async def post(job: Job) -> Outcome:
+        runs.append(job.run.process.pid)
+        began.set()
+        await go.wait()
+        return Outcome("posted")
+
+    async with booted(home) as (kernel, client):
+        tool = make("post", "Post it.", post, parameters={}, traits=Traits(effect=effect))
+        kernel.tools.install([tool])
+        source = await client.spawn(program(home, ACTING))
+        await began.wait()
+        fork = await client.journal.fork(source.pid)
+        made = await client.checkpoints.save(source.pid)
+        back = await client.checkpoints.restore(made.id)
+        go.set()
+        assert await ended(client, source.pid) == "posted"
+        assert await ended(client, fork.pid) == said
+        assert await ended(client, back.pid) == said
+        assert len(runs) == n_runs
+
+
+async def test_who_has_ended_is_forked_as_long_as_its_journal_is_there(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, WRITING))
+        await ended(client, source.pid)
+        disk, n_before = kernel.journal.disk, len(kernel.table)
+        assert disk is not None
+        await disk.sweep(Kept({}, float("inf"), 0, kernel.table.last_pid))
+        with pytest.raises(NotFound, match="its journal is gone"):
+            await client.journal.fork(source.pid)
+        with pytest.raises(NotFound, match="its journal is gone"):
+            await client.checkpoints.save(source.pid)
+        assert len(kernel.table) == n_before, "nothing is left of it"
 
 
 MAILING = """\

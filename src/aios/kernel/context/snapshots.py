@@ -59,13 +59,15 @@ class Snapshots:
     def write(self, info: SnapshotInfo, saved: Saved, *, is_replacing: bool) -> SnapshotInfo:
         """Keep a snapshot; on return it survives a crash. Returns: its row, with its size.
 
+        One that is there already with the same text is left: a kernel that was killed may have written it and told nobody.
+
         Raises:
-            Conflict: The name is taken, and it is not to be replaced.
+            Conflict: The name is taken by another text, and it is not to be replaced.
             ResourceExhausted: The owner has as many as it may, or the disk is full.
         """
         path = self._path(info.owner, info.name)
         if not is_replacing and path.exists():
-            raise _taken(info.name)
+            return self._same(info, saved)
         n_others = sum(1 for each in self._files(info.owner) if each != path)
         if n_others >= self._max_snapshots:
             raise ResourceExhausted(
@@ -79,13 +81,28 @@ class Snapshots:
         try:
             _write_whole(path, MAGIC + _check(rest) + rest, is_replacing=is_replacing)
         except FileExistsError:
-            raise _taken(info.name) from None
+            return self._same(info, saved)
         except OSError as error:
             raise ResourceExhausted(
                 f"snapshot {info.name!r} cannot be written: {error.strerror}",
                 hint=f"make room in {self._folder}",
             ) from error
         return info
+
+    def _same(self, info: SnapshotInfo, saved: Saved) -> SnapshotInfo:
+        """The row of a snapshot that is there already.
+
+        Raises:
+            Conflict: It is of another text or model, or damaged.
+        """
+        try:
+            found, there = self.read(info.owner, info.name)
+        except (NotFound, SnapshotIncompatible) as error:
+            raise _taken(info.name) from error
+        is_same = (there.transcript, there.tools) == (saved.transcript, saved.tools)
+        if not is_same or (found.model, found.fingerprint) != (info.model, info.fingerprint):
+            raise _taken(info.name)
+        return found
 
     def read(self, owner: str, name: str) -> tuple[SnapshotInfo, Saved]:
         """A snapshot and its row.

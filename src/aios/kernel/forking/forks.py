@@ -74,7 +74,8 @@ class Origin:
     @property
     def past(self) -> Past:
         """What is copied of it."""
-        return Past(self.launched.first_seq, self.row.started_unix_s, self.at)
+        row, is_over = self.row, self.row.exit is not None and self.put_away is None
+        return Past(self.launched.first_seq, row.started_unix_s, self.at, is_over)
 
 
 @dataclass(frozen=True)
@@ -231,9 +232,9 @@ class Forks:
         return Grown(process, mine)
 
     async def _check_point(self, origin: Origin) -> None:
-        """Raise NotFound if there is no such call, before a process is made for it; only a past call can be missing."""
+        """Raise NotFound if there is no such call, before a process is made for it; only what is past can be missing."""
         disk = self._kernel.journal.disk
-        if origin.at and disk is not None:
+        if (origin.at or origin.past.is_over) and disk is not None:
             await disk.flush()
             await disk.read(lambda c: find_point(c, origin.row.pid, origin.past))
 

@@ -144,7 +144,11 @@ class JournalDisk:
         """Settle the records of a process that have no outcome: with a fault, or as if they had never been."""
 
         def write(connection: apsw.Connection) -> None:
-            for row in tables.load(connection, pid, texts=False):
+            rows = tables.load(connection, pid, texts=False)
+            last_unix_s = max(
+                (max(r.record.begun_unix_s, r.record.ended_unix_s) for r in rows), default=0.0
+            )
+            for row in rows:
                 if row.record.outcome is not Outcome.OPEN:
                     continue
                 fault = end_of(row.record)
@@ -152,6 +156,9 @@ class JournalDisk:
                     tables.drop_one(connection, row.record)
                     continue
                 row.record.outcome, row.record.is_written = Outcome.FAULT, True
+                row.record.ended_unix_s = (
+                    last_unix_s  # it was in flight beside those that came after it
+                )
                 row.record.answer = write_fault(fault)
                 tables.save(connection, row.record)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import apsw
 import msgspec
 
+from aios.abi.gate import Fault
 from aios.abi.types import Pid
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.disk.migrations import Schema
-from aios.errors import DiskFailed
+from aios.errors import DiskFailed, OutcomeUnknown
 from aios.kernel.journal.records import Effect, Link, Outcome, Record, Where, Written
 from aios.kernel.journal.retention import Held
 from aios.kernel.journal.texts import (
@@ -59,6 +60,9 @@ SCHEMA = Schema(
         "ALTER TABLE journal_records ADD COLUMN n_urgent INTEGER NOT NULL DEFAULT 0",
     ),
 )
+
+IN_WORLD = "place = 'world' AND effect <> 'pure'"
+"""A record of a call that may have done something which no transaction holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +154,43 @@ def mark_urgent(connection: apsw.Connection, record: Record) -> None:
 
 
 def branch(connection: apsw.Connection, source: Pid, target: Pid, *, up_to: int) -> None:
-    """Give a process the settled records of another, up to a number; their texts are shared. What was cut off is left out."""
+    """Give a process the records of another, up to a number; their texts are shared.
+
+    A call that the source is in the middle of is the source's to carry out: if it acts in the world, the other is told that
+    nobody knows of it. All else of what is open it asks anew.
+    """
+    now = connection.execute(
+        "SELECT max(max(begun, ended)) FROM journal_records WHERE pid = ? AND seq <= ?",
+        (source, up_to),
+    ).get
     connection.execute(
-        "INSERT INTO journal_records SELECT ?, seq, call, digest, effect, place, outcome, begun, ended, waited, ran, "
-        "n_preemptions, intent, said, answer, answer_text, message, n_urgent FROM journal_records "
-        "WHERE pid = ? AND seq <= ? AND outcome IN ('done', 'fault')",
-        (target, source, up_to),
+        "INSERT INTO journal_records SELECT ?1, seq, call, digest, effect, place, iif(outcome = 'open', 'fault', outcome), begun, "  # noqa: S608 - our own words
+        "iif(outcome = 'open', ?4, ended), waited, ran, n_preemptions, intent, said, iif(outcome = 'open', ?5, answer), answer_text, "
+        f"message, n_urgent FROM journal_records WHERE pid = ?2 AND seq <= ?3 AND (outcome <> 'open' OR {IN_WORLD})",
+        (target, source, up_to, now, _unknown(source)),
     )
 
 
+def _unknown(source: Pid) -> bytes:
+    """What a branch is told of a call that its source is in the middle of."""
+    fault = Fault(
+        OutcomeUnknown.code,
+        f"process {source} was in the middle of this call when the branch began; it is not done again here",
+        "look whether it happened before asking again",
+    )
+    return write_fault(fault).head
+
+
 def point(connection: apsw.Connection, pid: Pid, *, first: int, at: int | None) -> Point:
-    """A call of a process as a point to branch off at; None: its last one that is settled and is not its end."""
+    """A call of a process as a point to branch off at; None: its last one that is settled and is not its end, or may act in the world."""
     lowest, highest, is_there, ended = connection.execute(
-        """
+        f"""
         WITH mine AS (SELECT seq, ended FROM journal_records WHERE pid = ?1 AND seq >= ?2),
             wanted AS (SELECT ifnull(?3, (SELECT max(seq) FROM journal_records WHERE pid = ?1 AND seq >= ?2
-                AND outcome IN ('done', 'fault') AND call <> 'exit')) AS seq)
+                AND (outcome IN ('done', 'fault') AND call <> 'exit' OR outcome IN ('open', 'cancelled') AND {IN_WORLD}))) AS seq)
         SELECT (SELECT min(seq) FROM mine), (SELECT max(seq) FROM mine), (SELECT seq FROM mine WHERE seq = wanted.seq),
             (SELECT max(ended) FROM mine WHERE seq <= wanted.seq) FROM wanted
-        """,
+        """,  # noqa: S608 - our own words
         (pid, first, at),
     ).get
     return Point(is_there, lowest, highest, ended)
