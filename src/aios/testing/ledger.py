@@ -56,10 +56,13 @@ class Ledger:
         """The agent was told that it is done."""
         self.accounts[agent, thing].done.add(act)
 
-    def compare(self, agent: str, thing: str, found: Iterable[str]) -> None:
-        """Compare with what is there in the end."""
+    def compare(
+        self, agent: str, thing: str, found: Iterable[str], *, may_be_lost: bool = False
+    ) -> None:
+        """Compare with what is there in the end; of a branch it may be gone."""
         account, there = self.accounts.get((agent, thing), Account()), list(found)
-        if lost := [act for act in account.asked if act in account.done and act not in there]:
+        lost = [act for act in account.asked if act in account.done and act not in there]
+        if lost and not may_be_lost:
             self.broken(f"{agent}: {thing}: acknowledged and lost: {lost}; there are {there}")
         if not account.is_order(there):
             self.broken(f"{agent}: {thing}: twice or out of order: {there}; asked {account.asked}")

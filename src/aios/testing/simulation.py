@@ -7,7 +7,7 @@ assert not outcome.violations
 import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,39 +19,43 @@ import anyio.lowlevel
 from msgspec.structs import replace
 
 from aios.abi.recovery import Restart
-from aios.abi.types import State
+from aios.abi.types import Kind
 from aios.config import Config, Home, JournalConfig, MemoryConfig
 from aios.disk.db import Database
 from aios.engine.base import Job
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import AiosError, NotFound
+from aios.errors import AiosError
 from aios.kernel import kernel as kernel_module
 from aios.kernel.access.policy import Policies
 from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal import disk as journal_disk
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.process import INIT_PID
 from aios.kernel.retrieval import tables as retrieval_tables
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.extractor import Extracted, extract
 from aios.kernel.retrieval.extractor import Job as ExtractionJob
 from aios.kernel.schemas import SCHEMAS
 from aios.sdk.client import Client
-from aios.testing.agents import Agent, SimChild, visit
+from aios.testing.agents import Agent
 from aios.testing.chance import repeatable
-from aios.testing.loop import VirtualClock, run_virtual
+from aios.testing.child import SimChild
+from aios.testing.loop import run_virtual
+from aios.testing.outside import TAKES_S, Hands, takes
+from aios.testing.owner import decide, run_errands
+from aios.testing.settling import settle_account
+from aios.testing.trades import visit
 from aios.testing.world import CALM_AFTER_S, Faults, Life, World, draw_faults, files_in
 
 N_WORKERS, N_GUESTS = 2, 1
+BRANCHER_SHARE = 0.2
+"""Of seeds, those in which an agent branches itself."""
 PATIENCE_S = 4_000.0
 """Of virtual time, for all agents to end once nothing fails any more."""
-LOOK_EVERY_STEPS = 7
+LOOK_EVERY_STEPS = 11
 """Invariants of the whole are looked at every so many steps; a prime, so as to meet no rhythm."""
 NEVER_S = 1e6
-DISK_ENDS = (126, 137)
-"""The status of a program that could not be started, or not be taken up, for its disk failed."""
 MANIFEST = 'name = "worker"\n'
 CONFIG = Config(memory=MemoryConfig(embedder="none"))
 FORGETFUL = replace(CONFIG, journal=JournalConfig(keep_s=0.1, max_bytes=1))
@@ -96,6 +100,7 @@ class Simulator:
         """Run a seed, with the faults that it draws if none are given."""
         drawn = faults or draw_faults(random.Random(f"faults {seed}"))  # noqa: S311 - repeatable on purpose
         world, folder = World(seed, drawn), self._root / f"seed-{seed}"
+        world.program = self._program
 
         def thread_s(pace: random.Random) -> float:
             return pace.expovariate(1 / drawn.thread_s) if drawn.thread_s else 0.0
@@ -130,6 +135,7 @@ class Simulator:
             home = Home(folder / str(number))
             home.root.mkdir(parents=True)
             for name, content in contents.items():
+                (home.root / name).parent.mkdir(parents=True, exist_ok=True)
                 (home.root / name).write_bytes(content)
             life = world.begin_life(number, home.root)
             try:
@@ -165,13 +171,15 @@ class Simulator:
         script = Script(answer=partial(_answer, world))
         engine = ScriptedEngine(script=script, now_s=lambda: world.selector.now_s, n_slots=2)
         async with AsyncExitStack() as stack:
-            clock = VirtualClock(world.selector)
             config = FORGETFUL if world.faults.sweep_s else CONFIG
             kernel = await stack.enter_async_context(
-                open_kernel(config, home, engines={"sim": engine}, clock=clock, is_durable=True)
+                open_kernel(
+                    config, home, engines={"sim": engine}, clock=world.clock, is_durable=True
+                )
             )
             kernel.urls.append("unix:///sim")
             kernel.programs.make_child = partial(SimChild, world=world, kernel=kernel)
+            kernel.tools.install(_hands(world).tools())
             world.check = partial(_look, world, kernel)
             stack.callback(setattr, world, "check", None)
             kernel.begin()
@@ -180,22 +188,16 @@ class Simulator:
     async def _drive(self, world: World, life: Life, kernel: Kernel, owner: Client) -> None:
         """Start what is missing, let clients come, wait for all programs; then settle the account."""
         names = {process.name for process in kernel.table}
-        for number in range(N_WORKERS):
-            while f"w{number}" not in names:
-                agent = Agent(world, life, "owner", owner)
-                spawn = partial(
-                    owner.spawn, self._program, f"w{number}", name=f"w{number}", restart=RESTART
-                )
+        agent = Agent(world, life, kernel.init, me=kernel.init.name, client=owner)
+        for name in workers_of(world):
+            while name not in names:
+                spawn = partial(owner.spawn, self._program, name, name=name, restart=RESTART)
                 await agent.told("spawn", spawn)
                 names = {process.name for process in kernel.table}
-        async with anyio.create_task_group() as guests:
-            for number in range(N_GUESTS):
-                guests.start_soon(self._visit, world, life, kernel, f"g{number}")
         with anyio.move_on_after(PATIENCE_S) as patience:
-            for process in [each for each in kernel.table if each.name.startswith("w")]:
-                await process.wait_ended()
+            await self._live_through(world, life, kernel, agent)
         if patience.cancelled_caught:
-            world.ledger.broken(f"not at its end after {PATIENCE_S:g} s: {_alive(kernel)}")
+            world.ledger.broken(f"not at its end after {PATIENCE_S:g} s: {_alive(world, kernel)}")
         journal_disk.SWEEP_S = (
             NEVER_S  # for this life: nobody is left whose records could be missed
         )
@@ -203,12 +205,23 @@ class Simulator:
         world.life = None  # letters are taken once: no crash may come between taking and looking
         await settle_account(world, kernel, owner)
 
+    async def _live_through(self, world: World, life: Life, kernel: Kernel, agent: Agent) -> None:
+        """Return when the clients have gone, the errands are done and all programs have ended."""
+        async with anyio.create_task_group() as deciding:
+            deciding.start_soon(decide, agent)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_errands, agent)
+                for number in range(N_GUESTS):
+                    tasks.start_soon(self._visit, world, life, kernel, f"g{number}")
+            while alive := [p for p in kernel.table if p.kind is Kind.PROGRAM and p.is_alive]:
+                await alive[0].wait_ended()
+            deciding.cancel_scope.cancel()
+
     async def _visit(self, world: World, life: Life, kernel: Kernel, name: str) -> None:
-        gate = LocalGate(
-            kernel, kernel.table.get(kernel.authenticate(f"{kernel.owner_token}.{name}"))
-        )
+        process = kernel.table.get(kernel.authenticate(f"{kernel.owner_token}.{name}"))
         other = next(p.pid for p in kernel.table if p.name.startswith("w"))
-        await visit(Agent(world, life, name, Client(gate)), other)
+        client = Client(LocalGate(kernel, process))
+        await visit(Agent(world, life, process, me=name, client=client), other)
 
 
 async def _new_files(home: Home) -> Mapping[str, bytes]:
@@ -220,38 +233,6 @@ async def _new_files(home: Home) -> Mapping[str, bytes]:
         await db.open()
         await db.aclose()
     return {path.name: path.read_bytes() for path in (home.database, home.index)}
-
-
-async def settle_account(world: World, kernel: Kernel, owner: Client) -> None:
-    """Compare what is there with what was acknowledged, and look for what is left over."""
-    ledger = world.ledger
-    letters = [letter.body.split() for letter in (await owner.mail.take(limit=1000)).letters]
-    notes = [note.text.split() async for note in owner.memory.notes()]
-    for agent in sorted({agent for agent, _ in ledger.accounts}):
-        folder = f"/agents/{agent}/log.txt" if agent.startswith("g") else f"/shared/{agent}.txt"
-        ledger.compare(agent, "mail", [what for who, what in letters if who == agent])
-        ledger.compare(agent, "file", await _lines(owner, folder))
-        if agent.startswith("w"):
-            ledger.compare(agent, "notes", sorted(what for who, what in notes if who == agent))
-    for process in kernel.table:
-        if process.name.startswith("w") and process.state is State.EXITED:
-            end = process.exit
-            is_lost = end is not None and end.status in DISK_ENDS and world.injected["disk error"]
-            if (end is None or end.status) and not is_lost:
-                ledger.broken(f"{process.name} ended with {process.exit}")
-    _nothing_left_over(ledger.broken, kernel)
-
-
-def _nothing_left_over(broken: Callable[[str], None], kernel: Kernel) -> None:
-    """Invariant 9: nothing is held by nobody."""
-    if n_open := sum(len(process.runs) for process in kernel.table if process.pid != INIT_PID):
-        broken(f"{n_open} calls are in flight in the end")
-    for name, lane in kernel.scheduler.statistics().items():
-        if lane.n_granted:
-            broken(f"{lane.n_granted} turns of {name} are held in the end")
-    for info in kernel.cores.infos():
-        if info.n_running:
-            broken(f"{info.n_running} generations of {info.name} run in the end")
 
 
 def _look(world: World, kernel: Kernel) -> None:
@@ -277,15 +258,29 @@ async def _extract_here(_: ExtractionProcess, job: ExtractionJob) -> Extracted:
     return extract(job)
 
 
-async def _lines(owner: Client, path: str) -> list[str]:
-    try:
-        return (await owner.files.read_text(path)).split()
-    except NotFound:
-        return []
+def workers_of(world: World) -> list[str]:
+    """The programs that a seed starts: workers, and in some a brancher."""
+    draw = random.Random(f"workers {world.seed}")  # noqa: S311 - repeatable on purpose
+    return [
+        *(f"w{number}" for number in range(N_WORKERS)),
+        *["b0"] * (draw.random() < BRANCHER_SHARE),
+    ]
 
 
-def _alive(kernel: Kernel) -> str:
-    return ", ".join(f"{p.name} {p.state}" for p in kernel.table if p.is_alive)
+def _hands(world: World) -> Hands:
+    """The tools of one life of a kernel."""
+    life = world.life
+    assert life is not None, "tools run within a life of the kernel"
+
+    async def wait() -> None:
+        await takes(world.draw.uniform(0, TAKES_S), lambda: life.is_over)
+
+    return Hands(world.outside, wait, partial(world.strikes, world.faults.tool_share))
+
+
+def _alive(world: World, kernel: Kernel) -> str:
+    alive = ", ".join(f"{p.name} {p.state}" for p in kernel.table if p.is_alive)
+    return f"{alive}; errands {world.errands}"
 
 
 def _told(error: BaseException) -> str:

@@ -14,7 +14,8 @@ import apsw
 
 from aios.testing.disk import FaultyDisk, Kind
 from aios.testing.ledger import Ledger, Trace
-from aios.testing.loop import VirtualSelector
+from aios.testing.loop import VirtualClock, VirtualSelector
+from aios.testing.outside import Outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,8 @@ class Faults:
     """Of a client's calls, so many are cancelled at some step: the client is gone."""
     program_share: float = 0.0
     """Of a program's calls, so many crash the program at some step of theirs."""
+    tool_share: float = 0.0
+    """Of runs of tools, so many fail, on either side of their effect."""
     thread_s: float = 0.0
     """The mean time that work in a thread takes."""
     sweep_s: float = 0.0
@@ -66,8 +69,22 @@ def draw_faults(draw: random.Random) -> Faults:
         cut_share=sometimes(0.5, 0.5),
         program_share=sometimes(0.3, 0.1),
         thread_s=sometimes(0.7, 0.2),
-        sweep_s=draw.choice((0.0, draw.uniform(0.1, 2.0))),
+        sweep_s=draw.choice((0.0, draw.uniform(0.5, 8.0))),
+        tool_share=sometimes(0.4, 0.3),
     )
+
+
+def draw_errands(draw: random.Random) -> list[str]:
+    """What the owner does in a seed, in order."""
+    kinds = (
+        (),
+        ("fork",),
+        ("put away", "bring back", "throw away"),
+        ("branch", "discard"),
+        ("timer", "end timer"),
+        ("cron", "end timer"),
+    )
+    return list(*draw.choices(kinds, (9, 3, 3, 2, 2, 1)))
 
 
 @dataclass(eq=False)
@@ -101,6 +118,12 @@ class World:
         self.injected: Counter[str] = Counter()
         self.selector = VirtualSelector(self._on_step)
         self.disk = FaultyDisk(f"sim-{seed}", before=self._before_write, is_default=True)
+        self.clock = VirtualClock(self.selector)
+        self.outside = Outside()
+        self.errands = draw_errands(random.Random(f"errands {seed}"))  # noqa: S311 - repeatable on purpose
+        """What the owner has still to do."""
+        self.program: Path | None = None
+        """The folder of the programs."""
         self.life: Life | None = None
         self.check: Callable[[], None] | None = None
         """Looked at after each step of the kernel."""
@@ -167,11 +190,13 @@ class World:
         self.note(what)
         life.image = files_in(life.folder)  # those that it has not opened yet are as they were
         for path, content in self.disk.contents(self.draw, life.folder).items():
-            life.image[path.name] = content
+            life.image[path.relative_to(life.folder).as_posix()] = content
         life.crashed.set()
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """The databases in a folder and their logs, by name."""
-    paths = sorted(folder.glob("*.db")) + sorted(folder.glob("*.db-wal"))
-    return {path.name: path.read_bytes() for path in paths}
+    """The databases of a home with their logs, and its snapshots of contexts, by their paths in it."""
+    found = (
+        path for pattern in ("*.db", "*.db-wal", "contexts/*/*") for path in folder.glob(pattern)
+    )
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}

@@ -1,0 +1,62 @@
+"""A program without a process of the operating system: its trade runs in the kernel's loop, through a gate of its own."""
+
+import anyio
+
+from aios.abi.types import Exit
+from aios.errors import AiosError
+from aios.kernel.clock import Clock
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel
+from aios.kernel.loader import EXIT_GRACE_S, Child, Launch
+from aios.kernel.process import Process
+from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.signals import KILLED_STATUS
+from aios.sdk.client import Client
+from aios.testing.agents import Agent
+from aios.testing.trades import TRADES
+from aios.testing.world import World
+
+CRASHED_STATUS = 1
+
+
+class SimChild(Child):
+    """What stands for the child process; its first argument is the name of the agent, which begins with its trade."""
+
+    def __init__(
+        self, process: Process, clock: Clock, launcher: Launcher, *, world: World, kernel: Kernel
+    ) -> None:
+        super().__init__(process, clock, launcher)
+        assert world.life is not None, "a program starts within a life of the kernel"
+        self._world = world
+        self._life = world.life
+        self._kernel = kernel
+        self._sim_process = process
+        self._scope = anyio.CancelScope()
+        self._over = anyio.Event()
+
+    async def run(self, launch: Launch) -> Exit:
+        """Run it; a crash of the program is a cancelled scope, as is a kill."""
+        process, end, me = self._sim_process, Exit(0), launch.args[0]
+        process.is_new = False
+        process.on_kill = self._scope.cancel
+        if process.exiting is not None:
+            self._scope.cancel()
+        self.started.set()
+        client = Client(LocalGate(self._kernel, process))
+        agent = Agent(self._world, self._life, process, me=me, client=client)
+        try:
+            with self._scope:
+                await TRADES[me[0]](agent, self._scope)
+        except AiosError as error:
+            end = Exit(CRASHED_STATUS, error.code)
+        finally:
+            process.on_kill = None
+            self._over.set()
+        if self._scope.cancelled_caught:
+            end = Exit(KILLED_STATUS if process.exiting else CRASHED_STATUS, "gone")
+        return end
+
+    async def end_soon(self) -> None:
+        with anyio.move_on_after(EXIT_GRACE_S):
+            await self._over.wait()
+        self._scope.cancel()

@@ -1,0 +1,116 @@
+"""The world outside on which tools act: what they did there stays, whatever becomes of the kernel.
+
+One tool for each effect class, and one that looks. Each takes its time before and after its effect, and may fail on either
+side of it. What a kernel is still about to do when its power fails does not happen.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+
+from aios.abi.tools import EffectName, Traits
+from aios.errors import ToolFailed
+from aios.kernel.tools.builtin.making import make, string
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.tool import Job, Tool
+
+LOOK = "look"
+EFFECTS: tuple[EffectName, ...] = ("reversible", "compensable", "irreversible")
+TAKES_S = 0.05
+"""The longest that a tool takes on each side of its effect."""
+
+Strikes = Callable[[str], bool]
+"""Whether a fault of that name happens now."""
+
+
+class Outside:
+    """What is done there, in order: by whom, and what."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+        self.n_begun = 0
+        self._last: dict[str, str] = {}
+
+    def begin(self, who: str, what: str, effect: EffectName) -> None:
+        """Somebody is about to do something."""
+        self.n_begun += 1
+        if effect == "irreversible":
+            self._last[who] = what
+
+    def do(self, who: str, what: str) -> None:
+        """It is done."""
+        self.done.append((who, what))
+
+    def of(self, who: str) -> list[str]:
+        """What somebody did, in order, each as often as it was done."""
+        return [what for name, what in self.done if name == who]
+
+    def is_last_done(self, who: str) -> bool:
+        """Whether the last act of somebody that cannot be undone was done."""
+        return (who, self._last.get(who, "")) in self.done
+
+
+class Hands:
+    """Carries tools out.
+
+    Args:
+        outside: Where they act.
+        wait: Waits for a part of the time that a tool takes; for ever once the power has failed.
+        strikes: Whether a tool fails now.
+    """
+
+    def __init__(
+        self, outside: Outside, wait: Callable[[], Awaitable[None]], strikes: Strikes
+    ) -> None:
+        self._outside = outside
+        self._wait = wait
+        self._strikes = strikes
+
+    def tools(self) -> list[Tool]:
+        """All of them, to be installed in a kernel."""
+        what = {"what": string("What is to be there.")}
+        look = make(
+            LOOK,
+            "Look whether it is there.",
+            self._look,
+            parameters=what,
+            traits=Traits(effect="pure"),
+        )
+        return [
+            look,
+            *(
+                make(
+                    effect,
+                    f"Do it; {effect}.",
+                    partial(self._do, effect=effect),
+                    parameters=what,
+                    traits=Traits(effect=effect),
+                )
+                for effect in EFFECTS
+            ),
+        ]
+
+    async def _look(self, job: Job) -> Outcome:
+        await self._wait()
+        found = (job.run.process.name, job.text("what")) in self._outside.done
+        return Outcome("yes" if found else "no")
+
+    async def _do(self, job: Job, effect: EffectName) -> Outcome:
+        who, what = job.run.process.name, job.text("what")
+        await self._wait()
+        self._outside.begin(who, what, effect)
+        if self._strikes("tool failed before"):
+            raise ToolFailed("it did nothing", hint="ask again")
+        self._outside.do(who, what)
+        await self._wait()
+        if self._strikes("tool failed after"):
+            raise ToolFailed("who knows", hint="look")
+        return Outcome(what)
+
+
+async def takes(seconds: float, is_over: Callable[[], bool]) -> None:
+    """Let time pass; where the power has failed meanwhile, nothing comes after."""
+    await anyio.sleep(seconds)
+    if is_over():
+        await anyio.sleep_forever()
