@@ -149,7 +149,7 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
         PositiveInt, Meta(description="calls that wait for one engine before the next is refused")
     ] = 20_000
     max_log_bytes: Annotated[
-        PositiveInt, Meta(description="log kept in memory for each process")
+        PositiveInt, Meta(description="log kept for each process, in memory and on disk")
     ] = 1 << 20
     max_journal_records: Annotated[
         PositiveInt, Meta(description="journal records kept in memory")

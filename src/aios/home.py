@@ -26,6 +26,11 @@ class Home:
         return self.root / "contexts"
 
     @property
+    def logs(self) -> Path:
+        """Logs of processes."""
+        return self.root / "logs"
+
+    @property
     def database(self) -> Path:
         """The tables of the kernel."""
         return self.root / "aios.db"

@@ -19,6 +19,10 @@ FOUND_BUGS = {
     36: "a disk that failed while the index was closed ended the kernel",
     48: "as 7, by another way",
     21148: "records of a commit that failed came to disk after effects that had been queued behind them, so a replay diverged",
+    6042: "a branch that was killed while it was held at the start of its replay wrote into a folder that was erased",
+    6047: "a fork of who has ended, whose journal was forgotten, began from the beginning with the files of the end",
+    6049: "who was told twice that nobody knows of a call waited for ever in its third life",
+    6080: "a snapshot that was written before a crash, and told nobody, was a conflict for its own writer",
     40012: "a commit that could not begin left the audit log waiting for ever for its turn, and refusing what it audits",
 }
 

@@ -1,11 +1,13 @@
 """The verb `logs`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import click
 
 from aios.abi.calls import Logs
+from aios.abi.gate import Line, Progress
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.lines import LinePrinter
@@ -28,36 +30,49 @@ def logs(
 ) -> int:
     """Show what processes wrote: output, errors, what they logged, and what the kernel has to say of them.
 
-    The log of an ended process stays as long as `aios ps --all` shows it. With --follow it goes on when a kernel that was killed is
-    started again; logs begin anew with it, and so does what a program prints while it catches up.
+    The log of an ended process stays as long as `aios ps --all` shows it, also under later daemons. With --follow it goes on when a kernel that was
+    killed is started again; what a program prints while it catches up comes again.
     """
-    outcomes = Outcomes(as_json=as_json)
+    outcomes, seen = Outcomes(as_json=as_json), dict[int, float]()
 
     def show_all(client: Client) -> None:
         found = find_processes(ids, client.ps(include_ended=True), outcomes)
         names = {process.pid: process.name for process in found}
         printer = LinePrinter(names, has_times=has_times, as_json=as_json)
-        calls = [Logs(pid=pid, follow=follow, tail=tail) for pid in names]
+        calls = [Logs(pid=pid, follow=follow, tail=None if pid in seen else tail) for pid in names]
+        write = partial(_write_new, printer, dict(seen), seen)
         if follow and len(calls) > 1:
-            _follow_all(find_address(), calls, printer)
+            _follow_all(find_address(), calls, write)
             return
         for call in calls:
             with nullcontext() if follow else outcomes.each():
-                _read(client.gate, call, printer)
+                _read(client.gate, call, write)
 
     follow_patiently(show_all, is_patient=follow)
     return outcomes.code
 
 
-def _read(gate: BlockingGate, call: Logs, printer: LinePrinter) -> None:
+def _write_new(
+    printer: LinePrinter, before: dict[int, float], seen: dict[int, float], frame: Progress
+) -> None:
+    """Write a line, unless it was written before the kernel was killed."""
+    if isinstance(frame, Line):
+        line = frame.line
+        if line.unix_s <= before.get(line.pid, 0.0):
+            return
+        seen[line.pid] = line.unix_s
+    printer.write(frame)
+
+
+def _read(gate: BlockingGate, call: Logs, write: Callable[[Progress], None]) -> None:
     with gate.open_call(call) as frames:
         for frame in frames:
-            printer.write(frame)
+            write(frame)
 
 
-def _follow_all(address: Address, calls: list[Logs], printer: LinePrinter) -> None:
+def _follow_all(address: Address, calls: list[Logs], write: Callable[[Progress], None]) -> None:
     import anyio  # noqa: PLC0415 - start-up time: the event loop takes as long to import as all the rest
 
     from aios.cli.attend import follow_all  # noqa: PLC0415
 
-    anyio.run(follow_all, address, calls, printer.write)
+    anyio.run(follow_all, address, calls, write)

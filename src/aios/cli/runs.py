@@ -14,6 +14,7 @@ from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.journal import tables
 from aios.kernel.journal.redaction import Redaction
 from aios.kernel.journal.runfile import Run, read_run
+from aios.kernel.logs import LogBuffer
 from aios.kernel.residents import SCHEMA as RESIDENTS
 from aios.kernel.residents import Resident, read_residents
 from aios.kernel.sealing import Sealer
@@ -103,7 +104,7 @@ def _find_pid(reference: str, residents: list[Resident]) -> tuple[Pid, Resident 
 
 
 def _info(row: Resident) -> ProcessInfo:
-    return row.process(0).info(0.0)
+    return row.process(LogBuffer(row.pid, 0)).info(0.0)
 
 
 def _opened(home: Home, env: dict[str, str]) -> dict[str, str]:

@@ -311,10 +311,9 @@ async def log(kernel: Services, run: Run, call: Log) -> Done:
 async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
     """Read the log of a process; with `follow` until it ends."""
     process = kernel.table.get(call.pid)
-    log = process.log
-    number, n_lines, n_dropped = log.tail(call.tail), 0, 0
+    log, n_lines, n_dropped = process.log, 0, 0
+    lines, number, n_missed = await log.read_earlier(log.tail(call.tail))
     while True:
-        lines, number, n_missed = log.read(number)
         n_lines, n_dropped = n_lines + len(lines), n_dropped + n_missed
         if lines:
             take_from(run, process)
@@ -322,12 +321,15 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
             if run.emit is not None:
                 run.emit(Line(line, n_missed))
             n_missed = 0
-        if not call.follow or (log.is_closed and not lines):
+        lines, number, n_missed = log.read(number)
+        if lines or n_missed:
+            continue
+        if not call.follow or log.is_closed:
             return LogEnd(n_lines, n_dropped)
-        if not lines:
-            with run.parked():
-                await log.wait_changed()
-            await run.runnable()
+        with run.parked():
+            await log.wait_changed()
+        await run.runnable()
+        lines, number, n_missed = log.read(number)
 
 
 async def info(kernel: Services, _: Run, __: Info) -> KernelInfo:

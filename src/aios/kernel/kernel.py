@@ -50,6 +50,7 @@ from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.retention import Kept
 from aios.kernel.llm import ModelCalls
+from aios.kernel.logkeeping import keep_logs
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
@@ -364,7 +365,7 @@ class Kernel:
         """
         disk = self.journal.disk
         assert disk is not None, "a kernel without a journal cannot resume"
-        self.programs.residents = residents = Residents(disk, self._describe)
+        self.programs.residents = residents = Residents(disk, self._describe, await keep_logs(self))
         self.tasks.start_soon(disk.run)
         self.context_table.number_after(int(1000 * self._started_unix_s))
         await resume(self, residents)

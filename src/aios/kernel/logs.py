@@ -1,6 +1,7 @@
 """The log of a process: a bounded ring of lines that readers can follow."""
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aios.abi.types import LogLine, Pid
@@ -10,11 +11,18 @@ LINE_OVERHEAD_BYTES = 120
 MAX_LINE_CHARS = 16_384
 
 
+Keep = Callable[[int, LogLine], None]
+"""Told the number of each line, and the line."""
+Earlier = Callable[[Pid, int, int], Awaitable[list[tuple[int, LogLine]]]]
+"""Reads lines of a process from one number to before another, with their numbers, where they were kept."""
+
+
 @dataclass
 class LogBuffer:
     """The last `max_bytes` of what a process wrote; the oldest lines are dropped and counted.
 
-    Lines are numbered from 0 for the life of the process, so a reader knows what it missed.
+    Lines are numbered from 0 for the life of the process, so a reader knows what it missed. `keep` is told of each, and `earlier` reads
+    those that are not in memory: the first `n_dropped` of a process of the kernel before, say.
     """
 
     pid: Pid
@@ -23,6 +31,8 @@ class LogBuffer:
     n_dropped: int = 0
     size_bytes: int = 0
     is_closed: bool = False
+    keep: Keep | None = None
+    earlier: Earlier | None = None
     _changed: WaitQueue = field(default_factory=WaitQueue)
 
     def write(self, text: str, *, stream: str, unix_s: float) -> None:
@@ -44,6 +54,19 @@ class LogBuffer:
         found = [self.lines[i] for i in range(start, len(self.lines))]
         return found, self.n_dropped + len(self.lines), n_missed
 
+    async def read_earlier(self, number: int) -> tuple[list[LogLine], int, int]:
+        """Lines from that number on that are in memory no more.
+
+        Returns: The lines, the number after the last one, and how many before the first are gone.
+        """
+        end = self.n_dropped
+        if self.earlier is None or number >= end:
+            return [], number, 0
+        found = await self.earlier(self.pid, number, end)
+        if not found:
+            return [], number, 0
+        return [line for _, line in found], found[-1][0] + 1, found[0][0] - number
+
     def tail(self, n_lines: int | None) -> int:
         """The number at which to start for the last `n_lines` lines; None starts at 0."""
         return 0 if n_lines is None else max(0, self.n_dropped + len(self.lines) - n_lines)
@@ -58,6 +81,8 @@ class LogBuffer:
         await self._changed.wait()
 
     def _append(self, line: LogLine) -> None:
+        if self.keep is not None:
+            self.keep(self.n_dropped + len(self.lines), line)
         self.lines.append(line)
         self.size_bytes += len(line.text) + LINE_OVERHEAD_BYTES
         while self.size_bytes > self.max_bytes and len(self.lines) > 1:

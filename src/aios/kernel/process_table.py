@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from aios.abi.types import Exit, Kind, Pid, Right
 from aios.errors import Conflict, NotFound, ResourceExhausted
@@ -28,7 +29,8 @@ class ProcessTable:
         self._clock = clock
         self._max_alive = max_alive
         self._max_exited = max_exited
-        self._max_log_bytes = max_log_bytes
+        self.open_log: Callable[[Pid], LogBuffer] = partial(LogBuffer, max_bytes=max_log_bytes)
+        """Makes the log of a process."""
         self._on_end = on_end
         self._on_forget = on_forget
         self._on_taint = on_taint
@@ -97,7 +99,7 @@ class ProcessTable:
             owner=owner,
             rights=rights,
             program=program,
-            log=LogBuffer(pid, self._max_log_bytes),
+            log=self.open_log(pid),
             started_unix_s=self._clock.unix_s(),
         )
         self._by_pid[pid] = process

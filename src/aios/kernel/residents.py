@@ -20,6 +20,7 @@ from aios.abi.taint import Taint
 from aios.abi.types import Exit, Kind, Pid, Right, Usage
 from aios.disk.migrations import Schema
 from aios.kernel.journal.disk import Extra, JournalDisk
+from aios.kernel.logfiles import LogFiles
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Confines, Process
 from aios.kernel.sandbox.view import View
@@ -84,7 +85,7 @@ class Resident(Struct, frozen=True):
     confines: Confines | None = None
     taint: Taint | None = None
 
-    def process(self, max_log_bytes: int) -> Process:
+    def process(self, log: LogBuffer) -> Process:
         """The process, as far as it outlives a kernel."""
         process = Process(
             pid=self.pid,
@@ -93,7 +94,7 @@ class Resident(Struct, frozen=True):
             kind=self.kind,
             owner=self.owner,
             rights=self.rights,
-            log=LogBuffer(self.pid, max_log_bytes),
+            log=log,
             program=self.program,
             lineage=self.lineage,
             nice=self.nice,
@@ -173,10 +174,12 @@ class Residents:
     Args:
         disk: The way of journal records to disk.
         describe: The row of a process as it is now.
+        logs: Their logs, which go with them.
     """
 
-    def __init__(self, disk: JournalDisk, describe: Describe) -> None:
+    def __init__(self, disk: JournalDisk, describe: Describe, logs: LogFiles) -> None:
         self._disk = disk
+        self._logs = logs
         self._describe = describe
 
     def note(self, process: Process, also: Extra = lambda _: None) -> None:
@@ -206,11 +209,14 @@ class Residents:
 
     def forget(self, pid: Pid) -> None:
         """The process is no longer remembered."""
+        self._logs.forget(pid)
         self._disk.add(lambda c: c.execute("DELETE FROM residents WHERE pid = ?", (pid,)))
 
     async def load(self) -> list[Resident]:
-        """All rows by pid."""
-        return await self._disk.read(read_residents)
+        """All rows by pid. Logs of processes that have none go."""
+        rows = await self._disk.read(read_residents)
+        self._logs.sweep(row.pid for row in rows)
+        return rows
 
 
 def plain_path(value: object) -> str:

@@ -118,7 +118,7 @@ def _taken_up(kernel: Resumed, row: Resident) -> Process:
         init = kernel.table.get(INIT_PID)
         init.usage = row.usage
         return init
-    process = row.process(kernel.config.kernel.max_log_bytes)
+    process = row.process(kernel.table.open_log(row.pid))
     kernel.table.adopt(process)
     kernel.budgets.open(process)
     if row.budget is not None:

@@ -20,7 +20,7 @@ MIN_SECRET_CHARS = 6
 
 _KEYS = (
     r"sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abprs]-[A-Za-z0-9-]{10,}"
-    r"|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|hf_[A-Za-z0-9]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
+    r"|aios_[A-Za-z0-9_-]{40,}|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}|hf_[A-Za-z0-9]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----"
 )
 _BEARER = r"(?<=Bearer )[A-Za-z0-9._~+/-]{16,}=*"
@@ -39,6 +39,10 @@ class Redaction:
         text = "|".join(parts)
         self._texts = re.compile(text, re.DOTALL)
         self._bytes = re.compile(text.encode(), re.DOTALL)
+
+    def text(self, text: str) -> str:
+        """A text without secrets."""
+        return self._texts.sub(HIDDEN, text)
 
     def call(self, call: AnyCall) -> AnyCall:
         """A call without secrets; the same if it has none."""
