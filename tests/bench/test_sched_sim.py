@@ -6,6 +6,7 @@ import pytest
 from tests.bench.measuring import measured
 from tests.bench.pages import printed_by
 
+from aios.bench import sched_sim
 from aios.bench.sched_sim import BENCH, FIGURES, REPLAYED, bench_of, policies_of, table
 from aios.bench.sched_traces import make_workload
 from aios.errors import InvalidCall, NotFound
@@ -18,6 +19,12 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.no_cover,
 ]  # traced, the simulator takes three times as long
+
+
+@pytest.fixture(autouse=True)
+def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast the simulator is depends on the machine and is not judged here."""
+    monkeypatch.setattr(sched_sim, "N_MANY", 500)
 
 
 async def test_every_row_comes_and_those_without_a_clock_clear_their_bars() -> None:

@@ -208,6 +208,7 @@ async def test_logs_arrive_line_by_line() -> None:
     assert lines == [f"line {number}" for number in range(3_000)]
 
 
+@pytest.mark.no_cover
 async def test_a_large_prompt_and_a_large_answer_pass() -> None:
     text = "word " * 400_000
     engine = ScriptedEngine(script=Script(replies=("x" * 3_000_000,)), window_tokens=1_000_000)

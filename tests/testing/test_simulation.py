@@ -39,6 +39,7 @@ def test_a_bug_that_was_found_does_not_come_back(simulator: Simulator, seed: int
     assert not simulator.run(seed).violations, FOUND_BUGS[seed]
 
 
+@pytest.mark.no_cover
 def test_no_seed_breaks_an_invariant(simulator: Simulator) -> None:
     injected: Counter[str] = Counter()
     for seed in range(10_000, 10_000 + N_SEEDS):
@@ -70,6 +71,7 @@ def test_a_run_without_faults_is_one_life_in_which_nothing_fails(simulator: Simu
     assert (outcome.n_lives, outcome.injected, outcome.violations) == (1, {}, ())
 
 
+@pytest.mark.no_cover
 def test_a_crash_at_every_write_and_sync_of_a_run_is_recovered_from(simulator: Simulator) -> None:
     every = 1 if N_SEEDS >= 1_000 else 40
     tally = run_crashes(simulator, 5, lambda _: None, every=every)
