@@ -67,7 +67,8 @@ def test_a_context_is_forked_compacted_and_brought_back(served: Served, aios: Ai
 def test_snapshots_are_made_listed_restored_and_removed(served: Served, aios: Aios) -> None:
     context = opened(served, *talk(2))
     assert aios("ctx", "snapshot", context, "seas").out.startswith("seas: 4 messages, ")
-    assert aios("ctx", "snapshot", context, "seas").code == 6
+    assert aios("ctx", "snapshot", context, "seas").code == 0, "the same text under the same name"
+    assert aios("ctx", "snapshot", opened(served, *talk(3)), "seas").code == 6
     again = aios("ctx", "snapshot", context, "seas", "--replace", "--json").rows()[0]
     assert again["owner"] == "owner"
     assert "seas" in aios("ctx", "ls", "--snapshots").out

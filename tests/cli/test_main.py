@@ -33,7 +33,7 @@ def test_help_is_shown_without_importing_a_single_verb() -> None:
     done = subprocess.run(  # noqa: S603 - our own interpreter and a fixed line
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "['aios.cli.exits', 'aios.cli.main']"
+    assert done.stdout.splitlines()[-1] == "['aios.cli.hints', 'aios.cli.exits', 'aios.cli.main']"
 
 
 @pytest.mark.parametrize("name", VERBS)

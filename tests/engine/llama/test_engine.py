@@ -112,6 +112,7 @@ async def test_a_suspended_generation_can_be_pickled_and_resumed_more_than_once(
     shared: LlamaEngine,
 ) -> None:
     job = chat(max_tokens=12, stop=("zzz",), sampling=Sampling(temperature=0.9, seed=5))
+    await run(shared, job)  # its prompt is in pages now: all runs below compute as much of it anew
     whole = await run(shared, job)
     sequence = await shared.open(job)
     first = await sequence.read()

@@ -316,7 +316,6 @@ def test_without_a_disk_nothing_survives() -> None:
     assert store.flush_all() == 0
 
 
-@pytest.mark.no_cover
 def test_deep_pages_outlive_shallow_ones_that_are_used_as_often() -> None:
     long, short = keys_of(*range(80_000)), keys_of(7, 7, 7, 7)
     store = store_of(len(long) + 1)
@@ -495,8 +494,7 @@ class AnyUseOfAStoreWithADisk(AnyUseOfAStore):
     has_disk = True
 
 
-MANY = settings(max_examples=50, stateful_step_count=40, deadline=None)
-AnyUseOfAStore.TestCase.settings = MANY
-AnyUseOfAStoreWithADisk.TestCase.settings = MANY
+for machine in (AnyUseOfAStore, AnyUseOfAStoreWithADisk):
+    machine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 TestAnyUseOfAStore = pytest.mark.no_cover(AnyUseOfAStore.TestCase)
 TestAnyUseOfAStoreWithADisk = pytest.mark.no_cover(AnyUseOfAStoreWithADisk.TestCase)
