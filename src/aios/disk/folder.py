@@ -286,6 +286,15 @@ def read_pieces(descriptor: int) -> Iterator[bytes]:
         yield piece
 
 
+def read_exactly(descriptor: int, n_bytes: int) -> bytes:
+    """The next bytes of an open file; fewer only at its end."""
+    parts: list[bytes] = []
+    while n_bytes and (piece := os.read(descriptor, n_bytes)):
+        parts.append(piece)
+        n_bytes -= len(piece)
+    return b"".join(parts)
+
+
 def stamp_of(descriptor: int) -> Stamp:
     """The stamp of an open file now."""
     return _stamp(os.fstat(descriptor))

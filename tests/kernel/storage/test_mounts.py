@@ -1,4 +1,5 @@
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +57,27 @@ async def test_what_is_written_is_in_the_real_file_when_the_call_returns(tmp_pat
         assert (real / "c" / "d").stat().st_size == 300_000
         await files.delete("/notes/c")
         assert [each.name for each in real.iterdir()] == ["a.md"]
+
+
+async def test_what_comes_in_pieces_is_nobodys_outside_edit(tmp_path: Path) -> None:
+    """A content that is cut otherwise than it would be as a whole is the same content."""
+    data = random.Random(1).randbytes(700_000)  # noqa: S311 - any bytes that are cut into several
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield data
+
+    async with mounted(tmp_path) as (_, files, real):
+        await files.upload("/notes/long", pieces())
+        await files.append("/notes/long", data)
+        assert (real / "long").read_bytes() == data + data
+        for touched in (False, True):
+            if touched:  # also by who writes the same again
+                (real / "long").write_bytes(data + data)
+            assert await authors(files, "/notes/long") == [("/", 1_400_000), ("/", 700_000)]
+        changed = data + data[::-1]
+        (real / "long").write_bytes(changed)
+        assert (await authors(files, "/notes/long"))[0] == ("outside", 1_400_000)
+        assert await files.read("/notes/long") == changed
 
 
 async def test_going_back_brings_the_real_files_back(tmp_path: Path) -> None:

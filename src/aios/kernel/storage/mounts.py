@@ -36,6 +36,7 @@ from aios.kernel.storage.outside import (
     Found,
     examine,
     find_differences,
+    find_same,
     record,
     record_names,
 )
@@ -322,7 +323,12 @@ class Mounts:
             assert mount.real is not None, "read from a folder that is not there"
             for path in batch:
                 parts = mount_tables.real_parts(connection, mount, path)
-                founds.append(examine(self._blobs, mount.real, path, parts=parts, now_ns=now_ns))
+                same = find_same(
+                    connection, self._blobs, mount.real, path, parts=parts, now_ns=now_ns
+                )
+                founds.append(
+                    same or examine(self._blobs, mount.real, path, parts=parts, now_ns=now_ns)
+                )
 
         await self._db.read(look)
         for found in founds[-len(batch) :]:

@@ -4,15 +4,16 @@ Looking runs in threads (`find_differences`, `examine`), recording inside a writ
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import apsw
 
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import Cutter, sizes_for
-from aios.disk.folder import Folder, Item, Kind, Parts, Stamp, read_pieces, stamp_of
-from aios.errors import AccessDenied, NotFound
-from aios.kernel.storage.content import stage
+from aios.disk.folder import Folder, Item, Kind, Parts, Stamp, read_exactly, read_pieces, stamp_of
+from aios.errors import AccessDenied, AiosError, NotFound
+from aios.kernel.storage.content import get_manifest, stage
 from aios.kernel.storage.mount_tables import (
     Mount,
     names_in,
@@ -52,6 +53,8 @@ class Found:
     stamp: Stamp | None = None
     pieces: tuple[Piece, ...] = ()
     is_gone: bool = False
+    is_same: bool = False
+    """It holds what its newest version does."""
     why: str = ""
 
 
@@ -117,6 +120,37 @@ def _named(items: Iterable[Item], path: str, found: Differences) -> dict[str, It
     return shown
 
 
+def find_same(
+    connection: apsw.Connection,
+    blobs: BlobStore,
+    real: Folder,
+    path: str,
+    *,
+    parts: Parts,
+    now_ns: int,
+) -> Found | None:
+    """What is found at a real file that holds its newest version; None where it does not, or cannot be read.
+
+    The bytes are compared: one content may be cut in several ways, as when it came in pieces.
+    """
+    row = find_file(connection, path)
+    with suppress(AiosError, OSError), real.open_file(parts) as (descriptor, stamp):
+        if row is None or stamp.size_bytes != row.size_bytes:
+            return None
+        for key in get_manifest(connection, row.content).keys:
+            expected = blobs.get(connection, key)
+            if read_exactly(descriptor, len(expected)) != expected:
+                return None
+        if stamp_of(descriptor) == stamp:
+            return Found(path, _trusted(stamp, now_ns), is_same=True)
+    return None
+
+
+def _trusted(stamp: Stamp, now_ns: int) -> Stamp:
+    """The stamp, without the time of a change that another one could have, too."""
+    return replace(stamp, ctime_ns=0) if now_ns - stamp.ctime_ns < RACY_NS else stamp
+
+
 def examine(blobs: BlobStore, real: Folder, path: str, *, parts: Parts, now_ns: int) -> Found:
     """Read a real file in pieces and stage its content, all of one moment. The caller settles the pieces."""
     for _ in range(N_TRIES):
@@ -124,8 +158,7 @@ def examine(blobs: BlobStore, real: Folder, path: str, *, parts: Parts, now_ns: 
             with real.open_file(parts) as (descriptor, stamp):
                 pieces = tuple(stage(blobs, _chunks(descriptor, stamp.size_bytes)))
                 if stamp_of(descriptor) == stamp:
-                    is_racy = now_ns - stamp.ctime_ns < RACY_NS
-                    return Found(path, replace(stamp, ctime_ns=0) if is_racy else stamp, pieces)
+                    return Found(path, _trusted(stamp, now_ns), pieces)
                 blobs.settle(*pieces)
         except NotFound:
             return Found(path, is_gone=True)
@@ -158,6 +191,9 @@ def record(transaction: Transaction, founds: Sequence[Found]) -> None:
             set_stamp(connection, found.path, None)
     for found in founds:
         if found.stamp is None:
+            continue
+        if found.is_same:
+            set_stamp(connection, found.path, found.stamp)
             continue
         if find_file(connection, found.path) is None:
             # So that going back to a moment before the mount leaves what was there at that moment.
