@@ -182,7 +182,10 @@ class BlobStore:
             raise failed_write(error, self.folder) from error
 
     async def sync_many(self, pieces: Iterable[Piece]) -> None:
-        """As `sync`, several files at once: syncs that come together share a commit of the file system, three times as fast."""
+        """As `sync`, several files at once: syncs that come together share a commit of the file system.
+
+        Cost: for 400 files a third of one after another; cutting and hashing them takes longer.
+        """
         parts: list[list[Piece]] = [[] for _ in range(N_SYNCS)]
         for piece in pieces:
             parts[piece.hash[0] % N_SYNCS].append(piece)  # each folder in one part

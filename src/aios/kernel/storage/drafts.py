@@ -1,7 +1,7 @@
 """Drafts: long contents that come in pieces over several calls, and are no files yet.
 
 What has come is cut, and its chunks are in files; in memory is a list of them and the last piece of up to 1 MiB. All are synced
-at the end, at once: a sync after each piece takes four times as long.
+at the end, at once.
 """
 
 from dataclasses import dataclass, field
