@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from aios.config import Config
 from aios.configload import Loaded, load
 from aios.errors import ConfigError
 
@@ -38,6 +39,13 @@ def test_each_table_of_engines_is_one_more_engine(tmp_path: Path) -> None:
 def test_names_in_the_environment_are_separated_by_commas(tmp_path: Path) -> None:
     told = loaded(tmp_path, "", AIOS_ENGINE_ALIASES="small, tiny,")
     assert told.config.engine.aliases == ("small", "tiny")
+
+
+def test_each_knob_of_each_section_can_be_set_and_is_shown(tmp_path: Path) -> None:
+    told = loaded(tmp_path, "[approvals]\ntimeout_s = 20\n", AIOS_APPROVALS_MAX_OPEN="2")
+    assert (told.config.approvals.timeout_s, told.config.approvals.max_open) == (20.0, 2)
+    shown = {row.name.partition(".")[0] for row in told.settings()}
+    assert shown | {"engines"} == set(Config.__struct_fields__)
 
 
 @pytest.mark.parametrize(

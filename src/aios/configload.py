@@ -35,22 +35,7 @@ LISTS = frozenset(
 TABLES = frozenset({"scheduler.weights", "mcp.servers"})
 """Knobs that hold tables; in the environment these are JSON."""
 ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SECTIONS = (
-    "engine",
-    "kernel",
-    "scheduler",
-    "context",
-    "memory",
-    "storage",
-    "tools",
-    "mcp",
-    "egress",
-    "journal",
-    "audit",
-    "sandbox",
-    "access",
-    "server",
-)
+SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in {ENGINES, "home"})
 
 
 @dataclass(frozen=True)

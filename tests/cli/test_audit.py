@@ -6,7 +6,9 @@ import anyio
 import apsw
 from tests.cli.conftest import Aios
 
+from aios.cli.audit import KINDS
 from aios.config import Config, Home
+from aios.kernel.journal.audit.chain import Kind
 from aios.kernel.kernel import open_kernel
 from aios.sdk.client import Client
 
@@ -25,6 +27,8 @@ def test_the_log_is_shown_checked_and_exported_without_a_kernel(aios: Aios, home
     assert [row["call"] for row in aios("audit", "log", "--json", "--kind", "effect").rows()][
         -1
     ] == "admit"
+    assert set(KINDS) == {kind.value for kind in Kind}, "each kind can be asked for"
+    assert aios("audit", "log", "--kind", "answered").out == ""
     assert len(aios("audit", "log", "-n", "2").out.splitlines()) == 2
     report = aios("audit", "verify", "--json").rows()[0]
     assert report["faults"] == []

@@ -67,6 +67,11 @@ def test_a_senseless_command_line_ends_with_2_and_points_to_the_help(
     assert "--help` shows how" in ran.err.splitlines()[1]
 
 
+def test_a_verb_that_is_nearly_one_is_answered_with_the_one_that_was_meant(aios: Aios) -> None:
+    assert "Did you mean `journal`?" in aios("jounral").err
+    assert "Did you mean" not in aios("frobnicate").err
+
+
 def test_a_senseless_command_line_with_json_is_told_as_json(aios: Aios) -> None:
     error = aios("ps", "--json", "--frobnicate").error()
     assert (error["code"], error["exit_code"]) == ("usage", 2)

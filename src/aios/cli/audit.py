@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # start-up time: SQLite and the kernel's rooms are loaded whe
     from aios.kernel.journal.audit.chain import Link
     from aios.kernel.journal.audit.tables import Verified, Wanted
 
+KINDS = ("begin", "effect", "denied", "asked", "answered", "expired", "token")
 POLL_S = 0.5
 """How soon `--follow` sees a record."""
 
@@ -61,7 +62,7 @@ def audit() -> None:
 @click.option("--pid", type=int, help="Only what this process did.")
 @click.option(
     "--kind",
-    type=click.Choice(["begin", "effect", "denied", "token"]),
+    type=click.Choice(KINDS),
     default=None,
     help="Only records of this kind.",
 )

@@ -134,6 +134,19 @@ class VerbGroup(click.Group):
         verb = VERBS.get(cmd_name)
         return None if verb is None else verb.load()
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
+            # click compares with the commands that were loaded, and none is
+            from difflib import get_close_matches  # noqa: PLC0415 - start-up time
+
+            near = " or ".join(f"`{verb}`" for verb in get_close_matches(name, VERBS))
+            hint = f" Did you mean {near}?" if near else ""
+            raise click.UsageError(f"No such command `{name}`.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
