@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aios import errors
     from aios.abi.budget import Limits
+    from aios.abi.recovery import Restart
     from aios.abi.types import Exit, Finish, Message, Role, Sampling, ToolCall, ToolSpec, Usage
     from aios.errors import AiosError
     from aios.sdk import blocking
@@ -35,6 +36,7 @@ __all__ = [
     "Finish",
     "Limits",
     "Message",
+    "Restart",
     "Role",
     "Sampling",
     "Tool",
@@ -63,6 +65,7 @@ _HOMES = {
     "Finish": "aios.abi.types",
     "Limits": "aios.abi.budget",
     "Message": "aios.abi.types",
+    "Restart": "aios.abi.recovery",
     "Role": "aios.abi.types",
     "Sampling": "aios.abi.types",
     "Tool": "aios.sdk.tools",

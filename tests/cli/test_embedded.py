@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,13 @@ def test_without_its_model_nothing_is_started_and_the_hint_says_what_to_do(
     assert ran.code == 2
     assert "engine.base_url" in ran.err
     assert not (home / "run").exists()
+
+
+def test_no_program_is_run_here_when_the_daemon_that_it_should_leave_to_cannot_start(
+    start: Start, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("AIOS_SERVER_PORT", str(taken.getsockname()[1]))
+        ran = start("run", "--detach", programs / "hello").end()
+    assert (ran.code, ran.out) == (6, "")
+    assert "is taken by another program" in ran.err

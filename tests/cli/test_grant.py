@@ -18,7 +18,8 @@ def prog(tmp_path: Path) -> Path:
 
 
 def test_what_a_program_asks_for_is_granted_listed_and_taken_back(aios: Aios, prog: Path) -> None:
-    assert aios("grant").out == ""
+    empty = aios("grant")
+    assert (empty.out, empty.err) == ("", "nothing is granted to any program\n")
     assert aios("grant", "--yes", str(prog)).code == 0
     (row,) = aios("grant", "--json").rows()
     assert row == {

@@ -1,11 +1,15 @@
 """aios replay on the journal of a home on which no kernel runs any more."""
 
+from functools import partial
 from pathlib import Path
 
 import apsw
 import pytest
 from tests.cli.conftest import Aios, serving
 from tests.cli.test_journal import calls
+
+from aios.abi.types import Pid
+from aios.sdk.files import Files
 
 
 @pytest.fixture
@@ -44,6 +48,17 @@ def test_the_first_difference_is_shown_with_both_sides(left: Path, aios: Aios) -
     text = aios("replay", "bob", "--diff", "ann").out
     assert '"name":"bob"' in text
     assert '"name":"ann"' in text
+
+
+def test_of_long_texts_the_place_is_shown_where_they_part(home: Path, aios: Aios) -> None:
+    with serving(home, is_durable=True) as served:
+        for name, what in (("bob", "the cat"), ("ann", "the dog")):
+            files = Files(served.kernel.gate(Pid(served.admit(name))))
+            served.portal.call(partial(files.write, "note", "1", message=f"{'so ' * 200}{what}"))
+    text = aios("replay", "bob", "--diff", "ann").out
+    assert "they ask for different things" in text
+    assert "so so the cat" in text
+    assert "so so the dog" in text
 
 
 def test_a_journal_that_does_not_fit_diverges_and_says_where(left: Path, aios: Aios) -> None:

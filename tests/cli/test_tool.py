@@ -44,7 +44,9 @@ def test_arguments_come_as_words_or_as_json(aios: Aios, monkeypatch: pytest.Monk
 def test_manifests_are_installed_and_withdrawn(aios: Aios, tmp_path: Path) -> None:
     file = tmp_path / "hi.toml"
     file.write_text('name = "me/hi"\ndescription = "Greet."\ncommand = ["echo", "hi"]\n')
-    assert aios("tool", "install", file).out == "me/hi\n"
+    installed = aios("tool", "install", file)
+    assert installed.out == "me/hi\n"
+    assert "until the kernel ends" in installed.err
     assert aios("tool", "run", "me/hi").out == "hi\n"
     assert aios("tool", "rm", "me/hi").code == 0
     assert aios("tool", "run", "me/hi").code == 4

@@ -3,6 +3,7 @@
 import msgspec
 from tests.cli.conftest import Aios, Served
 
+from aios.abi.calls import ExitSelf
 from aios.abi.types import Pid
 from aios.abi.undo import Undone
 from aios.sdk.files import Files
@@ -16,7 +17,7 @@ def test_what_a_process_did_is_taken_back_and_what_others_did_is_left(
     served.portal.call(bob.write, "note", "one")
     served.portal.call(bob.write, "/shared/list", "by bob")
     dry = aios("undo", "bob", "--dry-run")
-    assert "2 files would be brought back, 0 left" in dry.out
+    assert "2 files to be brought back, 0 left" in dry.out
     assert aios("fs", "cat", "/agents/bob/note").out == "one"
     served.portal.call(Files(served.kernel.init_gate()).write, "/shared/list", "by the owner")
     done = aios("undo", str(pid), "--json")
@@ -27,6 +28,16 @@ def test_what_a_process_did_is_taken_back_and_what_others_did_is_left(
     assert aios("fs", "cat", "/shared/list").out == "by the owner"
     assert aios("undo", "1", "--last", "1").code == 0
     assert aios("fs", "cat", "/agents/bob/note").out == "one"
+
+
+def test_an_end_is_nothing_that_could_not_be_undone(served: Served, aios: Aios) -> None:
+    bob = served.kernel.gate(Pid(served.admit("bob")))
+    served.portal.call(Files(bob).write, "note", "one")
+    served.portal.call(bob.call, ExitSelf())
+    done = aios("undo", "bob")
+    assert "(1 file)" in done.out
+    assert "cannot" not in done.out
+    assert done.out.endswith("1 file brought back, 0 left\n")
 
 
 def test_who_is_not_there_cannot_be_undone(served: Served, aios: Aios) -> None:

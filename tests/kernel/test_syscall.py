@@ -186,7 +186,11 @@ async def test_only_the_owner_makes_a_process_less_nice(booted: OpenKernel) -> N
         assert (await gate.call(Nice(pid=process.pid, nice=5))).value.nice == 5
         with pytest.raises(AccessDenied, match="less nice"):
             await gate.call(Nice(pid=process.pid, nice=0))
-        assert (await kernel.init_gate().call(Nice(pid=process.pid, nice=-5))).value.nice == -5
+        init = kernel.init_gate()
+        assert (await init.call(Nice(pid=process.pid, nice=-5))).value.nice == -5
+        await init.call(Kill(pid=process.pid))
+        with pytest.raises(Conflict, match="has exited"):
+            await init.call(Nice(pid=process.pid, nice=1))
 
 
 async def test_exit_ends_the_process_with_its_result(booted: OpenKernel) -> None:

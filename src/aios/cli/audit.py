@@ -187,7 +187,7 @@ def _show(link: "Link", *, as_json: bool) -> None:
     act = link.act
     when = datetime.fromtimestamp(act.unix_us / 1e6, UTC).astimezone()
     call = f"{act.call} ({act.effect})" if act.call else ""
-    line = f"{link.seq:>7}  {when:%Y-%m-%d %H:%M:%S}  {act.pid:>5} {act.number:>6}  {act.kind.value:<6}  {call}  {act.subject}"
+    line = f"{link.seq:>7}  {when:%Y-%m-%d %H:%M:%S}  {act.pid:>5} {act.number:>6}  {act.kind.value:<8}  {call}  {act.subject}"
     click.echo(printable(line).rstrip())
 
 

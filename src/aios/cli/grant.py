@@ -27,7 +27,10 @@ def grant(*, program: Path | None, yes: bool, as_json: bool) -> int:
     """
     grants = _grants()
     if program is None:
-        for each in grants.all():
+        held = grants.all()
+        if not held and not as_json:
+            click.echo("nothing is granted to any program", err=True)
+        for each in held:
             _show(each, is_current=_is_current(each), as_json=as_json)
         return ExitCode.OK
     loaded = load_program(str(program))

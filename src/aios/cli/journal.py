@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from aios.abi.journal import Event, EventList, Recorded
-from aios.abi.types import Pid, ProcessInfo
+from aios.abi.types import JsonObject, Pid, ProcessInfo
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_seconds, write_json
@@ -19,6 +19,8 @@ from aios.sdk.blocking import Client, connect
 
 DETAIL_CHARS = 200
 """Of a call or an answer on its line; `--json` shows all."""
+LEAD_CHARS = 60
+"""Shown of what two texts have in common, before the place where they part."""
 
 
 class ShowGroup(click.Group):
@@ -186,8 +188,8 @@ def _records(
         start = page.next_seq
 
 
-def show_record(record: Recorded, *, as_json: bool) -> None:
-    """One call on stdout: when, what, how it ended, what was asked and answered."""
+def show_record(record: Recorded, *, as_json: bool, beside: Recorded | None = None) -> None:
+    """One call on stdout: when, what, how it ended, what was asked and answered; of long texts the part that is another in `beside`."""
     if as_json:
         write_json(record)
         return
@@ -198,10 +200,13 @@ def show_record(record: Recorded, *, as_json: bool) -> None:
     click.echo(
         f"{head}  {click.style(f'{how:<10}', fg=color)}  {short_seconds(took) if took is not None else '-':>6}"
     )
-    for sign, value in ((">", record.intent), ("<", record.answer)):
-        shown = {k: v for k, v in value.items() if k not in {"call", "answer", "type"}}
-        if shown:
-            click.echo(f"        {sign} {_short(shown)}")
+    other = beside or record
+    for sign, value, near in (
+        (">", record.intent, other.intent),
+        ("<", record.answer, other.answer),
+    ):
+        if text := _line(value):
+            click.echo(f"        {sign} {_short(text, _line(near))}")
 
 
 def _show_event(event: Event, *, as_json: bool) -> None:
@@ -249,10 +254,19 @@ def _pairs(values: dict[str, int]) -> str:
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in values.items())
 
 
-def _short(value: object) -> str:
-    """A value on one line, cut where it gets long."""
-    text = printable(msgspec.json.encode(value).decode())
-    return text if len(text) <= DETAIL_CHARS else f"{text[:DETAIL_CHARS]}..."
+def _line(value: JsonObject) -> str:
+    """A call or an answer on one line; nothing if there is nothing in it."""
+    shown = {k: v for k, v in value.items() if k not in {"call", "answer", "type"}}
+    return printable(msgspec.json.encode(shown).decode()) if shown else ""
+
+
+def _short(text: str, other: str) -> str:
+    """A text cut where it gets long: its beginning, or the place where it is not as the other one."""
+    parted = (n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b)
+    n_common = next(parted, 0)
+    start = n_common - LEAD_CHARS if n_common > DETAIL_CHARS - LEAD_CHARS else 0
+    end = start + DETAIL_CHARS
+    return f"{'...' if start else ''}{text[start:end]}{'...' if end < len(text) else ''}"
 
 
 def _clock_time(unix_s: float) -> str:

@@ -83,10 +83,11 @@ def _tell_difference(difference: Difference | None, n_calls: int, *, as_json: bo
         Parting.END: "one asks no more",
     }[difference.kind]
     click.secho(f"the same for {difference.n_equal} calls, then {how}:", bold=True)
-    for sign, row in (("-", difference.left), ("+", difference.right)):
-        click.secho(f"{sign} {'nothing' if row is None else ''}".rstrip(), fg="yellow")
-        if row is not None:
-            show_record(recorded(row), as_json=False)
+    left, right = (row and recorded(row) for row in (difference.left, difference.right))
+    for sign, record, beside in (("-", left, right), ("+", right, left)):
+        click.secho(f"{sign} {'nothing' if record is None else ''}".rstrip(), fg="yellow")
+        if record is not None:
+            show_record(record, as_json=False, beside=beside)
 
 
 def _as_object(difference: Difference | None, n_calls: int) -> dict[str, object]:

@@ -40,6 +40,8 @@ from aios.sdk.requests import build
 MANIFEST = "agent.toml"
 MAX_COPIES = 10_000
 RETRY_S = 0.1
+STARTING_S = 3.0
+"""How long to look for the kernel of another command that was quicker to start one."""
 SETTLE_S = 15.0
 """How long to look again when the kernel that was found is just ending, or is not up yet."""
 
@@ -233,8 +235,7 @@ def _carry_out(order: Order, loaded: Loaded, *, detach: bool) -> int:
     while True:
         address = find_running(loaded.home)
         if address is None and detach:
-            _start_daemon(order, loaded)
-            address = find_running(loaded.home)
+            address = _start_daemon(order, loaded)
         if address is None:
             from aios.cli.embedded import run_embedded  # noqa: PLC0415 - start-up time
 
@@ -260,16 +261,29 @@ def _set_timers(order: Order, loaded: Loaded, when: When) -> int:
     return ExitCode.OK
 
 
-def _start_daemon(order: Order, loaded: Loaded) -> None:
-    """Start a kernel that stays; say so."""
+def _start_daemon(order: Order, loaded: Loaded) -> Address:
+    """Start a kernel that stays; say so.
+
+    Raises:
+        Conflict: It cannot: its port is taken, say.
+    """
     # Start-up time: only who needs a daemon pays for starting one.
     from aios.cli.background import start_daemon  # noqa: PLC0415
     from aios.cli.readiness import check_engine  # noqa: PLC0415
 
     check_engine(loaded, may_ask=not order.as_json)
-    with suppress(Conflict):  # another command was quicker
+    refused: Conflict | None = None
+    try:
         log = start_daemon(loaded.home)
         order.note(f"no kernel was running: started `aios serve` in the background, log in {log}")
+    except Conflict as error:  # another command was quicker, or nothing can run here
+        refused = error
+    give_up_s = monotonic() + STARTING_S
+    while (address := find_running(loaded.home)) is None:
+        if monotonic() > give_up_s:
+            raise refused or KernelUnreachable("the kernel that was started has ended")
+        Event().wait(RETRY_S)
+    return address
 
 
 def _run_on(address: Address, order: Order, *, detach: bool, is_last_try: bool) -> int | None:

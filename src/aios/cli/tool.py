@@ -116,6 +116,9 @@ def install(*, files: Sequence[str], as_json: bool) -> None:
         write_json({"names": names})
     else:
         click.echo("\n".join(names))
+        click.echo(
+            "until the kernel ends; copied to `tools/` of AIOS_HOME it is always there", err=True
+        )
 
 
 @tool.command(epilog=examples("aios tool rm text/words"))

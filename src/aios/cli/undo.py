@@ -53,7 +53,7 @@ def _show(done: Undone) -> None:
     for act in done.acts:
         when = datetime.fromtimestamp(act.unix_s).astimezone().isoformat(" ", "seconds")[:19]
         what = printable(act.message) or "a call about files"
-        click.echo(f"{when}  {what}  ({act.n_files} files)")
+        click.echo(f"{when}  {what}  ({_files(act.n_files)})")
     for path in done.paths:
         click.echo(f"  {path.what:<9} {printable(path.real or path.path)}")
     for each in done.conflicts:
@@ -63,5 +63,9 @@ def _show(done: Undone) -> None:
     for each in done.cannot:
         n = f" x{each.n}" if each.n > 1 else ""
         click.echo(f"  cannot    {printable(each.what)}{n}: {printable(each.why)}")
-    verb = "would be brought back" if done.is_dry_run else "were brought back"
-    click.echo(f"{len(done.paths)} files {verb}, {len(done.conflicts)} left")
+    verb = "to be brought back" if done.is_dry_run else "brought back"
+    click.echo(f"{_files(len(done.paths))} {verb}, {len(done.conflicts)} left")
+
+
+def _files(n: int) -> str:
+    return "1 file" if n == 1 else f"{n} files"

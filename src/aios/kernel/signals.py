@@ -104,8 +104,10 @@ class Signals:
 
         Raises:
             AccessDenied: Somebody else than the owner makes a process less nice.
+            Conflict: It has ended.
         """
         process = self.table.get(call.pid)
+        _check_lives(process)
         if call.nice < process.nice and run.process.pid != INIT_PID:
             raise AccessDenied(
                 "only the owner may make a process less nice", hint=f"use nice >= {process.nice}"
@@ -175,12 +177,16 @@ class Signals:
     def _check(self, target: Process, verb: str) -> None:
         if target.pid == INIT_PID:
             raise AccessDenied(f"nobody may {verb} init", hint="`aios shutdown` ends the kernel")
-        if target.exiting is not None:
-            end = target.exiting
-            raise Conflict(
-                f"process {target.pid} ({target.name}) has exited with status {end.status}",
-                hint="`aios ps --all`",
-            )
+        _check_lives(target)
+
+
+def _check_lives(process: Process) -> None:
+    if process.exiting is not None:
+        end = process.exiting
+        raise Conflict(
+            f"process {process.pid} ({process.name}) has exited with status {end.status}",
+            hint="`aios ps --all` lists those that have ended",
+        )
 
 
 def _hold_runs(process: Process, is_stopped: bool) -> None:

@@ -83,7 +83,7 @@ def listen(config: ServerConfig) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise Conflict(
                 f"port {config.port} of {host} is taken by another program",
-                hint="choose another with `--port`; 0 takes any free one",
+                hint="choose another with `aios serve --port` or AIOS_SERVER_PORT; 0 takes any free one",
             ) from error
         raise ConfigError(
             f"cannot listen on {host} port {config.port}: {error.strerror or error}",

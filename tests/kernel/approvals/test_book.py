@@ -58,6 +58,24 @@ def test_always_is_for_all_processes_of_a_program_until_its_code_changes() -> No
         book.answered(question(code=""), "always", by="owner", unix_s=1.0)
 
 
+def test_what_two_were_always_allowed_is_one_answer_that_is_taken_back_once() -> None:
+    found = new_book()
+    asked = [question(7), question(8, number=2)]
+    for each in asked:
+        assert found.next_id() == each.id
+        found.add(each)
+    for each in asked:
+        found.put(book.answered(each, "always", by="owner", unix_s=1.0))
+        found.check_invariants()
+    assert [row.id for row in found.replaced] == [1], "to be written down"
+    assert not found.get(1).holds
+    found.put(book.over(found.get(2), ApprovalState.REVOKED))
+    assert found.find(question(9)) is None
+    later = new_book()
+    later.load([found.get(1), found.get(2)], 2)
+    assert later.find(question(9)) is None, "nor under the next kernel"
+
+
 def test_a_no_of_a_process_comes_before_a_yes_of_its_program() -> None:
     found = new_book()
     denied = question(7, number=1)
@@ -75,8 +93,13 @@ def test_too_late_is_no_answer_and_so_is_a_second() -> None:
     with pytest.raises(Conflict, match="has expired"):
         book.answered(question(), "once", by="owner", unix_s=9.0)
     once = book.answered(question(), "once", by="owner", unix_s=8.0)
-    with pytest.raises(Conflict, match="is allowed already"):
+    with pytest.raises(Conflict, match="is allowed already") as told:
         book.answered(once, "deny", by="owner", unix_s=8.5)
+    assert "revoke 1" in told.value.hint
+    gone = book.over(question(), ApprovalState.EXPIRED)
+    with pytest.raises(Conflict, match="is expired already") as told:
+        book.answered(gone, "once", by="owner", unix_s=8.5)
+    assert "revoke" not in told.value.hint, "there is no answer that could be taken back"
 
 
 def test_open_questions_are_bounded_for_each_and_for_all() -> None:

@@ -377,6 +377,7 @@ class Approvals:
                 row = self._taken_up(row, each.outcome)
             rows.append(row)
         self._book.load(rows, last_id)
+        self._save_replaced()
 
     def _taken_up(self, row: Approval, outcome: str | None) -> Approval:
         """An answer that a call of a program had taken: it holds again if that call was never made, for then it will be."""
@@ -416,6 +417,7 @@ class Approvals:
 
     def _settle(self, after: Approval) -> None:
         self._book.put(after)
+        self._save_replaced()
         self._tell(after)
 
     def _tell(self, row: Approval) -> None:
@@ -444,6 +446,11 @@ class Approvals:
             run.sealed(connection, after)
 
         await disk.write(write)
+
+    def _save_replaced(self) -> None:
+        replaced, self._book.replaced = self._book.replaced, []
+        for row in replaced:
+            self._save(row)
 
     def _save(self, row: Approval, taken_seq: int | None = None) -> None:
         """Write a row soon, in the order of the journal's records."""

@@ -63,6 +63,8 @@ class Book:
         self._last_id = 0
         self.dropped: list[int] = []
         """Ids that went since this was last emptied."""
+        self.replaced: list[Approval] = []
+        """Answers for a program in whose place a newer one came, since this was last emptied."""
 
     def load(self, rows: Iterable[Approval], last_id: int) -> None:
         """Take up what another kernel wrote."""
@@ -154,7 +156,13 @@ class Book:
     def _put(self, row: Approval) -> None:
         self._all[row.id] = row
         if row.holds:
-            self._by_key[key_of(row)] = row.id
+            key = key_of(row)
+            before = self._by_key.get(key)
+            self._by_key[key] = row.id
+            if before is not None and self._all[before].said == ALWAYS:
+                # two processes of a program had asked the same, and both were always allowed; who takes that back means both
+                self.replaced.append(over(self._all[before], self._all[before].state))
+                self._put(self.replaced[-1])
             return
         self._over[row.id] = None
         while len(self._over) > self._max_kept:
@@ -190,7 +198,9 @@ def answered(row: Approval, answer: str, *, by: str, unix_s: float) -> Approval:
     if row.state is not OPEN:
         raise Conflict(
             f"question {row.id} is {row.state.value} already",
-            hint="`aios approvals revoke` takes an answer back",
+            hint=f"`aios approvals revoke {row.id}` takes the answer back"
+            if row.state in REVOCABLE
+            else "`aios approvals ls` lists those that are open",
         )
     if unix_s >= row.expires_unix_s:
         raise Conflict(f"question {row.id} has expired", hint="it counts as denied")

@@ -38,7 +38,7 @@ from aios.kernel.taint import source_of
 IN_VERSIONS = frozenset({"file_edit", "file_draft", "file_rollback", "undo", "tool:files"})
 """What versions have, and so what is undone here, or is no change of the world."""
 IN_WORKSPACES = frozenset({"tool:shell", "tool:python"})
-IN_MEMORY = ("context_", "file_lock", "file_unlock", "log", "nice", "tool_")
+IN_MEMORY = ("context_", "exit", "file_lock", "file_unlock", "log", "nice", "tool_")
 WHYS: Mapping[str, str] = MappingProxyType(
     {
         "send": "a letter that was delivered cannot be called back",

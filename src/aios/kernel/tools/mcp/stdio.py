@@ -34,8 +34,10 @@ class Complaint:
 
     @property
     def text(self) -> str:
-        """It, for people, in a line."""
-        return " ".join(self._data.decode("utf-8", "replace").split())[-MAX_COMPLAINT_CHARS:]
+        """It, for people, in a line; whole words."""
+        text = " ".join(self._data.decode("utf-8", "replace").split())
+        end = text[-MAX_COMPLAINT_CHARS:]
+        return end if end == text else f"... {end.partition(' ')[2] or end}"
 
 
 @asynccontextmanager
