@@ -132,8 +132,7 @@ def check_versions(connection: apsw.Connection, path: str) -> None:
 def no_file(path: str) -> NotFound:
     """The error for a file that is not there."""
     return NotFound(
-        f"no file {path}",
-        hint="`aios fs ls`, or `file_list`, shows what is there; a deleted one has versions",
+        f"no file {path}", hint="`file_list` shows what is there; a deleted one has `file_versions`"
     )
 
 
