@@ -83,7 +83,9 @@ def _tell_difference(difference: Difference | None, n_calls: int, *, as_json: bo
         Parting.END: "one asks no more",
     }[difference.kind]
     click.secho(f"the same for {difference.n_equal} calls, then {how}:", bold=True)
-    left, right = (row and recorded(row) for row in (difference.left, difference.right))
+    left, right = (
+        None if row is None else recorded(row) for row in (difference.left, difference.right)
+    )
     for sign, record, beside in (("-", left, right), ("+", right, left)):
         click.secho(f"{sign} {'nothing' if record is None else ''}".rstrip(), fg="yellow")
         if record is not None:
