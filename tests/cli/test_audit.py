@@ -33,6 +33,7 @@ def test_the_log_is_shown_checked_and_exported_without_a_kernel(aios: Aios, home
     report = aios("audit", "verify", "--json").rows()[0]
     assert report["faults"] == []
     assert aios("audit", "verify", "--noted", str(report["head"])).code == 0
+    assert aios("audit", "verify", "--noted", "nonsense").code == 2
     assert len(aios("audit", "export").out.splitlines()) == report["n_records"]
 
 

@@ -46,6 +46,15 @@ def test_mail_for_nobody_and_waits_for_nothing_fail_clearly(served: Served, aios
     assert "0.1 s" in late.err
 
 
+def test_nothing_within_the_time_and_what_is_no_group_are_told_in_words(
+    served: Served, aios: Aios
+) -> None:
+    assert served.kernel is not None
+    assert "no letter within 0.1 s" in aios("mail", "read", "--wait", "0.1").err
+    refused = aios("mail", "broadcast", "hi", "--group", "everybody")
+    assert (refused.code, "'everybody' is no group" in refused.err) == (2, True)
+
+
 def test_a_topic_tells_how_many_it_reached(served: Served, aios: Aios) -> None:
     served.admit("bob")
     assert aios("mail", "publish", "news", "it rains").out == "0 received it\n"

@@ -1,5 +1,6 @@
 """The verbs `audit log`, `verify` and `export`. They read the files of AIOS_HOME, whether a kernel runs or not, and change nothing."""
 
+import re
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
 from aios.configload import load
-from aios.errors import NotFound
+from aios.errors import InvalidCall, NotFound
 
 if TYPE_CHECKING:  # start-up time: SQLite and the kernel's rooms are loaded where they are used
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # start-up time: SQLite and the kernel's rooms are loaded whe
     from aios.kernel.journal.audit.tables import Verified, Wanted
 
 KINDS = ("begin", "effect", "denied", "asked", "answered", "expired", "token")
+NOTED = re.compile(r"[0-9]{1,18}:[0-9a-f]+")
 POLL_S = 0.5
 """How soon `--follow` sees a record."""
 
@@ -112,6 +114,10 @@ def verify(*, noted: str, as_json: bool) -> None:
     from aios.kernel.journal.audit import tables  # noqa: PLC0415 - see above
     from aios.kernel.journal.audit.log import load_key  # noqa: PLC0415 - see above
 
+    if noted and not NOTED.fullmatch(noted):
+        raise InvalidCall(
+            f"{noted!r} is no head of a check", hint="say it as `aios audit verify` printed it"
+        )
     file = load().home.audit_key
     with _opened() as connection:
         if connection is None:

@@ -1,5 +1,7 @@
 """The verb `mail`: the owner's mailbox, to talk with processes that send and receive letters, and the dead letters."""
 
+import re
+
 import click
 
 from aios.abi.deadletters import DeadLetter
@@ -7,7 +9,11 @@ from aios.abi.mail import Letter
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
+from aios.errors import DeadlineExceeded, InvalidCall
 from aios.sdk.blocking import Client, connect
+
+GROUP = re.compile("(Group|Kind|Program)::.")
+GROUPS = "Group::OWNER, Kind::program (task, guest) or Program::/folder"
 
 urgent_option = click.option(
     "--urgent", "is_urgent", is_flag=True, help="Announce it at the receiver's next call."
@@ -91,7 +97,13 @@ def read(*, wait_s: float | None, as_json: bool) -> None:
     """Take the letters out of the owner's mailbox and show them, urgent ones first; with --wait, wait until one is there."""
     with connect() as client:
         if wait_s is not None:
-            _show(client.mail.receive(deadline_s=wait_s), as_json=as_json)
+            try:
+                letter = client.mail.receive(deadline_s=wait_s)
+            except DeadlineExceeded as error:
+                raise DeadlineExceeded(
+                    f"no letter within {wait_s:g} s", hint="`--wait` longer, or look again"
+                ) from error
+            _show(letter, as_json=as_json)
         n_left = 1
         while n_left:
             taken = client.mail.take()
@@ -126,7 +138,7 @@ def publish(*, topic: str, body: str, as_json: bool) -> None:
     "--group",
     default="",
     metavar="TYPE::NAME",
-    help="Group::OWNER, Kind::program (task, guest) or Program::/folder; the owner's processes without.",
+    help=f"{GROUPS}; the owner's processes without.",
 )
 @receipt_option
 @urgent_option
@@ -142,6 +154,8 @@ def broadcast(
     as_json: bool,
 ) -> None:
     """Send a letter to every living process of a group, whether it subscribes to anything or not."""
+    if group and not GROUP.match(group):
+        raise InvalidCall(f"{group!r} is no group", hint=GROUPS)
     with connect() as client:
         told = client.mail.broadcast(
             body,

@@ -14,6 +14,7 @@ from time import monotonic
 import click
 import msgspec
 
+from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
 from aios.abi.recovery import Restart, RestartPolicy
 from aios.abi.types import Pid
@@ -88,7 +89,7 @@ SETTLE_S = 15.0
     "limits",
     multiple=True,
     metavar="WHAT=N",
-    help="What it may spend: completion_tokens, prompt_tokens, calls, children.",
+    help=f"What it and all below it may spend: {', '.join(Limits.__struct_fields__)}.",
 )
 @click.option(
     "--read",

@@ -68,7 +68,7 @@ def following(cron: str, zone: str, after_unix_s: float) -> float | None:
         moment = datetime.fromtimestamp(after_unix_s, ZoneInfo(zone))
     except (KeyError, ValueError, OSError, OverflowError) as error:
         raise InvalidCall(
-            f"no time zone {zone!r} at {after_unix_s:g} s", hint="say Europe/Berlin, or UTC"
+            f"no time zone {zone!r}, or no time that it has", hint="say Europe/Berlin, or UTC"
         ) from error
     try:
         for found in CronSim(cron, moment):
