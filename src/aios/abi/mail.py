@@ -126,7 +126,8 @@ class Publish(Call[Published], frozen=True):
     body: Body
 
 
-Group = Annotated[str, Meta(max_length=512, pattern=r"^((Group|Kind|Program)::[^\n]+)?(?!\n)$")]
+GROUP_PATTERN = r"^((Group|Kind|Program)::[^\n]+)?(?!\n)$"
+Group = Annotated[str, Meta(max_length=512, pattern=GROUP_PATTERN)]
 
 
 class Addressed(Struct, frozen=True):

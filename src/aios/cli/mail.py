@@ -5,14 +5,13 @@ import re
 import click
 
 from aios.abi.deadletters import DeadLetter
-from aios.abi.mail import Letter
+from aios.abi.mail import GROUP_PATTERN, Letter
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
 from aios.errors import DeadlineExceeded, InvalidCall
 from aios.sdk.blocking import Client, connect
 
-GROUP = re.compile("(Group|Kind|Program)::.")
 GROUPS = "Group::OWNER, Kind::program (task, guest) or Program::/folder"
 
 urgent_option = click.option(
@@ -154,7 +153,7 @@ def broadcast(
     as_json: bool,
 ) -> None:
     """Send a letter to every living process of a group, whether it subscribes to anything or not."""
-    if group and not GROUP.match(group):
+    if not re.match(GROUP_PATTERN, group):
         raise InvalidCall(f"{group!r} is no group", hint=GROUPS)
     with connect() as client:
         told = client.mail.broadcast(
