@@ -68,13 +68,19 @@ class Worker:
         await wait_all_tasks_blocked()
 
 
-async def test_a_breach_pauses_and_asks_and_a_yes_gives_as_much_again(tmp_path: Path) -> None:
-    async with (
-        asking_kernel(tmp_path) as (kernel, owner),
-        anyio.create_task_group() as tasks,
-    ):
+@asynccontextmanager
+async def limited_worker(
+    home: Path, *, tool_calls: int
+) -> AsyncIterator[tuple[Kernel, Client, Worker]]:
+    """A worker that may run so many tools; at the end all its runs must be over."""
+    async with asking_kernel(home) as (kernel, owner), anyio.create_task_group() as tasks:
         ann = Worker(kernel, tasks)
-        await owner.set_budget(ann.pid, Limits(tool_calls=2))
+        await owner.set_budget(ann.pid, Limits(tool_calls=tool_calls))
+        yield kernel, owner, ann
+
+
+async def test_a_breach_pauses_and_asks_and_a_yes_gives_as_much_again(tmp_path: Path) -> None:
+    async with limited_worker(tmp_path, tool_calls=2) as (kernel, owner, ann):
         await ann.start(3)
         question = (await asked(kernel))[0]
         assert (question.action, question.resource) == (BUDGET_RAISE, f"Process ann ({ann.pid})")
@@ -143,12 +149,7 @@ async def test_a_no_ends_the_calls_with_the_budgets_fault_until_it_is_taken_back
 
 
 async def test_who_raises_the_limit_himself_takes_the_question_away(tmp_path: Path) -> None:
-    async with (
-        asking_kernel(tmp_path) as (kernel, owner),
-        anyio.create_task_group() as tasks,
-    ):
-        ann = Worker(kernel, tasks)
-        await owner.set_budget(ann.pid, Limits(tool_calls=0))
+    async with limited_worker(tmp_path, tool_calls=0) as (kernel, owner, ann):
         await ann.start()
         question = (await asked(kernel))[0]
         await owner.cont(ann.pid)  # nothing has changed: it is paused again
@@ -163,12 +164,7 @@ async def test_who_raises_the_limit_himself_takes_the_question_away(tmp_path: Pa
 
 
 async def test_who_is_stopped_by_the_owner_besides_waits_for_him(tmp_path: Path) -> None:
-    async with (
-        asking_kernel(tmp_path) as (kernel, owner),
-        anyio.create_task_group() as tasks,
-    ):
-        ann = Worker(kernel, tasks)
-        await owner.set_budget(ann.pid, Limits(tool_calls=0))
+    async with limited_worker(tmp_path, tool_calls=0) as (kernel, owner, ann):
         await ann.start()
         question = (await asked(kernel))[0]
         await owner.stop(ann.pid)
@@ -181,12 +177,7 @@ async def test_who_is_stopped_by_the_owner_besides_waits_for_him(tmp_path: Path)
 
 
 async def test_who_is_killed_takes_the_question_along(tmp_path: Path) -> None:
-    async with (
-        asking_kernel(tmp_path) as (kernel, owner),
-        anyio.create_task_group() as tasks,
-    ):
-        ann = Worker(kernel, tasks)
-        await owner.set_budget(ann.pid, Limits(tool_calls=0))
+    async with limited_worker(tmp_path, tool_calls=0) as (kernel, owner, ann):
         await ann.start()
         await asked(kernel)
         await owner.kill(ann.pid)
