@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,3 +28,12 @@ def test_a_text_has_one_vector_however_it_is_grouped() -> None:
     together = embedder.embed(texts)
     for text, vector in zip(texts, together, strict=True):
         assert np.allclose(embedder.embed([text])[0], vector, atol=1e-6)
+
+
+def test_loading_it_leaves_the_logging_of_the_program_alone() -> None:
+    code = (
+        "import logging; from aios.kernel.memory.embedding import WordLlamaEmbedder as Embedder; Embedder(); "
+        "root = logging.getLogger(); print(root.handlers, root.level == logging.WARNING)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own program
+    assert said.stdout.split("\n")[0] == "[] True"

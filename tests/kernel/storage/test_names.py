@@ -1,10 +1,11 @@
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aios.kernel.storage.names import shown_name
 from aios.kernel.storage.paths import parse
 
 
+@example(b"\xda\xcc\xa8")
 @given(
     st.binary(min_size=1, max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name)
 )

@@ -4,7 +4,9 @@ The default is wordllama: token vectors, averaged; its weights lie in its wheel 
 so. Without the extra `memory` there is none, and notes are found by their words alone.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +32,17 @@ class Embedder(Protocol):
         ...
 
 
+@contextmanager
+def _logging_untouched() -> Iterator[None]:
+    """An import inside cannot set up the root logger: wordllama's makes it print what every library says."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # `basicConfig` does nothing to a logger that has one
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
 class WordLlamaEmbedder:
     """Vectors of 256 numbers from wordllama. Cost: 0.15 s to load, 35 MB; 40 us for a text of 20 words, 30 ms for 64 KiB."""
 
@@ -37,7 +50,8 @@ class WordLlamaEmbedder:
     n_dims = 256
 
     def __init__(self) -> None:
-        import wordllama  # noqa: PLC0415 - an optional extra that takes 0.1 s to import
+        with _logging_untouched():
+            import wordllama  # noqa: PLC0415 - an optional extra that takes 0.1 s to import
 
         # Its own search for the tokenizer looks elsewhere and then asks the network; its package's folder has both files.
         folder = Path(wordllama.__file__).parent

@@ -14,7 +14,8 @@ def shown_name(real: bytes) -> str:
     if real.isascii() and real.decode().isprintable() and b"\\" not in real:
         return real.decode()
     text = real.decode(errors="surrogateescape")
-    shown = "".join(_shown(char) for char in unicodedata.normalize("NFKC", text))
+    spelt = "".join(_shown(char) for char in unicodedata.normalize("NFKC", text))
+    shown = unicodedata.normalize("NFKC", spelt)  # an accent after what was spelt out joins its last letter
     # What normalising makes of a look-alike may be a separator or a way up.
     if shown in {".", ".."} or "/" in shown or len(shown.encode()) > MAX_PART_BYTES:
         return ""
