@@ -63,7 +63,8 @@ class Resident(Struct, frozen=True):
     name: str
     kind: Kind
     owner: str
-    rights: frozenset[Right]
+    rights: tuple[Right, ...]
+    """In order: the same process is the same row."""
     lineage: tuple[str, ...]
     program: str
     nice: int
@@ -93,7 +94,7 @@ class Resident(Struct, frozen=True):
             name=self.name,
             kind=self.kind,
             owner=self.owner,
-            rights=self.rights,
+            rights=frozenset(self.rights),
             log=log,
             program=self.program,
             lineage=self.lineage,
@@ -134,7 +135,7 @@ def resident_of(
         name=process.name,
         kind=process.kind,
         owner=process.owner,
-        rights=process.rights,
+        rights=tuple(sorted(process.rights, key=lambda right: right.value)),
         lineage=process.lineage,
         program=process.program,
         nice=process.nice,

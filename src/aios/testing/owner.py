@@ -16,6 +16,7 @@ from aios.abi.spawn import Spawn
 from aios.abi.timers import TimerInfo
 from aios.abi.types import ProcessInfo
 from aios.testing.agents import Agent
+from aios.testing.world import PROGRAM
 
 RETRY_S = 20.0
 PAUSE_S = 15.0
@@ -127,9 +128,8 @@ async def _set_timer(agent: Agent, *, cron: str) -> bool:
     rows, found = await _rows(agent), await _timers(agent)
     if not rows or found is None or found or "t0" in rows:
         return bool(rows) and (bool(found) or "t0" in rows)
-    assert world.program is not None, "the world has a program"
     restart = Restart(policy="on-failure", max_restarts=50)
-    spawn = Spawn(program=str(world.program), args=("t0",), name="t0", restart=restart)
+    spawn = Spawn(program=str(PROGRAM), args=("t0",), name="t0", restart=restart)
     at = None if cron else world.clock.unix_s() + world.draw.uniform(1, PAUSE_S)
     return await _try(agent, "timer", partial(timers.add, spawn, at_unix_s=at, cron=cron))
 

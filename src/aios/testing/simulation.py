@@ -46,7 +46,7 @@ from aios.testing.outside import TAKES_S, Hands, takes
 from aios.testing.owner import decide, run_errands
 from aios.testing.settling import settle_account
 from aios.testing.trades import visit
-from aios.testing.world import CALM_AFTER_S, Faults, Life, World, draw_faults, files_in
+from aios.testing.world import CALM_AFTER_S, PROGRAM, Faults, Life, World, draw_faults, files_in
 
 N_WORKERS, N_GUESTS = 2, 1
 BRANCHER_SHARE = 0.2
@@ -56,7 +56,6 @@ PATIENCE_S = 4_000.0
 LOOK_EVERY_STEPS = 11
 """Invariants of the whole are looked at every so many steps; a prime, so as to meet no rhythm."""
 NEVER_S = 1e6
-MANIFEST = 'name = "worker"\n'
 CONFIG = Config(memory=MemoryConfig(embedder="none"))
 FORGETFUL = replace(CONFIG, journal=JournalConfig(keep_s=0.1, max_bytes=1))
 """The journal keeps what living processes need, and nothing else."""
@@ -85,10 +84,6 @@ class Simulator:
             prefix="aios-sim-", dir=shm if shm.is_dir() else None
         )
         self._root = Path(self._scratch.name)
-        self._program = self._root / "program"
-        self._program.mkdir()
-        (self._program / "agent.toml").write_text(MANIFEST)
-        (self._program / "main.py").write_text("raise SystemExit('only in a simulation')\n")
         self._template = anyio.run(_new_files, Home(self._root / "template"))
         self._policies = Policies(load_sources(CONFIG.access.profile, self._root / "policies"))
 
@@ -100,7 +95,6 @@ class Simulator:
         """Run a seed, with the faults that it draws if none are given."""
         drawn = faults or draw_faults(random.Random(f"faults {seed}"))  # noqa: S311 - repeatable on purpose
         world, folder = World(seed, drawn), self._root / f"seed-{seed}"
-        world.program = self._program
 
         def thread_s(pace: random.Random) -> float:
             return pace.expovariate(1 / drawn.thread_s) if drawn.thread_s else 0.0
@@ -191,7 +185,7 @@ class Simulator:
         agent = Agent(world, life, kernel.init, me=kernel.init.name, client=owner)
         for name in workers_of(world):
             while name not in names:
-                spawn = partial(owner.spawn, self._program, name, name=name, restart=RESTART)
+                spawn = partial(owner.spawn, PROGRAM, name, name=name, restart=RESTART)
                 await agent.told("spawn", spawn)
                 names = {process.name for process in kernel.table}
         with anyio.move_on_after(PATIENCE_S) as patience:

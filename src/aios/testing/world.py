@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CALM_AFTER_S = 400.0
 """From then on nothing fails by chance any more, so that everything can come to its end."""
 MAX_STEPS = 60_000
+PROGRAM = Path(__file__).with_name("program")
+"""Not in the scratch folder, whose name is random: it is in what the journal keeps, and so in the order of its index."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,6 @@ class World:
         self.outside = Outside()
         self.errands = draw_errands(random.Random(f"errands {seed}"))  # noqa: S311 - repeatable on purpose
         """What the owner has still to do."""
-        self.program: Path | None = None
-        """The folder of the programs."""
         self.life: Life | None = None
         self.check: Callable[[], None] | None = None
         """Looked at after each step of the kernel."""

@@ -311,7 +311,7 @@ def _held_in(process: Process, origin: Origin, *, may_act: bool) -> Launched:
 def _take_after(process: Process, origin: Origin, launched: Launched) -> None:
     """Give a branch what its origin has, and never more than its parent gave."""
     row = origin.row
-    process.rights &= row.rights
+    process.rights &= frozenset(row.rights)
     process.nice = max(row.nice, process.nice)
     process.view, process.fetch_lists = launched.view, row.fetch_lists
     is_held_in = process.confines is not None and not process.confines.may_act
