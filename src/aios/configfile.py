@@ -1,6 +1,5 @@
 """The configuration file: where it is, and what it says before anybody checks it."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,14 +29,17 @@ def read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:
         ConfigError: It is missing, unreadable or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        import tomllib  # noqa: PLC0415 - start-up time: most have no such file
+
+        return tomllib.loads(text)
     except FileNotFoundError as error:
         if must_exist:
             raise ConfigError(
                 f"no configuration file at {path}", hint="unset AIOS_CONFIG or make the file"
             ) from error
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(
             f"{path} cannot be read: {error}", hint="see docs/guides/configuration.md"
         ) from error

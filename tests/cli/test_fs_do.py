@@ -1,12 +1,27 @@
-"""aios fs do against a kernel that runs."""
+"""aios fs do against a kernel whose model says what a script says."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Aios
+from tests.cli.conftest import Aios, serving
+
+from aios.engine.base import Job
+from aios.engine.script import Script
 
 
-@pytest.mark.usefixtures("served")
+def plan(_: Job) -> str:
+    return json.dumps({"steps": [{"do": "purge", "source": "old-notes.md"}]})
+
+
+@pytest.fixture
+def planner(home: Path) -> Iterator[None]:
+    with serving(home, script=Script(answer=plan)):
+        yield
+
+
+@pytest.mark.usefixtures("planner")
 def test_a_plan_is_shown_and_what_cannot_be_undone_needs_yes(aios: Aios, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.write_text("old")

@@ -7,7 +7,8 @@ and exactly one with a `Result` or `Fault`.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -71,14 +72,29 @@ ToClient = Welcome | Refusal | Reply
 
 _msgpack_out = msgspec.msgpack.Encoder()
 _json_out = msgspec.json.Encoder()
-_to_server: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
-_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
-_msgpack_call: msgspec.msgpack.Decoder[AnyCall] = msgspec.msgpack.Decoder(AnyCall)
-_msgpack_answer: msgspec.msgpack.Decoder[AnyAnswer] = msgspec.msgpack.Decoder(AnyAnswer)
-_msgpack_fault: msgspec.msgpack.Decoder[Fault] = msgspec.msgpack.Decoder(Fault)
-_json_call: msgspec.json.Decoder[AnyCall] = msgspec.json.Decoder(AnyCall)
-_json_frame: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(
-    Token | Line | Change | Advance | Result[AnyAnswer] | Fault
+
+
+class _Reader(Generic[T]):
+    """Reads one form. Its decoder is made at the first use: each takes milliseconds, and a program needs one of the seven."""
+
+    def __init__(self, kind: Callable[[Any], Any], form: object) -> None:
+        self._kind = kind
+        self._form = form
+
+    @cached_property
+    def decode(self) -> Callable[[bytes], T]:
+        """The decoder's method."""
+        return cast("Callable[[bytes], T]", self._kind(self._form).decode)
+
+
+_to_server: _Reader[ToServer] = _Reader(msgspec.msgpack.Decoder, ToServer)
+_to_client: _Reader[ToClient] = _Reader(msgspec.msgpack.Decoder, ToClient)
+_msgpack_call: _Reader[AnyCall] = _Reader(msgspec.msgpack.Decoder, AnyCall)
+_msgpack_answer: _Reader[AnyAnswer] = _Reader(msgspec.msgpack.Decoder, AnyAnswer)
+_msgpack_fault: _Reader[Fault] = _Reader(msgspec.msgpack.Decoder, Fault)
+_json_call: _Reader[AnyCall] = _Reader(msgspec.json.Decoder, AnyCall)
+_json_frame: _Reader[Frame] = _Reader(
+    msgspec.json.Decoder, Token | Line | Change | Advance | Result[AnyAnswer] | Fault
 )
 
 

@@ -1,8 +1,6 @@
 """How commands end: exit codes, and errors as one line for people or one JSON object for programs."""
 
-import json
 import os
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -83,6 +81,8 @@ def exit_code_of(error: AiosError) -> ExitCode:
 def report(error: AiosError, *, as_json: bool) -> ExitCode:
     """Tell an error on stderr; return the exit code that goes with it. With `AIOS_DEBUG` the traceback comes first."""
     if os.environ.get("AIOS_DEBUG"):
+        import traceback  # noqa: PLC0415 - start-up time
+
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     code = exit_code_of(error)
     tell(
@@ -99,6 +99,8 @@ def tell(message: str, *, hint: str, code: str, exit_code: int, as_json: bool) -
     """Write `error: ...` and `hint: ...`, or the same as JSON, on stderr."""
     if as_json:
         told = {"code": code, "message": message, "hint": hint, "exit_code": int(exit_code)}
+        import json  # noqa: PLC0415 - start-up time
+
         click.echo(json.dumps({"error": told}), err=True)
         return
     color = wants_color()  # said here, for errors are told after click's own context has gone

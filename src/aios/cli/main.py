@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from aios import __version__
 from aios.cli.exits import ExitCode, report, tell, wants_color
 from aios.errors import AiosError
+from aios.server.collector import settle_collector
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ def main(args: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if args is None else list(args)
     if args is None:
         sys.excepthook = report_bug
+        settle_collector()  # else it looks through all modules several times while those of a verb are imported
     as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
     try:
         code = cli.main(argv, prog_name="aios", standalone_mode=False, color=wants_color())

@@ -4,10 +4,9 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, get_args
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -92,7 +91,7 @@ def moment(text: str, zone: str, now_unix_s: float) -> float:
         parts = re.findall(r"(\d+)([smhd])", text)
         return now_unix_s + sum(int(n) * UNITS_S[unit] for n, unit in parts)
     try:
-        where = ZoneInfo(zone)
+        where = _zone(zone)
         now = datetime.fromtimestamp(now_unix_s, where)
         found = _read(text, now)
     except (ValueError, KeyError, OSError) as error:
@@ -128,13 +127,20 @@ def shown(unix_s: float | None) -> str:
     """A moment in the zone of this machine, to the second."""
     if unix_s is None:
         return "-"
-    where = ZoneInfo(local_zone())
+    where = _zone(local_zone())
     return datetime.fromtimestamp(unix_s, UTC).astimezone(where).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _zone(name: str) -> tzinfo:
+    """Raises: `KeyError`, `ValueError` or `OSError`; there is none of that name."""
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - start-up time
+
+    return ZoneInfo(name)
 
 
 def _is_zone(name: str) -> bool:
     try:
-        ZoneInfo(name)
+        _zone(name)
     except (KeyError, ValueError, OSError):
         return False
     return True

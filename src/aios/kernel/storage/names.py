@@ -15,7 +15,9 @@ def shown_name(real: bytes) -> str:
         return real.decode()
     text = real.decode(errors="surrogateescape")
     spelt = "".join(_shown(char) for char in unicodedata.normalize("NFKC", text))
-    shown = unicodedata.normalize("NFKC", spelt)  # an accent after what was spelt out joins its last letter
+    shown = unicodedata.normalize(
+        "NFKC", spelt
+    )  # an accent after what was spelt out joins its last letter
     # What normalising makes of a look-alike may be a separator or a way up.
     if shown in {".", ".."} or "/" in shown or len(shown.encode()) > MAX_PART_BYTES:
         return ""
