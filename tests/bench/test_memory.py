@@ -8,9 +8,12 @@ from aios.bench.memory import BENCH
 pytestmark = pytest.mark.anyio
 
 
+COUNTED = ("faults", "block", "private", "kill-9", "power-loss")
+
+
+@pytest.mark.no_cover
 async def test_every_row_comes_and_the_counts_clear_their_bars() -> None:
-    rows = await measured(BENCH)
+    rows = await measured(BENCH, within_s=180)
     assert set(rows) == {spec.row for spec in BENCH.specs}
-    assert all(row.value and row.value > 0 for row in rows.values())
-    assert rows["faults"].ok
-    assert rows["block"].ok
+    assert all(row.value is not None for row in rows.values())
+    assert [rows[name].note for name in COUNTED if not rows[name].ok] == []

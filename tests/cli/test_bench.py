@@ -98,3 +98,9 @@ def test_plots_are_drawn_where_they_are_asked_for(
     CliRunner().invoke(verb.bench, words, standalone_mode=False)
     assert isinstance(asked[0], dict)
     assert list(asked[0]) == ["paper"]
+
+
+def test_kills_for_another_bench_are_a_mistake(aios: Aios) -> None:
+    ran = aios("bench", "syscalls", "--kills", "5")
+    assert ran.code == 2
+    assert "`storage` and `memory`" in ran.err

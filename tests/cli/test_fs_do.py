@@ -1,27 +1,12 @@
-"""aios fs do against a kernel whose model says what a script says."""
+"""aios fs do against a kernel that runs."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Aios, serving
-
-from aios.engine.base import Job
-from aios.engine.script import Script
+from tests.cli.conftest import Aios
 
 
-def plan(_: Job) -> str:
-    return json.dumps({"steps": [{"do": "purge", "source": "old-notes.md"}]})
-
-
-@pytest.fixture
-def planner(home: Path) -> Iterator[None]:
-    with serving(home, script=Script(answer=plan)):
-        yield
-
-
-@pytest.mark.usefixtures("planner")
+@pytest.mark.usefixtures("served")
 def test_a_plan_is_shown_and_what_cannot_be_undone_needs_yes(aios: Aios, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.write_text("old")

@@ -28,6 +28,26 @@ def test_a_file_is_found_by_what_is_in_it(aios: Aios, tmp_path: Path) -> None:
     assert aios("fs", "search").code == 2
 
 
+def test_a_path_where_nothing_is_is_told_and_not_taken_for_no_hits(
+    aios: Aios, tmp_path: Path
+) -> None:
+    put(aios, tmp_path, "/shared/q/rome.md", "When does the train leave?\n")
+    for command in (
+        ("search", "train", "--under", "/shared/nosuch"),
+        ("group", "type", "--under", "/agents/nobody"),
+        ("join", "/shared/q", "/shared/nosuch"),
+        ("join", "/shared/nosuch", "/shared/q"),
+        ("purge", "/shared/nosuch"),
+    ):
+        ran = aios("fs", *command)
+        assert (ran.code, ran.out) == (4, "")
+        assert "no file" in ran.err
+        assert "`aios fs ls`" in ran.err
+    assert "no folder /nosuch" in aios("fs", "search", "train", "--under", "/nosuch").err
+    for empty in ("/", "/agents", "/groups"):
+        assert aios("fs", "join", empty, "/shared/q").code == 0
+
+
 def test_files_are_grouped_joined_and_counted(aios: Aios, tmp_path: Path) -> None:
     put(aios, tmp_path, "/shared/q/rome.md", "When does the train leave?\n")
     put(aios, tmp_path, "/shared/a/travel.md", "The train leaves at nine.\n")

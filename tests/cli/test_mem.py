@@ -18,7 +18,13 @@ def test_notes_are_added_found_listed_and_forgotten(served: Served, aios: Aios) 
     assert "Berlin" not in aios("mem", "ls", "--tag", "food").out
     assert [row["scope"] for row in aios("mem", "ls", "--json").rows()] == ["shared", "group"]
     assert aios("mem", "forget", str(note["id"])).out == f"forgot {note['id']}\n"
-    assert aios("mem", "forget", str(note["id"])).code == 4
+    gone = aios("mem", "forget", str(note["id"]))
+    assert gone.code == 4
+    assert "`aios mem ls`" in gone.err
+    for word in ("nosuch", "0", "-1", "1.5"):
+        wrong = aios("mem", "forget", "--", word)
+        assert wrong.code == 2
+        assert f"`{word}` is no number of a note; `aios mem ls`" in wrong.err
 
 
 def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class FileRetrieve(Call[Retrieved], frozen=True, tag="file_retrieve"):
 
     Raises:
         InvalidCall: There is neither a query nor a keyword.
+        NotFound: Nothing is at `under`.
     """
 
     query: QueryText = ""
@@ -95,6 +96,7 @@ class FileGroupBy(Call[FileGroups], frozen=True, tag="file_group_by"):
     them apart; they need an embedder.
 
     Raises:
+        NotFound: Nothing is at `under`.
         Unsupported: By topic, and there is no embedder.
     """
 
@@ -127,6 +129,9 @@ class FileJoin(Call[FileJoined], frozen=True, tag="file_join"):
     """Find for each file below `left` the `k` files below `right` that are most like it, by words and by meaning.
 
     At most the first `max_left` files of the left take part. A file is never paired with itself.
+
+    Raises:
+        NotFound: Nothing is at `left`, or at `right`.
     """
 
     left: FilePath

@@ -164,6 +164,9 @@ class FilePurge(Call[Purged], frozen=True, tag="file_purge"):
     """Forget versions of a file, or of all below a folder: all but the newest `keep`. This cannot be undone.
 
     Of a deleted file nothing is left with `keep` 0.
+
+    Raises:
+        NotFound: Nothing was ever at that path or below it, or all of it was purged.
     """
 
     path: FilePath

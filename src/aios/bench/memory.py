@@ -1,10 +1,13 @@
 """`memory`: how fast agents remember and recall, and what their memory blocks hold."""
 
 import random
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
+from pathlib import Path
 from time import perf_counter
 
 import anyio
@@ -15,6 +18,8 @@ from aios.abi.interactions import MemoryLog, MemoryStat
 from aios.abi.memory import Recall, Remember
 from aios.bench.bench import Bench, Settings, seconds_each
 from aios.bench.children import scratch_folder
+from aios.bench.crashes import N_KILLS, SECONDS_EACH, measure_crashes, specs_of
+from aios.bench.prying import pry
 from aios.bench.rows import Bar, Report, Spec, quantile
 from aios.config import Config, Home
 from aios.kernel.kernel import Kernel, open_kernel
@@ -24,6 +29,7 @@ NAME = "memory"
 N_NOTES = 100_000
 N_IN_FLIGHT = 64
 N_WORDS, NOTE_WORDS, QUERY_WORDS = 20_000, 20, 5
+N_PRYING_ROUNDS = 3
 BLOCK_BYTES, N_RECORDS, RECORD_BYTES, N_READS = 1 << 20, 10_000, 500, 50_000
 
 SPECS = (
@@ -48,11 +54,15 @@ SPECS = (
     Spec(NAME, "log", "records/s", None, f"interactions, {N_IN_FLIGHT} in flight, on disk"),
     Spec(NAME, "block", "KiB", Bar(BLOCK_BYTES / 1024), f"the block after {N_NOTES} interactions"),
     Spec(NAME, "faults", "faults", Bar(0.95, on_ratio=True), "LRU-K against plain LRU, Zipf-like"),
+    Spec(
+        NAME, "private", "leaks", Bar(0), "of one agent's files and notes to another, on any call"
+    ),
+    *specs_of(NAME, "notes"),
 )
 
 
-async def measure(settings: Settings, report: Report) -> None:
-    """In one kernel without an engine."""
+async def measure(settings: Settings, report: Report, n_kills: int = N_KILLS) -> None:
+    """In one kernel without an engine, and what must never happen in others."""
     n_notes = N_NOTES // 50 if settings.quick else N_NOTES
     note = f"{n_notes} notes" if settings.quick else ""
     report.add("faults", zipf_faults(2), baseline=zipf_faults(1))
@@ -76,6 +86,19 @@ async def measure(settings: Settings, report: Report) -> None:
             report.add(row, 1000 * quantile(seconds, share), note=note)
         settings.say(f"logging {n_notes} interactions")
         await _log(gate, words, n_notes, report)
+    settings.say("agents at each other's secrets")
+    await _private(report, 1 if settings.quick else N_PRYING_ROUNDS)
+    await measure_crashes("notes", report, settings, n_kills)
+
+
+async def _private(report: Report, n_rounds: int) -> None:
+    seed = random.SystemRandom().randrange(10**9)
+    with tempfile.TemporaryDirectory(
+        prefix="aios-b-", dir="/tmp"
+    ) as folder:  # for sockets, a short path
+        pried = await pry(Path(folder), seed, n_rounds)
+    note = f"{pried.tried.total()} calls of {len(pried.tried)} kinds, seed {seed}"
+    report.add("private", len(pried.faults), note="; ".join([note, *pried.faults[:3]]))
 
 
 def _find(report: Report) -> None:
@@ -138,4 +161,11 @@ async def _kernel() -> AsyncIterator[Kernel]:
             yield kernel
 
 
-BENCH = Bench(NAME, "what agents remember", 400.0, SPECS, measure)
+def bench_of(n_kills: int) -> Bench:
+    """This bench with so many kills, and losses of power."""
+    limit_s = 400.0 + 2 * SECONDS_EACH * n_kills
+    measured = partial(measure, n_kills=n_kills)
+    return Bench(NAME, "what agents remember", limit_s, SPECS, measured)
+
+
+BENCH = bench_of(N_KILLS)

@@ -3,7 +3,9 @@
 import os
 import random
 import string
+import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -14,8 +16,12 @@ from aios.abi.gate import Gate
 from aios.abi.storage import FileRead, Put
 from aios.bench.bench import Bench, Settings, alternate
 from aios.bench.children import BenchFailed, scratch_folder
+from aios.bench.crashes import N_KILLS, SECONDS_EACH, measure_crashes, specs_of
 from aios.bench.indexing import SPECS as INDEX_SPECS
 from aios.bench.indexing import measure_index
+from aios.bench.path_escapes import try_to_escape
+from aios.bench.plain_commands import SPEC as COMMANDS_SPEC
+from aios.bench.plain_commands import measure_commands
 from aios.bench.rows import Bar, Report, Series, Spec
 from aios.config import Config, Home
 from aios.kernel.kernel import open_kernel
@@ -27,6 +33,7 @@ N_FILES = 100_000
 N_VERSIONS = 1_000
 PIECE_BYTES = 4 << 20
 LONG_BYTES, LONG_BYTES_QUICK = 1 << 30, 64 << 20
+N_ESCAPES, RACES_S = 300, 2.0
 
 SPECS = (
     Spec(
@@ -61,15 +68,28 @@ SPECS = (
         f"disk of {N_VERSIONS} versions of a text of 100 KB, each with a small edit",
     ),
     *INDEX_SPECS,
+    COMMANDS_SPEC,
+    Spec(
+        NAME,
+        "escapes",
+        "escapes",
+        Bar(0),
+        f"out of a mounted folder; at least {N_ESCAPES} attempts, then {RACES_S:g} s of swapped links",
+    ),
+    *specs_of(NAME, "files"),
 )
 
 
-async def measure(settings: Settings, report: Report) -> None:
+async def measure(settings: Settings, report: Report, n_kills: int = N_KILLS) -> None:
     """Measure in one kernel after another, each with a home of its own."""
+    settings.say("ways out of a mounted folder")
+    await _escapes(report)
     with scratch_folder() as folder:
         async with open_kernel(Config(), Home(folder / "searched"), engines={}) as kernel:
             settings.say("the index")
             await measure_index(kernel.init_gate(), report, quick=settings.quick)
+        async with open_kernel(Config(), Home(folder / "commanded"), engines={}) as kernel:
+            await measure_commands(kernel.init_gate(), report)
         async with open_kernel(Config(), Home(folder / "home"), engines={}) as kernel:
             gate = kernel.init_gate()
             settings.say("small files")
@@ -83,6 +103,20 @@ async def measure(settings: Settings, report: Report) -> None:
             faults = (await Files(gate).check()).faults
         if faults:
             raise BenchFailed(f"the files are damaged after all that: {faults[:3]}")
+    await measure_crashes("files", report, settings, n_kills)
+
+
+async def _escapes(report: Report) -> None:
+    with tempfile.TemporaryDirectory(prefix="aios-bench-") as folder:
+        escapes = await try_to_escape(Path(folder), races_s=RACES_S)
+    n_planned = escapes.n_attempts - escapes.n_raced
+    note = f"{n_planned} attempts, and {escapes.n_raced} in the race"
+    report.add(
+        "escapes",
+        len(escapes.faults),
+        note="; ".join([note, *escapes.faults[:3]]),
+        is_whole=n_planned >= N_ESCAPES and escapes.n_raced > 0,
+    )
 
 
 async def _small(gate: Gate, folder: Path, report: Report, *, n_s: float) -> None:
@@ -218,4 +252,11 @@ def _add(report: Report, row: str, series: Series, baseline: Series | None = Non
     )
 
 
-BENCH = Bench(NAME, "files: small, long, many, old", 900.0, SPECS, measure)
+def bench_of(n_kills: int) -> Bench:
+    """This bench with so many kills, and losses of power."""
+    limit_s = 900.0 + 2 * SECONDS_EACH * n_kills
+    measured = partial(measure, n_kills=n_kills)
+    return Bench(NAME, "files: small, long, many, old, crashed", limit_s, SPECS, measured)
+
+
+BENCH = bench_of(N_KILLS)

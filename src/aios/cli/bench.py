@@ -8,6 +8,8 @@ import click
 
 from aios.bench.bench import Bench, Shape
 from aios.bench.main import run_bench
+from aios.bench.memory import NAME as MEMORY
+from aios.bench.memory import bench_of as memory_of
 from aios.bench.paper import NAME as PAPER
 from aios.bench.paper import bench_of as paper_of
 from aios.bench.sched_sim import ALL
@@ -15,6 +17,8 @@ from aios.bench.sched_sim import NAME as SCHED_SIM
 from aios.bench.sched_sim import bench_of as sched_sim_of
 from aios.bench.sim import NAME as SIM
 from aios.bench.sim import bench_of as sim_of
+from aios.bench.storage import NAME as STORAGE
+from aios.bench.storage import bench_of as storage_of
 from aios.bench.workload import NAME as WORKLOAD
 from aios.bench.workload import bench_of as workload_of
 from aios.cli.options import examples, json_option
@@ -29,6 +33,7 @@ from aios.cli.options import examples, json_option
         "aios bench sched-sim --policy mlfq --trace crowd.jsonl",
         "aios bench paper --plots plots",
         "aios bench sim --seeds 20000",
+        "aios bench storage memory --kills 1000",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME...]")
@@ -58,6 +63,12 @@ from aios.cli.options import examples, json_option
     help="A folder for the plots of `paper`, as SVG; needs the extra `bench`.",
 )
 @click.option("--seeds", "n_seeds", type=click.IntRange(1), help="Seeds of `sim`: 200.")
+@click.option(
+    "--kills",
+    "n_kills",
+    type=click.IntRange(1),
+    help="Kills, and losses of power, of `storage` and of `memory`: 10.",
+)
 @json_option
 def bench(
     *,
@@ -67,6 +78,7 @@ def bench(
     trace: Path | None,
     plots: Path | None,
     n_seeds: int | None,
+    n_kills: int | None,
     as_json: bool,
     **sizes: int | None,
 ) -> int:
@@ -79,6 +91,7 @@ def bench(
         **_variants(names, policy, trace),
         **_plotting(names, plots),
         **_simulating(names, n_seeds),
+        **_crashing(names, n_kills),
         **({WORKLOAD: workload_of(shape)} if shape else {}),
     }
     return run_bench(names, quick=quick, json=as_json, shape=shape, variants=variants)
@@ -122,6 +135,20 @@ def _simulating(names: Sequence[str], n_seeds: int | None) -> Mapping[str, Bench
     if names and SIM not in names:
         raise click.UsageError(f"--seeds is for the bench `{SIM}`", click.get_current_context())
     return {SIM: sim_of(n_seeds)}
+
+
+def _crashing(names: Sequence[str], n_kills: int | None) -> Mapping[str, Bench]:
+    """`storage` and `memory` with so many kills.
+
+    Raises:
+        UsageError: They are given and none of the two will be run.
+    """
+    if n_kills is None:
+        return {}
+    if names and not {STORAGE, MEMORY} & set(names):
+        message = f"--kills is for the benches `{STORAGE}` and `{MEMORY}`"
+        raise click.UsageError(message, click.get_current_context())
+    return {STORAGE: storage_of(n_kills), MEMORY: memory_of(n_kills)}
 
 
 def _shape(names: Sequence[str], sizes: dict[str, int | None]) -> Shape | None:

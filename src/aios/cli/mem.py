@@ -1,5 +1,6 @@
 """The verb `mem`: what agents remember, as the owner of the kernel sees it."""
 
+import re
 from pathlib import Path
 
 import click
@@ -14,6 +15,24 @@ from aios.sdk.memory import ScopeName
 
 SCOPES = ("process", "agent", "group", "shared")
 SHOWN_CHARS = 80
+
+
+class NoteNumber(click.ParamType[int]):
+    """The number of a note."""
+
+    name = "note"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Read it, or refuse it as click does."""
+        if not re.fullmatch(r"[1-9][0-9]{0,17}", str(value)):
+            shown = (
+                f"{value!r} is no number of a note; `aios mem ls` and `aios mem search` show them"
+            )
+            self.fail(shown, param, ctx)
+        return int(str(value))
+
 
 scope_option = click.option(
     "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="Only notes of this scope."
@@ -129,7 +148,7 @@ def stat(*, as_json: bool) -> None:
 
 
 @mem.command(epilog=examples("aios mem forget 12"))
-@click.argument("notes", metavar="ID...", type=click.IntRange(1), nargs=-1, required=True)
+@click.argument("notes", metavar="ID...", type=NoteNumber(), nargs=-1, required=True)
 @json_option
 def forget(*, notes: tuple[int, ...], as_json: bool) -> None:
     """Delete notes, and all those whose place they took."""

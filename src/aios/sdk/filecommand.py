@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat, ChatAnswer
-from aios.abi.retrieval import FileRetrieve, Retrieved
+from aios.abi.retrieval import MAX_HITS, FileHit, FileRetrieve, Retrieved
 from aios.abi.storage import (
     Append,
     Copy,
@@ -32,17 +32,34 @@ from aios.abi.storage import (
 from aios.abi.types import Finish, JsonSchema, Message, Role, Sampling
 from aios.errors import AiosError, Conflict, InvalidCall, NotFound
 from aios.sdk.fileplan import (
+    FOUND_BY_NAME,
+    MAX_CLAUSES,
     MAX_COMMAND_CHARS,
-    Do,
     FilePlan,
+    Menu,
     PlannedStep,
+    Source,
     Wish,
-    choose,
     lands_at,
+    menu_of,
+    only_wish,
     overlaps,
     place_of,
+    question_of,
     schema_for,
-    wishes_of,
+    targets_of,
+    wish_of,
+)
+from aios.sdk.filewords import (
+    Choice,
+    Clause,
+    Do,
+    Place,
+    choose,
+    clauses,
+    folder_of_name,
+    named_in,
+    names_in,
 )
 from aios.sdk.requests import build
 
@@ -53,14 +70,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Procedure = Generator[Call[Answer], Answer, T]
 
-N_CANDIDATES = 10
+N_CANDIDATES, N_SHOWN = MAX_HITS, 10
 PLAN_TOKENS = 400
 PROMPT = (
-    "Turn the user's command about files into steps, as JSON. Copy names and texts from the command, word for word. "
-    "Kinds: find (look for files), move and copy (source to target), delete (source), write and append (text to target), "
-    "purge (delete source with all its versions, for good; only if the command says purge).\n"
-    'Command: put the budget report into archive\n{"steps":[{"do":"move","source":"the budget report","target":"archive"}]}\n'
-    'Command: where is the recipe for soup?\n{"steps":[{"do":"find","source":"the recipe for soup"}]}'
+    "Say what the user's command about files means, as JSON; choose from what is listed. "
+    "Kinds: find (a question about files), move and copy (source to target), write and append (text to target).\n"
+    "Command: put the budget report into archive\nSources: /shared/budget.md\nTargets: archive\n"
+    '{"do": "move", "source": "/shared/budget.md", "target": "archive"}\n'
+    'Command: is there a recipe for soup?\n{"do": "find"}'
 )
 
 
@@ -80,33 +97,27 @@ class Outcome(Struct, frozen=True):
 
 
 def planning(command: str, model: str) -> Procedure[FilePlan]:
-    """A plan for a command; nothing is changed.
+    """A plan for a command; nothing is changed. A model is asked about what its words leave open, clause by clause.
 
     Raises:
-        InvalidCall: The command is empty or too long, or the model made no plan of it.
+        InvalidCall: The command is empty or too long, does not say enough, or the model made no plan of it.
     """
     if not command.strip() or len(command) > MAX_COMMAND_CHARS:
         raise InvalidCall(
             f"a command has 1 to {MAX_COMMAND_CHARS} characters", hint="say what to do"
         )
-    call = build(
-        Chat,
-        messages=(Message(Role.SYSTEM, PROMPT), Message(Role.USER, f"Command: {command}")),
-        constraint=JsonSchema(schema_for(command), "plan"),
-        sampling=Sampling(temperature=0.0),
-        max_tokens=PLAN_TOKENS,
-        model=model,
-    )
-    answer = yield call
-    assert isinstance(answer, ChatAnswer)
-    if answer.finish is Finish.LENGTH:
+    asked = clauses(command)
+    if len(asked) > MAX_CLAUSES:
         raise InvalidCall(
-            "the model's plan has no end", hint="say it shorter, or use another model"
+            f"the command asks for {len(asked)} things, the limit is {MAX_CLAUSES}",
+            hint="say it in several commands",
         )
     steps: list[PlannedStep] = []
     problems: list[str] = []
-    for wish in wishes_of(answer.message.text(), command):
-        step = yield from _resolved(wish)
+    for clause in asked:
+        menu = yield from _menu(clause)
+        wish = only_wish(menu) or (yield from _chosen(menu, model))
+        step = yield from _resolved(wish, menu)
         steps.append(step)
         problems += yield from _problems(step)
     problems += overlaps(steps)
@@ -245,51 +256,116 @@ class BlockingFileCommands:
 # --- planning ----------------------------------------------------------------------------------------------------
 
 
-def _resolved(wish: Wish) -> Procedure[PlannedStep]:
+def _menu(clause: Clause) -> Procedure[Menu]:
+    """What a clause may mean: its names are looked up. Without a verb, the files that its words name whole, or are most like."""
+    if clause.kinds == (Do.FIND,):
+        return menu_of(clause, [])
+    if clause.is_open:
+        hits = yield from _hits(clause.words, N_SHOWN)
+        paths = named_in(clause.words, hits) or [hit.path for hit in hits]
+        return menu_of(clause, [Source(path, (path,), "as chosen") for path in paths])
+    sources: list[Source] = []
+    for name in clause.names:
+        sources.append((yield from _source(name)))  # noqa: PERF401 - no comprehension can yield
+    return menu_of(clause, sources)
+
+
+def _chosen(menu: Menu, model: str) -> Procedure[Wish]:
+    """What a model makes of a clause that leaves a choice."""
+    answer = yield build(
+        Chat,
+        messages=(Message(Role.SYSTEM, PROMPT), Message(Role.USER, question_of(menu))),
+        constraint=JsonSchema(schema_for(menu), "step"),
+        sampling=Sampling(temperature=0.0),
+        max_tokens=PLAN_TOKENS,
+        model=model,
+    )
+    assert isinstance(answer, ChatAnswer)
+    if answer.finish is Finish.LENGTH:
+        raise InvalidCall(
+            "the model's plan has no end", hint="say it shorter, or use another model"
+        )
+    return wish_of(answer.message.text(), menu)
+
+
+def _resolved(wish: Wish, menu: Menu) -> Procedure[PlannedStep]:
     """A step with paths in the place of its words."""
     if wish.do in (Do.WRITE, Do.APPEND):
-        place = yield from _place(wish.target, near="")
-        return PlannedStep(wish.do, wish.target, target=place, text=wish.text)
-    paths, why, candidates = yield from _sources(wish)
+        target = yield from _file_for_text(menu.places[wish.target])
+        return PlannedStep(wish.do, wish.target, target=target, text=wish.text)
+    if wish.do is Do.FIND:
+        words = menu.clause.names[0]
+        hits = yield from _hits(words, N_SHOWN)
+        return PlannedStep(wish.do, words, tuple(hit.path for hit in hits), why="by content")
+    source = menu.sources[wish.source]
     target = ""
-    if wish.target and paths:
-        place = yield from _place(wish.target, near=paths[0])
-        is_folder = yield from _is_folder(place)
-        target = lands_at(place, paths[0], is_folder=is_folder or len(paths) > 1)
-        if len(paths) > 1:
-            target = target.rpartition("/")[0]
-    return PlannedStep(wish.do, wish.source, paths, target=target, why=why, candidates=candidates)
+    if wish.target and source.paths:
+        target = yield from _target(menu.places[wish.target], source.paths)
+    return PlannedStep(
+        wish.do,
+        source.words,
+        source.paths,
+        target=target,
+        why=source.why,
+        candidates=source.candidates,
+    )
 
 
-def _sources(wish: Wish) -> Procedure[tuple[tuple[str, ...], str, tuple[str, ...]]]:
-    """The files that a name means, and how that was found, or else what it could mean."""
-    name = wish.source
-    if " " not in name:
+def _source(name: str) -> Procedure[Source]:
+    """The files that a name means, or the names of a list; or what it could mean."""
+    whole = yield from _one_source(name)
+    names = names_in(name)
+    if whole.why in FOUND_BY_NAME or len(names) < 2:
+        return whole
+    paths: list[str] = []
+    for each in names:
+        part = yield from _one_source(each)
+        if part.why not in FOUND_BY_NAME:
+            return part if part.candidates else Source(each)
+        paths += part.paths
+    return Source(name, tuple(dict.fromkeys(paths)), "by name")
+
+
+def _one_source(name: str) -> Procedure[Source]:
+    if name.startswith("/") or " " not in name:
         try:
             found = yield build(FileStat, path=name)
             assert isinstance(found, Files)
         except (NotFound, InvalidCall):
             pass  # no path, then: words
         else:
-            return (found.files[0].path,), "by path", ()
-    answer = yield build(FileRetrieve, query=name, k=N_CANDIDATES, is_waiting=True)
+            return Source(name, (found.files[0].path,), "by path")
+    hits = yield from _hits(name, N_CANDIDATES)
+    choice: Choice = choose(name, hits)
+    return Source(name, choice.paths, choice.why, choice.candidates[:N_SHOWN])
+
+
+def _hits(words: str, k: int) -> Procedure[tuple[FileHit, ...]]:
+    answer = yield build(FileRetrieve, query=words, k=k, is_waiting=True)
     assert isinstance(answer, Retrieved)
-    if wish.do is Do.FIND:
-        return tuple(hit.path for hit in answer.hits), "by content", ()
-    choice = choose(name, answer.hits)
-    return choice.paths, choice.why, choice.candidates
+    return answer.hits
 
 
-def _place(words: str, *, near: str) -> Procedure[str]:
-    """The path that a target means; a file that is there already if it has just that name."""
-    place = place_of(words, near)
-    if not near and not place.startswith("/"):
-        answer = yield build(FileRetrieve, query=words, k=N_CANDIDATES, is_waiting=True)
-        assert isinstance(answer, Retrieved)
-        choice = choose(words, answer.hits)
-        if choice.why == "by name" and len(choice.paths) == 1:
-            return choice.paths[0]
-    return place
+def _file_for_text(place: Place) -> Procedure[str]:
+    """The file that a text is written to: one that is there already if it has just that name."""
+    path = place_of(place, "")
+    if path.startswith("/"):
+        return path
+    choice = choose(place.words, (yield from _hits(place.words, N_CANDIDATES)))
+    return choice.paths[0] if choice.why == "by name" and len(choice.paths) == 1 else path
+
+
+def _target(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
+    """Where files come to lie; of several, the folder. A folder of that name that is there is meant before a new one."""
+    path = place_of(place, sources[0])
+    is_folder = yield from _is_folder(path)
+    if not is_folder and "/" not in place.words and not place.is_name and "." not in place.words:
+        found = folder_of_name(place.words, (yield from _hits(place.words, N_CANDIDATES)))
+        path, is_folder = found or path, bool(found)
+    if len(sources) > 1:
+        return path
+    is_name = not is_folder and (place.is_name or "." in path.rpartition("/")[2])
+    return lands_at(path, sources[0], is_name=is_name)
 
 
 def _is_folder(path: str) -> Procedure[bool]:
@@ -324,10 +400,8 @@ def _edits(step: PlannedStep) -> list[Edit]:
     match step.do:
         case Do.MOVE | Do.COPY:
             kind = Move if step.do is Do.MOVE else Copy
-            if len(step.paths) == 1:
-                return [kind(source=step.paths[0], target=step.target)]
-            names = [(path, f"{step.target}/{path.rpartition('/')[2]}") for path in step.paths]
-            return [kind(source=path, target=target) for path, target in names]
+            pairs = zip(step.paths, targets_of(step), strict=True)
+            return [kind(source=path, target=target) for path, target in pairs]
         case Do.DELETE:
             return [Delete(path=path) for path in step.paths]
         case Do.WRITE:

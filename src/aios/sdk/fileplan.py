@@ -1,44 +1,26 @@
-"""Commands about files in plain words, as plans. Pure: a model proposes, this decides what may be done.
+"""Plans for commands about files in plain words. Pure: rules read the command, a model chooses among what is left, this decides what may be done.
 
-A plan may only name what the command says: every name and text in it is a piece of the command, word for word. So a model that is wrong, or a
-hostile endpoint, can mix up what was said but cannot bring in a path or a text of its own.
+A model may only choose: the files that the words of the command mean, and the pieces of it that say where to and what to write, are what its
+grammar has. So a model that is wrong, or a hostile endpoint, can mix up what was said but cannot bring in a path or a text of its own.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
+from itertools import product
 from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
 
-from aios.abi.retrieval import FileHit
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
+from aios.sdk.filewords import Clause, Do, Place, without_filling
 
 MAX_COMMAND_CHARS = 500
-MAX_STEPS = 8
-MAX_SPAN_WORDS = 8
-MAX_SPANS = 300
-CLEAR_LEAD = 1.5
-"""A hit by meaning is taken without asking when its score is so many times that of the next."""
-
-
-class Do(StrEnum):
-    """What a step does."""
-
-    FIND = "find"
-    MOVE = "move"
-    COPY = "copy"
-    DELETE = "delete"
-    WRITE = "write"
-    APPEND = "append"
-    PURGE = "purge"
-
+MAX_CLAUSES = 8
 
 FIELDS: Mapping[Do, tuple[str, ...]] = MappingProxyType(
     {
-        Do.FIND: ("source",),
+        Do.FIND: (),
         Do.MOVE: ("source", "target"),
         Do.COPY: ("source", "target"),
         Do.DELETE: ("source",),
@@ -47,21 +29,15 @@ FIELDS: Mapping[Do, tuple[str, ...]] = MappingProxyType(
         Do.PURGE: ("source",),
     }
 )
-"""What each kind of step names; nothing else may be set."""
+"""What is to be chosen for each kind of step; nothing else may be set. A search has the words of its clause."""
 
+FOUND_BY_NAME = ("by path", "by name")
 IRREVERSIBLE = frozenset({Do.PURGE})
-
-SAID_BY: Mapping[Do, re.Pattern[str]] = MappingProxyType(
-    {
-        Do.DELETE: re.compile(r"(?i)\b(delete|remove|rm|erase|discard|trash|drop|throw|get rid)"),
-        Do.PURGE: re.compile(r"(?i)\b(purge|permanently|for good|for ever|forever)"),
-    }
-)
-"""Without such a word in the command a step that takes something away is not meant: small models like to add some."""
+HINT = "say it in other words, or use `aios fs mv`, `cp`, `rm`"
 
 
 class Wish(Struct, frozen=True, forbid_unknown_fields=True):
-    """A step in the words of the command."""
+    """A step as a model chose it."""
 
     do: Do
     source: str = ""
@@ -69,10 +45,33 @@ class Wish(Struct, frozen=True, forbid_unknown_fields=True):
     text: str = ""
 
 
-class Wishes(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model made of a command."""
+class Source(Struct, frozen=True):
+    """Files that words mean and how they were found, or what the words could mean."""
 
-    steps: tuple[Wish, ...]
+    words: str
+    paths: tuple[str, ...] = ()
+    why: str = ""
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What a model chooses it by: the path if it is one, else the words."""
+        return self.paths[0] if len(self.paths) == 1 else self.words
+
+
+class Menu(Struct, frozen=True):
+    """What a clause may mean: a model chooses one of each."""
+
+    clause: Clause
+    kinds: tuple[Do, ...]
+    sources: Mapping[str, Source]
+    places: Mapping[str, Place]
+    texts: tuple[str, ...]
+
+    def choices(self, field: str) -> tuple[str, ...]:
+        """What `source`, `target` or `text` may be."""
+        by_field = {"source": self.sources, "target": self.places, "text": self.texts}
+        return tuple(by_field[field])
 
 
 class PlannedStep(Struct, frozen=True):
@@ -118,189 +117,145 @@ class FilePlan(Struct, frozen=True):
         return any(step.do in IRREVERSIBLE for step in self.steps)
 
 
-def spans(command: str) -> list[str]:
-    """The pieces of a command that a plan may name: what stands in quotation marks, and runs of its words, longest last."""
-    found = dict.fromkeys(
-        each for pair in re.findall(r"\"([^\"]+)\"|'([^']+)'", command) for each in pair if each
+def menu_of(clause: Clause, sources: Sequence[Source]) -> Menu:
+    """What a clause may mean, by what its names mean: a name that was found as one before a description.
+
+    Raises:
+        InvalidCall: It does not say what to do, with what, or where to.
+    """
+    named = [each for each in sources if each.why in FOUND_BY_NAME]
+    kinds = clause.kinds
+    if not clause.names and Do.FIND in kinds:
+        raise InvalidCall(f"{clause.words!r} does not say what", hint=HINT)
+    if not clause.is_open and Do.WRITE in kinds and len(kinds) > 1:
+        # `put` and `save` are said of files as of texts.
+        kinds = tuple(do for do in kinds if (do is not Do.WRITE) is bool(named))
+    chosen = named or [each for each in sources if each.paths or each.candidates] or sources
+    menu = Menu(
+        clause,
+        kinds,
+        {each.label: each for each in chosen},
+        {each.words: each for each in clause.places},
+        tuple(dict.fromkeys(clause.texts)),
     )
-    words = command.split()
-    for n_words in range(1, MAX_SPAN_WORDS + 1):
-        for begin in range(len(words) - n_words + 1):
-            if piece := _bare(" ".join(words[begin : begin + n_words])):
-                found[piece] = None
-    return list(found)[:MAX_SPANS]
+    fitting = tuple(do for do in kinds if all(menu.choices(field) for field in FIELDS[do]))
+    if not fitting:
+        lacks = {"source": "what", "target": "where to", "text": "what text"}
+        missing = next(field for field in FIELDS[kinds[0]] if not menu.choices(field))
+        raise InvalidCall(f"{clause.words!r} does not say {lacks[missing]}", hint=HINT)
+    return msgspec.structs.replace(menu, kinds=fitting)
 
 
-def schema_for(command: str) -> JsonObject:
-    """The JSON Schema of the plans for a command: each kind of step with the names that the command has."""
+def only_wish(menu: Menu) -> Wish | None:
+    """The step, if the words leave only one."""
+    if len(menu.kinds) > 1:
+        return None
+    (do,) = menu.kinds
+    chosen = list(product(*(menu.choices(field) for field in FIELDS[do])))
+    if len(chosen) > 1:
+        return None
+    return Wish(do, **dict(zip(FIELDS[do], chosen[0], strict=True)))
+
+
+def schema_for(menu: Menu) -> JsonObject:
+    """The JSON Schema of the steps that a clause may mean."""
     kinds: list[object] = []
-    for do, fields in FIELDS.items():
+    for do in menu.kinds:
         properties: dict[str, object] = {"do": {"const": do.value}}
-        properties |= {field: {"$ref": "#/$defs/said"} for field in fields}
+        properties |= {field: {"$ref": f"#/$defs/{field}"} for field in FIELDS[do]}
         kinds.append(
             {
                 "type": "object",
                 "properties": properties,
-                "required": ["do", *fields],
+                "required": ["do", *FIELDS[do]],
                 "additionalProperties": False,
             }
         )
+    fields = dict.fromkeys(field for do in menu.kinds for field in FIELDS[do])
     return {
-        "type": "object",
-        "properties": {
-            "steps": {
-                "type": "array",
-                "items": {"anyOf": kinds},
-                "minItems": 1,
-                "maxItems": MAX_STEPS,
-            }
-        },
-        "required": ["steps"],
-        "additionalProperties": False,
-        "$defs": {"said": {"enum": spans(command)}},
+        "anyOf": kinds,
+        "$defs": {field: {"enum": list(menu.choices(field))} for field in fields},
     }
 
 
-def wishes_of(answer: str, command: str) -> tuple[Wish, ...]:
-    """The steps that a model proposed, if all of them may be meant.
+def question_of(menu: Menu) -> str:
+    """What a model is asked about a clause: the words, and what there is to choose from."""
+    titles = {"source": "Sources", "target": "Targets", "text": "Texts"}
+    fields = dict.fromkeys(field for do in menu.kinds for field in FIELDS[do])
+    listed = [f"{titles[field]}: {' | '.join(menu.choices(field))}" for field in fields]
+    return "\n".join([f"Command: {menu.clause.words}", *listed])
+
+
+def wish_of(answer: str, menu: Menu) -> Wish:
+    """The step that a model chose, if it is one of those that it may.
 
     Raises:
-        InvalidCall: It is no plan, or names what the command does not say.
+        InvalidCall: It is no step, or has what the command does not say.
     """
-    hint = "say it in other words, or use `aios fs mv`, `cp`, `rm`"
     try:
-        wishes = msgspec.json.decode(answer, type=Wishes).steps
+        wish = msgspec.json.decode(answer, type=Wish)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidCall(f"the model made no plan of that: {error}", hint=hint) from error
-    if not 1 <= len(wishes) <= MAX_STEPS:
-        raise InvalidCall(f"a plan has 1 to {MAX_STEPS} steps, not {len(wishes)}", hint=hint)
-    wishes = tuple(dict.fromkeys(wishes))  # small models repeat themselves
-    for wish in wishes:
-        if wish.do in SAID_BY and not SAID_BY[wish.do].search(command):
+        raise InvalidCall(f"the model made no plan of that: {error}", hint=HINT) from error
+    if wish.do not in menu.kinds:
+        raise InvalidCall(
+            f"the model's plan has a `{wish.do}`, which the command does not say", hint=HINT
+        )
+    for field in ("source", "target", "text"):
+        value = getattr(wish, field)
+        if field not in FIELDS[wish.do]:
+            if value:
+                raise InvalidCall(f"a `{wish.do}` with a {field} means nothing", hint=HINT)
+        elif value not in menu.choices(field):
             raise InvalidCall(
-                f"the model's plan has a `{wish.do}`, which the command does not say", hint=hint
+                f"the model's plan names {value[:80]!r}, which the command does not say", hint=HINT
             )
-        for field in ("source", "target", "text"):
-            value = getattr(wish, field)
-            if (field in FIELDS[wish.do]) != bool(value):
-                raise InvalidCall(
-                    f"a step `{wish.do}` with {field} {value!r} means nothing", hint=hint
-                )
-            if value and not _is_said(value, command):
-                raise InvalidCall(
-                    f"the model's plan names {value[:80]!r}, which the command does not say",
-                    hint=hint,
-                )
-    return wishes
+    return wish
 
 
-def _is_said(value: str, command: str) -> bool:
-    """Whether a command has this piece, at the borders of words."""
-    said = f" {' '.join(command.split())} "
-    return re.search(rf"(?<!\w){re.escape(' '.join(value.split()))}(?!\w)", said) is not None
+# --- where to -----------------------------------------------------------------------------------------------------
 
 
-# --- from words to paths -----------------------------------------------------------------------------------------
-
-_FILLING = frozenset(
-    [
-        "a",
-        "all",
-        "an",
-        "and",
-        "any",
-        "called",
-        "every",
-        "file",
-        "files",
-        "folder",
-        "folders",
-        "document",
-        "documents",
-        "in",
-        "into",
-        "my",
-        "named",
-        "of",
-        "our",
-        "the",
-        "this",
-        "that",
-        "to",
-        "with",
-    ]
-)
-_ALL = re.compile(r"(?i)\b(all|every)\b")
-_WORD = re.compile(r"[^\W_]+")
+def root_of(path: str) -> str:
+    """The agent's, group's or mount's folder of a path."""
+    parts = path.split("/")
+    return "/".join(parts[: 3 if parts[1] in ("agents", "groups") else 2])
 
 
-class Choice(Struct, frozen=True):
-    """What a name means: `paths` and how that was found, or else `candidates` to choose from."""
-
-    paths: tuple[str, ...] = ()
-    why: str = ""
-    candidates: tuple[str, ...] = ()
-
-
-def choose(name: str, hits: Sequence[FileHit]) -> Choice:
-    """The files that a name means, by the hits of a search for it, best first.
-
-    By name before by meaning; more than one only if the words ask for all. What is not clear is not chosen.
-    """
-    telling = _telling(name)
-    named = [hit.path for hit in hits if telling and telling <= _telling(hit.path)]
-    if len(named) == 1 or (named and _ALL.search(name)):
-        return Choice(tuple(named), "by name")
-    if named:
-        return Choice(candidates=tuple(named))
-    if not hits:
-        return Choice()
-    if len(hits) == 1 or hits[0].score >= CLEAR_LEAD * hits[1].score:
-        return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
-    return Choice(candidates=tuple(hit.path for hit in hits))
-
-
-def place_of(words: str, near: str) -> str:
-    """The path that a target means: an absolute one as it is, else inside the agent's, group's or mount's folder of the path `near`."""
-    bare = " ".join(word for word in words.split() if word.lower() not in _FILLING) or words
+def place_of(place: Place, near: str) -> str:
+    """The path that words mean which name none: beside the file `near` if they are a name for it, else in the folder that all of its owner's is in."""
+    bare = without_filling(place.words)
     if bare.startswith("/"):
         return bare.rstrip("/")
-    inside = bare if "/" in bare else bare.replace(" ", "-")
-    return (
-        "/".join((*_root(near), inside.strip("/"))) if near.startswith("/") else inside.strip("/")
-    )
+    folder, _, own = near.rpartition("/")
+    inside = (bare if "/" in bare else bare.replace(" ", "-")).strip("/")
+    if not near or "/" in inside:
+        return f"{root_of(near)}/{inside}" if near else inside
+    if place.is_name and "." not in inside and "." in own:
+        return f"{folder}/{inside}.{own.rpartition('.')[2]}"
+    is_name = place.is_name or "." in inside
+    return f"{folder if is_name else root_of(near)}/{inside}"
 
 
-def lands_at(target: str, source: str, *, is_folder: bool) -> str:
-    """Where a file or folder comes to lie: inside of a folder, or at the very path if that has an extension."""
-    name = source.rpartition("/")[2]
-    if not is_folder and "." in target.rpartition("/")[2]:
-        return target
-    return f"{target}/{name}"
+def lands_at(target: str, source: str, *, is_name: bool) -> str:
+    """Where a file or folder comes to lie: at the very path if that is a name for it, else inside of it."""
+    return target if is_name else f"{target}/{source.rpartition('/')[2]}"
 
 
 def overlaps(steps: Sequence[PlannedStep]) -> Iterator[str]:
     """What steps of one plan would do to the same path; the plan would not mean what it shows."""
     seen: set[str] = set()
     for step in steps:
-        if step.do is Do.FIND:
-            continue
-        for path in step.paths or filter(None, (step.target,)):
+        changed = [] if step.do in (Do.FIND, Do.COPY) else list(step.paths)
+        for path in (*changed, *targets_of(step)):
             if path in seen:
                 yield f"two steps change {path}"
             seen.add(path)
 
 
-def _root(path: str) -> tuple[str, ...]:
-    parts = path.split("/")
-    return tuple(parts[: 3 if parts[1] in ("agents", "groups") else 2])
-
-
-def _telling(text: str) -> set[str]:
-    """The words of a name or path, without those that say nothing, and without an `s` at the end."""
-    words = (word.lower() for word in _WORD.findall(text))
-    return {word.removesuffix("s") for word in words if word not in _FILLING}
-
-
-def _bare(text: str) -> str:
-    return text.strip(" \t\n\"'`.,;:!?()")
+def targets_of(step: PlannedStep) -> tuple[str, ...]:
+    """The paths that a step makes or writes to, one for each source; several are put into the target."""
+    if len(step.paths) > 1:
+        return tuple(
+            f"{step.target}/{path.rpartition('/')[2]}" for path in step.paths if step.target
+        )
+    return (step.target,) if step.target else ()

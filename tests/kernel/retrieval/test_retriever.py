@@ -15,7 +15,7 @@ from tests.kernel.retrieval.documents import docx, many_laughs, pdf
 from aios.abi.retrieval import FileHit, IndexInfo
 from aios.abi.storage import Delete, Move, Put
 from aios.config import Config, Home, MemoryConfig, StorageConfig
-from aios.errors import AccessDenied, AiosError, InvalidCall, Unsupported
+from aios.errors import AccessDenied, AiosError, InvalidCall, NotFound, Unsupported
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.files import Files
@@ -202,6 +202,10 @@ async def test_what_may_not_be_read_is_refused_and_shares_are_followed(tmp_path:
             await bob.join("/agents/ann", "/shared")
         with pytest.raises(AccessDenied):
             await bob.reindex()
+        with pytest.raises(NotFound):
+            await bob.retrieve("fox", under="nosuch")
+        for may_be_empty in ("/agents/bob", "/groups/owner", "/shared", "/agents"):
+            assert await paths(bob, "fox", under=may_be_empty) == []
         assert await paths(bob, "fox") == []
         await ann.share("fox.md", "/agents/bob")
         assert await paths(bob, "fox") == ["/agents/ann/fox.md"]

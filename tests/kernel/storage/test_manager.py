@@ -88,8 +88,13 @@ async def test_a_deleted_file_can_be_brought_back_until_it_is_purged(booted: Ope
         await ann.delete("a")
         purged = await owner(kernel).purge("/agents/ann/a", keep=0)
         assert purged.n_versions == 4
-        with pytest.raises(NotFound):
-            await ann.rollback("a", version=1)
+        for nothing in (
+            ann.rollback("a", version=1),
+            owner(kernel).purge("/agents/ann/a"),
+            owner(kernel).purge("/agents/nobody"),
+        ):
+            with pytest.raises(NotFound):
+                await nothing
         assert (await owner(kernel).collect()).n_versions == 1
         await assert_all_in_order(kernel)
 

@@ -30,7 +30,7 @@ from aios.abi.retrieval import (
 )
 from aios.config import Config
 from aios.disk.db import Database
-from aios.errors import AccessDenied, InvalidCall, Unsupported
+from aios.errors import AccessDenied, InvalidCall, NotFound, Unsupported
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.retrieval import tables
@@ -206,10 +206,21 @@ class Retriever:
         folders = reach.readable_below(folder)
         if where and not folders:
             reach.check(folder, is_write=False)
+        await self._check_there(folder, reach)
         which = Which(folders, getattr(call, "type", ""), getattr(call, "since_unix_s", None))
         pending = await self._storage.changes.newest(self._indexer.cursor, limit=MAX_PENDING)
         n_pending = sum(any(is_within(each.path, one) for one in folders) for each in pending)
         return View(reach, which, n_pending)
+
+    async def _check_there(self, folder: str, reach: Reach) -> None:
+        """Refuse to look below a path where nothing is; the folders that hold everything and the caller's own may be empty."""
+        self._storage.check_root(folder)
+        may_be_empty = folder.count("/") == 1 or folder == reach.group
+        if may_be_empty or is_within(reach.home, folder):
+            return
+        await self._storage.mounts.refresh(folder)
+        if not await self._storage.changes.is_there(folder):
+            raise NotFound(f"no file or folder {folder}", hint="`file_list` shows what is there")
 
     # --- inside a read of the index ------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.kernel.process import Run
 from aios.kernel.storage import reading
-from aios.kernel.storage.tables import last_change
+from aios.kernel.storage.tables import files_below, last_change
 from aios.kernel.taint import take
 
 
@@ -84,6 +84,10 @@ class ChangeStream:
     async def existing(self, paths: Collection[str]) -> set[str]:
         """Those of these paths where a file is now."""
         return await self._db.read(partial(_existing, paths=json.dumps(list(paths))))
+
+    async def is_there(self, path: str) -> bool:
+        """Whether a file is now at a path, or below it."""
+        return bool(await self._db.read(partial(files_below, path=path, limit=1)))
 
     async def take(self, run: Run, shown: Collection[tuple[str, int]]) -> None:
         """A call shows what is in these versions (path, version): data in one that came from outside has reached its process."""

@@ -10,7 +10,7 @@ import apsw
 from aios.disk.blobs import BlobStore
 from aios.errors import NotFound
 from aios.kernel.storage.content import release_content, retain_content
-from aios.kernel.storage.tables import PAST, no_file, taint_of
+from aios.kernel.storage.tables import PAST, check_versions, no_file, taint_of
 from aios.kernel.storage.versions import Transaction
 
 
@@ -18,7 +18,11 @@ def purge(connection: apsw.Connection, blobs: BlobStore, path: str, keep: int) -
     """Forget all but the newest `keep` versions of each path below; returns their number and the bytes freed.
 
     The version that a file has now is never forgotten.
+
+    Raises:
+        NotFound: Nothing was ever at the path or below it, or all of it was purged.
     """
+    check_versions(connection, path)
     prefix = f"{path}/"
     rows = list(
         connection.execute(

@@ -270,7 +270,7 @@ class StorageManager:
         after = parse(call.after, path) if call.after else ""
         if not reach.may_read(path) and not call.is_deep and (ways := reach.ways_from(path)):
             return Files(tuple(FileInfo(way, is_folder=True) for way in ways if way > after))
-        self._check_root(reach.check(path, is_write=False))
+        self.check_root(reach.check(path, is_write=False))
         await self.mounts.refresh(path)
         listing = tables.list_deep if call.is_deep else tables.list_folder
         found = await self._db.read(lambda c: listing(c, path, after, call.limit))
@@ -443,7 +443,7 @@ class StorageManager:
             raise AccessDenied(
                 f"{home} may share only what is its own, not {path}", hint="copy it first"
             )
-        return self._check_root(self._reaches.of(process).check(path, is_write=False))
+        return self.check_root(self._reaches.of(process).check(path, is_write=False))
 
     def close(self, process: Process) -> None:
         """A process has ended: its drafts and locks go."""
@@ -458,7 +458,7 @@ class StorageManager:
     def _path(self, process: Process, text: str, *, is_write: bool = False) -> str:
         reach = self._reaches.of(process)
         path = reach.check(parse(text, reach.home), is_write=is_write)
-        return self._check_root(path, is_write=is_write)
+        return self.check_root(path, is_write=is_write)
 
     async def purged_path(self, process: Process, text: str) -> str:
         """The path whose versions a process may purge."""
@@ -466,7 +466,7 @@ class StorageManager:
         is_workspace = is_within(parse(text, self.home_of(process)), f"/{WORKSPACES}")
         return file_path(self._path(process, text, is_write=not is_workspace))
 
-    def _check_root(self, path: str, *, is_write: bool = False) -> str:
+    def check_root(self, path: str, *, is_write: bool = False) -> str:
         """Refuse what is in none of the folders that hold everything; only the owner gets so far."""
         root = path.split("/", 2)[1]
         known = ROOTS if is_write else FOLDERS

@@ -1,4 +1,4 @@
-"""A kernel that changes and indexes files until it is killed: `crash_agent.py HOME SEED REAL` prints `worker text` once a change is acknowledged.
+"""A kernel that changes and indexes files until it is killed: `crash_files.py HOME SEED REAL` prints `worker text` once a change is acknowledged.
 
 Each worker has files of its own and says what they hold; `-` stands for none. Every other worker has them in the folder REAL, which is mounted.
 """
@@ -25,10 +25,12 @@ Say = Callable[[int, str], None]
 
 
 def folder_of(worker: int) -> str:
+    """Where a worker has its files."""
     return f"/notes/{worker}" if worker % 2 else f"/shared/{worker}"
 
 
 async def main(home: Path, seed: int, real: Path) -> None:
+    """Work until the end."""
     async with open_kernel(Config(access=AccessConfig("full")), Home(home), engines={}) as kernel:
         files = Files(kernel.init_gate())
         if not await files.mounts():
@@ -79,6 +81,7 @@ async def pieces_of(text: str, draw: random.Random) -> AsyncIterator[bytes]:
 
 
 def print_it(worker: int, text: str) -> None:
+    """Tell who started this program."""
     print(worker, text[:SHOWN_CHARS], flush=True)  # noqa: T201 - the parent reads it
 
 

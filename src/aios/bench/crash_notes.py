@@ -1,4 +1,4 @@
-"""A kernel that changes notes until it is killed: `crash_agent.py HOME SEED` prints a line once a change is acknowledged.
+"""A kernel that changes notes until it is killed: `crash_notes.py HOME SEED` prints a line once a change is acknowledged.
 
 `+ ID TEXT` a note is there, `- ID` it is not any more, `> OLD NEW TEXT` one took the place of another.
 """
@@ -21,6 +21,7 @@ Say = Callable[..., None]
 
 
 async def main(home: Path, seed: int) -> None:
+    """Work until the end."""
     async with open_kernel(Config(), Home(home), engines={}) as kernel:
         memory = Memory(kernel.init_gate())
         async with anyio.create_task_group() as tasks:
@@ -48,6 +49,7 @@ async def work(memory: Memory, draw: random.Random, say: Say) -> None:
 
 
 def print_it(*words: object) -> None:
+    """Tell who started this program."""
     print(*words, flush=True)  # noqa: T201 - the parent reads it
 
 

@@ -1,0 +1,375 @@
+"""How a command about files in plain words is read, before a model is asked: its clauses, and the pieces of each that may be names. Pure.
+
+English words are known. A clause without a known verb is left to a model, with every run of its words.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from aios.abi.retrieval import FileHit
+
+MAX_SPAN_WORDS = 8
+MAX_SPANS = 300
+CLEAR_LEAD = 1.5
+"""A hit by meaning is taken without asking when its score is so many times that of the next."""
+
+
+class Do(StrEnum):
+    """What a step does."""
+
+    FIND = "find"
+    MOVE = "move"
+    COPY = "copy"
+    DELETE = "delete"
+    WRITE = "write"
+    APPEND = "append"
+    PURGE = "purge"
+
+
+_VERBS: Mapping[str, tuple[Do, ...]] = MappingProxyType(
+    {
+        word: kinds
+        for words, kinds in (
+            ("find where search look show list which what who locate", (Do.FIND,)),
+            ("move mv rename relocate transfer shift bring", (Do.MOVE,)),
+            ("put", (Do.MOVE, Do.WRITE)),
+            ("copy cp duplicate clone", (Do.COPY,)),
+            ("delete remove rm erase discard trash drop throw rid", (Do.DELETE,)),
+            ("write create", (Do.WRITE,)),
+            ("save store", (Do.COPY, Do.WRITE)),
+            ("append add", (Do.APPEND,)),
+            ("purge", (Do.PURGE,)),
+        )
+        for word in words.split()
+    }
+)
+_FOR_GOOD = re.compile(r"(?i)\b(permanently|for good|for ever|forever)\b")
+_TO_PLACE, _IN_PLACE = frozenset(("to", "into", "onto")), frozenset(("in", "inside", "under", "at"))
+_AS_NAME = frozenset(("as", "called", "named"))
+_WITH_TEXT = frozenset(("with", "containing", "saying"))
+_BETWEEN = frozenset((",", ";", "and", "then", "also", "please"))
+_PRONOUNS = frozenset(("it", "them", "this", "that", "these", "those"))
+_ALL = re.compile(r"(?i)\b(all|every|everything|each|both)\b")
+_FILLING = frozenset(
+    [
+        "a",
+        "about",
+        "all",
+        "an",
+        "and",
+        "any",
+        "are",
+        "at",
+        "away",
+        "both",
+        "called",
+        "document",
+        "documents",
+        "each",
+        "every",
+        "everything",
+        "file",
+        "files",
+        "folder",
+        "folders",
+        "for",
+        "from",
+        "in",
+        "into",
+        "is",
+        "me",
+        "mention",
+        "mentions",
+        "my",
+        "named",
+        "of",
+        "on",
+        "our",
+        "out",
+        "that",
+        "the",
+        "this",
+        "to",
+        "up",
+        "with",
+    ]
+)
+_TOKEN = re.compile(r"\"[^\"]+\"|\u201c[^\u201d]+\u201d|(?<!\w)'[^']+'(?!\w)|[^\s,;]+|[,;]")
+_LABEL = re.compile(r"(?i)^(?:the |a )?(?:line|text|words?|sentence)\s+")
+_WORD = re.compile(r"[^\W_]+")
+
+
+class Place(Struct, frozen=True):
+    """Words that say where to; or, with `is_name`, what it is to be called, beside where it is."""
+
+    words: str
+    is_name: bool = False
+
+
+class Clause(Struct, frozen=True):
+    """A part of a command that asks for one thing: of which kinds, and the pieces that may name files, places and texts.
+
+    Without a known verb (`is_open`) a model says what it means; what takes something away must be said.
+    """
+
+    words: str
+    kinds: tuple[Do, ...]
+    names: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    texts: tuple[str, ...] = ()
+    is_open: bool = False
+
+
+class Choice(Struct, frozen=True):
+    """What a name means: `paths` and how that was found, or else `candidates` to choose from."""
+
+    paths: tuple[str, ...] = ()
+    why: str = ""
+    candidates: tuple[str, ...] = ()
+
+
+def clauses(command: str) -> list[Clause]:
+    """The clauses of a command; `it` in one is what the one before names."""
+    found: list[Clause] = []
+    for tokens in _split(_TOKEN.findall(command)):
+        clause = _clause(tokens)
+        if found and any(name.lower() in _PRONOUNS for name in clause.names):
+            clause = Clause(clause.words, clause.kinds, found[-1].names, clause.places)
+        found.append(clause)
+    return found
+
+
+def spans(words: str) -> list[str]:
+    """What stands in quotation marks, and runs of words, longest last."""
+    tokens = _TOKEN.findall(words)
+    found = dict.fromkeys(_bare(each) for each in tokens if _is_quoted(each))
+    for n_words in range(1, MAX_SPAN_WORDS + 1):
+        for begin in range(len(tokens) - n_words + 1):
+            if piece := _joined(tokens[begin : begin + n_words]):
+                found[piece] = None
+    return list(found)[:MAX_SPANS]
+
+
+def names_in(name: str) -> list[str]:
+    """The names of a list such as `a.md, b.md and the plan`; just one if it is none."""
+    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", name)
+    return [part for part in parts if part]
+
+
+def choose(name: str, hits: Sequence[FileHit]) -> Choice:
+    """The files that a name means, by the hits of a search for it, best first.
+
+    By name before by meaning, a whole name before a part of one; more than one only if the words ask for all. What is not clear is not chosen.
+    """
+    telling, paths = _telling(name), list(dict.fromkeys(hit.path for hit in hits))
+    named = [path for path in paths if telling and telling <= _telling(path)]
+    if _ALL.search(name) and named:
+        is_clear = len(named) == 2 or not re.search(r"(?i)\bboth\b", name)
+        return Choice(tuple(named), "by name") if is_clear else Choice(candidates=tuple(named))
+    for fitting in (_of_just_that_name(name, paths), _folders(telling, paths), named):
+        if len(fitting) == 1:
+            return Choice((fitting[0],), "by name")
+        if fitting:
+            return Choice(candidates=tuple(fitting))
+    if not (hits and telling):
+        return Choice()
+    if len(hits) == 1 or hits[0].score >= CLEAR_LEAD * hits[1].score:
+        return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
+    return Choice(candidates=tuple(paths))
+
+
+def named_in(words: str, hits: Sequence[FileHit]) -> list[str]:
+    """The files whose whole names words have in them."""
+    telling = _telling(words)
+    stems = [(hit.path, hit.path.rpartition("/")[2].partition(".")[0]) for hit in hits]
+    return [path for path, stem in stems if _telling(stem) and _telling(stem) <= telling]
+
+
+def folder_of_name(words: str, hits: Sequence[FileHit]) -> str:
+    """The one folder that has just that name among those that hits are in; empty if there is none, or more."""
+    found = _folders(_telling(words), [hit.path for hit in hits])
+    return found[0] if len(found) == 1 else ""
+
+
+def without_filling(words: str) -> str:
+    """A name without the words that say nothing; as it is if nothing else is left."""
+    return " ".join(word for word in words.split() if word.lower() not in _FILLING) or words
+
+
+# --- clauses ------------------------------------------------------------------------------------------------------
+
+
+def _split(tokens: Sequence[str]) -> list[list[str]]:
+    """The tokens of each clause: a new one begins with a verb behind a comma, `and` or `then`."""
+    found: list[list[str]] = [[]]
+    pending: list[str] = []
+    for token in tokens:
+        if token.lower() in _BETWEEN and found[-1]:
+            pending.append(token)
+        elif (
+            (pending or _ends(found[-1]))
+            and _bare(token).lower() in _VERBS
+            and _has_verb(found[-1])
+        ):
+            pending, found = [], [*found, [token]]
+        else:
+            found[-1] += [*pending, token]
+            pending = []
+    return [each for each in found if each]
+
+
+def _ends(tokens: Sequence[str]) -> bool:
+    """Whether a sentence ends there."""
+    return bool(tokens) and not _is_quoted(tokens[-1]) and tokens[-1][-1] in ".!?:"
+
+
+def _has_verb(tokens: Sequence[str]) -> bool:
+    return any(_bare(token).lower() in _VERBS for token in tokens)
+
+
+def _clause(tokens: list[str]) -> Clause:
+    words = " ".join(tokens)
+    at = next((n for n, token in enumerate(tokens) if _bare(token).lower() in _VERBS), None)
+    if at is None:
+        return _open(words, tokens)
+    verb, rest = _bare(tokens[at]).lower(), tokens[at + 1 :]
+    kinds = _VERBS[verb]
+    if verb == "put" and not any(map(_is_quoted, rest)):
+        kinds = (Do.MOVE,)
+    if kinds == (Do.DELETE,) and _FOR_GOOD.search(" ".join(_unquoted(tokens))):
+        kinds = (Do.PURGE,)
+    if kinds == (Do.PURGE,) and _FOR_GOOD.search(" ".join(_unquoted(rest))):
+        rest = _TOKEN.findall(_FOR_GOOD.sub("", " ".join(rest)))
+    return _told(words, kinds, rest, is_name=verb == "rename")
+
+
+def _open(words: str, tokens: list[str]) -> Clause:
+    """A clause without a known verb: a question asks for files; of others a model says what is meant."""
+    places = _places(tokens)[1] or [Place(piece) for piece in spans(words)]
+    texts = tuple(_bare(token) for token in tokens if _is_quoted(token))
+    kinds: tuple[Do, ...] = (Do.FIND,)
+    if not words.endswith("?"):
+        kinds = (*kinds, Do.MOVE, Do.COPY, *((Do.WRITE, Do.APPEND) if texts else ()))
+    return Clause(words, kinds, (_joined(tokens),), tuple(places), texts, is_open=True)
+
+
+def _told(words: str, kinds: tuple[Do, ...], rest: list[str], *, is_name: bool) -> Clause:
+    """A clause by what stands behind its verb."""
+    if kinds[0] in (Do.FIND, Do.DELETE, Do.PURGE):
+        name = _joined(rest)
+        return Clause(words, kinds, (name,) if name else ())
+    before, places = _places(rest)
+    if not places:
+        n_names = len(rest) - _ends_in_place(rest)
+        before, places = (
+            [_joined(rest[:n_names])],
+            [Place(_joined([each])) for each in rest[n_names:]],
+        )
+    if is_name:
+        places = [Place(place.words, is_name=True) for place in places]
+    texts = before
+    if Do.WRITE in kinds or Do.APPEND in kinds:
+        texts, places = _texts(rest, before, places)
+    return Clause(
+        words,
+        kinds,
+        tuple(filter(None, before)),
+        tuple(places),
+        tuple(filter(None, texts)),
+    )
+
+
+def _places(rest: list[str]) -> tuple[list[str], list[Place]]:
+    """Where to, by each word that may say so, and what stands before that; `to x as y` is one place."""
+    marks = _marks(rest, _TO_PLACE | _AS_NAME) or _marks(rest, _IN_PLACE)
+    ends = [*marks[1:], len(rest)][: len(marks)]
+    before = [_joined(rest[:at]) for at in marks]
+    places = [
+        Place(_joined(rest[at + 1 : end]), is_name=rest[at].lower() in _AS_NAME)
+        for at, end in zip(marks, ends, strict=True)
+    ]
+    if len(places) > 1 and places[-1].is_name and not places[-2].is_name:
+        *_, folder, name = places
+        return before[-2:-1], [Place(f"{folder.words.rstrip('/')}/{name.words}", is_name=True)]
+    places = [place for place in places if place.words]
+    return before, [place for place in places if place.words.startswith("/")] or places
+
+
+def _texts(
+    rest: list[str], before: list[str], places: list[Place]
+) -> tuple[list[str], list[Place]]:
+    """The texts of a clause that writes, and where to: `x with TEXT`, or `TEXT to x`."""
+    quoted = [_bare(token) for token in rest if _is_quoted(token)]
+    if with_text := _marks(rest, _WITH_TEXT):
+        at = with_text[0]
+        place = Place(without_filling(_joined(rest[:at])))
+        return quoted or [_LABEL.sub("", _joined(rest[at + 1 :]))], [place]
+    said = {place.words for place in places}
+    bare = [_LABEL.sub("", text) for text in before]
+    return [text for text in quoted if text not in said] or bare, places
+
+
+def _ends_in_place(rest: Sequence[str]) -> bool:
+    """Whether the last word is a place though nothing says so, as in `mv a.md b`."""
+    is_pair = len(rest) == 2 and rest[0].lower() not in _FILLING
+    return is_pair or (len(rest) > 1 and any(char in rest[-1].rstrip(".") for char in "/."))
+
+
+def _marks(rest: Sequence[str], marks: frozenset[str]) -> list[int]:
+    """Where one of these words stands, with something behind it."""
+    return [at for at, (word, _) in enumerate(pairwise(rest)) if word.lower() in marks]
+
+
+def _unquoted(tokens: Sequence[str]) -> list[str]:
+    return [token for token in tokens if not _is_quoted(token)]
+
+
+def _is_quoted(token: str) -> bool:
+    return len(token) > 2 and token[0] in "\"'\u201c" and token[-1] in "\"'\u201d"
+
+
+def _joined(tokens: Sequence[str]) -> str:
+    """Tokens as the piece of text that they are; a list keeps its commas."""
+    return re.sub(r"\s+([,;])", r"\1", " ".join(map(_bare, tokens))).strip(" ,;")
+
+
+def _bare(token: str) -> str:
+    if _is_quoted(token):
+        return token[1:-1]
+    if token in (",", ";"):
+        return token
+    return token.lstrip("\"'`(\u201c").rstrip("\"'`.:!?)\u201d")
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def _of_just_that_name(name: str, paths: Sequence[str]) -> list[str]:
+    """The files that are called so, with or without their extension."""
+    bare, telling = without_filling(name), _telling(name)
+    last = [(path, path.rpartition("/")[2]) for path in paths]
+    return [path for path, own in last if own == bare] or [
+        path for path, own in last if telling and telling == _telling(own.partition(".")[0])
+    ]
+
+
+def _folders(telling: set[str], paths: Sequence[str]) -> list[str]:
+    """The folders above these paths that have just that name."""
+    found: dict[str, None] = {}
+    for path in paths:
+        parts = path.split("/")
+        for n_parts in range(2, len(parts)):
+            if telling and _telling(parts[n_parts - 1]) == telling:
+                found["/".join(parts[:n_parts])] = None
+    return list(found)
+
+
+def _telling(text: str) -> set[str]:
+    """The words of a name or path, without those that say nothing, and without an `s` at the end."""
+    words = (word.lower() for word in _WORD.findall(text))
+    return {word.removesuffix("s") for word in words if word not in _FILLING}

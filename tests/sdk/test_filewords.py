@@ -1,0 +1,130 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.abi.retrieval import FileHit
+from aios.sdk.filewords import (
+    Choice,
+    Do,
+    Place,
+    choose,
+    clauses,
+    folder_of_name,
+    named_in,
+    names_in,
+)
+
+
+def hit(path: str, score: float = 0.5) -> FileHit:
+    return FileHit(path, 1, 1, 1, "", score, ("meaning 0.50",), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("command", "kinds", "names", "places", "texts"),
+    [
+        ("Move the diary to the archive.", (Do.MOVE,), "the diary", "the archive", ""),
+        ("please put a.md into /shared/x", (Do.MOVE,), "a.md", "/shared/x", ""),
+        ("move the trip to Rome to box", (Do.MOVE,), "the trip|the trip to Rome", "Rome|box", ""),
+        (
+            "move the mail to aunt to /shared",
+            (Do.MOVE,),
+            "the mail|the mail to aunt",
+            "/shared",
+            "",
+        ),
+        ("copy a.md to x as b.md", (Do.COPY,), "a.md", "x/b.md", ""),
+        ("mv a.md b", (Do.MOVE,), "a.md", "b", ""),
+        ("get rid of 'my file.txt'", (Do.DELETE,), "of my file.txt", "", ""),
+        ("delete a.md for good", (Do.PURGE,), "a.md", "", ""),
+        ("permanently remove a.md", (Do.PURGE,), "a.md", "", ""),
+        ("delete 'gone for good.md'", (Do.DELETE,), "gone for good.md", "", ""),
+        ("purge a.md", (Do.PURGE,), "a.md", "", ""),
+        ("which file mentions Rome?", (Do.FIND,), "file mentions Rome", "", ""),
+        ("append 'buy milk' to b.txt", (Do.APPEND,), "buy milk", "b.txt", "buy milk"),
+        (
+            "write see you at nine to b.txt",
+            (Do.WRITE,),
+            "see you at nine",
+            "b.txt",
+            "see you at nine",
+        ),
+        ("create b.txt with the text hello", (Do.WRITE,), "", "b.txt", "hello"),
+        ("add the line eggs to b.txt", (Do.APPEND,), "the line eggs", "b.txt", "eggs"),
+        ("is there soup?", (Do.FIND,), "is there soup", "", ""),
+    ],
+)
+def test_a_command_is_read(
+    command: str, kinds: tuple[Do, ...], names: str, places: str, texts: str
+) -> None:
+    (clause,) = clauses(command)
+    assert clause.kinds == kinds
+    assert "|".join(place.words for place in clause.places) == places or not places
+    if kinds[0] in (Do.WRITE, Do.APPEND):
+        assert "|".join(clause.texts) == texts
+    else:
+        assert "|".join(clause.names) == names
+
+
+def test_what_a_name_for_it_is_and_what_a_place() -> None:
+    for command, place in (
+        ("rename a.md to b.md", Place("b.md", is_name=True)),
+        ("copy a.md as b", Place("b", is_name=True)),
+        ("copy a.md to b", Place("b")),
+    ):
+        (clause,) = clauses(command)
+        assert clause.places == (place,)
+
+
+def test_each_verb_behind_a_comma_an_and_or_a_stop_begins_a_clause() -> None:
+    found = clauses("Copy a.md and b.md to x, then delete c.md. Find the soup and remove it")
+    assert [clause.kinds[0] for clause in found] == [Do.COPY, Do.DELETE, Do.FIND, Do.DELETE]
+    assert found[0].names == ("a.md and b.md",)
+    assert names_in("a.md, b.md and the plan") == ["a.md", "b.md", "the plan"]
+    assert found[3].names == ("the soup",), "it is what the one before names"
+
+
+def test_without_a_verb_nothing_is_taken_away_and_texts_are_in_quotation_marks() -> None:
+    (clause,) = clauses("the diary belongs in the archive")
+    assert clause.is_open
+    assert clause.kinds == (Do.FIND, Do.MOVE, Do.COPY)
+    assert clause.places == (Place("the archive"),)
+    (clause,) = clauses("jot down 'milk' in b.txt")
+    assert {Do.WRITE, Do.APPEND} <= set(clause.kinds)
+    assert clause.texts == ("milk",)
+    (clause,) = clauses("verschiebe das Tagebuch")
+    assert Place("das Tagebuch") in clause.places
+
+
+@given(st.text(max_size=200))
+def test_any_command_is_read_and_no_piece_is_made_up(command: str) -> None:
+    said = "".join(command.split())
+    for clause in clauses(command):
+        for piece in (*clause.names, *(place.words for place in clause.places), *clause.texts):
+            assert all("".join(word.split()) in said for word in piece.split(" "))
+
+
+def test_a_name_is_chosen_only_when_it_is_clear() -> None:
+    notes = hit("/shared/travel-notes.md", 0.5)
+    others = [hit("/shared/a.md", 0.9), hit("/shared/b.md", 0.8)]
+    assert choose("the travel note", [*others, notes]).paths == (notes.path,)
+    assert choose("the weather", others).candidates == ("/shared/a.md", "/shared/b.md")
+    one = [hit("/shared/a.md", 0.9), hit("/shared/b.md", 0.1)]
+    assert choose("the weather", one).paths == ("/shared/a.md",)
+    drafts = [hit("/shared/draft-1.md", 0.9), hit("/shared/draft-2.md", 0.5)]
+    assert choose("the draft", drafts).candidates == tuple(each.path for each in drafts)
+    assert len(choose("all drafts", drafts).paths) == len(choose("both drafts", drafts).paths) == 2
+    more = [*drafts, hit("/shared/draft-3.md")]
+    assert len(choose("both drafts", more).candidates) == 3
+    assert choose("all", one) == Choice(), "what says nothing means no file"
+    assert choose("anything", []) == choose("nothing", []) == Choice()
+
+
+def test_a_whole_name_comes_before_a_part_of_one_and_a_folder_is_one_too() -> None:
+    hits = [hit("/shared/old-report.txt"), hit("/shared/report.md"), hit("/shared/trips/rome.md")]
+    assert choose("the report", hits).paths == ("/shared/report.md",)
+    assert choose("report.md", hits).paths == ("/shared/report.md",)
+    assert choose("the trips folder", hits).paths == ("/shared/trips",)
+    assert folder_of_name("trips", hits) == "/shared/trips"
+    twice = [*hits, hit("/agents/ann/trips/x.md")]
+    assert folder_of_name("trips", twice) == ""
+    assert named_in("the report is old", hits) == ["/shared/old-report.txt", "/shared/report.md"]
