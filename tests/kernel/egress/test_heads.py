@@ -1,4 +1,5 @@
 from contextlib import suppress
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,27 @@ def test_no_bytes_are_more_than_refused(data: bytes) -> None:
             read(data)
     with suppress(InvalidCall):
         server_name(b"\x16\x03\x01" + len(data).to_bytes(2) + data)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"a: " + b" " * 30_000 + b"\x01",
+        b"a: " + b"\t " * 15_000 + b"\x7f",
+        b"\r\n".join([b"a:"] * 8_000),
+    ],
+    ids=["spaces", "tabs", "many"],
+)
+def test_no_head_takes_long_to_read(lines: bytes) -> None:
+    begun_s = perf_counter()
+    with suppress(InvalidCall):
+        read_head(b"GET http://example.com/ HTTP/1.1\r\n" + lines + b"\r\n\r\n")
+    assert perf_counter() - begun_s < 1.0
+
+
+def test_spaces_around_a_value_are_not_of_it() -> None:
+    head = read_head(b"GET http://example.com/ HTTP/1.1\r\na: \t b c\t \r\nempty:\r\n\r\n")
+    assert head.headers == (("a", "b c"), ("empty", ""))
 
 
 @pytest.mark.parametrize(

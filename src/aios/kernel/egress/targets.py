@@ -94,6 +94,8 @@ def is_public(address: str) -> bool:
         inner = _carried(found)
         if inner is not None:
             return found in _NAT64 and _is_public(inner)
+        if found.is_site_local:  # no longer given out, and for Python of the public network
+            return False
     return _is_public(found)
 
 

@@ -207,4 +207,9 @@ def test_text_is_decoded_as_it_says() -> None:
     assert read(latin, is_raw=True) == "é"
     unknown = Fetched("u", 200, "text/plain; charset=klingon", b"\xff")
     assert read(unknown, is_raw=True) == "\ufffd"
+    japanese = Fetched("u", 200, 'text/plain; charset="Shift_JIS"', "海".encode("shift_jis"))
+    assert read(japanese, is_raw=True) == "海"
+    for codec in ("undefined", "idna", "punycode", "unicode_escape", "zlib", "../x", "é"):
+        odd = Fetched("u", 200, f"text/plain; charset={codec}", b"plain" * 200_000)
+        assert read(odd, is_raw=True).startswith("plain"), codec
     assert read(Fetched("u", 200, "application/ld+json", b"{}"), is_raw=False) == "{}"

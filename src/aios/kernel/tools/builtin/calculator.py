@@ -209,7 +209,7 @@ class _Reader:
 
 def _number(token: str) -> Number:
     _, _, exponent = token.lower().partition("e")
-    if exponent and abs(int(exponent[:8])) > MAX_DECIMAL_EXPONENT:
+    if exponent and abs(int(exponent)) > MAX_DECIMAL_EXPONENT:
         raise ValueError(f"an exponent beyond {MAX_DECIMAL_EXPONENT}")
     return _bounded(Fraction(token))
 
