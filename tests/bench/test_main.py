@@ -105,16 +105,16 @@ async def test_sigterm_ends_a_bench_and_all_that_it_started() -> None:
         command = aios_command("bench", "--json", "chat-overhead")
         async with running(command, env=env, folder=folder) as child:
             await wait_until(
-                lambda: bool(list(folder.glob("aiosb-*/home-*/run/kernel.json"))),
+                lambda: bool(list(folder.glob("aios-bench-*/home-*/run/kernel.json"))),
                 child,
                 what="its daemon ran",
             )
-            (run_file,) = folder.glob("aiosb-*/home-*/run/kernel.json")
+            (run_file,) = folder.glob("aios-bench-*/home-*/run/kernel.json")
             daemon_pid = json.loads(run_file.read_text())["os_pid"]
             child.process.terminate()
             assert await child.process.wait() == 128 + signal.SIGTERM
         assert not Path(f"/proc/{daemon_pid}").exists()
-        assert not list(folder.glob("aiosb-*"))
+        assert not list(folder.glob("aios-bench-*"))
 
 
 def test_a_quick_run_of_all_leaves_the_long_ones_out(monkeypatch: pytest.MonkeyPatch) -> None:

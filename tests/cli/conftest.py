@@ -4,11 +4,9 @@ import fcntl
 import os
 import pty
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +24,7 @@ from aios.configload import Loaded
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.kernel import Kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.server.daemon import open_server
 
 COMMAND = (sys.executable, "-m", "aios.cli.main")
@@ -96,16 +95,15 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An AIOS_HOME with a path short enough for sockets; no kernel, no colours, the scripted engine."""
     for name in [name for name in os.environ if name.startswith("AIOS_")]:
         monkeypatch.delenv(name)
-    folder = Path(tempfile.mkdtemp(prefix="aios-c-", dir="/tmp"))
-    for name, value in {
-        "AIOS_HOME": str(folder),
-        "AIOS_CONFIG": os.devnull,
-        "AIOS_ENGINE_KIND": "scripted",
-        "AIOS_SERVER_PORT": "0",
-    }.items():
-        monkeypatch.setenv(name, value)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with scratch_folder("c") as folder:
+        for name, value in {
+            "AIOS_HOME": str(folder),
+            "AIOS_CONFIG": os.devnull,
+            "AIOS_ENGINE_KIND": "scripted",
+            "AIOS_SERVER_PORT": "0",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield folder
 
 
 @pytest.fixture

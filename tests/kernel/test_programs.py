@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from aios.kernel.journal.records import Outcome as Outcomes
 from aios.kernel.journal.tables import Row
 from aios.kernel.kernel import Kernel
 from aios.kernel.replay import Replay
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.kernel.tools.builtin.making import make
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job
@@ -39,8 +39,8 @@ ONCE = Restart(policy="on-failure", delay_s=0.01)
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-p-", dir="/tmp") as folder:
-        yield Path(folder)
+    with scratch_folder("p") as folder:
+        yield folder
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from tests.kernel.endpoint import MODEL, Planner, planner
 
 from aios.abi.types import ProcessInfo, State
 from aios.errors import AiosError
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.blocking import Client, connect
 from aios.sdk.discovery import find_kernel
 
@@ -92,8 +92,8 @@ writes = ["ledger"]
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-r-", dir="/tmp") as folder:
-        yield Path(folder)
+    with scratch_folder("r") as folder:
+        yield folder
 
 
 def environment(home: Path, more: Mapping[str, str] = NOTHING) -> dict[str, str]:

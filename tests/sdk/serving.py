@@ -1,7 +1,5 @@
 """A whole kernel with the scripted engine, in-process or on its sockets, for tests of user space."""
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from aios.engine.base import Ability
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
 from aios.server.daemon import open_server
 
@@ -52,15 +51,12 @@ async def own_client(script: Script = SILENT) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def served(script: Script = SILENT, *, http: bool = False) -> AsyncIterator[Kernel]:
     """A kernel on its sockets; the folder's name is short because a socket's path must be."""
-    root = tempfile.mkdtemp(prefix="aios")
     config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
     engines = {"test": ScriptedEngine(script=script)}
-    try:
-        loaded = Loaded(config, Home(Path(root)), Path(root) / "config.toml")
+    with scratch_folder("t") as root:
+        loaded = Loaded(config, Home(root), root / "config.toml")
         async with open_server(loaded, http=http, engines=engines) as kernel:
             yield kernel
             # The server must see that its clients have left: anyio reports a stray error when a receive is cancelled in
             # the very turn of the loop in which its socket becomes readable.
             await wait_all_tasks_blocked()
-    finally:
-        shutil.rmtree(root)

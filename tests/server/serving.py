@@ -1,9 +1,7 @@
 """A served kernel for tests: real sockets, a real kernel, the scripted engine."""
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from aios.engine.base import Engine
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.kernel import Kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.discovery import unix_path_of
 from aios.server.daemon import open_server
 
@@ -73,15 +72,9 @@ async def serving(
         assert all(lane.n_granted == 0 for lane in kernel.scheduler.statistics().values())
 
 
-class short_folder:
+def short_folder() -> AbstractContextManager[Path]:
     """A folder with a path short enough for a socket, gone at the end."""
-
-    def __enter__(self) -> Path:
-        self._path = Path(tempfile.mkdtemp(prefix="aios-t-", dir="/tmp"))
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._path)
+    return scratch_folder("t")
 
 
 def slow_engine(*, n_tokens: int = 100_000, n_slots: int = 4) -> ScriptedEngine:

@@ -1,7 +1,6 @@
 """Programs that a bench starts, measures and always ends: AIOS daemons, other servers, short commands."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import httpx
 import msgspec
 
 from aios.config import Home
+from aios.kernel.sandbox import scratch
 
 READY_S = 60.0
 """Longest time for a server to get ready."""
@@ -96,11 +96,9 @@ def free_port() -> int:
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A temporary folder with a path short enough for Unix sockets in it."""
-    folder = Path(tempfile.mkdtemp(prefix="aiosb-"))
-    try:
+    scratch.sweep_folders()
+    with scratch.scratch_folder("bench") as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.abc
@@ -23,10 +22,12 @@ from aios.config import SandboxConfig
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.profile import Bounds, Profile
+from aios.kernel.sandbox.scratch import scratch_folder, sweep_folders
 
 NAME = "escapes"
 SECRET = "canary-5f1c"  # noqa: S105 - it is bait
 LONGEST_S = 30.0
+PLACE = Path("/var/tmp")  # noqa: S108 - not below /tmp: there is a private one inside
 QUOTED_CHARS = 200
 KEPT_BYTES = 1 << 16
 """Of what a program says."""
@@ -108,10 +109,9 @@ async def measure(settings: Settings, report: Report) -> None:
 
 async def escape_of(wall: str, payload: Payload) -> str:
     """Run one behind a wall, on a host of its own. Returns: how it got out; empty if it did not."""
-    with TemporaryDirectory(
-        dir="/var/tmp"
-    ) as folder:  # not below /tmp: there is a private one inside
-        root = _prepare(folder)
+    sweep_folders(PLACE)
+    with scratch_folder("bench", PLACE) as root:
+        _prepare(root)
         with _environment(ENV_CANARY=SECRET, HOME=str(root / "user")):
             async with _host(root) as host:
                 with anyio.fail_after(LONGEST_S):
@@ -186,15 +186,13 @@ def _abstract_of(root: Path) -> str:
     return f"aios-{os.getpid()}-{root.name}"
 
 
-def _prepare(folder: str) -> Path:
-    root = Path(folder).resolve()
+def _prepare(root: Path) -> None:
     (root / "canary").write_text(SECRET)
     (root / "canary").chmod(0o600)
     (root / "work").mkdir()
     for name in ("home/token", "home/aios.db", "user/.ssh/id", "user/.netrc"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(SECRET)
-    return root
 
 
 def _profile_of(host: Host) -> Profile:

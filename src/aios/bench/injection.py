@@ -1,10 +1,9 @@
 """`injection`: scripts of attacks, all of which must be stopped, and of harmless work, all of which must pass unasked. No model."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import process_time
 
 from aios.bench.bench import Bench, Settings
+from aios.bench.children import scratch_folder
 from aios.bench.injection_files import FILE_WAYS
 from aios.bench.injection_tricks import HARMLESS, TRICKS
 from aios.bench.injection_walls import WALLS
@@ -50,8 +49,8 @@ async def measure(settings: Settings, report: Report) -> None:
 
 async def score_of(profile: Profile, scripts: tuple[Script, ...], *, is_attack: bool) -> Score:
     """Play scripts in a new kernel under a profile."""
-    with TemporaryDirectory(prefix="aios-bench-") as folder:
-        async with open_world(Path(folder), profile) as world:
+    with scratch_folder() as folder:
+        async with open_world(folder, profile) as world:
             return await play(world, scripts, is_attack=is_attack)
 
 

@@ -11,12 +11,12 @@ from enum import Enum
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import anyio
 
 from aios.abi.types import JsonSchema, Message, Role, Sampling, TokenLogprob
+from aios.bench.children import scratch_folder
 from aios.config import ContextConfig, EngineConfig
 from aios.configload import load
 from aios.engine.base import ChatPrompt, Engine, Job, PageStore, Suspended, TextPrompt
@@ -208,8 +208,8 @@ class Rig:
 @asynccontextmanager
 async def open_rig(config: EngineConfig) -> AsyncIterator[Rig]:
     """The default model in an engine with such slots, and a folder for its pages."""
-    with TemporaryDirectory(prefix="aios-bench-") as folder:
-        pages = Pages(Path(folder))
+    with scratch_folder() as folder:
+        pages = Pages(folder)
         rig = Rig(_new_engine(config, pages), pages, config)
         await rig.engine.start()
         try:

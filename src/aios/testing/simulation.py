@@ -6,7 +6,6 @@ assert not outcome.violations
 
 import random
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from aios.kernel.retrieval import tables as retrieval_tables
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.extractor import Extracted, extract
 from aios.kernel.retrieval.extractor import Job as ExtractionJob
+from aios.kernel.sandbox.scratch import Scratch, sweep_folders
 from aios.kernel.schemas import SCHEMAS
 from aios.sdk.client import Client
 from aios.testing.agents import Agent
@@ -80,16 +80,16 @@ class Simulator:
 
     def __init__(self) -> None:
         shm = Path("/dev/shm")  # noqa: S108 - memory; a folder with a random name is made in it
-        self._scratch = tempfile.TemporaryDirectory(
-            prefix="aios-sim-", dir=shm if shm.is_dir() else None
-        )
-        self._root = Path(self._scratch.name)
+        base = shm if shm.is_dir() else None
+        sweep_folders(base)
+        self._scratch = Scratch("sim", base)
+        self._root = self._scratch.path
         self._template = anyio.run(_new_files, Home(self._root / "template"))
         self._policies = Policies(load_sources(CONFIG.access.profile, self._root / "policies"))
 
     def close(self) -> None:
         """Remove the scratch folder."""
-        self._scratch.cleanup()
+        self._scratch.close()
 
     def run(self, seed: int, faults: Faults | None = None) -> Outcome:
         """Run a seed, with the faults that it draws if none are given."""

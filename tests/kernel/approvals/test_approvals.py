@@ -1,4 +1,3 @@
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,6 +36,7 @@ from aios.kernel.journal.records import Effect, Outcome, Record
 from aios.kernel.journal.tables import save
 from aios.kernel.journal.texts import write_call
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.kernel.waitqueue import WaitQueue
 from aios.sdk import blocking
 from aios.sdk.client import Client
@@ -306,8 +306,8 @@ async def test_a_question_in_words_is_answered_by_a_choice_or_in_words(tmp_path:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-a-", dir="/tmp") as folder:
-        yield Path(folder)
+    with scratch_folder("a") as folder:
+        yield folder
 
 
 @asynccontextmanager

@@ -1,4 +1,3 @@
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -20,6 +19,7 @@ from aios.config import ApprovalsConfig, Config, Home
 from aios.errors import AiosError, BudgetExceeded, InvalidCall
 from aios.kernel.approvals import approvals as module
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
 
 pytestmark = pytest.mark.anyio
@@ -243,8 +243,8 @@ async def test_a_question_about_time_goes_when_somebody_gives_more(tmp_path: Pat
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-b-", dir="/tmp") as folder:
-        yield Path(folder)
+    with scratch_folder("b") as folder:
+        yield folder
 
 
 SPENDER = """\

@@ -1,7 +1,6 @@
 """A program with a network under a daemon, from its agent.toml to the host; and its secret, which is looked for everywhere."""
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from aios.errors import AccessDenied
 from aios.kernel.egress.secrets import Secret, SecretStore
 from aios.kernel.kernel import Kernel
 from aios.kernel.sandbox.processes import descendants
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
 from aios.server.daemon import open_server
 
@@ -27,8 +27,8 @@ CANARY = "canary-2f6de1a0c9"
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-e-", dir="/tmp") as folder:
-        yield Path(folder)
+    with scratch_folder("e") as folder:
+        yield folder
 
 
 @asynccontextmanager

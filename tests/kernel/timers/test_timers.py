@@ -1,6 +1,5 @@
 """Timers under one kernel after another, on a calendar that the test sets."""
 
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from aios.errors import (
 )
 from aios.kernel.journal import tables as journal
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
 from aios.server.daemon import open_server
 
@@ -51,8 +51,8 @@ class Calendar:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-t-", dir="/tmp") as folder:
-        yield Path(folder)
+    with scratch_folder("t") as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)

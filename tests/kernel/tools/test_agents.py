@@ -1,4 +1,3 @@
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from aios.config import Config, EngineConfig, Home, ServerConfig
 from aios.configload import Loaded
 from aios.errors import AccessDenied, ToolFailed
 from aios.kernel.kernel import Kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.server.daemon import open_server
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +37,8 @@ async def serving() -> AsyncIterator[Kernel]:
     config = Config(
         engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0), approvals=NOBODY
     )
-    with tempfile.TemporaryDirectory(prefix="aios", dir="/tmp") as root:
-        loaded = Loaded(config, Home(Path(root)), Path(root) / "config.toml")
+    with scratch_folder("t") as root:
+        loaded = Loaded(config, Home(root), root / "config.toml")
         async with open_server(loaded, http=False) as kernel:
             yield kernel
             kernel.check_invariants()

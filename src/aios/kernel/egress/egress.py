@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from aios.kernel.sandbox import relay
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sandbox.places import Places, python_places
 from aios.kernel.sandbox.probe import Wall
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.kernel.taint import mark
 
 PORT = 3128
@@ -115,8 +115,8 @@ class Egress:
             return
         lists = (self._config.hosts, *network)
         post = _Post(Rules(process, lists, self._config, self._secrets))
-        with TemporaryDirectory(prefix="aios-egress-") as folder:
-            socket = await anyio.to_thread.run_sync(lambda: Path(folder).resolve() / "proxy")
+        with scratch_folder("egress") as folder:
+            socket = folder / "proxy"
             listener = await anyio.create_unix_listener(socket, mode=0o600)
             self._tasks.start_soon(self._serve, listener, post)
             try:

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import anyio
@@ -51,6 +50,7 @@ from aios.kernel.sandbox.profile import (
     Profile,
     bubblewrap_options,
 )
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.kernel.sandbox.seccomp import LOCAL_FAMILIES, filter_program
 from aios.kernel.sandbox.spawning import Spawner
 
@@ -169,7 +169,8 @@ class Launcher:
         self._home = home
         self._machine = platform.machine()
         self._walls: Walls | None = None
-        self._spawner = Spawner()
+        self.spawner = Spawner()
+        """Starts all programs of this kernel."""
 
     async def find_walls(self) -> Walls:
         """What this machine offers; looked at once."""
@@ -206,16 +207,7 @@ class Launcher:
         found = shutil.which(command[0], path=profile.env.get("PATH"))
         if found is None:
             raise ProgramFailed(f"{command[0]} is not there", hint="check the command and `PATH`")
-        keys = _secrets()
-        profile = replace(
-            profile,
-            hidden=(*profile.hidden, self._home.resolve(), *filter(Path.is_dir, keys)),
-            blanked=(*profile.blanked, *filter(Path.is_file, keys)),
-            bounds=profile.bounds or bounds_of(self.config),
-        )
-        if walls.wall is not Wall.BUBBLEWRAP:
-            profile = replace(profile, env={**profile.env, MARK: new_mark()})
-        order = _Order([found, *command[1:]], profile, cwd, stdin)
+        order = _Order([found, *command[1:]], self._walled(profile, walls), cwd, stdin)
         start = {
             Wall.BUBBLEWRAP: self._open_bubblewrap,
             Wall.LANDLOCK: self._open_landlock,
@@ -239,6 +231,17 @@ class Launcher:
                 mark=_mark(order, walls),
                 undo=undo.pop_all(),
             )
+
+    def _walled(self, profile: Profile, walls: Walls) -> Profile:
+        """A profile with what holds for every program: bounds, and what nobody sees."""
+        keys = _secrets()
+        return replace(
+            profile,
+            hidden=(*profile.hidden, self._home.resolve(), *filter(Path.is_dir, keys)),
+            blanked=(*profile.blanked, *filter(Path.is_file, keys)),
+            env=profile.env if walls.wall is Wall.BUBBLEWRAP else {**profile.env, MARK: new_mark()},
+            bounds=profile.bounds or bounds_of(self.config),
+        )
 
     async def _open_bubblewrap(
         self, order: "_Order", walls: Walls, group: ControlGroup | None, undo: ExitStack
@@ -283,7 +286,7 @@ class Launcher:
         )
         options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
         arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
-        return await self._spawner.spawn(
+        return await self.spawner.spawn(
             [walls.bwrap, "--args", str(arguments), "--", *order.command],
             stdin=order.stdin,
             env={MARK: new_mark()},  # its own: the program's is cleared
@@ -300,7 +303,7 @@ class Launcher:
                     f"Landlock cannot hide {path} from a program that works above it",
                     hint="run it in another folder, or install bubblewrap",
                 )
-        tmp = undo.enter_context(TemporaryDirectory(prefix="aios-", ignore_cleanup_errors=True))
+        tmp = str(undo.enter_context(scratch_folder("tmp")))
         env = {
             name: tmp if value == HOME else value for name, value in profile.environment().items()
         }
@@ -335,7 +338,7 @@ class Launcher:
         }
         with ExitStack() as files:
             fd = _file(files, json.dumps(said).encode())
-            process = await self._spawner.spawn(
+            process = await self.spawner.spawn(
                 [sys.executable, "-I", "-S", confine.__file__, str(fd)],
                 stdin=order.stdin,
                 env={},

@@ -9,6 +9,7 @@ from enum import Enum
 from aios.kernel.sandbox.cgroup import ControlGroups, find_groups
 from aios.kernel.sandbox.confine import version
 from aios.kernel.sandbox.processes import sweep
+from aios.kernel.sandbox.scratch import sweep_folders
 from aios.kernel.sandbox.seccomp import MACHINES
 
 TRIAL_S = 5
@@ -49,15 +50,16 @@ class Walls:
 
 
 def probe(mode: str = "auto") -> Walls:
-    """Look what works here, and sweep what killed kernels left running. Takes about 30 ms.
+    """Look what works here, and sweep what killed kernels left: processes and folders. Takes about 30 ms.
 
     Args:
         mode: `auto`, or the name of a `Wall` to look for that one alone.
     """
+    sweep()  # first: a folder or a group goes only when its processes have
+    sweep_folders()
     if mode == Wall.NONE.value or platform.machine() not in MACHINES:
         why = "programs run without a sandbox: they read and write whatever you can"
         return Walls(Wall.NONE, missing=(why,))
-    sweep()  # first: a group goes only when its processes have
     groups = find_groups()
     missing = [] if groups else [NO_GROUPS]
     bwrap, why = _find_bubblewrap()

@@ -6,6 +6,7 @@ pipe of a shell or a service manager), what a C library opened. asyncio closes t
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ STDERR = 2
 
 
 class Spawner:
-    """Starts one program after another."""
+    """Starts one program after another. A kernel has one: two at once would undo each other's work."""
 
     def __init__(self) -> None:
         self._turn = anyio.Lock()
@@ -28,7 +29,8 @@ class Spawner:
         *,
         stdin: int,
         env: Mapping[str, str],
-        pass_fds: Sequence[int],
+        pass_fds: Sequence[int] = (),
+        stderr: int = subprocess.PIPE,
     ) -> anyio.abc.Process:
         """Start a program in a session of its own; its output is piped.
 
@@ -38,7 +40,12 @@ class Spawner:
         async with self._turn:
             with nothing_inherited():
                 return await anyio.open_process(
-                    command, stdin=stdin, env=env, start_new_session=True, pass_fds=pass_fds
+                    command,
+                    stdin=stdin,
+                    stderr=stderr,
+                    env=env,
+                    start_new_session=True,
+                    pass_fds=pass_fds,
                 )
 
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.abc
@@ -16,6 +15,7 @@ from aios.abi.tools import ToolKind
 from aios.errors import ToolFailed
 from aios.kernel.sandbox.launch import Confined
 from aios.kernel.sandbox.places import command_places
+from aios.kernel.sandbox.scratch import Scratch
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.launcher import PATH, Launcher, Order
 from aios.kernel.tools.manifest import Manifest, command_of, fill
@@ -78,12 +78,12 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
 @asynccontextmanager
 async def own_folder() -> AsyncIterator[Path]:
     """A folder for one run, gone after it."""
-    folder = await anyio.to_thread.run_sync(lambda: TemporaryDirectory(prefix="aios-tool-"))
+    folder = await anyio.to_thread.run_sync(Scratch, "tool")
     try:
-        yield Path(folder.name)
+        yield folder.path
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(folder.cleanup)
+            await anyio.to_thread.run_sync(folder.close)
 
 
 async def attend(
