@@ -59,7 +59,7 @@ from aios.kernel.process_table import ProcessTable
 from aios.kernel.programs import Programs
 from aios.kernel.residents import Resident, Residents, resident_of
 from aios.kernel.resume import resume
-from aios.kernel.retrieval.retriever import Retriever
+from aios.kernel.retrieval.retriever import open_retriever
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
@@ -174,7 +174,7 @@ class Kernel:
         self.undoer = Undoer(self.storage, self.access, self.table, self.journal)
         self.egress = open_egress(self)
         self.tools = make_tools(self)
-        self.retriever = Retriever(self.home.index, self.storage, self.clock, config)
+        self.retriever = open_retriever(self)
         self.signals = Signals(self.table, self.scheduler, self._changed)
         self.brake = LoopBrake(limits, self._pause, self.journal.tell)
         self.programs: Programs = Programs(self, self.tokens, self.launcher, self.egress)

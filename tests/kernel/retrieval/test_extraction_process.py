@@ -1,17 +1,22 @@
 import os
 import signal
+from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.sandbox.test_spawning import LOOPS, inherited
 
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.formats import Form
+from aios.kernel.sandbox.spawning import Spawner
 
 pytestmark = pytest.mark.anyio
 
+__all__ = ["inherited"]
+
 
 async def test_one_process_reads_many_files() -> None:
-    reader = ExtractionProcess(20.0)
+    reader = ExtractionProcess(20.0, Spawner())
     with anyio.fail_after(30):
         for n in range(3):
             assert (await reader.extract(Form.TEXT, b"%d" % n)).pieces[0].text == str(n)
@@ -20,7 +25,7 @@ async def test_one_process_reads_many_files() -> None:
 
 
 async def test_a_file_that_takes_too_long_ends_the_process_and_the_next_is_read() -> None:
-    reader = ExtractionProcess(20.0)
+    reader = ExtractionProcess(20.0, Spawner())
     with anyio.fail_after(30):
         await reader.extract(Form.TEXT, b"first")
         assert reader._process is not None
@@ -34,7 +39,7 @@ async def test_a_file_that_takes_too_long_ends_the_process_and_the_next_is_read(
 
 
 async def test_a_file_that_kills_the_process_has_no_text_and_the_next_is_read() -> None:
-    reader = ExtractionProcess(20.0)
+    reader = ExtractionProcess(20.0, Spawner())
     with anyio.fail_after(30):
         await reader.extract(Form.TEXT, b"first")
         assert reader._process is not None
@@ -45,10 +50,23 @@ async def test_a_file_that_kills_the_process_has_no_text_and_the_next_is_read() 
 
 
 async def test_a_cancelled_reading_leaves_no_reply_for_the_next() -> None:
-    reader = ExtractionProcess(20.0)
+    reader = ExtractionProcess(20.0, Spawner())
     with anyio.fail_after(30):
         with anyio.CancelScope() as scope:
             scope.cancel()
             await reader.extract(Form.TEXT, b"cancelled")
         assert (await reader.extract(Form.TEXT, b"next")).pieces[0].text == "next"
+        await reader.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
+async def test_the_process_inherits_nothing_of_the_kernel(inherited: int) -> None:
+    reader = ExtractionProcess(20.0, Spawner())
+    with anyio.fail_after(30):
+        await reader.extract(Form.TEXT, b"first")
+        assert reader._process is not None
+        there = Path(f"/proc/{reader._process.pid}/fd/{inherited}")
+        assert (
+            not there.exists() or there.readlink() != Path(f"/proc/self/fd/{inherited}").readlink()
+        )
         await reader.aclose()

@@ -12,6 +12,7 @@ import msgspec
 from aios.errors import ResourceExhausted
 from aios.kernel.retrieval.extractor import LENGTH, Extracted, Job
 from aios.kernel.retrieval.formats import Form
+from aios.kernel.sandbox.spawning import Spawner
 
 MAX_REPLY_BYTES = 256 << 20
 
@@ -21,10 +22,12 @@ class ExtractionProcess:
 
     Args:
         timeout_s: After so long with one file it is ended; that file has no text then.
+        spawner: Starts it.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, spawner: Spawner) -> None:
         self._timeout_s = timeout_s
+        self._spawner = spawner
         self._process: anyio.abc.Process | None = None
         self.n_started = 0
 
@@ -81,13 +84,11 @@ class ExtractionProcess:
     async def _start(self) -> anyio.abc.Process:
         self.n_started += 1
         try:
-            self._process = await anyio.open_process(
+            self._process = await self._spawner.spawn(
                 [sys.executable, "-m", "aios.kernel.retrieval.extractor"],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                start_new_session=True,
             )
         except OSError as error:
             raise ResourceExhausted(

@@ -23,6 +23,7 @@ from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.extractor import Piece
 from aios.kernel.retrieval.formats import Form, form_of
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile
+from aios.kernel.sandbox.spawning import Spawner
 from aios.kernel.storage.changes import Change, ChangeStream
 
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ class Indexer:
     """The index of all files, in a database of its own. `meanings` is None without an embedder."""
 
     def __init__(
-        self, db: Database, stream: ChangeStream, config: StorageConfig, embedder: str
+        self,
+        db: Database,
+        stream: ChangeStream,
+        config: StorageConfig,
+        embedder: str,
+        *,
+        spawner: Spawner,
     ) -> None:
         self.db = db
         self.meanings: Meanings | None = None
@@ -69,7 +76,7 @@ class Indexer:
         self._stream = stream
         self._config = config
         self._kind = embedder
-        self._reader = ExtractionProcess(config.index_timeout_s)
+        self._reader = ExtractionProcess(config.index_timeout_s, spawner)
         self._advanced = anyio.Event()
         self._hurried = anyio.Event()
         self._opening = anyio.Lock()

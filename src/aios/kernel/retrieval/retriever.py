@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import apsw
@@ -28,7 +29,7 @@ from aios.abi.retrieval import (
     IndexProblem,
     Retrieved,
 )
-from aios.config import Config
+from aios.config import Config, Home
 from aios.disk.db import Database
 from aios.errors import AccessDenied, InvalidCall, NotFound, Unsupported
 from aios.kernel.clock import Clock
@@ -37,6 +38,8 @@ from aios.kernel.retrieval import tables
 from aios.kernel.retrieval.indexer import Indexer
 from aios.kernel.retrieval.search import Asked, allowed, asked, search
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
+from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.sandbox.spawning import Spawner
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import Reach, is_within, parse
 
@@ -59,11 +62,21 @@ class View:
 class Retriever:
     """Finds files. The index follows them from the first call about files on; in a command's own kernel from the first call here."""
 
-    def __init__(self, path: Path, storage: StorageManager, clock: Clock, config: Config) -> None:
+    def __init__(
+        self,
+        path: Path,
+        storage: StorageManager,
+        clock: Clock,
+        config: Config,
+        *,
+        spawner: Spawner,
+    ) -> None:
         db = Database(path, [tables.SCHEMA], prepare=(tables.register,))
         self._storage = storage
         self._clock = clock
-        self._indexer = Indexer(db, storage.changes, config.storage, config.memory.embedder)
+        self._indexer = Indexer(
+            db, storage.changes, config.storage, config.memory.embedder, spawner=spawner
+        )
         self._asked = anyio.Event()
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -296,3 +309,24 @@ class Retriever:
         n_unlike = tables.n_without_vector(connection, numbers, embedder) if embedder else 0
         n_texts = sum(1 for each in files if not each.problem)
         return len(files), n_texts, n_passages, problems[:N_SHOWN], n_unlike
+
+
+class RetrieverServices(Protocol):
+    """What finding files uses of the kernel."""
+
+    config: Config
+    home: Home
+    clock: Clock
+    storage: StorageManager
+    launcher: Launcher
+
+
+def open_retriever(kernel: RetrieverServices) -> Retriever:
+    """The retriever of a kernel, with the index of its home."""
+    return Retriever(
+        kernel.home.index,
+        kernel.storage,
+        kernel.clock,
+        kernel.config,
+        spawner=kernel.launcher.spawner,
+    )
