@@ -1,6 +1,7 @@
 """Secrets and tokens are planted in a served kernel, and looked for in all that it keeps and shows."""
 
-import tempfile
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import anyio
 import msgspec
 import pytest
 
-from aios.abi.calls import Admit, Kill, Ps, Spawn
+from aios.abi.calls import Admit, Kill, Ps, Spawn, Wait
 from aios.abi.journal import Events, JournalRead
 from aios.abi.mail import Publish
 from aios.abi.recovery import Restart
@@ -23,6 +24,7 @@ from aios.kernel.journal.audit import tables as audit
 from aios.kernel.journal.audit.chain import subject_of
 from aios.kernel.journal.audit.tables import Wanted
 from aios.kernel.kernel import Kernel
+from aios.kernel.sandbox.scratch import scratch_folder
 from aios.server.daemon import open_server
 
 pytestmark = pytest.mark.anyio
@@ -38,14 +40,19 @@ if not here.exists():
     raise RuntimeError("crashed")
 time.sleep(60)
 """
+CRASHER = """
+import os, resource
+print("may dump", resource.getrlimit(resource.RLIMIT_CORE)[1], "bytes", flush=True)
+os.abort()
+"""
 KEEPERS = {"secrets.json", "token"}
 """Files of mode 600 that are there to hold them."""
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="aios-c-", dir="/tmp") as path:
-        yield Path(path)
+    with scratch_folder("c") as path:
+        yield path
 
 
 async def test_no_secret_and_no_token_is_kept_or_shown_and_a_program_has_its_own_again(
@@ -81,12 +88,39 @@ async def test_no_secret_and_no_token_is_kept_or_shown_and_a_program_has_its_own
         assert not found_in(home, canaries), "after the kernel"
 
 
-def program(folder: Path) -> str:
+def program(folder: Path, source: str = PROGRAM) -> str:
     path = folder / "prog"
     path.mkdir(exist_ok=True)
     (path / "agent.toml").write_text('name = "prog"\n')
-    (path / "main.py").write_text(PROGRAM)
+    (path / "main.py").write_text(source)
     return str(path)
+
+
+@pytest.mark.usefixtures("core_dumps")
+async def test_a_program_that_dies_by_a_signal_leaves_no_core(folder: Path) -> None:
+    home = Home(folder / "home")
+    config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
+    loaded = Loaded(config, home, folder / "config.toml")
+    with anyio.fail_after(60):
+        async with open_server(loaded, http=False, is_durable=True) as kernel:
+            assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0, "the kernel's own"
+            path = program(folder, CRASHER)
+            started = Spawn(program=path, env={"CANARY": ENV}, cwd=path)
+            pid = (await kernel.init_gate().call(started)).value.pid
+            end = (await kernel.init_gate().call(Wait(pid=pid))).value.exit
+            assert end.status == 128 + signal.SIGABRT, end
+            said = [line.text for line in kernel.table.get(pid).log.read(0)[0]]
+            assert "may dump 0 bytes" in said
+        assert not found_in(Home(folder), {ENV})
+
+
+@pytest.fixture
+def core_dumps() -> Iterator[None]:
+    """Whoever starts the kernel has allowed them."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 async def until_said(kernel: Kernel, pid: int, text: str, *, n_times: int) -> None:

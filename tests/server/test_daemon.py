@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -302,3 +304,21 @@ async def test_closing_with_clients_connected_takes_no_time() -> None:
     await client.aclose()
     await raw.aclose()
     gate.close()
+
+
+def test_a_daemon_that_crashes_writes_no_core_and_no_token(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        with running(home, PYTHONFAULTHANDLER="1") as daemon:
+            limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+            assert re.search(r"Max core file size +0 ", limits)
+            token = read_token(home)
+            daemon.end(signal.SIGABRT, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    said = capfd.readouterr().err
+    assert "Fatal Python error: Aborted" in said
+    assert token not in said

@@ -119,6 +119,7 @@ async def _open(
     is_durable: bool = False,
 ) -> AsyncIterator[tuple[Kernel, Claim]]:
     config, home = loaded.config, loaded.home
+    _forbid_core_dumps()
     async with (
         claim_home(home) as claim,
         open_kernel(
@@ -228,6 +229,12 @@ def _allow_many_files() -> None:
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _forbid_core_dumps() -> None:
+    """The owner's token and what programs are given lie in our memory: no crash may write it to disk."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 @contextmanager
