@@ -18,6 +18,7 @@ from aios.config import DEFAULT_ENGINE, Config, EngineConfig
 from aios.configfile import default_home, file_path, read_toml
 from aios.errors import ConfigError
 from aios.home import Home
+from aios.malformed import told
 
 ENGINES = "engines"
 LISTS = frozenset(
@@ -171,7 +172,7 @@ def _convert(name: str, value: object, source: str) -> object:
         return msgspec.convert(value, knobs[known], strict=not is_text)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise ConfigError(
-            f"`{name}` from {source}: {error}", hint="`aios config` shows each knob's meaning"
+            f"`{name}` from {source}: {told(error)}", hint="`aios config` shows each knob's meaning"
         ) from error
 
 

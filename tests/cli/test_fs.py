@@ -110,7 +110,8 @@ def test_a_link_is_made_listed_and_ended(home: Path, aios: Aios, tmp_path: Path)
         assert "/shared/a" in aios("fs", "links").out
         assert aios("fs", "unlink", str(row["id"])).code == 0
         assert aios("fs", "unlink", str(row["id"])).code == 4
-        assert aios("fs", "unlink", "1").code == 4
+        refused = aios("fs", "unlink", "1")
+        assert (refused.code, "16 hexadecimal digits" in refused.err) == (2, True)
         for wrong in (
             ("--link", "--for", "soon"),
             ("--link", "--for", "0h"),

@@ -7,8 +7,7 @@ from msgspec import Meta, Struct
 from aios.abi.call import Answer, Call, Done
 from aios.abi.storage import FilePath, VersionNumber
 
-LINK_ID_PATTERN = r"^[0-9a-f]{16}(?!\n)$"
-LinkId = Annotated[str, Meta(pattern=LINK_ID_PATTERN)]
+LinkId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
 LINK_ROUTE = "/aios/files/"
 
 

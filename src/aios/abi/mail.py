@@ -126,8 +126,7 @@ class Publish(Call[Published], frozen=True):
     body: Body
 
 
-GROUP_PATTERN = r"^((Group|Kind|Program)::[^\n]+)?(?!\n)$"
-Group = Annotated[str, Meta(max_length=512, pattern=GROUP_PATTERN)]
+Group = Annotated[str, Meta(max_length=512, pattern=r"^((Group|Kind|Program)::[^\n]+)?(?!\n)$")]
 
 
 class Addressed(Struct, frozen=True):

@@ -18,6 +18,7 @@ from aios.abi.calls import AnyAnswer, AnyCall
 from aios.abi.gate import Advance, Change, Fault, Frame, Line, Result, Token
 from aios.abi.types import Pid
 from aios.errors import InvalidCall, TooLarge
+from aios.malformed import told
 
 WIRE_VERSION = 1
 HEADER_BYTES = 4
@@ -159,6 +160,16 @@ def call_from_json(body: bytes) -> AnyCall:
     return _decode(_json_call.decode, body)
 
 
+def answer_from_json(body: bytes) -> AnyAnswer:
+    """Read an answer from JSON.
+
+    Raises:
+        InvalidCall: The bytes are no answer.
+    """
+    decoder: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
+    return _decode(decoder.decode, body)
+
+
 def frame_to_json(frame: Frame) -> bytes:
     """A frame as JSON; the key `type` names it."""
     return _json_out.encode(frame)
@@ -225,6 +236,6 @@ def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidCall(
-            f"malformed: {error}",
+            f"malformed: {told(error)}",
             hint="see the reference of the system calls; if AIOS was updated, start the kernel again",
         ) from error

@@ -5,11 +5,11 @@ from datetime import datetime
 
 import click
 
-from aios.abi.links import LINK_ID_PATTERN, LINK_ROUTE
+from aios.abi.links import LINK_ROUTE
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, write_json, write_table
-from aios.errors import KernelUnreachable, NotFound
-from aios.sdk.blocking import connect
+from aios.errors import KernelUnreachable
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -72,8 +72,6 @@ def links(*, as_json: bool) -> None:
 @json_option
 def unlink(*, link_id: str, as_json: bool) -> None:
     """End a link at once."""
-    if not re.match(LINK_ID_PATTERN, link_id):
-        raise NotFound(f"no link {link_id!r}", hint="`aios fs links` lists them")
     with connect() as client:
         client.files.unlink(link_id)
     if as_json:

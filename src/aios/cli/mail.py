@@ -1,18 +1,15 @@
 """The verb `mail`: the owner's mailbox, to talk with processes that send and receive letters, and the dead letters."""
 
-import re
-
 import click
 
 from aios.abi.deadletters import DeadLetter
-from aios.abi.mail import GROUP_PATTERN, Letter
+from aios.abi.mail import Letter
+from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
-from aios.errors import DeadlineExceeded, InvalidCall
-from aios.sdk.blocking import Client, connect
-
-GROUPS = "Group::OWNER, Kind::program (task, guest) or Program::/folder"
+from aios.errors import DeadlineExceeded
+from aios.sdk.blocking import Client
 
 urgent_option = click.option(
     "--urgent", "is_urgent", is_flag=True, help="Announce it at the receiver's next call."
@@ -137,7 +134,7 @@ def publish(*, topic: str, body: str, as_json: bool) -> None:
     "--group",
     default="",
     metavar="TYPE::NAME",
-    help=f"{GROUPS}; the owner's processes without.",
+    help="Group::OWNER, Kind::program (task, guest) or Program::/folder; the owner's processes without.",
 )
 @receipt_option
 @urgent_option
@@ -153,8 +150,6 @@ def broadcast(
     as_json: bool,
 ) -> None:
     """Send a letter to every living process of a group, whether it subscribes to anything or not."""
-    if not re.match(GROUP_PATTERN, group):
-        raise InvalidCall(f"{group!r} is no group", hint=GROUPS)
     with connect() as client:
         told = client.mail.broadcast(
             body,

@@ -29,6 +29,7 @@ from aios.abi.types import (
     ToolSpec,
 )
 from aios.errors import InvalidCall
+from aios.malformed import told
 from aios.sdk.schemas import name_of, schema_of
 
 C = TypeVar("C", bound=Call[Answer])
@@ -104,7 +105,7 @@ def build(cls: type[C], **fields: object) -> C:
         return msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
         raise InvalidCall(
-            f"{cls.__struct_config__.tag}: {error}", hint=f"see `help({cls.__name__})`"
+            f"{cls.__struct_config__.tag}: {told(error)}", hint=f"see `help({cls.__name__})`"
         ) from error
 
 

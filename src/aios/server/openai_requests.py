@@ -24,6 +24,7 @@ from aios.abi.types import (
     ToolSpec,
 )
 from aios.errors import InvalidCall, Unsupported
+from aios.malformed import told
 from aios.server.openai_types import (
     ChatCompletionRequest,
     ChatMessage,
@@ -63,7 +64,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         field = str(error).rpartition("`$.")[2].rstrip("`")
         hint = _HINTS.get(field, "GET /openapi.json describes what is understood")
-        raise InvalidCall(str(error), hint=hint) from error
+        raise InvalidCall(told(error), hint=hint) from error
 
 
 def chat_of(request: ChatCompletionRequest) -> Chat:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aios.errors import ConfigError
+from aios.malformed import told
 from aios.mcpconfig import McpConfig, McpServer
 
 MAX_FILE_BYTES = 1 << 20
@@ -86,6 +87,8 @@ class ServerSpec:
         """What it is, in a word: its program, or the host of its endpoint. Arguments may be secret, so they are not shown."""
         if self.command:
             return Path(self.command[0]).name
+        if not self.url:  # a variable of it is not set
+            return "-"
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
 
@@ -145,7 +148,9 @@ def read_file(file: Path) -> dict[str, Entry]:
             f"{file} cannot be read: {error.strerror}", hint="see `mcp.files`"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file} is no .mcp.json: {error}", hint="see `mcp.files`") from error
+        raise ConfigError(
+            f"{file} is no .mcp.json: {told(error)}", hint="see `mcp.files`"
+        ) from error
     return {name: entry for name, entry in found.servers.items() if not entry.disabled}
 
 
