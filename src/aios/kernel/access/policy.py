@@ -3,13 +3,14 @@
 A policy is Cedar's: what none permits is denied, and one that forbids wins over all that permit. Two annotations are ours: `@id`
 names a policy, and `@decide("ask")` on a permit lets a human decide. Asking wins over permitting; forbidding over both.
 
-Policies are kept apart by action, so that a check looks at those alone that can apply.
+A check looks at those policies alone that can apply (`slices.py`).
 Source: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and Analyzable Authorization", OOPSLA 2024.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import msgspec
 from aios.abi.access import Decision, Principal, Request, Resource, Verdict
 from aios.abi.types import Right
 from aios.errors import ConfigError
+from aios.kernel.access.slices import Slices, Uid, actions_of
 
 TOOL_RUN = "tool.run"
 ACTIONS = (*(right.value for right in Right), TOOL_RUN)
@@ -72,7 +74,7 @@ class Policies:
             )
         self.names = tuple(found)
         self._asking = frozenset(name for name, each in found.items() if _asks(each))
-        self._by_action = _sets(found)
+        self._slices = Slices(found, ACTIONS)
         self._named = _named_paths(found)
         self._named_agents = _named_agents(found)
         self._likes: dict[tuple[Principal, ...], tuple[Principal, ...]] = {}
@@ -168,25 +170,26 @@ class Policies:
         return Decision(Verdict.ALLOW, (why,), answer.policies)
 
     def _ask(self, principal: Principal, request: Request) -> _Answer:
-        policies = self._by_action.get(request.action)
+        resource, groups = request.resource, _groups(principal)
+        chain = _chain(resource)
+        policies = self._slices.find(
+            request.action,
+            (("Agent", principal.name), *groups, *((resource.type, id_) for id_ in chain)),
+        )
         if policies is None:
             return _Answer(False, (), (f"{request.action!r} is no action",))
-        resource = request.resource
         asked = {
-            "principal": {"type": "Agent", "id": principal.name},
-            "action": {"type": "Action", "id": request.action},
-            "resource": {"type": resource.type, "id": resource.id},
-            "context": {
-                "effect": request.effect,
-                "is_tainted": request.is_tainted,
-                "is_own": request.is_own,
-                "is_installed": request.is_installed,
-            },
+            "principal": _uid("Agent", principal.name),
+            "action": _uid("Action", request.action),
+            "resource": _uid(resource.type, resource.id),
+            "context": _context(
+                request.effect, request.is_tainted, request.is_own, request.is_installed
+            ),
         }
-        entities = json.dumps([_agent(principal), *_places(resource)])
+        entities = _text([_agent(principal, groups), *_places(resource, chain)])
         result = cedarpy.is_authorized(asked, policies, entities)
         said = result.diagnostics
-        return _Answer(result.allowed, tuple(sorted(said.reasons)), tuple(said.errors))
+        return _Answer(result.allowed, tuple(sorted(said.reasons)), tuple(sorted(said.errors)))
 
     def statistics(self) -> dict[str, int]:
         """How many policies there are, how many decisions are remembered, how many evaluations it took."""
@@ -261,7 +264,7 @@ def _check(name: str, policy: Mapping[str, object], notes: Mapping[str, object])
             f'policy {name}: @decide("ask") on a permit is the only one',
             hint="`permit` without it allows, `forbid` denies",
         )
-    unknown_actions = set(_actions_of(policy) or ()) - set(ACTIONS)
+    unknown_actions = set(actions_of(policy) or ()) - set(ACTIONS)
     if unknown_actions:
         raise ConfigError(
             f"policy {name} names the action {min(unknown_actions)!r}, which does not exist",
@@ -269,41 +272,16 @@ def _check(name: str, policy: Mapping[str, object], notes: Mapping[str, object])
         )
 
 
-def _actions_of(policy: Mapping[str, object]) -> list[str] | None:
-    """The actions in the head of a policy; None: all."""
-    scope = policy["action"]
-    assert isinstance(scope, dict), "Cedar's JSON has an object there"
-    if scope["op"] == "All":
-        return None
-    entities = scope["entities"] if "entities" in scope else [scope["entity"]]
-    return [entity["id"] for entity in entities if entity["type"] == "Action"]
-
-
 def _asks(policy: Mapping[str, object]) -> bool:
     notes = policy.get("annotations", {})
     return isinstance(notes, dict) and "decide" in notes
-
-
-def _sets(found: Mapping[str, dict[str, object]]) -> dict[str, cedarpy.PolicySet]:
-    """For each action the policies that can apply to it, under their full names; equal sets are parsed once."""
-    actions_of = {name: _actions_of(policy) for name, policy in found.items()}
-    parsed: dict[tuple[str, ...], cedarpy.PolicySet] = {}
-    sets = {}
-    for action in ACTIONS:
-        names = tuple(n for n, those in actions_of.items() if those is None or action in those)
-        if names not in parsed:
-            document = {"staticPolicies": {n: found[n] for n in names}}
-            text = json.dumps({**document, "templates": {}, "templateLinks": []})
-            parsed[names] = cedarpy.PolicySet.from_json_str(text)
-        sets[action] = parsed[names]
-    return sets
 
 
 def _named_paths(found: Mapping[str, dict[str, object]]) -> dict[str, frozenset[str] | None]:
     """For each action the paths that a policy names in its head; None if one looks at the path in its conditions."""
     named: dict[str, frozenset[str] | None] = {}
     for action in ACTIONS:
-        those = [each for each in found.values() if action in (_actions_of(each) or ACTIONS)]
+        those = [each for each in found.values() if action in (actions_of(each) or ACTIONS)]
         heads: set[str] = set()
         for policy in those:
             heads |= _ids_in(policy["resource"])
@@ -359,32 +337,58 @@ def _uid(kind: str, name: str) -> dict[str, str]:
 
 def groups_of(principal: Principal) -> tuple[str, ...]:
     """The groups that it is in, as `TYPE::ID`: of its owner, its kind, and its program if it has one."""
-    program = (f"Program::{principal.program}",) * bool(principal.program)
-    return (f"Group::{principal.owner}", f"Kind::{principal.kind}", *program)
+    return tuple(f"{kind}::{name}" for kind, name in _groups(principal))
 
 
-def _agent(principal: Principal) -> dict[str, object]:
+def _groups(principal: Principal) -> tuple[Uid, ...]:
+    program = (("Program", principal.program),) * bool(principal.program)
+    return (("Group", principal.owner), ("Kind", principal.kind), *program)
+
+
+def _agent(principal: Principal, groups: Iterable[Uid]) -> dict[str, object]:
     """The entity of who asks: in the group of its owner, in its kind, and in its program."""
-    parents = [_uid(*group.split("::", 1)) for group in groups_of(principal)]
     attributes = {
         "name": principal.name,
         "owner": principal.owner,
         "kind": principal.kind,
         "program": principal.program,
     }
+    parents = [_uid(*group) for group in groups]
     return {"uid": _uid("Agent", principal.name), "attrs": attributes, "parents": parents}
 
 
-def _places(resource: Resource) -> list[dict[str, object]]:
-    """The entity of a resource; a path is in all folders above it, so a rule about a folder holds at any depth."""
-    attributes = {"path" if resource.type == "Path" else "name": resource.id}
+def _chain(resource: Resource) -> list[str]:
+    """The ids of a resource and of all that it is in: a path is in all folders above it, so a rule about a folder holds at any depth."""
     chain = [resource.id]
     if resource.type == "Path":
         while (last := chain[-1]) != "/":
             chain.append(last.rpartition("/")[0] or "/")
+    return chain
+
+
+def _places(resource: Resource, chain: Sequence[str]) -> list[dict[str, object]]:
+    """The entity of a resource, and those of what it is in."""
+    attributes = {"path" if resource.type == "Path" else "name": resource.id}
     entities: list[dict[str, object]] = []
     for each, above in zip(chain, [*chain[1:], None], strict=True):
         parents = [_uid(resource.type, above)] if above is not None else []
         entities.append({"uid": _uid(resource.type, each), "attrs": {}, "parents": parents})
     entities[0]["attrs"] = attributes
     return entities
+
+
+@cache
+def _context(effect: str, is_tainted: bool, is_own: bool, is_installed: bool) -> str:
+    """What a request says besides, as Cedar takes it."""
+    return _text(
+        {
+            "effect": effect,
+            "is_tainted": is_tainted,
+            "is_own": is_own,
+            "is_installed": is_installed,
+        }
+    )
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
