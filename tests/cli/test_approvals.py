@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from tests.cli.conftest import Aios, Served, Terminals
 from tests.kernel.tools.offering import idle
 
+from aios.abi.budget import Limits
 from aios.sdk.client import Client
 
 
@@ -56,3 +57,36 @@ def test_on_a_terminal_each_question_is_asked(served: Served, terminal: Terminal
     screen.type("a green one\n")
     screen.read_until("is answered: a green one")
     assert answer.result(20) == "a green one"
+
+
+def test_that_a_budget_takes_a_number_is_said(served: Served, aios: Aios) -> None:
+    async def spend() -> str:
+        pid = served.kernel.spawn_task("bob", idle)
+        await Client(served.kernel.init_gate()).set_budget(pid, Limits(tool_calls=1))
+        client = Client(served.kernel.gate(pid))
+        return [(await client.tools.run("clock")).text for _ in range(2)][-1]
+
+    spent = served.portal.start_task_soon(spend)
+    number = str(wait_open(aios)["id"])
+    assert (
+        "answers: once deny, or a number: how much more it may spend"
+        in aios("approvals", "show", number).out
+    )
+    assert aios("approvals", "answer", number, "5").code == 0
+    assert spent.result(20)
+
+
+def test_on_a_terminal_a_budget_is_asked_for_with_a_number(
+    served: Served, terminal: Terminals
+) -> None:
+    screen = terminal("approvals")
+
+    async def spend() -> str:
+        pid = served.kernel.spawn_task("bob", idle)
+        await Client(served.kernel.init_gate()).set_budget(pid, Limits(tool_calls=0))
+        return (await Client(served.kernel.gate(pid)).tools.run("clock")).text
+
+    spent = served.portal.start_task_soon(spend)
+    screen.read_until("once/deny/NUMBER (empty: later)")
+    screen.type("3\n")
+    assert spent.result(20)

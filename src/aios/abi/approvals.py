@@ -23,6 +23,9 @@ MCP_TRUST = "mcp.trust"
 RECOVER = "process.recover"
 """The action of a question what becomes of a process that a crash cut off; its choices are those of `answer_question`."""
 
+WAITS_FOR = "waits for approval "
+"""How the `Advance` of a call begins that waits for an answer; the number of the question follows."""
+
 ApprovalId = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Choice = Annotated[str, Meta(min_length=1, max_length=256)]

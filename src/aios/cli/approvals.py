@@ -15,10 +15,11 @@ from aios.abi.approvals import (
     Approval,
     ApprovalState,
 )
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_seconds, shortened, write_json, write_table
 from aios.errors import AiosError, DeadlineExceeded, NotFound
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 COLUMNS = (
     Column("ID", is_number=True),
@@ -160,6 +161,8 @@ def _wait(client: Client, after: int) -> int:
 def _ask(client: Client, question: Approval) -> None:
     """Let who sits there answer; an empty answer leaves it open."""
     prompt = "/".join(question.choices) or "your answer"
+    if question.action == BUDGET_RAISE:
+        prompt += "/NUMBER"
     said = click.prompt(f"  {prompt} (empty: later)", default="", show_default=False).strip()
     if not said:
         return
@@ -214,9 +217,26 @@ def _show(each: Approval) -> None:
     if each.arguments:
         _say(each.arguments)
     if each.state is ApprovalState.OPEN:
-        _say(f"answers: {' '.join(each.choices) or 'in words'}")
+        _say(f"answers: {_answers(each)}")
+        _say(_how(each))
     else:
         _say(f"{each.state.value} {each.said} {f'by {each.by}' if each.by else ''}".rstrip())
+
+
+def _answers(each: Approval) -> str:
+    """What may be answered."""
+    more = ", or a number: how much more it may spend" if each.action == BUDGET_RAISE else ""
+    return f"{' '.join(each.choices)}{more}" if each.choices else "in words"
+
+
+def _how(each: Approval) -> str:
+    """The commands that answer."""
+    start, choices = "aios approvals", set(each.choices)
+    if ONCE not in choices:
+        return f"{start} answer {each.id} {'|'.join(each.choices) or 'TEXT'}"
+    scopes = "".join(f" [--{scope}]" for scope in (PROCESS, ALWAYS) if scope in choices)
+    number = f", {start} answer {each.id} NUMBER" if each.action == BUDGET_RAISE else ""
+    return f"{start} allow {each.id}{scopes}{number}, {start} deny {each.id}"
 
 
 def _say(text: str) -> None:

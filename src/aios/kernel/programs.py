@@ -32,7 +32,7 @@ from aios.errors import (
 from aios.kernel.access.grants import Grants, digest_of_folder
 from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
-from aios.kernel.approvals.recovering import asked_owner
+from aios.kernel.approvals.recovering import asked_owner, settle
 from aios.kernel.clock import Clock
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
@@ -291,9 +291,10 @@ class Programs:
         mine = (each for each in found if table.is_within(table.get(each.pid), run.process))
         return QuestionList(tuple(mine))
 
-    async def answer(self, _: Run, call: AnswerQuestion) -> Question:
+    async def answer(self, run: Run, call: AnswerQuestion) -> Question:
         """Decide what becomes of a process."""
-        question = self.look(call)
+        question, approvals = self.look(call), self._kernel.approvals
+        settle(approvals, self._kernel.table.get(call.pid), call.choice, by=run.process.owner)
         self._bodies[call.pid].decide(call.choice)
         return question
 

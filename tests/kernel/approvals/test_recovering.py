@@ -84,7 +84,7 @@ async def test_what_a_crash_left_in_doubt_is_asked_among_the_approvals(
         assert [each.state for each in over] == [ApprovalState.USED] * 2
 
 
-async def test_an_answer_by_recover_takes_the_question_away_and_end_ends(home: Path) -> None:
+async def test_an_answer_by_recover_answers_the_question_and_end_ends(home: Path) -> None:
     pid = await cut_off(home)
     async with served(home) as (kernel, owner):
         question = (await asked(kernel))[0]
@@ -93,7 +93,7 @@ async def test_an_answer_by_recover_takes_the_question_away_and_end_ends(home: P
         await kernel.init_gate().call(AnswerQuestion(pid=pid, choice="end"))
         assert (await owner.wait(pid)).exit.status == 1
         (over,) = await owner.approvals.list(include_over=True)
-        assert over.state is ApprovalState.WITHDRAWN
+        assert (over.state, over.said, over.by) == (ApprovalState.USED, "end", "owner")
 
 
 async def test_an_answer_that_the_kernel_before_was_told_is_carried_out_by_the_next(

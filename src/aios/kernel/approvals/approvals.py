@@ -8,7 +8,6 @@ asks has no intent on disk yet (`kernel/syscall.py`), so whatever ends it here, 
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
@@ -18,6 +17,7 @@ import msgspec
 from aios.abi.access import Decision, Request
 from aios.abi.approvals import (
     HUMAN_ASK,
+    WAITS_FOR,
     Approval,
     ApprovalAnswer,
     ApprovalInfos,
@@ -27,6 +27,7 @@ from aios.abi.approvals import (
     AskHuman,
     HumanAnswer,
 )
+from aios.abi.gate import Advance
 from aios.abi.types import Pid
 from aios.config import ApprovalsConfig
 from aios.errors import (
@@ -38,6 +39,7 @@ from aios.errors import (
 )
 from aios.kernel.access.policy import digest_of
 from aios.kernel.approvals import book, tables
+from aios.kernel.approvals.asked import Asked, question_of, told
 from aios.kernel.approvals.book import Book
 from aios.kernel.clock import Clock
 from aios.kernel.journal.audit.chain import Kind
@@ -50,8 +52,6 @@ from aios.kernel.waitqueue import WaitQueue
 
 LOOK_S = 10.0
 """The calendar is looked at so often, for it may be set; nothing tells."""
-MAX_SHOWN_CHARS = 16 << 10
-LASTING_S = 10 * 365 * 86_400.0
 OPEN = ApprovalState.OPEN
 
 Watch = Callable[[Approval], None]
@@ -68,25 +68,6 @@ class ApprovalServices(Protocol):
     def note(self, process: Process, text: str) -> None:
         """Write into its log what the kernel has to say of it."""
         ...
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question on its way: `action`, `resource` and `digest` are what an answer is for."""
-
-    action: str
-    resource: str
-    digest: str
-    why: str
-    shown: str = ""
-    effect: str = "pure"
-    is_tainted: bool = False
-    choices: tuple[str, ...] | None = None
-    """None: whether the act may be."""
-    timeout_s: float | None = None
-    """At most the knob's."""
-    is_lasting: bool = False
-    """It stays open until somebody answers, or the process ends."""
 
 
 class Approvals:
@@ -211,12 +192,19 @@ class Approvals:
             DiskFailed: It cannot be written down, so nobody is asked.
             ResourceExhausted: Too many questions are open.
         """
-        question = self._question(process, asked)
+        now_unix_s, longest_s = self._kernel.clock.unix_s(), self._config.timeout_s
+        question = question_of(process, asked, now_unix_s=now_unix_s, longest_s=longest_s)
         return self._book.find(question) or await self._open(process, question)
 
     def get(self, number: int) -> Approval:
         """A question as it is now."""
         return self._book.get(number)
+
+    def open_about(self, pid: Pid, action: str, resource: str) -> list[Approval]:
+        """The open questions of a process about an act."""
+        about = (OPEN, action, resource)
+        found = self._book.of_process(pid)
+        return [row for row in found if (row.state, row.action, row.resource) == about]
 
     def expire(self, question: Approval) -> bool:
         """End a question if its time is over. Returns: whether it is."""
@@ -233,31 +221,6 @@ class Approvals:
         """What the answer to a question was for is done, if it was that answer."""
         if self._book.has(number) and self._book.get(number).state in book.REVOCABLE:
             self.take(self._book.get(number))
-
-    def _question(self, process: Process, asked: Asked) -> Approval:
-        now_unix_s = self._kernel.clock.unix_s()
-        longest_s = LASTING_S if asked.is_lasting else self._config.timeout_s
-        timeout_s = longest_s if asked.timeout_s is None else min(asked.timeout_s, longest_s)
-        question = Approval(
-            id=0,
-            pid=process.pid,
-            name=process.name,
-            program=process.program,
-            code=process.code,
-            action=asked.action,
-            resource=asked.resource,
-            effect=asked.effect,
-            is_tainted=asked.is_tainted,
-            digest=asked.digest,
-            why=asked.why,
-            arguments=_cut(asked.shown),
-            choices=asked.choices or (),
-            asked_unix_s=now_unix_s,
-            expires_unix_s=now_unix_s + timeout_s,
-        )
-        if asked.choices is not None:
-            return question
-        return msgspec.structs.replace(question, choices=book.choices_for(question))
 
     async def _open(self, process: Process, question: Approval) -> Approval:
         """Put a question into the book and onto the disk. If it cannot be written down, it was never asked.
@@ -287,7 +250,10 @@ class Approvals:
     async def wait(self, run: Run, number: int) -> Approval:
         """Return when a question is no longer open. Who leaves earlier takes it with him, unless others wait for it or the kernel ends."""
         self._waiting[number] += 1
-        before, run.detail = run.detail, f"{run.detail} waits for approval {number}".strip()
+        told = f"{WAITS_FOR}{number}"
+        before, run.detail = run.detail, f"{run.detail} {told}".strip()
+        if run.emit is not None:
+            run.emit(Advance(told, 0))
         try:
             with run.parked():
                 while (found := self._book.get(number)).state is OPEN and not self.expire(found):
@@ -347,6 +313,13 @@ class Approvals:
         self._settle(after)
         return after
 
+    def answer_elsewhere(self, question: Approval, said: str, *, by: str) -> None:
+        """An open question was answered by another call than `approval_answer`."""
+        after = book.answered(question, said, by=by, unix_s=self._kernel.clock.unix_s())
+        self._audit(Kind.ANSWERED, after)
+        self._save(after)
+        self._settle(after)
+
     async def revoke(self, run: Run, call: ApprovalRevoke) -> Approval:
         """Take an answer back."""
         _check_owner(run)
@@ -398,9 +371,12 @@ class Approvals:
         self._doubts.pop(process.pid, None)
         for row in self._book.of_process(process.pid):
             after = book.ended(row)
-            if after is not row:
-                self._settle(after)
-                self._save(after)
+            if after is row:
+                continue
+            self._book.put(after)
+            self._save(after)
+            if after.state is not row.state:  # what became of the others was told
+                self._tell(after)
 
     def statistics(self) -> dict[str, int]:
         """How many questions are open, and how many answers hold."""
@@ -465,11 +441,6 @@ class Approvals:
             disk.add(write)
 
 
-def told(row: Approval) -> str:
-    """What is asked for, in a few words, without the arguments."""
-    return f"`{row.action}` on {row.resource}" if row.action != HUMAN_ASK else "a question"
-
-
 def _check_owner(run: Run) -> None:
     """Rights say so already; that nobody answers for himself does not hang on a table of rights alone."""
     if run.process.pid != INIT_PID:
@@ -477,9 +448,3 @@ def _check_owner(run: Run) -> None:
             f"process {run.process.pid} ({run.process.name}) may not answer questions",
             hint="only the owner's token may",
         )
-
-
-def _cut(text: str) -> str:
-    if len(text) <= MAX_SHOWN_CHARS:
-        return text
-    return f"{text[:MAX_SHOWN_CHARS]}... (and {len(text) - MAX_SHOWN_CHARS} characters more)"

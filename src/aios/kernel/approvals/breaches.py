@@ -15,11 +15,12 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from aios.abi.approvals import BUDGET_RAISE, DENY, ONCE, Approval, ApprovalState
+from aios.abi.approvals import BUDGET_RAISE, DENY, ONCE, WAITS_FOR, Approval, ApprovalState
 from aios.abi.types import Pid
 from aios.errors import AiosError, BudgetExceeded
 from aios.kernel.access.policy import digest_of
-from aios.kernel.approvals.approvals import Approvals, Asked
+from aios.kernel.approvals.approvals import Approvals
+from aios.kernel.approvals.asked import Asked
 from aios.kernel.budget import Good, Shortage
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
@@ -186,7 +187,7 @@ class Breaches:
     async def _wait(self, run: Run, number: int) -> None:
         """Return when the process may go on, or the question is over."""
         process = run.process
-        before, run.detail = run.detail, f"{run.detail} waits for approval {number}".strip()
+        before, run.detail = run.detail, f"{run.detail} {WAITS_FOR}{number}".strip()
         try:
             while process.is_stopped:
                 question = self._approvals.get(number)

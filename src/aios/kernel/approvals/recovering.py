@@ -7,7 +7,8 @@ from aios.abi.approvals import RECOVER, Approval, ApprovalState
 from aios.abi.recovery import Choice, Question
 from aios.errors import AiosError
 from aios.kernel.access.policy import digest_of
-from aios.kernel.approvals.approvals import Approvals, Asked
+from aios.kernel.approvals.approvals import Approvals
+from aios.kernel.approvals.asked import Asked
 from aios.kernel.process import Process
 
 
@@ -44,12 +45,22 @@ async def asked_owner(
             approvals.watchers.remove(hear)
 
 
+def settle(approvals: Approvals, process: Process, choice: Choice, *, by: str) -> None:
+    """The owner has answered by `aios recover`."""
+    for row in approvals.open_about(process.pid, RECOVER, _resource(process)):
+        approvals.answer_elsewhere(row, choice, by=by)
+
+
 def _asked(process: Process, question: Question) -> Asked:
     return Asked(
         RECOVER,
-        f"Process {process.name} ({process.pid})",
+        _resource(process),
         digest_of([question.why, question.choices]),
         question.why,
         choices=question.choices,
         is_lasting=True,
     )
+
+
+def _resource(process: Process) -> str:
+    return f"Process {process.name} ({process.pid})"

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from aios.abi.approvals import DENY, MCP_TRUST, ONCE, ApprovalState
 from aios.errors import ApprovalDenied, ApprovalExpired
-from aios.kernel.approvals.approvals import Approvals, Asked
+from aios.kernel.approvals.approvals import Approvals
+from aios.kernel.approvals.asked import Asked
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.tools.mcp.doubt import Doubt
@@ -19,8 +20,6 @@ class Trusting:
         """Make it."""
         self._approvals = approvals
         self._table = table
-        self._open: dict[str, int] = {}
-        """The last question about each server."""
 
     async def ask(self, run: Run, doubt: Doubt, accept: Callable[[], Awaitable[None]]) -> None:
         """Wait for the owner's word about a server, which may have come by another way; at a yes, `accept` it.
@@ -33,7 +32,7 @@ class Trusting:
         """
         if run.process.pid == INIT_PID:
             return
-        server = f"MCP server {doubt.server}"
+        server = _resource(doubt.server)
         asked = Asked(
             MCP_TRUST,
             server,
@@ -45,7 +44,6 @@ class Trusting:
         )
         found = await self._approvals.inquire(self._table.get(INIT_PID), asked)
         if found.state is ApprovalState.OPEN:
-            self._open[doubt.server] = found.id
             found = await self._approvals.wait(run, found.id)
         if found.state is ApprovalState.DENIED:
             raise ApprovalDenied(
@@ -62,8 +60,14 @@ class Trusting:
         if found.state is ApprovalState.ALLOWED and self._approvals.get(found.id) is found:
             self._approvals.take(found)
 
-    def settle(self, server: str) -> None:
-        """The owner has said yes himself: those who wait go on."""
-        number = self._open.pop(server, None)
-        if number is not None:
-            self._approvals.withdraw(number)
+    def settle(self, server: str, digest: str, *, by: str) -> None:
+        """The owner has said yes himself, to the server as it has this digest: those who wait go on."""
+        for question in self._approvals.open_about(INIT_PID, MCP_TRUST, _resource(server)):
+            if question.digest == digest:
+                self._approvals.answer_elsewhere(question, ONCE, by=by)
+            else:  # it is another server by now
+                self._approvals.withdraw(question.id)
+
+
+def _resource(server: str) -> str:
+    return f"MCP server {server}"

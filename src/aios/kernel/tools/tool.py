@@ -9,7 +9,7 @@ import msgspec
 
 from aios import __version__
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Gate
+from aios.abi.gate import Advance, Gate
 from aios.abi.tools import ToolInfo, ToolKind, Traits
 from aios.abi.types import JsonObject, Pid
 from aios.kernel.process import Run
@@ -38,8 +38,16 @@ class Job:
         Raises:
             AiosError: The call failed.
         """
+        emit = self.run.emit
         with self.run.parked():
-            result = await self.gate.call(call)
+            if emit is None:
+                result = await self.gate.call(call)
+            else:
+                async with self.gate.open_call(call) as frames:
+                    async for frame in frames:
+                        if isinstance(frame, Advance):
+                            emit(frame)
+                    result = await frames.result()
         await self.run.runnable()
         return result.value
 

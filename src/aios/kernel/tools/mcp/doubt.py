@@ -35,8 +35,8 @@ class AsksOwner(Protocol):
         """
         ...
 
-    def settle(self, server: str) -> None:
-        """The owner has said yes himself."""
+    def settle(self, server: str, digest: str, *, by: str) -> None:
+        """The owner has said yes himself, to the server as it has this digest."""
         ...
 
 

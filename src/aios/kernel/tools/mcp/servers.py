@@ -163,7 +163,7 @@ class Servers:
         take(run, f"MCP server {call.name}")  # what it offers now, nobody may have looked at
         return _listed(self._get(call.name))
 
-    async def trust(self, _: Run, call: McpTrust) -> McpToolList:
+    async def trust(self, run: Run, call: McpTrust) -> McpToolList:
         """Take what a server offers now for what it is to be."""
         await self._begin()
         server = self._get(call.name)
@@ -175,7 +175,7 @@ class Servers:
                 )
             await self._accept(server)
         if self.asks is not None:
-            self.asks.settle(call.name)
+            self.asks.settle(call.name, call.digest, by=run.process.owner)
         return _listed(server)
 
     # --- a call of a tool ----------------------------------------------------------------------------------------
