@@ -51,3 +51,24 @@ def test_a_server_that_is_not_there_is_not_found(aios: Aios) -> None:
     assert aios("mcp", "ls").code == 0
     for verb in ("check", "tools", "trust"):
         assert aios("mcp", verb, "other").code == 4
+
+
+def test_the_tools_of_a_server_that_does_not_run_are_its_failure(
+    served: Served, aios: Aios
+) -> None:
+    options = server("missing.py")
+    spec = ServerSpec(
+        "broken", "config", command=(sys.executable, *options.args), options=options, digest="1"
+    )
+    served.kernel.tools.servers._servers["broken"] = Server(spec)
+    refused = aios("mcp", "tools", "broken")
+    assert (refused.code, refused.out) == (1, "")
+    assert "does not run" in refused.err
+    assert "missing.py" in refused.err
+    assert aios("mcp", "tools", "broken", "--json").error()["code"] == "tool_failed"
+
+
+@pytest.mark.usefixtures("old")
+def test_a_server_that_was_never_asked_is_started_to_show_its_tools(aios: Aios) -> None:
+    shown = aios("mcp", "tools", "old")
+    assert (shown.code, "echo" in shown.out) == (0, True)

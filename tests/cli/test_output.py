@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.cli.output import (
+    MIN_WORDS_CHARS,
     Column,
+    fitting,
     printable,
     short_count,
     short_seconds,
@@ -99,3 +101,41 @@ def test_a_table_without_rows_is_its_titles(capsys: pytest.CaptureFixture[str]) 
 def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     write_json({"text": "two\nlines"})
     assert capsys.readouterr().out == '{"text":"two\\nlines"}\n'
+
+
+WIDE = (Column("NAME"), Column("N", is_number=True), Column("WHAT"))
+ROWS = [["ann", "12", "reads the whole of a long book"], ["a-longer-name", "1234567", "x"]]
+
+
+@given(st.integers(0, 100), st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1))
+def test_columns_fit_where_their_words_can_give(
+    n_chars: int, given: list[tuple[bool, int]]
+) -> None:
+    columns = [Column("T", is_number=is_number) for is_number, _ in given]
+    widths = [width for _, width in given]
+    found = fitting(columns, widths, n_chars)
+    total = sum(found) + 2 * (len(found) - 1)
+    rooms = [
+        column.is_number or width <= MIN_WORDS_CHARS
+        for column, width in zip(columns, found, strict=True)
+    ]
+    assert total <= n_chars or all(rooms)
+    for column, before, after in zip(columns, widths, found, strict=True):
+        assert after == before if column.is_number else min(before, MIN_WORDS_CHARS) <= after
+        assert after <= before
+
+
+def test_a_table_is_cut_on_a_narrow_terminal_and_never_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "32")
+    write_table(WIDE, ROWS)
+    assert "reads the whole of a long book" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    write_table(WIDE, ROWS, fits=False)
+    assert "reads the whole of a long book" in capsys.readouterr().out
+    write_table(WIDE, ROWS)
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) == 32
+    assert lines[1] == "ann              12  reads the …"
+    assert "1234567" in lines[2], "numbers are whole"

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import click
 import pytest
-from tests.cli.conftest import Aios, Fifo, Served, Start
+from tests.cli.conftest import Aios, Fifo, Served, Start, Terminals
+from tests.cli.test_approvals import ask, wait_open
 
 
 def waiter(aios: Aios, programs: Path, fifo: Fifo, *options: str) -> int:
@@ -152,3 +154,18 @@ def test_what_a_program_returns_cannot_steer_the_terminal(aios: Aios, programs: 
     )
     ran = aios("run", programs / "hello")
     assert (ran.code, ran.out) == (3, "a[2Jb\n")
+
+
+def test_ps_shows_what_a_call_waits_for_and_cuts_it_on_a_narrow_terminal(
+    served: Served, aios: Aios, terminal: Terminals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = ask(served)
+    number = str(wait_open(aios)["id"])
+    assert f"ask_human waits for approval {number}" in aios("ps").out
+    monkeypatch.setenv("COLUMNS", "72")
+    screen = click.unstyle(terminal("ps").end().out)
+    assert "ask_human w" in screen
+    assert "…" in screen
+    assert max(map(len, screen.split("\r\n"))) <= 72
+    aios("approvals", "answer", number, "blue")
+    assert answer.result(20) == "blue"

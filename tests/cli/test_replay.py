@@ -61,6 +61,21 @@ def test_of_long_texts_the_place_is_shown_where_they_part(home: Path, aios: Aios
     assert "so so the dog" in text
 
 
+def test_contents_of_files_are_shown_as_text_and_what_is_none_by_its_size(
+    home: Path, aios: Aios
+) -> None:
+    with serving(home, is_durable=True) as served:
+        files = Files(served.kernel.gate(Pid(served.admit("bob"))))
+        served.portal.call(partial(files.write, "note", "a line\nand another"))
+        served.portal.call(partial(files.write, "raw", b"\xff\xfe\x00"))
+        served.portal.call(partial(files.read, "note"))
+    shown = aios("replay", "bob").out
+    assert shown.count("a line\\nand another") == 2, "what was written, and what was read"
+    assert "(3 bytes)" in shown
+    assert "YSBsaW5l" not in shown
+    assert "YSBsaW5l" in aios("replay", "bob", "--json").out, "programs read base64"
+
+
 def test_a_journal_that_does_not_fit_diverges_and_says_where(left: Path, aios: Aios) -> None:
     connection = apsw.Connection(str(left / "aios.db"))
     connection.execute("UPDATE journal_records SET digest = zeroblob(16) WHERE seq = 2")

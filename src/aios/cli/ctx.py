@@ -6,9 +6,9 @@ import click
 
 from aios.abi.contexts import ContextInfo, SnapshotInfo, WindowPolicy
 from aios.abi.types import Message
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_count, short_size, write_json, write_table
-from aios.sdk.blocking import connect
 
 CONTEXT_COLUMNS = (
     Column("ID", is_number=True),
@@ -78,7 +78,12 @@ def show(*, context_id: int, pointer: int | None, as_json: bool) -> None:
 @click.option("--replace", "is_replacing", is_flag=True, help="Replace one of that name.")
 @json_option
 def snapshot(*, context_id: int, name: str, is_replacing: bool, as_json: bool) -> None:
-    """Keep a context on disk under NAME; it survives the kernel."""
+    """Keep context CONTEXT, by its number in `aios ctx ls`, on disk under NAME; it survives the kernel.
+
+    NAME is for you to choose: letters, digits and . _ -. What is kept is the context as it is now, its messages and what the model has computed of them;
+    the context itself goes on, and what is said in it later is not in the snapshot. `aios ctx restore NAME` makes a new context of it, as often as you like.
+    A name that is taken is refused without --replace.
+    """
     with connect() as client:
         info = client.contexts.get(context_id).snapshot(name, is_replacing=is_replacing)
     if as_json:

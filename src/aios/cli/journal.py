@@ -1,7 +1,8 @@
 """The verbs `journal` (show, export, import), `inspect` and `events`: what processes asked of the kernel, and what came of it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import msgspec
 
 from aios.abi.journal import Event, EventList, Recorded
 from aios.abi.types import JsonObject, Pid, ProcessInfo
+from aios.abi.wire import answer_from_json, call_from_json
+from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_seconds, write_json
 from aios.cli.patience import follow_patiently
 from aios.errors import InvalidCall
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 DETAIL_CHARS = 200
 """Of a call or an answer on its line; `--json` shows all."""
@@ -201,12 +204,12 @@ def show_record(record: Recorded, *, as_json: bool, beside: Recorded | None = No
         f"{head}  {click.style(f'{how:<10}', fg=color)}  {short_seconds(took) if took is not None else '-':>6}"
     )
     other = beside or record
-    for sign, value, near in (
-        (">", record.intent, other.intent),
-        ("<", record.answer, other.answer),
+    for sign, value, near, read in (
+        (">", record.intent, other.intent, call_from_json),
+        ("<", record.answer, other.answer, answer_from_json),
     ):
-        if text := _line(value):
-            click.echo(f"        {sign} {_short(text, _line(near))}")
+        if text := _line(value, read):
+            click.echo(f"        {sign} {_short(text, _line(near, read))}")
 
 
 def _show_event(event: Event, *, as_json: bool) -> None:
@@ -254,10 +257,29 @@ def _pairs(values: dict[str, int]) -> str:
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in values.items())
 
 
-def _line(value: JsonObject) -> str:
+def _line(value: JsonObject, read: Callable[[bytes], object]) -> str:
     """A call or an answer on one line; nothing if there is nothing in it."""
-    shown = {k: v for k, v in value.items() if k not in {"call", "answer", "type"}}
+    told: object = value
+    with suppress(InvalidCall):  # of another version of AIOS, or a fault: there are no bytes in it
+        typed = read(msgspec.json.encode(value))
+        told = _as_text(msgspec.to_builtins(typed, builtin_types=(bytes,)))
+    assert isinstance(told, dict), "a call is an object, and so is an answer"
+    shown = {k: v for k, v in told.items() if k not in {"call", "answer", "type"}}
     return printable(msgspec.json.encode(shown).decode()) if shown else ""
+
+
+def _as_text(value: object) -> object:
+    """A value with its bytes as people read them; JSON has them in base64."""
+    match value:
+        case bytes():
+            with suppress(UnicodeDecodeError):
+                return value.decode()
+            return f"({len(value)} bytes)"
+        case dict():
+            return {key: _as_text(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_as_text(each) for each in value]
+    return value
 
 
 def _short(text: str, other: str) -> str:

@@ -7,10 +7,11 @@ import msgspec
 
 from aios.abi.mcp import McpServerInfo, McpState, McpStatus, McpTool, McpToolList
 from aios.abi.types import JsonObject
+from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, shortened, write_json, write_table
-from aios.sdk.blocking import connect
+from aios.errors import AccessDenied, ToolFailed
 
 SHOWN_CHARS = 60
 SERVER_COLUMNS = (
@@ -57,15 +58,22 @@ def check(*, names: Sequence[str], as_json: bool) -> int:
 @click.argument("name")
 @json_option
 def tools(*, name: str, as_json: bool) -> None:
-    """Show the tools of server NAME, and how they differ from what was trusted."""
+    """Show the tools of server NAME, and how they differ from what was trusted; one that was never asked for them is started.
+
+    It fails when the server does, after what is known of it.
+    """
     with connect() as client:
         found = client.mcp.tools(name)
+        if found.server.status is McpStatus.UNKNOWN:
+            client.mcp.check(name)
+            found = client.mcp.tools(name)
     if as_json:
         for each in found.tools:
             write_json(each)
-        return
-    write_table(TOOL_COLUMNS, [_tool_row(each) for each in found.tools])
-    _show_changes(found)
+    elif found.tools:
+        write_table(TOOL_COLUMNS, [_tool_row(each) for each in found.tools])
+        _show_changes(found)
+    _check_well(found)
 
 
 @mcp.command(epilog=examples("aios mcp trust git", "aios mcp trust git --yes"))
@@ -90,6 +98,26 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
     else:
         click.echo(f"trusted: {printable(name)}, {trusted.server.n_tools} tools")
     return ExitCode.OK
+
+
+def _check_well(found: McpToolList) -> None:
+    """Return if the tools that were shown are all that there is to say.
+
+    Raises:
+        AccessDenied: Nothing is known of the server, which is not trusted.
+        ToolFailed: It does not run.
+    """
+    server = found.server
+    if server.status in {McpStatus.FAILING, McpStatus.UNUSABLE}:
+        raise ToolFailed(
+            f"MCP server {printable(server.name)} does not run: {printable(server.note)}",
+            hint=f"`aios mcp check {server.name}` tries it again",
+        )
+    if server.status is McpStatus.UNTRUSTED and not found.tools:
+        raise AccessDenied(
+            f"MCP server {printable(server.name)} is started once you trust it: it was added to {server.source}, or changed there",
+            hint=f"`aios mcp trust {server.name}`",
+        )
 
 
 def _show_servers(servers: Sequence[McpServerInfo], *, as_json: bool) -> None:

@@ -1,12 +1,17 @@
 """What commands write: aligned columns and JSON lines, and how numbers look."""
 
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
 import msgspec
 
+GAP = "  "
+MIN_WORDS_CHARS = 8
+"""Of a column of words that is cut, so that something is left to tell its rows apart by."""
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 
 _COLOR = r"\x1b\[[0-9;]{0,32}m"
@@ -31,21 +36,50 @@ class Column:
     is_number: bool = False
 
 
-def write_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on stdout, two spaces between them. A cell may hold colours: its width is that of its text."""
+def write_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], *, fits: bool = True
+) -> None:
+    """Aligned columns on stdout, two spaces between them. A cell may hold colours: its width is that of its text.
+
+    On a terminal, words are cut with an ellipsis where the lines would be wider than it, unless not `fits`; numbers never are, and in a pipe nothing is.
+    """
     titles = [click.style(column.title, bold=True) for column in columns]
     widths = [
         max(len(click.unstyle(row[i])) for row in [titles, *rows]) for i in range(len(columns))
     ]
+    if fits and sys.stdout.isatty():
+        widths = fitting(columns, widths, shutil.get_terminal_size().columns)
     for row in [titles, *rows]:
         cells = [
             _pad(cell, widths[i], is_number=columns[i].is_number) for i, cell in enumerate(row)
         ]
-        click.echo("  ".join(cells).rstrip())
+        click.echo(GAP.join(cells).rstrip())
+
+
+def fitting(columns: Sequence[Column], widths: Sequence[int], n_chars: int) -> list[int]:
+    """The widths of columns whose lines fit into so many characters: the widest columns of words give, each down to its title at most."""
+    found = list(widths)
+    over = sum(found) + len(GAP) * (len(found) - 1) - n_chars
+    while over > 0:
+        rooms = [
+            0 if column.is_number else width - max(len(column.title), MIN_WORDS_CHARS)
+            for column, width in zip(columns, found, strict=True)
+        ]
+        widest = max(
+            (i for i, room in enumerate(rooms) if room > 0), key=found.__getitem__, default=None
+        )
+        if widest is None:
+            break
+        found[widest] -= 1
+        over -= 1
+    return found
 
 
 def _pad(cell: str, width: int, *, is_number: bool) -> str:
-    space = " " * (width - len(click.unstyle(cell)))
+    text = click.unstyle(cell)
+    if len(text) > width:
+        return f"{text[: width - 1]}…"
+    space = " " * (width - len(text))
     return space + cell if is_number else cell + space
 
 

@@ -9,6 +9,7 @@ import click
 from aios.abi.calls import SignalName
 from aios.abi.types import Pid, ProcessInfo, State
 from aios.cli.cells import attained_tokens, count_or_dash, described_place, shared_part
+from aios.cli.connecting import connect
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.options import examples, ids_argument, json_option
@@ -17,16 +18,12 @@ from aios.cli.output import (
     printable,
     short_count,
     short_seconds,
-    shortened,
     write_json,
     write_table,
 )
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 INIT_PID = 1
-ACTIVITY_CHARS = 24
-"""So that a row fits into 80 columns; `--wide` shows all of it under DOING."""
-
 STATE_COLORS = {
     State.NEW: "cyan",
     State.READY: "yellow",
@@ -59,8 +56,7 @@ FIELDS = (
     _word("OWNER", lambda p: p.owner, always=False),
     _word("KIND", lambda p: p.kind.value, always=False),
     _word("STATE", lambda p: styled_state(p.state)),
-    _word("ACTIVITY", lambda p: printable(shortened(p.activity, ACTIVITY_CHARS)) or "-"),
-    _word("DOING", lambda p: printable(p.activity) or "-", always=False),
+    _word("ACTIVITY", lambda p: printable(p.activity) or "-"),
     _number("NICE", lambda p: str(p.nice), always=False),
     _number("PLACE", described_place),
     _number("LEVEL", lambda p: count_or_dash(p.level), always=False),
@@ -113,7 +109,7 @@ def ps(*, with_ended: bool, wide: bool, as_json: bool) -> None:
     fields = [field for field in FIELDS if wide or field.always]
     fields += [EXIT] if with_ended else []
     columns = [field.column for field in fields]
-    write_table(columns, [[field.cell(p, now_s) for field in fields] for p in shown])
+    write_table(columns, [[field.cell(p, now_s) for field in fields] for p in shown], fits=not wide)
 
 
 def _age_s(process: ProcessInfo, now_s: float) -> float:

@@ -4,6 +4,7 @@ from time import perf_counter
 
 import click
 
+from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.fork import tell_branch
 from aios.cli.ids import find_process
@@ -17,7 +18,6 @@ from aios.kernel.journal.difference import Difference, Parting, find_difference
 from aios.kernel.journal.runfile import Run
 from aios.kernel.journal.tables import Row
 from aios.kernel.replay import retell
-from aios.sdk.blocking import connect
 
 
 @click.command(

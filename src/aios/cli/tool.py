@@ -9,10 +9,10 @@ import msgspec
 
 from aios.abi.tools import ToolInfo
 from aios.abi.types import JsonObject
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_count, shortened, write_json, write_table
 from aios.errors import InvalidCall
-from aios.sdk.blocking import connect
 
 SHOWN_CHARS = 48
 COLUMNS = (
@@ -58,9 +58,7 @@ def show(*, name: str, as_json: bool) -> None:
     click.echo(printable(f"{found.name} ({found.kind.value})\n{found.description}\n"))
     for key, part in _properties(found).items():
         click.echo(printable(f"  {key}: {_described(part, is_required=key in _required(found))}"))
-    traits = msgspec.to_builtins(found.traits)
-    shown = ", ".join(f"{key} {value}" for key, value in traits.items() if value not in ([], False))
-    click.echo(printable(f"\n{shown}"))
+    click.echo(printable(f"\n{_traits(found)}"))
 
 
 @tool.command(
@@ -185,6 +183,19 @@ def _properties(found: ToolInfo) -> JsonObject:
 def _required(found: ToolInfo) -> list[object]:
     required = found.parameters.get("required")
     return required if isinstance(required, list) else []
+
+
+def _traits(found: ToolInfo) -> str:
+    """What it says of itself, but for what it does not do."""
+    told = []
+    for key, value in msgspec.structs.asdict(found.traits).items():
+        if isinstance(value, tuple):
+            value = " ".join(value)
+        if value is True:
+            told.append(key)
+        elif value:
+            told.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
+    return ", ".join(told)
 
 
 def _described(part: object, *, is_required: bool) -> str:
