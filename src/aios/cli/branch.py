@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.branches import MAX_BRANCHES, BranchEnd, BranchGroup
+from aios.cli.connecting import connect
 from aios.cli.fork import tell_branch
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, write_json, write_table
 from aios.cli.when import shown
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 COLUMNS = (
     Column("GROUP", is_number=True), Column("SOURCE"), Column("STATE"), Column("BEGUN"), Column("BRANCHES"),

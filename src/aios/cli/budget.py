@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.budget import BudgetInfo, OnBreach
+from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.limits import parse_limits
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, short_count, write_json, write_table
-from aios.sdk.blocking import connect
 
 COLUMNS = (
     Column("WHAT"),

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.checkpoints import CheckpointInfo
+from aios.cli.connecting import connect
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, write_json, write_table
 from aios.cli.when import shown
-from aios.sdk.blocking import connect
 
 COLUMNS = (
     Column("ID", is_number=True), Column("NAME"), Column("PROCESS"), Column("MADE"), Column("CALL", is_number=True),

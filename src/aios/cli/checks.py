@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from aios import __version__
 from aios.abi.types import EngineState
+from aios.cli.connecting import connect
 from aios.cli.link import find_running, names_kernel
 from aios.cli.output import short_size
 from aios.configload import Loaded
@@ -25,7 +26,6 @@ from aios.errors import AiosError, ModelMissing
 from aios.kernel.engines import thread_warnings
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.tools.mcp.spec import read_specs
-from aios.sdk.blocking import connect
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)

@@ -7,12 +7,12 @@ import click
 
 from aios.abi.calls import KernelInfo
 from aios.abi.types import EngineInfo, EngineState
+from aios.cli.connecting import connect
 from aios.cli.link import names_kernel
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_count, short_seconds, write_json
 from aios.configload import load
 from aios.errors import DeadlineExceeded
-from aios.sdk.blocking import connect
 from aios.sdk.discovery import find_kernel
 
 POLL_S = 0.05

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.fork import Forked
+from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
 from aios.cli.run import environment
-from aios.sdk.blocking import connect
 
 MAX_BRANCHES = 64
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 import click
 
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
+from aios.cli.connecting import connect
 from aios.cli.fs_do import do
 from aios.cli.fs_links import Lifetime, links, make_link, unlink
 from aios.cli.fs_mounts import mount, mounts, umount
@@ -18,7 +19,7 @@ from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, write_json, write_table
 from aios.cli.progress import attended, bytes_bar
 from aios.errors import Conflict, InvalidCall, NotFound
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 PATH = click.argument("path")
 PIECE_BYTES = 4 << 20

@@ -4,10 +4,10 @@ import sys
 
 import click
 
+from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
-from aios.sdk.blocking import connect
 from aios.sdk.filecommand import Outcome
 from aios.sdk.fileplan import FilePlan
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from aios.abi.mounts import MountInfo
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, write_json, write_table
-from aios.sdk.blocking import connect
 
 N_SHOWN = 5
 

@@ -4,9 +4,9 @@ import re
 
 import click
 
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import short_size, write_json
-from aios.sdk.blocking import connect
 
 UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 

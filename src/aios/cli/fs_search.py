@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 import click
 
 from aios.abi.retrieval import FileHit, GroupKey, IndexInfo
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, write_json, write_table
 from aios.errors import DeadlineExceeded
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 SHOWN_CHARS = 160
 POLL_S = 1.0

@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from aios.abi.memory import MemoryCheck, NotesChecked
 from aios.abi.storage import Checked, FileCheck
+from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.link import find_running
 from aios.cli.options import examples, json_option
@@ -12,7 +13,6 @@ from aios.cli.output import printable, write_json
 from aios.cli.progress import advance_bar, attended
 from aios.config import Home
 from aios.configload import load
-from aios.sdk.blocking import connect
 
 
 class Stored(Struct, frozen=True):

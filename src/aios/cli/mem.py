@@ -7,10 +7,11 @@ import click
 import msgspec
 
 from aios.abi.memory import Note
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, write_json, write_table
 from aios.errors import InvalidCall
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 from aios.sdk.memory import ScopeName
 
 SCOPES = ("process", "agent", "group", "shared")

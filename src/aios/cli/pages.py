@@ -3,9 +3,9 @@
 import click
 
 from aios.abi.pages import PageStoreInfo
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_count, short_size, write_json
-from aios.sdk.blocking import connect
 
 
 @click.command(epilog=examples("aios pages", "aios pages --json | jq .n_on_disk"))

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import click
 
+from aios.cli.connecting import connect
 from aios.errors import KernelStopping, KernelUnreachable, Unauthenticated
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 RETRY_S = 0.5
 

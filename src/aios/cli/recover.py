@@ -5,10 +5,10 @@ from typing import get_args
 import click
 
 from aios.abi.recovery import Choice
+from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
-from aios.sdk.blocking import connect
 
 
 @click.group()

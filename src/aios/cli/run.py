@@ -18,6 +18,7 @@ from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
 from aios.abi.recovery import Restart, RestartPolicy
 from aios.abi.types import Pid
+from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.limits import parse_limits
 from aios.cli.link import find_running, names_kernel
@@ -35,7 +36,7 @@ from aios.errors import (
 )
 from aios.kernel.clock import SystemClock
 from aios.sdk.address import Address
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 from aios.sdk.requests import build
 
 MANIFEST = "agent.toml"

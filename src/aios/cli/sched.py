@@ -6,10 +6,10 @@ from typing import get_args
 import click
 
 from aios.abi.sched import LaneInfo, PolicyName, SchedInfo
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_count, short_seconds, write_json, write_table
 from aios.kernel.scheduler.trace import encode_trace
-from aios.sdk.blocking import connect
 
 COLUMNS = (
     Column("LANE"),

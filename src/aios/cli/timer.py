@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.timers import TimerInfo
+from aios.cli.connecting import connect
 from aios.cli.exits import Outcomes
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, write_json, write_table
 from aios.cli.when import shown
-from aios.sdk.blocking import connect
 
 COLUMNS = (
     Column("ID", is_number=True), Column("NEXT"), Column("EVERY"), Column("ZONE"), Column("MISSED"),

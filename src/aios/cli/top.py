@@ -12,10 +12,11 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.cli.table import SORT_KEYS, Screen, Snapshot, SortKey, is_shown
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 FOOTER = "q quit   sort: r ran, w waited, t tokens, p pid, n name   a ended ones too"
 KEYS: dict[str, SortKey] = {"r": "ran", "w": "waited", "t": "tokens", "p": "pid", "n": "name"}

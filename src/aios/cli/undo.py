@@ -5,11 +5,12 @@ from datetime import datetime
 import click
 
 from aios.abi.undo import Undone
+from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, write_json
-from aios.sdk.blocking import Client, connect
+from aios.sdk.blocking import Client
 
 
 @click.command(
