@@ -24,6 +24,13 @@ SPECS = (
     Spec(NAME, "uncached", "us", Bar(300), f"{N_POLICIES} policies, a path that is new each time"),
     Spec(NAME, "uncached-p99", "us", None, "the same checks"),
     Spec(NAME, "uncached-child", "us", None, "the same for a child: two principals are judged"),
+    Spec(
+        NAME,
+        "uncached-open",
+        "us",
+        None,
+        f"{N_POLICIES} policies whose heads name nobody: all are looked at",
+    ),
     Spec(NAME, "parse", "ms", None, f"{N_POLICIES} policies and the profile, once at the start"),
 )
 
@@ -42,6 +49,9 @@ async def measure(settings: Settings, report: Report) -> None:
     report.add("uncached-p99", 1e6 * quantile(new, 0.99))
     child = _seconds(policies, ABOVE, [next(fresh) for _ in range(n)])
     report.add("uncached-child", 1e6 * quantile(child, 0.5))
+    open_ = Policies([profile_source("workspace"), Source("bench", open_policies_text(N_POLICIES))])
+    all_ = _seconds(open_, (AGENT,), [next(fresh) for _ in range(n)])
+    report.add("uncached-open", 1e6 * quantile(all_, 0.5))
     known = _requests(i % KNOWN for i in count())
     again = _seconds(policies, (AGENT,), [next(known) for _ in range(n + KNOWN)])[KNOWN:]
     report.add("cached", 1e6 * quantile(again, 0.5))
@@ -56,6 +66,12 @@ def policies_text(n: int) -> str:
         '@decide("ask") permit(principal in Program::"/programs/p{0}", action, resource);',
     )
     return "\n".join(f'@id("p{i}") {kinds[i % len(kinds)].format(i)}' for i in range(n))
+
+
+def open_policies_text(n: int) -> str:
+    """Policies that say in a condition what others say in their heads, so that none can be left out beforehand."""
+    line = 'forbid(principal, action, resource) when {{ principal.name == "agent{0}" && resource has path }};'
+    return "\n".join(f'@id("p{i}") {line.format(i)}' for i in range(n))
 
 
 def _requests(numbers: Iterator[int]) -> Iterator[Request]:

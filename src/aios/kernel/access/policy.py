@@ -10,17 +10,17 @@ Source: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and An
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 import cedarpy
 import msgspec
 
-from aios.abi.access import Decision, Principal, Request, Resource, Verdict
+from aios.abi.access import Decision, Principal, Request, Verdict
 from aios.abi.types import Right
 from aios.errors import ConfigError
-from aios.kernel.access.slices import Slices, Uid, actions_of
+from aios.kernel.access.entities import Entities, asked_of, chain_of, groups
+from aios.kernel.access.slices import Slices, actions_of
 
 TOOL_RUN = "tool.run"
 ACTIONS = (*(right.value for right in Right), TOOL_RUN)
@@ -75,6 +75,7 @@ class Policies:
         self.names = tuple(found)
         self._asking = frozenset(name for name, each in found.items() if _asks(each))
         self._slices = Slices(found, ACTIONS)
+        self._entities = Entities()
         self._named = _named_paths(found)
         self._named_agents = _named_agents(found)
         self._likes: dict[tuple[Principal, ...], tuple[Principal, ...]] = {}
@@ -170,24 +171,14 @@ class Policies:
         return Decision(Verdict.ALLOW, (why,), answer.policies)
 
     def _ask(self, principal: Principal, request: Request) -> _Answer:
-        resource, groups = request.resource, _groups(principal)
-        chain = _chain(resource)
-        policies = self._slices.find(
-            request.action,
-            (("Agent", principal.name), *groups, *((resource.type, id_) for id_ in chain)),
-        )
+        resource, chain = request.resource, chain_of(request.resource)
+        places = ((resource.type, each) for each in chain)
+        about = (("Agent", principal.name), *groups(principal), *places)
+        policies = self._slices.find(request.action, about)
         if policies is None:
             return _Answer(False, (), (f"{request.action!r} is no action",))
-        asked = {
-            "principal": _uid("Agent", principal.name),
-            "action": _uid("Action", request.action),
-            "resource": _uid(resource.type, resource.id),
-            "context": _context(
-                request.effect, request.is_tainted, request.is_own, request.is_installed
-            ),
-        }
-        entities = _text([_agent(principal, groups), *_places(resource, chain)])
-        result = cedarpy.is_authorized(asked, policies, entities)
+        entities = self._entities.of(principal, resource, chain)
+        result = cedarpy.is_authorized(asked_of(principal, request), policies, entities)
         said = result.diagnostics
         return _Answer(result.allowed, tuple(sorted(said.reasons)), tuple(sorted(said.errors)))
 
@@ -329,66 +320,3 @@ def _looks_at_resource(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     return value.get("Var") == "resource" or any(map(_looks_at_resource, value.values()))
-
-
-def _uid(kind: str, name: str) -> dict[str, str]:
-    return {"type": kind, "id": name}
-
-
-def groups_of(principal: Principal) -> tuple[str, ...]:
-    """The groups that it is in, as `TYPE::ID`: of its owner, its kind, and its program if it has one."""
-    return tuple(f"{kind}::{name}" for kind, name in _groups(principal))
-
-
-def _groups(principal: Principal) -> tuple[Uid, ...]:
-    program = (("Program", principal.program),) * bool(principal.program)
-    return (("Group", principal.owner), ("Kind", principal.kind), *program)
-
-
-def _agent(principal: Principal, groups: Iterable[Uid]) -> dict[str, object]:
-    """The entity of who asks: in the group of its owner, in its kind, and in its program."""
-    attributes = {
-        "name": principal.name,
-        "owner": principal.owner,
-        "kind": principal.kind,
-        "program": principal.program,
-    }
-    parents = [_uid(*group) for group in groups]
-    return {"uid": _uid("Agent", principal.name), "attrs": attributes, "parents": parents}
-
-
-def _chain(resource: Resource) -> list[str]:
-    """The ids of a resource and of all that it is in: a path is in all folders above it, so a rule about a folder holds at any depth."""
-    chain = [resource.id]
-    if resource.type == "Path":
-        while (last := chain[-1]) != "/":
-            chain.append(last.rpartition("/")[0] or "/")
-    return chain
-
-
-def _places(resource: Resource, chain: Sequence[str]) -> list[dict[str, object]]:
-    """The entity of a resource, and those of what it is in."""
-    attributes = {"path" if resource.type == "Path" else "name": resource.id}
-    entities: list[dict[str, object]] = []
-    for each, above in zip(chain, [*chain[1:], None], strict=True):
-        parents = [_uid(resource.type, above)] if above is not None else []
-        entities.append({"uid": _uid(resource.type, each), "attrs": {}, "parents": parents})
-    entities[0]["attrs"] = attributes
-    return entities
-
-
-@cache
-def _context(effect: str, is_tainted: bool, is_own: bool, is_installed: bool) -> str:
-    """What a request says besides, as Cedar takes it."""
-    return _text(
-        {
-            "effect": effect,
-            "is_tainted": is_tainted,
-            "is_own": is_own,
-            "is_installed": is_installed,
-        }
-    )
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode()

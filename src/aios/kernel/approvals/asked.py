@@ -1,4 +1,4 @@
-"""A question before it is in the book: what is asked, and of whom. Pure."""
+"""A question before it is in the book: what is asked, and of whom."""
 
 from dataclasses import dataclass
 

@@ -37,8 +37,8 @@ from aios.abi.mail import (
 from aios.abi.types import Exit, Pid
 from aios.config import KernelConfig
 from aios.errors import AccessDenied, AiosError, InvalidCall, ResourceExhausted
+from aios.kernel.access.entities import groups_of
 from aios.kernel.access.manager import AccessManager, principal_of
-from aios.kernel.access.policy import groups_of
 from aios.kernel.clock import Clock
 from aios.kernel.journal.disk import Extra, JournalDisk
 from aios.kernel.mail import marks, tables
