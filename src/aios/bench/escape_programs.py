@@ -10,6 +10,7 @@ import ctypes, os, signal, socket, struct, sys, resource, threading
 libc = ctypes.CDLL(None, use_errno=True)
 OUT, CANARY, HOME, VICTIM = os.environ["OUT"], os.environ["CANARY"], os.environ["KERNEL_HOME"], int(os.environ["VICTIM"])
 PORT, UDP, ABSTRACT = int(os.environ["PORT"]), int(os.environ["UDP"]), os.environ["ABSTRACT"]
+KEY = int(os.environ["KEY"])
 ARM = os.uname().machine == "aarch64"
 def escaped(what=""): print("ESCAPED", what, flush=True)
 def call(x86, arm, *args):
@@ -199,6 +200,14 @@ OTHERS = (
     Payload(
         "types into the terminal",
         "import fcntl\nt = os.open('/dev/tty', os.O_RDWR)\nfcntl.ioctl(t, 0x5412, b'x'); escaped()",
+    ),
+    Payload(
+        "reads memory that programs share",
+        "i = call(29, 194, KEY, 0, 0)\nlibc.shmat.restype = ctypes.c_void_p\nescaped(ctypes.string_at(libc.shmat(i, None, 0), 20))",
+    ),
+    Payload(
+        "takes a letter out of a queue",
+        "q = call(68, 186, KEY, 0)\nb = ctypes.create_string_buffer(64)\ncall(70, 188, q, b, 50, 0, 0o4000)\nescaped(b.raw)",
     ),
     Payload("types into its own input", "import fcntl\nfcntl.ioctl(0, 0x5412, b'x'); escaped()"),
     Payload(

@@ -3,13 +3,16 @@
 Under bubblewrap nothing may. Under Landlock alone the programs of `GAPS` may, and no others; docs/concepts/sandbox.md lists those.
 """
 
+import ctypes
 import os
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import randrange
 
 import anyio
 import anyio.abc
@@ -40,6 +43,7 @@ BOUNDS = Bounds(
     tmp_bytes=16 << 20,
 )
 WALLS = ("bubblewrap", "landlock")
+IPC_CREAT, IPC_RMID = 0o1000, 0
 
 SPECS = (
     Spec(NAME, "programs", "programs", Bar(60, is_minimum=True), "hostile ones, each run behind each wall"),
@@ -56,6 +60,8 @@ class Host:
     root: Path
     victim: anyio.abc.Process
     listeners: dict[str, socket.socket]
+    key: int
+    """Of a piece of memory and of a queue that programs of this user share."""
 
     @property
     def workspace(self) -> Path:
@@ -138,10 +144,10 @@ def _environment(**values: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def _host(root: Path) -> AsyncIterator[Host]:
-    with _listeners(root) as listeners, _inheritable(root / "canary"):
+    with _listeners(root) as listeners, _inheritable(root / "canary"), _shared() as key:
         async with await anyio.open_process(["sleep", "60"], cwd=root) as victim:
             try:
-                yield Host(root, victim, listeners)
+                yield Host(root, victim, listeners, key)
             finally:
                 if victim.returncode is None:
                     victim.kill()
@@ -156,6 +162,27 @@ def _inheritable(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(number)
+
+
+@contextmanager
+def _shared() -> Iterator[int]:
+    """Memory and a queue of System V with the canary in them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    key = randrange(1, 1 << 30)  # noqa: S311 - a number of its own, not a secret
+    memory = libc.shmget(key, 4096, IPC_CREAT | 0o600)
+    queue = libc.msgget(key, IPC_CREAT | 0o600)
+    try:
+        assert min(memory, queue) >= 0, "there is no IPC of System V here"
+        place = ctypes.c_void_p(libc.shmat(memory, None, 0))
+        ctypes.memmove(place, SECRET.encode(), len(SECRET))
+        libc.shmdt(place)
+        letter = struct.pack("@l", 1) + SECRET.encode()
+        assert libc.msgsnd(queue, letter, len(SECRET), 0) == 0
+        yield key
+    finally:
+        libc.shmctl(memory, IPC_RMID, None)
+        libc.msgctl(queue, IPC_RMID, None)
 
 
 @contextmanager
@@ -208,6 +235,7 @@ def _profile_of(host: Host) -> Profile:
         "PORT": str(host.listeners["tcp4"].getsockname()[1]),
         "UDP": str(host.listeners["udp4"].getsockname()[1]),
         "ABSTRACT": _abstract_of(host.root),
+        "KEY": str(host.key),
     }
     return Profile((package, *prefixes), (host.workspace,), env=env, bounds=BOUNDS)
 

@@ -39,3 +39,12 @@ def test_without_any_wall_it_says_what_that_means(monkeypatch: pytest.MonkeyPatc
     walls = probe()
     assert walls.wall is Wall.NONE
     assert walls.missing
+
+
+@pytest.mark.parametrize(("version", "n_said"), [(2, 2), (4, 1), (6, 0)])
+def test_what_an_older_landlock_leaves_open_is_said(
+    monkeypatch: pytest.MonkeyPatch, version: int, n_said: int
+) -> None:
+    monkeypatch.setattr(module, "version", lambda: version)
+    missing = probe("landlock").missing
+    assert sum("before Linux" in each for each in missing) == n_said

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 
+import pytest
+
 from aios.kernel.sandbox.processes import MARK, new_mark, sweep
 
 
@@ -22,6 +24,20 @@ def test_only_what_a_dead_kernel_started_is_swept() -> None:
         for process in started:
             process.kill()
             process.wait()
+
+
+def test_a_kernel_that_a_program_of_a_dead_kernel_started_ends_neither_itself_nor_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead = subprocess.Popen(["/bin/true"])
+    dead.wait()
+    mark = f"{dead.pid}-left"
+    monkeypatch.setenv(MARK, mark)
+    ours = subprocess.Popen(["/bin/sleep", "60"], env={MARK: mark})
+    sweep()
+    assert ours.poll() is None
+    ours.kill()
+    ours.wait()
 
 
 def test_a_mark_names_this_process_and_is_never_the_same() -> None:

@@ -51,7 +51,7 @@ from aios.kernel.sandbox.profile import (
     bubblewrap_options,
 )
 from aios.kernel.sandbox.scratch import scratch_folder
-from aios.kernel.sandbox.seccomp import LOCAL_FAMILIES, filter_program
+from aios.kernel.sandbox.seccomp import filter_program
 from aios.kernel.sandbox.spawning import Spawner
 
 GRACE_S = 5.0
@@ -310,7 +310,7 @@ class Launcher:
         walls = {
             "readable": [*SYSTEM, *ETC, *map(str, profile.readable), *DEVICES],
             "writable": [*map(str, profile.writable), tmp, "/dev/null"],
-            "seccomp": b64encode(filter_program(self._machine, families=LOCAL_FAMILIES)).decode(),
+            "seccomp": b64encode(filter_program(self._machine, has_namespaces=False)).decode(),
         }
         return await self._open_confined(order, env, walls, group)
 

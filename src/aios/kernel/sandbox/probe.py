@@ -66,7 +66,9 @@ def probe(mode: str = "auto") -> Walls:
     if bwrap and mode in ("auto", Wall.BUBBLEWRAP.value):
         return Walls(Wall.BUBBLEWRAP, bwrap, version(), groups, tuple(missing))
     if version() and mode in ("auto", Wall.LANDLOCK.value):
-        return Walls(Wall.LANDLOCK, bwrap, version(), groups, (why or CHOSEN, *WEAKER, *missing))
+        older = (text for since, text in OLDER if version() < since)
+        why = why or CHOSEN
+        return Walls(Wall.LANDLOCK, bwrap, version(), groups, (why, WEAKER, *older, *missing))
     return Walls(Wall.NONE, bwrap, version(), groups, (why or NO_LANDLOCK, *missing))
 
 
@@ -75,9 +77,15 @@ NO_GROUPS = (
 )
 CHOSEN = "bubblewrap works here, but `sandbox.mode` asks for Landlock"
 NO_LANDLOCK = "this kernel of the operating system has no Landlock (Linux 5.13 or later has)"
-WEAKER = (
-    "under Landlock a program sees that other processes exist, and may connect to Unix sockets that have a path",
+WEAKER = "under Landlock a program sees that other processes exist, and may connect to Unix sockets that have a path"
+OLDER = (
+    (3, "under Landlock before Linux 6.2 a program may empty files wherever they lie"),
+    (
+        6,
+        "under Landlock before Linux 6.12 a program may signal your other processes and speak to abstract sockets",
+    ),
 )
+"""By the version of Landlock since which it is not so."""
 
 
 def _find_bubblewrap() -> tuple[str, str]:

@@ -7,7 +7,6 @@ some, such as vsock, know no network namespaces.
 Layout of an instruction: `struct sock_filter` in linux/filter.h; of the data it reads: `struct seccomp_data` in linux/seccomp.h.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EAFNOSUPPORT, ENOSYS, EPERM
 from struct import pack
@@ -73,6 +72,23 @@ DENIED = {
 """Numbers on x86_64 and on aarch64."""
 X86_ONLY = {"iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134}
 
+SHARED = {
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semctl": (66, 191),
+    "semtimedop": (220, 192),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+}
+"""Memory, semaphores and queues that all programs of a user share, where a program has no namespaces of its own."""
+
 CLONE_NEW = 0x7E020000
 """The flags of `clone` that make a namespace: mount, cgroup, UTS, IPC, user, PID, network."""
 TERMINAL_INPUT = (0x5412, 0x541C)
@@ -101,14 +117,18 @@ MACHINES = {
 }
 
 
-def filter_program(machine: str, *, families: Iterable[int] = FAMILIES) -> bytes:
+def filter_program(machine: str, *, has_namespaces: bool = True) -> bytes:
     """The filter for an instruction set (`platform.machine()`), 8 bytes an instruction.
+
+    Without namespaces of its own a program reaches no network, and nothing that other programs share.
 
     Raises:
         KeyError: The instruction set is not one of `MACHINES`.
     """
     its = MACHINES[machine]
-    denied = [numbers[its.column] for numbers in DENIED.values()]
+    families = FAMILIES if has_namespaces else LOCAL_FAMILIES
+    calls = DENIED if has_namespaces else DENIED | SHARED
+    denied = [numbers[its.column] for numbers in calls.values()]
     code = [
         _load(ARCHITECTURE),
         _jump(JUMP_EQUAL, its.audit, 1, 0),
