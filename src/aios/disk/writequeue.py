@@ -34,7 +34,18 @@ class Place(Job[T]):
         super().__init__(write, publish)
         self._queue = queue
         self.is_held = False
-        self.woken = anyio.Event()
+        self._woken: anyio.Event | None = None
+
+    async def wait(self) -> None:
+        """Wait until something may have changed for it: it is done, is to lead, or is back in the queue."""
+        if self._woken is None or self._woken.is_set():
+            self._woken = anyio.Event()
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let who waits look; nothing if nobody does."""
+        if self._woken is not None:
+            self._woken.set()
 
     def hold(self, is_held: bool) -> bool:
         """Take it out of the queue, or put it back at the end. Returns: whether it is out; one that is being written stays."""
@@ -81,8 +92,7 @@ class WriteQueue:
         """Wait until a write is done, and commit for all meanwhile if nobody else does."""
         while not place.is_done:
             if self._is_led or place.is_held:
-                await place.woken.wait()
-                place.woken = anyio.Event()
+                await place.wait()
             else:
                 await self._lead()
 
@@ -107,11 +117,11 @@ class WriteQueue:
             self._wake_leader()
             for job in group:
                 if isinstance(job, Place):
-                    job.woken.set()
+                    job.wake()
 
     def _wake_leader(self) -> None:
         """If nobody leads, let the oldest that somebody waits for look."""
         if not self._is_led:
             first = next((job for job in self._jobs if isinstance(job, Place)), None)
             if first is not None:
-                first.woken.set()
+                first.wake()

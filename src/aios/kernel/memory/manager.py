@@ -45,7 +45,7 @@ from aios.kernel.memory import tables
 from aios.kernel.memory.check import check_notes
 from aios.kernel.memory.indexing import Indexer, Placed
 from aios.kernel.memory.search import Sense, follow_links, search
-from aios.kernel.memory.tables import Filter
+from aios.kernel.memory.tables import Filter, SpaceKey
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.taint import source_of, take
 
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 MAX_PENDING_USES = 512
 """Notes whose use is not written down yet: a recall should not wait for the disk, and a crash may forget that many."""
+
+
+MAX_KNOWN_SPACES = 1_000
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class MemoryManager:
         self._opening = anyio.Lock()
         self._is_open = False
         self._uses: Counter[int] = Counter()
+        self._known_spaces: dict[SpaceKey, int] = {}
         self._n_remembered = self._n_recalls = 0
 
     async def remember(self, run: Run, call: Remember) -> Remembered:
@@ -119,8 +123,7 @@ class MemoryManager:
             taint=source_of(run.process),
         )
         key = self._key(run.process, call.scope)
-        spaces = self._db.read_nowait(lambda connection: tables.find_spaces(connection, [key]))
-        placed = await self._indexer.place(call.text, sum(spaces))
+        placed = await self._indexer.place(call.text, self._space_of(key))
 
         def write(connection: apsw.Connection) -> Change:
             return self._put(connection, tables.make_space(connection, key), note, placed)
@@ -413,7 +416,19 @@ class MemoryManager:
             keys.append((Scope.AGENT, process.owner, process.confines.source_name))
         return tables.find_spaces(connection, keys)
 
-    def _key(self, process: Process, scope: Scope) -> tuple[Scope, str, str]:
+    def _space_of(self, key: SpaceKey) -> int:
+        """The space in which a new note has its neighbours; 0 before it is there. Only a hint: a write looks again."""
+        found = self._known_spaces.get(key)
+        if found is None:
+            found = self._db.read_nowait(lambda connection: tables.find_space(connection, key))
+            if found is None:
+                return 0
+            if len(self._known_spaces) >= MAX_KNOWN_SPACES:
+                self._known_spaces.clear()
+            self._known_spaces[key] = found
+        return found
+
+    def _key(self, process: Process, scope: Scope) -> SpaceKey:
         """The space of a scope, for a process."""
         match scope:
             case Scope.PROCESS:

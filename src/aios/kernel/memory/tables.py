@@ -21,6 +21,9 @@ _NOTE = (
 )
 _FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
 
+SpaceKey = tuple[Scope, str, str]
+"""The scope, owner and name that a space belongs to."""
+
 MAX_MATCHES = 1_000
 """Notes whose match with the words of a query is ranked."""
 
@@ -66,18 +69,20 @@ class Filter:
         return " AND ".join(parts), values
 
 
-def find_spaces(
-    connection: apsw.Connection, keys: Iterable[tuple[Scope, str, str]]
-) -> tuple[int, ...]:
+def find_space(connection: apsw.Connection, key: SpaceKey) -> int | None:
+    """The id of a space, if it exists."""
+    scope, owner, name = key
+    found: int | None = connection.execute(
+        "SELECT id FROM memory_spaces WHERE scope = ? AND owner = ? AND name = ?",
+        (scope.value, owner, name),
+    ).get
+    return found
+
+
+def find_spaces(connection: apsw.Connection, keys: Iterable[SpaceKey]) -> tuple[int, ...]:
     """The ids of those of these spaces that exist."""
-    found: list[int] = []
-    for scope, owner, name in keys:
-        rows = connection.execute(
-            "SELECT id FROM memory_spaces WHERE scope = ? AND owner = ? AND name = ?",
-            (scope.value, owner, name),
-        )
-        found += _ints(rows)
-    return tuple(found)
+    found = (find_space(connection, key) for key in keys)
+    return tuple(space for space in found if space is not None)
 
 
 def all_spaces(connection: apsw.Connection, scopes: Collection[Scope]) -> tuple[int, ...]:
@@ -89,11 +94,11 @@ def all_spaces(connection: apsw.Connection, scopes: Collection[Scope]) -> tuple[
     return tuple(_ints(rows))
 
 
-def make_space(connection: apsw.Connection, key: tuple[Scope, str, str]) -> int:
+def make_space(connection: apsw.Connection, key: SpaceKey) -> int:
     """The id of a space, which is made if it is not there."""
-    found = find_spaces(connection, [key])
-    if found:
-        return found[0]
+    found = find_space(connection, key)
+    if found is not None:
+        return found
     scope, owner, name = key
     connection.execute(
         "INSERT INTO memory_spaces (scope, owner, name) VALUES (?, ?, ?)",
@@ -105,7 +110,7 @@ def make_space(connection: apsw.Connection, key: tuple[Scope, str, str]) -> int:
 def insert(connection: apsw.Connection, space: int, note: Note) -> int:
     """Write a note (its id is not looked at). Returns: its id."""
     origin = note.origin
-    inserted = connection.execute(
+    note_id: int = connection.execute(
         "INSERT INTO memory_notes (space, text, tags, importance, owner, name, pid, seq, source, created_unix_s, "
         "valid_from_unix_s, valid_to_unix_s, expires_unix_s, supersedes, taint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
@@ -125,8 +130,7 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
             note.supersedes,
             note.taint,
         ),
-    )
-    note_id = _ints(inserted)[0]
+    ).get
     if note.supersedes is not None:
         connection.execute(
             "UPDATE memory_notes SET superseded_by = ?1, valid_to_unix_s = min(?2, ifnull(valid_to_unix_s, ?2)) WHERE id = ?3",
@@ -252,8 +256,10 @@ def delete_processes(connection: apsw.Connection) -> None:
 
 def n_notes_of(connection: apsw.Connection, owner: str) -> int:
     """How many notes processes of an owner have written that are still there, with those that were superseded."""
-    rows = connection.execute("SELECT n_notes FROM memory_counts WHERE owner = ?", (owner,))
-    return sum(_ints(rows))
+    found: int | None = connection.execute(
+        "SELECT n_notes FROM memory_counts WHERE owner = ?", (owner,)
+    ).get
+    return found or 0
 
 
 def n_notes(connection: apsw.Connection) -> int:

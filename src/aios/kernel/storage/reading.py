@@ -10,7 +10,7 @@ from aios.disk.blobs import BlobStore
 from aios.errors import Unsupported
 from aios.kernel.process import Run
 from aios.kernel.storage import tables
-from aios.kernel.storage.content import get_manifest, read_range
+from aios.kernel.storage.content import Manifest, get_manifest, read_range
 from aios.kernel.taint import take
 
 MAX_DIFF_BYTES = 4 << 20
@@ -39,19 +39,15 @@ def find_small_piece(
         NotFound: There is no such file or version.
         DiskFailed: A blob is damaged.
     """
-    if version is None:
-        now = tables.get_file(connection, path)
-        content, version = now.content, now.version
-    else:
-        content = tables.get_content_of(connection, path, version)
-    manifest = get_manifest(connection, content)
+    held = tables.get_held(connection, path, version)
+    manifest = Manifest.decode(held.chunks)
     size_bytes = manifest.size_bytes
     if limit_bytes is not None and (
         min(size_bytes, len(span)) > limit_bytes or max(manifest.sizes, default=0) > limit_bytes
     ):
         return None
     data = read_range(connection, blobs, manifest, span)
-    return Content(data, size_bytes, version, tables.taint_of(connection, path, version))
+    return Content(data, size_bytes, held.version, held.taint)
 
 
 def read_piece(
