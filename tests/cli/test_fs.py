@@ -63,7 +63,18 @@ def test_the_owner_sees_and_shares_what_agents_write(served: Served, aios: Aios)
     assert "`aios fs ls`" in folder.err
     assert aios("fs", "share", "/agents/bob/diary", "eve").code == 0
     assert aios("fs", "share", "/agents/bob/diary", "eve", "--access", "none").code == 0
+    assert aios("fs", "share", "/agents/bob/diary", "eve", "--access", "none").err == ""
+    assert (
+        "nothing is at /agents/bob/soon yet" in aios("fs", "share", "/agents/bob/soon", "eve").err
+    )
     assert aios("fs", "rm", "-r", "/agents/bob").code == 0
+
+
+@pytest.mark.usefixtures("served")
+def test_a_folder_that_holds_everything_may_be_empty(aios: Aios) -> None:
+    for path in ("/", "/agents", "/shared"):
+        assert aios("fs", "ls", path, "--json").rows() == []
+    assert aios("fs", "ls", "/agents/nobody").code == 4
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "/shared/../agents/x", "/shared"])

@@ -23,5 +23,6 @@ def test_a_plan_is_shown_and_what_cannot_be_undone_needs_yes(aios: Aios, tmp_pat
     assert aios("fs", "cat", "/shared/old-notes.md").out == "old"
     ran = aios("fs", "do", command, "--yes")
     assert ran.out == "purged /shared/old-notes.md: 2 versions are gone\n"
+    assert "/shared/memo.txt: version 1" in aios("fs", "do", "write 'hello' to memo.txt").out
     (row,) = aios("fs", "do", command, "--json").rows()
     assert "no file" in str(row["fault"])

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from tests.cli.conftest import Aios, Served
 
+from aios.sdk.memory import Memory
+
 
 def test_notes_are_added_found_listed_and_forgotten(served: Served, aios: Aios) -> None:
     assert served.kernel is not None
@@ -27,6 +29,34 @@ def test_notes_are_added_found_listed_and_forgotten(served: Served, aios: Aios) 
         assert f"`{word}` is no number of a note; `aios mem ls`" in wrong.err
 
 
+def test_a_note_is_shown_whole_with_what_became_of_it(served: Served, aios: Aios) -> None:
+    memory = Memory(served.kernel.init_gate())
+    long = "boat " * 50
+    old = served.portal.call(memory.remember, long)
+    new = served.portal.call(memory.update, old, "the sail is white")
+    assert long.strip() not in aios("mem", "ls", "--all").out
+    shown = aios("mem", "show", str(old)).out
+    assert long.strip() in shown
+    assert f"replaced by {new}" in shown
+    assert f"replaces    {old}" in aios("mem", "show", str(new)).out
+    details = aios("mem", "show", str(new), "--json").rows()[0]
+    assert isinstance(details["note"], dict)
+    assert details["note"]["supersedes"] == old
+    assert aios("mem", "show", "99").err.startswith("error: no note 99\n")
+
+
+def test_what_says_nothing_or_fits_nothing_is_told(served: Served, aios: Aios) -> None:
+    assert served.kernel is not None
+    for words in (("mem", "add"), ("mem", "search")):
+        empty = aios(*words, " ")
+        assert empty.code == 2
+        assert "it is empty" in empty.err
+    nothing = aios("mem", "search", "zebra")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert "no note fits" in nothing.err
+    assert "no file fits" in aios("fs", "search", "zebra").err
+
+
 def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: Path) -> None:
     assert served.kernel is not None
     aios("mem", "add", "one", "--importance", "0.9", "--tag", "t")
@@ -38,7 +68,7 @@ def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: 
     assert (one["text"], one["importance"], one["tags"]) == ("one", 0.9, ["t"])
     assert isinstance(two["origin"], dict)
     assert two["origin"]["source"] == "(note 2 of owner/init)"
-    file.write_text("no note\n")
+    file.write_text("\nno note\n")
     broken = aios("mem", "import", file)
     assert broken.code == 2
-    assert "no exported note" in broken.err
+    assert f"line 2 of {file} is no exported note" in broken.err

@@ -125,6 +125,16 @@ async def answered(kernel: Kernel, files: Files, answer: str) -> Outcome:
     return outcomes[0]
 
 
+async def test_what_is_only_like_the_words_is_never_purged(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        like = await ann.plan("delete the thing with the train")
+        assert like.steps[0].paths == ("/agents/ann/trips/travel-notes.md",)
+        plan = await ann.plan("purge the thing with the train")
+        assert plan.steps[0].candidates == like.steps[0].paths
+        assert not plan.is_ready
+        assert not (await ann.plan("delete train.md")).is_ready
+
+
 async def test_rights_are_checked_before_and_all_edits_happen_or_none(tmp_path: Path) -> None:
     async with saying(tmp_path) as (_, ann):
         outcome = await ann.command("delete draft-1.md and write hello to /agents/bob/x.md")

@@ -115,6 +115,9 @@ def test_a_name_is_chosen_only_when_it_is_clear() -> None:
     assert len(choose("all drafts", drafts).paths) == len(choose("both drafts", drafts).paths) == 2
     more = [*drafts, hit("/shared/draft-3.md")]
     assert len(choose("both drafts", more).candidates) == 3
+    assert choose("old.md", one) == choose("/shared/old", one) == Choice(), (
+        "a name is no description"
+    )
     assert choose("all", one) == Choice(), "what says nothing means no file"
     assert choose("anything", []) == choose("nothing", []) == Choice()
 

@@ -16,7 +16,7 @@ from aios.cli.fs_mounts import mount, mounts, umount
 from aios.cli.fs_quota import quota
 from aios.cli.fs_search import group, index, join, search
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, short_size, write_json, write_table
+from aios.cli.output import Column, moment, printable, short_size, write_json, write_table
 from aios.cli.progress import attended, bytes_bar
 from aios.errors import Conflict, InvalidCall, NotFound
 from aios.sdk.blocking import Client
@@ -46,7 +46,8 @@ def ls(*, path: str, recursive: bool, as_json: bool) -> None:
     with connect() as client:
         found = client.files.list(path, is_deep=recursive)
         if not found:
-            found = [client.files.stat(path)] if path.strip("/") else []
+            info = client.files.stat(path)
+            found = [] if info.is_folder else [info]
     if as_json:
         for info in found:
             write_json(info)
@@ -180,7 +181,7 @@ def versions(*, path: str, limit: int, as_json: bool) -> None:
         [
             str(each.version),
             "deleted" if each.size_bytes is None else short_size(each.size_bytes),
-            _when(each.unix_s),
+            moment(each.unix_s),
             str(each.pid),
             each.author,
             printable(each.message).replace("\n", " "),
@@ -305,6 +306,7 @@ def share(
         return
     with connect() as client:
         client.files.share(path, grantee, access)
+        is_there = access == "none" or _is_there(client, path)
     if as_json:
         write_json({"path": path, "grantee": grantee, "access": access})
     else:
@@ -313,6 +315,8 @@ def share(
             if access != "none"
             else f"{path} is no longer shared with {grantee}"
         )
+        if not is_there:
+            click.echo(f"nothing is at {path} yet", err=True)
 
 
 @fs.command(epilog=examples("aios fs watch /shared", "aios fs watch /notes --json | jq -r .path"))
@@ -330,7 +334,7 @@ def watch(*, path: str, since: int | None, as_json: bool) -> None:
                 write_json(each)
             else:
                 what = "deleted" if each.size_bytes is None else short_size(each.size_bytes)
-                click.echo(f"{_when(each.unix_s)}  {each.path}  {what}  {each.author}")
+                click.echo(f"{moment(each.unix_s)}  {each.path}  {what}  {each.author}")
 
 
 @fs.command(epilog=examples("aios fs df"))
@@ -371,6 +375,14 @@ def gc(*, as_json: bool) -> None:
 
 for verb in (mount, umount, mounts, links, unlink, search, group, join, index, do, quota):
     fs.add_command(verb)
+
+
+def _is_there(client: Client, path: str) -> bool:
+    try:
+        client.files.stat(path)
+    except NotFound:
+        return False
+    return True
 
 
 def _download(client: Client, path: str, version: int | None, out: BinaryIO, *, shows: bool) -> int:
@@ -426,8 +438,4 @@ def _show_edited(edited: Edited, *, as_json: bool) -> None:
 def _row(info: FileInfo) -> list[str]:
     if info.is_folder:
         return [f"{info.path}/", "", "", ""]
-    return [info.path, short_size(info.size_bytes), str(info.version), _when(info.changed_unix_s)]
-
-
-def _when(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", "seconds")[:19]
+    return [info.path, short_size(info.size_bytes), str(info.version), moment(info.changed_unix_s)]

@@ -1,14 +1,13 @@
 """Links to files: `fs share --link`, `fs links` and `fs unlink`."""
 
 import re
-from datetime import datetime
 
 import click
 
 from aios.abi.links import LINK_ROUTE
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, write_json, write_table
+from aios.cli.output import Column, moment, write_json, write_table
 from aios.errors import KernelUnreachable
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -46,7 +45,7 @@ def make_link(path: str, lifetime_s: float, *, as_json: bool) -> None:
     else:
         click.echo(url)
         click.echo(
-            f"version {link.version} of {link.path}, until {_when(link.expires_unix_s)}; "
+            f"version {link.version} of {link.path}, until {moment(link.expires_unix_s)}; "
             f"`aios fs unlink {link.id}` ends it",
             err=True,
         )
@@ -63,7 +62,7 @@ def links(*, as_json: bool) -> None:
             write_json(link)
         return
     columns = [Column("ID"), Column("PATH"), Column("VERSION", is_number=True), Column("UNTIL")]
-    rows = [[link.id, link.path, str(link.version), _when(link.expires_unix_s)] for link in found]
+    rows = [[link.id, link.path, str(link.version), moment(link.expires_unix_s)] for link in found]
     write_table(columns, rows)
 
 
@@ -78,7 +77,3 @@ def unlink(*, link_id: str, as_json: bool) -> None:
         write_json({"id": link_id})
     else:
         click.echo(f"link {link_id} has ended")
-
-
-def _when(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", "seconds")[:19]

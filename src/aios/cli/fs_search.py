@@ -9,7 +9,7 @@ import click
 from aios.abi.retrieval import FileHit, GroupKey, IndexInfo
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, short_size, write_json, write_table
+from aios.cli.output import Column, printable, short_size, shortened, write_json, write_table
 from aios.errors import DeadlineExceeded
 from aios.sdk.blocking import Client
 
@@ -91,6 +91,8 @@ def search(
     for hit in found.hits:
         write_json(hit) if as_json else _show(hit)
     if not as_json:
+        if not found.hits:
+            click.echo("no file fits", err=True)
         _tell_state(found.n_pending, found.embedder)
 
 
@@ -225,8 +227,7 @@ def _show(hit: FileHit) -> None:
     why = click.style(f"({'; '.join(map(printable, hit.why))})", dim=True)
     click.echo(f"{hit.score:.3f}  {_place(hit)}  version {hit.version}  {why}")
     if text := " ".join(printable(hit.text).split()):
-        cut = text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 3]}..."
-        click.echo(f"       {cut}")
+        click.echo(f"       {shortened(text, SHOWN_CHARS)}")
 
 
 def _place(hit: FileHit) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from aios.abi.memory import Note
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, write_json, write_table
+from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
 from aios.errors import InvalidCall
 from aios.sdk.blocking import Client
 from aios.sdk.memory import ScopeName
@@ -33,6 +33,20 @@ class NoteNumber(click.ParamType[int]):
             )
             self.fail(shown, param, ctx)
         return int(str(value))
+
+
+class Words(click.ParamType[str]):
+    """A text that says something."""
+
+    name = "text"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Take it, or refuse it as click does."""
+        if not str(value).strip():
+            self.fail("it is empty; give some words", param, ctx)
+        return str(value)
 
 
 scope_option = click.option(
@@ -71,7 +85,7 @@ def ls(
 @mem.command(
     epilog=examples("aios mem search 'what does the user eat?'", "aios mem search cats -n 3")
 )
-@click.argument("query")
+@click.argument("query", type=Words())
 @click.option("-n", "limit", type=click.IntRange(1, 100), default=10, show_default=True)
 @scope_option
 @tags_option
@@ -104,12 +118,14 @@ def search(
             continue
         why = click.style(f"({', '.join(hit.why)})", dim=True)
         click.echo(f"{hit.note.id:>6}  {hit.score:.3f}  {_shown(hit.note.text)}  {why}")
+    if not (found.hits or as_json):
+        click.echo("no note fits", err=True)
     if not found.embedder:
         click.echo("only words were compared; pip install 'aios-kernel[memory]'", err=True)
 
 
 @mem.command(epilog=examples("aios mem add 'The user eats no meat' --scope shared --tag food"))
-@click.argument("text")
+@click.argument("text", type=Words())
 @click.option("--scope", type=click.Choice(SCOPES[1:]), default="shared", show_default=True)
 @click.option("--tag", "tags", multiple=True)
 @click.option(
@@ -132,6 +148,38 @@ def add(
             text, scope=scope, tags=tags, importance=importance, source=source
         )
     write_json({"id": note}) if as_json else click.echo(f"note {note}")
+
+
+@mem.command(epilog=examples("aios mem show 12", "aios mem show 12 --json"))
+@click.argument("note", metavar="ID", type=NoteNumber())
+@json_option
+def show(*, note: int, as_json: bool) -> None:
+    """Show a note whole: its text, who wrote it and when, what it is linked with and what took its place."""
+    with connect() as client:
+        details = client.memory.get(note)
+    if as_json:
+        write_json(details)
+        return
+    found, origin = details.note, details.note.origin
+    click.echo(printable(found.text))
+    lines = [
+        ("scope", found.scope.value),
+        ("by", f"{origin.owner}/{origin.name}, call {origin.seq} of process {origin.pid}"),
+        ("source", origin.source),
+        ("written", moment(found.created_unix_s)),
+        ("holds", _span(found.valid_from_unix_s, found.valid_to_unix_s)),
+        ("expires", moment(found.expires_unix_s) if found.expires_unix_s else ""),
+        ("tags", ", ".join(found.tags)),
+        ("importance", f"{found.importance:g}"),
+        ("recalled", str(found.n_used)),
+        ("replaces", str(found.supersedes or "")),
+        ("replaced by", str(found.superseded_by or "")),
+        ("linked with", ", ".join(map(str, details.links))),
+        ("taint", found.taint),
+    ]
+    for name, value in lines:
+        if value:
+            click.echo(f"{name:<12}{printable(value)}")
 
 
 @mem.command(epilog=examples("aios mem stat", "aios mem stat --json"))
@@ -184,16 +232,20 @@ def import_(*, file: Path, scope: ScopeName, as_json: bool) -> None:
     Text, tags, importance and validity come along; who wrote a note is named in its source.
     """
     with file.open(encoding="utf-8") as lines, connect() as client:
-        n_notes = sum(_import(client, line, scope) for line in lines if line.strip())
+        n_notes = sum(
+            _import(client, line, scope, f"line {number} of {file}")
+            for number, line in enumerate(lines, 1)
+            if line.strip()
+        )
     write_json({"n_notes": n_notes}) if as_json else click.echo(f"{n_notes} notes")
 
 
-def _import(client: Client, line: str, scope: ScopeName) -> int:
+def _import(client: Client, line: str, scope: ScopeName, where: str) -> int:
     try:
         note = msgspec.json.decode(line, type=Note)
     except msgspec.DecodeError as error:
         raise InvalidCall(
-            f"a line is no exported note: {error}", hint="give a file that `aios mem export` wrote"
+            f"{where} is no exported note: {error}", hint="give a file that `aios mem export` wrote"
         ) from error
     origin = note.origin
     client.memory.remember(
@@ -214,7 +266,11 @@ def _row(note: Note) -> list[str]:
     return [str(note.id), note.scope.value, by, tags, _shown(note.text)]
 
 
+def _span(begin_unix_s: float, end_unix_s: float | None) -> str:
+    end = "" if end_unix_s is None else f" to {moment(end_unix_s)}"
+    return f"from {moment(begin_unix_s)}{end}"
+
+
 def _shown(text: str) -> str:
     """A text on one line, cut."""
-    line = " ".join(printable(text).split())
-    return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 3] + "..."
+    return shortened(" ".join(printable(text).split()), SHOWN_CHARS)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import click
 import msgspec
@@ -111,6 +112,11 @@ def short_seconds(seconds: float) -> str:
     if whole < DAY_S:
         return f"{whole // HOUR_S}h{whole % HOUR_S // MINUTE_S:02d}m"
     return f"{whole // DAY_S}d{whole % DAY_S // HOUR_S:02d}h"
+
+
+def moment(unix_s: float) -> str:
+    """A moment in local time, to the second."""
+    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", "seconds")[:19]
 
 
 def short_size(n_bytes: float) -> str:

@@ -298,6 +298,8 @@ def _resolved(wish: Wish, menu: Menu) -> Procedure[PlannedStep]:
         hits = yield from _hits(words, N_SHOWN)
         return PlannedStep(wish.do, words, tuple(hit.path for hit in hits), why="by content")
     source = menu.sources[wish.source]
+    if wish.do is Do.PURGE and source.why not in FOUND_BY_NAME:  # never what is only like it
+        source = Source(source.words, candidates=source.candidates or source.paths)
     target = ""
     if wish.target and source.paths:
         target = yield from _target(menu.places[wish.target], source.paths)
@@ -352,7 +354,15 @@ def _file_for_text(place: Place) -> Procedure[str]:
     if path.startswith("/"):
         return path
     choice = choose(place.words, (yield from _hits(place.words, N_CANDIDATES)))
-    return choice.paths[0] if choice.why == "by name" and len(choice.paths) == 1 else path
+    if choice.why == "by name" and len(choice.paths) == 1:
+        return choice.paths[0]
+    try:
+        home = yield build(FileStat, path=".")
+        assert isinstance(home, Files)
+    except NotFound:  # its folder is empty
+        return path
+    # That of the owner holds the folders of all, and no file.
+    return f"/shared/{path}" if home.files[0].path == "/" else path
 
 
 def _target(place: Place, sources: tuple[str, ...]) -> Procedure[str]:

@@ -102,6 +102,7 @@ _FILLING = frozenset(
 _TOKEN = re.compile(r"\"[^\"]+\"|\u201c[^\u201d]+\u201d|(?<!\w)'[^']+'(?!\w)|[^\s,;]+|[,;]")
 _LABEL = re.compile(r"(?i)^(?:the |a )?(?:line|text|words?|sentence)\s+")
 _WORD = re.compile(r"[^\W_]+")
+_FILE_NAME = re.compile(r"/|\.[^\W_]{1,8}$")
 
 
 class Place(Struct, frozen=True):
@@ -176,8 +177,8 @@ def choose(name: str, hits: Sequence[FileHit]) -> Choice:
             return Choice((fitting[0],), "by name")
         if fitting:
             return Choice(candidates=tuple(fitting))
-    if not (hits and telling):
-        return Choice()
+    if not (hits and telling) or _FILE_NAME.search(without_filling(name)):
+        return Choice()  # a name that is nowhere is not like another file
     if len(hits) == 1 or hits[0].score >= CLEAR_LEAD * hits[1].score:
         return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
     return Choice(candidates=tuple(paths))

@@ -379,9 +379,9 @@ class MemoryManager:
         """The space of a note that the process may read, and the note."""
         found = tables.find_note(connection, note_id, self._all_of(connection, process))
         if found is None:
+            who = "" if process.pid == INIT_PID else f" that {process.name} may read"
             raise NotFound(
-                f"process {process.pid} ({process.name}) can read no note {note_id}",
-                hint="`memory_list` names those that it can",
+                f"no note {note_id}{who}", hint="`memory_list` names those that there are"
             )
         return found
 

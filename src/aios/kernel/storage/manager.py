@@ -287,7 +287,7 @@ class StorageManager:
             found = tables.find_file(connection, path)
             if found is not None:
                 return found.info()
-            if tables.is_folder(connection, path) or self._is_mount(path):
+            if path.count("/") == 1 or tables.is_folder(connection, path):  # also one that is empty
                 return FileInfo(path, is_folder=True)
             raise tables.no_file(path)
 
