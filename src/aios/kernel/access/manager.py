@@ -92,13 +92,16 @@ class AccessManager:
             request = msgspec.structs.replace(request, digest=digest_of(fields))
         await self._conclude(run, request, decision)
 
-    async def admit_request(self, run: Run, request: Request) -> None:
-        """Return if the policies allow a request of a call in flight, or a human does.
+    async def admit_request(self, run: Run, request: Request, digest: Callable[[], str]) -> None:
+        """Return if the policies allow a request of a call in flight, or a human does; `digest` is what his answer is bound to.
 
         Raises:
             AccessDenied: It is not allowed.
         """
-        await self._conclude(run, request, self.decide(run.process, request))
+        decision = self.decide(run.process, request)
+        if decision.verdict is Verdict.ASK:
+            request = msgspec.structs.replace(request, digest=digest())
+        await self._conclude(run, request, decision)
 
     async def _conclude(self, run: Run, request: Request, decision: Decision) -> None:
         is_asked = request.action != Right.APPROVE.value  # else who answers would wait for himself

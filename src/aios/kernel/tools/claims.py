@@ -19,7 +19,8 @@ class Claims:
     def __init__(self, clock: Clock, max_waiting: int) -> None:
         self._clock = clock
         self._core = Conflicts(max_waiting)
-        self._begins: dict[int, anyio.Event] = {}
+        self._begins: dict[int, anyio.Event | None] = {}
+        """Those that run or wait; None: it never had to wait."""
         self._last_id = 0
 
     @asynccontextmanager
@@ -59,18 +60,20 @@ class Claims:
         self._core.check_invariants()
 
     async def _wait(self, run: Run, claim: Claim) -> None:
-        begin = self._begins[claim.id] = anyio.Event()
         begun = self._core.arrive(claim, self._clock.now_s())
         if begun is None:
-            del self._begins[claim.id]
             raise ResourceExhausted(
                 "too many calls of tools wait already",
                 hint="try again later, or raise tools.max_waiting",
                 retry_after_s=1.0,
             )
-        self._tell(begun)
-        if begin.is_set():
+        if claim.id in begun:
+            begun.remove(claim.id)
+            self._begins[claim.id] = None
+            self._tell(begun)
             return
+        begin = self._begins[claim.id] = anyio.Event()
+        self._tell(begun)
         run.detail = f"{run.detail}, waits{self._why(claim)}"
         run.waiting_since_s = self._clock.now_s()
         try:
@@ -82,12 +85,15 @@ class Claims:
             run.detail = claim.tool
 
     def _leave(self, claim: Claim) -> None:
-        if self._begins.pop(claim.id, None) is not None:
+        if claim.id in self._begins:
+            del self._begins[claim.id]
             self._tell(self._core.leave(claim.id, self._clock.now_s()))
 
     def _tell(self, begun: list[int]) -> None:
         for claim_id in begun:
-            self._begins[claim_id].set()
+            begin = self._begins[claim_id]
+            assert begin is not None, "it had begun already"
+            begin.set()
 
     def _why(self, claim: Claim) -> str:
         """What a call waits for, for `ps`."""

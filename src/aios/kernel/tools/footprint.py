@@ -10,12 +10,15 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 Key = tuple[str, ...]
 """The parts of a path, the first of which is empty, or of a name. The empty key covers everything."""
 
 MAX_KEYS = 256
 """Claims that one template may expand to; beyond it, the claim ends before the part with the list."""
+MAX_TEMPLATES = 4_096
+"""Of which it is kept how they are read."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -54,9 +57,9 @@ def footprint(
 
 def expand(template: str, arguments: Mapping[str, object], home: str) -> list[Key]:
     """The keys of one template. An argument that is a list makes a key for each of its items."""
-    is_home = template.startswith("~/")
+    is_home, parts = _parsed(template)
     texts = [""]
-    for part in (template[2:] if is_home else template).split("/"):
+    for part in parts:
         found = _fill(part, arguments)
         if found is None or len(found) * len(texts) > MAX_KEYS:
             texts = [f"{text}/" for text in texts]
@@ -88,18 +91,23 @@ def shown(key: Key) -> str:
     return "/".join(key) or ("/" if key else "everything")
 
 
-def _fill(part: str, arguments: Mapping[str, object]) -> list[str] | None:
+@lru_cache(MAX_TEMPLATES)
+def _parsed(template: str) -> tuple[bool, tuple[tuple[str, ...], ...]]:
+    """Whether a template is below the caller's folder, and its parts: of each the text before an argument, its name, and so on, and the text at the end."""
+    is_home = template.startswith("~/")
+    parts = (template[2:] if is_home else template).split("/")
+    return is_home, tuple(tuple(_PLACEHOLDER.split(part)) for part in parts)
+
+
+def _fill(part: tuple[str, ...], arguments: Mapping[str, object]) -> list[str] | None:
     """A part of a template with arguments put in; None when one of them is missing."""
-    texts = [""]
-    end = 0
-    for found in _PLACEHOLDER.finditer(part):
-        values = _values(arguments.get(found[1]))
+    texts = [part[0]]
+    for name, after in zip(part[1::2], part[2::2], strict=True):
+        values = _values(arguments.get(name))
         if values is None:
             return None
-        before = part[end : found.start()]
-        texts = [f"{text}{before}{value}" for text in texts for value in values][: MAX_KEYS + 1]
-        end = found.end()
-    return [text + part[end:] for text in texts]
+        texts = [f"{text}{value}{after}" for text in texts for value in values][: MAX_KEYS + 1]
+    return texts
 
 
 def _values(value: object) -> list[str] | None:

@@ -208,10 +208,10 @@ class ToolManager:
             is_own=own,
             is_tainted=run.process.taint is not None,
             is_installed=tool.provider is None,
-            digest=digest_of([tool.digest, arguments]),
         )
         run.shown = partial(shown, arguments)
-        await self._access.admit_request(run, request)
+        bound = partial(digest_of, [tool.digest, arguments])
+        await self._access.admit_request(run, request, bound)
         self._check_same(tool)
 
     def _check_same(self, tool: Tool) -> None:
