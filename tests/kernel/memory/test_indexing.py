@@ -11,7 +11,7 @@ from tests.kernel.conftest import OpenKernel
 from aios.config import Config, Home, MemoryConfig
 from aios.engine.base import Engine
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import ResourceExhausted
+from aios.errors import AiosError, ResourceExhausted
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.memory import meaning
 from aios.kernel.memory.embedding import Vectors
@@ -61,6 +61,37 @@ async def test_texts_that_come_together_are_embedded_together(
         assert sum(sizes) == 50
         assert len(sizes) < 10
         assert indexed(kernel) == list(range(1, 52))
+
+
+async def test_an_embedder_that_fails_once_fails_one_note_and_holds_up_nobody(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[AiosError] = []
+    async with booted() as kernel:
+        memory = Memory(kernel.init_gate())
+        await memory.remember("the first loads the embedder")
+        near = kernel.memory._indexer._near
+        assert near is not None
+        embed = near.embed
+
+        def failing(_: Sequence[str]) -> Vectors:
+            monkeypatch.setattr(near, "embed", embed)
+            raise MemoryError
+
+        monkeypatch.setattr(near, "embed", failing)
+
+        async def remember(text: str) -> None:
+            try:
+                await memory.remember(text)
+            except AiosError as error:
+                failed.append(error)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for number in range(10):
+                    tasks.start_soon(remember, f"number {number}")
+        assert len(failed) == 1
+        assert len(indexed(kernel)) == 10
 
 
 async def test_a_write_that_is_undone_leaves_nothing_in_the_index(

@@ -96,7 +96,10 @@ class Indexer:
             while mine.placed is None:
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
                 place = partial(self._place, group)
-                await anyio.to_thread.run_sync(place, limiter=self._thread)
+                try:
+                    await anyio.to_thread.run_sync(place, limiter=self._thread)
+                finally:  # if it failed, each of the others tries for itself
+                    self._waiting[:0] = [each for each in group if not (each.placed or each is mine)]
         return mine.placed
 
     async def ask(self, query: str) -> "Vectors | None":
