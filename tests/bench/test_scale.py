@@ -5,6 +5,7 @@ from tests.bench.measuring import measured
 
 from aios.bench import scale, workload
 from aios.bench.agents import Outcome, Turn
+from aios.bench.bench import Shape
 from aios.bench.rows import Report, Row
 
 
@@ -37,6 +38,7 @@ def test_a_failed_call_spoils_it() -> None:
 async def test_a_few_and_many_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "N_FEW_QUICK", 1)
     monkeypatch.setattr(scale, "N_MANY_QUICK", 2)
+    monkeypatch.setattr(scale, "SHAPE_QUICK", Shape(n_turns=1, max_tokens=2, n_rules=1))
     monkeypatch.setattr(
         workload, "_n_threads", lambda: 1
     )  # two wait for each other beside another worker

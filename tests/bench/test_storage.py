@@ -14,7 +14,8 @@ COUNTED = ("escapes", "kill-9", "power-loss")
 async def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "N_FILES", 2_000)
     monkeypatch.setattr(storage, "N_VERSIONS", 100)
-    monkeypatch.setattr(storage, "LONG_BYTES_QUICK", 16 << 20)
+    monkeypatch.setattr(storage, "SMALL_S_QUICK", 0.1)
+    monkeypatch.setattr(storage, "LONG_BYTES_QUICK", 8 << 20)
     rows = await measured(storage.BENCH, within_s=180)
     assert set(rows) == {spec.row for spec in storage.BENCH.specs}
     # A small file may take no memory that the operating system would notice.

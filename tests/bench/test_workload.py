@@ -103,7 +103,7 @@ def test_the_run_with_the_most_prompt_tokens_over_the_least_counts() -> None:
 @pytest.mark.anyio
 @pytest.mark.no_cover
 async def test_a_load_computes_little_more_than_each_distinct_page_once() -> None:
-    shape = Shape(n_agents=3, n_turns=2, max_tokens=4, n_rules=8)
+    shape = Shape(n_agents=2, n_turns=2, max_tokens=4, n_rules=8)
     model = find_model("", load().home)
     with anyio.fail_after(120), scratch_folder() as folder:
         async with serve_agents(model, folder) as endpoint:

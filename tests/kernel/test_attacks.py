@@ -35,7 +35,10 @@ from aios.kernel.context.pages import PageStore
 from aios.kernel.process import Process
 from aios.sdk.socket import UnixGate
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.no_cover,
+]  # what they pass through is covered by all others
 
 CLOCK = ToolSpec("clock", "tells the time", {"type": "object", "properties": {}})
 QUESTION = Message(Role.USER, "what time is it where you are")

@@ -311,11 +311,11 @@ async def test_contexts_stay_valid_whatever_is_killed_cancelled_stopped_and_comp
 async def test_a_fork_and_a_restored_snapshot_cost_no_model_work(tmp_path: Path) -> None:
     config = Config(
         engine=EngineConfig(
-            kind="llama", model=str(find_model("")), n_slots=2, window_tokens=2048, n_threads=2
+            kind="llama", model=str(find_model("")), n_slots=2, window_tokens=1024, n_threads=1
         )
     )
     page_tokens = 32  # what is no full page is computed again
-    long = user("The kernel keeps conversations, and forks share them. " * 90)
+    long = user("The kernel keeps conversations, and forks share them. " * 30)
 
     async def computed(kernel: Kernel) -> int:
         [row] = kernel.cores.infos()
@@ -338,7 +338,7 @@ async def test_a_fork_and_a_restored_snapshot_cost_no_model_work(tmp_path: Path)
             gate = kernel.init_gate()
             trunk = await opened_plain(gate, long)
             n_trunk = (await gate.call(Chat(context=trunk, messages=(), max_tokens=4))).value.usage
-            assert n_trunk.prompt_tokens >= 900
+            assert n_trunk.prompt_tokens >= 300, "several times what is computed again"
             at_start = await computed(kernel)
             forks = [(await gate.call(ContextFork(context=trunk))).value.id for _ in range(3)]
             assert await computed(kernel) == at_start

@@ -33,6 +33,8 @@ N_FILES = 100_000
 N_VERSIONS = 1_000
 PIECE_BYTES = 4 << 20
 LONG_BYTES, LONG_BYTES_QUICK = 1 << 30, 64 << 20
+SMALL_S, SMALL_S_QUICK = 3.0, 1.0
+"""How long small files are written, in each of three rounds."""
 N_ESCAPES, RACES_S = 300, 2.0
 
 SPECS = (
@@ -93,7 +95,7 @@ async def measure(settings: Settings, report: Report, n_kills: int = N_KILLS) ->
         async with open_kernel(Config(), Home(folder / "home"), engines={}) as kernel:
             gate = kernel.init_gate()
             settings.say("small files")
-            await _small(gate, folder, report, n_s=1.0 if settings.quick else 3.0)
+            await _small(gate, folder, report, n_s=SMALL_S_QUICK if settings.quick else SMALL_S)
             settings.say("versions of a text")
             await _versions(gate, report)
             settings.say("a long file")
