@@ -76,7 +76,7 @@ class Shelf:
         async with self._changing:
             with anyio.CancelScope(shield=True):  # a pin belongs to each file
                 info = await anyio.to_thread.run_sync(write)
-                await anyio.to_thread.run_sync(self._repin, pin, fingerprint, saved.pages)
+                await anyio.to_thread.run_sync(self._pages.pin, fingerprint, pin, saved.pages)
         return info
 
     async def restore(self, run: Run, call: ContextRestore) -> ContextInfo:
@@ -120,12 +120,6 @@ class Shelf:
                 await anyio.to_thread.run_sync(self._pages.unpin, pin)
                 await anyio.to_thread.run_sync(self._snapshots.remove, owner, call.name)
         return Done()
-
-    def _repin(self, pin: str, fingerprint: str, keys: tuple[bytes, ...]) -> None:
-        """Keep these pages for a snapshot, and no longer those of the one that it replaced. Waits for the disk."""
-        self._pages.unpin(pin)
-        if keys:
-            self._pages.pin(fingerprint, pin, keys)
 
     async def _core(self, run: Run, model: str) -> Core:
         return await self._cores.find(run, Wish(model, may_fall_back=False))

@@ -1,4 +1,6 @@
+from errno import EIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aios.kernel.context.files import HEAD_BYTES, MAGIC, PageFiles
+from aios.kernel.context.files import HEAD_BYTES, MAGIC, PageFiles, open_file
 
 PAGE_BYTES = 256
 
@@ -111,3 +113,19 @@ def test_a_disk_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert not files.write(key(1), None, rows(1))
     assert files.n_failed_writes == 1
     assert not files.read(key(1), rows(0))
+
+
+def test_a_page_that_cannot_be_read_leaves_no_file_that_nobody_counts(tmp_path: Path) -> None:
+    files_in(tmp_path).write(key(1), None, rows(5))
+
+    def refuse(path: Path, mode: str) -> BinaryIO:
+        if mode == "rb":
+            raise OSError(EIO, "Input/output error")
+        return open_file(path, mode)
+
+    budget_bytes = 2 * (PAGE_BYTES + HEAD_BYTES)
+    files = PageFiles(tmp_path, page_bytes=PAGE_BYTES, budget_bytes=budget_bytes, open_file=refuse)
+    for number in range(2, 6):
+        assert not files.read(key(number - 1), rows(0))
+        assert files.write(key(number), None, rows(number))
+    assert len(files) == len(list(tmp_path.glob("*/*.page"))) == 1

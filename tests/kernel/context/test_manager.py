@@ -130,3 +130,19 @@ def test_pages_that_the_disk_does_not_take_are_not_pinned_in_memory(tmp_path: Pa
     assert without.pin("m/1", "snapshot:a", keys) == 0
     [info] = without.statistics().values()
     assert (info.n_pins, info.n_pinned) == (0, 0)
+
+
+def test_pinning_the_same_pages_again_loses_none_of_them(tmp_path: Path) -> None:
+    contexts = manager_in(tmp_path)
+    store, full = _filled(contexts)
+    other = contexts.open_pages(fingerprint="m/2", page_tokens=4, page_bytes=64)
+    keys = store.keys(np.arange(14, dtype=np.int32), tail=True)
+    store.add(keys[3], full[2], lambda page: page.fill(9))
+    assert contexts.pin("m/1", "snapshot:a", keys) == 4
+    assert contexts.pin("m/1", "snapshot:a", keys) == 4, "the last page is filled in part"
+    (elsewhere,) = other.keys(np.arange(4, dtype=np.int32))
+    other.add(elsewhere, None, lambda page: page.fill(7))
+    assert contexts.pin("m/2", "snapshot:a", [elsewhere]) == 1
+    assert [info.n_pins for info in contexts.statistics().values()] == [0, 1]
+    assert contexts.pin("m/2", "snapshot:a", []) == 0
+    assert [info.n_pins for info in contexts.statistics().values()] == [0, 0]

@@ -102,7 +102,7 @@ class PageFiles:
         return True
 
     def read(self, key: bytes, rows: NDArray[np.uint8]) -> bool:
-        """Read a page into memory. Returns: False if it is not there or not whole; it is then forgotten.
+        """Read a page into memory. Returns: False if it is not there or not whole; it is then removed.
 
         Cost: 0.8 ms for 0.7 MB in the system's cache, most of it for the check.
         """
@@ -112,8 +112,7 @@ class PageFiles:
                 n_bytes = file.readinto(rows.data)  # type: ignore[attr-defined]  # typeshed's BinaryIO lacks it
                 is_longer = bool(file.read(1))
         except OSError:
-            with self._lock:
-                self._known.pop(key, None)
+            self.remove(key)  # a file that is not known is not counted either
             return False
         is_whole = (
             n_bytes == self._page_bytes

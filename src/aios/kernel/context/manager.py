@@ -89,25 +89,32 @@ class ContextManager:
     def pin(self, fingerprint: str, name: str, keys: Sequence[bytes]) -> int:
         """Keep pages of a model on disk until `unpin(name)`, whatever ends meanwhile; waits for the disk.
 
-        What the disk does not take is not kept: it would hold memory that nobody could ever free.
+        What the name pinned before, of any model, is let go. What the disk does not take is not kept: it would hold memory
+        that nobody could ever free.
 
         Returns: How many from the start will be there; none if nothing is paged for that model.
         """
         n_kept = 0
         for each, store in tuple(self._stores.items()):
-            if each.rsplit("/", 2)[0] == fingerprint:
+            n_pinned = 0
+            if keys and each.rsplit("/", 2)[0] == fingerprint:
                 n_pinned = store.pin(name, keys, synced=True)
-                if n_pinned < len(keys):
-                    n_pinned = store.pin(name, keys[:n_pinned], synced=True) if n_pinned else 0
-                if not n_pinned:
-                    store.unpin(name)
-                n_kept = max(n_kept, n_pinned)
+                if 0 < n_pinned < len(keys):
+                    n_pinned = store.pin(name, keys[:n_pinned], synced=True)
+            if not n_pinned:
+                store.unpin(name)
+            n_kept = max(n_kept, n_pinned)
+        self._unpin_closed(name)
         return n_kept
 
     def unpin(self, name: str) -> None:
         """Let go what a name pins, of any model, also of one that does not run here now; waits for the disk."""
         for store in tuple(self._stores.values()):
             store.unpin(name)
+        self._unpin_closed(name)
+
+    def _unpin_closed(self, name: str) -> None:
+        """Let go what a name pins of models that do not run here now."""
         opened = {self._folder_of(each) for each in self._stores}
         for folder in self._folder.glob(f"*/{PINS}"):
             if folder.parent not in opened:

@@ -6,7 +6,7 @@ sequence may be filled in part, a *tail*, and its name says how many tokens it h
 from the very token where the last one ended. A tail that nobody pins is kept in memory only, goes early, and goes with its last pin.
 Pages live in frames of memory and, when that is full, in files.
 
-Any thread may call; nobody reads or writes a file with the lock held. A page that is in use, or that has children in memory,
+Any thread may call; nobody reads or writes a page's file with the lock held (a pin's, which is small, is written so). A page that is in use, or that has children in memory,
 is never evicted; a pinned one only after it was written to disk. Of the others the one goes that is least worth keeping: used
 seldom, long ago, and quick to compute again; and before all that somebody is expected back for soon.
 Source: paging as in vLLM, arXiv 2309.06180; the prefix tree as in SGLang's RadixAttention, 2312.07104; tiers as in
