@@ -1,5 +1,6 @@
 """aios ctx against a kernel that runs."""
 
+import pytest
 from tests.cli.conftest import Aios, Served
 
 from aios.abi.contexts import ContextOpen, WindowPolicy
@@ -62,6 +63,17 @@ def test_a_context_is_forked_compacted_and_brought_back(served: Served, aios: Ai
     assert compacted["pointer"] == 2
     assert aios("ctx", "undo", branch_id, "--json").rows()[0]["n_messages"] == 16
     assert aios("ctx", "fork", context).out.endswith(": 16 messages\n")
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("context", ["0", "-1", "three", "9" * 30])
+def test_what_is_no_context_is_refused(aios: Aios, context: str) -> None:
+    for verb in ("show", "fork", "compact", "undo", "rm"):
+        assert aios("ctx", verb, "--", context).code == 2, verb
+    for option in ("--tokens", "--pointer"):
+        verb = "compact" if option == "--tokens" else "show"
+        assert aios("ctx", verb, "1", option, context).code == 2, option
+    assert aios("ctx", "show", "99").code == 4
 
 
 def test_snapshots_are_made_listed_restored_and_removed(served: Served, aios: Aios) -> None:

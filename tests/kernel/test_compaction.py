@@ -1,7 +1,8 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from tests.kernel.conftest import OpenKernel
+from tests.kernel.conftest import NOBODY, UNASKED, OpenKernel
 
 from aios.abi.calls import Chat
 from aios.abi.contexts import (
@@ -18,11 +19,13 @@ from aios.abi.contexts import (
 )
 from aios.abi.gate import Token
 from aios.abi.types import Message, Role, Sampling
+from aios.config import Config, ContextConfig, Home
 from aios.engine.base import Ability, Capabilities, ChatPrompt, Job
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import Conflict, ContextWindowExceeded, NotFound, Unsupported
 from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import open_kernel
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +166,29 @@ async def test_compaction_on_demand_reaches_its_target_and_keeps_pins(booted: Op
         assert done.n_tokens_after <= 60 < done.n_tokens_before
         assert user("rule") in await kept(gate, context)
         assert (await gate.call(compact)).value.compaction.n_messages == 0
+
+
+async def test_a_compaction_that_would_make_a_context_longer_changes_nothing(
+    booted: OpenKernel,
+) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.PAGE_TO_MEMORY, *turns(2, n_words=1))
+        done = (await gate.call(ContextCompact(context=context, target_tokens=5))).value
+        assert (done.compaction.n_messages, done.pointer) == (0, 0)
+        assert await kept(gate, context) == turns(2, n_words=1)
+
+
+async def test_a_large_share_still_leaves_room_for_an_answer(tmp_path: Path) -> None:
+    config = Config(context=ContextConfig(target_share=0.95), access=UNASKED, approvals=NOBODY)
+    async with open_kernel(config, Home(tmp_path), engines={"local": talker([])}) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, *turns(20))
+        await say(gate, context, "more")
+        for _ in range(20):
+            assert await say(gate, context, "and " * 10) == "yes"
+            n_prompt = (await info_of(gate, context)).n_tokens
+            assert n_prompt <= WINDOW * 3 / 4 + 1, "a quarter is for the answer"
 
 
 async def test_what_must_stay_and_does_not_fit_is_refused(booted: OpenKernel) -> None:

@@ -30,7 +30,10 @@ SNAPSHOT_COLUMNS = (
 )
 POLICIES = [policy.value for policy in WindowPolicy if policy is not WindowPolicy.NONE]
 
-context_argument = click.argument("context_id", metavar="CONTEXT", type=click.IntRange(min=1))
+NUMBER = click.IntRange(1, 2**63 - 1)
+"""What fits into a call."""
+
+context_argument = click.argument("context_id", metavar="CONTEXT", type=NUMBER)
 
 
 @click.group()
@@ -58,7 +61,7 @@ def ls(*, is_snapshots: bool, as_json: bool) -> None:
 
 @ctx.command(epilog=examples("aios ctx show 3", "aios ctx show 3 --json | jq -r .content"))
 @context_argument
-@click.option("--pointer", type=click.IntRange(min=1), help="Show what was paged out under it.")
+@click.option("--pointer", type=NUMBER, help="Show what was paged out under it.")
 @json_option
 def show(*, context_id: int, pointer: int | None, as_json: bool) -> None:
     """Print the messages of a context."""
@@ -120,7 +123,7 @@ def fork(*, context_id: int, as_json: bool) -> None:
 @click.option(
     "--policy", type=click.Choice(POLICIES), help="What becomes of old turns; else the context's."
 )
-@click.option("--tokens", "target_tokens", type=click.IntRange(min=1), help="How many may stay.")
+@click.option("--tokens", "target_tokens", type=NUMBER, help="How many may stay.")
 @json_option
 def compact(
     *, context_id: int, policy: str | None, target_tokens: int | None, as_json: bool
@@ -133,7 +136,7 @@ def compact(
         return
     what = done.compaction
     if not what.n_messages:
-        click.echo("it is short enough: nothing left it")
+        click.echo("nothing left it: it is short enough, or a note would be longer")
         return
     about = "about " if what.is_estimated else ""
     pointer = f", pointer {done.pointer}" if done.pointer else ""
@@ -157,7 +160,7 @@ def undo(*, context_id: int, as_json: bool) -> None:
 
 
 @ctx.command(epilog=examples("aios ctx rm 3", "aios ctx rm --snapshot interview"))
-@click.argument("context_id", metavar="CONTEXT", type=click.IntRange(min=1), required=False)
+@click.argument("context_id", metavar="CONTEXT", type=NUMBER, required=False)
 @click.option("--snapshot", "name", help="Remove the snapshot of that name instead.")
 @json_option
 def rm(*, context_id: int | None, name: str | None, as_json: bool) -> None:

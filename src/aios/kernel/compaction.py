@@ -110,10 +110,11 @@ class Compactor:
             return transcript
         if await gauge.count(transcript.items) <= limit:
             return transcript
-        return await self.compact(run, transcript, aim)
+        target = min(self._target(gauge.window_tokens, aim), limit)
+        return await self.compact(run, transcript, replace(aim, target_tokens=target))
 
     async def compact(self, run: Run, transcript: Transcript, aim: Aim) -> Transcript:
-        """The transcript with less in its window; as it was if it is short enough already.
+        """The transcript with less in its window; as it was if it is short enough, or nothing is gained.
 
         Raises:
             ContextWindowExceeded: What must stay does not fit into the window.
@@ -121,7 +122,7 @@ class Compactor:
         gauge = await self._gauge(run, aim)
         n_before = await gauge.count(transcript.items)
         window_tokens = gauge.window_tokens or n_before
-        target = aim.target_tokens or int(window_tokens * self._config.target_share)
+        target = self._target(window_tokens, aim)
         if n_before <= target:
             return transcript
         items = transcript.items
@@ -137,11 +138,14 @@ class Compactor:
         leaving = within(items, spans[:n_spans])
         note = await self._note(run, transcript, leaving, aim=replace(aim, target_tokens=target))
         after = without(items, spans[:n_spans], note)
+        n_after = await gauge.count(after)
+        if n_after >= n_before:  # the note is longer than what it stands for
+            return transcript
         rewrite = Rewrite(
             aim.policy.value,
             len(leaving),
             n_tokens_before=n_before,
-            n_tokens_after=await gauge.count(after),
+            n_tokens_after=n_after,
             is_estimated=gauge.is_estimated,
             unix_s=self._clock.unix_s(),
         )
@@ -166,6 +170,10 @@ class Compactor:
     async def _gauge(self, run: Run, aim: Aim) -> _Gauge:
         core = await self._cores.find(run, Wish(aim.model, may_fall_back=False))
         return _Gauge(core, aim.tools)
+
+    def _target(self, window_tokens: int, aim: Aim) -> int:
+        """How many tokens a compaction should leave."""
+        return aim.target_tokens or int(window_tokens * self._config.target_share)
 
     def _placeholder(self, policy: WindowPolicy, transcript: Transcript) -> Item | None:
         """A note as long as the real one will be."""
