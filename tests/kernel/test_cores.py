@@ -7,7 +7,7 @@ import pytest
 from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Chat, Wait
+from aios.abi.calls import Chat, Embed, Wait
 from aios.abi.contexts import ContextFork, ContextId, ContextOpen
 from aios.abi.gate import Token
 from aios.abi.types import EngineState, Message, Role, ToolSpec
@@ -260,6 +260,18 @@ async def test_engines_of_one_model_share_its_calls_and_a_process_keeps_to_one(
                 for _ in range(40):
                     tasks.start_soon(kernel.init_gate().call, call)
             assert min(e.statistics().n_sequences for e in engines) > 5
+
+
+async def test_vectors_do_not_move_a_process_from_its_home(booted: OpenKernel) -> None:
+    engines = [ScriptedEngine(model="m") for _ in range(2)]
+    with anyio.fail_after(5):
+        async with booted(*engines) as kernel:
+            gate = kernel.init_gate()
+            await gate.call(msgspec.structs.replace(chat(), model="m"))
+            before = dict(kernel.init.homes)
+            await gate.call(Embed(texts=("a b",), model="m"))
+            assert kernel.init.homes == before
+            assert before["m"].n_tokens > 0
 
 
 async def test_the_home_of_a_process_is_forgotten_with_it(booted: OpenKernel) -> None:

@@ -183,7 +183,7 @@ class Cores:
                 await core.engine.aclose()
 
     def note_served(self, core: Core, run: Run, model: str, usage: Usage) -> None:
-        """A call was served: it is recorded, and its conversation is at home there now."""
+        """A call was served: it is recorded, and its conversation is at home there now. Vectors, without tokens, are none."""
         core.note_served()
         process = run.process
         self._recorder.note(
@@ -198,7 +198,9 @@ class Cores:
                 deadline_s=run.deadline_s,
             )
         )
-        run.homes[model] = Home(core.pages, usage.prompt_tokens + usage.completion_tokens)
+        n_tokens = usage.prompt_tokens + usage.completion_tokens
+        if n_tokens and not run.is_background:
+            run.homes[model] = Home(core.pages, n_tokens)
 
     def note_failure(self, core: Core, error: AiosError) -> None:
         """A call was failed by its engine; perhaps the engine is broken."""
