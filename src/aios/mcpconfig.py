@@ -21,8 +21,16 @@ class McpToolTraits(Struct, frozen=True, forbid_unknown_fields=True):
     effect: EffectName | None = None
     is_pure: bool = False
     """Its result depends on its arguments alone, so it may be kept and given again."""
+    undo: McpToolName | None = None
+    """The server's tool that undoes it, with the same arguments; it does no harm where nothing had happened, and stands being run twice."""
+    is_idempotent: bool | None = None
+    """A second call with the same arguments does nothing more, so one that was cut off is made again."""
+    key: McpToolName | None = None
+    """The parameter that the kernel fills in with a text that no other call has, such as an idempotency key."""
 
     def __post_init__(self) -> None:
+        if self.undo is not None and self.effect not in {"reversible", "compensable"}:
+            raise ValueError('`undo` needs `effect = "reversible"` or `"compensable"`')
         if self.is_pure and self.effect != "pure":
             raise ValueError('`is_pure` needs `effect = "pure"`')
 
@@ -58,6 +66,14 @@ class McpServer(Struct, frozen=True, forbid_unknown_fields=True):
     tools: dict[McpToolName, McpToolTraits] = {}
     """The same of single tools, which comes before that of all."""
     is_on: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.tools:
+            circle = [name]
+            while (told := self.tools.get(circle[-1])) is not None and told.undo is not None:
+                circle.append(told.undo)
+                if told.undo in circle[:-1]:
+                    raise ValueError(f"`undo` leads in a circle: {' -> '.join(circle)}")
 
 
 class McpConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from aios.abi.recovery import Restart
@@ -27,6 +29,18 @@ def test_in_the_world_only_what_has_no_effect_is_done_again() -> None:
         Effect.COMPENSABLE: Settling.UNKNOWN,
         Effect.IRREVERSIBLE: Settling.ASK,
     }
+
+
+@pytest.mark.parametrize("effect", list(Effect))
+def test_what_its_tool_knows_how_to_cure_waits_for_its_program_and_for_nobody_else(
+    effect: Effect,
+) -> None:
+    for cure in ("again", "undo shop/cancel"):
+        found = replace(record(effect, Where.WORLD), cure=cure)
+        assert settled(found) is Settling.CURE
+        assert fate_of(Kind.PROGRAM, FAILING, [found], is_code_changed=False).fate is Fate.START
+    undoing = replace(record(effect, Where.WORLD), within=3)
+    assert settled(undoing) is Settling.AGAIN, "an undo that was cut off is made with its call"
 
 
 def test_a_program_is_started_again_only_if_it_says_so() -> None:

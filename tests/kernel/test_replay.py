@@ -37,6 +37,17 @@ def test_what_was_cut_off_is_not_told() -> None:
     assert replay.expected().record.seq == 1
 
 
+def test_what_the_kernel_asked_in_the_course_of_a_call_is_the_programs_to_ask_no_more() -> None:
+    nested, undone = row(2, b"b"), row(3, b"c")
+    nested.record.within, undone.record.outcome = 1, Outcome.UNDONE
+    replay = Replay([row(1, b"a"), nested, undone, row(4, b"c")])
+    assert replay.take(b"b") is None
+    assert replay.within(1) == [nested]
+    again = replay.take(b"c")
+    assert (replay.take(b"a") is not None, again and again.record.seq) == (True, 4)
+    assert replay.is_over
+
+
 def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
     apart = [row(1, b"a", begun=1, ended=2), row(2, b"b", begun=2, ended=3)]
     assert not Replay(apart).has_overlaps

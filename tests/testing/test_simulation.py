@@ -42,11 +42,14 @@ def test_a_bug_that_was_found_does_not_come_back(simulator: Simulator, seed: int
 @pytest.mark.no_cover
 def test_no_seed_breaks_an_invariant(simulator: Simulator) -> None:
     injected: Counter[str] = Counter()
+    n_undone = 0
     for seed in range(10_000, 10_000 + N_SEEDS):
         outcome = simulator.run(seed)
+        n_undone += outcome.n_undone
         injected.update(outcome.injected)
         assert not outcome.violations, f"python -m aios.testing {seed}: {outcome.violations}"
     assert injected.total() > 3 * N_SEEDS
+    assert n_undone, "no call was cut off behind its effect"
     assert {"client gone", "engine error", "disk error"} <= injected.keys()
 
 

@@ -18,8 +18,13 @@ ToolName = Annotated[
 FunctionName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+(?!\n)$")]
 Template = Annotated[str, Meta(min_length=1, max_length=1024)]
 Templates = Annotated[tuple[Template, ...], Meta(max_length=32)]
+OptionalName = Annotated[
+    str, Meta(max_length=192, pattern=r"^([A-Za-z0-9_][A-Za-z0-9._/-]*)?(?!\n)$")
+]
 EffectName = Literal["pure", "reversible", "compensable", "irreversible"]
 
+UNDOABLE = ("reversible", "compensable")
+"""Effects of tools that may name an undo."""
 MAX_RESULT_BYTES = 8 << 20
 """The longest result of a tool; a longer one is a failure of the tool."""
 ResultText = Annotated[str, Meta(max_length=MAX_RESULT_BYTES)]
@@ -44,6 +49,11 @@ class Traits(Struct, frozen=True, forbid_unknown_fields=True):
     names of resources (`db/{table}`), where `{name}` stands for an argument. Calls whose footprints overlap, and of which one
     writes, run one after the other; a footprint covers what is below it. At most `max_parallel` calls run at once, 0 sets no
     limit. `timeout_s` counts from the moment it runs, without waits. `cost` is what a call takes of a budget of tool calls.
+
+    The rest says what is done about a call that a crash cuts off. `undo` names a tool of the same provider: the kernel runs it, with the
+    arguments of that call, and makes the call again. It must do no harm where the call had done nothing, and stand being run twice.
+    `is_idempotent`: a second call with the same arguments does nothing more, so it is just made again. `key` names a parameter that the kernel
+    fills in, and no caller: a text that no other call has. An undo gets that of the call which it undoes, if it names one of its own.
     """
 
     effect: EffectName = "irreversible"
@@ -53,6 +63,15 @@ class Traits(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
     is_pure: bool = False
     cost: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    undo: OptionalName = ""
+    is_idempotent: bool = False
+    key: OptionalName = ""
+
+    def __post_init__(self) -> None:
+        if self.undo and self.effect not in UNDOABLE:
+            raise ValueError(
+                f'`undo` needs `effect` to be "reversible" or "compensable", and it is "{self.effect}"'
+            )
 
 
 class ToolDeclaration(Struct, frozen=True, forbid_unknown_fields=True):

@@ -200,9 +200,9 @@ def show_record(record: Recorded, *, as_json: bool, beside: Recorded | None = No
     how = record.outcome + (f" {record.code}" if record.code else "")
     color = {"done": "green", "fault": "red", "open": "yellow"}.get(record.outcome)
     head = f"{record.seq:>6}  {_clock_time(record.begun_unix_s)}  {record.call:<16}"
-    click.echo(
-        f"{head}  {click.style(f'{how:<10}', fg=color)}  {short_seconds(took) if took is not None else '-':>6}"
-    )
+    spent = short_seconds(took) if took is not None else "-"
+    within = f"  in call {record.within}" if record.within else ""
+    click.echo(f"{head}  {click.style(f'{how:<10}', fg=color)}  {spent:>6}{within}")
     other = beside or record
     for sign, value, near, read in (
         (">", record.intent, other.intent, call_from_json),

@@ -15,7 +15,7 @@ from aios.abi.call import Answer, Call
 from aios.abi.gate import Advance, Change, Line, Progress, Result, Token, after_missed
 from aios.errors import AiosError, KernelStopping
 from aios.kernel.handlers import Services
-from aios.kernel.process import Process
+from aios.kernel.process import Process, Run
 from aios.kernel.syscall import perform
 from aios.kernel.waitqueue import WaitQueue
 
@@ -107,11 +107,18 @@ class FrameBuffer(Generic[A]):
 
 
 class LocalGate:
-    """The door for one process, without a wire. Implements `aios.abi.gate.Gate`."""
+    """The door for one process, without a wire. Implements `aios.abi.gate.Gate`.
 
-    def __init__(self, kernel: GateServices, process: Process) -> None:
+    Args:
+        kernel: What is behind it.
+        process: Whose it is.
+        within: A tool of the kernel's own makes the calls, in the course of this one.
+    """
+
+    def __init__(self, kernel: GateServices, process: Process, within: Run | None = None) -> None:
         self._kernel = kernel
         self._process = process
+        self._within = within
 
     async def call(self, call: Call[A]) -> Result[A]:
         """Make a call in the caller's own task.
@@ -121,7 +128,7 @@ class LocalGate:
         """
         if self._kernel.is_stopping:
             raise _stopping()
-        return await perform(self._kernel, self._process, call)
+        return await perform(self._kernel, self._process, call, within=self._within)
 
     @asynccontextmanager
     async def open_call(self, call: Call[A]) -> AsyncIterator[FrameBuffer[A]]:
@@ -143,7 +150,10 @@ class LocalGate:
     ) -> None:
         try:
             with scope:
-                frames.finish(await perform(self._kernel, self._process, call, emit=frames.put))
+                end = await perform(
+                    self._kernel, self._process, call, emit=frames.put, within=self._within
+                )
+                frames.finish(end)
         except AiosError as error:
             frames.finish(error)
         finally:

@@ -116,6 +116,10 @@ class Services(Protocol):
     checkpoints: Checkpoints
     max_calls_per_process: int
 
+    def note(self, process: Process, text: str) -> None:
+        """Write into its log what the kernel has to say of it."""
+        ...
+
     def admit(self, name: str, *, parent: Process) -> tuple[Process, str]:
         """Make a guest with a token."""
         ...

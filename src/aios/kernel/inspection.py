@@ -117,6 +117,7 @@ def recorded(row: Row) -> Recorded:
         ran_s=record.ran_s,
         n_preemptions=record.n_preemptions,
         code=code,
+        within=record.within,
         intent=_decoded_call(row.intent) if row.intent else {},
         answer=answer,
     )

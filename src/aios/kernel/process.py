@@ -20,6 +20,7 @@ from aios.abi.taint import Taint
 from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import ProcessGone, ResourceExhausted
 from aios.kernel.homes import Homes
+from aios.kernel.journal.records import Record
 from aios.kernel.journal.streams import CallStreams
 from aios.kernel.logs import LogBuffer
 from aios.kernel.replay import Replay
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import apsw
 
     from aios.kernel.brake import Repeats
+    from aios.kernel.journal.tables import Row
 
 INIT_PID = Pid(1)
 
@@ -97,12 +99,31 @@ class Run:
     """Writes the outcome into the journal, in the transaction that has the effect."""
     seal_for: "Callable[[apsw.Connection, Answer, Pid], None] | None" = None
     """Writes the same call, with another outcome, into the journal of another process."""
-    record_seq: int = 0
-    """The number of its record in the journal."""
+    record: Record | None = None
+    """Its record in the journal, once that has begun."""
+    within: int = 0
+    """The record of the call in the course of which the kernel makes it; 0: the process itself asks."""
+    undoes: Record | None = None
+    """The call that was cut off and that this one undoes."""
+    again: Record | None = None
+    """The record of this call in an earlier life, if it is made again as it was."""
+    told: "list[Row]" = field(default_factory=list)
+    """What the kernel was told in the course of it in that life."""
     on_effect: Callable[[], Awaitable[None]] | None = None
     """Writes down that the effect begins; None when there is none, or it has begun."""
     shown: Callable[[], str] | None = None
     """What a human who is asked about it is shown of its arguments."""
+
+    @property
+    def record_seq(self) -> int:
+        """The number of its record in the journal; 0: it has none yet."""
+        return 0 if self.record is None else self.record.seq
+
+    @property
+    def key(self) -> str:
+        """What the world outside may know this call by, or the call that it undoes."""
+        record = self.undoes or self.record
+        return "" if record is None else record.key
 
     async def begin_effect(self) -> None:
         """Return when the effect may be: all that must be on disk before it is. Nothing is asked after it.

@@ -38,7 +38,7 @@ from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
-from aios.kernel.journal.records import Record
+from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.leftovers import code_hash, os_start_of
 from aios.kernel.loader import Child, Launch, Program, load_program, view_for
 from aios.kernel.process import Process, Run
@@ -468,9 +468,12 @@ class Programs:
         self._kernel.journal.tell(process.pid, what, detail)
 
 
-def _end_of_open(record: Record, *, is_again: bool) -> Fault | None:
+def _end_of_open(record: Record, *, is_again: bool) -> Fault | Outcome | None:
     """What a program is told of a call that the kernel's end cut off; None: it makes it again."""
-    if is_again or settled(record) is Settling.AGAIN:
+    settling = settled(record)
+    if settling is Settling.CURE:
+        return Outcome.CANCELLED
+    if is_again or settling is Settling.AGAIN:
         return None
     return Fault(
         OutcomeUnknown.code,

@@ -19,6 +19,7 @@ class Settling(Enum):
     """What is done about an intent without an outcome."""
 
     AGAIN = "again"  # nothing of it is there: the program asks again
+    CURE = "cure"  # it may have happened; when the program asks again, it is undone or harmless, and made again
     UNKNOWN = "unknown"  # it may have happened; it is not done twice, and the program is told so
     ASK = "ask"  # only a person can know
 
@@ -27,10 +28,15 @@ def settled(record: Record) -> Settling:
     """What an open record means after a crash.
 
     What was only in the kernel's memory is gone, and what is in the database came with its outcome: without one, nothing happened. In
-    the world it may have happened. What can be made good is not risked twice; what cannot is a person's decision.
+    the world it may have happened. What its tool says how to undo, or that it may be made twice, is cured; else what can be made good is not
+    risked twice, and what cannot is a person's decision. An undo that was cut off is made anew with the call that it is for.
     """
     assert record.outcome is Outcome.OPEN, f"{record} is settled already"
-    if record.effect is Effect.PURE or record.where is not Where.WORLD:
+    if record.within:
+        return Settling.AGAIN
+    if record.cure and record.where is Where.WORLD:
+        return Settling.CURE
+    if not record.is_doubtful:
         return Settling.AGAIN
     return Settling.ASK if record.effect is Effect.IRREVERSIBLE else Settling.UNKNOWN
 

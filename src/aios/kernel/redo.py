@@ -4,6 +4,10 @@ A compaction is the exception: its summary is not in its answer, so it is made a
 the next chat that needs it.
 """
 
+from contextlib import suppress
+
+import msgspec
+
 from aios.abi.call import Done
 from aios.abi.calls import Chat, ChatAnswer, ExitSelf
 from aios.abi.contexts import (
@@ -20,7 +24,9 @@ from aios.abi.contexts import (
     ContextUndo,
 )
 from aios.abi.storage import Draft, Edited, FileDraft, FileEdit, Put
+from aios.abi.tools import ToolNames, ToolRegister, ToolUnregister
 from aios.abi.types import Exit
+from aios.errors import NotFound
 from aios.kernel.handlers import Services
 from aios.kernel.process import Run
 
@@ -91,6 +97,20 @@ async def close_context(kernel: Services, run: Run, call: ContextClose, told: Do
 async def chat(kernel: Services, run: Run, call: Chat, told: ChatAnswer) -> ChatAnswer:
     """What a chat added to its context."""
     kernel.conversations.keep(run, call, told)
+    return told
+
+
+async def register(kernel: Services, run: Run, call: ToolRegister, told: ToolNames) -> ToolNames:
+    """The functions that it offered; manifests are the owner's, and are installed by whoever may."""
+    if call.tools:
+        await kernel.tools.register(run, msgspec.structs.replace(call, manifests=()))
+    return told
+
+
+async def unregister(kernel: Services, run: Run, call: ToolUnregister, told: Done) -> Done:
+    """What it took back, as far as that is there again."""
+    with suppress(NotFound):
+        await kernel.tools.unregister(run, call)
     return told
 
 

@@ -1,7 +1,8 @@
 """What a process is told when it runs again: the journal's answers, each once, until none is left. Pure.
 
 A call is known by its digest. Tasks of one program may ask in another order than before, since answers now come at once; so
-a call takes the oldest record of its digest, wherever that stands. A call that the journal has not may only be new: it
+a call takes the oldest record of its digest, wherever that stands. What the kernel asked for a tool of its own, or to undo a call, is not
+asked for again by the program, and is no part of this. A call that the journal has not may only be new: it
 waits until the others have caught up, if calls of this program ever overlapped, and else it diverges.
 """
 
@@ -14,17 +15,27 @@ from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
 
+TOLD = frozenset({Outcome.DONE, Outcome.FAULT})
+
 
 class Replay:
     """The records of one life of a process that were not asked for again yet."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = {row.record.seq: row for row in rows if row.record.outcome is not Outcome.OPEN}
+        settled = [row for row in rows if row.record.outcome is not Outcome.OPEN]
+        asked = [row for row in settled if not row.record.within]
+        self._rows = {
+            row.record.seq: row for row in asked if row.record.outcome is not Outcome.UNDONE
+        }
         self._by_digest: dict[bytes, deque[int]] = {}
         for seq, row in self._rows.items():
             self._by_digest.setdefault(row.record.digest, deque()).append(seq)
         self.n_replayed = 0
-        self.has_overlaps = _has_overlaps([row for row in rows if row.record.seq in self._rows])
+        self._within: dict[int, list[Row]] = {}
+        for row in settled:
+            if row.record.within and row.record.outcome in TOLD:
+                self._within.setdefault(row.record.within, []).append(row)
+        self.has_overlaps = _has_overlaps(asked, _is_gap(settled))
         """Calls were in flight at the same time."""
 
     @property
@@ -44,6 +55,10 @@ class Replay:
             return None
         self.n_replayed += 1
         return self._rows.pop(seqs.popleft())
+
+    def within(self, seq: int) -> list[Row]:
+        """What the kernel asked in the course of a call, as far as that ended."""
+        return self._within.get(seq, [])
 
     def expected(self) -> Row:
         """The oldest record that is left."""
@@ -71,12 +86,18 @@ def retell(rows: Sequence[Row]) -> Iterator[Row]:
                 f"call {record.seq} ({record.call}) is known as {record.digest.hex()} in the journal, and asks as {digest.hex()} now",
                 hint="another version of AIOS kept it, or the journal is damaged: `aios fsck`",
             )
-        yield row if record.outcome is Outcome.OPEN else replay.take(digest) or row
+        is_asked = not record.within and record.outcome not in {Outcome.OPEN, Outcome.UNDONE}
+        yield (replay.take(digest) or row) if is_asked else row
 
 
-def _has_overlaps(rows: Sequence[Row]) -> bool:
-    """Whether one began before another had ended; a number that is missing is of a call that was cut off meanwhile."""
-    if rows and rows[-1].record.seq - rows[0].record.seq >= len(rows):
+def _is_gap(rows: Sequence[Row]) -> bool:
+    """Whether a number is missing: that of a call which was cut off while others went on."""
+    return bool(rows) and rows[-1].record.seq - rows[0].record.seq >= len(rows)
+
+
+def _has_overlaps(rows: Sequence[Row], is_gap: bool) -> bool:
+    """Whether one began before another had ended."""
+    if is_gap:
         return True
     ends = (before.record.ended_unix_s for before in rows)
     begins = (after.record.begun_unix_s for after in rows[1:])

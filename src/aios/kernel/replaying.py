@@ -11,14 +11,14 @@ import anyio
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import ChatAnswer, CompleteAnswer
-from aios.abi.gate import Result, Token, error_of, fault_of
+from aios.abi.gate import Result, Token, error_of
 from aios.abi.wire import decode_answer, decode_call, decode_fault
-from aios.errors import AiosError, OutcomeUnknown, ReplayDivergence
+from aios.errors import AiosError, ReplayDivergence
+from aios.kernel.cures import MakeUndo, cure
 from aios.kernel.handlers import Services
-from aios.kernel.journal import tables
-from aios.kernel.journal.records import Effect, Outcome, Where
+from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
-from aios.kernel.journal.texts import write_call, write_fault
+from aios.kernel.journal.texts import write_call
 from aios.kernel.process import Run
 from aios.kernel.replay import Replay
 
@@ -32,9 +32,9 @@ SHOWN_CHARS = 300
 
 
 async def replayed(
-    kernel: Services, run: Run, call: Call[A], redo: Redo | None
+    kernel: Services, run: Run, call: Call[A], *, redo: Redo | None, undo: MakeUndo
 ) -> Result[Any] | None:
-    """The answer that a call got before; None: it is new, and is to be made.
+    """The answer that a call got before; None: it is new, or was cut off, and is to be made.
 
     Raises:
         AiosError: What it raised before.
@@ -52,12 +52,27 @@ async def replayed(
     await _wait_for_others(run, replay, row)
     if run.process.replay is None:
         if row is not None:
-            _forget_cancelled(kernel, row)
+            within = replay.within(row.record.seq)
+            await cure(kernel, run, call, row, within=within, undo=undo)
         return None
     error = _divergence(run, call, replay)
     if kernel.programs.diverge(run, error):
         return None
     raise error
+
+
+async def retold(
+    kernel: Services, run: Run, call: Call[A], *, redo: Redo | None, outer: Run
+) -> Result[Any] | None:
+    """The answer that the kernel got before in the course of a call which is made again; None: it is new."""
+    if not outer.told:
+        return None
+    digest = write_call(call).digest
+    row = next((row for row in outer.told if row.record.digest == digest), None)
+    if row is None:
+        return None
+    outer.told.remove(row)
+    return await _told(kernel, run, call, row=row, redo=redo)
 
 
 async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
@@ -70,27 +85,6 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
         await run.process.wait_replayed()
     if run.process.exiting is not None:
         raise run.process.gone()
-
-
-def _forget_cancelled(kernel: Services, row: Row) -> None:
-    """A call that was cut off is made again, under a new number: unless it may have done something in the world.
-
-    Then it is settled by that answer, which the program is told whenever it runs again: behind it come the calls that it led to.
-    """
-    record, disk = row.record, kernel.journal.disk
-    if record.effect is Effect.PURE or record.where is not Where.WORLD:
-        if disk is not None:
-            disk.add(lambda connection: tables.drop_one(connection, record))
-        return
-    unknown = OutcomeUnknown(
-        f"{record.call} (call {record.seq}) was cut off when its program ended; it may have happened, and is not done again",
-        hint="look whether it happened before asking again",
-    )
-    if disk is not None:
-        record.outcome, record.is_written = Outcome.FAULT, True
-        record.answer = write_fault(fault_of(unknown))
-        disk.add(record)
-    raise unknown
 
 
 async def _told(

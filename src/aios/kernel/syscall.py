@@ -62,6 +62,7 @@ from aios.abi.journal import Events, JournalRead
 from aios.abi.pages import Pages
 from aios.abi.recovery import AnswerQuestion, DrawBytes, Now, Questions
 from aios.abi.sched import Sched, SetSched
+from aios.abi.tools import ToolRun
 from aios.abi.trace import SchedTrace
 from aios.abi.types import Pid, Right
 from aios.abi.undo import Undo
@@ -78,7 +79,7 @@ from aios.kernel.access.manager import Act
 from aios.kernel.handlers import Services
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
 from aios.kernel.process import INIT_PID, Process, Run
-from aios.kernel.replaying import Redo, replayed
+from aios.kernel.replaying import Redo, replayed, retold
 
 A = TypeVar("A", bound=Answer)
 
@@ -91,6 +92,7 @@ BRAKED = frozenset({Right.MODEL, Right.TOOL_USE})
 
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 EffectOf = Callable[[Services, Process, Any], Effect]
+CureOf = Callable[[Services, Process, Any], str]
 ResourceOf = Callable[[Services, Process, Any], Awaitable[Resource]]
 Look = Callable[[Services, Run, Any], Awaitable[None]]
 
@@ -113,6 +115,8 @@ class Entry:
     """Does again what the call did to the kernel's memory, for a program that is replayed."""
     effect_of: EffectOf | None = None
     """Where the effect depends on what is asked for; `effect` is then the worst."""
+    cure_of: CureOf | None = None
+    """What is done about it if it is cut off (`Record.cure`); None: nothing."""
     resource_of: ResourceOf | None = None
     """What the policies are asked about; None: the target, the kernel, or each path where it has become canonical."""
     look: Look | None = None
@@ -127,8 +131,18 @@ async def perform(
     call: Call[A],
     *,
     emit: Callable[[Progress], None] | None = None,
+    within: Run | None = None,
+    undoes: Record | None = None,
 ) -> Result[A]:
-    """Carry out one call of a process; progress frames go to `emit`.
+    """Carry out one call of a process.
+
+    Args:
+        kernel: All of it.
+        process: Whose call it is.
+        call: What is asked.
+        emit: Takes progress frames.
+        within: The kernel itself asks, in the course of that call of the process.
+        undoes: It asks in order to undo that call, which was cut off.
 
     Raises:
         AiosError: The call failed. Cancellation passes through untouched.
@@ -143,8 +157,11 @@ async def perform(
     if process.pid == INIT_PID:
         max_calls *= OWNER_FACTOR
     run = process.begin(tag, max_calls=max_calls, emit=emit)
+    run.undoes = undoes
+    run.within = undoes.seq if undoes is not None else within.record_seq if within else 0
     try:
-        return await _journalled(kernel, run, call, entry)
+        told = await _told_before(kernel, run, call, entry=entry, within=within)
+        return await _journalled(kernel, run, call, entry) if told is None else told
     except AiosError:
         process.n_faults += 1
         raise
@@ -161,20 +178,41 @@ async def perform(
         kernel.signals.settle(process)
 
 
-async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -> Result[A]:
-    """Write the intent, do it, write the outcome, however it ends; or tell what it was told before."""
+async def _told_before(
+    kernel: Services, run: Run, call: Call[A], *, entry: Entry, within: Run | None
+) -> Result[A] | None:
+    """What a call that is made again was told before, if it was."""
     run.begun_s = kernel.clock.now_s()
-    process, journal = run.process, kernel.journal
-    if process.replay is not None:
-        told = await replayed(kernel, run, call, entry.redo)
-        if told is not None:
-            return told
+    if run.within:
+        if within is None:
+            return None
+        return await retold(kernel, run, call, redo=entry.redo, outer=within)
+    if run.process.replay is None:
+        return None
+    return await replayed(kernel, run, call, redo=entry.redo, undo=_undo)
+
+
+async def _undo(kernel: Services, run: Run, undoing: ToolRun, record: Record) -> None:
+    """Make the call that undoes one which was cut off."""
+    await perform(kernel, run.process, undoing, undoes=record)
+
+
+async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -> Result[A]:
+    """Write the intent, do it, write the outcome, however it ends."""
+    process, journal, again = run.process, kernel.journal, run.again
     effect = entry.effect_of(kernel, process, call) if entry.effect_of else entry.effect
     record = journal.begin(
-        process.pid, process.next_seq(), call=call, effect=effect, where=entry.where
+        process.pid,
+        again.seq if again is not None else process.next_seq(),
+        call=call,
+        effect=effect,
+        where=entry.where,
+        within=run.within,
+        cure=entry.cure_of(kernel, process, call) if entry.cure_of else "",
+        begun_unix_s=again.begun_unix_s if again is not None else None,
     )
     run.seal, run.seal_for = journal.seal_of(record), partial(journal.seal_for, record)
-    run.record_seq, run.streams = record.seq, journal.streams.of_call(process.pid)
+    run.record, run.streams = record, journal.streams.of_call(process.pid)
     outcome: Outcome = Outcome.CANCELLED
     end: Result[A] | Fault | None = None
     try:
@@ -387,13 +425,14 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     interactions.MemoryLog: Entry(lambda kernel, run, call: kernel.short_term.log(run, call), Right.MEMORY_WRITE, Effect.COMPENSABLE, Where.DISK),
     interactions.MemoryRead: Entry(lambda kernel, run, call: kernel.short_term.read(run, call), Right.MEMORY_READ),
     interactions.MemoryStat: Entry(lambda kernel, run, call: kernel.short_term.stat(run, call), Right.MEMORY_READ),
-    tools.ToolRegister: Entry(lambda kernel, run, call: kernel.tools.register(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE, Where.KERNEL),
-    tools.ToolUnregister: Entry(lambda kernel, run, call: kernel.tools.unregister(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE, Where.KERNEL),
+    tools.ToolRegister: Entry(lambda kernel, run, call: kernel.tools.register(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE, Where.KERNEL, redo=redo.register),
+    tools.ToolUnregister: Entry(lambda kernel, run, call: kernel.tools.unregister(run, call), Right.TOOL_OFFER, Effect.REVERSIBLE, Where.KERNEL, redo=redo.unregister),
     tools.ToolList: Entry(lambda kernel, run, call: kernel.tools.list_tools(run, call), Right.TOOL_USE),
     tools.ToolDescribe: Entry(lambda kernel, run, call: kernel.tools.describe(run, call), Right.TOOL_USE),
     tools.ToolRun: Entry(
         lambda kernel, run, call: kernel.tools.run(run, call), Right.TOOL_USE, Effect.IRREVERSIBLE,
         effect_of=lambda kernel, process, call: kernel.tools.effect(process, call), judges_itself=True,
+        cure_of=lambda kernel, process, call: kernel.tools.cure(process, call),
     ),
     tools.ToolTake: Entry(lambda kernel, run, call: kernel.tools.take(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),
     tools.ToolReturn: Entry(lambda kernel, run, call: kernel.tools.bring_back(run, call), Right.TOOL_OFFER, Effect.COMPENSABLE, Where.KERNEL),

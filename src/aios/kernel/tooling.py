@@ -46,7 +46,7 @@ def make_tools(kernel: ToolServices) -> ToolManager:
         kernel.access,
         kernel.clock,
         config.tools,
-        make_gate=lambda process: LocalGate(kernel, process),
+        make_gate=lambda run: LocalGate(kernel, run.process, run),
         home_of=lambda process: home_of(process.lineage),
         launcher=launcher,
         servers=servers,

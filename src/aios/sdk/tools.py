@@ -54,6 +54,9 @@ class TraitOptions(TypedDict, total=False):
     max_parallel: int
     is_pure: bool
     cost: int
+    undo: str
+    is_idempotent: bool
+    key: str
 
 
 class ToolOutcome(Struct, frozen=True):
@@ -96,8 +99,11 @@ class Tool(Generic[P, R_co]):
             )
         summary, notes = read_docstring(inspect.getdoc(function) or "")
         self._arguments = _arguments_class(chosen, function, notes)
+        self._schema = _schema(self._arguments)
         self.spec = ToolSpec(
-            chosen, description if description is not None else summary, _schema(self._arguments)
+            chosen,
+            description if description is not None else summary,
+            _without_key(chosen, self._schema, self.traits.key),
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -134,9 +140,7 @@ class Tool(Generic[P, R_co]):
         returns: JsonObject | None = None
         with suppress(InvalidCall):  # no schema: then any result will do
             returns = None if hint is str else schema_of(hint)
-        return ToolDeclaration(
-            self.name, self.spec.description, self.spec.parameters, returns, self.traits
-        )
+        return ToolDeclaration(self.name, self.spec.description, self._schema, returns, self.traits)
 
     def call_now(self, arguments: str, *, max_bytes: int | None = None) -> ToolOutcome:
         """Run a plain function here and now, on the JSON text that a model wrote; no timeout holds.
@@ -223,8 +227,8 @@ def tool(
         description: The first paragraph of the docstring when None.
         timeout_s: The longest it may take in an agent; None has no limit.
         max_result_bytes: What the model is shown of a result at most.
-        traits: For a tool that is served to others through the kernel: `effect`, `reads`, `writes`, `max_parallel`, `is_pure`, `cost`;
-            see `TraitOptions`.
+        traits: For a tool that is served to others through the kernel: `effect`, `reads`, `writes`, `max_parallel`, `is_pure`, `cost`, `undo`,
+            `is_idempotent`, `key`; see `TraitOptions`.
 
     Raises:
         InvalidCall: The signature cannot be told to a model; the message says why.
@@ -355,6 +359,19 @@ def _schema(arguments: type[Struct]) -> JsonObject:
     schema = schema_of(arguments)
     schema.pop("title", None)
     return schema
+
+
+def _without_key(name: str, schema: JsonObject, key: str) -> JsonObject:
+    """The schema for a model: what the kernel fills in is not asked of it."""
+    if not key:
+        return schema
+    properties = cast("dict[str, JsonObject]", schema["properties"])
+    if key not in properties or key in cast("list[str]", schema.get("required", [])):
+        raise InvalidCall(
+            f"tool {name} names the key `{key}`, which is no parameter with a default",
+            hint=f'add `{key}: str = ""`: it is empty where no kernel fills it in',
+        )
+    return {**schema, "properties": {n: part for n, part in properties.items() if n != key}}
 
 
 def _encoded(result: object) -> bytes:

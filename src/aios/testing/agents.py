@@ -14,7 +14,7 @@ from aios.testing.world import Life, World
 T = TypeVar("T")
 Act = Callable[[], Awaitable[object]]
 
-GO_ALONG = ("file",)
+GO_ALONG = ("file", "tool file")
 """What a copy of a process finds done that its source did; all else stays the source's."""
 
 

@@ -1,7 +1,7 @@
 """The world outside on which tools act: what they did there stays, whatever becomes of the kernel.
 
-One tool for each effect class, and one that looks. Each takes its time before and after its effect, and may fail on either
-side of it. What a kernel is still about to do when its power fails does not happen.
+One tool for each effect class, one that another undoes, one that may be called twice, and one that looks. Each takes its time before and
+after its effect, and may fail on either side of it. What a kernel is still about to do when its power fails does not happen.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from aios.kernel.tools.builtin.making import make, string
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job, Tool
 
-LOOK = "look"
+LOOK, UNDONE, UNDO, TWICE = "look", "undoable", "undo", "twice"
 EFFECTS: tuple[EffectName, ...] = ("reversible", "compensable", "irreversible")
 TAKES_S = 0.05
 """The longest that a tool takes on each side of its effect."""
@@ -31,6 +31,8 @@ class Outside:
         self.done: list[tuple[str, str]] = []
         self.n_begun = 0
         self._last: dict[str, str] = {}
+        self._by_key: dict[str, tuple[str, str]] = {}
+        self.n_undone = 0
 
     def begin(self, who: str, what: str, effect: EffectName) -> None:
         """Somebody is about to do something."""
@@ -38,9 +40,18 @@ class Outside:
         if effect == "irreversible":
             self._last[who] = what
 
-    def do(self, who: str, what: str) -> None:
-        """It is done."""
-        self.done.append((who, what))
+    def do(self, who: str, what: str, key: str = "") -> None:
+        """It is done; what is done again with its key is there once."""
+        if not key or key not in self._by_key:
+            self.done.append((who, what))
+            self._by_key[key] = who, what
+
+    def undo(self, key: str) -> bool:
+        """Take back what was done with that key. Returns: whether anything was."""
+        done = self._by_key.pop(key, None)
+        if done is not None:
+            self.done.remove(done)
+        return done is not None
 
     def of(self, who: str) -> list[str]:
         """What somebody did, in order, each as often as it was done."""
@@ -70,6 +81,7 @@ class Hands:
     def tools(self) -> list[Tool]:
         """All of them, to be installed in a kernel."""
         what = {"what": string("What is to be there.")}
+        keyed = {**what, "key": string("Of the call.")}
         look = make(
             LOOK,
             "Look whether it is there.",
@@ -77,8 +89,20 @@ class Hands:
             parameters=what,
             traits=Traits(effect="pure"),
         )
+        undoable = Traits(effect="compensable", undo=UNDO, key="key")
+        twice = Traits(effect="reversible", is_idempotent=True, key="key")
+        act = partial(self._do, effect="compensable")
         return [
             look,
+            make(UNDONE, "Do it; it can be undone.", act, parameters=keyed, traits=undoable),
+            make(TWICE, "Do it; twice is once.", act, parameters=keyed, traits=twice),
+            make(
+                UNDO,
+                "Undo it.",
+                self._undo,
+                parameters=keyed,
+                traits=Traits(effect="compensable", key="key"),
+            ),
             *(
                 make(
                     effect,
@@ -102,11 +126,21 @@ class Hands:
         self._outside.begin(who, what, effect)
         if self._strikes("tool failed before"):
             raise ToolFailed("it did nothing", hint="ask again")
-        self._outside.do(who, what)
+        self._outside.do(who, what, job.text("key"))
         await self._wait()
         if self._strikes("tool failed after"):
             raise ToolFailed("who knows", hint="look")
         return Outcome(what)
+
+    async def _undo(self, job: Job) -> Outcome:
+        await self._wait()
+        if self._strikes("undo failed before"):
+            raise ToolFailed("it undid nothing", hint="look")
+        self._outside.n_undone += self._outside.undo(job.text("key"))
+        await self._wait()
+        if self._strikes("undo failed after"):
+            raise ToolFailed("who knows", hint="look")
+        return Outcome("undone")
 
 
 async def takes(seconds: float, is_over: Callable[[], bool]) -> None:

@@ -73,6 +73,8 @@ class Outcome:
     n_lives: int
     injected: Mapping[str, int]
     violations: tuple[str, ...]
+    n_undone: int = 0
+    """Acts of tools that the kernel took back, since they had been cut off."""
 
 
 class Simulator:
@@ -120,6 +122,7 @@ class Simulator:
             n_lives,
             dict(world.injected),
             tuple(world.ledger.violations),
+            world.outside.n_undone,
         )
 
     async def _lives(self, world: World, folder: Path) -> int:

@@ -15,7 +15,7 @@ from aios.abi.branches import Branched
 from aios.abi.types import Pid
 from aios.errors import AccessDenied, AiosError, KernelStopping, OutcomeUnknown, ProcessGone
 from aios.testing.agents import Agent
-from aios.testing.outside import EFFECTS, LOOK
+from aios.testing.outside import EFFECTS, LOOK, TWICE, UNDONE
 from aios.testing.talk import Talk
 
 EXIT_RETRY_S = 30.0
@@ -28,7 +28,7 @@ MAX_LOOKS = 20
 
 KINDS: Mapping[str, int] = MappingProxyType({
     "file": 5, "notes": 3, "mail": 4, "append": 2, "talk": 3, "fork": 1, "keep": 1, "sleep": 1,
-    **dict.fromkeys(EFFECTS, 2),
+    **dict.fromkeys((*EFFECTS, UNDONE, TWICE, "tool file"), 2),
 })  # fmt: skip
 """What a worker may do next, by weight."""
 
@@ -76,6 +76,9 @@ async def _do(agent: Agent, talk: Talk, kind: str, stamp: str) -> bool:
             return await talk.keep()
         case "sleep":
             return await _sleep(agent, stamp)
+        case "tool file":
+            given = {"action": "append", "path": "tool-file.txt", "text": f"{stamp}\n"}
+            return await agent.act(kind, stamp, partial(client.tools.run, "files", given))
         case _:
             return await agent.act("tool", stamp, partial(_use, agent, kind, stamp))
 

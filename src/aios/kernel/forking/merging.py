@@ -150,7 +150,7 @@ def lasting(connection: apsw.Connection, pids: Sequence[tuple[Pid, int]]) -> lis
         for pid, after in pids
         for seq, call, effect in connection.execute(
             "SELECT seq, call, effect FROM journal_records WHERE pid = ? AND seq > ? AND place = 'world' "
-            "AND effect IN ('compensable', 'irreversible') AND outcome <> 'fault' ORDER BY seq",
+            "AND effect IN ('compensable', 'irreversible') AND within = 0 AND outcome NOT IN ('fault', 'undone') ORDER BY seq",
             (pid, after),
         )
     ]

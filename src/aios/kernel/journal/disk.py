@@ -140,8 +140,10 @@ class JournalDisk:
             lambda c: tables.load(c, pid, after=after, limit=limit, texts=texts)
         )
 
-    async def settle_open(self, pid: Pid, end_of: Callable[[Record], Fault | None]) -> None:
-        """Settle the records of a process that have no outcome: with a fault, or as if they had never been."""
+    async def settle_open(
+        self, pid: Pid, end_of: Callable[[Record], Fault | Outcome | None]
+    ) -> None:
+        """Settle the records of a process that have no outcome: with a fault, with that outcome, or as if they had never been."""
 
         def write(connection: apsw.Connection) -> None:
             rows = tables.load(connection, pid, texts=False)
@@ -151,15 +153,17 @@ class JournalDisk:
             for row in rows:
                 if row.record.outcome is not Outcome.OPEN:
                     continue
-                fault = end_of(row.record)
-                if fault is None:
+                end = end_of(row.record)
+                if end is None:
                     tables.drop_one(connection, row.record)
                     continue
-                row.record.outcome, row.record.is_written = Outcome.FAULT, True
+                row.record.is_written = True
                 row.record.ended_unix_s = (
                     last_unix_s  # it was in flight beside those that came after it
                 )
-                row.record.answer = write_fault(fault)
+                row.record.outcome = end if isinstance(end, Outcome) else Outcome.FAULT
+                if isinstance(end, Fault):
+                    row.record.answer = write_fault(end)
                 tables.save(connection, row.record)
 
         await self.flush()

@@ -61,21 +61,35 @@ class Journal:
         self.is_closing = False
         """The kernel ends: calls that are cut short stay open, and the next kernel settles them."""
 
-    def begin(self, pid: Pid, seq: int, *, call: Call[A], effect: Effect, where: Where) -> Record:
-        """Write the intent of a call.
+    def begin(
+        self,
+        pid: Pid,
+        seq: int,
+        *,
+        call: Call[A],
+        effect: Effect,
+        where: Where,
+        within: int = 0,
+        cure: str = "",
+        begun_unix_s: float | None = None,
+    ) -> Record:
+        """Write the intent of a call; `begun_unix_s` is when it first began, if it is made again under its old number.
 
         Raises:
             InvalidCall: It holds something that no wire carries.
             ResourceExhausted: The disk takes no records.
         """
-        name, unix_s = str(call.__struct_config__.tag), self._clock.unix_s()
+        name = str(call.__struct_config__.tag)
+        unix_s = self._clock.unix_s() if begun_unix_s is None else begun_unix_s
         if self.disk is None:
-            digest = digest_of(encode_call(call))
-            record = Record(pid, seq, name, digest, effect, unix_s, where)
+            digest, intent = digest_of(encode_call(call)), None
         else:
             self.disk.check_room()
             intent = write_call(call)
-            record = Record(pid, seq, name, intent.digest, effect, unix_s, where, intent=intent)
+            digest = intent.digest
+        record = Record(
+            pid, seq, name, digest, effect, unix_s, where, intent=intent, within=within, cure=cure
+        )
         self._open[(pid, seq)] = record
         self._n_written += 1
         return record
@@ -102,7 +116,7 @@ class Journal:
             sealed = Record(
                 record.pid, record.seq, record.call, record.digest, record.effect,
                 record.begun_unix_s, record.where, Outcome.DONE, ended_unix_s=self._clock.unix_s(),
-                intent=record.intent, answer=write_answer(answer, record.intent),
+                intent=record.intent, answer=write_answer(answer, record.intent), within=record.within,
             )  # fmt: skip
             tables.save(connection, sealed)
             record.is_sealed = True
@@ -115,8 +129,8 @@ class Journal:
         """Inside a write: give another process this call of its own, with an answer of its own."""
         outcome = write_answer(answer, record.intent)
         theirs = replace(
-            record, pid=pid, outcome=Outcome.DONE, ended_unix_s=self._clock.unix_s(), answer=outcome
-        )
+            record, pid=pid, outcome=Outcome.DONE, ended_unix_s=self._clock.unix_s(), answer=outcome, within=0
+        )  # fmt: skip
         tables.save(connection, theirs)
 
     def settle(self, record: Record, outcome: Outcome, end: Result[A] | Fault | None) -> None:
@@ -138,6 +152,16 @@ class Journal:
             record.intent = None
             if record.n_urgent:
                 self.disk.add(lambda connection: tables.mark_urgent(connection, record))
+        self.events.put(record)
+
+    def settle_later(self, record: Record, outcome: Outcome, fault: Fault | None = None) -> None:
+        """Write what became of a call that was cut off in an earlier life of its process."""
+        record.outcome, record.is_written = outcome, True
+        record.ended_unix_s = max(record.ended_unix_s, record.begun_unix_s)
+        if fault is not None:
+            record.code, record.answer = fault.code, write_fault(fault)
+        if self.disk is not None:
+            self.disk.add(record)
         self.events.put(record)
 
     async def take_up(self, is_alive: Callable[[Pid], bool]) -> None:

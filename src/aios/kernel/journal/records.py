@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 
 from aios.abi.types import Pid
+
+KEY_BYTES = 16
 
 
 class Effect(Enum):
@@ -35,6 +38,11 @@ class Outcome(Enum):
     DONE = "done"
     FAULT = "fault"
     CANCELLED = "cancelled"
+    UNDONE = "undone"  # it was cut off, and what it may have done was taken back
+
+
+AGAIN = "again"
+UNDO = "undo "
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +91,23 @@ class Record:
     """Its intent is on disk."""
     is_sealed: bool = False
     """The transaction with its effect has the outcome too."""
+    within: int = 0
+    """The call of the process in the course of which the kernel made it: for a tool of its own, or to undo that call. 0: the program asked."""
+    cure: str = ""
+    """What is done about it if it is cut off in the world: `again`, `undo NAME` of a tool and then again, or nothing."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """If nobody knows how it ended, it may have done something, and is not the kernel's own to forget."""
+        return self.effect is not Effect.PURE and self.where is Where.WORLD
+
+    @property
+    def undo(self) -> str:
+        """The tool that undoes it; empty if there is none."""
+        return self.cure.removeprefix(UNDO) if self.cure.startswith(UNDO) else ""
+
+    @property
+    def key(self) -> str:
+        """What the world outside may know this call by: no other has it, and if it is made again as it was, it is the same."""
+        told = f"{self.pid} {self.seq} {self.begun_unix_s!r} {self.digest.hex()}"
+        return blake2b(told.encode(), digest_size=KEY_BYTES).hexdigest()

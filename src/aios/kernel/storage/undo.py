@@ -250,7 +250,8 @@ def _outside_of_files(row: Row) -> list[tuple[str, str]]:
     if name == "tool_run" and row.intent:
         name = _tool_of(row.intent)
     is_fetch = name == "tool:http_fetch"
-    if (record.effect is Effect.PURE and not is_fetch) or record.outcome is Outcome.FAULT:
+    is_nothing = record.outcome in {Outcome.FAULT, Outcome.UNDONE}
+    if (record.effect is Effect.PURE and not is_fetch) or is_nothing:
         return []
     is_kept = name in IN_VERSIONS or name in IN_WORKSPACES
     if is_kept or (name.startswith(IN_MEMORY) and name != "tool_run"):

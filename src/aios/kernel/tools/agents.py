@@ -31,6 +31,7 @@ def agent(manifest: Manifest) -> Tool:
         Schema(manifest.returns) if manifest.returns is not None else None,
         manifest.traits,
         definition=manifest,
+        acts_by_calls=True,
     )
 
 

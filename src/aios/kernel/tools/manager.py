@@ -6,11 +6,12 @@
 Whatever a tool does, its run ends in one `ToolResult` or one fault.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 from anyio import to_thread
 
 from aios.abi.access import Request, Resource
@@ -30,6 +31,7 @@ from aios.abi.tools import (
     Tools,
     ToolTake,
     ToolUnregister,
+    Traits,
 )
 from aios.abi.types import JsonObject, Pid, Right
 from aios.config import ToolsConfig
@@ -56,10 +58,13 @@ from aios.kernel.tools.repair import NotReadable, read_object
 from aios.kernel.tools.results import checked, deliver
 from aios.kernel.tools.schema import Schema, usage
 from aios.kernel.tools.tool import Job, Tool
+from aios.kernel.tools.undos import check_undo, undo_arguments
 
 N_QUOTED_CHARS = 200
+OFFER_PATIENCE_S = 10.0
+"""A tool that undoes is waited for so long, if a process of its name lives: after a crash all programs begin at once."""
 
-MakeGate = Callable[[Process], Gate]
+MakeGate = Callable[[Run], Gate]
 HomeOf = Callable[[Process], str]
 
 
@@ -86,7 +91,7 @@ class ToolManager:
             access: Who may run whose tools.
             clock: For the time that calls wait.
             config: Its knobs.
-            make_gate: The door of a process, for tools of the kernel that make calls as their caller.
+            make_gate: The door of a process in the middle of a call, for tools of the kernel that make calls as their caller.
             home_of: The folder of a process, in which relative paths are.
             launcher: Starts the programs of executables.
             servers: The MCP servers.
@@ -114,10 +119,16 @@ class ToolManager:
 
     def install_folder(self, folder: Path) -> list[str]:
         """Install all manifests of a folder. Returns: what was wrong with those that were not."""
-        complaints = []
+        complaints, found = list[str](), list[Tool]()
         for file in sorted(folder.glob("*.toml")):
             try:
-                self._registry.add(self._installed(read_manifest(file)))
+                found.append(self._installed(read_manifest(file)))
+            except AiosError as error:
+                complaints.append(error.message)
+        for tool in found:
+            try:
+                self._check_undos(tool, among=found)
+                self._registry.add(tool)
             except AiosError as error:
                 complaints.append(error.message)
         return complaints
@@ -131,6 +142,7 @@ class ToolManager:
             tools += [
                 self._installed(await to_thread.run_sync(read_manifest, file)) for file in files
             ]
+        self._check_undos(*tools, among=tools)
         self._registry.add(*tools)
         return ToolNames(tuple(tool.name for tool in tools))
 
@@ -174,12 +186,40 @@ class ToolManager:
         except NotFound:
             return Effect.IRREVERSIBLE if self.servers.owns(call.name) else Effect.PURE
 
+    def cure(self, process: Process, call: ToolRun) -> str:
+        """What is done about a call that is cut off, as its tool says now."""
+        try:
+            return self._registry.get(process, call.name).cure
+        except NotFound:
+            return ""
+
+    async def undoing(self, run: Run, call: ToolRun, undo: str) -> ToolRun:
+        """The call of the tool `undo` that undoes a call.
+
+        Raises:
+            NotFound: There is no such tool, or it is not for the caller.
+        """
+        await self.servers.make_known(run, undo)
+        with anyio.move_on_after(OFFER_PATIENCE_S):
+            while self._registry.find(undo) is None and self._is_awaited(undo):
+                with run.parked():
+                    await self._registry.wait_added()
+                await run.runnable()
+        tool = self._registry.get(run.process, undo)
+        given, _ = read_given(tool, call.arguments)
+        return ToolRun(name=tool.name, arguments=undo_arguments(tool, given))
+
+    def _is_awaited(self, name: str) -> bool:
+        """Whether a process lives that may offer a tool of that name yet."""
+        provider = self._table.find_named(name.rpartition("/")[0])
+        return provider is not None and provider.is_alive
+
     async def run(self, run: Run, call: ToolRun) -> ToolResult:
         """Run a tool for the caller."""
         await self.servers.make_known(run, call.name)
         tool = self._registry.get(run.process, call.name)
         run.detail = tool.name
-        arguments, notes = read_arguments(tool, call.arguments)
+        arguments, notes = read_arguments(tool, call.arguments, run.key)
         await self._admit(run, tool, arguments)
         key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""
         kept = self._cache.find(key) if key else None
@@ -263,7 +303,7 @@ class ToolManager:
 
     def _job(self, run: Run, tool: Tool, arguments: JsonObject) -> Job:
         timeout_s = min(tool.traits.timeout_s, self._config.max_timeout_s)
-        return Job(run, arguments, self._make_gate(run.process), timeout_s)
+        return Job(run, tool.with_key(arguments, run.key), self._make_gate(run), timeout_s)
 
     # --- the rest ------------------------------------------------------------------------------------------------
 
@@ -290,11 +330,17 @@ class ToolManager:
             partial(self._functions.carry_out, name=declared.name, provider=process),
             Schema(declared.parameters),
             Schema(declared.returns) if declared.returns is not None else None,
-            declared.traits,
+            _with_whole_name(declared.traits, process),
             provider=process.pid,
             taint=source_of(process),
         )
         return _with_schemas(tool)
+
+    def _check_undos(self, *tools: Tool, among: Sequence[Tool]) -> None:
+        """Return if what tools name as their undo can undo them, once all of `among` are known."""
+        new = {tool.name: tool for tool in among}
+        for tool in tools:
+            check_undo(tool, lambda name: new.get(name) or self._registry.find(name))
 
     def _installed(self, manifest: Manifest) -> Tool:
         """A tool that a manifest describes."""
@@ -313,8 +359,15 @@ class ToolManager:
         return self._access.may_write_to(process, self._table.get(provider))
 
 
+def _with_whole_name(traits: Traits, process: Process) -> Traits:
+    """Traits in which the undo has the name that others know it by: a process names its own."""
+    if not traits.undo or "/" in traits.undo:
+        return traits
+    return msgspec.structs.replace(traits, undo=full_name(process, traits.undo))
+
+
 def _with_schemas(tool: Tool) -> Tool:
-    """The tool, if its schemas are.
+    """The tool, if its schemas are, and have the key that it names.
 
     Raises:
         InvalidCall: They are not.
@@ -322,34 +375,49 @@ def _with_schemas(tool: Tool) -> Tool:
     tool.parameters.check()
     if tool.returns is not None:
         tool.returns.check()
+    key, properties = tool.traits.key, tool.parameters.schema.get("properties")
+    if key and not (isinstance(properties, dict) and key in properties):
+        raise InvalidCall(
+            f"{tool.name} names the key {key}, which is none of its parameters",
+            hint="add it to the schema, as a string",
+        )
     return tool
 
 
-def read_arguments(tool: Tool, given: JsonObject | str) -> tuple[JsonObject, tuple[str, ...]]:
-    """The arguments as an object that fits, and what was repaired to get it.
+def read_arguments(
+    tool: Tool, given: JsonObject | str, key: str = ""
+) -> tuple[JsonObject, tuple[str, ...]]:
+    """The arguments as an object that fits with the key that the kernel will put in, and what was repaired to get it.
 
     Raises:
         InvalidCall: They cannot be read or do not fit; the message tells a model what to write instead.
     """
-    repairs: tuple[str, ...] = ()
-    how = usage(tool.name, tool.parameters.schema)
-    found: JsonObject = {}
-    if isinstance(given, dict):
-        found = given
-    else:
-        try:
-            found, repairs = read_object(given)
-        except NotReadable as error:
-            shown = given if len(given) <= N_QUOTED_CHARS else f"{given[:N_QUOTED_CHARS]}..."
-            raise InvalidCall(
-                f"the arguments {shown!r} are no JSON object: {error}. Call {how} again with one JSON object.",
-                hint="see the tool's parameters",
-            ) from error
-    faults = tool.parameters.faults(found)
+    found, repairs = read_given(tool, given)
+    found.pop(tool.traits.key, None)
+    faults = tool.parameters.faults(tool.with_key(found, key))
     if faults:
         raise InvalidCall(
-            f"the arguments do not fit {tool.name}: {'; '.join(faults)}. Call {how} again.",
+            f"the arguments do not fit {tool.name}: {'; '.join(faults)}. Call {usage(tool.name, tool.asked)} again.",
             hint="see the tool's parameters",
         )
     notes = (f"the arguments were repaired: {'; '.join(repairs)}",) if repairs else ()
     return found, notes
+
+
+def read_given(tool: Tool, given: JsonObject | str) -> tuple[JsonObject, tuple[str, ...]]:
+    """The arguments as an object, and what was repaired to get it.
+
+    Raises:
+        InvalidCall: They cannot be read.
+    """
+    if isinstance(given, dict):
+        return dict(given), ()
+    try:
+        return read_object(given)
+    except NotReadable as error:
+        shown = given if len(given) <= N_QUOTED_CHARS else f"{given[:N_QUOTED_CHARS]}..."
+        how = usage(tool.name, tool.asked)
+        raise InvalidCall(
+            f"the arguments {shown!r} are no JSON object: {error}. Call {how} again with one JSON object.",
+            hint="see the tool's parameters",
+        ) from error

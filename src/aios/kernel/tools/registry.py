@@ -12,16 +12,11 @@ from aios.abi.types import Pid
 from aios.errors import Conflict, NotFound, ResourceExhausted
 from aios.kernel.process import Process
 from aios.kernel.tools.tool import Tool
+from aios.kernel.tools.undos import is_same_hand
+from aios.kernel.waitqueue import WaitQueue
 
 MAX_TOOLS_PER_PROCESS = 256
 N_SUGGESTED = 12
-
-ALIKE = (
-    {ToolKind.FUNCTION},
-    {ToolKind.EXECUTABLE, ToolKind.AGENT},
-    {ToolKind.MCP},
-)
-"""Kinds of tools of which one may take the place of another."""
 
 MayRun = Callable[[Process, Pid], bool]
 """Whether a process may run the tools of another."""
@@ -34,6 +29,7 @@ class Registry:
         self._may_run = may_run
         self._tools: dict[str, Tool] = {}
         self._of_process: dict[Pid, set[str]] = {}
+        self._added = WaitQueue()
 
     def add(self, *tools: Tool) -> None:
         """Make tools known, all or none. One that was there before gives way to the same provider's new one.
@@ -52,6 +48,15 @@ class Registry:
             self._tools[tool.name] = tool
             if tool.provider is not None:
                 self._of_process.setdefault(tool.provider, set()).add(tool.name)
+        self._added.wake_all()
+
+    def find(self, name: str) -> Tool | None:
+        """The tool of that whole name, whoever may run it."""
+        return self._tools.get(name)
+
+    async def wait_added(self) -> None:
+        """Return when tools have been added."""
+        await self._added.wait()
 
     def remove(self, process: Process, names: Iterable[str], *, is_owner: bool) -> None:
         """Withdraw tools of a process, all or none; the owner of the kernel withdraws those of manifests, too.
@@ -150,9 +155,7 @@ class Registry:
 
 def _may_replace(tool: Tool, taken: Tool) -> bool:
     """A provider replaces its own tool, a manifest one of the manifests, a server its own; the kernel's own stay what they are."""
-    return tool.provider == taken.provider and any(
-        {tool.kind, taken.kind} <= kinds for kinds in ALIKE
-    )
+    return taken.kind is not ToolKind.BUILTIN and is_same_hand(tool, taken)
 
 
 def full_name(process: Process, name: str) -> str:

@@ -59,7 +59,7 @@ async def deliver(
             outcome.text, outcome.is_json, size_bytes, notes=notes, is_cached=is_cached
         )
     preview = outcome.text.encode("utf-8", "replace")[: config.preview_bytes]
-    path = _path(job.run.process, job.run.seq)
+    path = _path(job.run.process, job.run.record_seq)
     try:
         data = outcome.text.encode("utf-8", "replace")
         await job.call(FileEdit(edits=(Put(path, data),), message="a long result of a tool"))

@@ -12,6 +12,7 @@ from aios.abi.call import Answer, Call
 from aios.abi.gate import Advance, Gate
 from aios.abi.tools import ToolInfo, ToolKind, Traits
 from aios.abi.types import JsonObject, Pid
+from aios.kernel.journal.records import AGAIN, UNDO
 from aios.kernel.process import Run
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.footprint import Footprint, footprint
@@ -91,6 +92,8 @@ class Tool:
     """Of all that it says of itself; answers of humans are bound to it."""
     is_open: bool = False
     """It brings what nobody here has written: of the web, of programs, of servers."""
+    acts_by_calls: bool = False
+    """All that it does are calls of its caller's, which are in the journal, so one that was cut off goes on where it was."""
     taint: str = ""
     """Where data came from outside that had reached who registered it."""
     n_runs: int = 0
@@ -112,6 +115,29 @@ class Tool:
         self.digest = blake2b(text, digest_size=32).hexdigest()
 
     @property
+    def cure(self) -> str:
+        """What is done about a call of it that is cut off, as the journal notes it."""
+        if self.acts_by_calls or self.traits.is_idempotent:
+            return AGAIN
+        return f"{UNDO}{self.traits.undo}" if self.traits.undo else ""
+
+    @property
+    def asked(self) -> JsonObject:
+        """The schema of what its callers give: the key is the kernel's to fill in."""
+        schema, key = self.parameters.schema, self.traits.key
+        properties, required = schema.get("properties"), schema.get("required")
+        if not isinstance(properties, dict) or key not in properties:
+            return schema
+        asked = {**schema, "properties": {n: part for n, part in properties.items() if n != key}}
+        if isinstance(required, list):
+            asked["required"] = [name for name in required if name != key]
+        return asked
+
+    def with_key(self, arguments: JsonObject, key: str) -> JsonObject:
+        """Arguments with the key in the place that the tool names for it, whatever the caller put there."""
+        return {**arguments, self.traits.key: key} if self.traits.key else arguments
+
+    @property
     def version(self) -> str:
         """Its digest, as much of it as a reader can compare."""
         return self.digest[:VERSION_CHARS]
@@ -128,7 +154,7 @@ class Tool:
             name=self.name,
             kind=self.kind,
             description=self.description,
-            parameters=self.parameters.schema,
+            parameters=self.asked,
             returns=self.returns.schema if self.returns is not None else None,
             traits=self.traits,
             version=self.version,

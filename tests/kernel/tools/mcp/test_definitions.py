@@ -25,6 +25,42 @@ def listed(**fields: object) -> bytes:
     return msgspec.json.encode({"name": "echo", "inputSchema": {"type": "object"}, **fields})
 
 
+def test_the_owner_says_what_is_done_about_a_call_that_is_cut_off() -> None:
+    schema: dict[str, object] = {"type": "object", "properties": {"key": {"type": "string"}}}
+    order = Definition("order", schema, annotations=Hints(idempotent_hint=True))
+    said = McpToolTraits("compensable", undo="cancel", is_idempotent=False, key="key")
+    found = traits_of(order, McpServer(tools={"order": said}), timeout_s=5.0)
+    assert (found.undo, found.is_idempotent, found.key) == ("cancel", False, "key")
+    assert traits_of(order, McpServer(), timeout_s=5.0).is_idempotent
+    assert not traits_of(order, McpServer(believes_hints=False), timeout_s=5.0).is_idempotent
+    of_both = McpServer(tools={"order": said})
+    assert unknown_names(of_both, {"order": order}) == (
+        "the configuration speaks of cancel, which it does not have; it has order"
+    )
+    lost = McpServer(tools={"order": McpToolTraits(key="id")})
+    assert "gives order the key id" in unknown_names(lost, {"order": order})
+    assert traits_of(order, lost, timeout_s=5.0).key == ""
+
+
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        ({"order": {"undo": "cancel"}}, "`undo` needs `effect"),
+        ({"order": {"effect": "compensable", "undo": "order"}}, "order -> order"),
+        (
+            {
+                "a": {"effect": "reversible", "undo": "b"},
+                "b": {"effect": "reversible", "undo": "a"},
+            },
+            "a -> b -> a",
+        ),
+    ],
+)
+def test_an_undo_that_cannot_be_is_no_configuration(tools: object, why: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=why):
+        msgspec.convert({"tools": tools}, McpServer)
+
+
 def test_an_offer_takes_what_can_be_a_tool_and_says_why_not_of_the_rest() -> None:
     offer = read_offer(
         [
@@ -104,7 +140,7 @@ def test_the_owners_word_of_a_tool_comes_before_that_of_its_server_and_both_befo
     assert not traits_of(ECHO, McpServer(effect="pure"), timeout_s=5.0).is_pure
     with pytest.raises(msgspec.ValidationError, match="needs `effect"):
         msgspec.convert({"tools": {"echo": {"is_pure": True}}}, McpServer)
-    assert unknown_names(kept, ["echo"]) == (
+    assert unknown_names(kept, {"echo": ECHO}) == (
         "the configuration speaks of other, which it does not have; it has echo"
     )
-    assert unknown_names(kept, ["echo", "other"]) == ""
+    assert unknown_names(kept, {"echo": ECHO, "other": ECHO}) == ""

@@ -32,6 +32,7 @@ def ask_human() -> Tool:
         parameters={"question": string("what to ask", min_length=1), "choices": choices},
         required=["question"],
         traits=Traits(effect="pure", timeout_s=LONGEST_S),
+        acts_by_calls=True,
     )
 
 

@@ -42,6 +42,7 @@ def files() -> Tool:
         },
         required=["action"],
         traits=Traits(effect="reversible"),
+        acts_by_calls=True,
         trace=_trace,
     )
 

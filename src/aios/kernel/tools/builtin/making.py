@@ -21,6 +21,7 @@ def make(
     traits: Traits = Traits(),
     trace: Trace | None = None,
     is_open: bool = False,
+    acts_by_calls: bool = False,
 ) -> Tool:
     """A tool of the kernel. Its objects are closed: a misspelt argument is told, not ignored."""
     schema: JsonObject = {
@@ -38,6 +39,7 @@ def make(
         traits=traits,
         trace=trace,
         is_open=is_open,
+        acts_by_calls=acts_by_calls,
     )
 
 

@@ -27,6 +27,7 @@ def memory() -> Tool:
         },
         required=["action", "text"],
         traits=Traits(effect="reversible"),
+        acts_by_calls=True,
     )
 
 

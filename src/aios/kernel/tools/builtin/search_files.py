@@ -26,6 +26,7 @@ def search_files() -> Tool:
         },
         required=["words"],
         traits=Traits(effect="pure", reads=("~/{path}",)),
+        acts_by_calls=True,
     )
 
 

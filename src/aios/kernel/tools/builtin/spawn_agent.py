@@ -29,6 +29,7 @@ def spawn_agent() -> Tool:
         parameters={"program": string("the folder with agent.toml", min_length=1), "args": args},
         required=["program"],
         traits=Traits(effect="irreversible", timeout_s=3_600.0),
+        acts_by_calls=True,
     )
 
 

@@ -4,7 +4,7 @@ The definitions that the owner trusts are the *pins*: agents see them and nothin
 pins; a tool that is new, or whose definition is another, waits for the owner's yes and is not called meanwhile.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
@@ -17,7 +17,7 @@ from aios.abi.tools import EffectName, Traits
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
 from aios.kernel.tools.schema import Schema
-from aios.mcpconfig import McpServer
+from aios.mcpconfig import McpServer, McpToolTraits
 
 MAX_TOOLS = 256
 """Tools of one server: no model chooses well among more."""
@@ -122,14 +122,26 @@ def digest_of(spec_digest: str, offered: Mapping[str, Definition] | None) -> str
 
 
 def traits_of(definition: Definition, options: McpServer, *, timeout_s: float) -> Traits:
-    """The traits of a tool: what nothing is said of is irreversible."""
-    said = options.tools.get(definition.name)
+    """The traits of a tool, in which its undo has the name that its server gives it: what nothing is said of is irreversible."""
+    said = options.tools.get(definition.name, McpToolTraits())
+    is_idempotent = said.is_idempotent
+    if is_idempotent is None:
+        is_idempotent = options.believes_hints and definition.annotations.idempotent_hint is True
     return Traits(
         effect=declared_effect(definition, options),
         max_parallel=options.max_parallel,
         timeout_s=timeout_s,
-        is_pure=said is not None and said.is_pure,
+        is_pure=said.is_pure,
+        undo=said.undo or "",
+        is_idempotent=is_idempotent,
+        key=said.key if said.key is not None and said.key in parameters_of(definition) else "",
     )
+
+
+def parameters_of(definition: Definition) -> Collection[str]:
+    """The names of a tool's parameters."""
+    properties = definition.input_schema.get("properties")
+    return properties if isinstance(properties, dict) else ()
 
 
 def declared_effect(definition: Definition, options: McpServer) -> EffectName:
@@ -141,13 +153,17 @@ def declared_effect(definition: Definition, options: McpServer) -> EffectName:
     return effect_of(definition.annotations) if options.believes_hints else "irreversible"
 
 
-def unknown_names(options: McpServer, tools: Iterable[str]) -> str:
-    """What is wrong if the owner says something of tools that are not there: perhaps they are spelt otherwise, and count as irreversible."""
-    known = sorted(tools)
-    unknown = ", ".join(sorted(set(options.tools) - set(known)))
-    if not unknown:
-        return ""
-    return f"the configuration speaks of {unknown}, which it does not have; it has {', '.join(known) or 'none'}"
+def unknown_names(options: McpServer, tools: Mapping[str, Definition]) -> str:
+    """What is wrong if the owner names tools or parameters that are not there: perhaps they are spelt otherwise, and count for nothing."""
+    undos = {said.undo for said in options.tools.values() if said.undo is not None}
+    unknown = ", ".join(sorted({*options.tools, *undos} - set(tools)))
+    if unknown:
+        known = ", ".join(sorted(tools)) or "none"
+        return f"the configuration speaks of {unknown}, which it does not have; it has {known}"
+    for name, said in options.tools.items():
+        if said.key is not None and said.key not in parameters_of(tools[name]):
+            return f"the configuration gives {name} the key {said.key}, which is none of its parameters"
+    return ""
 
 
 def effect_of(hints: Hints) -> EffectName:

@@ -14,6 +14,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+from msgspec.structs import replace as replace_fields
 
 from aios.abi.mcp import (
     McpCheck,
@@ -389,6 +390,8 @@ class Servers:
         options = server.spec.options
         timeout_s = min(options.timeout_s + self._config.start_timeout_s, MAX_TIMEOUT_S)
         returns = definition.output_schema
+        traits = traits_of(definition, options, timeout_s=timeout_s)
+        is_there = traits.undo in server.tools  # else the server's complaint says so
         return Tool(
             f"{server.spec.name}/{definition.name}",
             ToolKind.MCP,
@@ -396,7 +399,7 @@ class Servers:
             partial(self.carry_out, server=server, tool=definition.name),
             Schema(definition.input_schema),
             Schema(returns) if returns is not None else None,
-            traits_of(definition, options, timeout_s=timeout_s),
+            replace_fields(traits, undo=f"{server.spec.name}/{traits.undo}" if is_there else ""),
             before=partial(self.prepare, server=server, tool=definition.name),
             definition=(server.spec.digest, definition.digest),
             is_open=True,
