@@ -7,7 +7,6 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_type_hints
 
@@ -39,8 +38,7 @@ ENGINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SECTIONS = tuple(name for name in Config.__struct_fields__ if name not in {ENGINES, "home"})
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One knob as `aios config` shows it."""
 
     name: str
@@ -50,14 +48,13 @@ class Setting:
     env: str
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """A configuration, and where each of its values came from."""
 
     config: Config
     home: Home
     file: Path
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def settings(self) -> list[Setting]:
         """Every knob with its value and source, in the order of this file."""

@@ -1,11 +1,11 @@
 """Where the state of a kernel lies: the files and folders below `AIOS_HOME`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Home:
+
+class Home(Struct, frozen=True):
     """The folders below `AIOS_HOME`. Nothing is made until it is written to."""
 
     root: Path

@@ -1,6 +1,5 @@
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from aios.abi.types import Sampling
 from aios.bench.interruptions import Way, cases, jobs, left_alone, open_rig

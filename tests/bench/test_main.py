@@ -2,12 +2,12 @@
 
 import json
 import signal
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from aios.bench import main
 from aios.bench.bench import Bench, Measure, Settings

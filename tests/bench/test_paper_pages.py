@@ -1,10 +1,10 @@
 """Contexts with real pages: each page is computed once, and comes back as it was."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from aios.bench import paper_pages
 from aios.bench.paper_pages import Crowd, run_contexts

@@ -3,10 +3,10 @@
 import json
 import math
 import re
-from dataclasses import replace
 
 import jsonschema_rs
 import pytest
+from msgspec.structs import replace
 from tests.engine.jobs import (
     ADD,
     EMOJI,

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from msgspec.structs import replace
 from tests.engine.jobs import (
     GREEDY,
     PATIENCE_S,

@@ -1,12 +1,12 @@
 """The scripted engine beyond the contract: scripts, delays, faults, speed."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from time import perf_counter
 
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 from tests.engine.jobs import Outcome, chat, read_all, run
 
 from aios.abi.types import Finish, Message, Role, ToolCall

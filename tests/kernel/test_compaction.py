@@ -1,7 +1,7 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.kernel.conftest import NOBODY, UNASKED, OpenKernel
 
 from aios.abi.calls import Chat

@@ -1,9 +1,8 @@
 """Calls of several owners that wait for the limits of one key; the times are small so that tests are."""
 
-from dataclasses import replace
-
 import anyio
 import pytest
+from msgspec.structs import replace
 from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 

@@ -12,6 +12,7 @@ from time import perf_counter
 import anyio
 import httpx
 import msgspec
+from msgspec import Struct
 
 from aios.bench.bench import Shape
 from aios.bench.children import BenchFailed
@@ -64,8 +65,7 @@ Said = Mapping[str, str]
 """A message, with `role` and `content`."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """One answered call."""
 
     first_s: float
@@ -92,8 +92,7 @@ class Outcome:
         return sum(turn.n_prompt_tokens - turn.n_cached_tokens for turn in self.turns)
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Struct, frozen=True):
     """All that one agent will say; drawn before the clock starts."""
 
     system: str
@@ -102,8 +101,7 @@ class Script:
     """What the tool says after each turn, and how long it takes."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """Whom an agent asks, as whom, and for how much."""
 
     client: httpx.AsyncClient

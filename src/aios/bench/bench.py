@@ -1,14 +1,14 @@
 """What a bench is: its rows, its limit of time, and the function that measures."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from time import perf_counter
+
+from msgspec import Struct
 
 from aios.bench.rows import Report, Series, Spec
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """The size of the `workload` bench.
 
     Args:
@@ -24,8 +24,7 @@ class Shape:
     n_rules: int = 12
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """How to measure. `say` takes a line of progress."""
 
     quick: bool
@@ -37,8 +36,7 @@ class Settings:
 Measure = Callable[[Settings, Report], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Bench:
+class Bench(Struct, frozen=True):
     """One bench. What `measure` has not reported within `limit_s` is missing.
 
     One that `is_long` is left out of a quick run of all; by its name it always runs.

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -16,6 +15,7 @@ import anyio
 import anyio.abc
 import httpx
 import msgspec
+from msgspec import Struct
 
 from aios.config import Home
 from aios.kernel.sandbox import scratch
@@ -33,8 +33,7 @@ class BenchFailed(Exception):
     """A bench could not take a figure: something that it started broke, or gave no answer in time."""
 
 
-@dataclass(frozen=True)
-class Child:
+class Child(Struct, frozen=True):
     """A program that runs. `begun_s` is when it was started, by `time.perf_counter`."""
 
     process: anyio.abc.Process
@@ -47,8 +46,7 @@ class Child:
         return " | ".join(text[-N_LAST_CHARS:].splitlines()[-3:]) or "it wrote nothing"
 
 
-@dataclass(frozen=True)
-class Daemon:
+class Daemon(Struct, frozen=True):
     """An `aios serve` that is ready."""
 
     child: Child

@@ -3,7 +3,7 @@
 They run with `PRELUDE` before them. What they do outside is also looked at from outside, by `escapes.py`.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 PRELUDE = """
 import ctypes, os, signal, socket, struct, sys, resource, threading
@@ -22,8 +22,7 @@ def read(path):
 """
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(Struct, frozen=True):
     """One attempt.
 
     Attributes:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from msgspec import Struct
+
 from aios.abi.access import Decision, Request
 from aios.abi.call import Answer, Call
 from aios.abi.tools import ToolRun, Traits
@@ -48,8 +50,7 @@ forbid(principal, action == Action::"tool.run", resource == Tool::"pay-all");
 """
 
 
-@dataclass(frozen=True)
-class Actor:
+class Actor(Struct, frozen=True):
     """A process of the world, and its door."""
 
     process: Process
@@ -161,8 +162,7 @@ Profile = Literal["workspace", "full"]
 Play = Callable[[World], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Struct, frozen=True):
     """One thing to play, by name."""
 
     name: str
@@ -171,8 +171,7 @@ class Script:
     """A profile asks before it, whoever does it: no harmless work."""
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(Struct, frozen=True):
     """What came of some scripts; `failed` are the others, and why."""
 
     n_scripts: int

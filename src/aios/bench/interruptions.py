@@ -14,6 +14,7 @@ from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import anyio
+from msgspec import Struct
 
 from aios.abi.types import JsonSchema, Message, Role, Sampling, TokenLogprob
 from aios.bench.children import scratch_folder
@@ -55,8 +56,7 @@ class Way(Enum):
     ENGINE = "a new engine over a new page store, from bytes and disk"
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """A generation, suspended whenever `quantum` tokens were read; each suspension goes one token further at most."""
 
     way: Way

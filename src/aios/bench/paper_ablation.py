@@ -12,11 +12,11 @@ directly and are refused by it.
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import anyio
+from msgspec import Struct
 
 from aios.abi.calls import Chat
 from aios.abi.trace import TracedAgent
@@ -47,8 +47,7 @@ TIME_SCALE = TOKEN_S * 224 / 8
 """So much shorter are pauses in the real kernel."""
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """What the paper shows of a run; all in seconds.
 
     Args:

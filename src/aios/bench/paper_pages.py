@@ -13,6 +13,7 @@ from random import Random
 from time import perf_counter
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from aios.engine.llama.kvstate import PAGE_TOKENS
@@ -29,8 +30,7 @@ N_ROUNDS = 15
 RAM_BYTES, DISK_BYTES = 256 << 20, 4 << 30
 
 
-@dataclass(frozen=True)
-class Crowd:
+class Crowd(Struct, frozen=True):
     """How many contexts, and how large pages and tiers are."""
 
     n_contexts: int = 2000
@@ -63,7 +63,7 @@ class Tally:
     resume_ms: float = 0.0
 
 
-def run_contexts(folder: Path, crowd: Crowd = Crowd()) -> Tally:
+def run_contexts(folder: Path, crowd: Crowd) -> Tally:
     """Begin and resume all contexts; the files are in `folder`. Blocks for about half a minute."""
     files = PageFiles(folder, page_bytes=crowd.page_bytes, budget_bytes=DISK_BYTES)
     store = PageStore(

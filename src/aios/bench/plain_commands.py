@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aios.abi.gate import Gate
 from aios.bench.rows import Bar, Report, Spec
@@ -28,8 +29,7 @@ FILES = {
 }
 
 
-@dataclass(frozen=True)
-class Meant:
+class Meant(Struct, frozen=True):
     """A step that a command means; of a search, the file that must come first."""
 
     do: Do
@@ -38,8 +38,7 @@ class Meant:
     text: str = ""
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(Struct, frozen=True):
     """A command, and the steps that it means."""
 
     command: str

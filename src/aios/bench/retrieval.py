@@ -5,7 +5,6 @@ with even numbers; those with odd ones are the test.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -35,8 +34,7 @@ class Paragraph(Struct, frozen=True):
     questions: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """Shares of the questions whose answer is among the first `DEPTH` hits."""
 
     n_questions: int

@@ -28,8 +28,7 @@ class Row(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """A limit on the value, or on the ratio to the baseline."""
 
     limit: float
@@ -48,8 +47,7 @@ class Bar:
         return f"{'ratio ' if self.on_ratio else ''}{side} {self.limit:g}"
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """A row that a bench will bring."""
 
     bench: str
@@ -140,8 +138,7 @@ class Report:
         return spec
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(Struct, frozen=True):
     """The figures of several repeats."""
 
     values: tuple[float, ...]

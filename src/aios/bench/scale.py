@@ -3,7 +3,7 @@
 The agents of the `workload` bench, against `aios serve` alone; the few run before and after the many, each with a fresh daemon.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from aios.bench.agents import Outcome
 from aios.bench.bench import Bench, Settings, Shape

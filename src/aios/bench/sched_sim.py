@@ -7,13 +7,14 @@ program of its own (`python -m aios.bench.sched_sim`) it prints them as the tabl
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from types import MappingProxyType
 
 from anyio.lowlevel import checkpoint
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.trace import TracedAgent
 from aios.bench.bench import Bench, Settings
@@ -41,8 +42,7 @@ N_MANY = 5000
 MAX_MANY_S = 10.0
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(Struct, frozen=True):
     """What a workload is judged by. The bar is for the policies that promise it."""
 
     unit: str

@@ -4,10 +4,10 @@ Sizes are those of small agents on a small model: prompts of a hundred tokens th
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from aios.abi.trace import TracedAgent, TracedCall
@@ -16,8 +16,7 @@ SEED = 7
 INTERACTIVE, BATCH = "interactive", "batch"
 
 
-@dataclass(frozen=True)
-class Talk:
+class Talk(Struct, frozen=True):
     """What an agent's conversation is like: the first prompt, what each turn adds to it, the answers, the pauses."""
 
     n_calls: int

@@ -5,14 +5,14 @@ agent's own, the rest reads or writes one of a few files that all share.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
+
+from msgspec import Struct
 
 OWN_SHARE = 0.4
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(Struct, frozen=True):
     """One call: which file, and whether it writes."""
 
     file: str
@@ -24,8 +24,7 @@ Load = tuple[tuple[Turn, ...], ...]
 """For each agent its turns."""
 
 
-@dataclass(frozen=True)
-class LoadShape:
+class LoadShape(Struct, frozen=True):
     """The size of a load."""
 
     n_agents: int = 12

@@ -8,9 +8,10 @@ is counted afterwards, from what our agents sent.
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from aios.abi.types import Message, Role
 from aios.bench.agents import Outcome, Said, run_load, warm_up
@@ -73,8 +74,7 @@ _FIGURES: Mapping[str, Figure] = {
 }
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A server that is ready."""
 
     base_url: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+from msgspec import Struct
 
 from aios.abi.calls import Exited, Kill, Logs, Wait
 from aios.abi.gate import Gate, Progress
@@ -48,8 +49,7 @@ class Interrupts:
             self.first.set()
 
 
-@dataclass(frozen=True)
-class Attendance:
+class Attendance(Struct, frozen=True):
     """Some processes that a command started.
 
     Args:

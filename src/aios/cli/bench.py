@@ -1,10 +1,10 @@
 """The verb `bench`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from aios.bench.bench import Bench, Shape
 from aios.bench.main import run_bench

@@ -2,9 +2,9 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 
 import anyio
+from msgspec.structs import replace
 
 from aios.abi.gate import Gate, Progress
 from aios.abi.types import Exit, Pid

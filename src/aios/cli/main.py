@@ -6,13 +6,13 @@ A verb's module is imported only when that verb runs, so `aios ps` pays for noth
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType, TracebackType
 from typing import cast
 
 import click
 from click.shell_completion import CompletionItem
+from msgspec import Struct
 
 from aios import __version__
 from aios.cli.exits import ExitCode, report, tell, wants_color
@@ -20,8 +20,7 @@ from aios.errors import AiosError
 from aios.server.collector import settle_collector
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(Struct, frozen=True):
     """Where a verb is, and what `aios --help` says of it."""
 
     target: str

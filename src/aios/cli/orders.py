@@ -1,10 +1,10 @@
 """What a `run` is to start and how it is to be shown."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import click
 import msgspec
+from msgspec import Struct
 
 from aios.abi.calls import Spawn
 from aios.abi.timers import TimerInfo
@@ -13,8 +13,7 @@ from aios.cli.output import printable, write_json
 from aios.cli.when import shown
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(Struct, frozen=True):
     """One `run`: the call that starts its program, how often, and how it is shown."""
 
     spawn: Spawn

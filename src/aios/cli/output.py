@@ -4,11 +4,11 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import click
 import msgspec
+from msgspec import Struct
 
 GAP = "  "
 MIN_WORDS_CHARS = 8
@@ -29,8 +29,7 @@ def write_json(value: object) -> None:
     click.echo(msgspec.json.encode(value).decode())
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(Struct, frozen=True):
     """One column of a table; numbers stand right."""
 
     title: str

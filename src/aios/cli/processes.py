@@ -1,10 +1,10 @@
 """The verbs for processes: ps, wait, kill, stop, cont, nice."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import click
+from msgspec import Struct
 
 from aios.abi.calls import SignalName
 from aios.abi.types import Pid, ProcessInfo, State
@@ -32,8 +32,7 @@ STATE_COLORS = {
 }
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """One column of `ps`; those that are not `always` shown take `--wide`."""
 
     column: Column

@@ -74,8 +74,7 @@ class Rates:
         return found
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """A column: the narrower the terminal, the fewer of those with a high `rank` are shown."""
 
     title: str

@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, get_args
 
 import click
+from msgspec import Struct
 
 from aios.abi.timers import Missed
 
@@ -20,8 +20,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 FROM_NOW = re.compile(r"\+(?:\d+[smhd])+(?!\n)$")
 
 
-@dataclass(frozen=True)
-class When:
+class When(Struct, frozen=True):
     """A moment, as its text, or a line of cron; and what becomes of missed runs."""
 
     at: str | None

@@ -29,6 +29,7 @@ from typing import NewType
 import anyio
 import anyio.to_thread
 import apsw
+from msgspec import Struct
 
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
@@ -62,8 +63,7 @@ SCHEMA = Schema(
 )
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Bytes that are ready to be committed. `data` is None when they are in their file."""
 
     hash: bytes
@@ -96,8 +96,7 @@ class _File:
                 self.is_whole = True
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What a collection removed."""
 
     n_blobs: int

@@ -6,9 +6,10 @@ Source: Gear hashing as in FastCDC (Xia et al., USENIX ATC 2016), computed for a
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,7 @@ BLOCK_BYTES = 32 << 10
 """Hashed at a time: what that takes stays in the cache, which is three times as fast as 1 MiB at a time."""
 
 
-@dataclass(frozen=True)
-class ChunkSizes:
+class ChunkSizes(Struct, frozen=True):
     """The shortest and longest chunk, and how many bits a cut must match; the mean is about `shortest + 2**n_bits`."""
 
     shortest: int

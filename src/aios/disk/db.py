@@ -9,13 +9,13 @@ Who waits for a write commits for others, too: see `writequeue.py`.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 import apsw
+from msgspec import Struct
 
 from aios.disk.commit import Job, commit, fail_all
 from aios.disk.connection import Prepare, connect, translated
@@ -30,8 +30,7 @@ MAX_READERS = 4
 """Reads in threads at once; more only wait for the interpreter lock."""
 
 
-@dataclass(frozen=True)
-class DatabaseStatistics:
+class DatabaseStatistics(Struct, frozen=True):
     """Counters since the database was opened; `n_writes / n_commits` is the size of the groups."""
 
     n_writes: int

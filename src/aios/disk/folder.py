@@ -14,10 +14,12 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.errors import AccessDenied, Conflict, NotFound
 
@@ -36,8 +38,7 @@ Parts = Sequence[bytes]
 """Names from the folder down, as the file system has them."""
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """What tells that a file was changed: another file, another length, or another time. Times in nanoseconds."""
 
     inode: int
@@ -61,8 +62,7 @@ class Kind(Enum):
     OTHER = "other"  # a link, a device, a pipe, a socket, a file with several names, another file system
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True):
     """A name in a folder; `stamp` is that of a plain file, `why` says what is wrong with another thing."""
 
     name: bytes

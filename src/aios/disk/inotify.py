@@ -7,9 +7,9 @@ folder that was checked. There is no thread: the descriptor of the notices is wa
 import ctypes
 import os
 import struct
-from dataclasses import dataclass
 
 import anyio
+from msgspec import Struct
 
 CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x8, 0x40, 0x80
 CREATE, DELETE, ATTRIB = 0x100, 0x200, 0x4
@@ -21,8 +21,7 @@ _HEAD = struct.Struct("iIII")
 _BUFFER_BYTES = 256 << 10
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """Something happened to `name` in the folder of a watch; `watch` is -1 when notices were lost."""
 
     watch: int

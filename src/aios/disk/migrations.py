@@ -5,9 +5,9 @@ that was released is never edited: a new one is added after it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import apsw
+from msgspec import Struct
 
 from aios.errors import Conflict
 
@@ -15,8 +15,7 @@ Step = str | Callable[[apsw.Connection], None]
 """SQL statements, or code for what SQL cannot say."""
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(Struct, frozen=True):
     """The steps of one area, oldest first; its version is how many of them were taken."""
 
     area: str

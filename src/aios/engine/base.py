@@ -6,9 +6,11 @@ called from the event loop only; an engine that needs a thread hides it. `tests/
 that every engine passes.
 """
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from msgspec import Struct
 
 from aios.abi.types import (
     Constraint,
@@ -47,8 +49,7 @@ class Ability(Enum):
     SNAPSHOT = "snapshot"  # and can be made into bytes that outlive the process
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """What an engine offers.
 
     `window_tokens` is what prompt and output of one sequence may take together; 0 when nobody told us.
@@ -63,8 +64,7 @@ class Capabilities:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class ChatPrompt:
+class ChatPrompt(Struct, frozen=True):
     """A conversation, to be put through the model's chat template."""
 
     messages: tuple[Message, ...]
@@ -72,15 +72,13 @@ class ChatPrompt:
     tool_choice: ToolChoice = ToolChoice()
 
 
-@dataclass(frozen=True)
-class TextPrompt:
+class TextPrompt(Struct, frozen=True):
     """A text to go on with; no template."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """What a generation had brought when it was cut off: `Delta.tokens` and `Delta.text` so far, and which engine had it."""
 
     fingerprint: str
@@ -88,8 +86,7 @@ class Begun:
     text: str
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Struct, frozen=True):
     """One generation.
 
     `max_tokens` None may fill the window. `top_logprobs` None asks for no log-probabilities, n for the chosen token's and
@@ -108,8 +105,7 @@ class Job:
     """What was cut off of the same job, by this engine (`Ability.SNAPSHOT`); the sequence brings only what comes behind it."""
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """What a sequence brought since the last `read`.
 
     `text` is valid Unicode, never part of a stop string and never half a character. `tool_calls` are whole. `finish` and
@@ -128,8 +124,7 @@ class Delta:
     tokens: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Suspended:
+class Suspended(Struct, frozen=True):
     """A generation taken out of its slot, to be put back by `open(job, suspended)`, or given up by `Engine.drop`.
 
     Until one of the two its KV rows are kept. It may be opened again after that; then they may have to be recomputed.
@@ -246,8 +241,7 @@ class OpenPages(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class EngineStatistics:
+class EngineStatistics(Struct, frozen=True):
     """Counters since the engine was opened; all only grow but `n_running`."""
 
     n_running: int = 0
@@ -257,7 +251,7 @@ class EngineStatistics:
     n_generated_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
-    extra: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Engine(Protocol):

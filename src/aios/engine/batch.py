@@ -9,12 +9,13 @@ them all. It also cuts where the slots do not follow each other, which costs a p
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 MIN_REST_TOKENS = 32
 """A sequence that shares a prefill step is left with nothing, or with at least this much: small pieces are slow."""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """A sequence in a slot: `n_computed` of its `n_tokens` are in its cells. Always `n_computed < n_tokens`.
 
     What is urgent goes before what is not: its prefill is first, and its decoding is held up less.
@@ -31,8 +32,7 @@ class Progress:
         return self.n_tokens - self.n_computed
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Tokens `start` to `end` of the sequence in `slot`."""
 
     slot: int
@@ -40,8 +40,7 @@ class Piece:
     end: int
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """One batch, in the order of slots: prefill pieces of one length, or one token for each of many sequences."""
 
     pieces: tuple[Piece, ...]

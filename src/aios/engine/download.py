@@ -8,7 +8,6 @@ import os
 import shutil
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +19,7 @@ import anyio
 import certifi
 import httpx
 import msgspec
+from msgspec import Struct
 
 from aios.engine.models import Progress, record_path
 from aios.errors import InvalidCall, ModelMissing, ResourceExhausted, TooLarge
@@ -32,8 +32,7 @@ CA_VARIABLES: Final = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a download may take; the defaults suit models of any size on a poor line."""
 
     max_bytes: int = 64 << 30
@@ -47,12 +46,11 @@ class Limits:
     read_timeout_s: float = 60.0
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """A file to fetch, and what is known of it."""
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     size_bytes: int | None = None
     sha256: str | None = None
     hint: str = ""

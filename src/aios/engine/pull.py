@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Final
@@ -22,6 +21,7 @@ import anyio
 import httpx
 from anyio import from_thread
 from anyio.to_thread import run_sync
+from msgspec import Struct
 
 from aios.config import DEFAULT_MODEL, Home
 from aios.engine.download import (
@@ -56,8 +56,7 @@ DEFAULT_LIMITS: Final = Limits()
 Watch = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where a model comes from: exactly one of `entry`, `path` and `remote` is set."""
 
     file: str

@@ -12,8 +12,9 @@ The default rule, for a conversation:
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from zlib import crc32
+
+from msgspec import Struct
 
 from aios.abi.types import Finish, JsonSchema, Role, ToolCall, ToolSpec
 from aios.engine import pieces
@@ -36,8 +37,7 @@ _ASKED_CALL = re.compile(r"\bcall ([A-Za-z0-9_.-]{1,128}) (?=\{)")
 _decode_json = json.JSONDecoder().raw_decode
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """One scripted answer.
 
     `fail_after_tokens` n: the engine breaks (`EngineFailed`) once n tokens were read, 0 at the first read.
@@ -48,8 +48,7 @@ class Reply:
     fail_after_tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Struct, frozen=True):
     """What the engine says and how fast.
 
     Args:
@@ -69,8 +68,7 @@ class Script:
     fail_after_tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """All that a sequence will ever say, known from the start.
 
     `pieces` are the sampled tokens; `texts` is what becomes visible with each: less than the piece where a stop string

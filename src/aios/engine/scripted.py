@@ -7,7 +7,6 @@ With a `Script` it takes its time and breaks when asked to.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 from time import monotonic
 from zlib import crc32
@@ -15,6 +14,8 @@ from zlib import crc32
 import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.types import (
     Alternative,
@@ -50,8 +51,7 @@ TOKENS_A_STEP = 20_000
 """Pieces that `tokenize` cuts before it lets others run."""
 
 
-@dataclass(frozen=True)
-class _Saved:
+class _Saved(Struct, frozen=True):
     """Suspended state: the plan, and how much of it was read."""
 
     plan: Plan

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.call import Answer
 from aios.abi.calls import ChatAnswer, CompleteAnswer
@@ -22,8 +23,7 @@ from aios.kernel.process import INIT_PID, Process, Run
 DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True)
-class LoopBrake:
+class LoopBrake(Struct, frozen=True):
     """Counts what processes repeat, and stops them.
 
     Args:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from msgspec import Struct
+
 from aios.abi.types import Pid
 
 
@@ -59,8 +61,7 @@ class Account:
         return limit - self.spent.get(good, 0) - self.reserved.get(good, 0)
 
 
-@dataclass(frozen=True)
-class Shortage:
+class Shortage(Struct, frozen=True):
     """Why a reservation was refused: the account whose limit stands in the way."""
 
     pid: Pid

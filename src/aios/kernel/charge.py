@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from math import ceil
+
+from msgspec.structs import replace
 
 from aios.abi.types import Usage
 from aios.engine.base import Ability, ChatPrompt, Engine, Job, TextPrompt

@@ -6,7 +6,10 @@ bisection. What leaves, and the note that stands for it, is decided by the pure 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.calls import Chat
 from aios.abi.contexts import WindowPolicy
@@ -44,8 +47,7 @@ _SPEAKERS = {
 }
 
 
-@dataclass(frozen=True)
-class Aim:
+class Aim(Struct, frozen=True):
     """What is to fit: the tools and model of the prompts, and the policy. `target_tokens` None: the configured share."""
 
     policy: WindowPolicy

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
+from msgspec import Struct
 
 from aios.abi.types import EngineInfo, EngineState, Usage
 from aios.engine.base import Ability, Capabilities, Engine, EngineStatistics
@@ -43,8 +44,7 @@ def restart_delay_s(n_failures: int) -> float:
     return min(2.0 ** (n_failures - 1), LONGEST_DELAY_S)
 
 
-@dataclass(frozen=True)
-class CoreConfig:
+class CoreConfig(Struct, frozen=True):
     """What the kernel knows of an engine before it runs. `max_restarts` 0: a broken one is tried again by each call."""
 
     aliases: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Core:
     make: Callable[[], Awaitable[Engine]]
     """Builds and starts the engine."""
     model: str = ""
-    config: CoreConfig = CoreConfig()
+    config: CoreConfig = field(default_factory=CoreConfig)
     engine: Engine | None = None
     state: EngineState = EngineState.LOADING
     error: AiosError | None = None

@@ -1,10 +1,9 @@
 """Where a conversation is at home: the engine, or the engines that share pages, which hold what was computed of it."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(Struct, frozen=True):
     """Which pages hold its KV rows (`Candidate.pages` in `router.py`), and how many tokens of its prompt they hold."""
 
     pages: str

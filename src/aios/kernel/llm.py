@@ -10,11 +10,12 @@ A generation that its engine fails begins anew on the next engine that may serve
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
 import msgspec
+from msgspec.structs import replace
 
 from aios.abi.calls import (
     Chat,

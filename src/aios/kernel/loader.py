@@ -11,7 +11,6 @@ import stat
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ import anyio
 import anyio.abc
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
@@ -80,8 +80,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     block_bytes: BlockBytes | None = None
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Struct, frozen=True):
     """A program that can be run."""
 
     folder: Path
@@ -159,8 +158,7 @@ def resolved(path: str, cwd: Path) -> Path:
         raise NotFound(f"{path} is not there", hint="name a file or folder that exists") from error
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """All that a child process is started with."""
 
     program: Program

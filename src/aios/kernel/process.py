@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+from msgspec import Struct
 
 from aios.abi.access import Principal
 from aios.abi.call import Answer
@@ -37,8 +38,7 @@ INIT_PID = Pid(1)
 A = TypeVar("A", bound=Answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How far a process is from a turn: the best place of its calls, and that call's level if the policy has levels.
 
     Place 0 holds a turn, 1 is the next in its queue.
@@ -48,8 +48,7 @@ class Standing:
     level: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Confines:
+class Confines(Struct, frozen=True):
     """The branch that a process is, or is within: what it does stays in there until the branch is committed."""
 
     pid: Pid

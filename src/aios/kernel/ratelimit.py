@@ -14,6 +14,8 @@ Source: Goyal et al., Start-time Fair Queueing, 1996; the share of a call is tha
 from dataclasses import dataclass, field
 from math import inf
 
+from msgspec import Struct
+
 WINDOW_S = 60.0
 BURST_SHARE = 1 / 7
 """Of a minute's limit, what may begin at once."""
@@ -21,8 +23,7 @@ SLACK = 1e-9
 """Of a full bucket, lost to rounding."""
 
 
-@dataclass(frozen=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """The limits of a key: what begins in a minute, 0 for no limit. `key` names it; engines with the same share them."""
 
     key: str
@@ -70,8 +71,7 @@ class Bucket:
             self.level = min(self.size, self.level - amount)
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(Struct, frozen=True):
     """A call that waits: whose it is, and about how many tokens it takes."""
 
     id: int

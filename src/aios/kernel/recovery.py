@@ -1,8 +1,9 @@
 """What becomes of a process after the kernel or its program ended. Pure: `programs.py` does what is decided here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from aios.abi.recovery import Choice, Restart
 from aios.abi.types import Exit, Kind
@@ -50,8 +51,7 @@ class Fate(Enum):
     ASK = "ask"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """A fate and its reason; where the owner is asked, what may be answered."""
 
     fate: Fate
@@ -80,8 +80,7 @@ def fate_of(
     return Verdict(Fate.START)
 
 
-@dataclass(frozen=True)
-class Life:
+class Life(Struct, frozen=True):
     """How a program ran this time."""
 
     end: Exit
@@ -95,8 +94,7 @@ class Life:
     """It diverged, and is to begin anew."""
 
 
-@dataclass(frozen=True)
-class Next:
+class Next(Struct, frozen=True):
     """Start it again: after how long, with how many crashes counted, from the journal or from the beginning."""
 
     delay_s: float

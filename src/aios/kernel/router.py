@@ -10,7 +10,8 @@ without one, stays where its pages are until the wait there is longer than the p
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aios.abi.types import EngineState
 from aios.engine.base import Ability
@@ -23,8 +24,7 @@ USUAL_CALL_TOKENS = 500.0
 """What a call is taken to cost on an engine that has served none yet."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """An engine as the router sees it."""
 
     name: str
@@ -49,8 +49,7 @@ class Candidate:
         return max(0, self.n_calls + 1 - self.n_slots) / self.n_slots * self.call_tokens
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What a call asks of an engine. Without `may_fall_back` only engines that its model names serve it."""
 
     model: str

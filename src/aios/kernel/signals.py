@@ -5,7 +5,8 @@ wait until no call of the tree acts any more; so when they return, nothing the t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aios.abi.calls import Nice, Niced
 from aios.abi.types import Exit, Kind, Pid
@@ -19,8 +20,7 @@ KILLED_STATUS = 137
 TERMINATED_STATUS = 143
 
 
-@dataclass(frozen=True)
-class Signals:
+class Signals(Struct, frozen=True):
     """What can be done to processes."""
 
     table: ProcessTable

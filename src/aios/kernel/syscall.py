@@ -6,13 +6,13 @@ An intent is on disk only when nobody need be asked any more, so one that a cras
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
+from msgspec import Struct
 
 from aios.abi import approvals as human
 from aios.abi import (
@@ -97,8 +97,7 @@ ResourceOf = Callable[[Services, Process, Any], Awaitable[Resource]]
 Look = Callable[[Services, Run, Any], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What the kernel knows about a call: who does it, what right it takes, on which process, what it does to the world.
 
     Calls about processes and the kernel itself are in `handlers.py`; every other row names a method of its manager.

@@ -6,12 +6,14 @@ meanwhile. Reading and writing is done in one worker thread, one agent at a time
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.types import Pid
 from aios.kernel.clock import Clock
@@ -37,8 +39,7 @@ class Answer:
     pages: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True)
-class Away:
+class Away(Struct, frozen=True):
     """An agent with pages. `plan` is None while it waits for its turn; times are on the kernel's clock."""
 
     store: "PageStore"

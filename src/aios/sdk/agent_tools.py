@@ -5,8 +5,9 @@ A model's names are letters, digits, `_` and `-`; the kernel's are `author/tool`
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
+
+from msgspec import Struct
 
 from aios.abi.tools import ToolInfo, ToolResult
 from aios.abi.types import ToolCall, ToolSpec
@@ -35,8 +36,7 @@ ENDS_THE_RUN = (
 """What a model can do nothing about."""
 
 
-@dataclass(frozen=True)
-class KernelTool:
+class KernelTool(Struct, frozen=True):
     """A tool of the kernel as an agent holds it."""
 
     name: str

@@ -6,8 +6,8 @@ A link to a file is its own leave (`links.py`). Whoever speaks here is a process
 """
 
 import logging
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -92,8 +92,7 @@ class Edge:
         await fault_response(error, scope["path"])(scope, exchange.receive, exchange.send)
 
 
-@dataclass(frozen=True)
-class NativeRoutes:
+class NativeRoutes(Struct, frozen=True):
     """The system calls as JSON, and what a client wants to know before it makes any."""
 
     kernel: Kernel

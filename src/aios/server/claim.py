@@ -14,12 +14,12 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import anyio
 import msgspec
+from msgspec import Struct
 
 from aios.config import Home
 from aios.errors import ConfigError, Conflict
@@ -37,8 +37,7 @@ LOCK_PAUSE_S = 0.02
 """Who only looks whether the lock is held holds it for an instant; so it is tried more than once."""
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """An `AIOS_HOME` that is ours until the block of `claim_home` ends."""
 
     home: Home

@@ -1,9 +1,9 @@
 """The OpenAI routes: chat completions, text completions, embeddings and the list of models."""
 
 import secrets
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -39,8 +39,7 @@ from aios.server.stream import CallStream, make_call
 DEFAULT_MODEL = "default"
 
 
-@dataclass(frozen=True)
-class OpenAIRoutes:
+class OpenAIRoutes(Struct, frozen=True):
     """The endpoints; `request.state.gate` is the door of the process that asks."""
 
     kernel: Kernel

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from aios.abi.calls import ChatAnswer, CompleteAnswer, Embeddings
 from aios.abi.gate import Progress, Result, Token
@@ -44,8 +44,7 @@ LEAST_LOGPROB = -9999.0
 DONE = b"data: [DONE]\n\n"
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(Struct, frozen=True):
     """What every part of one reply carries."""
 
     id: str

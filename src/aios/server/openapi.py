@@ -1,10 +1,10 @@
 """`GET /openapi.json`: the routes by hand, the bodies from the very classes that read and write them."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from aios import __version__
 from aios.abi.calls import AnyAnswer, AnyCall
@@ -55,8 +55,7 @@ class Health(msgspec.Struct):
     status: str
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One route. `replies` are the classes of its answers by content type."""
 
     method: str

@@ -1,8 +1,8 @@
 """The route of OpenAI's Responses API. A response is a chat in another dress: nothing of it is stored."""
 
 import secrets
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -19,8 +19,7 @@ from aios.server.responses_types import ResponseRequest
 from aios.server.stream import CallStream, make_call
 
 
-@dataclass(frozen=True)
-class ResponsesRoutes:
+class ResponsesRoutes(Struct, frozen=True):
     """The endpoint; `request.state.gate` is the door of the process that asks."""
 
     kernel: Kernel

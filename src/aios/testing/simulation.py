@@ -8,13 +8,13 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
+from msgspec import Struct
 from msgspec.structs import replace
 
 from aios.abi.recovery import Restart
@@ -62,8 +62,7 @@ FORGETFUL = replace(CONFIG, journal=JournalConfig(keep_s=0.1, max_bytes=1))
 RESTART = Restart(policy="on-failure", max_restarts=50, delay_s=1.0)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What came of a seed. Two runs of it have the same trace."""
 
     seed: int

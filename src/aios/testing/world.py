@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import apsw
+from msgspec import Struct
 
 from aios.testing.disk import FaultyDisk, Kind
 from aios.testing.ledger import Ledger, Trace
@@ -27,8 +28,7 @@ PROGRAM = Path(__file__).with_name("program")
 """Not in the scratch folder, whose name is random: it is in what the journal keeps, and so in the order of its index."""
 
 
-@dataclass(frozen=True)
-class Faults:
+class Faults(Struct, frozen=True):
     """What one seed lets happen; 0 or () leaves it out."""
 
     crash_at_writes: tuple[int, ...] = ()

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aios.abi.types import Alternative, Finish, TokenLogprob, ToolCall, Usage
 from aios.engine.base import Delta, Suspended

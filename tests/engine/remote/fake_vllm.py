@@ -6,9 +6,9 @@ going on from an assistant's message that is already begun.
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse

@@ -1,11 +1,11 @@
 """The simulator serves every token once, whatever comes; and the policies keep their promises in it."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aios.abi.trace import TracedAgent, TracedCall
 from aios.config import SchedulerConfig

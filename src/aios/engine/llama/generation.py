@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from aios.abi.types import Alternative, Finish, TokenLogprob, ToolCall, Usage
 from aios.engine.base import Delta
@@ -27,8 +29,7 @@ from aios.errors import AiosError, EngineFailed, KernelBug
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Speech:
+class Speech(Struct, frozen=True):
     """What the tokens of a model mean.
 
     `piece` gives the bytes that a token stands for, but for those in `shown`; `eog_tokens` end a generation.
@@ -36,7 +37,7 @@ class Speech:
 
     piece: Callable[[int], bytes]
     eog_tokens: frozenset[int]
-    shown: Mapping[int, bytes] = field(default_factory=dict)
+    shown: Mapping[int, bytes] = msgspec.field(default_factory=dict)
 
     def bytes_of(self, token: int) -> bytes:
         """What a token adds to the text."""

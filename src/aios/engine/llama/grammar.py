@@ -12,12 +12,12 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final, cast
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from aios.abi.types import Constraint, JsonObject, JsonSchema, Regex
@@ -38,8 +38,7 @@ JSON_LAYOUT: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Lark:
+class Lark(Struct, frozen=True):
     """A grammar in llguidance's dialect of Lark; only the engine writes these.
 
     `schemas` are the JSON schemas that went into it, each with what it belongs to, to name the faulty one if there is one.

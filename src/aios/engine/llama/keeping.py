@@ -1,14 +1,14 @@
 """What is kept of a slot when its sequence leaves: pages (`paging`) or, where cells cannot be paged, whole states (`states`)."""
 
-from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
+
+from msgspec import Struct
 
 from aios.engine.llama.sampling import Tokens
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """The cells of a suspended generation: its first `n_tokens` tokens, under a pin. An empty name pins nothing."""
 
     pin: str = ""

@@ -20,9 +20,10 @@ vLLM (arXiv 2309.06180), its use for context switches AIOS (arXiv 2403.16971).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
@@ -40,8 +41,7 @@ class UnknownLayout(Exception):
     """The bytes are not laid out as this file knows it: use whole states."""
 
 
-@dataclass(frozen=True)
-class Blocks:
+class Blocks(Struct, frozen=True):
     """`n_blocks` blocks in a row that are shaped alike.
 
     `head` are the first bytes of each: type and sizes. Then come `n_lines` lines with `unit_bytes` for every cell.
@@ -58,8 +58,7 @@ class Blocks:
         return self.n_blocks * self.n_lines * self.unit_bytes
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """How a state of one model, in one kind of context, is laid out: K of all layers, then V."""
 
     magic: int

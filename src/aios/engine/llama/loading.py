@@ -4,11 +4,11 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from msgspec import Struct
 
 from aios.config import EngineConfig
 from aios.engine.base import OpenPages
@@ -38,8 +38,7 @@ FINGERPRINT_BYTES = 1 << 20
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The parts of an engine, ready to run."""
 
     model: Model

@@ -16,11 +16,13 @@ What is computed next is decided by `aios.engine.batch`, who sits in which slot 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
+
+from msgspec.structs import replace
 
 from aios.engine.batch import Batcher, Step
 from aios.engine.llama.binding import Batch, Context

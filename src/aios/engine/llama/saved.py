@@ -6,11 +6,11 @@ tokens there is little to write down; the cells themselves are in pages that the
     magic 8 | blake2b-128 of the rest | msgpack
 """
 
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from aios.engine.base import Delta, Suspended
 from aios.engine.llama.keeping import NOTHING, Kept
@@ -22,8 +22,7 @@ MAGIC = b"AIOSGEN1"
 CHECK_BYTES = 16
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """What the engine puts into `Suspended.state`.
 
     Args:

@@ -7,11 +7,12 @@ takes system messages, whether it wants content in parts. What it cannot do is d
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from hashlib import blake2b
 from typing import Final
+
+from msgspec import Struct
 
 from aios.abi.types import ImagePart, Message, Role, ToolCall, ToolSpec
 from aios.engine.base import ChatPrompt
@@ -39,8 +40,7 @@ class ToolMode(Enum):
     MISTRAL = "mistral"  # [TOOL_CALLS][{"name": ..., "arguments": {...}}]
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(Struct, frozen=True):
     """A prompt as text.
 
     Each of `pieces` is to be tokenised on its own, special tokens included, and the ids joined: the text is cut inside

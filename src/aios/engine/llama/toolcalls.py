@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.types import ToolCall, ToolSpec
 from aios.engine.base import ChatPrompt
@@ -41,8 +42,7 @@ class _Place(Enum):
     AFTER = "after"  # after a whole call: blanks and separators are dropped
 
 
-@dataclass(frozen=True)
-class _Scan:
+class _Scan(Struct, frozen=True):
     """How far a JSON value was read: it begins at `start`, and `end` is where reading goes on."""
 
     start: int = 0

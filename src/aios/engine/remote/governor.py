@@ -20,6 +20,7 @@ from time import monotonic
 from weakref import WeakValueDictionary
 
 import anyio
+from msgspec import Struct
 
 from aios.errors import RateLimited
 
@@ -57,8 +58,7 @@ class Allowance:
             self.remaining = max(0.0, self.remaining - n)
 
 
-@dataclass(frozen=True)
-class GovernorStatistics:
+class GovernorStatistics(Struct, frozen=True):
     """What the governor knows; `concurrency_limit` is infinite until the first 429."""
 
     n_in_flight: int

@@ -11,13 +11,13 @@ as a whole, see `sequence.py`.
 """
 
 import re
-from dataclasses import replace
 from math import isfinite, sqrt
 from typing import NoReturn
 
 import httpx
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.types import JsonObject, Usage
 from aios.config import EngineConfig

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct
 
 from aios.engine.remote.governor import retry_after_s
 from aios.errors import (
@@ -59,8 +60,7 @@ _BY_HUNDRED: dict[int, tuple[type[AiosError], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Why a request brought nothing. `status` 0: there was no answer; `code` then says how that came."""
 
     status: int

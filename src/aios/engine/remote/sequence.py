@@ -8,11 +8,13 @@ generation fails: text is never joined from two different answers.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import anyio
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.types import Finish, Usage
 from aios.engine.base import ChatPrompt, Delta, Job, Suspended
@@ -27,8 +29,7 @@ USAGE_TIMEOUT_S = 5.0
 _NO_STREAM = ("text/html", "application/json")
 
 
-@dataclass(frozen=True)
-class Emitted:
+class Emitted(Struct, frozen=True):
     """What the endpoint has said of a generation so far; this is suspended state, too.
 
     `n_tokens` tokens have come. `n_shown` of them make up the text; the endpoint holds that of the others back, for it

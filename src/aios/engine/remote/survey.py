@@ -1,7 +1,6 @@
 """What an endpoint is: asked once, when an engine starts."""
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct
@@ -41,8 +40,7 @@ class _Models(Struct):
     data: list[_Model] | None = None
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What was found.
 
     `window_tokens` is 0 if nobody told; `regex_field` is where a regular expression goes, empty if nowhere; `going_on` is how it

@@ -5,7 +5,6 @@ would ask or do not speak of. It never answers a ban, and gives nothing to those
 """
 
 import stat
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -29,8 +28,7 @@ class Grant(Struct, frozen=True, forbid_unknown_fields=True):
     unix_s: float
 
 
-@dataclass(frozen=True)
-class Grants:
+class Grants(Struct, frozen=True):
     """The file of all grants. It is read anew each time, so that `aios grant` needs no kernel."""
 
     file: Path

@@ -4,10 +4,10 @@ A right is what a process has from its parent; a policy says what it may do with
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.access import Decision, Principal, Request, Resource, Verdict
 from aios.abi.call import Answer, Call
@@ -29,8 +29,7 @@ KERNEL = Resource()
 HIDDEN = "(hidden)"
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(Struct, frozen=True):
     """What a call does with its right: an answer of a human's is for exactly this call."""
 
     call: Call[Answer]

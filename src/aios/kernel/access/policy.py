@@ -9,12 +9,12 @@ Source: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and An
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
 import cedarpy
 import msgspec
+from msgspec import Struct
 
 from aios.abi.access import Decision, Principal, Request, Verdict
 from aios.abi.types import Right
@@ -39,8 +39,7 @@ TAINTED = "kernel.tainted-irreversible"
 """The one rule that no profile and no policy switches off."""
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """A text of policies and the name under which its policies are told."""
 
     name: str

@@ -1,8 +1,7 @@
 """A question before it is in the book: what is asked, and of whom."""
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from aios.abi.approvals import HUMAN_ASK, Approval
 from aios.kernel.approvals import book
@@ -12,8 +11,7 @@ MAX_SHOWN_CHARS = 16 << 10
 LASTING_S = 10 * 365 * 86_400.0
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A question on its way: `action`, `resource` and `digest` are what an answer is for."""
 
     action: str

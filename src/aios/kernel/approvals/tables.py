@@ -4,10 +4,9 @@ A row whose answer was taken names the record of the call that took it (`taken_s
 an answer whose call is not in the journal was taken for nothing.
 """
 
-from dataclasses import dataclass
-
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.abi.approvals import Approval
 from aios.disk.migrations import Schema
@@ -20,8 +19,7 @@ SCHEMA = Schema(
 )
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A row, and what is known of the call that took its answer: the outcome in its record, None if there is no record."""
 
     row: Approval

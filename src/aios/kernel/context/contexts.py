@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from aios.abi.call import Done
 from aios.abi.contexts import (
     Compaction,
@@ -94,8 +96,7 @@ class Context:
         )
 
 
-@dataclass(frozen=True)
-class ContextStatistics:
+class ContextStatistics(Struct, frozen=True):
     """What the contexts of all processes take; shared messages are counted in each."""
 
     n_contexts: int

@@ -6,10 +6,11 @@ Engines page prefixes in and out by themselves, through the store that they are 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict
 
 from aios.abi.pages import Pages, PageStoreInfo, PageStores
 from aios.abi.types import PagesHeld, Pid

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class PageStatistics:
+
+class PageStatistics(Struct, frozen=True):
     """Counters of a store; bytes are `page_bytes` times pages. `n_pinned` counts those in memory or on disk."""
 
     page_bytes: int

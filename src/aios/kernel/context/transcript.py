@@ -7,7 +7,6 @@ else; only the calls of the last message may still wait for theirs. An assistant
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 
 import msgspec
@@ -74,8 +73,7 @@ class Transcript(Struct, frozen=True):
         return msgspec.structs.replace(self, items=items)
 
 
-@dataclass(frozen=True)
-class Tail:
+class Tail(Struct, frozen=True):
     """The end of a transcript, as far as it says what may follow.
 
     `waiting` are calls without a result, `answered` those of the same message that have one.

@@ -8,10 +8,10 @@ stays. A note, which is a user's message, takes the place of the first that left
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.types import Message, Role
 from aios.errors import Conflict, InvalidCall, NotFound
@@ -33,8 +33,7 @@ MAX_REWRITES = 64
 """Compactions of one context that can be undone; the oldest are forgotten first."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """Items that leave together, from `start` to before `stop`."""
 
     start: int

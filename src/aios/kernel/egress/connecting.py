@@ -3,11 +3,11 @@
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import anyio
 import certifi
 import httpcore
+from msgspec import Struct
 
 from aios.errors import AccessDenied, InvalidCall, ToolFailed
 from aios.kernel.egress.targets import Target
@@ -84,8 +84,7 @@ class JudgedBackend(httpcore.AsyncNetworkBackend):
         await anyio.sleep(seconds)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What a host answered; names of headers are lower case."""
 
     status: int

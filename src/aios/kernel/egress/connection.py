@@ -7,13 +7,14 @@ A tunnel (`CONNECT`) carries TLS that greets the host which it was opened for; a
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSStream
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.config import EgressConfig
 from aios.errors import AccessDenied, AiosError, InvalidCall, ResourceExhausted, ToolFailed
@@ -48,8 +49,7 @@ BROKEN = (
 )
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What holds for the connections of one program."""
 
     process: Process

@@ -15,6 +15,7 @@ from typing import Protocol
 import anyio
 import anyio.abc
 import anyio.to_thread
+from msgspec import Struct
 
 from aios.config import Config, EgressConfig, Home
 from aios.errors import AccessDenied, AiosError, InvalidCall
@@ -37,8 +38,7 @@ STATUS: Mapping[type[AiosError], str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(Struct, frozen=True):
     """How a program reaches the proxy from its sandbox."""
 
     socket: Path

@@ -5,8 +5,9 @@ colon, two hosts, two lengths, a length beside chunks. One request is carried a 
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from aios.errors import InvalidCall
 from aios.kernel.egress.targets import Target, read_url
@@ -42,8 +43,7 @@ _AUTHORITY = re.compile(r"([^/?#@\s]+):(\d{1,5})")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~]{0,256})?\r\n")
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(Struct, frozen=True):
     """One request. `length` is that of its body, `CHUNKED` if only its chunks tell; a tunnel has no method that matters."""
 
     method: str

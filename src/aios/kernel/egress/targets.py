@@ -6,9 +6,10 @@ that is not the scheme's own. What a name resolves to is judged again when the c
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from aios.errors import AccessDenied, InvalidCall
 
@@ -23,8 +24,7 @@ _SIX_TO_FOUR = ip_network("2002::/16")
 _COMPATIBLE = ip_network("::/96")
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """Where a request goes."""
 
     url: str

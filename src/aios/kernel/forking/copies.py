@@ -5,9 +5,8 @@ are shared, and KV pages are found by what is in them. Since all is read in one 
 parts belong together: a letter is in the mailbox or in the answer of the call that took it.
 """
 
-from dataclasses import dataclass
-
 import apsw
+from msgspec import Struct
 
 from aios.abi.mail import Letter, Received, Subscribe
 from aios.abi.types import Pid
@@ -23,8 +22,7 @@ from aios.kernel.storage.tables import last_change
 from aios.kernel.storage.versions import Author, Transaction
 
 
-@dataclass(frozen=True)
-class Estate:
+class Estate(Struct, frozen=True):
     """What things of a process are known by: its journal and mail by pid, its files by a folder, its memory by owner and name."""
 
     pid: Pid
@@ -38,8 +36,7 @@ class Estate:
         return self.owner, self.name
 
 
-@dataclass(frozen=True)
-class Store:
+class Store(Struct, frozen=True):
     """What a copy writes files with."""
 
     blobs: BlobStore
@@ -48,8 +45,7 @@ class Store:
     quota_bytes: int
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(Struct, frozen=True):
     """What is copied of a source.
 
     Args:
@@ -65,8 +61,7 @@ class Past:
     is_over: bool = False
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """A copy that is to be made; `letter_ids` are numbers for its letters."""
 
     source: Estate
@@ -75,8 +70,7 @@ class Copy:
     letter_ids: range
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """What a copy came to."""
 
     at: int

@@ -6,13 +6,14 @@ contexts the KV pages that are kept by what is in them.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 import apsw
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.budget import Limits
 from aios.abi.call import Answer
@@ -52,8 +53,7 @@ class ForkKernel(ProgramKernel, Protocol):
     post: PostOffice
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What branches are made of."""
 
     row: Resident
@@ -78,8 +78,7 @@ class Origin:
         return Past(self.launched.first_seq, row.started_unix_s, self.at, is_over)
 
 
-@dataclass(frozen=True)
-class Twig:
+class Twig(Struct, frozen=True):
     """What a branch is to be, where it is not as its origin."""
 
     name: str
@@ -87,7 +86,7 @@ class Twig:
     is_paid_by_source: bool = False
     """What it spends counts for its origin too, and so for all branches of that together."""
     instruction: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     is_branch: bool = False
     """It is held in until it is committed; its folder is beside that of its origin."""
     may_act: bool = False
@@ -96,8 +95,7 @@ class Twig:
     """It takes over name, folder and memory of its origin, whom nobody living is called by."""
 
 
-@dataclass(frozen=True)
-class Grown:
+class Grown(Struct, frozen=True):
     """A branch that is being made."""
 
     process: Process

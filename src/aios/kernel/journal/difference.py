@@ -1,8 +1,9 @@
 """Where two runs part: the first call that is another, or was answered otherwise. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
@@ -19,8 +20,7 @@ class Parting(Enum):
     END = "end"  # one asks no more
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """The first difference of two runs."""
 
     kind: Parting

@@ -6,16 +6,16 @@ who is slow makes the kernel wait.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from aios.abi.types import Pid
 from aios.kernel.journal.records import Record
 from aios.kernel.waitqueue import WaitQueue
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessEvent:
+class ProcessEvent(Struct, frozen=True):
     """Something that became of a process."""
 
     pid: Pid

@@ -7,10 +7,11 @@ did before are on disk. Without a disk the journal keeps the last records in mem
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import apsw
+from msgspec import Struct
 
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Result
@@ -30,8 +31,7 @@ MICROS = 1_000_000
 Seal = Callable[[apsw.Connection, Answer], None]
 
 
-@dataclass(frozen=True)
-class JournalStatistics:
+class JournalStatistics(Struct, frozen=True):
     """Counters of the journal."""
 
     n_records: int

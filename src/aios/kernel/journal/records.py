@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 
+from msgspec import Struct
+
 from aios.abi.types import Pid
 
 KEY_BYTES = 16
@@ -45,16 +47,14 @@ AGAIN = "again"
 UNDO = "undo "
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """One text of a chain: equal texts after equal texts have the same digest, and are stored once."""
 
     digest: bytes
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """A call or an answer as it is stored: what is its own, and the messages that it shares with others."""
 
     head: bytes

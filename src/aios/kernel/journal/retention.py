@@ -1,13 +1,13 @@
 """Which records need not be kept any longer. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aios.abi.types import Pid
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """The records of one process."""
 
     pid: Pid
@@ -17,8 +17,7 @@ class Held:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """What is to be kept."""
 
     alive: Mapping[Pid, int]

@@ -7,11 +7,12 @@ generation goes on behind them. Generations of less than `PIECE_S` write nothing
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import apsw
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
@@ -43,8 +44,7 @@ Tell = Callable[[Pid, str, str], None]
 Key = tuple[Pid, bytes]
 
 
-@dataclass(frozen=True)
-class CutOff:
+class CutOff(Struct, frozen=True):
     """What a kernel before this one had of a generation."""
 
     stream: int

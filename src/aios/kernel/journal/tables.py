@@ -2,10 +2,11 @@
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.abi.gate import Fault
 from aios.abi.types import Pid
@@ -69,8 +70,7 @@ IN_WORLD = "place = 'world' AND effect <> 'pure'"
 """A record of a call that may have done something which no transaction holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A record as it was read; `intent` and `answer` are bytes of the wire, and empty where they were not asked for."""
 
     record: Record
@@ -78,8 +78,7 @@ class Row:
     answer: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """Where a process is branched off; what is None is not there."""
 
     at: int | None

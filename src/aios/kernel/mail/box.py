@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from aios.abi.mail import Letter
 
 LETTER_OVERHEAD_BYTES = 200
@@ -11,8 +13,7 @@ URGENT_ROOM = 16
 """Urgent letters that a full mailbox takes beside what it holds."""
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(Struct, frozen=True):
     """Which letters are wanted; None wants any."""
 
     sender: int | None = None

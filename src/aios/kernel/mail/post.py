@@ -7,10 +7,10 @@ exited has no mailbox, and nothing that is sent can bring it back: its letters a
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.abi.call import Answer, Done
 from aios.abi.deadletters import DeadLetter, DeadLetterSend, WhyDead
@@ -53,8 +53,7 @@ MAX_TOPICS = 256
 """Topics that one process may subscribe to."""
 
 
-@dataclass(frozen=True)
-class Before:
+class Before(Struct, frozen=True):
     """What a process has of mail when it begins."""
 
     letters: Sequence[Letter]
@@ -62,8 +61,7 @@ class Before:
     correspondents: Sequence[Pid]
 
 
-@dataclass(frozen=True)
-class PostStatistics:
+class PostStatistics(Struct, frozen=True):
     """Counters since the kernel began."""
 
     n_sent: int

@@ -1,10 +1,10 @@
 """Mail on disk: letters that nobody took yet, who has written to whom, and who subscribes to what."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.abi.deadletters import DeadLetter
 from aios.abi.mail import Letter
@@ -27,8 +27,7 @@ SCHEMA = Schema(
 )
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """All mail that there is, letters by id."""
 
     last_id: int

@@ -5,10 +5,10 @@ at a time as long as it takes.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import anyio
 import numpy as np
+from msgspec import Struct
 
 from aios.abi.calls import Embeddings
 from aios.errors import AiosError, DeadlineExceeded, EngineUnavailable, KernelStopping
@@ -22,8 +22,7 @@ TRANSIENT = (EngineUnavailable, DeadlineExceeded)
 """Errors that another try may not meet; the others are the text's fault."""
 
 
-@dataclass(frozen=True)
-class FarEmbedder:
+class FarEmbedder(Struct, frozen=True):
     """An engine whose vectors have been seen once, so that their length is known."""
 
     name: str

@@ -6,8 +6,9 @@ therefore does not push out what is read again and again. When a record was used
 one that comes back would always be new. Every record is on disk, so leaving costs nothing.
 """
 
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+
+from msgspec import Struct
 
 FULL_SHARE = 0.8
 """From here on records leave; the rest is room for the next ones (AIOS, arXiv 2403.16971)."""
@@ -17,8 +18,7 @@ GHOST_BYTES = 2_048
 """The uses of one record that has left are remembered for each so many bytes of the block."""
 
 
-@dataclass(frozen=True, slots=True)
-class Uses:
+class Uses(Struct, frozen=True):
     """When a record was used last and before that, in uses of the block; `before` is 0 if it was used once."""
 
     last: int

@@ -99,7 +99,9 @@ class Indexer:
                 try:
                     await anyio.to_thread.run_sync(place, limiter=self._thread)
                 finally:  # if it failed, each of the others tries for itself
-                    self._waiting[:0] = [each for each in group if not (each.placed or each is mine)]
+                    self._waiting[:0] = [
+                        each for each in group if not (each.placed or each is mine)
+                    ]
         return mine.placed
 
     async def ask(self, query: str) -> "Vectors | None":

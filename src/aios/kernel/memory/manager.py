@@ -7,7 +7,6 @@ caller may read; there is no other way to the notes. Init, the owner of the kern
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +14,7 @@ import anyio
 import anyio.abc
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.abi.memory import (
     Forget,
@@ -60,8 +60,7 @@ MAX_PENDING_USES = 512
 MAX_KNOWN_SPACES = 1_000
 
 
-@dataclass(frozen=True)
-class MemoryStatistics:
+class MemoryStatistics(Struct, frozen=True):
     """Counters since the kernel began; `n_vectors` are in memory."""
 
     n_remembered: int

@@ -8,7 +8,8 @@ note a little, never past one that both lists put far ahead. The weights were tu
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 FUSION_RANKS = 3
 """The constant of Cormack et al.: how slowly a lower rank loses weight. Their 60, made for long lists of many searchers, lets the
@@ -34,8 +35,7 @@ _STOP_WORDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """What ranking looks at in a note besides the query."""
 
     age_s: float
@@ -43,8 +43,7 @@ class Traits:
     importance: float
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(Struct, frozen=True):
     """A note's place: greater scores first."""
 
     id: int

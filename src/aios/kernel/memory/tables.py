@@ -6,11 +6,11 @@ names the spaces that it may look into.
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.abi.memory import Note, Scope
 from aios.kernel.memory.recall import Traits
@@ -28,8 +28,7 @@ MAX_MATCHES = 1_000
 """Notes whose match with the words of a query is ranked."""
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """Which notes may be found. `spaces` are ids; the validity is not looked at when `at_unix_s` is None."""
 
     spaces: tuple[int, ...]

@@ -7,10 +7,10 @@ One thread adds and removes, any may search: a search works on what was publishe
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from aios.kernel.memory.embedding import Vectors
 
@@ -24,8 +24,7 @@ ROUGH_SLACK = 0.02
 """By how much more the first 64 signs of a neighbour may differ than all of them."""
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """What was published: the first `n` columns of `signs`, and the note and space of each; space 0 is nobody's."""
 
     signs: npt.NDArray[np.uint64]

@@ -5,7 +5,6 @@ was: nothing is missed and nothing is there twice.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 import apsw
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.config import StorageConfig
 from aios.disk.db import Database
@@ -39,8 +40,7 @@ RETRY_S = 5.0
 """After the disk failed."""
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(Struct, frozen=True):
     """What a change came to: a file with its pieces, or None if the path is empty now."""
 
     change: Change
@@ -48,8 +48,7 @@ class Read:
     pieces: Sequence[Piece] = ()
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True):
     """What a write came to: the place in the stream, the numbers of the files that are gone, and what is new."""
 
     cursor: int

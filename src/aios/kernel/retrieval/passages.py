@@ -5,13 +5,13 @@ or before a heading if there is one in the second half, else between two lines; 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 TARGET_CHARS = 1_000
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(Struct, frozen=True):
     """The lines `first` to `last` of a text, counted from 1."""
 
     first: int

@@ -5,13 +5,13 @@ meanwhile is left out, one that was changed is found by the version that was ind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import apsw
+from msgspec import Struct
 
 from aios.abi.call import Done
 from aios.abi.retrieval import (
@@ -50,8 +50,7 @@ N_SHOWN = 20
 """Paths in a group, and problems in the state of the index."""
 
 
-@dataclass(frozen=True)
-class View:
+class View(Struct, frozen=True):
     """What a call may look at."""
 
     reach: Reach

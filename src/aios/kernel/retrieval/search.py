@@ -4,10 +4,11 @@ What may be found is decided first, and everything after it (which words are rar
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import apsw
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.retrieval import FileHit
 from aios.kernel.memory.recall import Ranked, Traits, rank, words_of
@@ -28,8 +29,7 @@ NAME_SHARE = 0.5
 PLACE_MASK = (1 << FILE_BITS) - 1
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What is looked for: words, and a vector if there is an embedder."""
 
     words: tuple[str, ...]

@@ -5,10 +5,10 @@ file's name. A changed file gets a new number: numbers are never used again, and
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.disk.migrations import Schema
 from aios.kernel.retrieval.extractor import Piece
@@ -52,8 +52,7 @@ SCHEMA = Schema(
 )
 
 
-@dataclass(frozen=True)
-class IndexedFile:
+class IndexedFile(Struct, frozen=True):
     """A file as it was indexed; `problem` says why it has no text, if it has none."""
 
     file: int
@@ -67,8 +66,7 @@ class IndexedFile:
     problem: str
 
 
-@dataclass(frozen=True)
-class Which:
+class Which(Struct, frozen=True):
     """Which files may be found: those in or below `folders`, which the caller may read, of a type and changed since."""
 
     folders: tuple[str, ...]

@@ -8,15 +8,15 @@ Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SATURATION, LENGTH_WEIGHT = 1.2, 0.75
 USUAL_WORDS = 150
 """In a passage; lengths are compared with it, for the true mean would be that of everybody's."""
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(Struct, frozen=True):
     """A passage that has some of the words: how often each, in the order of the query, and how many words it has in all."""
 
     passage: int

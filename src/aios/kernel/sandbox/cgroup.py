@@ -7,8 +7,9 @@ each of `pids`, `memory`, `freezer`). Where neither can be written there is no g
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from aios.kernel.sandbox.processes import is_alive
 from aios.kernel.sandbox.profile import Bounds
@@ -19,8 +20,7 @@ NAME = re.compile(r"aios-(?P<pid>\d+)-\d+(?!\n)$")
 """Of a group: the pid of the kernel that made it, and a number."""
 
 
-@dataclass(frozen=True)
-class ControlGroup:
+class ControlGroup(Struct, frozen=True):
     """One program's group: a folder in each tree that has one."""
 
     folders: tuple[Path, ...]

@@ -15,13 +15,14 @@ import sys
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import anyio
 import anyio.abc
 import anyio.to_thread
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
@@ -350,8 +351,7 @@ class Launcher:
         return _Started(process, process.pid, None)
 
 
-@dataclass(frozen=True)
-class _Order:
+class _Order(Struct, frozen=True):
     """A program to start, checked."""
 
     command: list[str]

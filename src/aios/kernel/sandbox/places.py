@@ -4,9 +4,10 @@ import os
 import site
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 import aios
 from aios.kernel.sandbox.profile import SYSTEM
@@ -14,8 +15,7 @@ from aios.kernel.sandbox.profile import SYSTEM
 BIN = ("bin", "sbin", "libexec", "scripts")
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(Struct, frozen=True):
     """Real paths to read, and the symlinks by which they are named."""
 
     readable: tuple[Path, ...]

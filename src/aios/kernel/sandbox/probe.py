@@ -3,8 +3,10 @@
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
+from msgspec import Struct
 
 from aios.kernel.sandbox.cgroup import ControlGroups, find_groups
 from aios.kernel.sandbox.confine import version
@@ -30,8 +32,7 @@ class Wall(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True)
-class Walls:
+class Walls(Struct, frozen=True):
     """What this machine offers.
 
     Attributes:
@@ -46,7 +47,7 @@ class Walls:
     bwrap: str = ""
     landlock: int = 0
     groups: ControlGroups | None = None
-    missing: tuple[str, ...] = field(default_factory=tuple)
+    missing: tuple[str, ...] = msgspec.field(default_factory=tuple)
 
 
 def probe(mode: str = "auto") -> Walls:

@@ -9,8 +9,10 @@ Everything else of the host does not exist. There is no network, not even loopba
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = (
@@ -33,8 +35,7 @@ UID = 1000
 """Inside; outside it stays the user who runs the kernel."""
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """How much a program may take. Memory, files and CPU time count for each of its processes.
 
     Attributes:
@@ -54,8 +55,7 @@ class Bounds:
     tmp_bytes: int = 256 << 20
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """One program's view of the machine.
 
     Attributes:
@@ -70,10 +70,10 @@ class Profile:
 
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
-    links: Mapping[Path, Path] = field(default_factory=dict)
+    links: Mapping[Path, Path] = msgspec.field(default_factory=dict)
     hidden: tuple[Path, ...] = ()
     blanked: tuple[Path, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     bounds: Bounds | None = None
 
     @property
@@ -129,8 +129,7 @@ def bubblewrap_options(profile: Profile, *, cwd: Path, files: "Files") -> list[s
     return options
 
 
-@dataclass(frozen=True)
-class Files:
+class Files(Struct, frozen=True):
     """Numbers of the open files that `bwrap` inherits.
 
     Attributes:

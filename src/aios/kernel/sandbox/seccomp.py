@@ -7,9 +7,10 @@ some, such as vsock, know no network namespaces.
 Layout of an instruction: `struct sock_filter` in linux/filter.h; of the data it reads: `struct seccomp_data` in linux/seccomp.h.
 """
 
-from dataclasses import dataclass
 from errno import EAFNOSUPPORT, ENOSYS, EPERM
 from struct import pack
+
+from msgspec import Struct
 
 LOAD_WORD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
@@ -99,8 +100,7 @@ LOCAL_FAMILIES = (1,)
 """Where there is no network namespace, no family but this one is let through."""
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """An instruction set, with the calls that the filter has to look into."""
 
     audit: int

@@ -5,14 +5,14 @@ it is given, after symlinks were resolved by the caller.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from aios.errors import AccessDenied, InvalidCall
 
 
-@dataclass(frozen=True)
-class View:
+class View(Struct, frozen=True):
     """The part of the host that a process sees, beside the system's own programs.
 
     Attributes:
@@ -34,8 +34,7 @@ class View:
         return self.may_write(path) or any(path.is_relative_to(root) for root in self.readable)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What a call asks for a new process, beside its program and its workspace."""
 
     read: tuple[Path, ...] = ()

@@ -12,7 +12,9 @@ A turn that yields before its quantum is over keeps its place in time: whoever i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.types import Pid
 from aios.kernel.scheduler.lane import Lane
@@ -20,59 +22,51 @@ from aios.kernel.scheduler.policy import Policy, Ticket
 from aios.kernel.scheduler.queue import Rank
 
 
-@dataclass(frozen=True, slots=True)
-class Arrive:
+class Arrive(Struct, frozen=True):
     """A call wants a turn."""
 
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(Struct, frozen=True):
     """The holder of a turn has used its resource for so many tokens."""
 
     ticket_id: int
     n_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """A granted ticket gives its turn back and queues for another."""
 
     ticket_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Struct, frozen=True):
     """A ticket is done with its turn, or no longer wants one."""
 
     ticket_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """A process was stopped: its tickets get no turn, its turns must end."""
 
     pid: Pid
 
 
-@dataclass(frozen=True, slots=True)
-class Unhold:
+class Unhold(Struct, frozen=True):
     """A process goes on."""
 
     pid: Pid
 
 
-@dataclass(frozen=True, slots=True)
-class Renice:
+class Renice(Struct, frozen=True):
     """A process has another nice value; its tickets that wait are ranked anew, as of when they were queued."""
 
     pid: Pid
     nice: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resize:
+class Resize(Struct, frozen=True):
     """A resource is another size now; turns that are too many end on their own. The fields are those of `Lane`."""
 
     resource: str
@@ -81,15 +75,13 @@ class Resize:
     budget_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SetPolicy:
+class SetPolicy(Struct, frozen=True):
     """From now on this policy ranks; all that wait are ranked anew, as of when they were queued."""
 
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(Struct, frozen=True):
     """A process has ended; it has no tickets."""
 
     pid: Pid
@@ -98,8 +90,7 @@ class Forget:
 Event = Arrive | Spend | Renew | Leave | Hold | Unhold | Renice | Resize | SetPolicy | Forget
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """The ticket has a turn."""
 
     ticket_id: int
@@ -107,15 +98,13 @@ class Grant:
     """The engine should compute it before what is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Yield:
+class Yield(Struct, frozen=True):
     """The turn must end as soon as its holder can."""
 
     ticket_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """The queue is full; the ticket is forgotten."""
 
     ticket_id: int
@@ -125,8 +114,7 @@ class Refuse:
 Instruction = Grant | Yield | Refuse
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """When a ticket was queued: the number of that queueing, and the time."""
 
     number: int

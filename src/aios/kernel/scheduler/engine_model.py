@@ -1,14 +1,14 @@
 """An engine as the simulator sees it: rates that were measured; and how clients come back to one that refused them. Pure."""
 
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from aios.abi.trace import TracedCall
 from aios.kernel.scheduler.residence import ALL_IN_MEMORY, MemoryModel
 
 
-@dataclass(frozen=True, slots=True)
-class EngineModel:
+class EngineModel(Struct, frozen=True):
     """How fast an engine is. The defaults were measured: a model of 135 M parameters on two cores.
 
     Args:
@@ -57,8 +57,7 @@ class EngineModel:
         return n_new / self.prefill_tokens_per_s + call.cached_tokens * self.page_in_s + decode_s
 
 
-@dataclass(frozen=True, slots=True)
-class BackOff:
+class BackOff(Struct, frozen=True):
     """When a call that found all slots taken comes back: doubled with each refusal, give or take a half."""
 
     first_s: float = 0.1

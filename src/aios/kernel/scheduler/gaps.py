@@ -16,8 +16,9 @@ Source: choosing what to do by its cost, InferCept, arXiv 2402.01869; keeping fo
 """
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from math import inf
+
+from msgspec import Struct
 
 from aios.abi.types import Pid
 
@@ -33,16 +34,14 @@ FETCH_MARGIN = 2.0
 TURNOVER_WINDOW_S, TURNOVER_STEP_S = 60.0, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class GapKind:
+class GapKind(Struct, frozen=True):
     """Which gaps are alike: the program that makes the calls, and the tools that the model asked for last, if any."""
 
     program: str
     tools: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(Struct, frozen=True):
     """How long an agent is usually elsewhere: a quarter is back before `soonest_s`, half `usual_s`, all but a tenth `latest_s`."""
 
     soonest_s: float
@@ -50,8 +49,7 @@ class Stay:
     latest_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What to do with the pages of an agent that has just gone elsewhere. Times are from now on."""
 
     is_kept: bool

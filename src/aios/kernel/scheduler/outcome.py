@@ -1,13 +1,13 @@
 """What a simulated schedule was like for those in it: waits, turnarounds, slowdowns, shares. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 JAIN_OF_NONE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class CallOutcome:
+class CallOutcome(Struct, frozen=True):
     """One call. Times are in seconds of virtual time.
 
     Args:
@@ -47,8 +47,7 @@ class CallOutcome:
         return self.turnaround_s / self.alone_s
 
 
-@dataclass(frozen=True, slots=True)
-class Distribution:
+class Distribution(Struct, frozen=True):
     """Of some figures; all 0 when there are none."""
 
     mean: float
@@ -59,8 +58,7 @@ class Distribution:
     longest: float
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """A whole run.
 
     Args:

@@ -8,9 +8,10 @@ Nobody starves. Each policy says after which *head start* nobody that comes late
 for at most the turns of those that were queued before its head start was over.
 """
 
-from dataclasses import dataclass
 from math import exp2
 from typing import Protocol
+
+from msgspec import Struct
 
 from aios.abi.types import Pid
 from aios.config import SchedulerConfig
@@ -26,8 +27,7 @@ LATELY_SHARE = 1 / 8
 MAX_QUANTUM_DOUBLINGS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """A wish for a turn at a resource. `id` grows with arrival; `deadline_s` is on the clock of `now_s`.
 
     `n_prompt_tokens` is about how long the prompt is, `n_context_tokens` what prompt and output may take together.

@@ -5,7 +5,8 @@ It holds times and counts of tokens, and nothing of what was said. Who made a ca
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aios.abi.trace import TracedAgent, TracedCall
 from aios.abi.types import Pid, Usage
@@ -14,8 +15,7 @@ DIGITS = 4
 """Of the seconds in a trace: a tenth of a millisecond is less than any call takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServedCall:
+class ServedCall(Struct, frozen=True):
     """A call that a model has served. Times are on the kernel's clock; `deadline_s` is when it should have been done."""
 
     pid: Pid

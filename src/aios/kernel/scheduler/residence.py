@@ -9,14 +9,15 @@ is done in the gaps of agents; without, nothing is.
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from aios.abi.types import Pid
 from aios.kernel.scheduler.gaps import GapKind, Gaps, Turnover, plan_gap
 
 PAGE_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryModel:
+class MemoryModel(Struct, frozen=True):
     """How much memory there is for contexts, and how fast the disk is.
 
     Args:
@@ -37,8 +38,7 @@ class MemoryModel:
 ALL_IN_MEMORY = MemoryModel()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A context that is wanted in a slot: how long what is on disk of it takes to be read, and what must be computed again."""
 
     read_s: float = 0.0

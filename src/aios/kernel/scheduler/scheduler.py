@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
+from msgspec import Struct
 
 from aios.abi.types import Pid
 from aios.errors import ResourceExhausted
@@ -90,8 +91,7 @@ class Turn:
             self._granted = None
 
 
-@dataclass(frozen=True)
-class LaneStatistics:
+class LaneStatistics(Struct, frozen=True):
     """How busy a resource is."""
 
     capacity: int

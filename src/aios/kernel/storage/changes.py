@@ -12,11 +12,11 @@ up after any absence at the cost of what differs. A purge takes versions away wi
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import partial
 
 import anyio
 import apsw
+from msgspec import Struct
 
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
@@ -26,8 +26,7 @@ from aios.kernel.storage.tables import files_below, last_change
 from aios.kernel.taint import take
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """The newest version of a path. `change` numbers all changes in their order; `size_bytes` is None for a deletion."""
 
     change: int

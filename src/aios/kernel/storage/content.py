@@ -3,9 +3,9 @@
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import apsw
+from msgspec import Struct
 
 from aios.disk.blobs import BlobKey, BlobStore, Piece
 from aios.disk.chunks import cut, sizes_for
@@ -13,8 +13,7 @@ from aios.disk.chunks import cut, sizes_for
 ContentId = int
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """The blobs of a content in their order, and the length of each in bytes."""
 
     keys: tuple[BlobKey, ...] = ()
@@ -38,8 +37,7 @@ class Manifest:
         return cls(tuple(BlobKey(n) for n in numbers[::2]), tuple(numbers[1::2]))
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A manifest whose blobs hold one reference each, and the bytes of disk that were new."""
 
     manifest: Manifest

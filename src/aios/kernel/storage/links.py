@@ -13,12 +13,12 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import anyio.to_thread
 import apsw
+from msgspec import Struct
 
 from aios.abi.call import Done
 from aios.abi.links import FileLink, FileLinks, FileUnlink, LinkInfo, LinkInfos
@@ -52,8 +52,7 @@ SCHEMA = Schema(
 )
 
 
-@dataclass(frozen=True)
-class Linked:
+class Linked(Struct, frozen=True):
     """What a good link leads to."""
 
     path: str

@@ -1,8 +1,7 @@
 """Advisory locks of paths, with leases. They live in memory: whoever held one ended with the kernel."""
 
-from dataclasses import dataclass
-
 import anyio
+from msgspec import Struct
 
 from aios.abi.storage import FileLock
 from aios.abi.types import Pid
@@ -11,8 +10,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.process import Run
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """Who has a lock, and until when on the kernel's clock."""
 
     pid: Pid

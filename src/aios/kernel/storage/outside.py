@@ -5,9 +5,11 @@ Looking runs in threads (`find_differences`, `examine`), recording inside a writ
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import apsw
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import Cutter, sizes_for
@@ -45,8 +47,7 @@ class Differences:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a look at a file has found: its content, staged; or that it is gone; or why it is left as it is."""
 
     path: str

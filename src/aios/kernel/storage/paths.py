@@ -11,7 +11,8 @@ the database, never a name of the operating system.
 
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aios.errors import AccessDenied, InvalidCall
 
@@ -33,8 +34,7 @@ Judge = Callable[[str, bool], str]
 """Why a path may not be read (or changed, if True); empty: it may."""
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """Which paths a process may use: its own folder, its group's, the shared one, and what was shared with it."""
 
     home: str

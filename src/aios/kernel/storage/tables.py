@@ -5,10 +5,10 @@ versions hold; `usage` is what each root has.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import apsw
+from msgspec import Struct
 
 from aios.abi.storage import FileInfo, FileVersion, Share, SpaceUsed
 from aios.abi.types import Pid
@@ -77,8 +77,7 @@ PAST = "\U0010ffff"
 """Sorts behind every character of a path."""
 
 
-@dataclass(frozen=True)
-class FileRow:
+class FileRow(Struct, frozen=True):
     """A file as it is now."""
 
     path: str
@@ -115,8 +114,7 @@ def get_file(connection: apsw.Connection, path: str) -> FileRow:
     return found
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """What a version of a file holds; `chunks` is its packed manifest."""
 
     version: int

@@ -8,11 +8,11 @@ unless it is mine itself: then the undo is undone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of a path, as far as undoing needs it."""
 
     version: int
@@ -22,8 +22,7 @@ class Version:
     """Made by an undo: the version whose content it has; 0 is that there was none."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Where a path goes back to: `target` None is nowhere, 0 is that there was none. `buried` of mine stay below another's."""
 
     target: int | None

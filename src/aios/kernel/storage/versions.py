@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import apsw
+from msgspec import Struct
 
 from aios.abi.storage import FileVersion
 from aios.abi.types import Pid
@@ -35,8 +36,7 @@ from aios.kernel.storage.tables import (
 )
 
 
-@dataclass(frozen=True)
-class Author:
+class Author(Struct, frozen=True):
     """Who changes files, and why."""
 
     pid: Pid
@@ -49,8 +49,7 @@ class Author:
     """Where data that reached it came from outside; what it writes carries that on."""
 
 
-@dataclass(frozen=True)
-class PutAt:
+class PutAt(Struct, frozen=True):
     """Give a path this content."""
 
     path: str
@@ -58,8 +57,7 @@ class PutAt:
     if_version: int | None = None
 
 
-@dataclass(frozen=True)
-class AppendAt:
+class AppendAt(Struct, frozen=True):
     """Add to the end of a path: a little `data`, which is joined to a short last chunk, or whole pieces."""
 
     path: str
@@ -67,8 +65,7 @@ class AppendAt:
     pieces: tuple[Piece, ...] = ()
 
 
-@dataclass(frozen=True)
-class CopyTo:
+class CopyTo(Struct, frozen=True):
     """Give `target` the content of `source`, and delete that if it is a move."""
 
     source: str
@@ -76,8 +73,7 @@ class CopyTo:
     is_move: bool = False
 
 
-@dataclass(frozen=True)
-class DeleteAt:
+class DeleteAt(Struct, frozen=True):
     """Delete a path and all below it."""
 
     path: str

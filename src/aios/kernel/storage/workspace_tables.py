@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import apsw
+from msgspec import Struct
 
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
@@ -45,8 +45,7 @@ MAX_NOTES = 100
 """Of one run; the rest is not told one by one."""
 
 
-@dataclass(frozen=True)
-class Act:
+class Act(Struct, frozen=True):
     """A run of a tool: by whom, under which kernel, and what its versions say."""
 
     pid: Pid

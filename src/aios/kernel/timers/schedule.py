@@ -5,7 +5,6 @@ runs right after it, and one in the hour that comes twice runs once. Moments are
 clock of a zone decides when a run is due, and never in which order.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -50,8 +49,7 @@ class TimerRow(Struct, frozen=True):
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """What is done about a timer that is due: whether it runs, and how it is kept when that is done; see `TimerRow.next_unix_s`."""
 
     is_run: bool

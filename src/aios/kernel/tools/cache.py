@@ -1,10 +1,10 @@
 """Results of pure tools that are given again, by the version of the tool and its arguments. Bounded; the least lately used leave. Pure."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.types import JsonObject
 
@@ -15,16 +15,14 @@ CacheKey = bytes
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a tool gave back: text, or JSON text."""
 
     text: str
     is_json: bool = False
 
 
-@dataclass(frozen=True)
-class CacheStatistics:
+class CacheStatistics(Struct, frozen=True):
     """Counters since the kernel began."""
 
     n_entries: int

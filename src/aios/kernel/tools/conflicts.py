@@ -19,6 +19,8 @@ out all that need the one and not the other.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from aios.abi.types import Pid
 from aios.kernel.tools.footprint import Footprint, Key, overlap
 
@@ -37,8 +39,7 @@ MAX_TOOLS = 4_096
 Rank = tuple[float, int]
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a call needs: its footprint, and one of the `max_parallel` places of its tool (0: no limit)."""
 
     id: int

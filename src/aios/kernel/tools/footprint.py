@@ -9,8 +9,9 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 Key = tuple[str, ...]
 """The parts of a path, the first of which is empty, or of a name. The empty key covers everything."""
@@ -22,8 +23,7 @@ MAX_TEMPLATES = 4_096
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """What one call reads and writes."""
 
     reads: frozenset[Key] = frozenset()

@@ -3,9 +3,11 @@
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.errors import ProgramFailed, ToolFailed
 from aios.kernel.egress.egress import Way
@@ -21,8 +23,7 @@ from aios.kernel.tools.manifest import Bounds
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(Struct, frozen=True):
     """What to start. Its three streams are pipes.
 
     Attributes:

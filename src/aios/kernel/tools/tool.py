@@ -6,6 +6,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from aios import __version__
 from aios.abi.call import Answer, Call
@@ -23,8 +24,7 @@ A = TypeVar("A", bound=Answer)
 VERSION_CHARS = 16
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Struct, frozen=True):
     """One run of a tool: for whom, and with which checked arguments."""
 
     run: Run

@@ -7,11 +7,11 @@ Source: Bellare and Yee, "Forward integrity for secure audit logs" (1997), witho
 
 import hmac
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.call import Answer, Call
 
@@ -39,8 +39,7 @@ class Kind(Enum):
     TOKEN = "token"  # noqa: S105 - a process was given a token
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(Struct, frozen=True):
     """What the log says of one act. `number` is that of the call in the journal of its process, where its outcome stands."""
 
     unix_us: int
@@ -55,8 +54,7 @@ class Act:
     """SHA-256 of the whole call, as in the journal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """An act at its place in the chain."""
 
     seq: int

@@ -4,9 +4,9 @@ A record is appended in the transaction that has the effect, or in one before it
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import apsw
+from msgspec import Struct
 
 from aios.disk.migrations import Schema
 from aios.kernel.journal.audit.chain import NO_CODE, Act, Kind, Link, Mark, code_of, seal_of
@@ -34,8 +34,7 @@ SCHEMA = Schema(
 _COLUMNS = "seq, unix_us, pid, number, kind, call, effect, subject, digest, code"
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """What a check of the whole log has found. `head` is `SEQ:CODE` of its last record: a note of it elsewhere shows later cuts."""
 
     n_records: int
@@ -45,8 +44,7 @@ class Verified:
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Which records are asked for; None and "" ask for any."""
 
     after: int = 0

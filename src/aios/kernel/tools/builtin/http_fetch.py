@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import anyio
 import anyio.to_thread
+from msgspec import Struct
 
 from aios import __version__
 from aios.abi.tools import Traits
@@ -39,8 +40,7 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """What a host answered."""
 
     url: str

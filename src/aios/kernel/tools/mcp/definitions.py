@@ -5,7 +5,6 @@ pins; a tool that is new, or whose definition is another, waits for the owner's 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
@@ -57,12 +56,11 @@ class Definition(Struct, frozen=True, rename="camel", omit_defaults=True):
         return self.description or self.title or self.annotations.title or ""
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """What a server offered when it was last asked."""
 
-    tools: Mapping[str, Definition] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, Definition] = msgspec.field(default_factory=dict)
+    refused: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Tools that the kernel cannot take, and why."""
 
 

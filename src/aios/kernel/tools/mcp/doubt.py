@@ -1,10 +1,10 @@
 """A server that is not what its owner trusts: what is asked about it, and of whom."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 from aios.abi.mcp import McpState
 from aios.kernel.process import Run
@@ -12,8 +12,7 @@ from aios.kernel.tools.mcp.definitions import changes
 from aios.kernel.tools.mcp.server import Server
 
 
-@dataclass(frozen=True)
-class Doubt:
+class Doubt(Struct, frozen=True):
     """What the owner is asked: whether a server may be used as it is now."""
 
     server: str

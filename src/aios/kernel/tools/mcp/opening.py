@@ -4,8 +4,9 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from aios.errors import ToolFailed
 from aios.kernel.sandbox.launch import Confined
@@ -24,8 +25,7 @@ BOUNDS = Bounds(memory_bytes=1 << 50, cpu_s=86_400, file_bytes=1 << 50, n_files=
 """What the sandbox's own configuration allows; a server runs for long."""
 
 
-@dataclass(frozen=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """What it takes to open a server.
 
     Attributes:

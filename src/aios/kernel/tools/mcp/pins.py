@@ -1,10 +1,10 @@
 """The pins on disk: which servers the owner trusts, and the definitions of their tools as the owner said yes to them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import apsw
 import msgspec
+from msgspec import Struct
 
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
@@ -33,18 +33,16 @@ SCHEMA = Schema(
 )
 
 
-@dataclass(frozen=True)
-class Pinned:
+class Pinned(Struct, frozen=True):
     """One server as the owner trusts it."""
 
     digest: str
     protocol: str = ""
     is_listed: bool = False
-    tools: Mapping[str, Definition] = field(default_factory=dict)
+    tools: Mapping[str, Definition] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class AllPins:
+class AllPins(Struct, frozen=True):
     """All that is pinned, and the files that were seen before."""
 
     servers: Mapping[str, Pinned]

@@ -9,11 +9,11 @@ What is known of a server's tools is on disk, so listing tools starts nothing bu
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 
 import anyio
 import anyio.abc
+from msgspec.structs import replace
 from msgspec.structs import replace as replace_fields
 
 from aios.abi.mcp import (

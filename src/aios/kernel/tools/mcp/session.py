@@ -8,13 +8,13 @@ whose regular expressions a server could make run for ever.
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
 import anyio
 import mcp_types as types
 import msgspec
 from mcp import Client, MCPError
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from msgspec import Struct
 from pydantic import TypeAdapter
 
 from aios import __version__
@@ -31,8 +31,7 @@ _RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAda
 )
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """How a call ended: with an outcome, or with an error that the server tells the model."""
 
     outcome: Outcome
