@@ -8,15 +8,11 @@ from aios.bench.agents import Outcome, Turn
 from aios.bench.bench import Settings, Shape
 from aios.bench.children import daemon, scratch_folder
 from aios.bench.rows import Report, Row
-from aios.bench.sched import SPECS, Mixed, jain
+from aios.bench.sched import SPECS, Mixed
 from aios.bench.workload import Endpoint
 from aios.config import SchedulerConfig
+from aios.kernel.scheduler.outcome import jain
 from aios.kernel.scheduler.policies import POLICIES
-
-
-def test_jain_is_1_for_equals_and_falls_to_1_of_n() -> None:
-    assert jain([3.0, 3.0, 3.0]) == pytest.approx(1.0)
-    assert jain([1.0, 0.0, 0.0, 0.0]) == pytest.approx(0.25)
 
 
 def test_fair_shares_among_owners_where_round_robin_does_not() -> None:

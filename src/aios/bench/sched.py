@@ -4,10 +4,10 @@ Short calls among long agents: the same load against `aios serve` under `fifo` a
 daemon. The other rows are the pure core in virtual time: they need no model and repeat exactly, but for the time.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter_ns
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
@@ -30,8 +30,12 @@ from aios.config import SchedulerConfig
 from aios.configload import load
 from aios.engine.models import find_model
 from aios.kernel.scheduler.core import Arrive, Core, Event, Grant, Leave, Renew, Spend
+from aios.kernel.scheduler.outcome import jain
 from aios.kernel.scheduler.policies import POLICIES, make_policy
 from aios.kernel.scheduler.policy import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAME = "sched"
 SHAPE = Shape(n_agents=24)
@@ -72,7 +76,7 @@ class Mixed:
 
 async def measure(settings: Settings, report: Report) -> None:
     """The rows without a model first."""
-    report.add("jain", jain(list(_shares(SchedulerConfig()).values())))
+    report.add("jain", jain(_shares(SchedulerConfig()).values()))
     n_events = N_EVENTS // 10 if settings.quick else N_EVENTS
     many = {name: _decisions_us(name, N_PROCESSES, n_events) for name in POLICIES}
     worst = max(many, key=lambda name: quantile(many[name], 0.5))
@@ -163,12 +167,6 @@ async def _short_calls(endpoint: Endpoint, n_calls: int, mixed: Mixed) -> None:
 
 
 # --- the pure core -----------------------------------------------------------------------------------------------
-
-
-def jain(shares: Iterable[float]) -> float:
-    """Jain's index of fairness: 1 when all have the same, 1/n when one has all."""
-    listed = list(shares)
-    return sum(listed) ** 2 / (len(listed) * sum(share**2 for share in listed))
 
 
 def _shares(config: SchedulerConfig) -> dict[str, int]:

@@ -15,7 +15,7 @@ from tests.kernel.context.broken_disk import BrokenDisk
 
 from aios.kernel.context.files import HEAD_BYTES, OpenFile, PageFiles, open_file
 from aios.kernel.context.frames import Bytes
-from aios.kernel.context.keys import is_tail, page_keys
+from aios.kernel.context.keys import page_keys
 from aios.kernel.context.pages import PageStore
 
 PAGE_TOKENS = 4
@@ -252,23 +252,6 @@ def test_the_longest_of_several_tails_is_found_and_a_full_page_before_it() -> No
     assert store.longest(tokens[:4]) == (store.keys(tokens[:4]), 4)
     assert store.longest(tokens[:3]) == (store.keys(tokens[:3], tail=True), 3)
     assert store.longest(tokens[:2]) == (store.keys(tokens[:1], tail=True), 1)
-
-
-def test_a_tail_goes_with_its_last_pin(tmp_path: Path) -> None:
-    store = store_of(4, files_in(tmp_path))
-    tokens = np.arange(7, dtype=np.int32)
-    keys = store.keys(tokens, tail=True)
-    assert keys[:1] == store.keys(tokens)
-    assert [is_tail(key) for key in keys] == [False, True]
-    store.pin("mine", keys)
-    assert add(store, keys) == 2
-    store.pin("fork", keys)
-    store.unpin("mine")
-    assert store.flush(keys) == 2
-    store.unpin("fork")
-    store.check_invariants()
-    assert store.n_known(keys) == 1
-    assert len(list(tmp_path.glob("*/*.page"))) == 1
 
 
 def test_a_thousand_forks_of_a_chain_share_its_pages() -> None:

@@ -348,6 +348,9 @@ class PageStore:
         with self._unlocked():
             is_written = self._files.write(page.key, page.parent, self._frames[page.frame])
         page.n_readers -= 1
+        if is_written and not self._is_worth_a_file(page.key):  # it was let go meanwhile
+            self._files.remove(page.key)
+            return False
         return is_written
 
     def _write_out(self, key: bytes) -> bool:
