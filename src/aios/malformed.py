@@ -11,6 +11,7 @@ END = r"(?!\n)$"
 WORDS: Mapping[str, str] = MappingProxyType(
     {
         r"^[A-Za-z0-9][A-Za-z0-9._/-]*": "letters, digits and . _ / -, the first a letter or digit",
+        r"^([A-Za-z0-9_][A-Za-z0-9._/-]*)?": "letters, digits and . _ / -, the first a letter, a digit or _, or nothing",
         r"^[A-Za-z0-9][A-Za-z0-9._-]*": "letters, digits and . _ -, the first a letter or digit",
         r"^[A-Za-z0-9_-]+": "letters, digits and _ -",
         r"^[A-Za-z_][A-Za-z0-9_]*": "letters, digits and _, the first no digit",

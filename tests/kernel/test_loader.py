@@ -202,7 +202,7 @@ def test_a_folder_without_a_manifest_is_no_program(tmp_path: Path) -> None:
         ("nope = [", "no manifest"),
         ("entry = 'main.py'", "missing required field `name`"),
         ("name = 'a'\ncolour = 'red'", "unknown field `colour`"),
-        ("name = '../x'", "regex"),
+        ("name = '../x'", "the first a letter or digit"),
         ("name = 'a'\nnice = 99", "<= 19"),
         ("#" * 70_000, "over 65536 bytes"),
     ],

@@ -396,6 +396,12 @@ class AnyUseOfAStore(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.folder.cleanup()
 
+    def forget_what_cannot_be_read(self) -> None:
+        """A page whose file cannot be read is computed again, and its file is removed."""
+        if self.disk.is_unreadable:
+            for kept in (self.pins, self.written):
+                kept.update({n: k[: self.store.n_known(k)] for n, k in kept.items()})
+
     @rule(tokens=CHAINS, has_tail=st.booleans())
     def add(self, tokens: list[int], has_tail: bool) -> None:
         keys = self.store.keys(np.array(tokens, np.int32), tail=has_tail)
@@ -410,8 +416,7 @@ class AnyUseOfAStore(RuleBasedStateMachine):
         n_known, n_resident = self.store.n_known(keys), self.store.n_resident(keys)
         found = self.store.acquire(keys)
         assert n_resident <= len(found) <= n_known
-        if self.disk.is_unreadable:  # what cannot be read is forgotten
-            self.pins = {n: k[: self.store.n_known(k)] for n, k in self.pins.items()}
+        self.forget_what_cannot_be_read()
         self.in_use.append((keys[: len(found)], found))
 
     @rule(number=st.integers(0, 10))
@@ -440,8 +445,7 @@ class AnyUseOfAStore(RuleBasedStateMachine):
         n_known, n_resident = self.store.n_known(keys), self.store.n_resident(keys)
         assert self.store.fetch(keys) <= n_known - n_resident
         assert self.has_disk or self.store.page_out(keys) == 0
-        if self.disk.is_unreadable:
-            self.pins = {n: k[: self.store.n_known(k)] for n, k in self.pins.items()}
+        self.forget_what_cannot_be_read()
 
     @rule(name=NAMES)
     def unpin(self, name: str) -> None:

@@ -31,7 +31,7 @@ def test_what_is_not_closed_hides_no_more_than_its_parent() -> None:
     assert "shown" in text_of("<svg></svg>shown")
 
 
-N = 400_000
+N = 100_000
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,9 @@ N = 400_000
 def test_no_page_takes_long(html: str) -> None:
     begun_s = perf_counter()
     assert isinstance(text_of(html), str)
-    assert perf_counter() - begun_s < 10.0
+    assert perf_counter() - begun_s < 10.0, (
+        "with coverage on a slow machine 3 s; in quadratic time minutes"
+    )
 
 
 def test_a_page_is_read_as_browsers_do() -> None:
