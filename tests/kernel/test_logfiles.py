@@ -101,3 +101,17 @@ async def test_lines_are_written_soon_and_at_the_end(tmp_path: Path) -> None:
             say(log, "b")
             tasks.cancel_scope.cancel()
     assert await all_of(files(tmp_path).open(PID)) == ["a", "b"]
+
+
+async def test_what_waits_for_a_slow_disk_is_bounded_and_what_is_missing_is_told(
+    tmp_path: Path,
+) -> None:
+    one = files(tmp_path, max_bytes=2_000)
+    log = one.open(PID)
+    say(log, *(f"{number} {'x' * 20}" for number in range(1_000)))
+    assert sum(len(each.lines) for each in one._pending.values()) < 20
+    await one.flush()
+    (first, *rest) = [line.text for _, line in await one.read(PID, 0, 1_000)]
+    assert first == f"{1_000 - len(rest)} lines are missing here: the disk took them too slowly"
+    assert [text.split()[0] for text in rest] == [str(n) for n in range(1_000 - len(rest), 1_000)]
+    assert len(rest) > 3

@@ -2,13 +2,15 @@
 
 Lines are gathered and written soon, in a thread; a kernel that is killed loses those of the last moment. A process has two files at most, each
 half as long as its log may be: when the newer one is full it takes the place of the older. Every line has its number, and
-one that a crash has torn is passed over. Secrets that are known are not written.
+one that a crash has torn is passed over. Secrets that are known are not written. What waits for a slow disk is bounded too: a process's oldest
+lines go, and a line in their place says how many.
 """
 
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -16,7 +18,7 @@ import anyio.to_thread
 import msgspec
 
 from aios.abi.types import LogLine, Pid
-from aios.kernel.logs import LogBuffer
+from aios.kernel.logs import LINE_OVERHEAD_BYTES, LogBuffer
 
 WRITE_S = 0.2
 TAIL_BYTES = 1 << 17
@@ -29,6 +31,34 @@ Hide = Callable[[Pid, str], str]
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[int, LogLine]).decode
+
+
+@dataclass
+class Waiting:
+    """The lines of a process that are not written yet."""
+
+    lines: deque[Numbered] = field(default_factory=deque)
+    size_bytes: int = 0
+    n_dropped: int = 0
+
+    def add(self, number: int, line: LogLine, max_bytes: int) -> None:
+        """Add a line; the oldest go when all take more than that."""
+        self.lines.append((number, line))
+        self.size_bytes += _size(line)
+        while self.size_bytes > max_bytes and len(self.lines) > 1:
+            self.size_bytes -= _size(self.lines.popleft()[1])
+            self.n_dropped += 1
+
+    def all(self) -> list[Numbered]:
+        """Them, in order, and before them what is missing."""
+        if not self.n_dropped:
+            return list(self.lines)
+        number, line = self.lines[0]
+        told = f"{self.n_dropped} lines are missing here: the disk took them too slowly"
+        return [
+            (number - 1, msgspec.structs.replace(line, stream="kernel", text=told)),
+            *self.lines,
+        ]
 
 
 class LogFiles:
@@ -44,7 +74,7 @@ class LogFiles:
         self._folder = folder
         self._max_bytes = max_bytes
         self._hide = hide
-        self._pending: dict[Pid, list[Numbered]] = defaultdict(list)
+        self._pending: dict[Pid, Waiting] = defaultdict(Waiting)
         self._forgotten: set[Pid] = set()
         self._begun: set[Pid] = set()
         """Logs that were written to by this kernel: they end with a whole line."""
@@ -73,7 +103,7 @@ class LogFiles:
     def add(self, number: int, line: LogLine) -> None:
         """Write a line, soon."""
         hidden = msgspec.structs.replace(line, text=self._hide(line.pid, line.text))
-        self._pending[line.pid].append((number, hidden))
+        self._pending[line.pid].add(number, hidden, self._max_bytes)
         self._dirty.set()
 
     def forget(self, pid: Pid) -> None:
@@ -110,9 +140,10 @@ class LogFiles:
             self._write(*self._taken())
 
     def _taken(self) -> tuple[dict[Pid, list[Numbered]], set[Pid]]:
-        pending, self._pending = self._pending, defaultdict(list)
+        pending, self._pending = self._pending, defaultdict(Waiting)
         forgotten, self._forgotten = self._forgotten, set()
-        return {pid: lines for pid, lines in pending.items() if pid not in forgotten}, forgotten
+        kept = {pid: waiting.all() for pid, waiting in pending.items() if pid not in forgotten}
+        return kept, forgotten
 
     # --- in a thread ---------------------------------------------------------------------------------------------
 
@@ -149,6 +180,10 @@ class LogFiles:
 
     def _path(self, pid: Pid, suffix: str) -> Path:
         return self._folder / f"{pid}{suffix}"
+
+
+def _size(line: LogLine) -> int:
+    return len(line.text) + LINE_OVERHEAD_BYTES
 
 
 def _lines_of(path: Path, *, last_bytes: int | None = None) -> list[Numbered]:
