@@ -175,6 +175,7 @@ def main(
         raise SystemExit(f"{dir} is not a folder")
     if min(limit, max_bytes, parallel) < 1:
         raise SystemExit("--limit, --max-bytes and --parallel are at least 1")
+    check_place(out.absolute().parent)
     started_s = time.perf_counter()
     found = survey(dir, limit=limit, except_for=out)
     readers = Readers(client, dir, max_bytes, number=1)
@@ -211,6 +212,23 @@ def main(
     return summary if json else summary.text()
 
 
+def check_place(folder: Path) -> None:
+    """Fail before the work if the report cannot be written there, or not seen by others: each program has a `/tmp` of its own."""
+    own = Path(tempfile.gettempdir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        is_own = folder.is_relative_to(own) and folder.stat().st_dev == own.stat().st_dev
+        reason = f"{own} is this program's own" if is_own and own.is_mount() else ""
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise SystemExit(
+            f"no report can be written in {folder}: {reason}; choose a place below the working directory, "
+            f"or let it write there: aios run --write FOLDER"
+        )
+
+
 def edit(
     client: aios.blocking.Client,
     folder: Path,
@@ -222,7 +240,6 @@ def edit(
     """Let an editor write the report."""
     rows = [{"file": file, "reason": reason} for file, reason in skipped]
     material = {"folder": str(folder), "digests": digests, "skipped": rows}
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the report: each program has a `/tmp` of its own.
     with tempfile.NamedTemporaryFile(prefix=".digest-", suffix=".json", dir=out.parent) as file:
         file.write(msgspec.json.encode(material))

@@ -214,6 +214,18 @@ async def test_when_no_reader_succeeds_the_run_fails_and_says_why(tmp_path: Path
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("out", ["/tmp/nobody-sees-it.md", "/proc/report.md"])  # noqa: S108 - that is the point
+async def test_a_report_that_could_not_be_written_is_refused_before_the_work(
+    tmp_path: Path, out: str
+) -> None:
+    async with runner(Script()) as run:
+        ran = await run.run("digest", "--dir", folder_of_all_sorts(tmp_path), "--out", out)
+    assert ran.end.status == 1
+    assert "--write FOLDER" in "".join(ran.errors)
+    assert len(ran.processes) == 2, "no reader was started"
+
+
+@pytest.mark.anyio
 async def test_a_folder_without_text_gives_an_empty_report(tmp_path: Path) -> None:
     async with runner(Script()) as kernel:
         out = tmp_path / "report.md"
