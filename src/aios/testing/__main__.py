@@ -3,6 +3,7 @@
 With `--crashes` each is run once for every write and sync that it does, with the power failing at that one.
 """
 
+import os
 import sys
 from argparse import ArgumentParser
 from collections import Counter
@@ -12,16 +13,31 @@ import msgspec
 from aios.testing.campaign import Tally, run_crashes, run_seeds
 from aios.testing.simulation import Outcome, Simulator
 
+READER_GONE = 141
+"""As a shell shows a program that SIGPIPE ended; 1 would say that an invariant broke."""
+
 
 def main(words: list[str]) -> int:
-    """Run what the words ask for. Returns: the exit status, 1 if an invariant broke."""
+    """Run what the words ask for. Returns: the exit status, 1 if an invariant broke, 141 if who reads has gone."""
+    try:
+        return _run(words)
+    except BrokenPipeError:
+        # Python writes what is left at its end, and would complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+def _run(words: list[str]) -> int:
     parser = ArgumentParser(prog="python -m aios.testing", description="Simulate the whole kernel.")
     parser.add_argument("seeds", nargs="+", help="a number, or a range such as 1-20000")
     parser.add_argument("--crashes", action="store_true", help="at every write and sync of each")
     parser.add_argument("--every", type=int, default=1, help="with --crashes: at each so many")
     parser.add_argument("--json", action="store_true", help="say the sum as JSON, and no more")
     asked = parser.parse_args(words)
-    seeds = seeds_of(asked.seeds)
+    try:
+        seeds = seeds_of(asked.seeds)
+    except ValueError:
+        parser.error(f"{' '.join(asked.seeds)}: a seed is a number such as 7, or a range such as 1-20000")
 
     def told(outcome: Outcome) -> None:
         if not asked.json and (outcome.violations or (len(seeds) == 1 and not asked.crashes)):

@@ -1,0 +1,32 @@
+"""The command that runs seeds, as a shell starts it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aios.testing.__main__ import READER_GONE, main
+
+
+def test_a_reader_that_has_gone_ends_it_without_a_complaint() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "aios.testing", "7"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (READER_GONE, b"")
+
+
+def test_words_that_are_no_seeds_are_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["seven"])
+    assert ended.value.code == 2
+    assert "seven: a seed is a number such as 7" in capsys.readouterr().err
