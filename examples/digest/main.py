@@ -171,11 +171,9 @@ def main(
     one after another and shows both times. What an earlier run has read and is unchanged is not read again, except with
     --fresh. --json hands the figures back as JSON.
     """
-    if not dir.is_dir():
-        raise SystemExit(f"{dir} is not a folder")
     if min(limit, max_bytes, parallel) < 1:
         raise SystemExit("--limit, --max-bytes and --parallel are at least 1")
-    check_place(out.absolute().parent)
+    check_folders(dir, out.absolute().parent)
     started_s = time.perf_counter()
     found = survey(dir, limit=limit, except_for=out)
     readers = Readers(client, dir, max_bytes, number=1)
@@ -212,8 +210,10 @@ def main(
     return summary if json else summary.text()
 
 
-def check_place(folder: Path) -> None:
-    """Fail before the work if the report cannot be written there, or not seen by others: each program has a `/tmp` of its own."""
+def check_folders(source: Path, folder: Path) -> None:
+    """Fail before the work if one is none, or the report cannot be written in the other, or not seen there: each program has a `/tmp` of its own."""
+    if not source.is_dir():
+        raise SystemExit(f"{source} is not a folder")
     own = Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,13 @@ with connect() as client:
 """,
     "crash": 'print("about to fail")\nraise ValueError("too bad")\n',
     "status": "import sys\nsys.exit(int(sys.argv[1]))\n",
+    # Writes until it is killed.
+    "chatter": """\
+import time
+while True:
+    print("and another thing", flush=True)
+    time.sleep(0.01)
+""",
     # Writes to both streams, then waits for a byte in the FIFO that it is given.
     "waiter": """\
 import sys

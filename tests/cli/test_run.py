@@ -2,11 +2,12 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import click
 import pytest
-from tests.cli.conftest import Aios, Fifo, Served, Start, Terminals
+from tests.cli.conftest import COMMAND, Aios, Fifo, Served, Start, Terminals
 
 pytestmark = pytest.mark.usefixtures("served")
 
@@ -145,6 +146,21 @@ def test_a_signal_ends_the_processes(
     rows = aios("ps", "-a", "--json").rows()
     ends = [row["exit"] for row in rows if row["kind"] == "program"]
     assert [end["status"] for end in ends if isinstance(end, dict)] == [137, 137]
+
+
+@pytest.mark.parametrize("n_copies", [1, 3])
+def test_when_nobody_reads_any_more_the_processes_end(
+    aios: Aios, programs: Path, n_copies: int
+) -> None:
+    command = [*COMMAND, "run", "-n", str(n_copies), str(programs / "chatter")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:  # noqa: S603 - our own program
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline().endswith(b"and another thing\n")
+        run.stdout.close()
+        assert run.wait(20) == 1
+        assert run.stderr.read() == b""
+    assert aios("ps", "--json").out == ""
 
 
 def test_what_is_no_program_is_not_found(aios: Aios, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ def test_a_reader_that_has_gone_ends_it_without_a_complaint() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        ended = subprocess.run(  # noqa: S603 - our own program
+        ended = subprocess.run(
             [sys.executable, "-m", "aios.testing", "7"],
             stdout=writer,
             stderr=subprocess.PIPE,

@@ -196,6 +196,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except AiosError as error:
         return report(error, as_json=as_json)
     except BaseExceptionGroup as group:
+        if group.split(BrokenPipeError)[1] is None:
+            return _end_unheard()
         return report(_only_error(group), as_json=as_json)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -210,6 +212,14 @@ def _refuse(error: click.ClickException, *, as_json: bool) -> int:
     message = error.format_message().rstrip(".").replace("'", "`")
     tell(message, hint=hint, code="usage", exit_code=ExitCode.USAGE, as_json=as_json)
     return ExitCode.USAGE
+
+
+def _end_unheard() -> int:
+    """Whoever read the output has gone, as in `aios run ... | head -1`: end as click does where no task group is around it."""
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # what is left is not written at exit
+    return ExitCode.FAILED
 
 
 def _only_error(group: BaseExceptionGroup[BaseException]) -> AiosError:

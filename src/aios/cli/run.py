@@ -296,7 +296,7 @@ def _run_on(address: Address, order: Order, *, detach: bool, is_last_try: bool) 
             try:
                 _spawn_all(client, order, names)
                 return _print_started(order, names) if detach else _stay(address, order, names)
-            except (AiosError, KeyboardInterrupt):
+            except BaseException:  # an error, Ctrl-C, or whoever read what they write has gone
                 _kill_all(client, names)
                 raise
     except (KernelStopping, KernelUnreachable):

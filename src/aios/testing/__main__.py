@@ -37,7 +37,9 @@ def _run(words: list[str]) -> int:
     try:
         seeds = seeds_of(asked.seeds)
     except ValueError:
-        parser.error(f"{' '.join(asked.seeds)}: a seed is a number such as 7, or a range such as 1-20000")
+        parser.error(
+            f"{' '.join(asked.seeds)}: a seed is a number such as 7, or a range such as 1-20000"
+        )
 
     def told(outcome: Outcome) -> None:
         if not asked.json and (outcome.violations or (len(seeds) == 1 and not asked.crashes)):
