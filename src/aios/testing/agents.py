@@ -52,8 +52,11 @@ class Agent:
         if not self.life.is_over:
             world.ledger.ask(self.name, thing, what)
         told = await self.told(thing, act)
-        if told and not self.life.is_over and not is_retold:
-            world.ledger.acknowledge(self.name, thing, what)
+        if not self.life.is_over and not is_retold:
+            if told:
+                world.ledger.acknowledge(self.name, thing, what)
+            elif thing == "tool":
+                world.ledger.take_back(self.name, thing, what)
         return told
 
     async def told(self, what: str, act: Act) -> bool:

@@ -56,6 +56,10 @@ class Ledger:
         """The agent was told that it is done."""
         self.accounts[agent, thing].done.add(act)
 
+    def take_back(self, agent: str, thing: str, act: str) -> None:
+        """The agent is told in a later life that it failed: what no disk had heard of was undone, made again, and failed then."""
+        self.accounts[agent, thing].done.discard(act)
+
     def compare(
         self, agent: str, thing: str, found: Iterable[str], *, may_be_lost: bool = False
     ) -> None:
