@@ -295,10 +295,12 @@ def _run_on(address: Address, order: Order, *, detach: bool, is_last_try: bool) 
         with connect(address.url, address.token) as client:
             try:
                 _spawn_all(client, order, names)
-                return _print_started(order, names) if detach else _stay(address, order, names)
-            except BaseException:  # an error, Ctrl-C, or whoever read what they write has gone
+                if not detach:
+                    return _stay(address, order, names)
+            except (AiosError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup):
                 _kill_all(client, names)
                 raise
+            return _print_started(order, names)
     except (KernelStopping, KernelUnreachable):
         if names or names_kernel() or is_last_try:
             raise
