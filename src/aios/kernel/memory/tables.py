@@ -300,11 +300,12 @@ def link_neighbours(
     connection: apsw.Connection, note: int, space: int, neighbours: Collection[int]
 ) -> None:
     """Link a note with those of its neighbours that are still there, in its space and in force."""
-    connection.executemany(
-        "INSERT OR IGNORE INTO memory_links SELECT min(id, ?1), max(id, ?1) FROM memory_notes "
-        "WHERE id = ?2 AND space = ?3 AND superseded_by IS NULL AND id != ?1",
-        [(note, neighbour, space) for neighbour in neighbours],
-    )
+    if neighbours:
+        connection.execute(
+            "INSERT OR IGNORE INTO memory_links SELECT min(id, ?1), max(id, ?1) FROM memory_notes "
+            "WHERE id IN (SELECT value FROM json_each(?2)) AND space = ?3 AND superseded_by IS NULL AND id != ?1",
+            (note, json.dumps(list(neighbours)), space),
+        )
 
 
 def carry_links(connection: apsw.Connection, old: int, new: int) -> None:
