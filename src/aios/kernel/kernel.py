@@ -490,7 +490,7 @@ async def open_kernel(
                 await kernel.cores.aclose()
                 await anyio.to_thread.run_sync(kernel.contexts.flush)
                 with suppress(AiosError):  # how often notes were used is not worth a failed end
-                    await kernel.memory.flush()
+                    await kernel.memory.aclose()
                 await kernel.mounting.aclose()
                 if kernel.journal.disk is not None:
                     with suppress(AiosError):

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.memory import meaning
 from aios.kernel.memory.embedding import Vectors
 from aios.kernel.memory.meaning import Kept, Meanings
+from aios.sdk.files import Files
 from aios.sdk.memory import Memory
 
 pytestmark = pytest.mark.anyio
@@ -199,3 +202,22 @@ async def test_an_owner_has_no_more_notes_than_its_quota(tmp_path: Path) -> None
         await memory.remember("now there is room")
         assert (await memory.usage()).n_notes == 3
         assert (await guest.usage()).n_notes == 1
+
+
+async def test_a_kernel_that_has_ended_holds_no_weights_and_no_vectors(tmp_path: Path) -> None:
+    """What is left of it is a circle of references; a program that opens many would grow by 70 MB each."""
+    async with opened(tmp_path, "wordllama") as kernel:
+        await Memory(kernel.init_gate()).remember("a boat")
+        files = Files(kernel.init_gate())
+        await files.write("/shared/a", "a boat")
+        await files.retrieve("boat", is_waiting=True)
+        held: list[object] = [kernel.memory._indexer._near, kernel.memory._indexer.meanings]
+        held.append(kernel.retriever._indexer.meanings)
+        assert all(held)
+        left = [weakref.ref(each) for each in held]
+        held.clear()
+    gc.disable()
+    try:
+        assert [ref() for ref in left] == [None] * 3
+    finally:
+        gc.enable()

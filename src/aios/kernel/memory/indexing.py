@@ -118,6 +118,13 @@ class Indexer:
         """The vector of a query from a near embedder; in whatever thread, for long queries take milliseconds."""
         return None if self._near is None else self._near.embed([query])[0]
 
+    def close(self) -> None:
+        """The kernel has ended: let go of the weights and signs, 35 MB and more.
+
+        What is left of a kernel is a circle of references, which Python may not look at for a long time.
+        """
+        self._near = self.meanings = None
+
     def note_news(self) -> None:
         """A note was written; if it has no vector yet, it gets one."""
         if self._far is not None:
@@ -170,9 +177,9 @@ class Indexer:
         texts = [each.text for each in waiting]
         if self._far is not None:
             kept = kept_of(waiting, await self._far.embed_some(texts))
+        elif (near := self._near) is None:
+            return  # the kernel is ending
         else:
-            assert self._near is not None
-            near = self._near
             vectors = await anyio.to_thread.run_sync(near.embed, texts, limiter=self._thread)
             kept = kept_of(waiting, [vectors[place : place + 1] for place in range(len(texts))])
         if kept is not None:

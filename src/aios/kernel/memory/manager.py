@@ -289,6 +289,13 @@ class MemoryManager:
             uses, self._uses = self._uses, Counter()
             await self._db.write(lambda connection: tables.count_uses(connection, uses.items()))
 
+    async def aclose(self) -> None:
+        """The kernel is ending: write down what is left, and let go of the embedder."""
+        try:
+            await self.flush()
+        finally:
+            self._indexer.close()
+
     async def reindex(self, notes: Collection[int]) -> None:
         """Find notes where they are now, or no longer: they were removed or given away beside the calls of this manager."""
         meanings = self._indexer.meanings

@@ -97,6 +97,9 @@ class Retriever:
         if self._is_running:
             await self._ended.wait()
         await self._indexer.db.aclose()
+        self._indexer.meanings = (
+            None  # its weights: what is left of a kernel may wait long to be collected
+        )
 
     # --- the calls -----------------------------------------------------------------------------------------------
 
