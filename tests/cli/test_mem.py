@@ -68,7 +68,10 @@ def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: 
     assert (one["text"], one["importance"], one["tags"]) == ("one", 0.9, ["t"])
     assert isinstance(two["origin"], dict)
     assert two["origin"]["source"] == "(note 2 of owner/init)"
-    file.write_text("\nno note\n")
-    broken = aios("mem", "import", file)
-    assert broken.code == 2
-    assert f"line 2 of {file} is no exported note" in broken.err
+    exported = file.read_bytes()
+    for bad, line in ((b"\nno note\n", 2), (exported + b"\xff\xfe\n", 3)):
+        file.write_bytes(bad)
+        broken = aios("mem", "import", file)
+        assert broken.code == 2
+        assert f"line {line} of {file} is no exported note" in broken.err
+    assert len(aios("mem", "ls", "--json").rows()) == 4, "all of a file, or nothing"

@@ -104,8 +104,9 @@ def pack(packet: ToServer | ToClient) -> bytes:
 
     Raises:
         TooLarge: It is over `MAX_PACKET_BYTES`.
+        InvalidCall: As `encode_call`.
     """
-    body = _msgpack_out.encode(packet)
+    body = _encoded(_msgpack_out.encode, packet)
     if len(body) > MAX_PACKET_BYTES:
         raise TooLarge(
             f"a packet of {len(body)} bytes is over the limit of {MAX_PACKET_BYTES}",
@@ -147,8 +148,12 @@ def unpack_to_client(body: bytes) -> ToClient:
 
 
 def call_to_json(call: Call[Any]) -> bytes:
-    """A call as JSON; the key `call` names it."""
-    return _json_out.encode(call)
+    """A call as JSON; the key `call` names it.
+
+    Raises:
+        InvalidCall: As `encode_call`.
+    """
+    return _encoded(_json_out.encode, call)
 
 
 def call_from_json(body: bytes) -> AnyCall:
@@ -190,12 +195,7 @@ def encode_call(call: Call[Any]) -> bytes:
     Raises:
         InvalidCall: It holds something that no wire carries: half a surrogate pair, an integer over 64 bits.
     """
-    try:
-        return _msgpack_out.encode(call)
-    except (UnicodeEncodeError, OverflowError, TypeError, ValueError) as error:
-        raise InvalidCall(
-            f"cannot be encoded: {error}", hint="send valid Unicode and 64-bit integers"
-        ) from error
+    return _encoded(_msgpack_out.encode, call)
 
 
 def encode(value: Answer | Fault) -> bytes:
@@ -228,6 +228,21 @@ def decode_fault(body: bytes) -> Fault:
         InvalidCall: The bytes are no fault.
     """
     return _decode(_msgpack_fault.decode, body)
+
+
+def _encoded(encode: Callable[[Any], bytes], value: object) -> bytes:
+    try:
+        return encode(value)
+    except UnicodeEncodeError as error:
+        shown = error.object.encode(errors="backslashreplace").decode()
+        raise InvalidCall(
+            f"{shown[:80]!r} is no text in UTF-8 and cannot be encoded",
+            hint="send valid Unicode; a file of such a name needs another one",
+        ) from error
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InvalidCall(
+            f"cannot be encoded: {error}", hint="send valid Unicode and 64-bit integers"
+        ) from error
 
 
 def _decode(decode: Callable[[bytes], T], body: bytes) -> T:

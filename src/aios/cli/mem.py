@@ -1,6 +1,7 @@
 """The verb `mem`: what agents remember, as the owner of the kernel sees it."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -231,22 +232,29 @@ def import_(*, file: Path, scope: ScopeName, as_json: bool) -> None:
 
     Text, tags, importance and validity come along; who wrote a note is named in its source.
     """
-    with file.open(encoding="utf-8") as lines, connect() as client:
-        n_notes = sum(
-            _import(client, line, scope, f"line {number} of {file}")
-            for number, line in enumerate(lines, 1)
-            if line.strip()
-        )
+    n_notes = sum(1 for _ in _exported(file))  # all are read before the first is kept
+    with connect() as client:
+        for note in _exported(file):
+            _import(client, note, scope)
     write_json({"n_notes": n_notes}) if as_json else click.echo(f"{n_notes} notes")
 
 
-def _import(client: Client, line: str, scope: ScopeName, where: str) -> int:
-    try:
-        note = msgspec.json.decode(line, type=Note)
-    except msgspec.DecodeError as error:
-        raise InvalidCall(
-            f"{where} is no exported note: {error}", hint="give a file that `aios mem export` wrote"
-        ) from error
+def _exported(file: Path) -> Iterator[Note]:
+    """The notes of a file, a line each."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield msgspec.json.decode(line, type=Note)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise InvalidCall(
+                    f"line {number} of {file} is no exported note: {error}",
+                    hint="give a file that `aios mem export` wrote",
+                ) from error
+
+
+def _import(client: Client, note: Note, scope: ScopeName) -> None:
     origin = note.origin
     client.memory.remember(
         note.text,
@@ -257,7 +265,6 @@ def _import(client: Client, line: str, scope: ScopeName, where: str) -> int:
         valid_from_unix_s=note.valid_from_unix_s,
         **({} if note.valid_to_unix_s is None else {"valid_to_unix_s": note.valid_to_unix_s}),
     )
-    return 1
 
 
 def _row(note: Note) -> list[str]:

@@ -324,8 +324,8 @@ def _packed(reply: Reply) -> bytes:
         return pack(reply)
     except TooLarge as error:
         return pack(Reply(reply.id, fault_of(error)))
-    except (ValueError, TypeError, OverflowError) as error:  # lone surrogates, for one
-        bug = KernelBug(f"the answer cannot be encoded: {error}", hint="please report it")
+    except InvalidCall as error:  # lone surrogates, for one
+        bug = KernelBug(f"the answer cannot be sent: {error}", hint="please report it")
         return pack(Reply(reply.id, fault_of(bug)))
 
 
