@@ -5,7 +5,7 @@ import pytest
 
 from aios.abi.contexts import SnapshotInfo, WindowPolicy
 from aios.abi.types import Message, Role, ToolSpec
-from aios.errors import Conflict, NotFound, ResourceExhausted, SnapshotIncompatible
+from aios.errors import Conflict, DiskFailed, NotFound, ResourceExhausted, SnapshotIncompatible
 from aios.kernel.context.snapshots import Saved, Snapshots
 from aios.kernel.context.transcript import Rewrite, Transcript, extended
 from aios.kernel.context.window import rewritten
@@ -84,6 +84,16 @@ def test_a_damaged_file_is_never_trusted(tmp_path: Path) -> None:
         with pytest.raises(SnapshotIncompatible):
             shelf.read("owner", "a")
         shelf.list_all("owner")
+
+
+def test_a_file_that_the_disk_does_not_give_is_told(tmp_path: Path) -> None:
+    shelf = Snapshots(tmp_path, 10)
+    shelf.write(info(), SAVED, is_replacing=False)
+    (file,) = tmp_path.rglob("*.context")
+    file.unlink()
+    file.mkdir()  # whoever is root may read whatever has no leave
+    with pytest.raises(DiskFailed, match="'a' cannot be read: Is a directory"):
+        shelf.read("owner", "a")
 
 
 def test_a_path_that_cannot_be_a_folder_is_told(tmp_path: Path) -> None:

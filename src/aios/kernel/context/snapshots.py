@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from aios.abi.contexts import SnapshotInfo, WindowPolicy
 from aios.abi.types import ToolSpec
-from aios.errors import Conflict, NotFound, ResourceExhausted, SnapshotIncompatible
+from aios.errors import Conflict, DiskFailed, NotFound, ResourceExhausted, SnapshotIncompatible
 from aios.kernel.context.pins import sync_folder
 from aios.kernel.context.transcript import Transcript, check_invariants
 
@@ -110,11 +110,17 @@ class Snapshots:
         Raises:
             NotFound: The owner has none of that name.
             SnapshotIncompatible: It is damaged, or another version of AIOS wrote it.
+            DiskFailed: The disk does not give it.
         """
         try:
             data = self._path(owner, name).read_bytes()
         except FileNotFoundError:
             raise _missing(name) from None
+        except OSError as error:
+            raise DiskFailed(
+                f"snapshot {name!r} cannot be read: {error.strerror}",
+                hint="see whether its disk is there, and allow AIOS to read it",
+            ) from error
         check, rest = data[len(MAGIC) : HEAD_START - 4], data[HEAD_START - 4 :]
         if not data.startswith(MAGIC) or check != _check(rest):
             raise SnapshotIncompatible(
