@@ -21,7 +21,7 @@ from typing import Self
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aios.errors import AccessDenied, Conflict, NotFound
+from aios.errors import AccessDenied, Conflict, DiskFailed, NotFound
 
 DRAFT_PREFIX = b".~aios-"
 """Files on their way; who lists a folder does not see them, and those that a crash left are removed."""
@@ -109,6 +109,14 @@ class Folder:
         """Whether the folder itself was removed; what is in it then says nothing."""
         return os.fstat(self._descriptor).st_nlink == 0
 
+    def is_at(self, path: Path) -> bool:
+        """Whether a path leads to this very folder."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self._device, self.inode)
+
     @contextmanager
     def inside(self, parts: Parts, *, makes: bool = False) -> Iterator[int]:
         """A descriptor of a folder below, closed with the block; with `makes` those that are missing are made.
@@ -116,8 +124,12 @@ class Folder:
         Raises:
             NotFound: There is none.
             AccessDenied: A part is a link or no folder, or lies on another file system.
+            DiskFailed: The machine does not let us look, so what is there is not known.
         """
-        here = os.dup(self._descriptor)
+        try:
+            here = os.dup(self._descriptor)
+        except OSError as error:
+            raise _hidden(b".", error) from error
         try:
             for part in parts:
                 below = self._step(here, part, makes=makes)
@@ -128,7 +140,11 @@ class Folder:
             os.close(here)
 
     def find(self, parts: Parts) -> Item | None:
-        """What stands at a path, without following it; None if nothing does."""
+        """What stands at a path, without following it; None if nothing does.
+
+        Raises:
+            AccessDenied, DiskFailed: As `inside`.
+        """
         try:
             with self.inside(parts[:-1]) as folder:
                 return self._item(folder, parts[-1])
@@ -139,7 +155,7 @@ class Folder:
         """What is in a folder. Cost: 3 us a name.
 
         Raises:
-            NotFound, AccessDenied: As `inside`.
+            NotFound, AccessDenied, DiskFailed: As `inside`.
         """
         with self.inside(parts) as folder:
             names = _names(folder)
@@ -152,7 +168,8 @@ class Folder:
 
         Raises:
             NotFound: There is none.
-            AccessDenied: It is no plain file with one name, or may not be read.
+            AccessDenied: It is no plain file with one name.
+            DiskFailed: The machine does not let us read it.
         """
         with self.inside(parts[:-1]) as folder:
             item = self._item(folder, parts[-1])
@@ -184,13 +201,14 @@ class Folder:
 
         Raises:
             Conflict: Something else is there.
-            AccessDenied: As `inside`, or the folder may not be written to.
-            OSError: The disk is full or fails.
+            AccessDenied, DiskFailed: As `inside`.
+            OSError: The folder may not be written to, or the disk is full or fails.
         """
         with self.inside(parts[:-1], makes=True) as folder:
             self._check_expected(folder, parts[-1], expected)
             draft = DRAFT_PREFIX + secrets.token_hex(8).encode()
-            descriptor = _opened(draft, _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder)
+            flags = _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(draft, flags, 0o666, dir_fd=folder)
             with ExitStack() as files, ExitStack() as undo:
                 files.callback(os.close, descriptor)
                 undo.callback(_unlink, draft, folder)
@@ -252,6 +270,8 @@ class Folder:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _hidden(name, error) from error
         if stat.S_ISDIR(found.st_mode) and found.st_dev == self._device:
             return Item(name, Kind.FOLDER)
         if why := self._why_not_plain(found):
@@ -306,8 +326,11 @@ def is_draft(name: bytes) -> bool:
 
 
 def _names(folder: int) -> list[bytes]:
-    with os.scandir(folder) as entries:
-        return [os.fsencode(entry.name) for entry in entries]
+    try:
+        with os.scandir(folder) as entries:
+            return [os.fsencode(entry.name) for entry in entries]
+    except OSError as error:
+        raise _hidden(b".", error) from error
 
 
 def _check_part(part: bytes) -> None:
@@ -317,17 +340,13 @@ def _check_part(part: bytes) -> None:
 
 def _opened(name: bytes, flags: int, folder: int) -> int:
     try:
-        return os.open(name, flags, 0o666, dir_fd=folder)
+        return os.open(name, flags, dir_fd=folder)
     except FileNotFoundError as error:
         raise _missing(name) from error
-    except PermissionError as error:
-        raise AccessDenied(
-            f"{os.fsdecode(name)!r} may not be opened", hint="allow it outside"
-        ) from error
     except OSError as error:
         if error.errno in _NOT_PLAIN:
             raise _no_plain_file(name, error.strerror or "") from error
-        raise
+        raise _hidden(name, error) from error
 
 
 def _unlink(name: bytes, folder: int) -> None:
@@ -348,6 +367,13 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 def _missing(name: bytes) -> NotFound:
     return NotFound(f"no {os.fsdecode(name)!r} in the folder", hint="look at what is there")
+
+
+def _hidden(name: bytes, error: OSError) -> DiskFailed:
+    return DiskFailed(
+        f"{os.fsdecode(name)!r} in the folder cannot be looked at: {error.strerror}",
+        hint="allow it outside, or see whether its disk is there",
+    )
 
 
 def _no_plain_file(name: bytes, why: str) -> AccessDenied:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x8, 0x40, 0x80
 CREATE, DELETE, ATTRIB = 0x100, 0x200, 0x4
+MOVE_SELF = 0x800
 OVERFLOW, IGNORED, IS_FOLDER = 0x4000, 0x8000, 0x40000000
 _ONLY_FOLDERS = 0x01000000
 _WANTED = CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | _ONLY_FOLDERS
@@ -43,14 +44,15 @@ class Inotify:
             raise OSError(0, "this system has no inotify")
         self._descriptor = _checked(init(os.O_NONBLOCK | os.O_CLOEXEC))
 
-    def add(self, folder: int) -> int:
-        """Watch an open folder; the same folder has the same watch however often it is added.
+    def add(self, folder: int, *, itself: bool = False) -> int:
+        """Watch an open folder, and with `itself` also whether it is moved; the same folder has the same watch however often it is added.
 
         Raises:
             OSError: ENOSPC when `fs.inotify.max_user_watches` is reached.
         """
         name = f"/proc/self/fd/{folder}".encode()
-        return _checked(self._libc.inotify_add_watch(self._descriptor, name, _WANTED))
+        wanted = _WANTED | (MOVE_SELF if itself else 0)
+        return _checked(self._libc.inotify_add_watch(self._descriptor, name, wanted))
 
     def remove(self, watch: int) -> None:
         """Watch it no more; one that is gone already is nothing."""

@@ -1,5 +1,7 @@
+import errno
 import os
 import random
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,6 +158,109 @@ async def test_a_folder_that_is_not_there_loses_no_file(tmp_path: Path) -> None:
         assert await files.read_text("/notes/a") == "a"
 
 
+async def test_a_folder_that_is_moved_away_while_it_is_mounted_loses_no_file(
+    tmp_path: Path,
+) -> None:
+    async with mounted(tmp_path, StorageConfig(rescan_s=0.05)) as (_, files, real):
+        await files.write("/notes/a", "a")
+        real.rename(tmp_path / "elsewhere")
+        assert [each.path for each in await files.list("/notes")] == ["/notes/a"]
+        with pytest.raises(DiskFailed, match="not there"):
+            await files.write("/notes/a", "b")
+        assert (tmp_path / "elsewhere" / "a").read_text() == "a"
+        assert str(real) in (await files.mounts())[0].note
+        since = (await files.watch("/notes", is_waiting=False)).next
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "b").write_text("b")
+        (tmp_path / "new").rename(real)
+        with anyio.fail_after(10):
+            while [each.path for each in await files.list("/notes")] != ["/notes/b"]:
+                since = (await files.watch("/notes", since=since)).next
+        assert (await files.mounts())[0].note == ""
+        await files.rollback("/notes/a", version=1)
+        assert (real / "a").read_text() == "a"
+    async with mounted(tmp_path) as (_, files, real):  # an empty one, if it is known, is the folder
+        assert len(await files.list("/notes")) == 2
+
+
+async def test_a_folder_that_is_removed_with_all_in_it_is_followed_when_it_is_made_again(
+    tmp_path: Path,
+) -> None:
+    async with mounted(tmp_path, StorageConfig(rescan_s=0.05)) as (_, files, real):
+        await files.write("/notes/sub/a", "a")
+        shutil.rmtree(real)
+        with pytest.raises(DiskFailed, match="not there"):
+            await files.write("/notes/sub/a", "b")
+        real.mkdir()
+        (real / "b").write_text("b")
+        with anyio.fail_after(10):
+            while "/notes/b" not in [each.path for each in await files.list("/notes")]:
+                await anyio.sleep(0.02)
+        await files.write("/notes/c", "c")
+        assert (real / "c").read_text() == "c"
+
+
+async def test_what_the_disk_does_not_show_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = os.stat
+
+    def stat(path: bytes, **how: int) -> os.stat_result:
+        if path in (b"a", b"sub") and "dir_fd" in how:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return look(path, **how)  # type: ignore[arg-type]  # whatever it was called with
+
+    async with mounted(tmp_path) as (kernel, files, real):
+        await files.edit([Put("/notes/a", b"a"), Put("/notes/sub/b", b"b")])
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "stat", stat)
+            (real / "a").write_text("new")
+            await kernel.storage.mounts.take_notices()
+            assert await files.read("/notes/a") == b"a"
+            assert len(await files.list("/notes", is_deep=True)) == 2
+            with pytest.raises(DiskFailed, match="cannot be looked at"):
+                await files.write("/notes/a", "b")
+            skipped = (await files.mounts())[0].skipped
+            assert "/notes/a" in [each.path for each in skipped]
+        assert await files.read("/notes/a") == b"new"
+        await files.list("/notes/sub")
+        assert (await files.mounts())[0].skipped == ()
+        assert [each.size_bytes for each in await files.versions("/notes/sub/b")] == [1]
+
+
+async def test_what_is_not_shown_is_counted_until_it_is_gone(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (kernel, files, real):
+        (mount,) = kernel.storage.mounts.all()
+        (real / "sub").mkdir()
+        for number in range(150):
+            (real / "sub" / f"link{number}").symlink_to(tmp_path)
+        for _ in range(2):
+            await kernel.storage.mounts.settle(mount)
+            (info,) = await files.mounts()
+            assert (info.n_skipped, len(info.skipped)) == (150, 100)
+        (real / "sub" / "link7").unlink()
+        await files.list("/notes/sub")
+        assert (await files.mounts())[0].n_skipped == 149
+        (real / "sub").rename(tmp_path / "sub")
+        await files.list("/notes")
+        assert (await files.mounts())[0].n_skipped == 0
+
+
+async def test_a_folder_that_has_left_the_mount_is_watched_no_longer(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (kernel, files, real):
+        await files.write("/notes/sub/deep/a", "a")
+        await files.list("/notes")
+        (real / "sub").rename(real / "moved")
+        await files.list("/notes")
+        notices = kernel.storage.mounts.notices
+        assert sorted(notices._watches) == ["/notes", "/notes/moved", "/notes/moved/deep"]
+        (real / "moved").rename(tmp_path / "moved")
+        await files.list("/notes")
+        assert sorted(notices._watches) == sorted(notices._paths.values()) == ["/notes"]
+        (tmp_path / "moved" / "b").write_text("b")
+        assert notices.take() == []
+
+
 async def test_an_edit_that_the_folder_refuses_is_undone_as_a_whole(tmp_path: Path) -> None:
     async with mounted(tmp_path) as (_, files, real):
         await files.write("/notes/a", "old")
@@ -268,6 +373,12 @@ async def test_what_does_not_fit_into_the_quota_is_left_outside(tmp_path: Path) 
         (skipped,) = (await files.mounts())[0].skipped
         assert skipped.path == "/notes/large"
         assert "quota" in skipped.why or "disk" in skipped.why
+        since = (await files.watch("/notes", is_waiting=False)).next
+        await files.set_quota("/notes", 1_000_000)
+        with anyio.fail_after(10):
+            (found,) = (await files.watch("/notes", since=since)).versions
+        assert found.path == "/notes/large", "there is room for it now"
+        assert (await files.mounts())[0].skipped == ()
 
 
 async def test_a_mount_that_is_taken_away_leaves_the_folder_and_the_versions(

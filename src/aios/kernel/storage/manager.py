@@ -111,7 +111,7 @@ class StorageManager:
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
-        self.quotas = Quotas(db, self._is_mount)
+        self.quotas = Quotas(db, self.mounts)
 
     def obey(self, access: AccessManager) -> None:
         """Judge each path by its policies, too, from now on."""
@@ -182,6 +182,7 @@ class StorageManager:
 
         purged = await self._db.write(write)
         self.changes.note_purge()
+        self.mounts.note_room(path)
         return purged
 
     async def _step(self, process: Process, edit: Edit, staged: list[Piece]) -> Step:

@@ -6,6 +6,7 @@ the paths whose newest version is committed and may not be in its real file yet:
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 
 import anyio
@@ -13,7 +14,7 @@ import apsw
 
 from aios.disk.folder import Folder, Stamp
 from aios.disk.migrations import Schema
-from aios.kernel.storage.paths import is_within
+from aios.kernel.storage.paths import is_within, parent
 from aios.kernel.storage.tables import PAST
 
 SCHEMA = Schema(
@@ -42,8 +43,8 @@ SCHEMA = Schema(
     ),
 )
 
-MAX_SKIPPED = 100
-"""So many of the things that are not shown are remembered by name; the rest is counted."""
+MAX_SKIPPED = 10_000
+"""So many of the things that are not shown are remembered, and counted."""
 
 
 @dataclass
@@ -59,7 +60,8 @@ class Mount:
     is_watched: bool = True
     note: str = ""
     settled: anyio.Event = field(default_factory=anyio.Event)
-    skipped: dict[str, str] = field(default_factory=dict)
+    _skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By folder, so that a look at one replaces what was known of it."""
     n_skipped: int = 0
 
     @property
@@ -69,15 +71,25 @@ class Mount:
 
     def skip(self, path: str, why: str) -> None:
         """Something in the folder is not shown."""
-        if path not in self.skipped:
+        here = self._skipped.setdefault(parent(path), {})
+        if path not in here and self.n_skipped < MAX_SKIPPED:
             self.n_skipped += 1
-        if len(self.skipped) < MAX_SKIPPED or path in self.skipped:
-            self.skipped[path] = why
+            here[path] = why
+        elif path in here:
+            here[path] = why
 
     def unskip(self, path: str) -> None:
         """It is shown, or gone."""
-        if self.skipped.pop(path, None) is not None:
+        if self._skipped.get(parent(path), {}).pop(path, None) is not None:
             self.n_skipped -= 1
+
+    def unskip_in(self, folder: str) -> None:
+        """A folder is gone, or looked at anew: nothing is known of what is in it."""
+        self.n_skipped -= len(self._skipped.pop(folder, ()))
+
+    def skipped(self, limit: int) -> list[tuple[str, str]]:
+        """The first of what is not shown, and why, in the order of their paths."""
+        return nsmallest(limit, (each for here in self._skipped.values() for each in here.items()))
 
 
 def all_mounts(connection: apsw.Connection) -> list[Mount]:
@@ -92,6 +104,11 @@ def add_mount(connection: apsw.Connection, mount: Mount) -> None:
         "INSERT INTO mounts VALUES (?, ?, ?, ?)",
         (mount.path, str(mount.folder), mount.inode, mount.is_read_only),
     )
+
+
+def set_inode(connection: apsw.Connection, mount: Mount) -> None:
+    """Inside a write: this is the folder that a mount has now."""
+    connection.execute("UPDATE mounts SET inode = ? WHERE path = ?", (mount.inode, mount.path))
 
 
 def remove_mount(connection: apsw.Connection, path: str) -> None:

@@ -17,6 +17,8 @@ from aios.kernel.storage.mount_tables import Mount, add_mount
 from aios.kernel.storage.mounts import is_overlap, open_real
 from aios.kernel.storage.paths import FOLDERS, parse
 
+MAX_SHOWN = 100
+"""Of what is not shown in a mount, named with the reason."""
 MACHINE_FOLDERS = ("/proc", "/sys", "/dev", "/run")
 """Their files are not files: reading one may wait for ever, writing one may stop the machine."""
 
@@ -38,8 +40,7 @@ class Mounting:
         self._tasks = tasks
         self._scope = anyio.CancelScope()
         self._over: anyio.Event | None = None
-        self._fresh: list[Mount] = []
-        self._wanted = anyio.Event()
+        self._adding = anyio.Lock()
 
     async def begin(self) -> None:
         """Take up the mounts of the kernel before. A database that is not there yet, or cannot be opened, has none."""
@@ -73,9 +74,10 @@ class Mounting:
             )
         if not call.folder.startswith("/"):
             raise InvalidCall("the folder must be absolute", hint="begin it with /")
-        mount = await anyio.to_thread.run_sync(self._checked, path, call)
-        await self._db.write(lambda c: add_mount(c, mount))
-        self._mounts.add(mount)
+        async with self._adding:
+            mount = await anyio.to_thread.run_sync(self._checked, path, call)
+            await self._db.write(lambda c: add_mount(c, mount))
+            self._mounts.add(mount)
         self._start(mount)
         if call.is_waiting:
             with run.parked():
@@ -102,7 +104,7 @@ class Mounting:
 
     def _info(self, process: Process, mount: Mount) -> MountInfo:
         is_owner = process.pid == INIT_PID
-        skipped = [Skipped(path, why) for path, why in sorted(mount.skipped.items())]
+        skipped = [Skipped(path, why) for path, why in mount.skipped(MAX_SHOWN)]
         n_files: int = self._db.read_nowait(
             lambda c: c.execute("SELECT n_files FROM usage WHERE root = ?", (mount.path,)).get or 0
         )
@@ -146,8 +148,8 @@ class Mounting:
     # --- in the background ---------------------------------------------------------------------------------------
 
     def _start(self, *mounts: Mount) -> None:
-        self._fresh += mounts
-        self._wanted.set()
+        for mount in mounts:
+            self._mounts.want_settled(mount)
         if self._over is None:
             self._over = anyio.Event()
             self._mounts.notices.begin()
@@ -157,18 +159,15 @@ class Mounting:
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._settle_fresh)
+                    tasks.start_soon(self._settle_wanted)
                     tasks.start_soon(self._listen)
                     tasks.start_soon(self._rescan)
         finally:
             over.set()
 
-    async def _settle_fresh(self) -> None:
+    async def _settle_wanted(self) -> None:
         while True:
-            while self._fresh:
-                await self._attempt(self._fresh.pop(0))
-            self._wanted = anyio.Event()
-            await self._wanted.wait()
+            await self._attempt(await self._mounts.next_wanted())
 
     async def _listen(self) -> None:
         while True:
@@ -182,17 +181,14 @@ class Mounting:
         while True:
             await anyio.sleep(self._config.rescan_s)
             for mount in self._mounts.all():
-                if mount.real is None:
-                    await anyio.to_thread.run_sync(open_real, mount)
-                    if mount.real is not None:
-                        mount.note = ""
-                        await self._attempt(mount)
-                elif mount.settled.is_set() and not mount.is_watched:
-                    await self._attempt(mount)
+                await self._attempt(mount, only_if_due=True)
 
-    async def _attempt(self, mount: Mount) -> None:
+    async def _attempt(self, mount: Mount, *, only_if_due: bool = False) -> None:
         try:
-            await self._mounts.settle(mount)
+            is_anew = await self._mounts.find_again(mount)
+            is_due = is_anew or (mount.settled.is_set() and not mount.is_watched)
+            if is_due or not only_if_due:
+                await self._mounts.settle(mount)
         except AiosError as error:
             mount.note = error.message
             mount.settled.set()

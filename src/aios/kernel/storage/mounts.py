@@ -9,7 +9,7 @@ wrote becomes a version first, or the call fails and is undone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import anyio
@@ -75,6 +75,8 @@ class Mounts:
         self._ignored = frozenset(name.casefold() for name in config.mount_ignore)
         self._mounts: dict[str, Mount] = {}
         self._turn = anyio.Lock()
+        self._wanted: list[Mount] = []
+        self._want = anyio.Event()
         self.notices = Notices()
 
     # --- which there are -----------------------------------------------------------------------------------------
@@ -90,6 +92,24 @@ class Mounts:
     def add(self, mount: Mount) -> None:
         """It is there from now on; `settle` looks at what is in it."""
         self._mounts[mount.path] = mount
+
+    def want_settled(self, mount: Mount) -> None:
+        """Have a mount compared as a whole with its folder, in the background."""
+        self._wanted.append(mount)
+        self._want.set()
+
+    async def next_wanted(self) -> Mount:
+        """Wait for a mount that is to be compared as a whole."""
+        while not self._wanted:
+            self._want = anyio.Event()
+            await self._want.wait()
+        return self._wanted.pop(0)
+
+    def note_room(self, path: str) -> None:
+        """The quota of a mount has grown, or versions were purged: what did not fit may fit now."""
+        mount = self.find(path)
+        if mount is not None and mount.n_skipped:
+            self.want_settled(mount)
 
     async def load(self) -> None:
         """The mounts that the database remembers, their folders opened."""
@@ -128,6 +148,9 @@ class Mounts:
         if not self._mounts or (paths is not None and not any(map(self.find, paths))):
             return await self._db.write(write, queueing=queueing)
         async with self._turn:
+            touched = self.all() if paths is None else [self.find(path) for path in paths]
+            for mount in {each.path: each for each in touched if each is not None}.values():
+                await self._check_place(mount)
             await self._take_notices()
             for path in paths or ():
                 if self.find(path) is not None:
@@ -223,6 +246,31 @@ class Mounts:
         for path, is_forced in self.notices.take(within):
             await self._look(path, is_forced=is_forced)
 
+    async def find_again(self, mount: Mount) -> bool:
+        """Look whether the folder of a mount is where it was; one that is not is let go of. Returns: whether another one, or the one that was missing, is there now."""
+        async with self._turn:
+            await self._check_place(mount)
+            if mount.is_leaving or mount.real is not None:
+                return False
+            await anyio.to_thread.run_sync(open_real, mount)
+            if mount.real is None:
+                return False
+            mount.note, mount.is_watched, mount.inode = "", True, mount.real.inode
+            await self._db.write(lambda c: mount_tables.set_inode(c, mount))
+            return True
+
+    async def _check_place(self, mount: Mount) -> None:
+        """Let go of a folder that was removed, moved away or replaced: what is known of it stays. The caller has the turn.
+
+        Linux tells of a removal only when nobody has the folder open, and we do.
+        """
+        real = mount.real
+        if real is not None and not await anyio.to_thread.run_sync(real.is_at, mount.folder):
+            real.close()
+            mount.real, mount.note = None, f"{mount.folder} was removed or moved away"
+            self.notices.unwatch(mount)
+            self.want_settled(mount)  # there may be another in its place
+
     async def settle(self, mount: Mount) -> None:
         """Carry out what a killed kernel left, then compare the whole folder with what is listed of it."""
         if mount.real is None:
@@ -251,14 +299,22 @@ class Mounts:
         if mount is None or mount.real is None or self._is_ignored(path):
             return
         parts = await self._db.read(lambda c: mount_tables.real_parts(c, mount, path))
+        if not parts:
+            await self._check_place(mount)
+            if mount.real is None:
+                return
         try:
             item = await anyio.to_thread.run_sync(mount.real.find, parts) if parts else ROOT
         except AccessDenied as error:
             await self._lose(mount, path, error.message)
             return
+        except DiskFailed as error:
+            mount.skip(path, error.message)  # what is there is not known
+            return
         if item is None or item.kind is Kind.OTHER:
             await self._lose(mount, path, item.why if item else "")
         elif item.kind is Kind.FOLDER:
+            mount.unskip(path)
             pending = [path] if is_deep or not mount.is_current else []
             while pending:
                 below = await self._compare(mount, pending.pop())
@@ -270,8 +326,11 @@ class Mounts:
 
     async def _lose(self, mount: Mount, path: str, why: str) -> None:
         """Nothing that can be shown is at a path: whatever was listed there is gone."""
+        mount.unskip(path)
         if why:
             mount.skip(path, why)
+        mount.unskip_in(path)
+        self.notices.forget(path)
         gone = await self._db.read(lambda c: {path, *(row.path for row in files_below(c, path))})
         await self._record(mount, [Found(each, is_gone=True) for each in sorted(gone)])
 
@@ -281,15 +340,17 @@ class Mounts:
         def compare(connection: apsw.Connection) -> Differences:
             assert mount.real is not None, "compared a folder that is not there"
             parts = mount_tables.real_parts(connection, mount, path)
-            with suppress(NotFound, AccessDenied), mount.real.inside(parts) as folder:
+            with suppress(NotFound, AccessDenied, DiskFailed), mount.real.inside(parts) as folder:
                 self.notices.watch(mount, path, folder)  # first, so that nothing falls between
                 mount.real.remove_drafts(parts)
             return find_differences(connection, mount, path, self._ignored)
 
         if mount.real is None or mount.real.is_removed():
-            mount.note = f"{mount.folder} was removed"
+            await self._check_place(mount)
             return []
         found = await self._db.read(compare)
+        mount.unskip(path)
+        mount.unskip_in(path)
         for each, why in found.skipped.items():
             mount.skip(each, why)
         if found.names:
@@ -389,18 +450,20 @@ class Mounts:
 
 def open_real(mount: Mount) -> None:
     """Open the folder of a mount, or note why it is not there: its files are then listed as they were, and cannot be written."""
-    try:
-        real = Folder.open(mount.folder)
-        if real.inode != mount.inode and not real.items(()):
-            # The place where a disk was: taking it for the folder would take every file for deleted.
-            real.close()
-            raise NotFound(
-                f"{mount.folder} is another folder, and empty", hint="is its disk there?"
-            )
-    except AiosError as error:
-        mount.note = error.message
-        return
-    mount.real = real
+    with ExitStack() as undo:
+        try:
+            real = Folder.open(mount.folder)
+            undo.callback(real.close)
+            if real.inode != mount.inode and not real.items(()):
+                # The place where a disk was: taking it for the folder would take every file for deleted.
+                raise NotFound(
+                    f"{mount.folder} is another folder, and empty", hint="is its disk there?"
+                )
+        except AiosError as error:
+            mount.note = error.message
+            return
+        undo.pop_all()
+        mount.real = real
 
 
 def _settle(

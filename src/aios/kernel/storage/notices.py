@@ -9,7 +9,15 @@ from pathlib import Path
 
 import anyio
 
-from aios.disk.inotify import CLOSE_WRITE, IGNORED, IS_FOLDER, OVERFLOW, Inotify, Notice
+from aios.disk.inotify import (
+    CLOSE_WRITE,
+    IGNORED,
+    IS_FOLDER,
+    MOVE_SELF,
+    OVERFLOW,
+    Inotify,
+    Notice,
+)
 from aios.kernel.storage.mount_tables import Mount
 from aios.kernel.storage.names import shown_name
 from aios.kernel.storage.paths import is_within
@@ -24,6 +32,8 @@ class Notices:
         self._inotify: Inotify | None = None
         self._why_none = ""
         self._paths: dict[int, str] = {}
+        self._watches: dict[str, int] = {}
+        """The watch of each folder, by its path."""
         self._mounts: dict[str, Mount] = {}
         self._noticed: dict[str, bool] = {}
 
@@ -42,18 +52,33 @@ class Notices:
             mount.is_watched, mount.note = False, self._why_none
             return
         try:
-            self._paths[self._inotify.add(folder)] = path
+            watch = self._inotify.add(folder, itself=path == mount.path)
         except OSError as error:
             mount.is_watched, mount.note = False, _why_unwatched(error)
+            return
+        if self._watches.get(path) == watch:
+            return
+        self._drop(path)  # another folder stood here
+        before = self._paths.get(watch)
+        if before is not None and self._watches.get(before) == watch:  # it was moved
+            del self._watches[before]
+        self._paths[watch], self._watches[path] = path, watch
 
     def unwatch(self, mount: Mount) -> None:
         """A mount is taken away."""
         self._mounts.pop(mount.path, None)
-        for watch, path in list(self._paths.items()):
-            if is_within(path, mount.path):
-                del self._paths[watch]
-                if self._inotify is not None:
-                    self._inotify.remove(watch)
+        self.forget(mount.path)
+
+    def forget(self, path: str) -> None:
+        """A folder is not there any more: it may live on elsewhere, with all below it, and is not to be watched."""
+        if path in self._watches:
+            for each in [each for each in self._watches if is_within(each, path)]:
+                self._drop(each)
+
+    def _drop(self, path: str) -> None:
+        watch = self._watches.pop(path, None)
+        if watch is not None and self._paths.pop(watch, None) is not None and self._inotify:
+            self._inotify.remove(watch)
 
     async def wait(self) -> None:
         """Wait until there is a notice; for ever without notices."""
@@ -81,11 +106,15 @@ class Notices:
         if notice.mask & OVERFLOW:
             self._noticed.update((path, False) for path in self._mounts)
             return
-        if notice.mask & IGNORED:
-            self._paths.pop(notice.watch, None)
-            return
         folder = self._paths.get(notice.watch)
         if folder is None:
+            return
+        if notice.mask & IGNORED:
+            del self._paths[notice.watch]
+            self._watches.pop(folder, None)
+        if notice.mask & (IGNORED | MOVE_SELF):
+            if folder in self._mounts:
+                self._noticed.setdefault(folder, False)
             return
         name = shown_name(notice.name)
         if name.encode() != notice.name:

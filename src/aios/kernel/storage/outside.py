@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import Cutter, sizes_for
 from aios.disk.folder import Folder, Item, Kind, Parts, Stamp, read_exactly, read_pieces, stamp_of
-from aios.errors import AccessDenied, AiosError, NotFound
+from aios.errors import AccessDenied, AiosError, DiskFailed, NotFound
 from aios.kernel.storage.content import get_manifest, stage
 from aios.kernel.storage.mount_tables import (
     Mount,
@@ -94,12 +94,9 @@ def _items(real: Folder, parts: Parts, found: Differences, path: str) -> list[It
     """What is in a folder; None if that cannot be known, and then nothing of it may be taken for gone."""
     try:
         return real.items(parts)
-    except NotFound:
+    except (NotFound, AccessDenied):  # gone, or a link stands on the way to it
         return []
-    except AccessDenied as error:
-        item = real.find(parts) if parts else None
-        if item is not None and item.kind is not Kind.FOLDER:
-            return []
+    except DiskFailed as error:
         found.skipped[path] = error.message
         return None
 
@@ -165,6 +162,8 @@ def examine(blobs: BlobStore, real: Folder, path: str, *, parts: Parts, now_ns: 
             return Found(path, is_gone=True)
         except AccessDenied as error:
             return Found(path, is_gone=True, why=error.message)
+        except DiskFailed as error:
+            return Found(path, why=error.message)
         except OSError as error:
             return Found(path, why=f"it cannot be read: {error.strerror}")
     return Found(path, why="it is being written all the time")

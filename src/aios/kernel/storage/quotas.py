@@ -1,7 +1,5 @@
 """How much disk a folder may take, where the owner has said so; elsewhere it is `storage.quota_bytes`."""
 
-from collections.abc import Callable
-
 import apsw
 
 from aios.abi.call import Done
@@ -10,9 +8,8 @@ from aios.disk.db import Database
 from aios.errors import AccessDenied, InvalidCall
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.storage import tables
+from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import AGENTS, GROUPS, SHARED, parse, root_of
-
-IsMount = Callable[[str], bool]
 
 
 class Quotas:
@@ -20,12 +17,12 @@ class Quotas:
 
     Args:
         db: Where they are kept.
-        is_mount: Whether a path is that of a mount.
+        mounts: Those that there are.
     """
 
-    def __init__(self, db: Database, is_mount: IsMount) -> None:
+    def __init__(self, db: Database, mounts: Mounts) -> None:
         self._db = db
-        self._is_mount = is_mount
+        self._mounts = mounts
 
     async def set(self, run: Run, call: FileQuota) -> Done:
         """Set what a folder may take."""
@@ -37,10 +34,13 @@ class Quotas:
             tables.set_quota(connection, root, call.quota_bytes)
             return run.sealed(connection, Done())
 
-        return await self._db.write(write)
+        done = await self._db.write(write)
+        self._mounts.note_room(root)
+        return done
 
     def _root(self, path: str) -> str:
-        is_one = path == f"/{SHARED}" or self._is_mount(path)
+        mount = self._mounts.find(path)
+        is_one = path == f"/{SHARED}" or (mount is not None and mount.path == path)
         if path.count("/") == 2 and path.split("/")[1] in {AGENTS, GROUPS}:
             is_one = root_of(path) == path
         if not is_one:

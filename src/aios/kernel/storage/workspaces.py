@@ -258,7 +258,10 @@ class Workspaces:
         assert mount.real is not None, "read from a folder that is not there"
         parts = {path: real_parts(connection, mount, path) for path in paths}
         items = (mount.real.find(each) for each in parts.values())
-        n_bytes = sum(item.stamp.size_bytes for item in items if item and item.stamp)
+        try:
+            n_bytes = sum(item.stamp.size_bytes for item in items if item and item.stamp)
+        except AiosError as error:
+            return [], error.message
         if n_bytes > self._config.undo_bytes:
             return [], f"{mount.folder} holds {n_bytes} bytes, over storage.undo_bytes"
         now_ns = int(self._clock.unix_s() * 1e9)
