@@ -26,6 +26,47 @@ def test_a_file_goes_in_and_comes_out(aios: Aios, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("served")
+def test_what_is_put_moved_or_copied_into_a_folder_keeps_its_name(
+    aios: Aios, tmp_path: Path
+) -> None:
+    source = tmp_path / "a"
+    source.write_text("a")
+    for target in ("/shared", "/shared/new/", "/shared/new/b"):
+        assert aios("fs", "put", str(source), target).code == 0
+    assert aios("fs", "mv", "/shared/a", "/shared/new").code == 6, "there is one of that name"
+    assert aios("fs", "mv", "/shared/new/b", "/shared/").code == 0
+    assert aios("fs", "cp", "/shared/new", "/shared/other").code == 0
+    assert aios("fs", "cp", "/shared/new/", "/shared/other").code == 0
+    listed = [row["path"] for row in aios("fs", "ls", "-r", "--json").rows()]
+    assert [str(path).removeprefix("/shared/") for path in listed] == [
+        *("a", "b", "new/a", "other/a", "other/new/a"),
+    ]
+    for verb in ("versions", "diff"):
+        assert "/shared/new is a folder" in aios("fs", verb, "/shared/new").err
+
+
+@pytest.mark.usefixtures("served")
+def test_what_a_rollback_leaves_is_told(aios: Aios, tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    transactions = []
+    for text in ("one", "two"):
+        source.write_text(text)
+        put = aios("fs", "put", str(source), "/shared/a", "--json").rows()[0]
+        transactions.append(str(put["transaction"]))
+    back = aios("fs", "rollback", "--transaction", transactions[0])
+    assert back.out == "nothing has changed\n"
+    assert "/shared/a is left as it is" in back.err
+
+
+@pytest.mark.usefixtures("served")
+def test_a_name_that_is_no_text_is_told(aios: Aios) -> None:
+    for words in (("fs", "cat", "/shared/b\udcffd"), ("mem", "add", "b\udcffd")):
+        told = aios(*words)
+        assert told.code == 2
+        assert "is no text in UTF-8" in told.err
+
+
+@pytest.mark.usefixtures("served")
 def test_a_deleted_file_is_brought_back(aios: Aios, tmp_path: Path) -> None:
     source = tmp_path / "in"
     for text in ("one\n", "two\n"):

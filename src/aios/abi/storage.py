@@ -101,6 +101,8 @@ class Edited(Answer, frozen=True):
 
     transaction: Count
     versions: tuple[FileVersion, ...]
+    left: tuple[str, ...] = ()
+    """Of a rollback of a transaction or a process: the paths that somebody else has changed since, which stay as they are."""
 
 
 class FileEdit(Call[Edited], frozen=True, tag="file_edit"):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -89,8 +90,10 @@ def cat(*, path: str, version: int | None, as_json: bool) -> None:
 @message_option
 @json_option
 def put(*, source: str, path: str, message: str, as_json: bool) -> None:
-    """Copy a file of this machine, or stdin (-), to PATH; of any length."""
+    """Copy a file of this machine, or stdin (-), to PATH, or into it if that is a folder; of any length."""
     with connect() as client:
+        if source != "-":
+            path = _into(client, path, Path(source).name)
         edited = client.files.upload(path, _read_local(source, shows=not as_json), message=message)
     _show_edited(edited, as_json=as_json)
 
@@ -131,8 +134,9 @@ def get(*, path: str, target: str, version: int | None, force: bool, as_json: bo
 @message_option
 @json_option
 def mv(*, source: str, target: str, message: str, as_json: bool) -> None:
-    """Give a file or folder another path."""
+    """Give a file or folder another path; if TARGET is a folder, it is moved into that."""
     with connect() as client:
+        target = _into(client, target, source.rstrip("/").rpartition("/")[2])
         edited = client.files.move(source, target, message=message)
     _show_edited(edited, as_json=as_json)
 
@@ -143,8 +147,9 @@ def mv(*, source: str, target: str, message: str, as_json: bool) -> None:
 @message_option
 @json_option
 def cp(*, source: str, target: str, message: str, as_json: bool) -> None:
-    """Copy a file or folder; its content is not stored twice."""
+    """Copy a file or folder, into TARGET if that is a folder; its content is not stored twice."""
     with connect() as client:
+        target = _into(client, target, source.rstrip("/").rpartition("/")[2])
         edited = client.files.copy(source, target, message=message)
     _show_edited(edited, as_json=as_json)
 
@@ -377,6 +382,14 @@ for verb in (mount, umount, mounts, links, unlink, search, group, join, index, d
     fs.add_command(verb)
 
 
+def _into(client: Client, target: str, name: str) -> str:
+    """The path for something called `name`: in the target if that is a folder, or is written like one."""
+    is_folder = target.endswith("/")
+    with suppress(NotFound):
+        is_folder = is_folder or client.files.stat(target).is_folder
+    return f"{target.rstrip('/')}/{name}" if is_folder else target
+
+
 def _is_there(client: Client, path: str) -> bool:
     try:
         client.files.stat(path)
@@ -433,6 +446,8 @@ def _show_edited(edited: Edited, *, as_json: bool) -> None:
         click.echo(f"{each.path}: version {each.version}, {what}")
     if not edited.versions:
         click.echo("nothing has changed")
+    for path in edited.left:
+        click.echo(f"{path} is left as it is: somebody else has changed it since", err=True)
 
 
 def _row(info: FileInfo) -> list[str]:

@@ -164,6 +164,24 @@ async def test_rollback_to_a_moment_and_before_a_process(booted: OpenKernel) -> 
         await assert_all_in_order(kernel)
 
 
+async def test_a_rollback_leaves_what_others_did_in_between(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (_, ann), (bob_pid, bob) = agent(kernel, "ann"), agent(kernel, "bob")
+        await bob.write("/shared/a", "bob's")
+        await ann.append("/shared/a", " and ann's")
+        await bob.append("/shared/a", " and more")
+        await bob.append("/shared/a", " and more")
+        await bob.write("/shared/b", "bob's")
+        await ann.write("/shared/b", "ann's")
+        edited = await owner(kernel).rollback(pid=bob_pid)
+        assert await ann.read("/shared/a") == b"bob's and ann's"
+        assert await ann.read("/shared/b") == b"ann's"
+        assert ([each.path for each in edited.versions], edited.left) == (
+            ["/shared/a"],
+            ("/shared/b",),
+        )
+
+
 async def test_append_and_drafts_make_long_files(booted: OpenKernel) -> None:
     draw = random.Random(1)  # noqa: S311 - repeatable on purpose
     data = draw.randbytes(5 << 20)

@@ -66,9 +66,8 @@ def rollback_to(
         restore(transaction, each, number)
 
 
-def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> list[str]:
-    """Undo changes, given as (path, first version, last version); returns the paths of others' later changes, left alone."""
-    skipped = []
+def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> None:
+    """Undo changes, given as (path, first version, last version); a path that was changed later is left, and named in the transaction."""
     for path, first, last in changes:
         newest: int = transaction.connection.execute(
             "SELECT max(version) FROM versions WHERE path = ?", (path,)
@@ -76,8 +75,7 @@ def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> l
         if newest == last:
             restore(transaction, path, first - 1)
         else:
-            skipped.append(path)
-    return skipped
+            transaction.left.append(path)
 
 
 def restore(transaction: Transaction, path: str, version: int) -> None:
@@ -101,11 +99,17 @@ def restore(transaction: Transaction, path: str, version: int) -> None:
 def changes_of(
     connection: apsw.Connection, *, tx: int | None = None, process: tuple[int, int] = (0, 0)
 ) -> list[tuple[str, int, int]]:
-    """What a transaction, or a process (boot, pid), has changed: each path with its first and last version. Workspaces are `undo`'s."""
+    """What a transaction, or a process (boot, pid), has changed last: each path with the first and last version that nobody else's comes between.
+
+    Workspaces are `undo`'s.
+    """
     where, values = ("tx = ?", (tx,)) if tx is not None else ("boot = ? AND pid = ?", process)
-    return list(
-        connection.execute(
-            f"SELECT path, min(version), max(version) FROM versions WHERE {where} AND path NOT GLOB '/workspaces/*' GROUP BY path",  # noqa: S608 - our own words
-            values,
-        )
+    rows = connection.execute(
+        f"SELECT path, version FROM versions WHERE {where} AND path NOT GLOB '/workspaces/*' ORDER BY path, version",  # noqa: S608 - our own words
+        values,
     )
+    runs: dict[str, tuple[int, int]] = {}
+    for path, version in rows:
+        first, last = runs.get(path, (version, version - 1))
+        runs[path] = (first if version == last + 1 else version, version)
+    return [(path, first, last) for path, (first, last) in runs.items()]

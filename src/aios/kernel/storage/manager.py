@@ -235,7 +235,7 @@ class StorageManager:
         def write(connection: apsw.Connection) -> Edited:
             kept = [] if staged is None else staged
             tx = Transaction(connection, self._blobs, author, self._config.quota_bytes, kept)
-            return run.sealed(connection, Edited(tx.number, tuple(change(tx))))
+            return run.sealed(connection, Edited(tx.number, tuple(change(tx)), tuple(tx.left)))
 
         try:
             edited = await self.mounts.write(paths, write, queueing=run.holding)
@@ -299,9 +299,7 @@ class StorageManager:
         await self._open()
         path = self._path(run.process, call.path)
         await self.mounts.refresh(path)
-        found = await self._db.read(lambda c: tables.versions_of(c, path, call.limit))
-        if not found:
-            raise tables.no_file(path)
+        found = await self._db.read(lambda c: tables.get_versions(c, path, call.limit))
         reading.take_versions(run, found)
         return Versions(tuple(found))
 

@@ -73,9 +73,7 @@ def compare(
         NotFound: There is no such file or version.
         Unsupported: One of them is not UTF-8, or over 4 MiB.
     """
-    newest = tables.versions_of(connection, path, 1)
-    if not newest:
-        raise tables.no_file(path)
+    newest = tables.get_versions(connection, path, 1)
     old, new = versions
     new = newest[0].version if new is None else new
     old = new - 1 if old is None else old

@@ -238,6 +238,18 @@ def versions_of(connection: apsw.Connection, path: str, limit: int) -> list[File
     return _versions(connection, "WHERE path = ? ORDER BY version DESC LIMIT ?", (path, limit))
 
 
+def get_versions(connection: apsw.Connection, path: str, limit: int) -> list[FileVersion]:
+    """As `versions_of`.
+
+    Raises:
+        NotFound: The path has none, or is a folder.
+    """
+    found = versions_of(connection, path, limit)
+    if not found:
+        get_file(connection, path)
+    return found
+
+
 def changes_since(
     connection: apsw.Connection, path: str, since: int, limit: int
 ) -> list[FileVersion]:

@@ -101,6 +101,8 @@ class Transaction:
     author: Author
     quota_bytes: int
     staged: list[Piece] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """Paths that were to go back and do not: somebody else has changed them since."""
     number: int = 0
 
     def __post_init__(self) -> None:
