@@ -4,6 +4,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from aios.errors import ConfigError
+
 
 class Home(Struct, frozen=True):
     """The folders below `AIOS_HOME`. Nothing is made until it is written to."""
@@ -89,3 +91,11 @@ class Home(Struct, frozen=True):
     def token_file(self) -> Path:
         """The owner's token, mode 600."""
         return self.root / "token"
+
+
+def not_writable(home: Home, error: OSError) -> ConfigError:
+    """The error for a home that nothing can be written to."""
+    return ConfigError(
+        f"{home.root} cannot be written to: {error.strerror}",
+        hint="set AIOS_HOME to a folder of yours",
+    )

@@ -14,7 +14,6 @@ from aios.abi.branches import BranchCommit
 from aios.abi.call import Answer, Call
 from aios.abi.calls import (
     Admit,
-    AnyCall,
     Chat,
     ExitSelf,
     GetPid,
@@ -28,6 +27,7 @@ from aios.abi.calls import (
     Spawn,
     Wait,
 )
+from aios.abi.every import AnyCall
 from aios.abi.gate import Line
 from aios.abi.tools import ToolJob, Traits
 from aios.abi.types import Exit, Message, Pid, Role, ToolSpec

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from tests.scripts.loading import load_script
 
-from aios.abi.calls import AnyAnswer, AnyCall
+from aios.abi.every import AnyAnswer, AnyCall
 from aios.configload import load
 from aios.errors import AiosError, error_classes
 

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.abi.gate import Fault
+from aios.abi.packets import Cancel, Hello, Refusal, Welcome, pack
 from aios.abi.types import Pid
-from aios.abi.wire import Cancel, Hello, Refusal, Welcome, pack, unpack_to_server
+from aios.abi.wire import unpack_to_server
 from aios.errors import InvalidCall, TooLarge, Unauthenticated
 from aios.sdk.packets import PacketBuffer, read_greeting
 

@@ -9,9 +9,11 @@ import pytest
 from tests.server.serving import chat, serving, short_folder, slow_engine, until_idle, until_running
 
 from aios.abi.calls import GetPid, Info, Kill, Log, Logs, Wait
+from aios.abi.every import AnyCall
 from aios.abi.gate import Line, Result, Token
+from aios.abi.packets import Hello, Reply, Request, Welcome, pack
 from aios.abi.types import Pid
-from aios.abi.wire import Hello, Reply, Request, Welcome, pack, unpack_to_server
+from aios.abi.wire import unpack_to_server
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError, KernelUnreachable, NotFound, Unauthenticated
@@ -120,7 +122,7 @@ async def test_a_caller_that_reads_for_others_may_go_away() -> None:
 
 
 @asynccontextmanager
-async def fake_kernel(answer: Callable[[Request], bytes | None]) -> AsyncIterator[str]:
+async def fake_kernel(answer: Callable[[Request[AnyCall]], bytes | None]) -> AsyncIterator[str]:
     """Something at a socket that greets like a kernel; it closes when there is no answer."""
 
     async def attend(stream: UnixStream) -> None:
@@ -160,7 +162,7 @@ async def test_every_waiter_hears_that_the_kernel_is_gone() -> None:
         except AiosError as error:
             errors.append(error)
 
-    def close_at_the_fifth(request: Request) -> bytes | None:
+    def close_at_the_fifth(request: Request[AnyCall]) -> bytes | None:
         return None if request.id == 5 else b""
 
     with anyio.fail_after(5):
@@ -223,7 +225,7 @@ async def test_a_large_prompt_and_a_large_answer_pass() -> None:
 async def test_replies_that_nobody_waits_for_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket_module, "CANCEL_GRACE_S", 0.05)
 
-    def answer_another(request: Request) -> bytes:
+    def answer_another(request: Request[AnyCall]) -> bytes:
         return pack(Reply(request.id + 1_000, Token("?")))
 
     with anyio.fail_after(5):

@@ -13,20 +13,11 @@ from hypothesis import strategies as st
 from tests.server.serving import Served, chat, serving, slow_engine, until_idle, until_running
 
 from aios.abi.calls import GetPid, Log, Logs, Stop, Wait
+from aios.abi.every import Frame
 from aios.abi.gate import Fault, Line, Result, Token
+from aios.abi.packets import Cancel, Hello, Refusal, Reply, Request, Welcome, pack
 from aios.abi.types import Pid
-from aios.abi.wire import (
-    Cancel,
-    Hello,
-    Refusal,
-    Reply,
-    Request,
-    ToClient,
-    ToServer,
-    Welcome,
-    pack,
-    unpack_to_client,
-)
+from aios.abi.wire import ToServer
 from aios.config import ServerConfig
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
@@ -37,6 +28,9 @@ from aios.sdk.stream import UnixStream
 from aios.server import native
 
 pytestmark = pytest.mark.anyio
+
+ToClient = Welcome | Refusal | Reply[Frame]
+_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -67,7 +61,7 @@ class Peer:
                 if not data:
                     return None
                 self._bodies = self._buffer.feed(data)
-        return unpack_to_client(self._bodies.pop(0))
+        return _to_client.decode(self._bodies.pop(0))
 
     async def hear_end(self, number: int) -> Result[object] | Fault:  # type: ignore[type-var] # any answer
         """The end of a call."""

@@ -4,15 +4,13 @@ A chat goes on in one by naming it (`Chat.context`): then only the new messages 
 """
 
 from enum import Enum
-from typing import Annotated, NewType
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call, Done, ModelName
+from aios.abi.types import ContextId as ContextId
 from aios.abi.types import Count, Message, Pid, ToolSpec
-
-ContextId = NewType("ContextId", int)
-"""A context: positive, unique for the life of a kernel, never given twice."""
 
 
 class WindowPolicy(Enum):

@@ -12,9 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aios.abi.call import Answer, Call
-from aios.abi.calls import AnyAnswer
-from aios.abi.storage import FileVersion
-from aios.abi.types import LogLine, TokenLogprob, ToolCall
+from aios.abi.types import FileVersion, LogLine, TokenLogprob, ToolCall
 from aios.errors import AiosError, KernelBug, error_classes
 
 A = TypeVar("A", bound=Answer)
@@ -73,7 +71,6 @@ class Fault(Struct, frozen=True, tag="fault"):
     retry_after_s: float | None = None
 
 
-Frame = Token | Line | Change | Advance | Result[AnyAnswer] | Fault
 Progress = Token | Line | Change | Advance
 
 

@@ -10,10 +10,10 @@ from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call, Done
 from aios.abi.types import Count, Pid
+from aios.abi.types import FileVersion as FileVersion
+from aios.abi.types import VersionNumber as VersionNumber
 
 FilePath = Annotated[str, Meta(max_length=4096)]
-VersionNumber = Annotated[int, Meta(ge=0)]
-"""Counts from 1 for each path; 0 stands for none."""
 
 MAX_PIECE_BYTES = 8 << 20
 Data = Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES)]
@@ -30,25 +30,6 @@ class FileInfo(Struct, frozen=True):
     version: VersionNumber = 0
     changed_unix_s: float = 0.0
     is_folder: bool = False
-
-
-class FileVersion(Struct, frozen=True):
-    """One version of a file. `change` numbers all changes of the kernel's files, in their order.
-
-    Versions of one call share `transaction`. `author` is the folder of the process that made it. `size_bytes` is None
-    when the file was deleted by it. `taint` is where data in it came from outside, empty if none did.
-    """
-
-    path: str
-    version: VersionNumber
-    change: Count
-    transaction: Count
-    pid: Pid
-    author: str
-    unix_s: float
-    message: str
-    size_bytes: Count | None
-    taint: str = ""
 
 
 # --- changing ----------------------------------------------------------------------------------------------------

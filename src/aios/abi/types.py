@@ -14,6 +14,9 @@ from aios.abi.taint import Taint
 Pid = NewType("Pid", int)
 """Process id: positive, unique for the life of a kernel, never given twice."""
 
+ContextId = NewType("ContextId", int)
+"""A context: positive, unique for the life of a kernel, never given twice."""
+
 JsonObject = dict[str, object]
 """A JSON object that the kernel passes on without looking inside (a JSON Schema, say)."""
 
@@ -22,6 +25,8 @@ Name = Annotated[
 ]
 ShortText = Annotated[str, Meta(max_length=4096)]
 Count = Annotated[int, Meta(ge=0)]
+VersionNumber = Annotated[int, Meta(ge=0)]
+"""Counts from 1 for each path; 0 stands for none."""
 
 
 class State(Enum):
@@ -323,3 +328,22 @@ class LogLine(Struct, frozen=True):
     stream: str
     """`out`, `err`, `log` (the `log` call) or `kernel`."""
     text: str
+
+
+class FileVersion(Struct, frozen=True):
+    """One version of a file. `change` numbers all changes of the kernel's files, in their order.
+
+    Versions of one call share `transaction`. `author` is the folder of the process that made it. `size_bytes` is None
+    when the file was deleted by it. `taint` is where data in it came from outside, empty if none did.
+    """
+
+    path: str
+    version: VersionNumber
+    change: Count
+    transaction: Count
+    pid: Pid
+    author: str
+    unix_s: float
+    message: str
+    size_bytes: Count | None
+    taint: str = ""

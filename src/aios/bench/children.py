@@ -78,8 +78,12 @@ def aios_command(*args: str) -> list[str]:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our own environment without any knob of AIOS, and `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIOS_")}
+    """Our own environment without any knob of AIOS, and `extra`. Python may keep what it compiles, as where AIOS is installed."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AIOS_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return {**kept, "AIOS_CONFIG": os.devnull, **extra}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from aios.abi.calls import AnyAnswer, AnyCall
+from aios.abi.every import AnyAnswer, AnyCall
 from aios.abi.gate import Fault
 from aios.abi.journal import (
     Event,

@@ -7,7 +7,8 @@ with blocking.connect() as client:
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Generic, Protocol, TypeVar, Unpack, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, Unpack, overload
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget
 from aios.abi.call import Answer, Call
@@ -41,23 +42,12 @@ from aios.abi.calls import (
     Tokens,
     Wait,
 )
-from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Line, Progress, Result, Token
 from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
-from aios.sdk.approvals import BlockingApprovals
-from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
 from aios.sdk.blocking_socket import BlockingUnixGate
-from aios.sdk.branches import BlockingBranches
-from aios.sdk.checkpoints import BlockingCheckpoints
-from aios.sdk.files_blocking import BlockingFiles
-from aios.sdk.journal import BlockingJournal
-from aios.sdk.mail import BlockingMail
-from aios.sdk.mcp import BlockingMcpClient
-from aios.sdk.memory import BlockingMemory
-from aios.sdk.recovery import BlockingRepeatable
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -71,9 +61,23 @@ from aios.sdk.requests import (
     count_tokens_call,
     spawn_call,
 )
-from aios.sdk.sched import BlockingScheduling
-from aios.sdk.timers import BlockingTimers
-from aios.sdk.toolbox import BlockingToolbox
+from aios.sdk.room import Room
+
+if TYPE_CHECKING:
+    from aios.abi.contexts import WindowPolicy
+    from aios.sdk.approvals import BlockingApprovals
+    from aios.sdk.blocking_contexts import BlockingContext, BlockingContexts
+    from aios.sdk.branches import BlockingBranches
+    from aios.sdk.checkpoints import BlockingCheckpoints
+    from aios.sdk.files_blocking import BlockingFiles
+    from aios.sdk.journal import BlockingJournal
+    from aios.sdk.mail import BlockingMail
+    from aios.sdk.mcp import BlockingMcpClient
+    from aios.sdk.memory import BlockingMemory
+    from aios.sdk.recovery import BlockingRepeatable
+    from aios.sdk.sched import BlockingScheduling
+    from aios.sdk.timers import BlockingTimers
+    from aios.sdk.toolbox import BlockingToolbox
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
@@ -110,21 +114,28 @@ class Client:
     threads at once.
     """
 
+    files: "Room[BlockingFiles]" = Room("aios.sdk.files_blocking:BlockingFiles")
+    mail: "Room[BlockingMail]" = Room("aios.sdk.mail:BlockingMail")
+    journal: "Room[BlockingJournal]" = Room("aios.sdk.journal:BlockingJournal")
+    branches: "Room[BlockingBranches]" = Room("aios.sdk.branches:BlockingBranches")
+    approvals: "Room[BlockingApprovals]" = Room("aios.sdk.approvals:BlockingApprovals")
+    checkpoints: "Room[BlockingCheckpoints]" = Room("aios.sdk.checkpoints:BlockingCheckpoints")
+    repeatable: "Room[BlockingRepeatable]" = Room("aios.sdk.recovery:BlockingRepeatable")
+    timers: "Room[BlockingTimers]" = Room("aios.sdk.timers:BlockingTimers")
+    sched: "Room[BlockingScheduling]" = Room("aios.sdk.sched:BlockingScheduling")
+    memory: "Room[BlockingMemory]" = Room("aios.sdk.memory:BlockingMemory")
+    tools: "Room[BlockingToolbox]" = Room("aios.sdk.toolbox:BlockingToolbox")
+    mcp: "Room[BlockingMcpClient]" = Room("aios.sdk.mcp:BlockingMcpClient")
+
     def __init__(self, gate: BlockingGate) -> None:
         self.gate = gate
-        self.files = BlockingFiles(gate)
-        self.mail = BlockingMail(gate)
-        self.journal = BlockingJournal(gate)
-        self.branches = BlockingBranches(gate)
-        self.approvals = BlockingApprovals(gate)
-        self.checkpoints = BlockingCheckpoints(gate)
-        self.repeatable = BlockingRepeatable(gate)
-        self.timers = BlockingTimers(gate)
-        self.sched = BlockingScheduling(gate)
-        self.contexts = BlockingContexts(self)
-        self.memory = BlockingMemory(gate)
-        self.tools = BlockingToolbox(gate)
-        self.mcp = BlockingMcpClient(gate)
+
+    @cached_property
+    def contexts(self) -> "BlockingContexts":
+        """The contexts of the process: conversations that the kernel keeps."""
+        from aios.sdk.blocking_contexts import BlockingContexts  # noqa: PLC0415 - as in `Room`
+
+        return BlockingContexts(self)
 
     # --- models --------------------------------------------------------------------------------------------------
 
@@ -220,8 +231,8 @@ class Client:
         messages: Messages = (),
         tools: Tools = (),
         model: str = "",
-        window: str | WindowPolicy | None = None,
-    ) -> Iterator[BlockingContext]:
+        window: "str | WindowPolicy | None" = None,
+    ) -> "Iterator[BlockingContext]":
         """A conversation that the kernel keeps, for the length of the block; see `aios.Client.context`."""
         with self.contexts.open(
             system=system, messages=messages, tools=tools, model=model, window=window

@@ -29,8 +29,9 @@ from aios.abi.contexts import (
 )
 from aios.abi.types import JsonObject, Message
 from aios.errors import NotFound
+from aios.sdk.contexts import open_context_call
 from aios.sdk.replies import ChatReply
-from aios.sdk.requests import ChatOptions, Messages, Tools, build, messages_of, open_context_call
+from aios.sdk.requests import ChatOptions, Messages, Tools, build, messages_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -9,16 +9,15 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import Generic, TypeVar
+
+from msgspec import Raw
 
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Progress, Result, error_of
-from aios.abi.wire import Cancel, Hello, Reply, Request, pack, unpack_to_client
+from aios.abi.packets import Cancel, Hello, Reply, Request, pack, unpack_frame, unpack_to_client
 from aios.errors import AiosError, DeadlineExceeded
 from aios.sdk.packets import CHUNK_BYTES, PacketBuffer, broken, read_greeting, unreachable
-
-if TYPE_CHECKING:
-    from aios.abi.calls import AnyCall
 
 CONNECT_TIMEOUT_S = 10.0
 CANCEL_GRACE_S = 2.0
@@ -75,9 +74,9 @@ class BlockingUnixGate:
 
     @contextmanager
     def _begin(self, call: Call[A], *, stream: bool) -> "Iterator[BlockingFrames[A]]":
-        packet = pack(Request(1, cast("AnyCall", call), stream))
+        packet = pack(Request(1, call, stream))
         connection = self._connection()
-        frames: BlockingFrames[A] = BlockingFrames(connection)
+        frames: BlockingFrames[A] = BlockingFrames(connection, type(call))
         try:
             connection.send(packet)
             yield frames
@@ -110,8 +109,9 @@ class BlockingUnixGate:
 class BlockingFrames(Generic[A]):
     """The frames of one call, in order; iterate over them, then ask for `result`."""
 
-    def __init__(self, connection: "_Connection") -> None:
+    def __init__(self, connection: "_Connection", call: type[Call[A]]) -> None:
         self._connection = connection
+        self._call = call
         self._result: Result[A] | None = None
         self._error: AiosError | None = None
 
@@ -125,10 +125,10 @@ class BlockingFrames(Generic[A]):
 
     def __next__(self) -> Progress:
         if not self.is_over:
-            frame = self._connection.receive().frame
+            frame = unpack_frame(self._connection.receive().frame, self._call)
             match frame:
                 case Result():
-                    self._result = cast("Result[A]", frame)
+                    self._result = frame
                 case Fault():
                     self._error = error_of(frame)
                 case _:
@@ -209,7 +209,7 @@ class _Connection:
             raise broken(error) from error
         self.is_usable = True
 
-    def receive(self) -> Reply:
+    def receive(self) -> Reply[Raw]:
         """The next packet, or give the connection up."""
         self.is_usable = False
         try:

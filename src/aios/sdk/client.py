@@ -3,7 +3,8 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Generic, TypeVar, Unpack, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, overload
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget
 from aios.abi.calls import (
@@ -36,22 +37,11 @@ from aios.abi.calls import (
     Tokens,
     Wait,
 )
-from aios.abi.contexts import WindowPolicy
 from aios.abi.gate import Frames, Gate, Line, Token
 from aios.abi.pages import Pages, PageStoreInfo
 from aios.abi.recovery import Restart
 from aios.abi.types import JsonObject, LogLine, Pid, ProcessInfo
 from aios.sdk.address import find_address
-from aios.sdk.approvals import Approvals
-from aios.sdk.branches import Branches
-from aios.sdk.checkpoints import Checkpoints
-from aios.sdk.contexts import Context, Contexts
-from aios.sdk.files import Files
-from aios.sdk.journal import Journal
-from aios.sdk.mail import Mail
-from aios.sdk.mcp import McpClient
-from aios.sdk.memory import Memory
-from aios.sdk.recovery import Repeatable
 from aios.sdk.replies import ChatReply, CompleteReply, chat_reply, complete_reply
 from aios.sdk.requests import (
     ChatOptions,
@@ -65,9 +55,23 @@ from aios.sdk.requests import (
     count_tokens_call,
     spawn_call,
 )
-from aios.sdk.sched import Scheduling
-from aios.sdk.timers import Timers
-from aios.sdk.toolbox import Toolbox
+from aios.sdk.room import Room
+
+if TYPE_CHECKING:
+    from aios.abi.contexts import WindowPolicy
+    from aios.sdk.approvals import Approvals
+    from aios.sdk.branches import Branches
+    from aios.sdk.checkpoints import Checkpoints
+    from aios.sdk.contexts import Context, Contexts
+    from aios.sdk.files import Files
+    from aios.sdk.journal import Journal
+    from aios.sdk.mail import Mail
+    from aios.sdk.mcp import McpClient
+    from aios.sdk.memory import Memory
+    from aios.sdk.recovery import Repeatable
+    from aios.sdk.sched import Scheduling
+    from aios.sdk.timers import Timers
+    from aios.sdk.toolbox import Toolbox
 
 T = TypeVar("T")
 
@@ -79,21 +83,28 @@ class Client:
     may be used by many tasks at once.
     """
 
+    files: "Room[Files]" = Room("aios.sdk.files:Files")
+    mail: "Room[Mail]" = Room("aios.sdk.mail:Mail")
+    journal: "Room[Journal]" = Room("aios.sdk.journal:Journal")
+    branches: "Room[Branches]" = Room("aios.sdk.branches:Branches")
+    approvals: "Room[Approvals]" = Room("aios.sdk.approvals:Approvals")
+    checkpoints: "Room[Checkpoints]" = Room("aios.sdk.checkpoints:Checkpoints")
+    repeatable: "Room[Repeatable]" = Room("aios.sdk.recovery:Repeatable")
+    timers: "Room[Timers]" = Room("aios.sdk.timers:Timers")
+    sched: "Room[Scheduling]" = Room("aios.sdk.sched:Scheduling")
+    memory: "Room[Memory]" = Room("aios.sdk.memory:Memory")
+    tools: "Room[Toolbox]" = Room("aios.sdk.toolbox:Toolbox")
+    mcp: "Room[McpClient]" = Room("aios.sdk.mcp:McpClient")
+
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
-        self.files = Files(gate)
-        self.mail = Mail(gate)
-        self.journal = Journal(gate)
-        self.branches = Branches(gate)
-        self.approvals = Approvals(gate)
-        self.checkpoints = Checkpoints(gate)
-        self.repeatable = Repeatable(gate)
-        self.timers = Timers(gate)
-        self.sched = Scheduling(gate)
-        self.contexts = Contexts(self)
-        self.memory = Memory(gate)
-        self.tools = Toolbox(gate)
-        self.mcp = McpClient(gate)
+
+    @cached_property
+    def contexts(self) -> "Contexts":
+        """The contexts of the process: conversations that the kernel keeps."""
+        from aios.sdk.contexts import Contexts  # noqa: PLC0415 - as in `Room`
+
+        return Contexts(self)
 
     # --- models --------------------------------------------------------------------------------------------------
 
@@ -212,8 +223,8 @@ class Client:
         messages: Messages = (),
         tools: Tools = (),
         model: str = "",
-        window: str | WindowPolicy | None = None,
-    ) -> AsyncIterator[Context]:
+        window: "str | WindowPolicy | None" = None,
+    ) -> "AsyncIterator[Context]":
         """A conversation that the kernel keeps, for the length of the block; see `Contexts.open` for the arguments.
 
         async with client.context(system="You are brief.", window="drop-oldest") as context:

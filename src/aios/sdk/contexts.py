@@ -20,6 +20,7 @@ from aios.abi.contexts import (
     ContextId,
     ContextInfo,
     ContextList,
+    ContextOpen,
     ContextRead,
     ContextRestore,
     ContextSnapshot,
@@ -29,10 +30,10 @@ from aios.abi.contexts import (
     SnapshotInfo,
     WindowPolicy,
 )
-from aios.abi.types import JsonObject, Message
+from aios.abi.types import JsonObject, Message, Role
 from aios.errors import NotFound
 from aios.sdk.replies import ChatReply
-from aios.sdk.requests import ChatOptions, Messages, Tools, build, messages_of, open_context_call
+from aios.sdk.requests import ChatOptions, Messages, Tools, build, messages_of, spec_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -239,3 +240,17 @@ class Contexts:
             NotFound: No snapshot has that name.
         """
         await self._client.gate.call(build(ContextForget, name=name))
+
+
+def open_context_call(
+    *, system: str, messages: Messages, tools: Tools, model: str, window: str | WindowPolicy | None
+) -> ContextOpen:
+    """The call that opens a context."""
+    beginning = (Message(Role.SYSTEM, system),) if system else ()
+    return build(
+        ContextOpen,
+        messages=(*beginning, *messages_of(messages)),
+        tools=tuple(spec_of(tool) for tool in tools),
+        model=model,
+        window=window,
+    )

@@ -7,7 +7,8 @@ from typing import Generic, TypeVar, cast
 import httpx
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Advance, Change, Fault, Frame, Line, Progress, Result, Token, error_of
+from aios.abi.every import Frame
+from aios.abi.gate import Advance, Change, Fault, Line, Progress, Result, Token, error_of
 from aios.abi.wire import call_to_json, frame_from_json
 from aios.errors import AiosError, InvalidCall, KernelUnreachable
 from aios.sdk.packets import broken, words

@@ -1,8 +1,8 @@
 """What both sockets of the SDK share: cutting a byte stream into packets, and what a server's greeting means. Pure."""
 
 from aios.abi.gate import error_of
+from aios.abi.packets import HEADER_BYTES, Refusal, Reply, Welcome, packet_size, unpack_to_client
 from aios.abi.types import Pid
-from aios.abi.wire import HEADER_BYTES, Refusal, Reply, Welcome, packet_size, unpack_to_client
 from aios.errors import KernelUnreachable
 
 CHUNK_BYTES = 256 << 10

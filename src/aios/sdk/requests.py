@@ -12,7 +12,6 @@ import msgspec
 from aios.abi.budget import Limits
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat, Complete, CountTokens, Spawn
-from aios.abi.contexts import ContextOpen, WindowPolicy
 from aios.abi.recovery import Restart
 from aios.abi.types import (
     Constraint,
@@ -112,7 +111,7 @@ def build(cls: type[C], **fields: object) -> C:
 def chat_call(messages: Messages, schema: Schema = None, **options: Unpack[ChatOptions]) -> Chat:
     """The call that lets a model write the next message."""
     fields: dict[str, object] = dict(options)
-    tools = tuple(_spec(tool) for tool in options.get("tools", ()))
+    tools = tuple(spec_of(tool) for tool in options.get("tools", ()))
     fields["messages"] = messages_of(messages)
     fields["tools"] = tools
     fields["tool_choice"] = _choice(options.get("tool_choice", "auto"), tools)
@@ -128,22 +127,8 @@ def complete_call(
 
 def count_tokens_call(messages: Messages, tools: Tools, model: str) -> CountTokens:
     """The call that counts the tokens of a conversation."""
-    specs = tuple(_spec(tool) for tool in tools)
+    specs = tuple(spec_of(tool) for tool in tools)
     return build(CountTokens, messages=messages_of(messages), tools=specs, model=model)
-
-
-def open_context_call(
-    *, system: str, messages: Messages, tools: Tools, model: str, window: str | WindowPolicy | None
-) -> ContextOpen:
-    """The call that opens a context."""
-    beginning = (Message(Role.SYSTEM, system),) if system else ()
-    return build(
-        ContextOpen,
-        messages=(*beginning, *messages_of(messages)),
-        tools=tuple(_spec(tool) for tool in tools),
-        model=model,
-        window=window,
-    )
 
 
 def spawn_call(
@@ -288,7 +273,8 @@ def _constraint(schema: Schema, regex: object) -> Constraint | None:
     return JsonSchema(found, name_of(schema))
 
 
-def _spec(tool: ToolSpec | HasSpec) -> ToolSpec:
+def spec_of(tool: ToolSpec | HasSpec) -> ToolSpec:
+    """What a model is told of a tool."""
     spec = tool if isinstance(tool, ToolSpec) else getattr(tool, "spec", None)
     if not isinstance(spec, ToolSpec):
         raise InvalidCall(

@@ -7,21 +7,27 @@ errors reach their caller bare, and an answer takes one task switch less.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import anyio
 
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Progress, Result, error_of
+from aios.abi.packets import (
+    Cancel,
+    Hello,
+    Refusal,
+    Reply,
+    Request,
+    pack,
+    unpack_frame,
+    unpack_to_client,
+)
 from aios.abi.types import Pid
-from aios.abi.wire import Cancel, Hello, Refusal, Reply, Request, pack, unpack_to_client
 from aios.errors import AiosError, KernelUnreachable
 from aios.sdk.frames import FrameQueue
 from aios.sdk.packets import PacketBuffer, broken, read_greeting, unreachable
 from aios.sdk.stream import UnixStream
-
-if TYPE_CHECKING:
-    from aios.abi.calls import AnyCall
 
 CONNECT_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 60.0
@@ -115,8 +121,8 @@ class UnixGate:
     @asynccontextmanager
     async def _begin(self, call: Call[A], *, stream: bool) -> "AsyncIterator[UnixFrames[A]]":
         self._last_id += 1
-        frames: UnixFrames[A] = UnixFrames(self, self._last_id)
-        packet = pack(Request(frames.id, cast("AnyCall", call), stream))
+        frames: UnixFrames[A] = UnixFrames(self, self._last_id, type(call))
+        packet = pack(Request(frames.id, call, stream))
         self._pending[frames.id] = frames
         try:
             await self._send(packet)
@@ -196,7 +202,7 @@ class UnixGate:
             case Reply(id=number, frame=frame):
                 frames = self._pending.get(number)
                 if frames is not None:
-                    frames.put(frame)
+                    frames.put(unpack_frame(frame, frames.call))
                     self._wake(number)
             case Refusal(fault=fault):
                 self._break(fault.message)
@@ -222,8 +228,9 @@ class UnixGate:
 class UnixFrames(Generic[A]):
     """The frames of one call. Implements `aios.abi.gate.Frames`."""
 
-    def __init__(self, gate: UnixGate, number: int) -> None:
+    def __init__(self, gate: UnixGate, number: int, call: type[Call[A]]) -> None:
         self.id = number
+        self.call = call
         self.is_new = False
         self._gate = gate
         self._queue = FrameQueue()

@@ -17,7 +17,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aios.abi.call import Call
-from aios.abi.calls import AnyAnswer, Ps
+from aios.abi.calls import Ps
+from aios.abi.every import AnyAnswer
 from aios.abi.links import LINK_ROUTE
 from aios.abi.wire import call_from_json, frame_to_json
 from aios.config import ServerConfig

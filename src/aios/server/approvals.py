@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from aios.abi.approvals import ApprovalAnswer, ApprovalList, ApprovalRevoke
 from aios.abi.call import Call
-from aios.abi.calls import AnyAnswer
+from aios.abi.every import AnyAnswer
 from aios.abi.wire import frame_to_json
 from aios.config import ServerConfig
 from aios.errors import InvalidCall, NotFound

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from aios.config import Home
 from aios.errors import ConfigError, Conflict
+from aios.home import not_writable
 from aios.sdk.discovery import ADDRESS_FILE, LOCK_FILE, KernelAddress, read_address
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
 
@@ -69,10 +70,7 @@ async def claim_home(home: Home) -> AsyncIterator[Claim]:
         _make_private(home.run)
         descriptor = os.open(home.run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(
-            f"{home.root} cannot be written to: {error.strerror}",
-            hint="set AIOS_HOME to a folder of yours",
-        ) from error
+        raise not_writable(home, error) from error
     try:
         await _lock(descriptor, home)
         _remove_stale(home.run)

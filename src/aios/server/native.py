@@ -1,4 +1,4 @@
-"""The native protocol (`abi/wire.py`) on a Unix socket: many calls in flight on each connection.
+"""The native protocol (`abi/packets.py`) on a Unix socket: many calls in flight on each connection.
 
     reader --- one task a call ---> outbox ---> writer        the writer sends all that waits in one piece
 
@@ -19,20 +19,19 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.call import Call
-from aios.abi.calls import AnyAnswer
+from aios.abi.every import AnyAnswer, AnyCall, Frame
 from aios.abi.gate import Fault, Gate, Progress, Result, fault_of
-from aios.abi.wire import (
+from aios.abi.packets import (
     WIRE_VERSION,
     Cancel,
     Hello,
     Refusal,
     Reply,
     Request,
-    ToClient,
     Welcome,
     pack,
-    unpack_to_server,
 )
+from aios.abi.wire import unpack_to_server
 from aios.errors import (
     AccessDenied,
     AiosError,
@@ -228,7 +227,7 @@ class _Connection:
             case Hello():
                 raise InvalidCall("a second hello", hint="open another connection")
 
-    def _begin(self, request: Request, tasks: anyio.abc.TaskGroup) -> None:
+    def _begin(self, request: Request[AnyCall], tasks: anyio.abc.TaskGroup) -> None:
         if request.id in self._calls:
             raise InvalidCall(f"a call with the id {request.id} is in flight", hint="count upwards")
         if len(self._calls) >= MAX_IN_FLIGHT:
@@ -242,7 +241,7 @@ class _Connection:
         scope = self._calls[request.id] = anyio.CancelScope()
         tasks.start_soon(self._perform, request, scope)
 
-    async def _perform(self, request: Request, scope: anyio.CancelScope) -> None:
+    async def _perform(self, request: Request[AnyCall], scope: anyio.CancelScope) -> None:
         """Carry out one call; exactly one `Result` or `Fault` goes out whatever happens."""
         cancelled = Conflict("the caller cancelled the call", hint="make it again")
         end: Result[AnyAnswer] | Fault = fault_of(cancelled)
@@ -274,7 +273,7 @@ class _Connection:
             await self._emptied.wait()
         self._put(Reply(number, frame))
 
-    def _put(self, reply: Reply) -> None:
+    def _put(self, reply: Reply[Frame]) -> None:
         if not self._is_parting:
             self._post(_packed(reply))
 
@@ -318,7 +317,7 @@ def _find_id(body: bytes) -> int | None:
         return None
 
 
-def _packed(reply: Reply) -> bytes:
+def _packed(reply: Reply[Frame]) -> bytes:
     """The packet of a reply; one that cannot be sent becomes a `Fault`."""
     try:
         return pack(reply)
@@ -357,7 +356,7 @@ async def _receive(stream: UnixStream) -> bytes:
 
 
 async def _refuse(stream: UnixStream, error: AiosError) -> None:
-    packet: ToClient = Refusal(fault_of(error))
+    packet = Refusal(fault_of(error))
     with anyio.move_on_after(HELLO_TIMEOUT_S):
         await stream.send(pack(packet))
 

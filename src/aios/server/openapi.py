@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from aios import __version__
-from aios.abi.calls import AnyAnswer, AnyCall
-from aios.abi.gate import Fault, Frame, Result
+from aios.abi.every import AnyAnswer, AnyCall, Frame
+from aios.abi.gate import Fault, Result
 from aios.server.approvals import PATH as APPROVALS
 from aios.server.approvals import AnswerBody
 from aios.server.faults import JSON_TYPE, NATIVE_PREFIX, ErrorReply

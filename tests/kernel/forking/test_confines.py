@@ -3,7 +3,8 @@
 import pytest
 
 from aios.abi import mail, memory, storage, tools
-from aios.abi.calls import AnyCall, Shutdown
+from aios.abi.calls import Shutdown
+from aios.abi.every import AnyCall
 from aios.abi.types import Pid
 from aios.kernel.forking.confines import objection
 from aios.kernel.journal.records import Effect

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aios.abi.calls import AnyAnswer, AnyCall
+from aios.abi.every import AnyAnswer, AnyCall
 from aios.abi.gate import Fault
 from aios.abi.types import Pid
 from aios.abi.wire import encode, encode_call

@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from aios.abi.calls import AnyAnswer, AnyCall
+from aios.abi.every import AnyAnswer, AnyCall
 from aios.abi.gate import Fault
 from aios.abi.links import LinkInfos
 from aios.kernel.journal.texts import HIDDEN
