@@ -66,3 +66,20 @@ def test_each_knob_of_each_section_can_be_set_and_is_shown(tmp_path: Path) -> No
 def test_a_wrong_table_is_refused_with_its_name(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         loaded(tmp_path, text)
+
+
+def test_a_knob_that_is_nearly_one_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, "[engine]\nn_slotz = 3")
+    assert "`engine.n_slots`" in caught.value.hint
+
+
+def test_what_a_knob_is_for_is_told_with_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Expected `int`") as caught:
+        loaded(tmp_path, "", AIOS_ENGINE_N_SLOTS="many")
+    assert "generations at once" in caught.value.hint
+
+
+def test_values_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`engine\.model` from environment"):
+        loaded(tmp_path, "", AIOS_ENGINE_MODEL="\udcff")

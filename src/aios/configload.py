@@ -7,6 +7,8 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
@@ -20,6 +22,7 @@ from aios.home import Home
 from aios.malformed import told
 
 ENGINES = "engines"
+GUIDE = "docs/guides/configuration.md"
 LISTS = frozenset(
     {
         "aliases",
@@ -141,7 +144,7 @@ def _build(merged: Mapping[str, tuple[object, str]]) -> Config:
 def _check_engines(config: Config) -> None:
     """Refuse names that are taken or that nobody has."""
     known = config.all_engines()
-    hint = "see docs/guides/configuration.md"
+    hint = f"see {GUIDE}"
     for name, engine in known.items():
         table = "engine" if name == DEFAULT_ENGINE else f"{ENGINES}.{name}"
         for other in engine.fallback:
@@ -157,34 +160,43 @@ def _convert(name: str, value: object, source: str) -> object:
     section, _, rest = name.partition(".")
     known = f"engine.{rest.partition('.')[2]}" if section == ENGINES else name
     if known not in knobs:
+        near = " or ".join(f"`{knob}`" for knob in get_close_matches(known, knobs, n=2))
         raise ConfigError(
-            f"unknown knob `{name}` in {source}", hint="`aios config` lists the knobs"
+            f"unknown knob `{name}` in {source}",
+            hint=f"did you mean {near}?" if near else f"{GUIDE} lists the knobs",
         )
     is_text = source.startswith("environment")
     if is_text and known.removeprefix("engine.") in LISTS:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
     try:
+        str(value).encode()  # else it can be in no answer and no message
         if is_text and known in TABLES:
             return msgspec.json.decode(str(value), type=knobs[known])
         return msgspec.convert(value, knobs[known], strict=not is_text)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeEncodeError) as error:
         raise ConfigError(
-            f"`{name}` from {source}: {told(error)}", hint="`aios config` shows each knob's meaning"
+            f"`{name}` from {source}: {told(error)}",
+            hint=_meaning(knobs[known]) or f"see {GUIDE}",
         ) from error
 
 
-def _knobs() -> dict[str, object]:
+@cache
+def _knobs() -> Mapping[str, object]:
     """The type of every knob by its dotted name."""
     found: dict[str, object] = {"home": str}
+    parts = get_type_hints(Config, include_extras=True)
     for section in SECTIONS:
-        cls = get_type_hints(Config, include_extras=True)[section]
-        for knob, kind in get_type_hints(cls, include_extras=True).items():
+        for knob, kind in get_type_hints(parts[section], include_extras=True).items():
             found[f"{section}.{knob}"] = kind
     return found
 
 
 def _description(cls: type, knob: str) -> str:
-    kind = get_type_hints(cls, include_extras=True)[knob]
+    return _meaning(get_type_hints(cls, include_extras=True)[knob])
+
+
+def _meaning(kind: object) -> str:
+    """What a knob of that type is for."""
     notes = (
         meta.description for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)
     )

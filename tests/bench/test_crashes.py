@@ -29,3 +29,13 @@ def test_what_was_found_is_told_and_ends_in_1(
     assert msgspec.json.decode(capsys.readouterr().out, type=Found) == Found(
         3, 7, ("lost: a note",)
     )
+
+
+@pytest.mark.parametrize("words", [[], ["memory", "kills", "3"], ["files", "kills", "many"]])
+def test_words_that_make_no_sense_are_told_so(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "usage: python -m aios.bench.crashes" in capsys.readouterr().err

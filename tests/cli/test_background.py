@@ -29,6 +29,12 @@ def test_a_daemon_that_dies_without_a_word_points_to_its_log(
     assert str(home / "run" / "serve.log") in caught.value.hint
 
 
+def test_a_home_that_cannot_be_written_to_is_told_as_such() -> None:
+    with pytest.raises(ConfigError, match="/proc/nowhere cannot be written to") as caught:
+        start_daemon(Home(Path("/proc/nowhere")))
+    assert "AIOS_HOME" in caught.value.hint
+
+
 def test_word_goes_through_the_pipe_once() -> None:
     reader, writer = os.pipe()
     tell_ready(writer)

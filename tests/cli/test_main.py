@@ -72,6 +72,32 @@ def test_a_verb_that_is_nearly_one_is_answered_with_the_one_that_was_meant(aios:
     assert "Did you mean" not in aios("frobnicate").err
 
 
+def test_a_group_alone_shows_its_help_and_ends_with_2(aios: Aios) -> None:
+    ran = aios("mem")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: aios mem")
+    assert "owner's" in ran.err
+
+
+def test_only_quotes_around_a_word_become_backticks(aios: Aios) -> None:
+    err = aios("run", "--nice", "it's", ".").err
+    assert "`--nice`" in err
+    assert "it's" in err
+
+
+def test_text_that_is_no_utf8_is_the_callers_mistake(aios: Aios) -> None:
+    ran = aios("chat", "bad\udcff")
+    assert ran.code == ExitCode.USAGE
+    assert "is no text in UTF-8" in ran.err
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "aios", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"aios {__version__}\n"
+
+
 def test_a_senseless_command_line_with_json_is_told_as_json(aios: Aios) -> None:
     error = aios("ps", "--json", "--frobnicate").error()
     assert (error["code"], error["exit_code"]) == ("usage", 2)

@@ -121,6 +121,19 @@ def test_detach_prints_the_pid_and_leaves(aios: Aios, programs: Path, fifo: Fifo
     assert aios("wait", pid).code == 0
 
 
+def test_a_detached_program_goes_on_when_nobody_reads_its_pid(
+    aios: Aios, start: Start, served: Served, programs: Path, fifo: Fifo
+) -> None:
+    assert served.kernel.urls
+    running = start("run", "--detach", programs / "waiter", fifo.path)
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+    running.process.stdout = None
+    assert running.end().err == ""
+    fifo.let_go()
+    assert aios("wait", "waiter").code == 0
+
+
 def test_the_process_that_another_kills_ends_the_command_with_its_status(
     aios: Aios, start: Start, programs: Path, fifo: Fifo
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from aios.testing.__main__ import READER_GONE, main
+from aios.testing.__main__ import INTERRUPTED, READER_GONE, main
 
 
 def test_a_reader_that_has_gone_ends_it_without_a_complaint() -> None:
@@ -30,3 +30,14 @@ def test_words_that_are_no_seeds_are_told_so(capsys: pytest.CaptureFixture[str])
         main(["seven"])
     assert ended.value.code == 2
     assert "seven: a seed is a number such as 7" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aios.testing.__main__.run_seeds", interrupt)
+    assert main(["7"]) == INTERRUPTED
+    assert capsys.readouterr().err == ""

@@ -8,6 +8,7 @@ Each part runs in a program of its own, for losing power changes what `os` and S
 import random
 import sys
 import tempfile
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -90,11 +91,18 @@ async def _told(what: str, way: str, n: int, seed: int) -> Found:
 
 def main(words: list[str]) -> int:
     """Crash as often as asked, print what was found. Returns: 1 if anything was."""
-    what, way, n, *given = words
-    seed = int(given[0]) if given else random.SystemRandom().randrange(10**9)
+    parser = ArgumentParser(prog="python -m aios.bench.crashes", description="Crash kernels.")
+    parser.add_argument("what", choices=sorted({what for what, _ in WAYS}))
+    parser.add_argument("way", choices=sorted({way for _, way in WAYS}))
+    parser.add_argument("n", type=int, help="how often")
+    parser.add_argument(
+        "seed", type=int, nargs="?", help="the same seed crashes at the same places"
+    )
+    asked = parser.parse_args(words)
+    seed = random.SystemRandom().randrange(10**9) if asked.seed is None else asked.seed
     with tempfile.TemporaryDirectory(prefix="aios-crashes-") as folder:
-        faults = WAYS[what, way](Path(folder), int(n), seed)
-    found = Found(int(n), seed, tuple(faults))
+        faults = WAYS[asked.what, asked.way](Path(folder), asked.n, seed)
+    found = Found(asked.n, seed, tuple(faults))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     return int(bool(faults))
 

@@ -11,6 +11,7 @@ import msgspec
 from aios.abi.gate import Fault, error_of, fault_of
 from aios.config import Home
 from aios.errors import AiosError, DeadlineExceeded, KernelUnreachable
+from aios.home import not_writable
 
 READY_S = 60.0
 """Longest time for the daemon to take calls; it loads its model after that."""
@@ -29,7 +30,10 @@ def start_daemon(home: Home, flags: Sequence[str] = ()) -> Path:
         AiosError: What the daemon failed with.
     """
     log = home.run / LOG_FILE
-    home.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(home, error) from error
     reader, writer = os.pipe()
     try:
         try:

@@ -4,6 +4,7 @@ A verb's module is imported only when that verb runs, so `aios ps` pays for noth
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -110,6 +111,9 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     {name: verb for section in SECTIONS.values() for name, verb in section.items()}
 )
 
+QUOTED = re.compile(r"(?<!\w)'([^'\n]*)'(?!\w)")
+"""What click puts between single quotes; an apostrophe is none."""
+
 EPILOG = """\b
 Examples:
   aios pull                             fetch the default model, once
@@ -209,7 +213,13 @@ def _refuse(error: click.ClickException, *, as_json: bool) -> int:
     """Tell what is wrong with the command line."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"`{context.command_path} --help` shows how" if context is not None else ""
-    message = error.format_message().rstrip(".").replace("'", "`")
+    message = error.format_message()
+    if (
+        message.startswith("Usage: ") and not as_json
+    ):  # a group alone: its help is all there is to say
+        click.echo(message, err=True, color=wants_color())
+        return ExitCode.USAGE
+    message = QUOTED.sub(r"`\1`", message.rstrip("."))
     tell(message, hint=hint, code="usage", exit_code=ExitCode.USAGE, as_json=as_json)
     return ExitCode.USAGE
 

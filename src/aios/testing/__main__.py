@@ -15,16 +15,19 @@ from aios.testing.simulation import Outcome, Simulator
 
 READER_GONE = 141
 """As a shell shows a program that SIGPIPE ended; 1 would say that an invariant broke."""
+INTERRUPTED = 130
 
 
 def main(words: list[str]) -> int:
-    """Run what the words ask for. Returns: the exit status, 1 if an invariant broke, 141 if who reads has gone."""
+    """Run what the words ask for. Returns: the exit status, 1 if an invariant broke, 130 after Ctrl-C, 141 if who reads has gone."""
     try:
         return _run(words)
     except BrokenPipeError:
         # Python writes what is left at its end, and would complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _run(words: list[str]) -> int:
