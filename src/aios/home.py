@@ -1,5 +1,6 @@
 """Where the state of a kernel lies: the files and folders below `AIOS_HOME`."""
 
+import errno
 from pathlib import Path
 
 from msgspec import Struct
@@ -95,7 +96,8 @@ class Home(Struct, frozen=True):
 
 def not_writable(home: Home, error: OSError) -> ConfigError:
     """The error for a home that nothing can be written to."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return ConfigError(
         f"{home.root} cannot be written to: {error.strerror}",
-        hint="set AIOS_HOME to a folder of yours",
+        hint="free space on its disk" if is_full else "set AIOS_HOME to a folder of yours",
     )

@@ -108,6 +108,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "AIOS_CONFIG": os.devnull,
             "AIOS_ENGINE_KIND": "scripted",
             "AIOS_SERVER_PORT": "0",
+            "TERM": "xterm-256color",
         }.items():
             monkeypatch.setenv(name, value)
         yield folder

@@ -124,6 +124,9 @@ def test_colours_show_only_on_a_terminal_that_wants_them(
 ) -> None:
     assert "\x1b[" not in aios("frobnicate").err
     assert "\x1b[" in terminal("frobnicate").end().out
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\x1b[" not in terminal("frobnicate").end().out
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in terminal("frobnicate").end().out
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import socket
@@ -82,6 +83,24 @@ async def test_a_home_that_is_a_file_is_said_clearly(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written to"):
         async with claim_home(Home(tmp_path / "home")):
             pass
+
+
+async def test_a_full_disk_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ConfigError, match="No space left") as caught:
+        owner_token(Home(tmp_path))
+    assert "free space" in caught.value.hint
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    home.token_file.write_text("aios_a-token-of-some-length-that-is-long-enough")
+    home.token_file.chmod(0o600)
+    async with claim_home(home) as claim:
+        with pytest.raises(ConfigError, match="No space left"):
+            claim.publish(address())
+    assert [path.name for path in home.run.iterdir()] == ["kernel.lock"]
 
 
 async def test_what_a_killed_kernel_had_begun_to_write_is_removed(tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def tell(message: str, *, hint: str, code: str, exit_code: int, as_json: bool) -
 
 
 def wants_color() -> bool | None:
-    """Whether to use colours: not with `NO_COLOR`; None leaves it to whether the output is a terminal."""
-    return False if os.environ.get("NO_COLOR") else None
+    """Whether to use colours: not with `NO_COLOR`, nor on a dumb terminal; None leaves it to whether the output is a terminal."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 class Outcomes:

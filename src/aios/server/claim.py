@@ -46,8 +46,15 @@ class Claim(Struct, frozen=True):
     token: str
 
     def publish(self, address: KernelAddress) -> None:
-        """Tell everybody where the kernel listens."""
-        _write_private(self.home.run / ADDRESS_FILE, msgspec.json.encode(address))
+        """Tell everybody where the kernel listens.
+
+        Raises:
+            ConfigError: The home cannot be written to.
+        """
+        try:
+            _write_private(self.home.run / ADDRESS_FILE, msgspec.json.encode(address))
+        except OSError as error:
+            raise not_writable(self.home, error) from error
 
     def withdraw(self) -> None:
         """Remove what points to this kernel; twice is nothing."""
@@ -93,7 +100,10 @@ def owner_token(home: Home) -> str:
     file = home.token_file
     if not file.exists():
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        _write_private(file, f"{token}\n".encode("ascii"))
+        try:
+            _write_private(file, f"{token}\n".encode("ascii"))
+        except OSError as error:
+            raise not_writable(home, error) from error
         return token
     status = file.stat()
     if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
