@@ -1,7 +1,9 @@
 """aios journal, inspect and events against a kernel that runs."""
 
+import anyio
+import msgspec
 import pytest
-from tests.cli.conftest import Aios, Served
+from tests.cli.conftest import Aios, Served, Start
 
 from aios.abi.types import Pid
 from aios.sdk.client import Client
@@ -28,6 +30,34 @@ def test_the_owner_sees_what_a_process_asked(served: Served, aios: Aios) -> None
         (3, "getpid", "done"),
     ]
     assert aios("journal", "bob", "-n", "1").out.split()[0] == "3"
+
+
+def test_follow_shows_calls_that_end_in_another_order_than_they_began(
+    served: Served, start: Start
+) -> None:
+    pid = Pid(served.admit("bob"))
+
+    async def ask() -> None:
+        bob = Client(served.kernel.gate(pid))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bob.mail.receive)
+            while not served.kernel.journal.records(pid):
+                await anyio.lowlevel.checkpoint()
+            await asked.wait()
+            await bob.getpid()
+            await Client(served.kernel.init_gate()).mail.send(pid, "hello")
+
+    async def see() -> None:
+        asked.set()
+
+    asked = anyio.Event()
+    asking = served.portal.start_task_soon(ask)
+    following = start("journal", "-f", "bob", "--json")
+    rows = [msgspec.json.decode(following.line())]
+    served.portal.call(see)
+    rows += [msgspec.json.decode(following.line()) for _ in range(2)]
+    asking.result(60)
+    assert [(row["seq"], row["outcome"]) for row in rows] == [(1, "open"), (2, "done"), (1, "done")]
 
 
 def test_inspect_shows_a_process_with_its_last_calls(served: Served, aios: Aios) -> None:

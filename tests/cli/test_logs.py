@@ -4,6 +4,17 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Aios, Fifo, Start
+from tests.kernel.test_resume import daemon, owner
+
+from aios.abi.recovery import Restart
+
+LISTENER = """\
+from aios.sdk.blocking import connect
+with connect() as client:
+    print("ready", flush=True)
+    print(client.mail.receive().body, flush=True)
+    client.exit(0)
+"""
 
 
 @pytest.mark.usefixtures("served")
@@ -56,3 +67,26 @@ def test_an_unknown_process_does_not_keep_the_others_from_being_read(
     aios("run", programs / "status", "4")
     ran = aios("logs", "nobody", "status")
     assert (ran.code, ran.out) == (4, "exited with status 4\n")
+
+
+@pytest.mark.parametrize("names", [["ann"], ["ann", "bob"]])
+def test_follow_goes_on_when_a_kernel_that_was_killed_is_started_again(
+    home: Path, start: Start, programs: Path, names: list[str]
+) -> None:
+    (programs / "waiter" / "main.py").write_text(LISTENER)
+    with daemon(home):
+        with owner(home) as client:
+            for name in names:
+                restart = Restart(policy="on-failure")
+                client.spawn(str(programs / "waiter"), name=name, restart=restart)
+        following = start("logs", "-f", *names)
+        assert {following.line().split()[-1] for _ in names} == {"ready"}
+    following.complains("waiting until it is back")
+    with daemon(home):
+        with owner(home) as client:
+            for each in client.ps(include_ended=True):
+                if each.name in names:
+                    client.mail.send(each.pid, f"a letter for {each.name}")
+        ran = following.end()
+    assert ran.code == 0, ran
+    assert sum("a letter for" in line for line in ran.out.splitlines()) == len(names), ran

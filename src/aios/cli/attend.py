@@ -13,7 +13,7 @@ from aios.abi.calls import Exited, Kill, Logs, Wait
 from aios.abi.gate import Gate, Progress
 from aios.abi.types import Exit, Pid
 from aios.cli.gates import open_async_gate
-from aios.errors import Conflict, NotFound, ResourceExhausted
+from aios.errors import AiosError, Conflict, NotFound, ResourceExhausted
 from aios.sdk.address import Address
 
 MAX_ATTENDED = 50
@@ -119,7 +119,22 @@ async def follow(gate: Gate, call: Logs, on_frame: Callable[[Progress], None]) -
 async def follow_all(
     address: Address, calls: list[Logs], on_frame: Callable[[Progress], None]
 ) -> None:
-    """Read several logs of a kernel at once, each to its end."""
+    """Read several logs of a kernel at once, each to its end.
+
+    Raises:
+        AiosError: The first of the errors that ended it: the kernel has gone, say.
+    """
+    errors: list[AiosError] = []
+
+    async def follow_one(call: Logs) -> None:
+        try:
+            await follow(gate, call, on_frame)
+        except AiosError as error:
+            errors.append(error)
+            tasks.cancel_scope.cancel()
+
     async with open_async_gate(address) as gate, anyio.create_task_group() as tasks:
         for call in calls:
-            tasks.start_soon(follow, gate, call, on_frame)
+            tasks.start_soon(follow_one, call)
+    if errors:
+        raise errors[0]

@@ -54,23 +54,31 @@ def show(*, process: str, last: int | None, is_full: bool, follow: bool, as_json
     A daemon keeps them on disk, also of ended processes and of earlier daemons. With --follow, records that come faster
     than they are read may be dropped; a line says how many.
     """
-    seen = 0
+    shown, settled = dict[int, tuple[str, float | None]](), 0
+
+    def show_new(record: Recorded) -> None:
+        """Show a record that was not there, or was otherwise: calls end in any order, and one that was cut off may be made again."""
+        how = (record.outcome, record.ended_unix_s)
+        if shown.get(record.seq) != how:
+            show_record(record, as_json=as_json)
+            shown[record.seq] = how
 
     def show_all(client: Client) -> None:
         """What is there, and what comes; after the kernel was away, what is new."""
-        nonlocal seen
+        nonlocal settled
         pid = _pid_of(client, process)
         number = client.journal.events(after=0, is_waiting=False).last if follow else 0
-        for record in _records(client, pid, last=last, is_full=is_full, after=seen):
-            show_record(record, as_json=as_json)
-            seen = record.seq
+        is_settled = True
+        for record in _records(client, pid, last=last, is_full=is_full, after=settled):
+            show_new(record)
+            is_settled = is_settled and record.outcome != "open"
+            settled = record.seq if is_settled else settled or record.seq - 1
         while follow:
             found = client.journal.events(after=number, pid=pid)
             _tell_missed(found, as_json=as_json)
             for event in found.events:
-                if event.record is not None and event.pid == pid and event.record.seq > seen:
-                    show_record(event.record, as_json=as_json)
-                    seen = event.record.seq
+                if event.record is not None and event.pid == pid:
+                    show_new(event.record)
             number = found.last
 
     follow_patiently(show_all, is_patient=follow)
