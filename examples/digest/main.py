@@ -3,10 +3,12 @@
 This process asks no model anything: it is a parent that spawns, waits and passes results on. What runs when is the
 kernel's affair; `--compare` shows what that is worth by letting the readers run again, one after another. What readers found stays in
 shared files and memory, so that a later run reads only what has changed.
+
+It asks the kernel for the time and names its files by its pid, so that it can be replayed: with `aios run --restart on-failure`
+the whole team goes on where it was after a crash of the kernel.
 """
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +33,8 @@ class Numbers(Struct):
 
     prompt_tokens: int
     completion_tokens: int
-    calls_s: float = 0.0
+    waited_s: float = 0.0
+    ran_s: float = 0.0
 
 
 class Edited(Struct):
@@ -111,10 +114,11 @@ class Readers:
 
         No reader is started after `budget_s` seconds.
         """
-        started_s = time.perf_counter()
+        now = self._client.repeatable.now
+        started = now()
         waiting, running = list(reversed(files)), dict[int, str]()
         while waiting or running:
-            if time.perf_counter() - started_s > budget_s:
+            if now() - started > budget_s:
                 waiting.clear()
             while waiting and len(running) < n_parallel:
                 self._start(waiting.pop(), running)
@@ -123,7 +127,7 @@ class Readers:
                 file = running.pop(ended.pid, None)
                 if file is not None:
                     self._take(file, ended.pid, ended.exit)
-        return time.perf_counter() - started_s
+        return now() - started
 
     def _start(self, file: str, running: dict[int, str]) -> None:
         path = str((self._folder / file).absolute())
@@ -174,7 +178,7 @@ def main(
     if min(limit, max_bytes, parallel) < 1:
         raise SystemExit("--limit, --max-bytes and --parallel are at least 1")
     check_folders(dir, out.absolute().parent)
-    started_s = time.perf_counter()
+    started = client.repeatable.now()
     found = survey(dir, limit=limit, except_for=out)
     readers = Readers(client, dir, max_bytes, number=1)
     unknown = readers.take_known(found.files, model_of(client), is_fresh=fresh)
@@ -188,7 +192,7 @@ def main(
         raise SystemExit(f"no file could be digested; {file}: {reason}")
     skipped = sorted(found.skipped + readers.failures)
     edited = edit(client, dir, out, digests=_named(readers, digests), skipped=skipped)
-    wall_s = time.perf_counter() - started_s
+    wall_s = client.repeatable.now() - started
     read = [file for file in digests if file in set(unknown)]
     numbers = [_numbers(readers.digests[file]) for file in read]
     one_by_one_s, n_compared = None, 0
@@ -241,11 +245,13 @@ def edit(
     rows = [{"file": file, "reason": reason} for file, reason in skipped]
     material = {"folder": str(folder), "digests": digests, "skipped": rows}
     # Beside the report: each program has a `/tmp` of its own.
-    with tempfile.NamedTemporaryFile(prefix=".digest-", suffix=".json", dir=out.parent) as file:
-        file.write(msgspec.json.encode(material))
-        file.flush()
-        child = client.spawn(EDITOR, file.name, str(out.absolute()))
+    file = out.absolute().with_name(f".digest-{client.getpid().pid}.json")
+    file.write_bytes(msgspec.json.encode(material))
+    try:
+        child = client.spawn(EDITOR, str(file), str(out.absolute()))
         end = client.wait(child.pid).exit
+    finally:
+        file.unlink(missing_ok=True)
     if end.status != 0:
         raise SystemExit(f"the editor ended with status {end.status}; see `aios logs {child.pid}`")
     return msgspec.json.decode(end.result, type=Edited)
@@ -262,7 +268,8 @@ def measure_one_by_one(
     """
     client.log("once more, one after another")
     readers.run(files, 1, budget_s=COMPARE_BUDGET_S)
-    calls_s = sum(_numbers(digest).calls_s for digest in readers.digests.values())
+    found = [_numbers(digest) for digest in readers.digests.values()]
+    calls_s = sum(each.waited_s + each.ran_s for each in found)
     tokens = {
         file: n.prompt_tokens + n.completion_tokens for file, n in zip(files, numbers, strict=True)
     }

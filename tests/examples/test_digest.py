@@ -1,5 +1,6 @@
 import os
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ from examples.digest.reader import main as reader
 from examples.digest.survey import is_text, objection_to, survey
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.kernel.test_resume import daemon, owner
 from tests.sdk.serving import served
 
+from aios.abi.recovery import Restart
 from aios.abi.types import Exit, Pid, ProcessInfo
 from aios.engine.base import Job
 from aios.engine.script import Reply, Script
+from aios.kernel.sandbox.scratch import scratch_folder
+from aios.sdk import blocking
 from aios.sdk.client import Client, connect
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -152,6 +157,50 @@ async def test_a_second_run_reads_only_what_has_changed_and_says_so(tmp_path: Pa
         assert msgspec.json.decode(fresh.end.result)["n_known"] == 0
         notes = [note async for note in kernel.client.memory.notes(tags=["digest"])]
         assert len(notes) == 4, "a digest that is made anew takes the place of the old one"
+
+
+@pytest.mark.parametrize("stage", ["readers", "editor"])
+def test_a_team_whose_kernel_is_killed_goes_on_and_its_report_is_right(
+    tmp_path: Path, stage: str
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.md").write_text(f"# About {number}\n\n{PROSE}")
+    out, args = tmp_path / "report.md", ["--dir", str(folder), "--parallel", "2", "--json"]
+
+    def begun(client: blocking.Client) -> bool:
+        """The first reader is done, and others are at work; or the editor is."""
+        rows = client.ps(include_ended=True)
+        named = [row for row in rows if row.name.startswith(stage.removesuffix("s"))]
+        return any(row.exit is not None for row in named) or (stage == "editor" and bool(named))
+
+    with scratch_folder("d") as home:
+        with daemon(home) as process:
+            with owner(home) as client:
+                digest = client.spawn(
+                    EXAMPLES / "digest",
+                    *(*args, "--out", str(out)),
+                    write=[tmp_path],
+                    restart=Restart("on-failure"),
+                ).pid
+                while not begun(client):
+                    time.sleep(0.005)  # noqa: TID251 - another process is waited for
+            process.kill()
+        with daemon(home), owner(home) as client:
+            end = client.wait(digest).exit
+            with client.logs(digest) as lines:
+                told = [line.text for line in lines]
+            rows = client.ps(include_ended=True)
+    assert end.status == 0, told
+    summary = msgspec.json.decode(end.result)
+    assert (summary["n_files"], summary["n_skipped"]) == (4, 0)
+    report = out.read_text()
+    assert all(f"| {number}.md |" in report for number in range(4))
+    names = sorted(row.name[:6] for row in rows if row.name != "init")
+    assert names == ["digest", "editor", *["reader"] * 4], "nothing was begun anew"
+    assert any("is where it was" in line for line in told)
+    assert not list(tmp_path.glob(".digest*")), "what the editor was given is not left behind"
 
 
 @pytest.mark.anyio

@@ -5,7 +5,6 @@ call. The prompts suit a model of 135 million parameters: short, of prose only, 
 """
 
 import re
-import time
 from collections import Counter
 from enum import Enum
 from typing import Annotated
@@ -74,8 +73,6 @@ class Digest(Struct):
     completion_tokens: int
     waited_s: float
     ran_s: float
-    calls_s: float
-    """Time from asking the model to its answer, all calls together."""
 
 
 class Meter:
@@ -84,7 +81,7 @@ class Meter:
     def __init__(self, run: int) -> None:
         self._run = run
         self.usage = aios.Usage()
-        self.waited_s = self.ran_s = self.calls_s = 0.0
+        self.waited_s = self.ran_s = 0.0
 
     def messages(self, text: str) -> list[aios.Message]:
         """A conversation that begins as those of this run only."""
@@ -94,12 +91,11 @@ class Meter:
             aios.Message(aios.Role.USER, text),
         ]
 
-    def add(self, reply: aios.ChatReply[object], started_s: float) -> None:
+    def add(self, reply: aios.ChatReply[object]) -> None:
         """Take in one reply."""
         self.usage += reply.usage
         self.waited_s += reply.waited_s
         self.ran_s += reply.ran_s
-        self.calls_s += time.perf_counter() - started_s
 
 
 def main(
@@ -135,7 +131,6 @@ def main(
         completion_tokens=meter.usage.completion_tokens,
         waited_s=meter.waited_s,
         ran_s=meter.ran_s,
-        calls_s=meter.calls_s,
     )
     if keep:
         keep_digest(client, keep, digest)
@@ -159,7 +154,6 @@ def summarise(
     client: aios.blocking.Client, title: str, prose: str, *, seed: int, meter: Meter
 ) -> str:
     """Two or three sentences by the model, in free text."""
-    started_s = time.perf_counter()
     reply = client.chat(
         meter.messages(
             f"{first_sentences(prose, HEAD_CHARS)}\n\n"
@@ -170,14 +164,13 @@ def summarise(
         max_tokens=SUMMARY_TOKENS,
         stop=["\n\n"],
     )
-    meter.add(reply, started_s)
+    meter.add(reply)
     return whole_sentences(reply.text) or first_sentences(prose, 200)
 
 
 def classify(client: aios.blocking.Client, excerpt: str, seed: int, meter: Meter) -> Kind:
     """The kind of document: the schema leaves the model no other words."""
     kinds = ", ".join(kind.value for kind in Kind)
-    started_s = time.perf_counter()
     reply = client.chat(
         meter.messages(f"{excerpt}\n\nWhat kind of document is this? One of: {kinds}."),
         schema=Verdict,
@@ -185,7 +178,7 @@ def classify(client: aios.blocking.Client, excerpt: str, seed: int, meter: Meter
         seed=seed,
         max_tokens=20,
     )
-    meter.add(reply, started_s)
+    meter.add(reply)
     return reply.parsed.kind
 
 
@@ -203,7 +196,6 @@ def pick_keywords(client: aios.blocking.Client, title: str, text: str, meter: Me
         found[:] = frequent_words(text, count)
         return found
 
-    started_s = time.perf_counter()
     reply = client.chat(
         meter.messages(f"Find 5 keywords of the document {title!r}."),
         tools=[keywords],
@@ -211,7 +203,7 @@ def pick_keywords(client: aios.blocking.Client, title: str, text: str, meter: Me
         temperature=0,
         max_tokens=60,
     )
-    meter.add(reply, started_s)
+    meter.add(reply)
     for call in reply.tool_calls:
         keywords.call_now(call.arguments)
     return found or frequent_words(text, 5)  # a model may still call it wrongly

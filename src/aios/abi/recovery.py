@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from aios.abi.call import Answer, Call
 from aios.abi.types import Pid
 
-RestartPolicy = Literal["never", "on-failure", "always"]
+RestartPolicy = Literal["with-parent", "never", "on-failure", "always"]
 OnDivergence = Literal["stop", "fresh", "live"]
 Choice = Literal["replay", "fresh", "again", "done", "end"]
 
@@ -19,12 +19,13 @@ class Restart(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether a program is started again when it, or the kernel, ended before it was done: `[restart]` of `agent.toml`.
 
     `on-failure`: when it crashed or the kernel ended, with its calls answered from the journal up to where it was. `always`: also
-    when it is done, from the beginning. After a crash it waits `delay_s`, twice as long each time up to a minute, and is given
+    when it is done, from the beginning. `with-parent`: when the kernel ended, and the program that spawned it is started again; so a
+    team comes back whole when the one who leads it does. After a crash it waits `delay_s`, twice as long each time up to a minute, and is given
     up after `max_restarts` crashes in a row. `on_divergence` says what happens when it asks otherwise than before: `stop` ends it,
     `fresh` starts it from the beginning, `live` goes on from there without what is left of its journal.
     """
 
-    policy: RestartPolicy = "never"
+    policy: RestartPolicy = "with-parent"
     max_restarts: Annotated[int, Meta(ge=0, le=1_000)] = 5
     delay_s: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
     on_divergence: OnDivergence = "stop"

@@ -110,8 +110,8 @@ SETTLE_S = 15.0
 @click.option(
     "--restart",
     "policy",
-    type=click.Choice(("never", "on-failure", "always")),
-    help="When it is started again; default: what its agent.toml says, else never.",
+    type=click.Choice(("with-parent", "never", "on-failure", "always")),
+    help="When it is started again; default: what its agent.toml says, else with the program that starts it.",
 )
 @click.option(
     "--detach", is_flag=True, help="Print the pids and leave; starts `aios serve` if need be."

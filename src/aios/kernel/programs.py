@@ -34,6 +34,7 @@ from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.approvals.recovering import asked_owner, settle
 from aios.kernel.clock import Clock
+from aios.kernel.context.contexts import ContextTable
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.audit.log import load_key
@@ -43,7 +44,7 @@ from aios.kernel.leftovers import code_hash, os_start_of
 from aios.kernel.loader import Child, Launch, Program, load_program, view_for
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
-from aios.kernel.recovery import Life, Settling, next_life, settled
+from aios.kernel.recovery import Life, Settling, next_life, policy_below, settled
 from aios.kernel.replay import Replay
 from aios.kernel.residents import Launched, Residents
 from aios.kernel.sandbox.launch import Launcher
@@ -66,6 +67,7 @@ class ProgramKernel(Protocol):
     journal: Journal
     signals: Signals
     budgets: Budgets
+    context_table: ContextTable
     grants: Grants
     home: Home
     is_durable: bool
@@ -141,7 +143,10 @@ class Programs:
         program = load_program(call.program)
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
-        restart = call.restart or manifest.restart
+        parent = self.launched_of(run.process.pid)
+        restart = policy_below(
+            call.restart or manifest.restart, parent.restart if parent is not None else None
+        )
         digest = b""
         if restart.policy != "never":
             digest = await anyio.to_thread.run_sync(code_hash, program.folder)
@@ -401,6 +406,7 @@ class Programs:
     async def prepare(self, process: Process, *, is_replayed: bool) -> None:
         """Give a process its journal to answer from, or cut it off from what was before."""
         body, disk = self._bodies[process.pid], self._kernel.journal.disk
+        self._kernel.context_table.close_all(process)
         if disk is None or not is_replayed:
             first = process.n_journalled + 1
             body.launched = msgspec.structs.replace(body.launched, first_seq=first)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.recovery import Choice, Restart
 from aios.abi.types import Exit, Kind
@@ -59,13 +60,26 @@ class Verdict(Struct, frozen=True):
     choices: tuple[Choice, ...] = ()
 
 
+def policy_below(restart: Restart, parent: Restart | None) -> Restart:
+    """The policy of a program that a process spawns: one that goes with a parent which never comes back does not, either."""
+    if restart.policy != "with-parent" or (parent is not None and parent.policy != "never"):
+        return restart
+    return replace(restart, policy="never")
+
+
 def fate_of(
-    kind: Kind, restart: Restart, open_records: Sequence[Record], *, is_code_changed: bool
+    kind: Kind,
+    restart: Restart,
+    open_records: Sequence[Record],
+    *,
+    is_code_changed: bool,
+    is_parent_back: bool,
 ) -> Verdict:
-    """What becomes of a process."""
+    """What becomes of a process. `is_parent_back`: its parent is a program that is started again, or waits to be."""
     if kind in {Kind.INIT, Kind.GUEST}:
         return Verdict(Fate.STAY)
-    if kind is Kind.TASK or restart.policy == "never":
+    is_alone = restart.policy == "with-parent" and not is_parent_back
+    if kind is Kind.TASK or restart.policy == "never" or is_alone:
         return Verdict(Fate.END, ENDED_WITH_KERNEL)
     asked = [record for record in open_records if settled(record) is Settling.ASK]
     if asked:
@@ -107,6 +121,8 @@ def next_life(restart: Restart, life: Life) -> Next | None:
     if life.is_killed or restart.policy == "never":
         return None
     has_crashed = bool(life.end.status) and not life.is_ended_on_purpose
+    if restart.policy == "with-parent" and not life.wants_fresh:
+        return None
     if not has_crashed and not life.wants_fresh:
         return Next(restart.delay_s, 0, is_replayed=False) if restart.policy == "always" else None
     n_crashes = 1 if life.ran_s >= STEADY_S else life.n_crashes + 1

@@ -141,7 +141,13 @@ async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) ->
         if launched.restart.policy != "never":
             digest = await anyio.to_thread.run_sync(partial(code_hash, launched.program))
             is_changed = digest != launched.code_hash
-    verdict = _verdict(row, open_records, is_changed=is_changed)
+    parent = kernel.table.find(row.ppid)
+    verdict = _verdict(
+        row,
+        open_records,
+        is_changed=is_changed,
+        is_parent_back=parent is not None and parent.is_alive and parent.kind is Kind.PROGRAM,
+    )
     end = kernel.branches.find_end(process)
     if end is not None:
         verdict = Verdict(Fate.END, end.reason)
@@ -159,8 +165,16 @@ async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) ->
             kernel.programs.adopt(process, launched, question)
 
 
-def _verdict(row: Resident, open_records: list[Record], *, is_changed: bool) -> Verdict:
+def _verdict(
+    row: Resident, open_records: list[Record], *, is_changed: bool, is_parent_back: bool
+) -> Verdict:
     if row.kind is Kind.PROGRAM and row.launched is None:
         return Verdict(Fate.END, "it was never started")
     restart = row.launched.restart if row.launched is not None else Restart()
-    return fate_of(row.kind, restart, open_records, is_code_changed=is_changed)
+    return fate_of(
+        row.kind,
+        restart,
+        open_records,
+        is_code_changed=is_changed,
+        is_parent_back=is_parent_back,
+    )

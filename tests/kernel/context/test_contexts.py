@@ -17,6 +17,7 @@ from aios.config import ContextConfig
 from aios.errors import AccessDenied, InvalidCall, NotFound, ResourceExhausted, TooLarge
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import Process, Run
 
 pytestmark = pytest.mark.anyio
 
@@ -146,3 +147,31 @@ async def test_what_a_process_may_hold_is_bounded(booted: OpenKernel) -> None:
         assert (await gate.call(ContextStat(context=context))).value.n_messages == 2
         await gate.call(ContextClose(context=context))
         await opened(gate)
+
+
+def _run(process: Process) -> Run:
+    return Run(process, 1, "context", anyio.CancelScope())
+
+
+async def test_a_number_that_was_taken_when_a_program_was_replayed_is_its_own_when_it_is_free(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        pids = [kernel.spawn_task(name, idle) for name in ("source", "copy")]
+        source, copy = (kernel.table.get(pid) for pid in pids)
+        ours, table = _run(copy), kernel.context_table
+        told = (await table.open(_run(source), ContextOpen())).id
+
+        async def replayed() -> ContextId:
+            """What a fork does that was told the number of its source's context."""
+            table.close_all(copy)
+            with table.numbering(copy, told):
+                found = await table.open(ours, ContextOpen())
+            await table.append(ours, ContextAppend(context=told, messages=(USER,)))
+            (held,) = table.of(copy)
+            assert (held.id, len(held.items)) == (found.id, 1)
+            return found.id
+
+        assert await replayed() != told
+        table.close_all(source)
+        assert await replayed() == told

@@ -329,9 +329,10 @@ class ContextTable:
         return tuple(self._held.get(process.pid, {}).values())
 
     def close_all(self, process: Process) -> None:
-        """The process has ended: its contexts go."""
+        """The process has ended, or its program has and is run again: its contexts go, and the numbers that it was told."""
         for context_id in self._held.pop(process.pid, {}):
             del self._by_id[context_id]
+        process.context_names.clear()
 
     def statistics(self) -> ContextStatistics:
         """What they take."""
