@@ -1,5 +1,5 @@
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import anyio
@@ -7,6 +7,7 @@ import pytest
 from anyio import to_thread
 from tests.sdk.serving import SILENT, scripted, served
 
+from aios.abi.storage import FileDraft
 from aios.abi.types import State
 from aios.engine.base import ChatPrompt, Job
 from aios.engine.script import Script
@@ -66,6 +67,20 @@ async def test_calls_wait_for_their_answers(over: str) -> None:
             client.chat("x", max_tokens=-1)
 
     await run(body, scripted("hello"), over=over)
+
+
+async def test_an_upload_that_is_interrupted_leaves_no_draft() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise KeyboardInterrupt
+
+    def body(client: blocking.Client) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            client.files.upload("/shared/a", broken())
+        with pytest.raises(NotFound, match="no draft 1"):
+            client.gate.call(FileDraft(b"x", draft=1))
+
+    await run(body)
 
 
 @pytest.mark.parametrize("over", ["unix", "http"])

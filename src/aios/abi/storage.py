@@ -110,10 +110,17 @@ class Draft(Answer, frozen=True):
 
 
 class FileDraft(Call[Draft], frozen=True, tag="file_draft"):
-    """Collect a long content piece by piece; `draft` 0 begins one. `Put` makes it a file; the caller's end drops it."""
+    """Collect a long content piece by piece; `draft` 0 begins one. `Put` makes it a file; the caller's end drops it.
+
+    Raises:
+        NotFound: The caller has no such draft.
+        ResourceExhausted: It has too many, the draft is larger than any folder may be, or the disk is full.
+    """
 
     data: Data
     draft: Count = 0
+    is_dropped: bool = False
+    """Nothing will come of it: forget the draft."""
 
 
 class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):

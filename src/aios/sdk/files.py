@@ -1,8 +1,10 @@
 """Files for agents: `await client.files.write("plan.md", "...")`, `await client.files.read("plan.md")`."""
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Literal
+
+import anyio
 
 from aios.abi.gate import Change
 from aios.abi.links import FileLink, FileLinks, FileUnlink, LinkInfo
@@ -45,6 +47,7 @@ from aios.abi.storage import (
 )
 from aios.abi.types import Pid
 from aios.abi.undo import Undo, Undone
+from aios.errors import AiosError
 from aios.sdk.filecommand import FileCommands
 from aios.sdk.requests import build
 from aios.sdk.retrieval import FileSearch
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
     from aios.abi.gate import Frames
 
 LIST_PAGE = 10_000
+DROP_S = 2.0
+"""An upload that was cut off waits so long until the kernel has forgotten it."""
 
 
 class Files(FileSearch, FileCommands):
@@ -100,10 +105,20 @@ class Files(FileSearch, FileCommands):
     async def upload(self, path: str, pieces: AsyncIterator[bytes], *, message: str = "") -> Edited:
         """Make or replace a file of any length from pieces of at most 8 MiB, which are never all in memory."""
         draft = 0
-        async for piece in pieces:
-            call = build(FileDraft, data=piece, draft=draft)
-            draft = (await self._gate.call(call)).value.draft
-        return await self.edit([Put(path=path, draft=draft)], message=message)
+        try:
+            async for piece in pieces:
+                call = build(FileDraft, data=piece, draft=draft)
+                draft = (await self._gate.call(call)).value.draft
+            return await self.edit([Put(path=path, draft=draft)], message=message)
+        except BaseException:
+            if draft:
+                await self._drop(draft)
+            raise
+
+    async def _drop(self, draft: int) -> None:
+        """Nothing comes of a draft: it has gone into an edit that failed, or the upload was cut off."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(DROP_S), suppress(AiosError):
+            await self._gate.call(build(FileDraft, data=b"", draft=draft, is_dropped=True))
 
     async def read(self, path: str, *, version: int | None = None) -> bytes:
         """The whole content of a file, in memory.

@@ -1,7 +1,7 @@
 """`aios.sdk.files` for code that waits: `client.files.write("plan.md", "...")`."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from aios.abi.gate import Change
@@ -45,6 +45,7 @@ from aios.abi.storage import (
 )
 from aios.abi.types import Pid
 from aios.abi.undo import Undo, Undone
+from aios.errors import AiosError
 from aios.sdk.filecommand import BlockingFileCommands
 from aios.sdk.files import LIST_PAGE, encoded
 from aios.sdk.requests import build
@@ -84,10 +85,16 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
     def upload(self, path: str, pieces: Iterator[bytes], *, message: str = "") -> Edited:
         """Make or replace a file of any length from pieces of at most 8 MiB, which are never all in memory."""
         draft = 0
-        for piece in pieces:
-            call = build(FileDraft, data=piece, draft=draft)
-            draft = self._gate.call(call).value.draft
-        return self.edit([Put(path=path, draft=draft)], message=message)
+        try:
+            for piece in pieces:
+                call = build(FileDraft, data=piece, draft=draft)
+                draft = self._gate.call(call).value.draft
+            return self.edit([Put(path=path, draft=draft)], message=message)
+        except BaseException:
+            if draft:
+                with suppress(AiosError):  # it has gone into the edit, or its kernel has ended
+                    self._gate.call(build(FileDraft, data=b"", draft=draft, is_dropped=True))
+            raise
 
     def read(self, path: str, *, version: int | None = None) -> bytes:
         """The whole content of a file, in memory.

@@ -5,15 +5,23 @@ at the end, at once.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 import anyio.to_thread
 
 from aios.abi.storage import Draft, FileDraft
 from aios.abi.types import Pid
+from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import COARSE, Cutter
+from aios.disk.db import Database
 from aios.errors import NotFound, ResourceExhausted
+from aios.kernel.clock import Clock
+from aios.kernel.storage.tables import largest_quota
+
+IDLE_S = 600.0
+"""A draft that nobody adds to for so long makes room for another one of its process."""
 
 
 @dataclass
@@ -24,15 +32,18 @@ class OpenDraft:
     cutter: Cutter = field(default_factory=lambda: Cutter(COARSE))
     pieces: list[Piece] = field(default_factory=list)
     size_bytes: int = 0
+    touched_s: float = 0.0
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 class Drafts:
     """The drafts of all processes."""
 
-    def __init__(self, blobs: BlobStore, max_drafts: int) -> None:
+    def __init__(self, db: Database, blobs: BlobStore, clock: Clock, config: StorageConfig) -> None:
+        self._db = db
         self._blobs = blobs
-        self._max_drafts = max_drafts
+        self._clock = clock
+        self._config = config
         self._open: dict[int, OpenDraft] = {}
         self._last = 0
 
@@ -41,11 +52,18 @@ class Drafts:
 
         Raises:
             NotFound: The caller has no such draft.
-            ResourceExhausted: It has too many.
+            ResourceExhausted: It has too many, or this one is larger than any folder may be.
         """
+        if call.is_dropped:
+            self._get(pid, call.draft)
+            self.drop(pid, call.draft)
+            return Draft(call.draft, 0)
+        await self._db.open()
         number = call.draft or self._begin(pid)
         draft = self._get(pid, number)
         async with draft.turn:
+            self._check_size(draft, len(call.data))
+            draft.touched_s = self._clock.now_s()
             try:
                 await anyio.to_thread.run_sync(self._feed, draft, call.data)
             finally:
@@ -55,17 +73,21 @@ class Drafts:
 
     async def add_again(self, pid: Pid, call: FileDraft, number: int) -> None:
         """A piece that was added under an earlier kernel, to the draft of that number."""
+        if call.is_dropped:
+            self.drop(pid, number)
+            return
         if number not in self._open:
             self._open[number] = OpenDraft(pid)
             self._last = max(self._last, number)
         await anyio.to_thread.run_sync(self._feed, self._open[number], call.data)
 
     def drop(self, pid: Pid, number: int) -> None:
-        """A draft went into a file under an earlier kernel, and is no more."""
+        """A draft went into a file under an earlier kernel, or nothing will come of it: it is no more."""
         draft = self._open.get(number)
         if draft is not None and draft.pid == pid:
             del self._open[number]
-            self._blobs.settle(*draft.pieces)
+            if not draft.turn.locked():  # else who has the turn does it
+                self._blobs.settle(*draft.pieces)
 
     async def finish(self, pid: Pid, number: int) -> list[Piece]:
         """The staged chunks of a draft, which is closed by this; the caller settles them.
@@ -89,21 +111,38 @@ class Drafts:
         """A process has ended: its drafts go."""
         for number, draft in list(self._open.items()):
             if draft.pid == pid:
-                del self._open[number]
-                if not draft.turn.locked():
-                    self._blobs.settle(*draft.pieces)
+                self.drop(pid, number)
+
+    def close_idle(self, pid: Pid) -> None:
+        """Drop what a process has begun and left: a command that was cut off says nothing."""
+        for number, draft in list(self._open.items()):
+            if draft.pid == pid and self._clock.now_s() - draft.touched_s > IDLE_S:
+                self.drop(pid, number)
 
     def _begin(self, pid: Pid) -> int:
-        n_open = sum(draft.pid == pid for draft in self._open.values())
-        if n_open >= self._max_drafts:
+        if self._n_open(pid) >= self._config.max_drafts:
+            self.close_idle(pid)
+        if (n_open := self._n_open(pid)) >= self._config.max_drafts:
             raise ResourceExhausted(
-                f"process {pid} has {n_open} drafts open, the limit is {self._max_drafts}",
+                f"process {pid} has {n_open} drafts open, the limit is {self._config.max_drafts}",
                 hint="finish one with `Put`, or raise storage.max_drafts",
                 retry_after_s=1.0,
             )
         self._last += 1
-        self._open[self._last] = OpenDraft(pid)
+        self._open[self._last] = OpenDraft(pid, touched_s=self._clock.now_s())
         return self._last
+
+    def _n_open(self, pid: Pid) -> int:
+        return sum(draft.pid == pid for draft in self._open.values())
+
+    def _check_size(self, draft: OpenDraft, n_more: int) -> None:
+        """A draft counts for no quota yet; it must not fill the disk all the same."""
+        limit = self._db.read_nowait(partial(largest_quota, quota_bytes=self._config.quota_bytes))
+        if draft.size_bytes + n_more > limit:
+            raise ResourceExhausted(
+                f"a file of {draft.size_bytes + n_more} bytes is larger than any folder may be, which is {limit}",
+                hint="the owner can raise a quota: `aios fs quota`",
+            )
 
     def _get(self, pid: Pid, number: int) -> OpenDraft:
         draft = self._open.get(number)

@@ -105,7 +105,7 @@ class StorageManager:
         self.quota_bytes = config.quota_bytes
         self.boot = self._boot = int(clock.unix_s() * 1e6)
         self._reaches = Reaches()
-        self.drafts = Drafts(blobs, config.max_drafts)
+        self.drafts = Drafts(db, blobs, clock, config)
         self._locks = Locks(clock)
         self._opening = anyio.Lock()
         self.changes = ChangeStream(db, blobs)
@@ -407,6 +407,7 @@ class StorageManager:
     async def collect(self, run: Run, _: FileCollect) -> Purged:
         """Remove what no version needs."""
         self._check_owner(run)
+        self.drafts.close_idle(INIT_PID)
         report = partial(reporter(run, self._clock), "contents")
         collected = await self._blobs.collect(self._db, report)
         return Purged(collected.n_blobs, collected.size_bytes)

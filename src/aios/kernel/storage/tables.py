@@ -339,6 +339,12 @@ def find_quota(connection: apsw.Connection, root: str) -> int | None:
     return None if row is None else int(str(row[0]))
 
 
+def largest_quota(connection: apsw.Connection, quota_bytes: int) -> int:
+    """What no folder may take more than."""
+    own: int | None = connection.execute("SELECT max(quota_bytes) FROM quotas").get
+    return max(quota_bytes, own or 0)
+
+
 def set_quota(connection: apsw.Connection, root: str, quota_bytes: int | None) -> None:
     """Inside a write: what a folder may take; None: as much as any."""
     connection.execute("DELETE FROM quotas WHERE root = ?", (root,))
