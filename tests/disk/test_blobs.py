@@ -49,6 +49,8 @@ async def test_it_is_collected_when_the_last_reference_is_gone(tmp_path: Path, d
     await db.write(lambda c: blobs.release(c, [key]))
     found = await blobs.collect(db)
     assert (found.n_blobs, found.n_files) == (1, int(data is LARGE))
+    assert found.size_bytes <= len(data), "what is in a file is counted once"
+    assert bool(found.size_bytes) == bool(data)
     assert not list(tmp_path.glob("blobs/*/*"))
     with pytest.raises(DiskFailed):
         db.read_nowait(lambda c: blobs.get(c, key))

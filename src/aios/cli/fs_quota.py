@@ -10,6 +10,8 @@ from aios.cli.output import short_size, write_json
 
 UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
+LARGEST_BYTES = 2**63 - 1
+
 
 class Size(click.ParamType[int]):
     """A size such as 500MB, in bytes; -1 stands for `default`."""
@@ -25,7 +27,7 @@ class Size(click.ParamType[int]):
         found = re.fullmatch(r"(\d{1,12})(|kB|MB|GB|TB)", str(value))
         if found is None:
             self.fail(f"{value!r} is no size: say 500kB, 20MB, 4GB or default", param, ctx)
-        return int(found[1]) * UNITS[found[2]]
+        return min(int(found[1]) * UNITS[found[2]], LARGEST_BYTES)
 
 
 @click.command(

@@ -290,15 +290,15 @@ class BlobStore:
 
         def delete(connection: apsw.Connection) -> list[int]:
             rows = connection.execute(
-                "DELETE FROM blobs WHERE n_refs = 0 RETURNING coalesce(length(data), size_bytes)"
+                "DELETE FROM blobs WHERE n_refs = 0 RETURNING coalesce(length(data), 0)"
             )
-            return [size_bytes for (size_bytes,) in rows]
+            return [size_bytes for (size_bytes,) in rows]  # those in files are counted with them
 
         async with self._collecting:
             sizes = await db.write(delete)
             strays = await db.read(lambda c: self._find_strays(c, report))
-            n_files = await db.write(lambda c: self._remove_strays(c, strays)) if strays else 0
-        return Collected(len(sizes), n_files, sum(sizes))
+            files = await db.write(lambda c: self._remove_strays(c, strays)) if strays else []
+        return Collected(len(sizes), len(files), sum(sizes) + sum(files))
 
     def _find_strays(
         self, connection: apsw.Connection, report: Callable[[int, int], None] | None
@@ -311,18 +311,19 @@ class BlobStore:
                 strays.append(path)
         return strays
 
-    def _remove_strays(self, connection: apsw.Connection, strays: list[Path]) -> int:
-        """Runs in the writer's thread: a file that was settled since has its row by now, and one that was not is staged."""
-        n_files = 0
+    def _remove_strays(self, connection: apsw.Connection, strays: list[Path]) -> list[int]:
+        """Returns: the bytes of each that is gone. Runs in the writer's thread: a file that was settled since has its row by now, and one that was not is staged."""
+        gone: list[int] = []
         with self._guard:
             for path in strays:
                 digest = _digest_of(path)
                 is_draft_in_use = digest is None and bool(self._staged)
                 if digest in self._staged or is_draft_in_use or _is_known(connection, path):
                     continue
-                path.unlink(missing_ok=True)
-                n_files += 1
-        return n_files
+                with suppress(FileNotFoundError):
+                    gone.append(path.stat().st_size)
+                    path.unlink()
+        return gone
 
     def find_damage(
         self, connection: apsw.Connection, report: Callable[[int, int], None] | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from aios.abi.storage import Put
 from aios.config import Config, Home, StorageConfig
-from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound
+from aios.errors import AccessDenied, Conflict, DiskFailed, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.files import Files
@@ -309,10 +309,11 @@ async def test_names_of_any_bytes_have_a_path(tmp_path: Path) -> None:
         assert await files.read_text("/notes/caf\u00e9") == "by hand"
 
 
-async def test_only_those_it_is_shared_with_see_a_mount(tmp_path: Path) -> None:
-    async def idle(_: LocalGate) -> None:
-        await anyio.sleep_forever()
+async def idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
 
+
+async def test_only_those_it_is_shared_with_see_a_mount(tmp_path: Path) -> None:
     async with mounted(tmp_path) as (kernel, files, real):
         ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
         (real / "a").write_text("a")
@@ -384,16 +385,31 @@ async def test_what_does_not_fit_into_the_quota_is_left_outside(tmp_path: Path) 
 async def test_a_mount_that_is_taken_away_leaves_the_folder_and_the_versions(
     tmp_path: Path,
 ) -> None:
-    async with mounted(tmp_path) as (_, files, real):
+    async with mounted(tmp_path) as (kernel, files, real):
         await files.write("/notes/a", "a")
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        await files.share("/notes", "/agents/ann")
+        assert await ann.read("/notes/a", version=1) == b"a"
         await files.umount("/notes")
+        with pytest.raises(InvalidCall, match="no folder /notes"):
+            await ann.read("/notes/a", version=1)
         assert (real / "a").read_text() == "a"
-        with pytest.raises(AiosError, match="no folder /notes"):
+        with pytest.raises(NotFound, match="no file /notes/a"):
             await files.read("/notes/a")
+        with pytest.raises(InvalidCall, match="no folder /notes"):
+            await files.write("/notes/a", "b")
+        with pytest.raises(InvalidCall, match="no folder /other"):
+            await files.versions("/other/a")
+        assert await files.read("/notes/a", version=1) == b"a"
         (real / "a").write_text("b")
         await files.mount(str(real), "/notes")
         assert [each.size_bytes for each in await files.versions("/notes/a")] == [1, None, 1]
-        assert await files.read("/notes/a", version=1) == b"a"
+        await files.umount("/notes")
+        for everybodys in ("/", "/agents"):
+            with pytest.raises(InvalidCall):
+                await files.purge(everybodys)
+        assert (await files.purge("/notes", keep=0)).n_versions == 4
+        assert [each.stored_bytes for each in (await files.usage()).usages] == [0]
 
 
 async def test_without_watches_a_folder_is_compared_and_says_so(tmp_path: Path) -> None:

@@ -113,6 +113,11 @@ class Drafts:
             if draft.pid == pid:
                 self.drop(pid, number)
 
+    def close_all(self) -> None:
+        """The kernel is ending."""
+        for number, draft in list(self._open.items()):
+            self.drop(draft.pid, number)
+
     def close_idle(self, pid: Pid) -> None:
         """Drop what a process has begun and left: a command that was cut off says nothing."""
         for number, draft in list(self._open.items()):

@@ -352,7 +352,7 @@ class StorageManager:
         """Let others at a path."""
         await self._open()
         path = self.own_path(run.process, call.path)
-        if not self._is_mount(path):
+        if not self.mounts.is_mount(path):
             file_path(path)
         grantee = file_path(parse(call.grantee, "/agents"))
 
@@ -458,27 +458,29 @@ class StorageManager:
     def _path(self, process: Process, text: str, *, is_write: bool = False) -> str:
         reach = self._reaches.of(process)
         path = reach.check(parse(text, reach.home), is_write=is_write)
-        return self.check_root(path, is_write=is_write)
+        return self.check_root(path, is_write=is_write, is_owner=process.pid == INIT_PID)
 
     async def purged_path(self, process: Process, text: str) -> str:
         """The path whose versions a process may purge."""
         await self._open()
-        is_workspace = is_within(parse(text, self.home_of(process)), f"/{WORKSPACES}")
-        return file_path(self._path(process, text, is_write=not is_workspace))
+        path, is_owner = parse(text, self.home_of(process)), process.pid == INIT_PID
+        is_workspace = is_within(path, f"/{WORKSPACES}")
+        self._reaches.of(process).check(path, is_write=not is_workspace)
+        return file_path(self.check_root(path, is_owner=is_owner), is_whole=is_owner)
 
-    def check_root(self, path: str, *, is_write: bool = False) -> str:
+    def check_root(self, path: str, *, is_write: bool = False, is_owner: bool = False) -> str:
         """Refuse what is in none of the folders that hold everything; only the owner gets so far."""
         root = path.split("/", 2)[1]
         known = ROOTS if is_write else FOLDERS
-        if root and root not in known and self.mounts.find(path) is None:
+        look = partial(tables.has_versions, path=f"/{root}")  # of what was mounted before
+        is_known = not root or root in known or self.mounts.find(path) is not None
+        is_former = is_owner and not is_write and not is_known and self._db.read_nowait(look)
+        if not (is_known or is_former):
             raise InvalidCall(
                 f"no folder /{root}",
                 hint="paths begin with /agents, /groups, /shared or a mount, or are relative",
             )
         return path
-
-    def _is_mount(self, path: str) -> bool:
-        return any(mount.path == path for mount in self.mounts.all())
 
     async def _open(self) -> None:
         if not self._reaches.is_loaded:

@@ -60,6 +60,7 @@ class Mounting:
             with anyio.CancelScope(shield=True):
                 await self._over.wait()
         self._mounts.close()
+        self._storage.drafts.close_all()
         self._storage.workspaces.close()
 
     # --- calls ---------------------------------------------------------------------------------------------------

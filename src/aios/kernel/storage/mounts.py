@@ -89,6 +89,10 @@ class Mounts:
         """The mount that a path is in."""
         return self._mounts.get(f"/{path.split('/', 2)[1]}") if self._mounts else None
 
+    def is_mount(self, path: str) -> bool:
+        """Whether a path is that of a mount, and not only in one."""
+        return path in self._mounts
+
     def add(self, mount: Mount) -> None:
         """It is there from now on; `settle` looks at what is in it."""
         self._mounts[mount.path] = mount

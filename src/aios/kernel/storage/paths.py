@@ -25,7 +25,6 @@ WORKSPACES, CHECKPOINTS = "workspaces", "checkpoints"
 """Real folders in which tools work, and files of processes that were put away: the owner may look at them, and nobody writes there by calls about files."""
 FOLDERS = (*ROOTS, WORKSPACES, CHECKPOINTS)
 """The folders that hold everything."""
-
 FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Control, format (direction marks, zero-width), surrogate, private, unassigned; line and paragraph separators."""
 
@@ -159,14 +158,15 @@ def _check_part(part: str) -> None:
         )
 
 
-def file_path(path: str) -> str:
-    """The path, if a file may be there.
+def file_path(path: str, *, is_whole: bool = False) -> str:
+    """The path, if a file may be there; with `is_whole` also that of a mount, or `/shared`.
 
     Raises:
         InvalidCall: It is one of the folders that hold everything.
     """
     depth = path.count("/")
-    if path == "/" or depth < 2:
+    is_holder = path == "/" or path[1:] in {*FOLDERS} - {SHARED}
+    if is_holder or (depth < 2 and not is_whole):
         raise InvalidCall(f"{path} is a folder", hint="give the path of a file in it")
     return path
 

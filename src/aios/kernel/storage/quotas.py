@@ -39,8 +39,7 @@ class Quotas:
         return done
 
     def _root(self, path: str) -> str:
-        mount = self._mounts.find(path)
-        is_one = path == f"/{SHARED}" or (mount is not None and mount.path == path)
+        is_one = path == f"/{SHARED}" or self._mounts.is_mount(path)
         if path.count("/") == 2 and path.split("/")[1] in {AGENTS, GROUPS}:
             is_one = root_of(path) == path
         if not is_one:

@@ -157,12 +157,17 @@ def check_versions(connection: apsw.Connection, path: str) -> None:
     Raises:
         NotFound: Nothing was ever there, or all of it was purged.
     """
+    if not has_versions(connection, path):
+        raise no_file(path)
+
+
+def has_versions(connection: apsw.Connection, path: str) -> bool:
+    """Whether a path, or something below it, has a version."""
     found = connection.execute(
         "SELECT 1 FROM versions WHERE path = ? OR (path > ? AND path < ?) LIMIT 1",
         (path, f"{path}/", f"{path}/{PAST}"),
     )
-    if found.fetchone() is None:
-        raise no_file(path)
+    return found.fetchone() is not None
 
 
 def no_file(path: str) -> NotFound:
