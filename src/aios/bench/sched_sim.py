@@ -7,6 +7,7 @@ program of its own (`python -m aios.bench.sched_sim`) it prints them as the tabl
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -291,14 +292,18 @@ def table(figures: Iterable[str] = FIGURES) -> str:
         f"| figure | {' | '.join(POLICIES)} |",
         f"|---|{'---|' * len(POLICIES)}",
     ]
-    for name in figures:
-        figure = FIGURES[name]
-        cells = []
+    for name, of_same in groupby(figures, workload_of):
+        shared = [FIGURES[each] for each in of_same]
+        cells: list[list[str]] = [[] for _ in shared]
         for policy in POLICIES:
-            crowds = (make_workload(workload_of(name), SEED + i) for i in range(N_SEEDS))
-            value = median(figure.of(outcome_of(agents, policy)) for agents in crowds)
-            cells.append(f"{value:.3g}")
-        lines.append(f"| {figure.about}, {figure.unit} | {' | '.join(cells)} |")
+            crowds = (make_workload(name, SEED + i) for i in range(N_SEEDS))
+            found = [outcome_of(agents, policy) for agents in crowds]
+            for row, figure in zip(cells, shared, strict=True):
+                row.append(f"{median(map(figure.of, found)):.3g}")
+        lines += [
+            f"| {figure.about}, {figure.unit} | {' | '.join(row)} |"
+            for row, figure in zip(cells, shared, strict=True)
+        ]
     return "\n".join(lines) + "\n"
 
 
