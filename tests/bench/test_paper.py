@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 async def test_every_row_comes_and_the_counts_clear_their_bars(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(paper, "N_ABLATION", 60)
     monkeypatch.setattr(paper, "N_AGENTS", 1_000)  # how long one takes is not judged here
     rows = await measured(BENCH, within_s=120)
     assert set(rows) == {spec.row for spec in BENCH.specs}

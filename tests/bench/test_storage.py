@@ -3,7 +3,7 @@
 import pytest
 from tests.bench.measuring import measured
 
-from aios.bench import storage
+from aios.bench import crashes, indexing, storage
 
 pytestmark = pytest.mark.anyio
 
@@ -16,6 +16,9 @@ async def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "N_VERSIONS", 100)
     monkeypatch.setattr(storage, "SMALL_S_QUICK", 0.1)
     monkeypatch.setattr(storage, "LONG_BYTES_QUICK", 8 << 20)
+    monkeypatch.setattr(storage, "RACES_S", 0.3)  # tests of the storage race for longer
+    monkeypatch.setattr(indexing, "N_FILES_QUICK", 20)
+    monkeypatch.setattr(crashes, "N_KILLS_QUICK", 1)
     rows = await measured(storage.BENCH, within_s=180)
     assert set(rows) == {spec.row for spec in storage.BENCH.specs}
     # A small file may take no memory that the operating system would notice.

@@ -30,6 +30,7 @@ N_NOTES = 100_000
 N_IN_FLIGHT = 64
 N_WORDS, NOTE_WORDS, QUERY_WORDS = 20_000, 20, 5
 N_PRYING_ROUNDS = 3
+N_PARAGRAPHS_QUICK = 60
 BLOCK_BYTES, N_RECORDS, RECORD_BYTES, N_READS = 1 << 20, 10_000, 500, 50_000
 
 SPECS = (
@@ -67,7 +68,7 @@ async def measure(settings: Settings, report: Report, n_kills: int = N_KILLS) ->
     note = f"{n_notes} notes" if settings.quick else ""
     report.add("faults", zipf_faults(2), baseline=zipf_faults(1))
     chance = random.Random(1)  # noqa: S311 - texts that are the same in each run
-    await anyio.to_thread.run_sync(_find, report)
+    await anyio.to_thread.run_sync(_find, report, settings.quick)
     async with _kernel() as kernel:
         gate = kernel.init_gate()
         settings.say(f"remembering {n_notes} notes")
@@ -101,13 +102,14 @@ async def _private(report: Report, n_rounds: int) -> None:
     report.add("private", len(pried.faults), note="; ".join([note, *pried.faults[:3]]))
 
 
-def _find(report: Report) -> None:
+def _find(report: Report, is_quick: bool) -> None:
     """The half of the questions that nothing was tuned on."""
     if find_spec("wordllama") is None:
         return  # the rows say that they were not taken
     from aios.bench.retrieval import load, measure_retrieval  # noqa: PLC0415 - takes packages of an extra
 
-    found = measure_retrieval(load(), is_test=True)
+    paragraphs = load()[:N_PARAGRAPHS_QUICK] if is_quick else load()
+    found = measure_retrieval(paragraphs, is_test=True)
     note = f"{found.n_questions} questions"
     best = max(found.by_words, found.by_meaning)
     report.add("found", found.by_both, baseline=best, note=note)
