@@ -24,6 +24,12 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of what drawn examples pass through, no line is counted: traced, drawing them takes twice as long."""
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker("no_cover")
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

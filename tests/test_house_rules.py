@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.no_cover  # no line of the project runs here
 ROOT = Path(__file__).resolve().parent.parent
 
 FILE_LINES = 500

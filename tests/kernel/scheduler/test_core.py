@@ -263,7 +263,7 @@ class AnySequenceOfEvents(RuleBasedStateMachine):
 AnySequenceOfEvents.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
-TestAnySequenceOfEvents = pytest.mark.no_cover(AnySequenceOfEvents.TestCase)
+TestAnySequenceOfEvents = AnySequenceOfEvents.TestCase
 
 
 @pytest.mark.parametrize("event", [SetPolicy(Priority()), Renice(Pid(3), -5)])

@@ -34,6 +34,7 @@ def test_what_is_not_closed_hides_no_more_than_its_parent() -> None:
 N = 100_000
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "html",
     [
