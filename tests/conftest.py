@@ -3,7 +3,9 @@
 import gc
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -33,6 +35,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_are_read_once() -> Iterator[None]:
+    """httpx reads those of all authorities for each client that is opened: 60 ms in each of hundreds of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context)
+        )
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

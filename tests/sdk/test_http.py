@@ -1,5 +1,8 @@
+import ssl
+
 import anyio
 import anyio.abc
+import httpx
 import pytest
 from tests.server.serving import chat, serving, slow_engine, until_idle, until_running
 
@@ -19,6 +22,19 @@ from aios.errors import (
 from aios.sdk.http import HttpGate
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_only_who_needs_certificates_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    opened = "httpx._transports.default.create_ssl_context"
+    monkeypatch.setattr(opened, httpx.create_ssl_context)  # as it is outside of the tests
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *_, **named: read.append(named)
+    )
+    async with HttpGate("http://localhost:1", "token"):
+        assert read == []
+    async with HttpGate("HTTPS://localhost:1", "token"):
+        assert len(read) == 1
 
 
 async def test_a_call_comes_back_with_its_answer() -> None:

@@ -1,10 +1,12 @@
 """One endpoint over HTTP: refusals, unreachable hosts, retries, limits."""
 
+import ssl
 from collections.abc import AsyncIterator
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import httpx
 import pytest
 from starlette.responses import StreamingResponse
 from tests.engine.jobs import chat, run
@@ -48,6 +50,21 @@ HELLO = stream(text("Hel"), text("lo"), end(prompt_tokens=7, completion_tokens=2
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without a pause worth speaking of."""
     monkeypatch.setattr(endpoint_module, "FIRST_PAUSE_S", 0.001)
+
+
+async def test_only_an_endpoint_that_needs_certificates_reads_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[object] = []
+    opened = "httpx._transports.default.create_ssl_context"
+    monkeypatch.setattr(opened, httpx.create_ssl_context)  # as it is outside of the tests
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *_, **named: read.append(named)
+    )
+    for url, n_read in (("http://localhost:1", 0), ("https://localhost:1", 1)):
+        engine = OpenAIEngine(name="test", config=config_for(url), api_key=None)
+        assert len(read) == n_read
+        await engine.aclose()
 
 
 # --- what an endpoint answers instead ------------------------------------------------------------------------------
