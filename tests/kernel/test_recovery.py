@@ -6,7 +6,16 @@ import pytest
 from aios.abi.recovery import Restart, RestartPolicy
 from aios.abi.types import Exit, Kind, Pid
 from aios.kernel.journal.records import Effect, Record, Where
-from aios.kernel.recovery import Fate, Life, Next, Settling, fate_of, next_life, policy_below, settled
+from aios.kernel.recovery import (
+    Fate,
+    Life,
+    Next,
+    Settling,
+    fate_of,
+    next_life,
+    policy_below,
+    settled,
+)
 
 FAILING = Restart(policy="on-failure", max_restarts=3, delay_s=1.0)
 ALWAYS = Restart(policy="always")
@@ -39,16 +48,19 @@ def test_what_its_tool_knows_how_to_cure_waits_for_its_program_and_for_nobody_el
     for cure in ("again", "undo shop/cancel"):
         found = replace(record(effect, Where.WORLD), cure=cure)
         assert settled(found) is Settling.CURE
-        assert fate_of(Kind.PROGRAM, FAILING, [found], is_code_changed=False, is_parent_back=False).fate is Fate.START
+        assert (
+            fate_of(
+                Kind.PROGRAM, FAILING, [found], is_code_changed=False, is_parent_back=False
+            ).fate
+            is Fate.START
+        )
     undoing = replace(record(effect, Where.WORLD), within=3)
     assert settled(undoing) is Settling.AGAIN, "an undo that was cut off is made with its call"
 
 
 def test_a_program_is_started_again_only_if_it_says_so() -> None:
     def fate(kind: Kind, restart: Restart) -> Fate:
-        return fate_of(
-            kind, restart, [], is_code_changed=False, is_parent_back=False
-        ).fate
+        return fate_of(kind, restart, [], is_code_changed=False, is_parent_back=False).fate
 
     assert fate(Kind.PROGRAM, Restart()) is Fate.END
     assert fate(Kind.PROGRAM, FAILING) is Fate.START
@@ -64,11 +76,14 @@ def test_a_program_that_says_nothing_comes_back_with_its_parent(policy: RestartP
         ).fate
         for is_back in (True, False)
     ]
-    assert found == {
-        "with-parent": [Fate.START, Fate.END],
-        "never": [Fate.END, Fate.END],
-        "on-failure": [Fate.START, Fate.START],
-    }[policy]
+    assert (
+        found
+        == {
+            "with-parent": [Fate.START, Fate.END],
+            "never": [Fate.END, Fate.END],
+            "on-failure": [Fate.START, Fate.START],
+        }[policy]
+    )
     below = {parent: policy_below(Restart(policy), parent) for parent in (None, FAILING)}
     assert below[FAILING] == Restart(policy)
     assert below[None] == Restart("never" if policy == "with-parent" else policy)
@@ -84,7 +99,9 @@ def test_one_that_goes_with_its_parent_is_not_started_again_when_it_crashes() ->
 
 def test_the_owner_is_asked_about_what_cannot_be_undone_and_about_other_code() -> None:
     irreversible = [record(Effect.IRREVERSIBLE, Where.WORLD)]
-    asked = fate_of(Kind.PROGRAM, FAILING, irreversible, is_code_changed=False, is_parent_back=False)
+    asked = fate_of(
+        Kind.PROGRAM, FAILING, irreversible, is_code_changed=False, is_parent_back=False
+    )
     assert (asked.fate, asked.choices) == (Fate.ASK, ("again", "done", "fresh", "end"))
     assert "tool_run (call 7)" in asked.why
     changed = fate_of(Kind.PROGRAM, FAILING, [], is_code_changed=True, is_parent_back=False)
