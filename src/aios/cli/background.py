@@ -48,7 +48,7 @@ def start_daemon(home: Home, flags: Sequence[str] = ()) -> Path:
 
 def _spawn(words: Sequence[str], log: Path, writer: int) -> int:
     """Start the command in a session of its own; it outlives this process. Returns: its pid."""
-    command = [sys.executable, "-m", "aios.cli.main", *words, "--ready-fd", str(CHILD_FD)]
+    command = [sys.executable, "-m", "aios", *words, "--ready-fd", str(CHILD_FD)]
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

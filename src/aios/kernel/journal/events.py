@@ -6,7 +6,6 @@ who is slow makes the kernel wait.
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 
 from msgspec import Struct
 
@@ -63,8 +62,9 @@ class EventRing:
         """Up to `limit` behind a number, each with its own. Also: how many of this kernel's between were dropped."""
         after, gone = max(after, self.base), self.base + self.n_dropped
         first = max(after, gone)
-        found = islice(self._items, first - gone, first - gone + limit)
-        return list(enumerate(found, first + 1)), first - after
+        places = range(first - gone, min(first - gone + limit, len(self._items)))
+        # By place, for who follows reads at the end, which `islice` would come to through all that is before it.
+        return [(gone + place + 1, self._items[place]) for place in places], first - after
 
     async def wait_changed(self) -> None:
         """Wait until there is a new one."""
