@@ -1,9 +1,11 @@
 """Calls that are cut off at each step of their cure: what a tool did to the world is there once, or the program is told that nobody knows."""
 
+import json
 import os
 import signal
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +13,9 @@ from types import MappingProxyType
 import anyio
 import pytest
 from tests.kernel.test_programs import ONCE, booted, home, program
-from tests.kernel.test_resume import daemon, owner, said_by
+from tests.kernel.test_resume import NOTHING, daemon, owner, said_by
 
+from aios.abi.approvals import Approval
 from aios.abi.recovery import Restart
 from aios.abi.tools import EffectName, ToolDeclaration, ToolRegister, Traits
 from aios.abi.types import ProcessInfo
@@ -117,10 +120,12 @@ def place() -> Iterator[Path]:
 
 
 @contextmanager
-def killed_at(world: World, place: Path, step: str) -> Iterator[Client]:
+def killed_at(
+    world: World, place: Path, step: str, more: Mapping[str, str] = NOTHING
+) -> Iterator[Client]:
     """A daemon that is killed when a tool has come to a step."""
     world.stop_at(step)
-    with daemon(place) as process:
+    with daemon(place, more) as process:
         with owner(place) as client:
             yield client
             wait_until(lambda: world.is_paused)
@@ -247,6 +252,75 @@ def test_where_the_undo_cannot_be_the_program_is_told_why(place: Path, how: str)
         assert "may have happened, and is not done again" in said
         assert why in said
         assert len(world.lines("effects")) == 1
+
+
+@pytest.mark.parametrize("answer", ["once", "deny"])
+def test_an_undo_that_must_be_asked_about_waits_for_the_owner_over_a_kill(
+    place: Path, answer: str
+) -> None:
+    world = World(place, dict(TOOLS))
+    (place / "policies").mkdir()
+    (place / "policies" / "ask.cedar").write_text(
+        '@id("q") @decide("ask") permit (principal, action == Action::"tool.run", resource == Tool::"shop/cancel");'
+    )
+    with killed_at(world, place, "order after") as client:
+        buy(client, place, "order")
+    with daemon(place), owner(place) as client:
+        first = wait_asked(client)
+        assert "shop/cancel" in first.resource
+    with daemon(place), owner(place) as client:
+        assert wait_asked(client).id == first.id, "the same question, not a second one"
+        assert world.steps == ["order before", "order after"], "nothing is done unasked"
+        client.approvals.answer(first.id, answer)
+        said = end_of(client)[1]
+        assert len(client.approvals.list(include_over=True)) == 1
+    assert len(world.lines("effects")) == 1
+    if answer == "once":
+        assert said == "done"
+        assert world.steps[2:] == ["cancel before", "cancel after", "order before", "order after"]
+    else:
+        assert "may have happened, and is not done again" in said
+        assert world.steps == ["order before", "order after"]
+
+
+def wait_asked(client: Client) -> Approval:
+    after = client.journal.events(is_waiting=False).last
+    while not (found := client.approvals.list()):
+        after = client.journal.events(after=after, deadline_s=60).last
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "effects", "text"),
+    [
+        ({}, 2, "done"),
+        ({"believes_hints": False, "effect": "compensable"}, 1, "is not done again"),
+        ({"believes_hints": False}, 1, "may have happened"),
+    ],
+)
+def test_a_call_of_an_mcp_server_that_was_cut_off_is_made_again_if_its_hint_is_believed(
+    place: Path, options: dict[str, object], effects: int, text: str
+) -> None:
+    world = World(place, {})
+    program_of_server = Path(__file__).parent / "tools" / "mcp" / "programs" / "shop.py"
+    server = {
+        "command": sys.executable,
+        "args": [str(program_of_server), str(world.folder)],
+        "read": sys.path[1:],
+        "write": [str(world.folder)],
+        **options,
+    }
+    knobs = {"AIOS_MCP_SERVERS": json.dumps({"shop": server})}
+    is_final = options == {"believes_hints": False}
+    with killed_at(world, place, "put after", knobs) as client:
+        buy(client, place, "put")
+    with daemon(place, knobs), owner(place) as client:
+        if is_final:
+            question = wait_asked(client)
+            assert question.choices == ("again", "done", "fresh", "end")
+            client.approvals.answer(question.id, "done")
+        assert text in end_of(client)[1]
+    assert world.lines("effects") == ["tea"] * effects
 
 
 CRASHING = """\

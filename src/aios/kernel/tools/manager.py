@@ -219,6 +219,8 @@ class ToolManager:
         await self.servers.make_known(run, call.name)
         tool = self._registry.get(run.process, call.name)
         run.detail = tool.name
+        if run.record is not None:  # at the first call of a server nobody knew its tools yet
+            run.record.effect, run.record.cure = Effect(tool.traits.effect), tool.cure
         arguments, notes = read_arguments(tool, call.arguments, run.key)
         await self._admit(run, tool, arguments)
         key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""
