@@ -23,6 +23,9 @@ def test_branches_of_an_ended_program_are_compared_with_it(
         branches = [str(row["pid"]) for row in made.rows()]
         live = aios("replay", "asker", "--live-from", "2", "--json").rows()[0]
         assert live["at"] == 1
+        beyond = aios("replay", "asker", "--live-from", "99", "--json").error()
+        assert beyond["code"] == "not_found"
+        assert "live from call 99" in str(beyond["message"])
         for branch in (*branches, str(live["pid"])):
             assert aios("wait", branch).code == 0
     assert aios("replay", pid, "--diff", str(live["pid"]), "--until", "1").code == 0

@@ -13,7 +13,8 @@ def test_a_run_is_exported_with_a_kernel_and_without_and_kept_elsewhere(
     with serving(home, is_durable=True) as served:
         calls(served, served.admit("bob"), 3)
         assert aios("journal", "bob", "--json").code == 0  # what waits is on disk now
-        assert aios("journal", "export", "bob", "-o", str(with_kernel)).code == 0
+        exported = aios("journal", "export", "bob", "-o", str(with_kernel))
+        assert exported.out.startswith(f"wrote 3 calls of bob to {with_kernel} (")
         refused = aios("journal", "import", str(with_kernel), "--json")
         assert (refused.code, refused.error()["code"]) == (6, "conflict")
     assert aios("journal", "export", "bob", "-o", str(without)).code == 0

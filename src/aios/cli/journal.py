@@ -15,7 +15,7 @@ from aios.abi.wire import answer_from_json, call_from_json
 from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, short_seconds, write_json
+from aios.cli.output import printable, short_seconds, short_size, write_json
 from aios.cli.patience import follow_patiently
 from aios.errors import InvalidCall
 from aios.sdk.blocking import Client
@@ -104,6 +104,9 @@ def export_run(*, process: str, output: Path | None, as_json: bool) -> None:
         told = {"name": run.name, "n_records": len(run.rows), "size_bytes": len(data)}
         if as_json:
             write_json(told)
+        else:
+            size = short_size(len(data))
+            click.echo(f"wrote {len(run.rows)} calls of {run.name} to {output} ({size})")
     elif sys.stdout.isatty():
         raise InvalidCall("a run is no text for a terminal", hint="`-o FILE`, or `> FILE`")
     else:

@@ -41,7 +41,14 @@ def replay(
     if live_from is not None:
         with connect() as client:
             pid = find_process(run, client.ps(include_ended=True)).pid
-            tell_branch(client.journal.fork(pid, at=live_from - 1), as_json=as_json)
+            try:
+                branch = client.journal.fork(pid, at=live_from - 1)
+            except NotFound as error:
+                raise NotFound(
+                    f"nothing can go on live from call {live_from}: {error.message}",
+                    hint=error.hint,
+                ) from error
+            tell_branch(branch, as_json=as_json)
         return
     found = find_run(run)
     rows = _until(found, until)

@@ -11,6 +11,7 @@ from aios.abi.timers import Missed
 from aios.errors import InvalidCall
 from aios.kernel.timers.schedule import (
     MAX_COUNTED,
+    NAMED,
     SET_BACK_S,
     TimerRow,
     following,
@@ -39,6 +40,15 @@ def runs(cron: str, after: float, n: int) -> list[str]:
         found.append(datetime.fromtimestamp(at, ZoneInfo(BERLIN)).isoformat())
         after = at
     return found
+
+
+def test_lines_that_cron_has_names_for_are_understood() -> None:
+    assert runs("@daily", local("2026-06-01T12:00"), 2) == [
+        "2026-06-02T00:00:00+02:00",
+        "2026-06-03T00:00:00+02:00",
+    ]
+    for name, line in NAMED.items():
+        assert following(name, BERLIN, START) == following(line, BERLIN, START)
 
 
 def test_a_time_that_the_clock_skips_runs_right_after_it() -> None:

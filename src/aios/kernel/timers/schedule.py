@@ -20,6 +20,16 @@ SET_BACK_S = 3 * 3600.0
 """A clock that was set back by more was wrong before: lines of cron count anew. By less: nothing runs twice. So does cron(8) of Debian."""
 MAX_COUNTED = 10_000
 """Missed runs that are counted; a line of cron can miss 31 million in a year."""
+NAMED = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * SUN",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+"""The lines that crontab(5) has names for."""
 
 
 class TimerRow(Struct, frozen=True):
@@ -69,13 +79,13 @@ def following(cron: str, zone: str, after_unix_s: float) -> float | None:
             f"no time zone {zone!r}, or no time that it has", hint="say Europe/Berlin, or UTC"
         ) from error
     try:
-        for found in CronSim(cron, moment):
+        for found in CronSim(NAMED.get(cron, cron), moment):
             if found.timestamp() > after_unix_s:
                 return found.timestamp()
     except (CronSimError, ValueError, OverflowError) as error:
         raise InvalidCall(
             f"{cron!r} is no line of cron: {error}",
-            hint='minute, hour, day, month, day of the week: "30 6 * * MON-FRI"',
+            hint='minute, hour, day, month, day of the week: "30 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly, @yearly',
         ) from error
     return None
 
