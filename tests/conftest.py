@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import gc
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -13,6 +14,10 @@ settings.register_profile(
     "aios", deadline=None
 )  # a busy machine is no failure; benches hold the bars of time
 settings.load_profile("aios")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what goes to the background so, and programs that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
