@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def plain(client: "Client", name: str, n: int = 1, *rest: float) -> None: ...
+def words(client: object, name: str = "", *rest: str) -> None: ...
 def raw(client: object, *args: str) -> None: ...
 def options(  # type: ignore[no-untyped-def]  # the point of the test
     client: object,
@@ -34,6 +35,9 @@ def lonely(client: object) -> None: ...
     [
         (plain, "ann", ("ann",), {}),
         (plain, "ann 3 1.5 2", ("ann", 3, 1.5, 2.0), {}),
+        (plain, "--name ann", (), {"name": "ann"}),
+        (plain, "ann --n=3", ("ann",), {"n": 3}),
+        (words, "--else -- --name", ("--else", "--", "--name"), {}),
         (raw, "--task x -- -y", ("--task", "x", "--", "-y"), {}),
         (options, "a b --out /srv/y", ("a", "b"), {"out": Path("/srv/y")}),
         (options, "--max-bytes 9 --no-compare", (), {"max_bytes": 9, "compare": False}),
@@ -57,6 +61,8 @@ def test_a_command_line_becomes_arguments(
     [
         (plain, "", "'name'"),
         (plain, "ann three", "n: Expected `int`"),
+        (plain, "ann --name bob", "multiple values for argument 'name'"),
+        (plain, "--name", "--name needs a value"),
         (options, "--outt x", "no such option: --outt"),
         (options, "--out", "--out needs a value"),
         (options, "--max-bytes many", "max_bytes: Expected `int"),

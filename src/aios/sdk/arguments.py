@@ -1,8 +1,9 @@
 """A command line for a function: its parameters say what may be given. Pure.
 
 Positional parameters take the arguments in order, `*rest` the remaining ones, keyword-only parameters are options
-(`--max-bytes 10` or `--max-bytes=10` for `max_bytes`), a bool among them is a flag (`--compare`, `--no-compare`). What
-has a type hint is converted to it. A function without keyword-only parameters gets every argument as it stands.
+(`--max-bytes 10` or `--max-bytes=10` for `max_bytes`), a bool among them is a flag (`--compare`, `--no-compare`). As in a call in
+Python, a positional one may be named, too. What has a type hint is converted to it. A function without keyword-only parameters gets
+every argument as it stands that names none of its parameters.
 """
 
 import inspect
@@ -48,15 +49,18 @@ def _parameters(function: Callable[..., object]) -> Parameters:
 
 def _split(parameters: Parameters, argv: list[str]) -> tuple[list[str], dict[str, object]]:
     """Tell words from options."""
-    known = {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    if not known:
-        return argv, {}
+    known = {
+        name: p
+        for name, p in parameters.items()
+        if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}
+    }
+    takes_all = not any(p.kind is p.KEYWORD_ONLY for p in known.values())
     words: list[str] = []
     options: dict[str, object] = {}
     while argv:
         word = argv.pop(0)
         if word == "--":
-            return words + argv, options
+            return words + [word] * takes_all + argv, options
         if not word.startswith("--"):
             words.append(word)
             continue
@@ -67,6 +71,8 @@ def _split(parameters: Parameters, argv: list[str]) -> tuple[list[str], dict[str
             options[name] = True
         elif name.startswith("no_") and _is_flag(known.get(name[3:])) and not has_value:
             options[name[3:]] = False
+        elif parameter is None and takes_all:
+            words.append(word)
         elif parameter is None:
             raise TypeError(f"no such option: --{key}")
         elif has_value or argv:
