@@ -27,6 +27,17 @@ def test_lost_doubled_disordered_and_invented_acts_are_found(
     assert ledger.violations
 
 
+def test_a_later_life_may_ask_in_another_order() -> None:
+    ledger = Ledger()
+    for act in ("a", "b", "c", "b", "c"):
+        ledger.ask("w0", "tool", act)
+    ledger.ask("w0", "tool", "a")
+    ledger.compare("w0", "tool", ["b", "c", "a"])
+    assert ledger.violations == []
+    ledger.compare("w0", "tool", ["b", "c", "b"])
+    assert len(ledger.violations) == 1, "no act comes twice, however often it was asked for"
+
+
 def test_a_trace_tells_orders_apart() -> None:
     one, other = Trace(), Trace()
     one.add("a")

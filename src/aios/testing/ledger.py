@@ -31,10 +31,13 @@ class Account:
     """The acts of one agent on one thing, such as appending to its file: what it asked for, and what it was told."""
 
     asked: list[str] = field(default_factory=list)
+    """Each time that it was asked for: a later life, of whose calls before no disk has heard, may ask in another order."""
     done: set[str] = field(default_factory=set)
 
     def is_order(self, found: Sequence[str]) -> bool:
-        """Whether these are some of the acts in the order in which they were asked for, each at most once."""
+        """Whether these are some of the acts in an order in which they were asked for, each at most once."""
+        if len(set(found)) < len(found):
+            return False
         rest = iter(self.asked)
         return all(any(act == each for each in rest) for act in found)
 
@@ -48,9 +51,7 @@ class Ledger:
 
     def ask(self, agent: str, thing: str, act: str) -> None:
         """An act begins; asking again for the same one is what a replayed program does."""
-        account = self.accounts.setdefault((agent, thing), Account())
-        if act not in account.asked:
-            account.asked.append(act)
+        self.accounts.setdefault((agent, thing), Account()).asked.append(act)
 
     def acknowledge(self, agent: str, thing: str, act: str) -> None:
         """The agent was told that it is done."""
@@ -65,7 +66,7 @@ class Ledger:
     ) -> None:
         """Compare with what is there in the end; of a branch it may be gone."""
         account, there = self.accounts.get((agent, thing), Account()), list(found)
-        lost = [act for act in account.asked if act in account.done and act not in there]
+        lost = sorted(account.done.difference(there))
         if lost and not may_be_lost:
             self.broken(f"{agent}: {thing}: acknowledged and lost: {lost}; there are {there}")
         if not account.is_order(there):
