@@ -246,12 +246,14 @@ def edit(
     material = {"folder": str(folder), "digests": digests, "skipped": rows}
     # Beside the report: each program has a `/tmp` of its own.
     file = out.absolute().with_name(f".digest-{client.getpid().pid}.json")
-    file.write_bytes(msgspec.json.encode(material))
-    try:
-        child = client.spawn(EDITOR, str(file), str(out.absolute()))
-        end = client.wait(child.pid).exit
-    finally:
-        file.unlink(missing_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_bytes(msgspec.json.encode(material))
+    draft.replace(
+        file
+    )  # whole at any time: an editor that is brought back with this program may be reading it
+    child = client.spawn(EDITOR, str(file), str(out.absolute()))
+    end = client.wait(child.pid).exit  # if the kernel ends meanwhile, the file stays for the editor
+    file.unlink(missing_ok=True)
     if end.status != 0:
         raise SystemExit(f"the editor ended with status {end.status}; see `aios logs {child.pid}`")
     return msgspec.json.decode(end.result, type=Edited)
