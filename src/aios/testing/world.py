@@ -84,7 +84,7 @@ def draw_errands(draw: random.Random) -> list[str]:
         ("put away", "bring back", "throw away"),
         ("branch", "discard"),
         ("timer", "end timer"),
-        ("cron", "end timer"),
+        ("cron", "end cron"),
     )
     return list(*draw.choices(kinds, (9, 3, 3, 2, 2, 1)))
 
