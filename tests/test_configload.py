@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from aios.config import Config
-from aios.configload import Loaded, load
+from aios.configload import Loaded, load, unknown_variables
 from aios.errors import ConfigError
 
 
@@ -83,3 +83,17 @@ def test_what_a_knob_is_for_is_told_with_what_is_wrong(tmp_path: Path) -> None:
 def test_values_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"`engine\.model` from environment"):
         loaded(tmp_path, "", AIOS_ENGINE_MODEL="\udcff")
+
+
+def test_variables_that_nobody_reads_are_found_with_the_one_that_was_meant() -> None:
+    env = {
+        "AIOS_SEVER_PORT": "1",
+        "AIOS_QQ": "",
+        "AIOS_URL": "x",
+        "AIOS_TEST_SEEDS": "3",
+        "HOME": "/",
+    }
+    assert unknown_variables(env) == {"AIOS_QQ": "", "AIOS_SEVER_PORT": "AIOS_SERVER_PORT"}
+    assert not unknown_variables(
+        {setting.env: "" for setting in load(env={}).settings() if setting.env}
+    )

@@ -21,6 +21,11 @@ from aios.errors import ConfigError
 from aios.home import Home
 from aios.malformed import told
 
+PREFIX, TESTS = "AIOS_", "AIOS_TEST_"
+OTHER_VARIABLES = frozenset(
+    {"AIOS_CONFIG", "AIOS_DEBUG", "AIOS_LLAMA_TOOLS", "AIOS_TOKEN", "AIOS_URL"}
+)
+"""What is read from the environment and is no knob."""
 ENGINES = "engines"
 GUIDE = "docs/guides/configuration.md"
 LISTS = frozenset(
@@ -125,6 +130,22 @@ def load(
     )
 
 
+def unknown_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like ours and that nobody reads, each with the one that was meant; an empty text where none is like it."""
+    known = [*map(_env, _knobs()), *OTHER_VARIABLES]
+    strangers = sorted(
+        name for name in env if name.startswith(PREFIX) and not name.startswith(TESTS)
+    )
+    meant = {name.removeprefix(PREFIX): name for name in known}  # with the prefix all are alike
+    return {
+        name: "".join(
+            meant[near] for near in get_close_matches(name.removeprefix(PREFIX), meant, n=1)
+        )
+        for name in strangers
+        if name not in known
+    }
+
+
 def _build(merged: Mapping[str, tuple[object, str]]) -> Config:
     tree: dict[str, object] = {}
     for name, (value, source) in merged.items():
@@ -204,7 +225,7 @@ def _meaning(kind: object) -> str:
 
 
 def _env(name: str) -> str:
-    return "AIOS_" + name.replace(".", "_").upper()
+    return PREFIX + name.replace(".", "_").upper()
 
 
 def _flatten(tree: Mapping[str, object], path: Path) -> list[tuple[str, object]]:

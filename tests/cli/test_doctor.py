@@ -80,6 +80,18 @@ def test_a_bad_configuration_fails_and_the_other_checks_still_run(
     assert len(ran.rows()) > 5
 
 
+def test_a_misspelt_variable_warns_and_names_the_one_that_was_meant(
+    aios: Aios, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "env" not in findings(aios)
+    monkeypatch.setenv("AIOS_ENGINE_N_SLOT", "4")
+    monkeypatch.setenv("AIOS_ZZZ", "secret-value")
+    found = findings(aios)["env"]
+    assert found["level"] == "warn"
+    assert "call AIOS_ENGINE_N_SLOT AIOS_ENGINE_N_SLOTS; unset AIOS_ZZZ" in str(found["mend"])
+    assert "secret-value" not in str(found)
+
+
 def test_a_token_that_others_may_read_fails(aios: Aios, home: Path) -> None:
     token = home / "token"
     token.write_text("x" * 40)

@@ -19,7 +19,7 @@ from aios.abi.types import EngineState
 from aios.cli.connecting import connect
 from aios.cli.link import find_running, names_kernel
 from aios.cli.output import short_size
-from aios.configload import Loaded
+from aios.configload import Loaded, unknown_variables
 from aios.engine.models import check_model, find_model
 from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing
@@ -71,6 +71,18 @@ def configuration(loaded: Loaded) -> Finding:
     n_set = sum(source != "default" for source in loaded.sources.values())
     there = "" if loaded.file.is_file() else " (not there, which is fine)"
     return ok("config", f"{loaded.file}{there}; {n_set} knobs are not at their default")
+
+
+def environment(_: Loaded) -> Finding | None:
+    """Variables that somebody set for us, and that nobody reads: a misspelt one changes nothing and tells nobody."""
+    unknown = unknown_variables(os.environ)
+    if not unknown:
+        return None
+    mends = (
+        f"call {name} {meant}" if meant else f"unset {name}" for name, meant in unknown.items()
+    )
+    found = f"nobody reads {', '.join(unknown)}"
+    return Finding("env", Level.WARN, found, f"{'; '.join(mends)}; `aios config` names all")
 
 
 def home(loaded: Loaded) -> Finding:
@@ -271,6 +283,7 @@ def walls(loaded: Loaded) -> Finding:
 CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     python,
     configuration,
+    environment,
     home,
     token,
     socket_path,
