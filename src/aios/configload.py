@@ -7,7 +7,6 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 import os
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import get_type_hints
@@ -132,6 +131,8 @@ def load(
 
 def unknown_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like ours and that nobody reads, each with the one that was meant; an empty text where none is like it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - start-up time
+
     known = [*map(_env, _knobs()), *OTHER_VARIABLES]
     strangers = sorted(
         name for name in env if name.startswith(PREFIX) and not name.startswith(TESTS)
@@ -181,6 +182,8 @@ def _convert(name: str, value: object, source: str) -> object:
     section, _, rest = name.partition(".")
     known = f"engine.{rest.partition('.')[2]}" if section == ENGINES else name
     if known not in knobs:
+        from difflib import get_close_matches  # noqa: PLC0415 - start-up time
+
         near = " or ".join(f"`{knob}`" for knob in get_close_matches(known, knobs, n=2))
         raise ConfigError(
             f"unknown knob `{name}` in {source}",

@@ -9,16 +9,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType, TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
-from click.shell_completion import CompletionItem
 from msgspec import Struct
 
 from aios import __version__
 from aios.cli.exits import ExitCode, report, tell, wants_color
 from aios.errors import AiosError
 from aios.server.collector import settle_collector
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Verb(Struct, frozen=True):
@@ -156,7 +158,9 @@ class VerbGroup(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, verb.help) for name, verb in verbs.items()])
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - click's signature
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":  # noqa: ARG002 - click's signature
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - start-up time
+
         return [
             CompletionItem(name, help=verb.help)
             for name, verb in VERBS.items()

@@ -1,7 +1,6 @@
 """What commands write: aligned columns and JSON lines, and how numbers look."""
 
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -48,7 +47,9 @@ def write_table(
         max(len(click.unstyle(row[i])) for row in [titles, *rows]) for i in range(len(columns))
     ]
     if fits and sys.stdout.isatty():
-        widths = fitting(columns, widths, shutil.get_terminal_size().columns)
+        from shutil import get_terminal_size  # noqa: PLC0415 - start-up time
+
+        widths = fitting(columns, widths, get_terminal_size().columns)
     for row in [titles, *rows]:
         cells = [
             _pad(cell, widths[i], is_number=columns[i].is_number) for i, cell in enumerate(row)
