@@ -109,7 +109,9 @@ def kill_clients(
         rows = [row for row in client.ps(include_ended=True) if row.pid in pids]
         if all(row.state is State.EXITED for row in rows):
             return True
-        pause_s = draw.uniform(0.05, 0.5 + n[1] / 100)  # a longer past takes longer to go through again
+        pause_s = draw.uniform(
+            0.05, 0.5 + n[1] / 100
+        )  # a longer past takes longer to go through again
         time.sleep(pause_s)  # noqa: TID251 - the moment of the kill is the point
         if n[1] < 3 or N_MAILS > 1_000:
             n[1] += kill_one(draw.choice(rows))
