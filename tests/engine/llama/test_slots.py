@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.engine.llama.generations import greedy
 
+from aios.config import ContextConfig
 from aios.engine.llama.binding import Batch, Context, Model, Tokens
 from aios.engine.llama.generation import Generation
+from aios.engine.llama.paging import open_pager
 from aios.engine.llama.slots import MIN_SHARED_TOKENS, Slots, shared_tokens
+from aios.kernel.context.manager import ContextManager
 
 pytestmark = pytest.mark.model
 
@@ -158,6 +163,24 @@ def test_when_the_oldest_leaves_the_next_goes_on_from_what_it_computed(bench: Be
     assert bench.slots.share() == {bench.slot_of(third)}
     assert bench.n_kept(second) == 20
     assert bench.n_kept(third) == 0
+
+
+def test_what_the_oldest_computed_is_found_when_its_slot_is_another_s(
+    bench: Bench, tmp_path: Path
+) -> None:
+    contexts = ContextManager(ContextConfig(ram_bytes=64 << 20), tmp_path)
+    pager = open_pager(
+        bench.context, n_slots=3, fingerprint="small", open_pages=contexts.open_pages
+    )
+    bench.slots = Slots(bench.context, 3, pager)
+    head = numbers(1000, 80)
+    oldest, waiting = (bench.seat(join(head, numbers(n, 20))) for n in (2000, 3000))
+    bench.compute(oldest, 60)
+    bench.slots.suspend(oldest)
+    for urgent in (bench.seat(numbers(n, 30)) for n in (5000, 6000)):
+        bench.compute(urgent)
+    assert bench.slots.share() == frozenset()
+    assert bench.n_kept(waiting) == 60
 
 
 def test_a_short_common_head_is_not_waited_for(bench: Bench) -> None:
