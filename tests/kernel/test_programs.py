@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from aios.abi.calls import ExitSelf
-from aios.abi.recovery import AnswerQuestion, OnDivergence, Restart
+from aios.abi.recovery import AnswerQuestion, OnDivergence, Restart, RestartPolicy
 from aios.abi.tools import Traits
 from aios.abi.types import Pid
 from aios.config import Config, EngineConfig, Home, ServerConfig
@@ -243,6 +243,41 @@ async def test_a_program_that_asks_otherwise_diverges(
         if policy == "stop":
             assert "run False" in end.reason
             assert "run True" in end.reason
+
+
+LEADING = """\
+    here = Path(os.environ["HERE"])
+    client.log(f"run {here.exists()}")
+    child = client.spawn(os.environ["CHILD"], name=f"child-{here.exists()}")
+    if not here.exists():
+        here.touch()
+        os._exit(3)
+    client.exit(0, str(child.pid))
+"""
+
+
+@pytest.mark.parametrize("policy", ["on-failure", "always"])
+async def test_a_program_that_begins_anew_has_no_children_of_its_life_before(
+    home: Path, policy: RestartPolicy
+) -> None:
+    child = home / "child"
+    child.mkdir()
+    (child / "agent.toml").write_text('name = "child"\n')
+    (child / "main.py").write_text("import time\ntime.sleep(600)\n")
+    async with booted(home) as (kernel, client):
+        restart = Restart(policy=policy, delay_s=0.01, on_divergence="fresh")
+        env = {"HERE": str(home / "here"), "CHILD": str(child)}
+        spawned = await client.spawn(program(home, LEADING), restart=restart, env=env, cwd=home)
+        if policy == "on-failure":
+            end = (await client.wait(spawned.pid)).exit
+            assert end.status == 0, end
+        else:
+            while len([p for p in kernel.table if p.name.startswith("child-")]) < 3:
+                await anyio.sleep(0.01)
+        first, *later = [p for p in kernel.table if p.name.startswith("child-")]
+        assert first.exit is not None
+        assert first.exit.reason == f"process {spawned.pid} began anew"
+        assert [p.is_alive for p in later][-1:] == [True], "what its last life started runs on"
 
 
 async def test_no_secret_outlives_the_process_that_needed_it(home: Path) -> None:

@@ -110,6 +110,8 @@ class Run:
     """What the kernel was told in the course of it in that life."""
     on_effect: Callable[[], Awaitable[None]] | None = None
     """Writes down that the effect begins; None when there is none, or it has begun."""
+    taken: list[int] = field(default_factory=list)
+    """The questions whose answers it has taken, each of which was for one call."""
     shown: Callable[[], str] | None = None
     """What a human who is asked about it is shown of its arguments."""
 

@@ -404,13 +404,14 @@ class Programs:
         return end, follow.delay_s
 
     async def prepare(self, process: Process, *, is_replayed: bool) -> None:
-        """Give a process its journal to answer from, or cut it off from what was before."""
+        """Give a process its journal to answer from, or cut it off from what was before, and from its children."""
         body, disk = self._bodies[process.pid], self._kernel.journal.disk
         self._kernel.context_table.close_all(process)
         if disk is None or not is_replayed:
             first = process.n_journalled + 1
             body.launched = msgspec.structs.replace(body.launched, first_seq=first)
             self._changed(process)
+            await self._kernel.signals.end_children(process)
             return
         rows = await disk.load(process.pid, after=body.launched.first_seq - 1)
         process.n_journalled = max([process.n_journalled, *(row.record.seq for row in rows)])

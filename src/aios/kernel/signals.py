@@ -47,14 +47,20 @@ class Signals(Struct, frozen=True):
                 await process.wait_ended()
         return [process.pid for process in tree]
 
-    async def put_away(self, process: Process) -> None:
-        """End a process and all below it because the kernel ends; returns when it has ended."""
+    async def put_away(self, process: Process, reason: str = "the kernel ended") -> None:
+        """End a process and all below it, also one that is ending already; returns when it has ended."""
         if process.exiting is None:
-            await self.kill(process, reason="the kernel ended")
+            await self.kill(process, reason=reason)
             return
         if process.on_kill is not None:
             process.on_kill()
         await process.wait_ended()
+
+    async def end_children(self, process: Process) -> None:
+        """End what a program has started: it begins from the beginning, and will start its own."""
+        for child in self.table.tree(process)[1:]:
+            if child.is_alive:
+                await self.put_away(child, f"process {process.pid} began anew")
 
     async def stop(self, target: Process, *, by: Run | None = None) -> list[Pid]:
         """Hold a process and its descendants; those that are stopped already stay so.

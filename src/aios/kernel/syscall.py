@@ -232,6 +232,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     finally:
         if outcome is Outcome.CANCELLED and run.on_effect is not None:
             record.effect = Effect.PURE  # it was cut off before that had begun
+            kernel.approvals.give_back(run)
         journal.settle(record, outcome, end)
         journal.settle_streams(run.streams, outcome)
     return result

@@ -11,6 +11,7 @@ from tests.kernel.test_resume import owner as owner_of
 from tests.kernel.tools.offering import declared, echo, idle, offer
 
 from aios.abi.approvals import Approval, ApprovalAnswer, ApprovalList, ApprovalState
+from aios.abi.budget import Limits
 from aios.abi.recovery import AnswerQuestion, Choice, Restart
 from aios.abi.storage import FilePurge
 from aios.abi.tools import ToolRun, Traits
@@ -363,6 +364,31 @@ async def test_questions_and_answers_outlive_a_kernel_and_nobody_is_asked_twice(
         question = (await asked(kernel))[0]
         assert (question.pid, question.action) == (changed, "file.write"), "its code is another"
         await owner.kill(Pid(changed))
+
+
+async def test_a_yes_that_was_taken_for_nothing_holds_for_the_same_call(tmp_path: Path) -> None:
+    async with (
+        kernel_with_launcher(tmp_path) as (kernel, owner),
+        anyio.create_task_group() as tasks,
+    ):
+        ann = Caller(kernel, tasks)
+        await owner.set_budget(ann.pid, Limits(tool_calls=0))
+        async with anyio.create_task_group() as life:
+            life.start_soon(ann.make, launch(n=1))
+            question = (await asked(kernel))[0]
+            await owner.approvals.answer(question.id, "once")
+            assert (await asked(kernel))[0].action == "budget.raise", "it comes to its budget"
+            assert kernel.approvals.get(question.id).state is ApprovalState.USED
+            life.cancel_scope.cancel()
+        assert kernel.approvals.get(question.id).state is ApprovalState.ALLOWED
+        await owner.set_budget(ann.pid, Limits())
+        await owner.cont(ann.pid)
+        await ann.make(launch(n=1))
+        assert ann.ends == ["done"]
+        assert kernel.approvals.get(question.id).state is ApprovalState.USED
+        ann.start(launch(n=1))
+        assert (await asked(kernel))[0].id != question.id, "it was for one call"
+        tasks.cancel_scope.cancel()
 
 
 RUNNER = """\

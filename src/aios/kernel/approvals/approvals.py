@@ -173,6 +173,7 @@ class Approvals:
             if used is not found:
                 self._book.put(used)
                 self._save(used, run.record_seq)
+                run.taken.append(used.id)
         return found
 
     async def _answer_to(self, run: Run, asked: Asked) -> Approval:
@@ -363,8 +364,18 @@ class Approvals:
     def settle_doubts(self, pid: Pid, *, is_again: bool) -> None:
         """The owner has decided what becomes of calls that a crash cut off: those that are made again need no second answer."""
         for row in self._doubts.pop(pid, []):
-            if is_again and self._book.has(row.id) and self._book.find(row) is None:
-                self._save(self._book.put(book.untaken(row)))
+            if is_again and self._book.has(row.id):
+                self._hold_again(row)
+
+    def give_back(self, run: Run) -> None:
+        """A call was cut off before its effect began: what it had taken holds for who asks the same again."""
+        for number in run.taken:
+            if self._book.has(number):
+                self._hold_again(self._book.get(number))
+
+    def _hold_again(self, row: Approval) -> None:
+        if self._book.find(row) is None:
+            self._save(self._book.put(book.untaken(row)))
 
     def close(self, process: Process) -> None:
         """A process has ended: its questions go, and all answers but those that are for its program."""

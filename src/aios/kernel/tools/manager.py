@@ -234,8 +234,9 @@ class ToolManager:
         except AiosError:
             tool.n_failed += 1
             raise
-        finally:  # what it says of a failure comes from the same place
-            self._take(run, tool)
+        finally:  # what it says of a failure comes from the same place; one that was not begun says nothing
+            if run.on_effect is None or tool.before is not None:
+                self._take(run, tool)
         if key:
             self._cache.put(key, outcome)
         return await deliver(outcome, job, notes, self._config)
