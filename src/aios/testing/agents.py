@@ -39,7 +39,7 @@ class Agent:
         self.me = me
         self.client = client
         self.code = ""
-        """Of the fault of its last call; empty if there was none."""
+        """Of the fault of its call that ended last; empty if there was none."""
 
     async def act(self, thing: str, what: str, act: Act) -> bool:
         """Do it, once. Returns: whether it was acknowledged.
@@ -65,17 +65,18 @@ class Agent:
 
     async def asked(self, what: str, ask: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """Make a call. Returns: its answer, and whether it ended well."""
-        self.code, answer = "", None
+        code, answer = "", None
         try:
             answer = await ask()
         except (ProcessGone, KernelStopping):
             raise
         except AiosError as error:
-            self.code = error.code
+            code = error.code
             if isinstance(error, KernelBug):
                 self.broken(f"{what}: {error.message}")
-        self.world.trace.add(self.name, what, self.code, self.world.selector.n_steps)
-        return answer, not self.code
+        self.code = code
+        self.world.trace.add(self.name, what, code, self.world.selector.n_steps)
+        return answer, not code
 
     def broken(self, what: str) -> None:
         """An invariant does not hold, unless the power has failed by now."""

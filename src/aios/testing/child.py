@@ -1,5 +1,8 @@
 """A program without a process of the operating system: its trade runs in the kernel's loop, through a gate of its own."""
 
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
 import anyio
 
 from aios.abi.types import Exit
@@ -13,10 +16,16 @@ from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.signals import KILLED_STATUS
 from aios.sdk.client import Client
 from aios.testing.agents import Agent
-from aios.testing.trades import TRADES
+from aios.testing.limited import work_within_limits
+from aios.testing.trades import branch_out, run_once, work
 from aios.testing.world import World
 
 CRASHED_STATUS = 1
+Trade = Callable[[Agent, anyio.CancelScope], Awaitable[None]]
+TRADES: Mapping[str, Trade] = MappingProxyType(
+    {"w": work, "b": branch_out, "l": work_within_limits, "t": run_once}
+)
+"""By the first letter of an agent's name."""
 
 
 class SimChild(Child):

@@ -9,6 +9,7 @@ from aios.errors import NotFound
 from aios.kernel.kernel import Kernel
 from aios.kernel.process import INIT_PID, Process
 from aios.sdk.client import Client
+from aios.testing.limited import check_spent
 from aios.testing.world import World
 
 DISK_ENDS = (126, 137)
@@ -54,6 +55,8 @@ async def settle_account(world: World, kernel: Kernel, owner: Client) -> None:
     for process in kernel.table:
         if process.kind is Kind.PROGRAM and BRANCH not in process.name:
             _ended_well(world, process)
+            if process.name.startswith("l"):
+                check_spent(world, kernel, process)
     await _branches_left_nothing(world, kernel, owner)
     _nothing_left_over(world, kernel)
 

@@ -41,6 +41,7 @@ from aios.sdk.client import Client
 from aios.testing.agents import Agent
 from aios.testing.chance import repeatable
 from aios.testing.child import SimChild
+from aios.testing.limited import LIMITS
 from aios.testing.loop import run_virtual
 from aios.testing.outside import TAKES_S, Hands, takes
 from aios.testing.owner import decide, run_errands
@@ -51,6 +52,8 @@ from aios.testing.world import CALM_AFTER_S, PROGRAM, Faults, Life, World, draw_
 N_WORKERS, N_GUESTS = 2, 1
 BRANCHER_SHARE = 0.2
 """Of seeds, those in which an agent branches itself."""
+LIMITED_DIGITS = (3, 4)
+"""Seeds that end so have a program with a budget as well. No older seed of a bug does: each still means the run that found it."""
 PATIENCE_S = 4_000.0
 """Of virtual time, for all agents to end once nothing fails any more."""
 LOOK_EVERY_STEPS = 11
@@ -187,7 +190,10 @@ class Simulator:
         agent = Agent(world, life, kernel.init, me=kernel.init.name, client=owner)
         for name in workers_of(world):
             while name not in names:
-                spawn = partial(owner.spawn, PROGRAM, name, name=name, restart=RESTART)
+                budget = LIMITS if name.startswith("l") else None
+                spawn = partial(
+                    owner.spawn, PROGRAM, name, name=name, restart=RESTART, budget=budget
+                )
                 await agent.told("spawn", spawn)
                 names = {process.name for process in kernel.table}
         with anyio.move_on_after(PATIENCE_S) as patience:
@@ -255,11 +261,12 @@ async def _extract_here(_: ExtractionProcess, job: ExtractionJob) -> Extracted:
 
 
 def workers_of(world: World) -> list[str]:
-    """The programs that a seed starts: workers, and in some a brancher."""
+    """The programs that a seed starts: workers, and in some a brancher, or one with a budget."""
     draw = random.Random(f"workers {world.seed}")  # noqa: S311 - repeatable on purpose
     return [
         *(f"w{number}" for number in range(N_WORKERS)),
         *["b0"] * (draw.random() < BRANCHER_SHARE),
+        *["l0"] * (world.seed % 10 in LIMITED_DIGITS),
     ]
 
 

@@ -5,7 +5,7 @@ timed one (`t`) notes that it ran. A client (a guest) may be cut off at any step
 """
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -45,13 +45,13 @@ async def work(agent: Agent, scope: anyio.CancelScope) -> None:
     client, me, world, results = agent.client, agent.me, agent.world, list[str]()
     talk = Talk(agent)
     for step, kinds in enumerate(plan_of(world.seed, me)):
-        _crash_sometimes(agent, scope)
+        crash_sometimes(agent, scope)
         said = await agent.told("chat", partial(client.chat, f"{step} {me}", max_tokens=4))
         results.append(f"{step}:{int(said)}")
         for number, kind in enumerate(kinds):
             is_well = await _do(agent, talk, kind, f"{step}.{number}:{int(said)}")
             results.append(str(int(is_well)))
-    await _exit(agent, " ".join(results))
+    await end(agent, " ".join(results))
 
 
 async def _do(agent: Agent, talk: Talk, kind: str, stamp: str) -> bool:
@@ -80,10 +80,10 @@ async def _do(agent: Agent, talk: Talk, kind: str, stamp: str) -> bool:
             given = {"action": "append", "path": "tool-file.txt", "text": f"{stamp}\n"}
             return await agent.act(kind, stamp, partial(client.tools.run, "files", given))
         case _:
-            return await agent.act("tool", stamp, partial(_use, agent, kind, stamp))
+            return await agent.act("tool", stamp, partial(use, agent, kind, stamp))
 
 
-async def _use(agent: Agent, tool: str, what: str) -> None:
+async def use(agent: Agent, tool: str, what: str) -> None:
     """Run a tool; one of which nobody knows whether it ran is run again only if it did not."""
     tools, arguments = agent.client.tools, {"what": what}
     for _ in range(MAX_LOOKS):
@@ -112,22 +112,22 @@ async def branch_out(agent: Agent, scope: anyio.CancelScope) -> None:
     """Try two ways; the first that is committed is kept, and the other leaves nothing."""
     client = agent.client
     await agent.act("file", "begun", partial(client.files.append, "log.txt", "begun\n"))
-    _crash_sometimes(agent, scope)
+    crash_sometimes(agent, scope)
     fork, _ = await agent.asked("branch", partial(client.branches.start, 2))
     if fork is None:
-        await _exit(agent, "none")
+        await end(agent, "none")
     elif fork.index:
         await _try_way(agent, fork.index, scope)
     else:
-        await _exit(agent, await _join(agent, fork))
+        await end(agent, await _join(agent, fork))
 
 
 async def _try_way(agent: Agent, index: int, scope: anyio.CancelScope) -> None:
     client = agent.client
-    _crash_sometimes(agent, scope)
+    crash_sometimes(agent, scope)
     write = partial(client.files.append, f"way-{index}.txt", f"{index}\n")
     is_written = await agent.told("way", write)
-    await agent.act("tool", f"way {index}", partial(_use, agent, "reversible", f"way {index}"))
+    await agent.act("tool", f"way {index}", partial(use, agent, "reversible", f"way {index}"))
     commit = partial(client.branches.commit, f"{index}:{int(is_written)}")
     while not await agent.told("commit", commit):  # noqa: ASYNC110 - nothing tells when a disk takes writes again
         await anyio.sleep(EXIT_RETRY_S)
@@ -151,12 +151,12 @@ async def _join(agent: Agent, fork: Branched) -> str:
 
 async def run_once(agent: Agent, scope: anyio.CancelScope) -> None:
     """Note that a timer started this process."""
-    _crash_sometimes(agent, scope)
+    crash_sometimes(agent, scope)
     own, _ = await agent.asked("getpid", agent.client.getpid)
     if own is not None:
         append = partial(agent.client.files.append, f"run-{own.pid}.txt", f"{own.pid}\n")
         await agent.act(f"run {own.pid}", str(own.pid), append)
-    await _exit(agent, "ran")
+    await end(agent, "ran")
 
 
 async def visit(agent: Agent, other: Pid) -> None:
@@ -192,20 +192,15 @@ async def _try_what_is_denied(agent: Agent, other: Pid) -> None:
     agent.broken(f"killed process {other}, which is not its own")
 
 
-def _crash_sometimes(agent: Agent, scope: anyio.CancelScope) -> None:
+def crash_sometimes(agent: Agent, scope: anyio.CancelScope) -> None:
+    """Let the program crash within the next steps, in a part of the runs."""
     if agent.world.strikes(agent.world.faults.program_share, "program crash"):
         agent.world.doom(scope)
 
 
-async def _exit(agent: Agent, result: str) -> None:
+async def end(agent: Agent, result: str) -> None:
     """End, however often that must be asked for."""
     is_over = False
     while not is_over:
         is_over = await agent.told("exit", partial(agent.client.exit, 0, result))
         await anyio.sleep(EXIT_RETRY_S)
-
-
-Trade = Callable[[Agent, anyio.CancelScope], Awaitable[None]]
-
-TRADES: Mapping[str, Trade] = MappingProxyType({"w": work, "b": branch_out, "t": run_once})
-"""By the first letter of an agent's name."""

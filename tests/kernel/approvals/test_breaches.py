@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -99,6 +99,27 @@ async def test_a_breach_pauses_and_asks_and_a_yes_gives_as_much_again(tmp_path: 
         assert not ann.process.is_stopped
         over = await owner.approvals.list(include_over=True)
         assert [each.state for each in over] == [ApprovalState.USED]
+
+
+async def test_who_gives_up_waiting_is_not_left_stopped(tmp_path: Path) -> None:
+    async with limited_worker(tmp_path, tool_calls=0) as (kernel, owner, ann):
+        async with anyio.create_task_group() as life:
+            life.start_soon(ann.run)
+            await asked(kernel)
+            other = anyio.CancelScope()
+            life.start_soon(_within, other, ann.run)
+            await wait_all_tasks_blocked()
+            other.cancel()
+            await wait_all_tasks_blocked()
+            assert ann.process.is_stopped, "its first call waits on"
+            life.cancel_scope.cancel()
+        assert await owner.approvals.list() == ()
+        assert not ann.process.is_stopped, "a program that crashed so would never come back"
+
+
+async def _within(scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
 
 
 async def test_the_owner_says_how_much_and_one_answer_is_for_all_under_a_limit(

@@ -83,6 +83,8 @@ class Breaches:
         """Calls by the question that they wait for, until they are served or over."""
         self._idle: dict[int, list[Process]] = {}
         """Processes whose time is over, by the question."""
+        self._paused: set[Process] = set()
+        """Those that were held here, until they are let go or have ended."""
         approvals.watchers.append(self._hear)
 
     async def wait(self, run: Run, shortage: Shortage, why: str) -> bool:
@@ -114,10 +116,13 @@ class Breaches:
         return True
 
     def leave(self, run: Run) -> None:
-        """A call is served, or over: its question goes with the last who waits for it."""
-        number = self._calls.pop(run, None)
-        if number is not None and number not in self._calls.values():
-            self._approvals.withdraw(number)
+        """A call is served, or over: its question goes with the last who waits for it, and its process goes on."""
+        if not self._part(run):
+            return
+        process = run.process
+        waiting = [[each.process for each in self._calls], *self._idle.values()]
+        if process in self._paused and not any(process in each for each in waiting):
+            self._let_go([process])
 
     async def ask_for_time(self, shortage: Shortage, why: str, over: Iterable[Process]) -> None:
         """Pause processes whose time is over, and ask whether they may go on."""
@@ -134,6 +139,7 @@ class Breaches:
 
     def note(self, process: Process) -> None:
         """A process was let go on, or has ended: nobody need be asked for its sake."""
+        self._paused.discard(process)
         for number, held in list(self._idle.items()):
             if process in held:
                 held.remove(process)
@@ -174,6 +180,7 @@ class Breaches:
             hint = f"`aios approvals` decides, or `aios budget {shortage.pid}` sets it"
             self._notes.note(process, f"paused: {why}; {hint}")
             self._signals.hold(process, is_lasting=False)
+            self._paused.add(process)
 
     def _is_owner_elsewhere(self, process: Process) -> bool:
         """Whether somebody stopped it already who is not asked: it goes on when he says so."""
@@ -181,8 +188,15 @@ class Breaches:
 
     def _join(self, run: Run, number: int) -> None:
         if self._calls.get(run) != number:
-            self.leave(run)
+            self._part(run)
             self._calls[run] = number
+
+    def _part(self, run: Run) -> bool:
+        """Take a call from the question that it waits for. Returns: whether it waited for one."""
+        number = self._calls.pop(run, None)
+        if number is not None and number not in self._calls.values():
+            self._approvals.withdraw(number)
+        return number is not None
 
     async def _wait(self, run: Run, number: int) -> None:
         """Return when the process may go on, or the question is over."""
