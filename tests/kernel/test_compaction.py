@@ -139,8 +139,9 @@ async def test_what_was_paged_out_can_be_read_back_and_put_back(booted: OpenKern
         assert (await kept(gate, context))[: len(turns(20))] == turns(20)
         info = await info_of(gate, context)
         assert (info.n_pages, info.n_faults, info.compactions[0].what) == (1, 2, "fault")
-        await gate.call(ContextUndo(context=context))
+        assert (await gate.call(ContextUndo(context=context))).value.n_pages == 1
         assert await kept(gate, context) == after
+        assert (await gate.call(ContextUndo(context=context))).value.n_pages == 0
 
 
 async def test_a_chat_that_fails_after_a_compaction_undoes_that_too(booted: OpenKernel) -> None:

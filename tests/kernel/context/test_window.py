@@ -125,6 +125,22 @@ def test_a_page_comes_back_in_the_place_of_its_note() -> None:
         faulted_in(faulted_in(paged, 1, unix_s=1.0), 1, unix_s=2.0)
 
 
+def test_a_page_goes_when_what_cut_it_out_is_undone_and_not_before() -> None:
+    items = built(SYSTEM, user("1"), answer("A"), user("2"), answer("B"), user("3"), answer("C"))
+    spans = removable(items)
+    leaving = within(items, spans[1:2])
+    note = pointer_note(1, leaving)
+    after = rewritten(
+        Transcript(items), without(items, spans[1:2], note), Rewrite("page-to-memory", 2)
+    )
+    paged = Transcript(after.items, after.rewrites, (leaving,))
+    # What stands on both sides of the note leaves, so the note is within what this rewrite put.
+    kept = (paged.items[0], note, paged.items[-1])
+    assert undone(rewritten(paged, kept, Rewrite("drop-oldest", 3))) == paged
+    assert undone(faulted_in(paged, 1, unix_s=1.0)) == paged
+    assert undone(paged) == Transcript(items)
+
+
 def test_nothing_to_undo_is_said() -> None:
     with pytest.raises(Conflict, match="left to undo"):
         undone(Transcript(built(user("1"))))

@@ -128,6 +128,8 @@ def rewritten(before: Transcript, after: Items, rewrite: Rewrite) -> Transcript:
 def undone(transcript: Transcript) -> Transcript:
     """The transcript as it was before its last rewrite, with all that was added since.
 
+    A page that it cut out goes: its messages are back, and nothing leads to it any more.
+
     Raises:
         Conflict: There is none to undo.
     """
@@ -138,8 +140,14 @@ def undone(transcript: Transcript) -> Transcript:
         )
     last = transcript.rewrites[-1]
     items = transcript.items
-    restored = (*items[: last.at], *last.removed, *items[last.at + last.n_put :])
-    return msgspec.structs.replace(transcript, items=restored, rewrites=transcript.rewrites[:-1])
+    stop = last.at + last.n_put
+    restored = (*items[: last.at], *last.removed, *items[stop:])
+    # Notes that stayed between what left stand on both sides.
+    new = {item.pointer for item in items[last.at : stop]} - {i.pointer for i in last.removed}
+    pages = transcript.pages
+    return Transcript(
+        restored, transcript.rewrites[:-1], pages[:-1] if len(pages) in new else pages
+    )
 
 
 def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
