@@ -21,7 +21,7 @@ __all__ = ("home",)
 N_CLIENTS = 8
 N_OTHERS = N_CLIENTS - 1
 N_MAILS = int(os.environ.get("AIOS_TEST_MAILS", "200"))
-N_EACH = max(1, N_MAILS // (N_CLIENTS * N_OTHERS)) * N_OTHERS
+N_EACH = -(-N_MAILS // (N_CLIENTS * N_OTHERS)) * N_OTHERS
 """Letters that each client sends, the same number to each other one; so each gets as many."""
 LONGEST_S = 120.0 + N_MAILS / 10
 
