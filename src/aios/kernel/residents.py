@@ -188,7 +188,7 @@ class Residents:
         row = self._describe(process)
 
         def write(connection: apsw.Connection) -> None:
-            _save(connection, row)
+            save(connection, row)
             also(connection)
 
         self._disk.add(write)
@@ -199,7 +199,7 @@ class Residents:
 
         def write(connection: apsw.Connection) -> T:
             for row in rows:
-                _save(connection, row)
+                save(connection, row)
             return also(connection)
 
         return await self._disk.write(write)
@@ -232,7 +232,8 @@ def read_path(kind: type, value: object) -> Path:
     return Path(str(value))
 
 
-def _save(connection: apsw.Connection, row: Resident) -> None:
+def save(connection: apsw.Connection, row: Resident) -> None:
+    """Write a row in the place of the one that the process had."""
     connection.execute(
         "INSERT INTO residents VALUES (?, ?, ?) "
         "ON CONFLICT (pid) DO UPDATE SET is_alive = excluded.is_alive, row = excluded.row",

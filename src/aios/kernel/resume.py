@@ -99,7 +99,9 @@ async def resume(kernel: Resumed, residents: Residents) -> None:
         process.n_journalled = last_seqs.get(row.pid, 0)
     await kernel.post.load()
     await kernel.branches.load()
-    await kernel.approvals.load()
+    await kernel.approvals.load(
+        {row.pid: row.launched.first_seq for row in rows if row.launched is not None}
+    )
     await kernel.checkpoints.load()
     await kernel.journal.take_up(_is_alive(kernel.table))
     for row in rows:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import apsw
 import msgspec
 import pytest
 from tests.kernel.test_resume import daemon
@@ -30,6 +31,7 @@ from aios.errors import (
     ResourceExhausted,
     Unsupported,
 )
+from aios.kernel import residents
 from aios.kernel.approvals import tables
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal.audit import tables as audit
@@ -402,6 +404,23 @@ ASK_BEFORE_TOOLS = (
 )
 
 
+async def left_taken(home: Path) -> tuple[apsw.Connection, Approval]:
+    """The database as a crash left it after a program's first call had taken a yes, and that question."""
+    (home / "policies").mkdir()
+    (home / "policies" / "mine.cedar").write_text(ASK_BEFORE_TOOLS)
+    folder = home / "runner"
+    folder.mkdir()
+    (folder / "agent.toml").write_text('name = "runner"\n')
+    (folder / "main.py").write_text(RUNNER)
+    async with served(home) as (kernel, owner):
+        await owner.spawn(str(folder), restart=Restart(policy="on-failure"))
+        question = (await asked(kernel))[0]
+    used = msgspec.structs.replace(question, state=ApprovalState.USED, said="once", holds=False)
+    connection = connect(Home(home).database, is_writer=True)
+    tables.save(connection, used, 1)
+    return connection, question
+
+
 @pytest.mark.parametrize(
     ("outcome", "choice"),
     [
@@ -412,32 +431,32 @@ ASK_BEFORE_TOOLS = (
 async def test_an_answer_that_a_crash_left_taken_holds_if_its_call_was_not_made(
     home: Path, outcome: Outcome | None, choice: Choice | None
 ) -> None:
-    (home / "policies").mkdir()
-    (home / "policies" / "mine.cedar").write_text(ASK_BEFORE_TOOLS)
-    folder = home / "runner"
-    folder.mkdir()
-    (folder / "agent.toml").write_text('name = "runner"\n')
-    (folder / "main.py").write_text(RUNNER)
-    async with served(home) as (kernel, owner):
-        pid = (await owner.spawn(str(folder), restart=Restart(policy="on-failure"))).pid
-        question = (await asked(kernel))[0]
-    used = msgspec.structs.replace(question, state=ApprovalState.USED, said="once", holds=False)
-    connection = connect(Home(home).database, is_writer=True)
-    tables.save(connection, used, 1)
+    connection, question = await left_taken(home)
     if outcome is not None:
         record = Record(
-            pid, 1, "tool_run", b"x", Effect.IRREVERSIBLE, 0.0, outcome=outcome,
+            question.pid, 1, "tool_run", b"x", Effect.IRREVERSIBLE, 0.0, outcome=outcome,
             intent=write_call(ToolRun(name="calculator", arguments={})),
         )  # fmt: skip
         save(connection, record)
     connection.close()
     async with served(home) as (kernel, owner):
         if choice is not None:
-            await kernel.init_gate().call(AnswerQuestion(pid=pid, choice=choice))
-        assert (await owner.wait(pid)).exit.result == "ran"
+            await kernel.init_gate().call(AnswerQuestion(pid=question.pid, choice=choice))
+        assert (await owner.wait(question.pid)).exit.result == "ran"
         over = await owner.approvals.list(include_over=True)
         states = [each.state for each in over if each.action == "tool.run"]
         assert states == [ApprovalState.USED], "nobody was asked twice"
+
+
+async def test_an_answer_that_an_earlier_life_took_stays_taken(home: Path) -> None:
+    connection, question = await left_taken(home)
+    row = residents.read_residents(connection)[-1]
+    assert row.launched is not None
+    launched = msgspec.structs.replace(row.launched, first_seq=2)
+    residents.save(connection, msgspec.structs.replace(row, launched=launched))
+    connection.close()
+    async with served(home) as (kernel, _):
+        assert (await asked(kernel))[0].id != question.id, "the yes was for the call of that life"
 
 
 KILLED_IN_BETWEEN = """\

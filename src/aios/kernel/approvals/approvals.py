@@ -7,7 +7,7 @@ asks has no intent on disk yet (`kernel/syscall.py`), so whatever ends it here, 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
@@ -337,8 +337,12 @@ class Approvals:
 
     # --- the lives of kernels and processes ----------------------------------------------------------------------
 
-    async def load(self) -> None:
-        """Take up what the kernel before asked and was told. All processes that it left are in the table."""
+    async def load(self, first_needed: Mapping[Pid, int]) -> None:
+        """Take up what the kernel before asked and was told. All processes that it left are in the table.
+
+        Args:
+            first_needed: The first record of each program's journal that is kept for it, whatever its age.
+        """
         disk = self._kernel.journal.disk
         assert disk is not None, "a kernel without a journal takes up nothing"
         kept, last_id = await disk.read(tables.load)
@@ -347,7 +351,12 @@ class Approvals:
             row, process = each.row, self._kernel.table.find(each.row.pid)
             if process is None or not process.is_alive:
                 row = book.ended(row) if row.holds else row
-            elif row.state is ApprovalState.USED and each.taken_seq is not None and process.program:
+            elif (
+                row.state is ApprovalState.USED
+                and each.taken_seq is not None
+                # of a life before this one the record may be forgotten, and the call was made
+                and each.taken_seq >= first_needed.get(row.pid, each.taken_seq + 1)
+            ):
                 row = self._taken_up(row, each.outcome)
             rows.append(row)
         self._book.load(rows, last_id)
