@@ -83,3 +83,28 @@ def test_no_group_is_committed_without_what_it_needs_which_is_run_again(tmp_path
     assert commit(connection, [only_owed, needed]) == []
     assert connection.execute("SELECT a FROM t").fetchall() == [(1,), (2,)]
     assert (published, set(undone)) == (["1", "2"], {"1", "2"})
+
+
+def test_what_closes_a_group_is_done_once_after_its_writes_and_fails_with_them(
+    tmp_path: Path,
+) -> None:
+    connection = connect(tmp_path / "a.db", is_writer=True)
+    connection.execute("CREATE TABLE t (a UNIQUE)")
+
+    def insert(c: apsw.Connection, value: int) -> None:
+        c.execute("INSERT INTO t VALUES (?)", (value,))
+
+    def close(c: apsw.Connection) -> None:
+        c.execute("INSERT INTO t SELECT -max(a) FROM t")
+
+    commit(connection, [Job(partial(insert, value=value), closing=close) for value in (5, 6, 5)])
+    assert connection.execute("SELECT a FROM t").fetchall() == [(5,), (6,), (-6,)]
+    failed = Job(partial(insert, value=5), closing=close)
+    commit(connection, [failed, Job(partial(insert, value=3))])
+    assert connection.execute("SELECT a FROM t").fetchall() == [(5,), (6,), (-6,), (3,)]
+    jobs = [Job(partial(insert, value=4), closing=close), Job(partial(insert, value=2))]
+    commit(connection, jobs)
+    for job in jobs:
+        with pytest.raises(apsw.ConstraintError):
+            job.result()
+    assert connection.execute("SELECT a FROM t").fetchall() == [(5,), (6,), (-6,), (3,)]

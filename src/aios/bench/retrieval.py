@@ -87,6 +87,7 @@ def _keep(
         kept = Kept(ids, [space] * len(ids), embedder.embed(paragraph.notes))
         meanings.keep(connection, kept)
         meanings.publish(kept)
+        tables.index_words(connection)
         asked += [(paragraph.article, text, ids[place]) for text, place in paragraph.questions]
     return asked
 

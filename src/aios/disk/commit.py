@@ -3,6 +3,8 @@
 Each write has a savepoint of its own: one that fails is undone alone, and the others are committed. Some writes nobody waits
 for: they are *owed*, and tried again, before anything else, until they are on disk. If what stands behind one in the queue may
 be true only because of it, then it is *needed*: no group is committed without it.
+
+What costs as much for one write as for many may be left to the end of the group: see `Job.closing`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +13,9 @@ from typing import Generic, TypeVar
 import apsw
 
 T_co = TypeVar("T_co", covariant=True)
+
+Closing = Callable[[apsw.Connection], None]
+"""The last thing that a group does before its commit, once for all jobs that name it. If it fails, so do all jobs."""
 
 
 class Job(Generic[T_co]):
@@ -27,12 +32,14 @@ class Job(Generic[T_co]):
         on_failure: Callable[[], None] | None = None,
         is_owed: bool = False,
         is_needed: bool = False,
+        closing: Closing | None = None,
     ) -> None:
         self._write = write
         self._publish = publish
         self._on_failure = on_failure
         self.is_owed = is_owed
         self.is_needed = is_needed
+        self.closing = closing
         self._value: list[T_co] = []
         self.error: Exception | None = None
         self.is_done = False
@@ -113,6 +120,9 @@ def _find_failure(connection: apsw.Connection, jobs: Sequence[Job[object]]) -> E
                 return job.error
             if not connection.in_transaction:
                 return job.error if isinstance(job.error, apsw.Error) else apsw.FullError("undone")
+        for closing in dict.fromkeys(job.closing for job in jobs if job.error is None):
+            if closing is not None:
+                closing(connection)
         connection.execute("COMMIT")
     except apsw.Error as error:
         return error

@@ -17,7 +17,7 @@ import anyio.to_thread
 import apsw
 from msgspec import Struct
 
-from aios.disk.commit import Job, commit, fail_all
+from aios.disk.commit import Closing, Job, commit, fail_all
 from aios.disk.connection import Prepare, connect, translated
 from aios.disk.lock import FileLock
 from aios.disk.migrations import Schema, migrate
@@ -98,20 +98,22 @@ class Database:
         publish: Callable[[T], None] | None = None,
         *,
         queueing: Queueing = lambda _: nullcontext(),
+        closing: Closing | None = None,
     ) -> T:
         """Run `write` in the writer's thread; when this returns, what it changed is on disk.
 
         `write` must not commit. It is undone if it raises. A call that is cancelled before its turn has done nothing;
         after that it may have been done. `publish` gets what `write` returned, in the same thread, in the order of the
         writes, and only once they are on disk, also when the caller was cancelled meanwhile; it must not raise.
-        `queueing` is entered for the wait, and may hold the write back as long as nobody writes it.
+        `queueing` is entered for the wait, and may hold the write back as long as nobody writes it. `closing` is done
+        once for all writes of a commit that name it, after them.
 
         Raises:
             ResourceExhausted: The disk is full.
             DiskFailed: As `aios.disk.connection.translated` says.
         """
         await self.open()
-        place = Place(self._queue, write, publish)
+        place = Place(self._queue, write, publish, closing)
         self._queue.add(place)
         try:
             with queueing(place.hold):

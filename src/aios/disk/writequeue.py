@@ -12,7 +12,7 @@ from typing import TypeVar
 import anyio
 import apsw
 
-from aios.disk.commit import Job
+from aios.disk.commit import Closing, Job
 
 T = TypeVar("T")
 
@@ -30,8 +30,9 @@ class Place(Job[T]):
         queue: "WriteQueue",
         write: Callable[[apsw.Connection], T],
         publish: Callable[[T], None] | None = None,
+        closing: Closing | None = None,
     ) -> None:
-        super().__init__(write, publish)
+        super().__init__(write, publish, closing=closing)
         self._queue = queue
         self.is_held = False
         self._woken: anyio.Event | None = None

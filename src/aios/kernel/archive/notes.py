@@ -123,6 +123,7 @@ class NoteIntake:
                 *(saved.expires_unix_s, saved.n_used, saved.taint),
             ),
         )
+        tables.index_words(connection)
         note = self._find("SELECT max(id) FROM memory_notes")
         assert note is not None, "a note was written"
         # A vector of another length than its embedder's would spoil the index of all; without one, it is made again.

@@ -5,6 +5,7 @@ so. Without the extra `memory` there is none, and notes are found by their words
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,8 @@ class WordLlamaEmbedder:
     n_dims = 256
 
     def __init__(self) -> None:
+        # Sharing out few short texts among threads costs as much as their tokens do.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         with _logging_untouched():
             import wordllama  # noqa: PLC0415 - an optional extra that takes 0.1 s to import
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 
 from aios.disk.db import Database
@@ -37,6 +38,17 @@ class Text:
         self.text = text
         self.space = space
         self.placed: Placed | None = None
+        self._woken = anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait until it is placed, or is to lead."""
+        if self._woken.is_set():
+            self._woken = anyio.Event()
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let who waits look."""
+        self._woken.set()
 
 
 class Placed(NamedTuple):
@@ -64,7 +76,7 @@ class Indexer:
         self._near: WordLlamaEmbedder | None = None
         self._far: FarEmbedder | None = None
         self._waiting: list[Text] = []
-        self._turn = anyio.Lock()
+        self._is_placing = False
         self._thread = anyio.CapacityLimiter(1)
         self._news = anyio.Event()
 
@@ -92,16 +104,16 @@ class Indexer:
             return None
         mine = Text(text, space)
         self._waiting.append(mine)
-        async with self._turn:
+        try:
             while mine.placed is None:
-                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-                place = partial(self._place, group)
-                try:
-                    await anyio.to_thread.run_sync(place, limiter=self._thread)
-                finally:  # if it failed, each of the others tries for itself
-                    self._waiting[:0] = [
-                        each for each in group if not (each.placed or each is mine)
-                    ]
+                if self._is_placing:
+                    await mine.wait()
+                else:
+                    await self._lead(mine)
+        finally:
+            if mine in self._waiting:  # it was cancelled; it may have been the one that was to lead
+                self._waiting.remove(mine)
+                self._wake_leader()
         return mine.placed
 
     async def ask(self, query: str) -> "Vectors | None":
@@ -185,15 +197,35 @@ class Indexer:
         if kept is not None:
             await self._db.write(partial(meanings.catch_up, kept=kept), meanings.publish)
 
+    async def _lead(self, mine: Text) -> None:
+        """Place one group, and let the next one lead. A lock would wake one after the other, each in a round of the loop of its own."""
+        self._is_placing = True
+        group: list[Text] = []
+        try:
+            await anyio.lowlevel.checkpoint()  # those who were woken together come into one group
+            group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+            await anyio.to_thread.run_sync(partial(self._place, group), limiter=self._thread)
+        finally:  # if it failed, each of the others tries for itself
+            self._is_placing = False
+            self._waiting[:0] = [each for each in group if not (each.placed or each is mine)]
+            for each in group:
+                each.wake()
+            self._wake_leader()
+
+    def _wake_leader(self) -> None:
+        if self._waiting and not self._is_placing:
+            self._waiting[0].wake()
+
     def _place(self, group: list[Text]) -> None:
         from aios.kernel.memory.embedding import packed  # noqa: PLC0415 - takes packages of an extra
 
         assert self._near is not None
         assert self.meanings is not None
         vectors = self._near.embed([each.text for each in group])
-        for number, (each, row) in enumerate(zip(group, packed(vectors), strict=True)):
-            vector = vectors[number : number + 1]
-            each.placed = Placed(vector, row, self.meanings.neighbours(vector, each.space))
+        neighbours = self.meanings.neighbours(vectors, [each.space for each in group])
+        rows = zip(group, packed(vectors), neighbours, strict=True)
+        for number, (each, row, near) in enumerate(rows):
+            each.placed = Placed(vectors[number : number + 1], row, near)
 
 
 def _open_near() -> "WordLlamaEmbedder":

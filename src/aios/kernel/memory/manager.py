@@ -275,6 +275,7 @@ class MemoryManager:
         await self._open()
 
         def look(connection: apsw.Connection) -> NotesChecked:
+            tables.index_words(connection)  # of the notes that are written in the same commit
             meanings = self._indexer.meanings
             indexed = meanings.index.notes() if meanings is not None else None
             return check_notes(connection, embedder=self._indexer.embedder, indexed=indexed)
@@ -336,7 +337,9 @@ class MemoryManager:
             run.sealed(connection, Remembered(change.note))
             return change
 
-        change = await self._db.write(sealed, self._publish, queueing=run.holding)
+        change = await self._db.write(
+            sealed, self._publish, queueing=run.holding, closing=tables.index_words
+        )
         self._indexer.note_news()
         return Remembered(change.note)
 

@@ -64,9 +64,9 @@ class Meanings:
         """One note with its vector, to `keep` and then `publish`."""
         return Kept([note], [space], vector)
 
-    def neighbours(self, vector: Vectors, space: int) -> list[int]:
-        """The notes that one with this vector is linked with when it is written (A-MEM, without a model)."""
-        return self.index.neighbours(vector, space, limit=N_NEIGHBOURS, max_share=NEIGHBOUR_SHARE)
+    def neighbours(self, vectors: Vectors, spaces: Sequence[int]) -> list[list[int]]:
+        """The notes that each with one of these vectors is linked with when it is written (A-MEM, without a model)."""
+        return self.index.neighbours(vectors, spaces, limit=N_NEIGHBOURS, max_share=NEIGHBOUR_SHARE)
 
     def keep(
         self, connection: apsw.Connection, kept: Kept, rows: Sequence[bytes] | None = None
@@ -122,9 +122,10 @@ class Meanings:
         )
         self.keep(connection, left)
         linked = {note for note, _ in tables.links_from(connection, left.notes)}
-        for note, space, vector in zip(*left, strict=True):
+        neighbours = self.neighbours(left.vectors, left.spaces)
+        for note, space, near in zip(left.notes, left.spaces, neighbours, strict=True):
             if note not in linked:
-                tables.link_neighbours(connection, note, space, self.neighbours(vector, space))
+                tables.link_neighbours(connection, note, space, near)
         return left
 
     def search(

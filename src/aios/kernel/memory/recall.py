@@ -76,12 +76,15 @@ def rank(
     word_ranks = {note: place for place, note in enumerate(by_words, 1)}
     likenesses = {note: cosine for note, cosine in by_meaning if cosine >= MIN_LIKENESS}
     meaning_ranks = {note: place for place, note in enumerate(likenesses, 1)}
-    found = [
-        _ranked(note, (word_ranks.get(note), meaning_ranks.get(note)), likenesses, traits[note])
-        for note in dict.fromkeys((*word_ranks, *likenesses))
-        if note in traits
+    scored = []
+    for note in dict.fromkeys((*word_ranks, *likenesses)):
+        if note in traits:
+            ranks = word_ranks.get(note), meaning_ranks.get(note)
+            scored.append((-_score(*ranks, likenesses.get(note, 0.0), traits[note]), -note))
+    return [
+        Ranked(-note, -score, _why(word_ranks.get(-note), likenesses.get(-note)))
+        for score, note in sorted(scored)[:limit]
     ]
-    return sorted(found, key=lambda each: (-each.score, -each.id))[:limit]
 
 
 def spread(ranked: Sequence[Ranked], links: Iterable[tuple[int, int]]) -> list[Ranked]:
@@ -103,18 +106,12 @@ def spread(ranked: Sequence[Ranked], links: Iterable[tuple[int, int]]) -> list[R
     return sorted(best.values(), key=lambda each: (-each.score, -each.id))
 
 
-def _ranked(
-    note: int,
-    ranks: tuple[int | None, int | None],
-    likenesses: Mapping[int, float],
-    traits: Traits,
-) -> Ranked:
-    """The place of a note by its ranks in the two lists."""
-    word_rank, likeness = ranks[0], likenesses.get(note, 0.0)
-    shares = zip((WORDS_SHARE, 1 - WORDS_SHARE), ranks, strict=True)
-    fused = (FUSION_RANKS + 1) * sum(
-        share / (FUSION_RANKS + each) for share, each in shares if each is not None
-    )
+def _score(
+    word_rank: int | None, meaning_rank: int | None, likeness: float, traits: Traits
+) -> float:
+    """How well a note fits, by its ranks in the two lists."""
+    by_words = 0.0 if word_rank is None else WORDS_SHARE / (FUSION_RANKS + word_rank)
+    by_meaning = 0.0 if meaning_rank is None else (1 - WORDS_SHARE) / (FUSION_RANKS + meaning_rank)
     boost = (
         1.0
         + LIKENESS_WEIGHT * likeness
@@ -122,12 +119,14 @@ def _ranked(
         + USE_WEIGHT * (1.0 - 1.0 / (1 + traits.n_used))
         + IMPORTANCE_WEIGHT * (traits.importance - 0.5)
     )
-    why = []
-    if word_rank is not None:
-        why.append(f"words #{word_rank}")
-    if note in likenesses:
-        why.append(f"meaning {likeness:.2f}")
-    return Ranked(note, fused * boost, tuple(why))
+    return (FUSION_RANKS + 1) * (by_words + by_meaning) * boost
+
+
+def _why(word_rank: int | None, likeness: float | None) -> tuple[str, ...]:
+    """What a note was found by."""
+    words = () if word_rank is None else (f"words #{word_rank}",)
+    meaning = () if likeness is None else (f"meaning {likeness:.2f}",)
+    return (*words, *meaning)
 
 
 def freshness(age_s: float) -> float:

@@ -50,5 +50,17 @@ SCHEMA = Schema(
         END;
         """,
         "ALTER TABLE memory_notes ADD COLUMN taint TEXT NOT NULL DEFAULT ''",
+        # The words of notes are indexed together, at the end of a commit (`tables.index_words`): with one note at a time FTS5
+        # writes, and later merges, a segment each, which took more than half of a write. Ids only grow, so the last one that
+        # was indexed tells which are not.
+        """
+        DROP TRIGGER memory_words_add;
+        CREATE TABLE memory_worded (last INTEGER NOT NULL);
+        INSERT INTO memory_worded SELECT ifnull(max(id), 0) FROM memory_notes;
+        DROP TRIGGER memory_words_remove;
+        CREATE TRIGGER memory_words_remove AFTER DELETE ON memory_notes WHEN old.id <= (SELECT last FROM memory_worded) BEGIN
+            INSERT INTO memory_words (memory_words, rowid, text) VALUES ('delete', old.id, old.text);
+        END;
+        """,
     ),
 )

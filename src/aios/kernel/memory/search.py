@@ -33,20 +33,20 @@ def search(
     limit: int,
     sense: Sense | None = None,
 ) -> list[Hit]:
-    """The best notes that pass, best first; by their words only without a `sense`. Cost: 4 ms over 100,000 notes."""
+    """The best notes that pass, best first; by their words only without a `sense`. Cost: 3 ms over 100,000 notes."""
     words = words_of(query)
     n_listed = max(N_LISTED, limit)
-    by_words = tables.by_words(connection, words, which, limit=n_listed) if words else []
+    by_words = tables.by_words(connection, words, which, limit=n_listed) if words else {}
     by_meaning: list[tuple[int, float]] = []
     if sense is not None:
         among = tables.ids_of(connection, which) if which.is_narrow else None
         by_meaning = sense.meanings.search(
             connection, sense.vector, which.spaces, among=among, limit=n_listed
         )
-    ids = {*by_words, *(note for note, _ in by_meaning)}
-    notes = tables.notes_of(connection, ids, which)
-    traits = {note.id: tables.traits(note, which.now_unix_s) for note in notes.values()}
-    ranked = rank(by_words, by_meaning, traits, limit=limit)
+    others = {note for note, _ in by_meaning} - by_words.keys()
+    traits = by_words | tables.traits_of(connection, others, which)
+    ranked = rank(tuple(by_words), by_meaning, traits, limit=limit)
+    notes = tables.notes_of(connection, [each.id for each in ranked], which)
     return [Hit(notes[each.id], each.score, each.why) for each in ranked]
 
 

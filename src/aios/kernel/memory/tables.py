@@ -6,7 +6,7 @@ names the spaces that it may look into.
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import apsw
 import msgspec
@@ -107,7 +107,7 @@ def make_space(connection: apsw.Connection, key: SpaceKey) -> int:
 
 
 def insert(connection: apsw.Connection, space: int, note: Note) -> int:
-    """Write a note (its id is not looked at). Returns: its id."""
+    """Write a note (its id is not looked at), which `index_words` must follow in the same commit. Returns: its id."""
     origin = note.origin
     note_id: int = connection.execute(
         "INSERT INTO memory_notes (space, text, tags, importance, owner, name, pid, seq, source, created_unix_s, "
@@ -115,7 +115,7 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
         (
             space,
             note.text,
-            json.dumps(note.tags),
+            json.dumps(note.tags) if note.tags else "[]",
             note.importance,
             origin.owner,
             origin.name,
@@ -138,6 +138,16 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
     return note_id
 
 
+def index_words(connection: apsw.Connection) -> None:
+    """Let the notes that were written since the last time be found by their words."""
+    connection.execute(
+        "INSERT INTO memory_words (rowid, text) SELECT id, text FROM memory_notes WHERE id > (SELECT last FROM memory_worded)"
+    )
+    connection.execute(
+        "UPDATE memory_worded SET last = max(last, (SELECT ifnull(max(id), 0) FROM memory_notes))"
+    )
+
+
 def find_note(connection: apsw.Connection, note: int, which: Filter) -> tuple[int, Note] | None:
     """The space of a note and the note, if it passes."""
     condition, values = which.condition()
@@ -157,6 +167,20 @@ def notes_of(connection: apsw.Connection, ids: Collection[int], which: Filter) -
         {**values, "ids": json.dumps(list(ids))},
     )
     return {note.id: note for note in map(_note, rows)}
+
+
+def traits_of(
+    connection: apsw.Connection, ids: Collection[int], which: Filter
+) -> dict[int, Traits]:
+    """What ranking looks at in those of these notes that pass."""
+    condition, values = which.condition()
+    rows = connection.execute(
+        "SELECT n.id, :now - n.created_unix_s, n.n_used, n.importance FROM memory_notes n "  # noqa: S608 - the same: fixed texts
+        f"WHERE n.id IN (SELECT value FROM json_each(:ids)) AND {condition}",
+        {**values, "ids": json.dumps(list(ids))},
+    )
+    found = msgspec.convert(list(rows), list[tuple[int, float, int, float]])
+    return {note: Traits(age_s, n_used, weight) for note, age_s, n_used, weight in found}
 
 
 def page(
@@ -188,23 +212,47 @@ def ids_of(connection: apsw.Connection, which: Filter) -> list[int]:
 
 def by_words(
     connection: apsw.Connection, words: Sequence[str], which: Filter, *, limit: int
-) -> list[int]:
+) -> dict[int, Traits]:
     """The notes that have one of the words, best first by BM25; of words that all are common, the newest that have all.
 
     Ranking costs by the match, so words that are in many notes, which say little, do not take part beside rarer ones.
     """
-    condition, values = which.condition()
     telling, common = _telling(connection, words)
-    query = " OR ".join(map(_quoted, telling)) or " AND ".join(map(_quoted, common))
-    order = "bm25(memory_words)" if telling else "w.rowid DESC"
-    if not query:
-        return []
+    if telling:
+        return _best_by_words(connection, telling, which, limit=limit)
+    if not common:
+        return {}
+    condition, values = which.condition()
+    query = " AND ".join(map(_quoted, common))
     rows = connection.execute(
         f"SELECT n.id FROM memory_words w JOIN memory_notes n ON n.id = w.rowid "  # noqa: S608 - the same: fixed texts
-        f"WHERE memory_words MATCH :query AND {condition} ORDER BY {order} LIMIT :limit",
+        f"WHERE memory_words MATCH :query AND {condition} ORDER BY w.rowid DESC LIMIT :limit",
         {**values, "query": query, "limit": limit},
     )
-    return _ints(rows)
+    newest = _ints(rows)
+    traits = traits_of(connection, newest, which)
+    return {note: traits[note] for note in newest}
+
+
+def _best_by_words(
+    connection: apsw.Connection, words: Sequence[str], which: Filter, *, limit: int
+) -> dict[int, Traits]:
+    """The notes that have one of these words and pass, best first by BM25.
+
+    All matches are ranked first, and then only so many notes are looked at as it takes.
+    """
+    rows = connection.execute(
+        "SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY bm25(memory_words), rowid",
+        (" OR ".join(map(_quoted, words)),),
+    )
+    matches, found = _ints(rows), dict[int, Traits]()
+    for begin in range(0, len(matches), limit):
+        part = matches[begin : begin + limit]
+        passing = traits_of(connection, part, which)
+        found |= {note: passing[note] for note in part if note in passing}
+        if len(found) >= limit:
+            break
+    return dict(islice(found.items(), limit))
 
 
 def _telling(connection: apsw.Connection, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -301,10 +349,11 @@ def link_neighbours(
 ) -> None:
     """Link a note with those of its neighbours that are still there, in its space and in force."""
     if neighbours:
+        marks = ",".join("?" * len(neighbours))
         connection.execute(
-            "INSERT OR IGNORE INTO memory_links SELECT min(id, ?1), max(id, ?1) FROM memory_notes "
-            "WHERE id IN (SELECT value FROM json_each(?2)) AND space = ?3 AND superseded_by IS NULL AND id != ?1",
-            (note, json.dumps(list(neighbours)), space),
+            "INSERT OR IGNORE INTO memory_links SELECT min(id, ?1), max(id, ?1) FROM memory_notes "  # noqa: S608 - marks only
+            f"WHERE space = ?2 AND superseded_by IS NULL AND id != ?1 AND id IN ({marks})",
+            (note, space, *neighbours),
         )
 
 
@@ -326,11 +375,6 @@ def set_link(connection: apsw.Connection, one: int, other: int, *, is_on: bool) 
 def count_uses(connection: apsw.Connection, uses: Iterable[tuple[int, int]]) -> None:
     """Add to how often notes were recalled."""
     connection.executemany("UPDATE memory_notes SET n_used = n_used + ?2 WHERE id = ?1", list(uses))
-
-
-def traits(note: Note, now_unix_s: float) -> Traits:
-    """What ranking looks at in a note."""
-    return Traits(now_unix_s - note.created_unix_s, note.n_used, note.importance)
 
 
 def _ints(rows: Iterable[Sequence[object]]) -> list[int]:
