@@ -111,6 +111,31 @@ async def test_only_the_last_acts_are_taken_back_when_so_many_are_asked_for(
         assert tree(work) == {"a": "0\n", "b0": "0\n"}
 
 
+async def test_what_is_undone_is_no_longer_listed_so_the_last_act_is_the_one_before(
+    tmp_path: Path,
+) -> None:
+    work = tmp_path / "work"
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        with anyio.fail_after(30):
+            for number in range(3):
+                await shell(gate, f"echo {number} > a")
+            undone = [await undo(kernel, pid, last=1) for _ in range(2)]
+            assert tree(work) == {"a": "0\n"}
+            assert [act.message for each in undone for act in each.acts] == [
+                "shell: echo 2 > a",
+                "shell: echo 1 > a",
+            ]
+            await undo(kernel, 1, last=1)
+            assert tree(work) == {"a": "1\n"}, "the undo of the second act is undone"
+            (again,) = (await undo(kernel, pid, last=1)).acts
+            assert again.message == "shell: echo 1 > a"
+            (first,) = (await undo(kernel, pid)).acts
+            assert first.message == "shell: echo 0 > a"
+            assert tree(work) == {}
+            assert not (await undo(kernel, pid)).acts
+
+
 async def test_what_others_have_changed_since_is_told_and_left(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

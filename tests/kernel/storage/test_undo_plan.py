@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.kernel.storage.undo_plan import Plan, Version, plan
+from aios.kernel.storage.undo_plan import Plan, Version, plan, undone
 
 
 def history(*versions: tuple[bool, int | None]) -> dict[int, Version]:
@@ -48,3 +48,12 @@ def test_nothing_of_others_is_ever_lost(owners: list[bool]) -> None:
     kept = len(owners) if found.target is None else found.target
     assert all(owners[kept:]), "a version of another was taken back"
     assert not kept or not owners[kept - 1] or found.target is None
+
+
+def test_what_an_undo_went_back_behind_is_undone_until_that_undo_is_undone() -> None:
+    assert undone({1: None, 2: None}, 2) == frozenset()
+    assert undone({1: None, 2: None, 3: 1}, 3) == {2}
+    assert undone({1: None, 2: None, 3: 1, 4: 2}, 4) == {3}
+    assert undone({1: None, 2: 0, 3: None, 4: None, 5: 2}, 5) == {1, 3, 4}
+    assert undone({4: 1}, 4) == {2, 3}, "also where they are purged"
+    assert undone({}, 0) == frozenset()

@@ -7,6 +7,7 @@ that is killed in between carries that out when the folder is next used. What el
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Literal
 
@@ -30,7 +31,7 @@ from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mount_tables import set_pending
 from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
 from aios.kernel.storage.tables import find_file
-from aios.kernel.storage.undo_plan import Plan, Version, plan
+from aios.kernel.storage.undo_plan import Plan, Version, plan, undone
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.storage.workspaces import Workspace, real_path
 from aios.kernel.taint import source_of
@@ -84,7 +85,10 @@ class Undoer:
         await self._storage.mounts.take_notices()
         acts = await self._db.read(lambda c: _acts_of(c, self._table.find(call.pid), call))
         if not acts and self._table.find(call.pid) is None:
-            raise NotFound(f"no process {call.pid} has changed a file", hint="`aios ps --all`")
+            raise NotFound(
+                f"no process {call.pid} has changed a file, or all of it is undone",
+                hint="`aios ps --all`",
+            )
         since_unix_s = min((act.unix_s for act in acts), default=0.0) if call.last else 0.0
         work = _Work(acts, since_unix_s, await self._storage.reach_of(run.process))
         await self._find_spaces(work)
@@ -268,16 +272,52 @@ def _tool_of(intent: bytes) -> str:
 
 
 def _acts_of(connection: apsw.Connection, process: Process | None, call: Undo) -> list[UndoneAct]:
-    """The acts of a process, newest first. Pids of kernels without a journal begin again: one that is known began at its time."""
+    """The acts of a process that are not undone, newest first, at most `last` of them.
+
+    Pids of kernels without a journal begin again: one that is known began at its time.
+    """
     where, value = "boot = (SELECT max(boot) FROM versions WHERE pid = ?1) AND ?2 = ?2", 0.0
     if process is not None and process.pid != INIT_PID:
         where, value = "unix_s >= ?2", process.started_unix_s
     rows = connection.execute(
         f"SELECT tx, max(unix_s), max(message), count(DISTINCT path) FROM versions WHERE pid = ?1 AND {where} "  # noqa: S608 - our own words
-        "GROUP BY tx ORDER BY tx DESC LIMIT ?3",
-        (call.pid, value, -1 if call.last is None else call.last),
+        "GROUP BY tx ORDER BY tx DESC",
+        (call.pid, value),
     )
-    return [UndoneAct(tx, unix_s, message, n) for tx, unix_s, message, n in rows]
+    gone = _Gone(connection)
+    acts = (UndoneAct(*row) for row in rows if not gone.has_all(row[0], call.pid))
+    return list(islice(acts, call.last))
+
+
+class _Gone:
+    """Which versions are undone."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        rows = connection.execute("SELECT DISTINCT path FROM undo_returns")
+        self._by_path: dict[str, frozenset[int] | None] = {path: None for (path,) in rows}
+        """For the paths where anything was undone ever; None: not looked at yet."""
+
+    def has_all(self, transaction: int, pid: int) -> bool:
+        """Whether all that a process did in a transaction is undone."""
+        rows = self._connection.execute(
+            "SELECT path, version FROM versions WHERE tx = ? AND pid = ?", (transaction, pid)
+        )
+        return all(version in self._versions(path) for path, version in rows)
+
+    def _versions(self, path: str) -> frozenset[int]:
+        if path not in self._by_path:
+            return frozenset()
+        found = self._by_path[path]
+        if found is None:
+            rows = self._connection.execute(
+                "SELECT v.version, r.back_to FROM versions v LEFT JOIN undo_returns r "
+                "ON r.path = v.path AND r.version = v.version WHERE v.path = ?",
+                (path,),
+            )
+            returns: dict[int, int | None] = dict(rows)
+            found = self._by_path[path] = undone(returns, max(returns, default=0))
+        return found
 
 
 def _paths_of(connection: apsw.Connection, numbers: Sequence[int]) -> list[str]:

@@ -51,6 +51,25 @@ def plan(history: Mapping[int, Version], newest: int) -> Plan:
     return Plan(here if is_moved else None, buried, above.author if above and buried else "")
 
 
+def undone(returns: Mapping[int, int | None], newest: int) -> frozenset[int]:
+    """The versions of a path that an undo went back behind, and no later one brought back.
+
+    Args:
+        returns: For each version the one that it went back to, None for a change; purged ones are missing and count as changes.
+        newest: The number of its newest version.
+    """
+    found: set[int] = set()
+    here = newest
+    while here > 0:
+        back_to = returns.get(here)
+        if back_to is None:
+            here -= 1
+        else:
+            found.update(range(back_to + 1, here))
+            here = back_to
+    return frozenset(found)
+
+
 def _source(history: Mapping[int, Version], version: int) -> int:
     """The version that first had the content of this one."""
     while (found := history.get(version)) is not None and found.back_to is not None:
