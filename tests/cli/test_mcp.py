@@ -1,6 +1,7 @@
 """aios mcp, against a kernel that runs."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from tests.cli.conftest import Aios, Served
@@ -72,3 +73,22 @@ def test_the_tools_of_a_server_that_does_not_run_are_its_failure(
 def test_a_server_that_was_never_asked_is_started_to_show_its_tools(aios: Aios) -> None:
     shown = aios("mcp", "tools", "old")
     assert (shown.code, "echo" in shown.out) == (0, True)
+
+
+def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
+    served: Served, aios: Aios
+) -> None:
+    options = server("old.py")
+    spec = ServerSpec(
+        "added", "later.json", command=(sys.executable, *options.args), options=options, digest="1"
+    )
+    servers = served.kernel.tools.servers
+    servers._servers["first"] = Server(replace(spec, name="first", digest="2"))
+    assert aios("mcp", "ls").code == 0, "the file was seen without the other"
+    servers._servers["added"] = Server(spec)
+    assert aios("mcp", "tools", "added").code == 5
+    trusted = aios("mcp", "trust", "added", "--yes")
+    assert (trusted.code, "trusted: added, 2 tools\n" in trusted.out) == (0, True)
+    assert "swap" in trusted.out
+    states = {row["name"]: row["state"] for row in aios("mcp", "tools", "added", "--json").rows()}
+    assert states["swap"] == "trusted"

@@ -83,7 +83,8 @@ def tools(*, name: str, as_json: bool) -> None:
 def trust(*, name: str, yes: bool, as_json: bool) -> int:
     """Say yes to server NAME and to all that it offers now, after showing what is new or changed.
 
-    What was shown is what is trusted: if the server offers something else meanwhile, nothing is.
+    What was shown is what is trusted: if the server offers something else meanwhile, nothing is. A server that was never
+    started shows no tools before the yes; it is started then, and those that it offers are shown and kept.
     """
     with connect() as client:
         found = client.mcp.tools(name)
@@ -93,10 +94,17 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
         if not yes and not click.confirm(f"Trust {printable(name)} as it is now?", err=True):
             return ExitCode.FAILED
         trusted = client.mcp.trust(name, found.digest)
+        is_first = trusted.server.status is McpStatus.UNKNOWN
+        if is_first:
+            client.mcp.check(name)
+            trusted = client.mcp.tools(name)
     if as_json:
         write_json(trusted.server)
     else:
         click.echo(f"trusted: {printable(name)}, {trusted.server.n_tools} tools")
+        if is_first and trusted.tools:
+            write_table(TOOL_COLUMNS, [_tool_row(each) for each in trusted.tools])
+    _check_well(trusted)
     return ExitCode.OK
 
 
