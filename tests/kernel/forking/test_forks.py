@@ -222,6 +222,25 @@ async def test_who_has_ended_is_forked_as_long_as_its_journal_is_there(home: Pat
         assert len(kernel.table) == n_before, "nothing is left of it"
 
 
+async def test_who_ends_and_is_forgotten_while_it_is_forked_is_not_forked_from_the_beginning(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, MAILING))
+        disk, write_down = kernel.journal.disk, kernel.programs.write_down
+        assert disk is not None
+
+        async def late(*args: object) -> object:
+            await client.kill(source.pid)
+            await disk.sweep(Kept({}, float("inf"), 0, kernel.table.last_pid))
+            return await write_down(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(kernel.programs, "write_down", late)
+        with pytest.raises(NotFound, match="its journal is gone"):
+            await client.journal.fork(source.pid)
+        assert not [row for row in await client.ps() if row.name == "program-fork"]
+
+
 MAILING = """\
     client.memory.log("began")
     client.mail.subscribe("news")

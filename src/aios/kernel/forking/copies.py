@@ -5,6 +5,8 @@ are shared, and KV pages are found by what is in them. Since all is read in one 
 parts belong together: a letter is in the mailbox or in the answer of the call that took it.
 """
 
+from collections.abc import Callable
+
 import apsw
 from msgspec import Struct
 
@@ -52,13 +54,13 @@ class Past(Struct, frozen=True):
         first_seq: The first record of the life that is copied.
         begun_unix_s: When the source began.
         at: The last call to be copied; None: the last one that ended, and all else as it is now.
-        is_over: The source has ended, so its journal need not be there any more.
+        is_over: Whether the source has ended by now, so that its journal need not be there any more.
     """
 
     first_seq: int
     begun_unix_s: float
     at: int | None
-    is_over: bool = False
+    is_over: Callable[[], bool]
 
 
 class Copy(Struct, frozen=True):
@@ -114,7 +116,7 @@ def find_point(connection: apsw.Connection, pid: Pid, past: Past) -> tuple[int, 
     found = journal.point(connection, pid, first=past.first_seq, at=at)
     if found.at is not None:
         return found.at, found.ended_unix_s or past.begun_unix_s
-    if at is None and past.is_over and not found.lowest:
+    if at is None and past.is_over() and not found.lowest:
         raise NotFound(
             f"process {pid} has ended, and its journal is gone",
             hint="start it anew; `journal.keep_s` and `journal.max_bytes` say for how long journals of ended processes are kept",

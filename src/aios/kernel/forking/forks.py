@@ -62,6 +62,8 @@ class Origin(Struct, frozen=True):
     """The last call that they have of it; None: the last that ended."""
     put_away: Estate | None = None
     """Where its things are, if it is a checkpoint of `row`."""
+    source: Process | None = None
+    """The process, unless it is put away: it may end before its branches are written down."""
 
     @property
     def estate(self) -> Estate:
@@ -74,8 +76,10 @@ class Origin(Struct, frozen=True):
     @property
     def past(self) -> Past:
         """What is copied of it."""
-        row, is_over = self.row, self.row.exit is not None and self.put_away is None
-        return Past(self.launched.first_seq, row.started_unix_s, self.at, is_over)
+        return Past(self.launched.first_seq, self.row.started_unix_s, self.at, self._is_over)
+
+    def _is_over(self) -> bool:
+        return self.source is not None and not self.source.is_alive
 
 
 class Twig(Struct, frozen=True):
@@ -154,7 +158,7 @@ class Forks:
         residents = kernel.programs.residents
         if residents is None:
             raise Conflict("this kernel keeps no journal on disk", hint="use `aios serve`")
-        return Origin(residents.row_of(source), launched, at)
+        return Origin(residents.row_of(source), launched, at, source=source)
 
     async def grow(self, run: Run, origin: Origin, twigs: Sequence[Twig], finish: Finish[A]) -> A:
         """Make branches, all or none, in one transaction; returns when they are on disk and their programs about to start.
@@ -232,7 +236,7 @@ class Forks:
     async def _check_point(self, origin: Origin) -> None:
         """Raise NotFound if there is no such call, before a process is made for it; only what is past can be missing."""
         disk = self._kernel.journal.disk
-        if (origin.at or origin.past.is_over) and disk is not None:
+        if (origin.at or origin.past.is_over()) and disk is not None:
             await disk.flush()
             await disk.read(lambda c: find_point(c, origin.row.pid, origin.past))
 
