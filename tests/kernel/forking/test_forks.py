@@ -233,7 +233,7 @@ async def test_who_ends_and_is_forgotten_while_it_is_forked_is_not_forked_from_t
         async def late(*args: object) -> object:
             await client.kill(source.pid)
             await disk.sweep(Kept({}, float("inf"), 0, kernel.table.last_pid))
-            return await write_down(*args)  # type: ignore[arg-type]
+            return await write_down(*args)  # type: ignore[arg-type]  # as they came
 
         monkeypatch.setattr(kernel.programs, "write_down", late)
         with pytest.raises(NotFound, match="its journal is gone"):
