@@ -138,7 +138,10 @@ def test_a_page_goes_when_what_cut_it_out_is_undone_and_not_before() -> None:
     kept = (paged.items[0], note, paged.items[-1])
     assert undone(rewritten(paged, kept, Rewrite("drop-oldest", 3))) == paged
     assert undone(faulted_in(paged, 1, unix_s=1.0)) == paged
-    assert undone(paged) == Transcript(items)
+    gone = undone(paged)
+    assert gone == Transcript(items, (), ((),)), "the next one gets another number"
+    with pytest.raises(NotFound, match="leads nowhere any more"):
+        page(gone, 1)
 
 
 def test_nothing_to_undo_is_said() -> None:

@@ -91,7 +91,7 @@ class Context:
             writer=self.writer.process.pid if self.writer else None,
             window=self.window,
             compactions=tuple(told(each) for each in reversed(self.transcript.rewrites)),
-            n_pages=len(self.transcript.pages),
+            n_pages=sum(map(bool, self.transcript.pages)),
             n_faults=self.n_faults,
         )
 

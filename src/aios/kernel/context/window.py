@@ -128,7 +128,7 @@ def rewritten(before: Transcript, after: Items, rewrite: Rewrite) -> Transcript:
 def undone(transcript: Transcript) -> Transcript:
     """The transcript as it was before its last rewrite, with all that was added since.
 
-    A page that it cut out goes: its messages are back, and nothing leads to it any more.
+    A page that it cut out goes, and its pointer leads nowhere from now on: its messages are back.
 
     Raises:
         Conflict: There is none to undo.
@@ -144,10 +144,8 @@ def undone(transcript: Transcript) -> Transcript:
     restored = (*items[: last.at], *last.removed, *items[stop:])
     # Notes that stayed between what left stand on both sides.
     new = {item.pointer for item in items[last.at : stop]} - {i.pointer for i in last.removed}
-    pages = transcript.pages
-    return Transcript(
-        restored, transcript.rewrites[:-1], pages[:-1] if len(pages) in new else pages
-    )
+    pages = (() if n in new else page for n, page in enumerate(transcript.pages, 1))
+    return Transcript(restored, transcript.rewrites[:-1], tuple(pages))
 
 
 def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
@@ -173,7 +171,13 @@ def page(transcript: Transcript, pointer: int) -> Items:
             f"the context has no pointer {pointer}; it has {len(transcript.pages)}",
             hint="the notes in the context name them",
         )
-    return transcript.pages[pointer - 1]
+    found = transcript.pages[pointer - 1]
+    if not found:
+        raise NotFound(
+            f"pointer {pointer} leads nowhere any more: the compaction that made it was undone",
+            hint="its messages are in the context again",
+        )
+    return found
 
 
 def faulted_in(transcript: Transcript, pointer: int, *, unix_s: float) -> Transcript:
