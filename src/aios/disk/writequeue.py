@@ -22,7 +22,24 @@ MAX_GROUP = 32
 Commit = Callable[[Sequence[Job[object]]], Awaitable[list[Job[object]]]]
 
 
-class Place(Job[T]):
+class Waiter:
+    """Somebody who waits for what is done in groups, and leads the next group if it is his turn."""
+
+    _woken: anyio.Event | None = None
+
+    async def wait(self) -> None:
+        """Wait until something may have changed for it: it is done, is to lead, or is back in the queue."""
+        if self._woken is None or self._woken.is_set():
+            self._woken = anyio.Event()
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let who waits look; nothing if nobody does."""
+        if self._woken is not None:
+            self._woken.set()
+
+
+class Place(Waiter, Job[T]):
     """A write that somebody waits for, and its place in the queue."""
 
     def __init__(
@@ -35,18 +52,6 @@ class Place(Job[T]):
         super().__init__(write, publish, closing=closing)
         self._queue = queue
         self.is_held = False
-        self._woken: anyio.Event | None = None
-
-    async def wait(self) -> None:
-        """Wait until something may have changed for it: it is done, is to lead, or is back in the queue."""
-        if self._woken is None or self._woken.is_set():
-            self._woken = anyio.Event()
-        await self._woken.wait()
-
-    def wake(self) -> None:
-        """Let who waits look; nothing if nobody does."""
-        if self._woken is not None:
-            self._woken.set()
 
     def hold(self, is_held: bool) -> bool:
         """Take it out of the queue, or put it back at the end. Returns: whether it is out; one that is being written stays."""

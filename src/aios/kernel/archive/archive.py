@@ -113,6 +113,7 @@ def take_all(
         parts.callback(files.close)
         for entry in _reported(read_entries(file), "taken in", report):
             _take(notes, files, entry)
+        notes.finish()
     return TakenIn(
         n_notes=taken.n_notes,
         n_interactions=taken.n_interactions,

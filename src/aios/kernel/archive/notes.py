@@ -74,6 +74,10 @@ class NoteIntake:
         known = ((_key(_saved(row)), row[0]) for row in connection.execute(_NOTES))
         connection.executemany("INSERT OR IGNORE INTO archive_known VALUES (?, ?)", known)
 
+    def finish(self) -> None:
+        """All entries are taken in: let the notes be found by their words."""
+        tables.index_words(self._connection)
+
     def close(self) -> None:
         """Forget what was needed on the way."""
         for table in ("archive_known", "archive_notes"):
@@ -123,7 +127,6 @@ class NoteIntake:
                 *(saved.expires_unix_s, saved.n_used, saved.taint),
             ),
         )
-        tables.index_words(connection)
         note = self._find("SELECT max(id) FROM memory_notes")
         assert note is not None, "a note was written"
         # A vector of another length than its embedder's would spoil the index of all; without one, it is made again.

@@ -16,6 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from aios.disk.db import Database
+from aios.disk.writequeue import Waiter
 from aios.errors import AiosError
 
 if TYPE_CHECKING:
@@ -31,24 +32,13 @@ QUERY_S = 2.0
 """A recall waits so long for a far embedder, then it goes by words alone."""
 
 
-class Text:
+class Text(Waiter):
     """A text that waits for its vector, and for its neighbours in a space (0: it is the first there)."""
 
     def __init__(self, text: str, space: int) -> None:
         self.text = text
         self.space = space
         self.placed: Placed | None = None
-        self._woken = anyio.Event()
-
-    async def wait(self) -> None:
-        """Wait until it is placed, or is to lead."""
-        if self._woken.is_set():
-            self._woken = anyio.Event()
-        await self._woken.wait()
-
-    def wake(self) -> None:
-        """Let who waits look."""
-        self._woken.set()
 
 
 class Placed(NamedTuple):

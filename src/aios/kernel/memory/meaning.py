@@ -32,6 +32,14 @@ class Kept(NamedTuple):
     spaces: Sequence[int]
     vectors: Vectors
 
+    def chosen(self, places: list[int]) -> "Kept":
+        """The rows at these places."""
+        return Kept(
+            [self.notes[place] for place in places],
+            [self.spaces[place] for place in places],
+            self.vectors[places],
+        )
+
 
 class Waiting(NamedTuple):
     """A note without a vector."""
@@ -114,18 +122,13 @@ class Meanings:
         Notes without a link get links with their neighbours.
         """
         there = tables.in_force(connection, kept.notes)
-        places = [place for place, note in enumerate(kept.notes) if note in there]
-        left = Kept(
-            [kept.notes[place] for place in places],
-            [kept.spaces[place] for place in places],
-            kept.vectors[places],
-        )
+        left = kept.chosen([place for place, note in enumerate(kept.notes) if note in there])
         self.keep(connection, left)
         linked = {note for note, _ in tables.links_from(connection, left.notes)}
-        neighbours = self.neighbours(left.vectors, left.spaces)
-        for note, space, near in zip(left.notes, left.spaces, neighbours, strict=True):
-            if note not in linked:
-                tables.link_neighbours(connection, note, space, near)
+        alone = left.chosen([i for i, note in enumerate(left.notes) if note not in linked])
+        neighbours = self.neighbours(alone.vectors, alone.spaces)
+        for note, space, near in zip(alone.notes, alone.spaces, neighbours, strict=True):
+            tables.link_neighbours(connection, note, space, near)
         return left
 
     def search(

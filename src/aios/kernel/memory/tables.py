@@ -20,6 +20,8 @@ _NOTE = (
     "n.expires_unix_s, n.tags, n.importance, n.n_used, n.supersedes, n.superseded_by, n.taint"
 )
 _FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
+_TRAITS = "n.id, :now - n.created_unix_s, n.n_used, n.importance"
+"""What ranking looks at in a note, by its id."""
 
 SpaceKey = tuple[Scope, str, str]
 """The scope, owner and name that a space belongs to."""
@@ -115,7 +117,7 @@ def insert(connection: apsw.Connection, space: int, note: Note) -> int:
         (
             space,
             note.text,
-            json.dumps(note.tags) if note.tags else "[]",
+            json.dumps(note.tags),
             note.importance,
             origin.owner,
             origin.name,
@@ -175,12 +177,10 @@ def traits_of(
     """What ranking looks at in those of these notes that pass."""
     condition, values = which.condition()
     rows = connection.execute(
-        "SELECT n.id, :now - n.created_unix_s, n.n_used, n.importance FROM memory_notes n "  # noqa: S608 - the same: fixed texts
-        f"WHERE n.id IN (SELECT value FROM json_each(:ids)) AND {condition}",
+        f"SELECT {_TRAITS} FROM memory_notes n WHERE n.id IN (SELECT value FROM json_each(:ids)) AND {condition}",  # noqa: S608 - the same: fixed texts
         {**values, "ids": json.dumps(list(ids))},
     )
-    found = msgspec.convert(list(rows), list[tuple[int, float, int, float]])
-    return {note: Traits(age_s, n_used, weight) for note, age_s, n_used, weight in found}
+    return _traits(rows)
 
 
 def page(
@@ -225,13 +225,11 @@ def by_words(
     condition, values = which.condition()
     query = " AND ".join(map(_quoted, common))
     rows = connection.execute(
-        f"SELECT n.id FROM memory_words w JOIN memory_notes n ON n.id = w.rowid "  # noqa: S608 - the same: fixed texts
+        f"SELECT {_TRAITS} FROM memory_words w JOIN memory_notes n ON n.id = w.rowid "  # noqa: S608 - the same: fixed texts
         f"WHERE memory_words MATCH :query AND {condition} ORDER BY w.rowid DESC LIMIT :limit",
         {**values, "query": query, "limit": limit},
     )
-    newest = _ints(rows)
-    traits = traits_of(connection, newest, which)
-    return {note: traits[note] for note in newest}
+    return _traits(rows)
 
 
 def _best_by_words(
@@ -375,6 +373,12 @@ def set_link(connection: apsw.Connection, one: int, other: int, *, is_on: bool) 
 def count_uses(connection: apsw.Connection, uses: Iterable[tuple[int, int]]) -> None:
     """Add to how often notes were recalled."""
     connection.executemany("UPDATE memory_notes SET n_used = n_used + ?2 WHERE id = ?1", list(uses))
+
+
+def _traits(rows: Iterable[Sequence[object]]) -> dict[int, Traits]:
+    """Rows of `_TRAITS`, in their order."""
+    found = msgspec.convert(list(rows), list[tuple[int, float, int, float]])
+    return {note: Traits(age_s, n_used, weight) for note, age_s, n_used, weight in found}
 
 
 def _ints(rows: Iterable[Sequence[object]]) -> list[int]:
