@@ -11,19 +11,17 @@ from aios.kernel.tools.mcp.server import Server
 from aios.kernel.tools.mcp.spec import ServerSpec
 
 
+def spec_of(name: str, program: str) -> ServerSpec:
+    options = server(program)
+    command = (sys.executable, *options.args)
+    return ServerSpec(name, "config", command=command, options=options, digest="1")
+
+
 @pytest.fixture
 def old(served: Served) -> None:
     """The served kernel has a server `old`, as if it had been in its configuration."""
-    options = server("old.py")
-    spec = ServerSpec(
-        "old",
-        "config",
-        command=(sys.executable, *options.args),
-        env={"KEY": "canary-1234"},
-        options=options,
-        digest="1",
-        secrets=("canary-1234",),
-    )
+    canary = "canary-1234"
+    spec = replace(spec_of("old", "old.py"), env={"KEY": canary}, secrets=(canary,))
     served.kernel.tools.servers._servers["old"] = Server(spec)
 
 
@@ -57,11 +55,7 @@ def test_a_server_that_is_not_there_is_not_found(aios: Aios) -> None:
 def test_the_tools_of_a_server_that_does_not_run_are_its_failure(
     served: Served, aios: Aios
 ) -> None:
-    options = server("missing.py")
-    spec = ServerSpec(
-        "broken", "config", command=(sys.executable, *options.args), options=options, digest="1"
-    )
-    served.kernel.tools.servers._servers["broken"] = Server(spec)
+    served.kernel.tools.servers._servers["broken"] = Server(spec_of("broken", "missing.py"))
     refused = aios("mcp", "tools", "broken")
     assert (refused.code, refused.out) == (1, "")
     assert "does not run" in refused.err
@@ -78,10 +72,7 @@ def test_a_server_that_was_never_asked_is_started_to_show_its_tools(aios: Aios) 
 def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
     served: Served, aios: Aios
 ) -> None:
-    options = server("old.py")
-    spec = ServerSpec(
-        "added", "later.json", command=(sys.executable, *options.args), options=options, digest="1"
-    )
+    spec = replace(spec_of("added", "old.py"), source="later.json")
     servers = served.kernel.tools.servers
     servers._servers["first"] = Server(replace(spec, name="first", digest="2"))
     assert aios("mcp", "ls").code == 0, "the file was seen without the other"
@@ -92,3 +83,17 @@ def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
     assert "swap" in trusted.out
     states = {row["name"]: row["state"] for row in aios("mcp", "tools", "added", "--json").rows()}
     assert states["swap"] == "trusted"
+
+
+def test_a_yes_to_a_server_that_cannot_start_is_given_and_its_failure_told(
+    served: Served, aios: Aios
+) -> None:
+    spec = replace(spec_of("added", "missing.py"), source="later.json")
+    servers = served.kernel.tools.servers
+    servers._servers["first"] = Server(replace(spec, name="first", digest="2"))
+    assert aios("mcp", "ls").code == 0, "the file was seen without the other"
+    servers._servers["added"] = Server(spec)
+    trusted = aios("mcp", "trust", "added", "--yes")
+    assert trusted.code == 1
+    assert "does not run" in trusted.err
+    assert aios("mcp", "trust", "added", "--yes").code == 0, "nothing is started for a second yes"

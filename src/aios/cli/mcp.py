@@ -12,6 +12,7 @@ from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, shortened, write_json, write_table
 from aios.errors import AccessDenied, ToolFailed
+from aios.sdk.blocking import Client
 
 SHOWN_CHARS = 60
 SERVER_COLUMNS = (
@@ -63,15 +64,12 @@ def tools(*, name: str, as_json: bool) -> None:
     It fails when the server does, after what is known of it.
     """
     with connect() as client:
-        found = client.mcp.tools(name)
-        if found.server.status is McpStatus.UNKNOWN:
-            client.mcp.check(name)
-            found = client.mcp.tools(name)
+        found = _listed(client, client.mcp.tools(name))
     if as_json:
         for each in found.tools:
             write_json(each)
-    elif found.tools:
-        write_table(TOOL_COLUMNS, [_tool_row(each) for each in found.tools])
+    else:
+        _show_tools(found)
         _show_changes(found)
     _check_well(found)
 
@@ -94,18 +92,29 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
         if not yes and not click.confirm(f"Trust {printable(name)} as it is now?", err=True):
             return ExitCode.FAILED
         trusted = client.mcp.trust(name, found.digest)
-        is_first = trusted.server.status is McpStatus.UNKNOWN
-        if is_first:
-            client.mcp.check(name)
-            trusted = client.mcp.tools(name)
+        listed = _listed(client, trusted)
     if as_json:
-        write_json(trusted.server)
+        write_json(listed.server)
     else:
-        click.echo(f"trusted: {printable(name)}, {trusted.server.n_tools} tools")
-        if is_first and trusted.tools:
-            write_table(TOOL_COLUMNS, [_tool_row(each) for each in trusted.tools])
-    _check_well(trusted)
+        click.echo(f"trusted: {printable(name)}, {listed.server.n_tools} tools")
+    if listed is not trusted:
+        if not as_json:
+            _show_tools(listed)
+        _check_well(listed)
     return ExitCode.OK
+
+
+def _listed(client: Client, found: McpToolList) -> McpToolList:
+    """The tools of a server; one that was never asked for them is started."""
+    if found.server.status is not McpStatus.UNKNOWN:
+        return found
+    client.mcp.check(found.server.name)
+    return client.mcp.tools(found.server.name)
+
+
+def _show_tools(found: McpToolList) -> None:
+    if found.tools:
+        write_table(TOOL_COLUMNS, [_tool_row(each) for each in found.tools])
 
 
 def _check_well(found: McpToolList) -> None:
