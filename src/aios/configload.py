@@ -133,18 +133,14 @@ def unknown_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like ours and that nobody reads, each with the one that was meant; an empty text where none is like it."""
     from difflib import get_close_matches  # noqa: PLC0415 - start-up time
 
-    known = [*map(_env, _knobs()), *OTHER_VARIABLES]
-    strangers = sorted(
-        name for name in env if name.startswith(PREFIX) and not name.startswith(TESTS)
-    )
+    known = {*map(_env, _knobs()), *OTHER_VARIABLES}
+    ours = {name for name in env if name.startswith(PREFIX) and not name.startswith(TESTS)}
     meant = {name.removeprefix(PREFIX): name for name in known}  # with the prefix all are alike
-    return {
-        name: "".join(
-            meant[near] for near in get_close_matches(name.removeprefix(PREFIX), meant, n=1)
-        )
-        for name in strangers
-        if name not in known
-    }
+    found = {}
+    for name in sorted(ours - known):
+        near = get_close_matches(name.removeprefix(PREFIX), meant, n=1)
+        found[name] = meant[near[0]] if near else ""
+    return found
 
 
 def _build(merged: Mapping[str, tuple[object, str]]) -> Config:

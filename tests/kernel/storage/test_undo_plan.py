@@ -51,9 +51,10 @@ def test_nothing_of_others_is_ever_lost(owners: list[bool]) -> None:
 
 
 def test_what_an_undo_went_back_behind_is_undone_until_that_undo_is_undone() -> None:
-    assert undone({1: None, 2: None}, 2) == frozenset()
-    assert undone({1: None, 2: None, 3: 1}, 3) == {2}
-    assert undone({1: None, 2: None, 3: 1, 4: 2}, 4) == {3}
-    assert undone({1: None, 2: 0, 3: None, 4: None, 5: 2}, 5) == {1, 3, 4}
-    assert undone({4: 1}, 4) == {2, 3}, "also where they are purged"
+    assert undone(history(MINE, MINE), 2) == frozenset()
+    assert undone(history(MINE, MINE, (False, 1)), 3) == {2}
+    assert undone(history(MINE, MINE, (False, 1), (False, 2)), 4) == {3}
+    assert undone(history(MINE, (False, 0), MINE, MINE, (False, 2)), 5) == {1, 3, 4}
+    purged = {4: Version(4, is_mine=False, author="bob", back_to=1)}
+    assert undone(purged, 4) == {2, 3}, "also where they are purged"
     assert undone({}, 0) == frozenset()

@@ -354,8 +354,9 @@ class Approvals:
             elif (
                 row.state is ApprovalState.USED
                 and each.taken_seq is not None
+                and row.pid in first_needed
                 # of a life before this one the record may be forgotten, and the call was made
-                and each.taken_seq >= first_needed.get(row.pid, each.taken_seq + 1)
+                and each.taken_seq >= first_needed[row.pid]
             ):
                 row = self._taken_up(row, each.outcome)
             rows.append(row)

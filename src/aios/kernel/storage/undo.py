@@ -310,13 +310,7 @@ class _Gone:
             return frozenset()
         found = self._by_path[path]
         if found is None:
-            rows = self._connection.execute(
-                "SELECT v.version, r.back_to FROM versions v LEFT JOIN undo_returns r "
-                "ON r.path = v.path AND r.version = v.version WHERE v.path = ?",
-                (path,),
-            )
-            returns: dict[int, int | None] = dict(rows)
-            found = self._by_path[path] = undone(returns, max(returns, default=0))
+            found = self._by_path[path] = undone(*_history(self._connection, path, frozenset()))
         return found
 
 

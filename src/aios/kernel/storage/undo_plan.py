@@ -51,22 +51,17 @@ def plan(history: Mapping[int, Version], newest: int) -> Plan:
     return Plan(here if is_moved else None, buried, above.author if above and buried else "")
 
 
-def undone(returns: Mapping[int, int | None], newest: int) -> frozenset[int]:
-    """The versions of a path that an undo went back behind, and no later one brought back.
-
-    Args:
-        returns: For each version the one that it went back to, None for a change; purged ones are missing and count as changes.
-        newest: The number of its newest version.
-    """
+def undone(history: Mapping[int, Version], newest: int) -> frozenset[int]:
+    """The versions of a path that an undo went back behind, and no later one brought back; purged ones count as changes."""
     found: set[int] = set()
     here = newest
     while here > 0:
-        back_to = returns.get(here)
-        if back_to is None:
+        version = history.get(here)
+        if version is None or version.back_to is None:
             here -= 1
         else:
-            found.update(range(back_to + 1, here))
-            here = back_to
+            found.update(range(version.back_to + 1, here))
+            here = version.back_to
     return frozenset(found)
 
 
