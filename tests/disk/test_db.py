@@ -189,3 +189,22 @@ async def test_a_cancelled_writer_leaves_no_other_write_undone(tmp_path: Path) -
                     scope.cancel()
         assert done == [f"kept {n_steps}"]
     await db.aclose()
+
+
+async def test_a_read_at_once_sees_the_newest_commit_and_keeps_no_log(tmp_path: Path) -> None:
+    def fold_early(connection: apsw.Connection) -> None:
+        connection.pragma("wal_autocheckpoint", 10)
+
+    path = tmp_path / "home" / "aios.db"
+    db = Database(path, [SCHEMA], prepare=(fold_early,))
+    for number in range(100):
+        text = f"{number} " + "x" * 20_000
+        await db.write(insert(text, key=number))
+        for _ in range(2):  # the second one is in the snapshot of the first
+            assert db.read_nowait(texts)[-1] == text
+    assert path.with_name("aios.db-wal").stat().st_size < 300_000
+    with pytest.raises(apsw.SQLError, match="no such table"):
+        db.read_nowait(lambda c: c.execute("SELECT * FROM missing"))
+    await db.write(insert("after", key=100))
+    assert db.read_nowait(texts)[-1] == "after"
+    await db.aclose()

@@ -272,6 +272,8 @@ class Process:
     """Freezes (True) or thaws (False) what runs behind the process."""
     on_end_soon: Callable[[], Coroutine[None, None, None]] | None = None
     """Gives what runs behind the process a moment to end by itself, then ends it."""
+    _scope: type[anyio.CancelScope] | None = None
+    """The scope of the event loop that runs here: to ask which one does costs a call more than all else of its beginning."""
     _ended: anyio.Event | None = None
     _continued: anyio.Event | None = None
     _quiet: anyio.Event | None = None
@@ -313,7 +315,9 @@ class Process:
                 retry_after_s=1.0,
             )
         self.n_calls += 1
-        run = Run(self, self.n_calls, name, anyio.CancelScope(), emit)
+        if self._scope is None:
+            self._scope = type(anyio.CancelScope())
+        run = Run(self, self.n_calls, name, self._scope(), emit)
         self.runs[run.seq] = run
         return run
 

@@ -11,6 +11,7 @@ the database, never a name of the operating system.
 
 import unicodedata
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -25,6 +26,8 @@ WORKSPACES, CHECKPOINTS = "workspaces", "checkpoints"
 """Real folders in which tools work, and files of processes that were put away: the owner may look at them, and nobody writes there by calls about files."""
 FOLDERS = (*ROOTS, WORKSPACES, CHECKPOINTS)
 """The folders that hold everything."""
+HOLDERS = frozenset({"/", *(f"/{each}" for each in FOLDERS if each != SHARED)})
+"""The folders in which no file may be."""
 FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Control, format (direction marks, zero-width), surrogate, private, unassigned; line and paragraph separators."""
 
@@ -112,6 +115,7 @@ class Reach(Struct, frozen=True):
         return self.judge(path, is_write) if self.judge is not None else ""
 
 
+@lru_cache(maxsize=1_000)
 def parse(text: str, home: str) -> str:
     """The canonical form of a path, which begins with `/` and ends without one.
 
@@ -165,8 +169,7 @@ def file_path(path: str, *, is_whole: bool = False) -> str:
         InvalidCall: It is one of the folders that hold everything.
     """
     depth = path.count("/")
-    is_holder = path == "/" or path[1:] in {*FOLDERS} - {SHARED}
-    if is_holder or (depth < 2 and not is_whole):
+    if path in HOLDERS or (depth < 2 and not is_whole):
         raise InvalidCall(f"{path} is a folder", hint="give the path of a file in it")
     return path
 

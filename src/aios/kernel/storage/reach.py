@@ -11,6 +11,9 @@ from aios.kernel.storage.paths import GROUPS, Judge, Reach, home_of, is_within
 if TYPE_CHECKING:
     from aios.kernel.access.manager import AccessManager
 
+MAX_ALLOWED = 1_000
+"""Paths that are known to be allowed to a process."""
+
 
 class Reaches:
     """The reach of every process, from its lineage and from all shares, which are held in memory."""
@@ -67,9 +70,23 @@ class Reaches:
         if access is None:
             return None
 
+        allowed: set[tuple[str, bool]] = set()
+        standing: object = None
+        """What the policies know of the process; what they allowed holds as long as that is the same."""
+
         def judge(path: str, is_write: bool) -> str:
+            nonlocal standing
+            now = (access.policies, process.bounds, process.owner, process.taint is None)
+            if standing != now or len(allowed) >= MAX_ALLOWED:
+                allowed.clear()
+                standing = now
+            if (path, is_write) in allowed:
+                return ""
             decision = access.judge_path(process, path, is_write=is_write)
-            return "" if decision.is_allowed else "; ".join(decision.reasons)
+            if decision.is_allowed:
+                allowed.add((path, is_write))
+                return ""
+            return "; ".join(decision.reasons)
 
         return judge
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import unified_diff
+from struct import Struct
 
 import apsw
 
@@ -14,6 +15,8 @@ from aios.kernel.storage.content import Manifest, get_manifest, read_range
 from aios.kernel.taint import take
 
 MAX_DIFF_BYTES = 4 << 20
+ONE = Struct("=II")
+"""The packed manifest of a file that is one blob, as most are: its key and size."""
 
 
 def find_small_piece(
@@ -40,6 +43,12 @@ def find_small_piece(
         DiskFailed: A blob is damaged.
     """
     held = tables.get_held(connection, path, version)
+    if len(held.chunks) == ONE.size:
+        key, size_bytes = ONE.unpack(held.chunks)
+        if limit_bytes is not None and size_bytes > limit_bytes:
+            return None
+        data = blobs.get(connection, key)[span.start : span.stop]
+        return Content(data, size_bytes, held.version, held.taint)
     manifest = Manifest.decode(held.chunks)
     size_bytes = manifest.size_bytes
     if limit_bytes is not None and (

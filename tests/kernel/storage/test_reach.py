@@ -1,0 +1,56 @@
+from aios.abi.access import Principal
+from aios.abi.storage import Share
+from aios.abi.types import Kind, Right
+from aios.kernel.access.manager import AccessManager
+from aios.kernel.access.policy import Policies, Source
+from aios.kernel.clock import SystemClock
+from aios.kernel.process import Process
+from aios.kernel.process_table import ProcessTable
+from aios.kernel.storage.reach import MAX_ALLOWED, Reaches
+from aios.kernel.taint import mark
+
+POLICIES = """
+@id("all") permit(principal, action, resource);
+@id("clean") forbid(principal, action == Action::"file.read", resource in Path::"/shared/clean") when { context.is_tainted };
+@id("low") forbid(principal == Agent::"low", action == Action::"file.read", resource in Path::"/shared/high");
+"""
+
+
+def ann() -> tuple[Process, Reaches]:
+    table = ProcessTable(clock=SystemClock(), max_alive=9, max_exited=9, max_log_bytes=1 << 16)
+    init = table.add("init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="me")
+    process = table.add("ann", kind=Kind.TASK, parent=init, rights=frozenset(Right), owner="me")
+    reaches = Reaches()
+    reaches.access = AccessManager(table, Policies([Source("mine", POLICIES)]))
+    reaches.load([])
+    return process, reaches
+
+
+def test_what_was_allowed_is_judged_anew_when_the_process_is_another() -> None:
+    process, reaches = ann()
+    for _ in range(2):
+        assert reaches.of(process).may_read("/shared/clean/a")
+        assert reaches.of(process).may_read("/shared/high/a")
+    process.bounds = (Principal("low", "me", "program"), *process.bounds)
+    assert not reaches.of(process).may_read("/shared/high/a")
+    assert reaches.of(process).may_read("/shared/clean/a")
+    mark(process, "http://example.com")
+    assert not reaches.of(process).may_read("/shared/clean/a")
+    assert reaches.of(process).may_write("/shared/clean/a")
+    assert not reaches.of(process).may_read("/shared/clean/a")
+
+
+def test_how_much_is_kept_of_what_was_allowed_is_bounded() -> None:
+    process, reaches = ann()
+    for number in range(2 * MAX_ALLOWED + 1):
+        assert reaches.of(process).may_read(f"/shared/{number}")
+    mark(process, "http://example.com")
+    assert not reaches.of(process).may_read("/shared/clean/a")
+
+
+def test_a_share_changes_what_is_reached() -> None:
+    process, reaches = ann()
+    assert not reaches.of(process).may_read("/agents/bob/a")
+    reaches.load([Share("/agents/bob/a", "/agents/ann", "read")])
+    assert reaches.of(process).may_read("/agents/bob/a")
+    assert not reaches.of(process).may_write("/agents/bob/a")
