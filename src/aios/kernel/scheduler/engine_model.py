@@ -14,7 +14,7 @@ class EngineModel(Struct, frozen=True):
     They are kept, so that figures of other days compare. Under plain attention, on a machine whose speed differs by a factor of two
     between days: prefill 226 to 245 tokens a second, decode 74 (1 sequence), 107 (4) and 113 (8), 6.8 us a token paged in, 11.7 ms to
     suspend and resume 450 tokens. A prompt token costs half of one that 8 sequences decode (0.71 here), so long prompts weigh a third
-    less against answers than in this model: measure before a decision that hangs on that.
+    less against answers than in this model. With those rates the page on choosing a policy comes to the same advice.
 
     Args:
         n_slots: Sequences at once.
