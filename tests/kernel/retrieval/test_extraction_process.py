@@ -8,7 +8,6 @@ from tests.kernel.sandbox.test_spawning import LOOPS, inherited
 
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.formats import Form
-from aios.kernel.sandbox.spawning import Spawner
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +15,7 @@ __all__ = ["inherited"]
 
 
 async def test_one_process_reads_many_files() -> None:
-    reader = ExtractionProcess(20.0, Spawner())
+    reader = ExtractionProcess(20.0)
     with anyio.fail_after(30):
         for n in range(3):
             assert (await reader.extract(Form.TEXT, b"%d" % n)).pieces[0].text == str(n)
@@ -25,7 +24,7 @@ async def test_one_process_reads_many_files() -> None:
 
 
 async def test_a_file_that_takes_too_long_ends_the_process_and_the_next_is_read() -> None:
-    reader = ExtractionProcess(20.0, Spawner())
+    reader = ExtractionProcess(20.0)
     with anyio.fail_after(30):
         await reader.extract(Form.TEXT, b"first")
         assert reader._process is not None
@@ -39,7 +38,7 @@ async def test_a_file_that_takes_too_long_ends_the_process_and_the_next_is_read(
 
 
 async def test_a_file_that_kills_the_process_has_no_text_and_the_next_is_read() -> None:
-    reader = ExtractionProcess(20.0, Spawner())
+    reader = ExtractionProcess(20.0)
     with anyio.fail_after(30):
         await reader.extract(Form.TEXT, b"first")
         assert reader._process is not None
@@ -50,7 +49,7 @@ async def test_a_file_that_kills_the_process_has_no_text_and_the_next_is_read() 
 
 
 async def test_a_cancelled_reading_leaves_no_reply_for_the_next() -> None:
-    reader = ExtractionProcess(20.0, Spawner())
+    reader = ExtractionProcess(20.0)
     with anyio.fail_after(30):
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -61,7 +60,7 @@ async def test_a_cancelled_reading_leaves_no_reply_for_the_next() -> None:
 
 @pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
 async def test_the_process_inherits_nothing_of_the_kernel(inherited: int) -> None:
-    reader = ExtractionProcess(20.0, Spawner())
+    reader = ExtractionProcess(20.0)
     with anyio.fail_after(30):
         await reader.extract(Form.TEXT, b"first")
         assert reader._process is not None

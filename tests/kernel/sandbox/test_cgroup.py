@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aios.kernel.sandbox.cgroup import ControlGroups, find_groups
+from aios.kernel.sandbox.cgroup import ControlGroups, find_groups, hasten
 from aios.kernel.sandbox.profile import Bounds
 
 BOUNDS = Bounds(memory_bytes=64 << 20, n_processes=7)
@@ -54,6 +54,22 @@ def test_a_start_sweeps_the_empty_groups_of_kernels_that_were_killed(tmp_path: P
     assert find_groups(root=tmp_path, own=own) is not None
     left = {path.name for path in (tmp_path / "app").iterdir() if path.is_dir()}
     assert left == set(kept)
+
+
+@pytest.mark.parametrize("line", ["0::/app/ours", "4:memory:/ours", "3:cpu,cpuacct:/ours"])
+def test_to_hasten_moves_us_to_where_we_are(tmp_path: Path, line: str) -> None:
+    own, ours = (
+        tmp_path / "own",
+        tmp_path / line.replace(",cpuacct", "").split(":", 1)[1].replace(":", "/").lstrip("/"),
+    )
+    own.write_text(f"9:name=systemd:/\n{line}\n")
+    assert not hasten(root=tmp_path, own=own)
+    ours.mkdir(parents=True)
+    assert not hasten(root=tmp_path, own=own)
+    assert not any(ours.iterdir())
+    (ours / "cgroup.procs").touch()
+    assert hasten(root=tmp_path, own=own)
+    assert (ours / "cgroup.procs").read_text() == str(os.getpid())
 
 
 def test_a_real_group_holds_a_process_and_bounds_what_it_starts() -> None:

@@ -1,12 +1,21 @@
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
-from aios.kernel.sandbox.spawning import Spawner, nothing_inherited
+from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
+ENV = {"PATH": os.environ["PATH"]}
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"]),
+]
 
 
 @pytest.fixture
@@ -19,30 +28,88 @@ def inherited() -> Iterator[int]:
     os.close(write)
 
 
-def test_what_was_inheritable_is_so_again_and_what_was_closed_is_no_matter(inherited: int) -> None:
-    other = os.dup(inherited)
-    os.set_inheritable(other, True)
-    with nothing_inherited():
-        assert not os.get_inheritable(inherited)
-        os.close(other)
-    assert os.get_inheritable(inherited)
+def shell(
+    code: str, *, stdin: int = subprocess.DEVNULL, given: tuple[int, ...] = ()
+) -> ChildProcess:
+    """A program of the shell."""
+    return start_program(["sh", "-c", code], stdin=stdin, env=ENV, pass_fds=given)
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
 async def test_a_program_has_the_descriptors_that_it_is_given_and_no_others(inherited: int) -> None:
     given, ours = os.pipe()
     code = f"[ -e /proc/self/fd/{given} ] && echo given; [ -e /proc/self/fd/{inherited} ] && echo more; exit 0"
-    process = await Spawner().spawn(
-        ["sh", "-c", code],
-        stdin=subprocess.DEVNULL,
-        env={"PATH": os.environ["PATH"]},
-        pass_fds=(given,),
-    )
-    assert process.stdout is not None
-    said = await process.stdout.receive()
-    await process.wait()
-    await process.aclose()
-    assert said == b"given\n"
+    async with shell(code, given=(given,)) as process:
+        assert process.stdout is not None
+        assert await process.stdout.receive() == b"given\n"
     os.close(given)
     os.close(ours)
+
+
+async def test_more_than_a_pipe_holds_goes_in_and_comes_out() -> None:
+    sent = os.urandom(1 << 20)
+    async with shell("cat", stdin=subprocess.PIPE) as process, anyio.create_task_group() as tasks:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        async def feed() -> None:
+            assert process.stdin is not None
+            await process.stdin.send(sent)
+            await process.stdin.aclose()
+
+        tasks.start_soon(feed)
+        assert b"".join([piece async for piece in process.stdout]) == sent
+
+
+async def test_all_who_wait_hear_of_the_end() -> None:
+    async with shell("exit 7") as process, anyio.create_task_group() as tasks:
+        codes: list[int] = []
+
+        async def wait() -> None:
+            codes.append(await process.wait())
+
+        for _ in range(3):
+            tasks.start_soon(wait)
+    assert codes == [7, 7, 7]
+    assert process.returncode == 7
+
+
+async def test_who_writes_to_a_program_that_has_ended_is_told() -> None:
+    async with shell("exit 0", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        await process.wait()
+        with pytest.raises(anyio.BrokenResourceError):
+            await process.stdin.send(b"anybody there?")
+
+
+async def test_a_program_that_is_closed_by_who_is_cancelled_ends() -> None:
+    with anyio.move_on_after(0.1):
+        async with shell("sleep 60") as process:
+            pass
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_pipe_that_is_closed_is_no_longer_waited_for() -> None:
+    async with shell("sleep 60") as process, anyio.create_task_group() as tasks:
+        assert process.stdout is not None
+        heard: list[type[Exception]] = []
+
+        async def read() -> None:
+            assert process.stdout is not None
+            try:
+                await process.stdout.receive()
+            except anyio.ClosedResourceError as error:
+                heard.append(type(error))
+
+        tasks.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        await process.stdout.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            await process.stdout.receive()
+        process.terminate()
+    assert heard == [anyio.ClosedResourceError]
+    assert process.returncode == -signal.SIGTERM
+
+
+async def test_a_program_that_is_not_there_is_said_to_be_missing() -> None:
+    with pytest.raises(FileNotFoundError):
+        start_program([f"{sys.executable}-missing"], stdin=subprocess.DEVNULL, env={})

@@ -6,13 +6,12 @@ import sys
 from contextlib import suppress
 
 import anyio
-import anyio.abc
 import msgspec
 
 from aios.errors import ResourceExhausted
 from aios.kernel.retrieval.extractor import LENGTH, Extracted, Job
 from aios.kernel.retrieval.formats import Form
-from aios.kernel.sandbox.spawning import Spawner
+from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
 MAX_REPLY_BYTES = 256 << 20
 
@@ -22,13 +21,11 @@ class ExtractionProcess:
 
     Args:
         timeout_s: After so long with one file it is ended; that file has no text then.
-        spawner: Starts it.
     """
 
-    def __init__(self, timeout_s: float, spawner: Spawner) -> None:
+    def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._spawner = spawner
-        self._process: anyio.abc.Process | None = None
+        self._process: ChildProcess | None = None
         self.n_started = 0
 
     async def extract(self, form: Form, data: bytes) -> Extracted:
@@ -66,7 +63,7 @@ class ExtractionProcess:
                 await process.aclose()
 
     async def _ask(self, job: Job) -> Extracted:
-        process = self._process or await self._start()
+        process = self._process or self._start()
         request = msgspec.msgpack.encode(job)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -81,10 +78,10 @@ class ExtractionProcess:
                     raise anyio.BrokenResourceError
         return msgspec.msgpack.decode(memoryview(received)[LENGTH.size :], type=Extracted)
 
-    async def _start(self) -> anyio.abc.Process:
+    def _start(self) -> ChildProcess:
         self.n_started += 1
         try:
-            self._process = await self._spawner.spawn(
+            self._process = start_program(
                 [sys.executable, "-m", "aios.kernel.retrieval.extractor"],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

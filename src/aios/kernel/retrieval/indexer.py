@@ -24,7 +24,6 @@ from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.extractor import Piece
 from aios.kernel.retrieval.formats import Form, form_of
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile
-from aios.kernel.sandbox.spawning import Spawner
 from aios.kernel.storage.changes import Change, ChangeStream
 
 if TYPE_CHECKING:
@@ -65,8 +64,6 @@ class Indexer:
         stream: ChangeStream,
         config: StorageConfig,
         embedder: str,
-        *,
-        spawner: Spawner,
     ) -> None:
         self.db = db
         self.meanings: Meanings | None = None
@@ -75,7 +72,7 @@ class Indexer:
         self._stream = stream
         self._config = config
         self._kind = embedder
-        self._reader = ExtractionProcess(config.index_timeout_s, spawner)
+        self._reader = ExtractionProcess(config.index_timeout_s)
         self._advanced = anyio.Event()
         self._hurried = anyio.Event()
         self._opening = anyio.Lock()

@@ -38,8 +38,6 @@ from aios.kernel.retrieval import tables
 from aios.kernel.retrieval.indexer import Indexer
 from aios.kernel.retrieval.search import Asked, allowed, asked, search
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
-from aios.kernel.sandbox.launch import Launcher
-from aios.kernel.sandbox.spawning import Spawner
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import Reach, is_within, parse
 
@@ -67,15 +65,11 @@ class Retriever:
         storage: StorageManager,
         clock: Clock,
         config: Config,
-        *,
-        spawner: Spawner,
     ) -> None:
         db = Database(path, [tables.SCHEMA], prepare=(tables.register,))
         self._storage = storage
         self._clock = clock
-        self._indexer = Indexer(
-            db, storage.changes, config.storage, config.memory.embedder, spawner=spawner
-        )
+        self._indexer = Indexer(db, storage.changes, config.storage, config.memory.embedder)
         self._asked = anyio.Event()
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -320,15 +314,8 @@ class RetrieverServices(Protocol):
     home: Home
     clock: Clock
     storage: StorageManager
-    launcher: Launcher
 
 
 def open_retriever(kernel: RetrieverServices) -> Retriever:
     """The retriever of a kernel, with the index of its home."""
-    return Retriever(
-        kernel.home.index,
-        kernel.storage,
-        kernel.clock,
-        kernel.config,
-        spawner=kernel.launcher.spawner,
-    )
+    return Retriever(kernel.home.index, kernel.storage, kernel.clock, kernel.config)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,7 +26,7 @@ from msgspec.structs import replace
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
-from aios.kernel.sandbox.cgroup import ControlGroup
+from aios.kernel.sandbox.cgroup import ControlGroup, hasten
 from aios.kernel.sandbox.probe import Wall, Walls, probe
 from aios.kernel.sandbox.processes import (
     MARK,
@@ -53,7 +52,7 @@ from aios.kernel.sandbox.profile import (
 )
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.kernel.sandbox.seccomp import filter_program
-from aios.kernel.sandbox.spawning import Spawner
+from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
 GRACE_S = 5.0
 """How long the wall may take to stand, and its remains to go."""
@@ -78,7 +77,7 @@ class Confined:
 
     def __init__(
         self,
-        process: anyio.abc.Process,
+        process: ChildProcess,
         *,
         root: int,
         root_fd: int | None,
@@ -170,8 +169,6 @@ class Launcher:
         self._home = home
         self._machine = platform.machine()
         self._walls: Walls | None = None
-        self.spawner = Spawner()
-        """Starts all programs of this kernel."""
 
     async def find_walls(self) -> Walls:
         """What this machine offers; looked at once."""
@@ -254,17 +251,19 @@ class Launcher:
             files.callback(os.close, go)
             files.callback(os.close, let_go)
             try:  # each number is closed once, or another's file goes with it
-                process = await self._start_bubblewrap(order, walls, files, info=tell, go=go)
+                process = self._start_bubblewrap(order, walls, files, info=tell, go=go)
             finally:
                 os.close(tell)
             is_up = False
             try:
+                if group is not None:  # while `bwrap` builds the walls
+                    await anyio.to_thread.run_sync(hasten)
                 root = await _read_info(told)
                 if root is None:
                     raise await _failed(process)
                 root_fd = os.pidfd_open(root)
                 undo.callback(os.close, root_fd)
-                _bound(root, order.bounds, group)
+                await _bound(root, order.bounds, group)
                 os.write(let_go, b"\0")
                 await _wait_started(process, root)
                 is_up = True
@@ -275,9 +274,9 @@ class Launcher:
                     await _end(process)
             return _Started(process, root, root_fd)
 
-    async def _start_bubblewrap(
+    def _start_bubblewrap(
         self, order: "_Order", walls: Walls, files: ExitStack, *, info: int, go: int
-    ) -> anyio.abc.Process:
+    ) -> ChildProcess:
         its = Files(
             passwd=_file(files, PASSWD_FILE.format(uid=UID, gid=UID, home=HOME).encode()),
             group=_file(files, GROUP_FILE.format(gid=UID).encode()),
@@ -287,7 +286,7 @@ class Launcher:
         )
         options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
         arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
-        return await self.spawner.spawn(
+        return start_program(
             [walls.bwrap, "--args", str(arguments), "--", *order.command],
             stdin=order.stdin,
             env={MARK: new_mark()},  # its own: the program's is cleared
@@ -339,15 +338,20 @@ class Launcher:
         }
         with ExitStack() as files:
             fd = _file(files, json.dumps(said).encode())
-            process = await self.spawner.spawn(
+            process = start_program(
                 [sys.executable, "-I", "-S", confine.__file__, str(fd)],
                 stdin=order.stdin,
                 env={},
                 pass_fds=(fd,),
             )
         if group is not None:
-            with suppress(OSError):  # it may have ended already
-                group.add(process.pid)
+            try:
+                await anyio.to_thread.run_sync(group.add, process.pid)
+            except OSError:
+                pass  # it has ended already
+            except BaseException:
+                await _end(process)
+                raise
         return _Started(process, process.pid, None)
 
 
@@ -368,7 +372,7 @@ class _Order(Struct, frozen=True):
 class _Started(NamedTuple):
     """A program within its walls, with the outermost inside them."""
 
-    process: anyio.abc.Process
+    process: ChildProcess
     root: int
     root_fd: int | None
 
@@ -405,7 +409,7 @@ def limits(bounds: Bounds) -> dict[str, int]:
     }
 
 
-def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
+async def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
     """Limit a program that waits behind its wall.
 
     Raises:
@@ -414,10 +418,10 @@ def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
     for name, value in limits(bounds).items():
         resource.prlimit(root, getattr(resource, name), (value, value))
     if group is not None:
-        group.add(root)
+        await anyio.to_thread.run_sync(group.add, root)
 
 
-async def _end(process: anyio.abc.Process) -> None:
+async def _end(process: ChildProcess) -> None:
     """What was started only in part goes."""
     with anyio.CancelScope(shield=True):
         if process.returncode is None:
@@ -449,14 +453,14 @@ async def _read_info(fd: int) -> int | None:
     return None
 
 
-async def _wait_started(process: anyio.abc.Process, root: int) -> None:
+async def _wait_started(process: ChildProcess, root: int) -> None:
     """Return when the first of the namespace has started the program; some 3 ms, and nothing tells."""
     with anyio.move_on_after(GRACE_S):
         while process.returncode is None and not descendants(root):  # noqa: ASYNC110 - nothing tells
             await anyio.sleep(0.001)
 
 
-async def _failed(process: anyio.abc.Process) -> ProgramFailed:
+async def _failed(process: ChildProcess) -> ProgramFailed:
     said = b""
     with suppress(ProcessLookupError):
         process.kill()
