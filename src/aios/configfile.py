@@ -22,6 +22,22 @@ def default_home(env: Mapping[str, str]) -> Path:
     return Path(base) / "aios"
 
 
+def home_root(env: Mapping[str, str]) -> Path:
+    """Where the state of the kernel is, for who needs to know nothing else of the configuration.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or no TOML, or its `home` is no text.
+    """
+    home: object = env.get("AIOS_HOME")
+    if home is None:
+        path = file_path(env)
+        home = read_toml(path, must_exist="AIOS_CONFIG" in env).get("home", "")
+        if not isinstance(home, str):
+            raise ConfigError(f"`home` in {path} must be text", hint='say home = "/a/folder"')
+    assert isinstance(home, str)
+    return (Path(home).expanduser() if home else default_home(env)).absolute()
+
+
 def read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:
     """What the file says; nothing if it is not there and need not be.
 

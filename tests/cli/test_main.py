@@ -111,7 +111,7 @@ def test_a_short_command_does_not_pay_for_an_event_loop(served: Served) -> None:
     assert served.kernel.urls
     code = (
         "import sys; from aios.cli.main import main; main(['ps']);"
-        "print([m for m in ('asyncio', 'anyio', 'rich', 'httpx', 'difflib', 'shutil') if m in sys.modules])"
+        "print([m for m in ('aios.config', 'asyncio', 'anyio', 'rich', 'httpx', 'difflib', 'shutil') if m in sys.modules])"
     )
     done = subprocess.run(  # noqa: S603 - our own interpreter and a fixed line
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

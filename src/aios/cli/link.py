@@ -5,7 +5,7 @@
 
 import os
 
-from aios.config import Home
+from aios.home import Home
 from aios.sdk.address import Address, find_address
 from aios.sdk.discovery import find_kernel
 

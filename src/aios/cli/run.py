@@ -25,7 +25,7 @@ from aios.cli.link import find_running, names_kernel
 from aios.cli.options import examples, json_option
 from aios.cli.orders import Order
 from aios.cli.when import When, when_options
-from aios.configload import Loaded, load
+from aios.configfile import home_root
 from aios.errors import (
     AiosError,
     Conflict,
@@ -34,6 +34,7 @@ from aios.errors import (
     KernelUnreachable,
     NotFound,
 )
+from aios.home import Home
 from aios.kernel.clock import SystemClock
 from aios.sdk.address import Address
 from aios.sdk.blocking import Client
@@ -168,8 +169,8 @@ def run(
     )
     order = Order(spawn, n_copies, shows_top=shows_top, as_json=as_json)
     if when is not None:
-        return _set_timers(order, load(), when)
-    return _carry_out(order, load(), detach=detach)
+        return _set_timers(order, when)
+    return _carry_out(order, detach=detach)
 
 
 def _absolute(path: str) -> str:
@@ -231,17 +232,20 @@ def environment(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _carry_out(order: Order, loaded: Loaded, *, detach: bool) -> int:
+def _carry_out(order: Order, *, detach: bool) -> int:
     """Run on the kernel that runs, else on one of our own."""
+    home = Home(home_root(os.environ))
     give_up_s = monotonic() + SETTLE_S
     while True:
-        address = find_running(loaded.home)
+        address = find_running(home)
         if address is None and detach:
-            address = _start_daemon(order, loaded)
+            address = _start_daemon(order)
         if address is None:
-            from aios.cli.embedded import run_embedded  # noqa: PLC0415 - start-up time
+            # Start-up time: with a kernel running, its configuration is its own.
+            from aios.cli.embedded import run_embedded  # noqa: PLC0415
+            from aios.configload import load  # noqa: PLC0415
 
-            code = run_embedded(order, loaded)
+            code = run_embedded(order, load())
         else:
             code = _run_on(address, order, detach=detach, is_last_try=monotonic() > give_up_s)
         if code is not None:
@@ -249,11 +253,11 @@ def _carry_out(order: Order, loaded: Loaded, *, detach: bool) -> int:
         Event().wait(RETRY_S)
 
 
-def _set_timers(order: Order, loaded: Loaded, when: When) -> int:
+def _set_timers(order: Order, when: When) -> int:
     """Have the copies started when it is time, by a kernel that stays."""
     at_unix_s = when.at_unix_s(SystemClock().unix_s())
-    if find_running(loaded.home) is None:
-        _start_daemon(order, loaded)
+    if find_running(Home(home_root(os.environ))) is None:
+        _start_daemon(order)
     with connect() as client:
         for call in order.calls():
             timer = client.timers.add(
@@ -263,7 +267,7 @@ def _set_timers(order: Order, loaded: Loaded, when: When) -> int:
     return ExitCode.OK
 
 
-def _start_daemon(order: Order, loaded: Loaded) -> Address:
+def _start_daemon(order: Order) -> Address:
     """Start a kernel that stays; say so.
 
     Raises:
@@ -272,7 +276,9 @@ def _start_daemon(order: Order, loaded: Loaded) -> Address:
     # Start-up time: only who needs a daemon pays for starting one.
     from aios.cli.background import start_daemon  # noqa: PLC0415
     from aios.cli.readiness import check_engine  # noqa: PLC0415
+    from aios.configload import load  # noqa: PLC0415
 
+    loaded = load()
     check_engine(loaded, may_ask=not order.as_json)
     refused: Conflict | None = None
     try:

@@ -49,10 +49,10 @@ def find_address(
 
 def _from_home(url: str | None, token: str | None, env: Mapping[str, str]) -> tuple[str, str]:
     """Fill in what is missing from AIOS_HOME."""
-    from aios.configload import load  # noqa: PLC0415 - start-up time: a child program never comes here
+    from aios.configfile import home_root  # noqa: PLC0415 - start-up time: a child program never comes here
     from aios.sdk.discovery import find_kernel, read_token  # noqa: PLC0415 - the same
 
-    home = load(env=env).home.root
+    home = home_root(env)
     if url is None:
         found = find_kernel(home)
         if found is None or not found.urls:
