@@ -1,7 +1,17 @@
 from itertools import pairwise
 from pathlib import Path
 
-from aios.kernel.sandbox.profile import Bounds, Files, Profile, bubblewrap_options, contains
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.kernel.sandbox.profile import (
+    Bounds,
+    Files,
+    Profile,
+    bubblewrap_options,
+    contains,
+    is_within,
+)
 
 FILES = Files(passwd=3, group=4, seccomp=5, info=6, go=7)
 
@@ -87,3 +97,12 @@ def test_containing_goes_by_whole_names() -> None:
     assert contains(profile, Path("/w/a"))
     assert contains(profile, Path("/usr/bin"))
     assert not contains(profile, Path("/wide"))
+
+
+names = st.lists(st.sampled_from(["a", "ab", "a.b", "b"]), max_size=3)
+
+
+@given(names, names)
+def test_a_path_is_within_another_as_pathlib_has_it(inner: list[str], outer: list[str]) -> None:
+    path, root = Path("/", *inner), Path("/", *outer)
+    assert is_within(path, root) == path.is_relative_to(root)

@@ -394,7 +394,8 @@ def bounds_of(config: SandboxConfig) -> Bounds:
 
 def _secrets() -> list[Path]:
     """Where this user keeps keys."""
-    return [path for name in SECRETS if (path := Path.home() / name).exists()]
+    home = Path.home()
+    return [home / name for name in SECRETS if os.path.exists(f"{home}/{name}")]  # noqa: PTH110 - each start looks for all of them
 
 
 def limits(bounds: Bounds) -> dict[str, int]:
