@@ -2,8 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 from tests.cli.conftest import Aios, serving
 from tests.cli.test_journal import calls
+from tests.kernel.journal.runs import rows
+
+from aios.abi.call import Done
+from aios.abi.calls import ExitSelf, GetPid, Self
+from aios.abi.types import Exit, Pid
+from aios.kernel.journal.redaction import Redaction
+from aios.kernel.journal.runfile import Run, write_run
 
 
 def test_a_run_is_exported_with_a_kernel_and_without_and_kept_elsewhere(
@@ -20,8 +28,27 @@ def test_a_run_is_exported_with_a_kernel_and_without_and_kept_elsewhere(
     assert aios("journal", "export", "bob", "-o", str(without)).code == 0
     assert aios("replay", str(with_kernel), "--diff", str(without)).code == 0
     kept = aios("journal", "import", str(with_kernel), "--json").rows()[0]
-    assert kept["n_records"] == 3
+    assert (kept["n_records"], kept["name"]) == (3, "bob-2"), "a name that no other has"
     assert aios("replay", "bob", "--diff", str(kept["pid"])).out == "the same, 3 calls\n"
+
+
+def test_an_imported_run_is_an_ended_process_for_every_command_and_is_kept_from_then_on(
+    aios: Aios, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.run"
+    old = rows([(GetPid(), Self(Pid(7), Pid(1), "ann")), (ExitSelf(status=3, result="so"), Done())])
+    file.write_bytes(write_run(Run("ann", "", old), Redaction(())))
+    kept = aios("journal", "import", str(file), "--json").rows()[0]
+    with serving(home, is_durable=True) as served:
+        process = served.kernel.table.get(Pid(msgspec.convert(kept["pid"], int)))
+        assert process.exit == Exit(3, "imported from a.run", "so")
+        since_unix_s = served.kernel._kept().since_unix_s
+        assert max(row.record.begun_unix_s for row in old) < since_unix_s
+        assert served.kernel._kept().ended[process.pid] > since_unix_s
+        shown = [row["call"] for row in aios("journal", "ann", "--json").rows()]
+        assert shown == ["getpid", "exit"]
+        assert "imported from a.run" in aios("inspect", "ann").out
+        assert "imported from a.run" in aios("ps", "--all").out
 
 
 def test_a_file_that_is_no_run_is_refused(aios: Aios, home: Path, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """The verbs `journal` (show, export, import), `inspect` and `events`: what processes asked of the kernel, and what came of it."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,20 +9,15 @@ import click
 import msgspec
 
 from aios.abi.journal import Event, EventList, Recorded
-from aios.abi.types import JsonObject, Pid, ProcessInfo
-from aios.abi.wire import answer_from_json, call_from_json
+from aios.abi.types import Pid, ProcessInfo
 from aios.cli.connecting import connect
+from aios.cli.gist import lines_of
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_seconds, short_size, write_json
 from aios.cli.patience import follow_patiently
 from aios.errors import InvalidCall
 from aios.sdk.blocking import Client
-
-DETAIL_CHARS = 200
-"""Of a call or an answer on its line; `--json` shows all."""
-LEAD_CHARS = 60
-"""Shown of what two texts have in common, before the place where they part."""
 
 
 class ShowGroup(click.Group):
@@ -117,18 +111,18 @@ def export_run(*, process: str, output: Path | None, as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def import_run(*, file: Path, as_json: bool) -> None:
-    """Put a run from a file into the journal of AIOS_HOME, under a pid of its own; no kernel may run there.
+    """Put a run from a file into the journal of AIOS_HOME, as that of a process that ended now; no kernel may run there.
 
-    `aios replay` reads files as they are: this is for keeping them.
+    It has a pid and a name of its own: that of the run, with a number if another has it. `aios replay` reads files as they are: this is for keeping them.
     """
     from aios.cli.runs import keep_run, read_file  # noqa: PLC0415 - start-up time
 
     run = read_file(file)
-    pid = keep_run(run)
+    pid, name = keep_run(run, file.name)
     if as_json:
-        write_json({"pid": pid, "name": run.name, "n_records": len(run.rows)})
+        write_json({"pid": pid, "name": name, "n_records": len(run.rows)})
     else:
-        click.echo(f"{printable(run.name)} is process {pid} now, with {len(run.rows)} records")
+        click.echo(f"process {pid} is {printable(name)} now, with {len(run.rows)} records")
 
 
 @click.command(epilog=examples("aios inspect reader", "aios inspect 7 --json | jq .process.usage"))
@@ -202,8 +196,8 @@ def _records(
         start = page.next_seq
 
 
-def show_record(record: Recorded, *, as_json: bool, beside: Recorded | None = None) -> None:
-    """One call on stdout: when, what, how it ended, what was asked and answered; of long texts the part that is another in `beside`."""
+def show_record(record: Recorded, *, as_json: bool, lines: Sequence[str] | None = None) -> None:
+    """One call on stdout: when, what, how it ended, and `lines`; without, what was asked and answered."""
     if as_json:
         write_json(record)
         return
@@ -214,13 +208,8 @@ def show_record(record: Recorded, *, as_json: bool, beside: Recorded | None = No
     spent = short_seconds(took) if took is not None else "-"
     within = f"  in call {record.within}" if record.within else ""
     click.echo(f"{head}  {click.style(f'{how:<10}', fg=color)}  {spent:>6}{within}")
-    other = beside or record
-    for sign, value, near, read in (
-        (">", record.intent, other.intent, call_from_json),
-        ("<", record.answer, other.answer, answer_from_json),
-    ):
-        if text := _line(value, read):
-            click.echo(f"        {sign} {_short(text, _line(near, read))}")
+    for line in lines_of(record) if lines is None else lines:
+        click.echo(f"        {line}")
 
 
 def _show_event(event: Event, *, as_json: bool) -> None:
@@ -266,40 +255,6 @@ def _field(name: str, value: str) -> None:
 
 def _pairs(values: dict[str, int]) -> str:
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in values.items())
-
-
-def _line(value: JsonObject, read: Callable[[bytes], object]) -> str:
-    """A call or an answer on one line; nothing if there is nothing in it."""
-    told: object = value
-    with suppress(InvalidCall):  # of another version of AIOS, or a fault: there are no bytes in it
-        typed = read(msgspec.json.encode(value))
-        told = _as_text(msgspec.to_builtins(typed, builtin_types=(bytes,)))
-    assert isinstance(told, dict), "a call is an object, and so is an answer"
-    shown = {k: v for k, v in told.items() if k not in {"call", "answer", "type"}}
-    return printable(msgspec.json.encode(shown).decode()) if shown else ""
-
-
-def _as_text(value: object) -> object:
-    """A value with its bytes as people read them; JSON has them in base64."""
-    match value:
-        case bytes():
-            with suppress(UnicodeDecodeError):
-                return value.decode()
-            return f"({len(value)} bytes)"
-        case dict():
-            return {key: _as_text(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_as_text(each) for each in value]
-    return value
-
-
-def _short(text: str, other: str) -> str:
-    """A text cut where it gets long: its beginning, or the place where it is not as the other one."""
-    parted = (n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b)
-    n_common = next(parted, 0)
-    start = n_common - LEAD_CHARS if n_common > DETAIL_CHARS - LEAD_CHARS else 0
-    end = start + DETAIL_CHARS
-    return f"{'...' if start else ''}{text[start:end]}{'...' if end < len(text) else ''}"
 
 
 def _clock_time(unix_s: float) -> str:

@@ -1,5 +1,6 @@
 """The verb `replay`: a run again, without model, tools or kernel, and where two runs part."""
 
+from collections.abc import Collection
 from time import perf_counter
 
 import click
@@ -7,6 +8,7 @@ import click
 from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.fork import tell_branch
+from aios.cli.gist import parted_lines
 from aios.cli.ids import find_process
 from aios.cli.journal import show_record
 from aios.cli.options import examples, json_option
@@ -53,8 +55,10 @@ def replay(
     found = find_run(run)
     rows = _until(found, until)
     if other is not None:
-        difference = find_difference(rows, _until(find_run(other), until))
-        _tell_difference(difference, len(rows), as_json=as_json)
+        beside = find_run(other)
+        names = {found.name, beside.name}
+        difference = find_difference(rows, _until(beside, until), names=names)
+        _tell_difference(difference, len(rows), names=names, as_json=as_json)
         if difference is not None:
             click.get_current_context().exit(ExitCode.FAILED)
         return
@@ -77,7 +81,9 @@ def _until(run: Run, until: int | None) -> tuple[Row, ...]:
     return rows
 
 
-def _tell_difference(difference: Difference | None, n_calls: int, *, as_json: bool) -> None:
+def _tell_difference(
+    difference: Difference | None, n_calls: int, *, names: Collection[str], as_json: bool
+) -> None:
     if as_json:
         write_json(_as_object(difference, n_calls))
         return
@@ -96,7 +102,8 @@ def _tell_difference(difference: Difference | None, n_calls: int, *, as_json: bo
     for sign, record, beside in (("-", left, right), ("+", right, left)):
         click.secho(f"{sign} {'nothing' if record is None else ''}".rstrip(), fg="yellow")
         if record is not None:
-            show_record(record, as_json=False, beside=beside)
+            lines = None if beside is None else parted_lines(record, beside, names)
+            show_record(record, as_json=False, lines=lines)
 
 
 def _as_object(difference: Difference | None, n_calls: int) -> dict[str, object]:

@@ -1,9 +1,12 @@
 """Runs by what a user types: a process of AIOS_HOME, whether a kernel runs there or not, or a file."""
 
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
-from aios.abi.types import Pid, ProcessInfo
+from aios.abi.calls import ExitSelf
+from aios.abi.types import Exit, Kind, Pid, ProcessInfo, Usage
+from aios.abi.wire import decode_answer, decode_call
 from aios.cli.ids import find_process
 from aios.config import Home
 from aios.configload import load
@@ -11,15 +14,21 @@ from aios.disk.connection import connect, translated
 from aios.disk.lock import FileLock
 from aios.disk.migrations import migrate
 from aios.errors import InvalidCall, NotFound, ProgramFailed
+from aios.kernel.clock import SystemClock
 from aios.kernel.journal import tables
+from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.redaction import Redaction
 from aios.kernel.journal.runfile import Run, read_run
 from aios.kernel.logs import LogBuffer
+from aios.kernel.process import INIT_PID
 from aios.kernel.residents import SCHEMA as RESIDENTS
-from aios.kernel.residents import Resident, read_residents
+from aios.kernel.residents import Resident, read_residents, save
 from aios.kernel.sealing import Sealer
 
 MAX_FILE_BYTES = 1 << 30
+OWNER = "owner"
+"""Whose the processes of imported runs are."""
+NO_USAGE = Usage()
 
 
 def find_run(reference: str) -> Run:
@@ -72,8 +81,8 @@ def stored_run(reference: str) -> tuple[Run, Redaction]:
     return Run(name, program, tuple(rows)), Redaction(_secrets(home, resident))
 
 
-def keep_run(run: Run) -> Pid:
-    """Put a run into the journal of AIOS_HOME, as that of a process that ended. Returns: its pid.
+def keep_run(run: Run, whence: str) -> tuple[Pid, str]:
+    """Put a run into the journal of AIOS_HOME, as that of a process that has ended. Returns: its pid and its name, which no other has.
 
     Raises:
         Conflict: A kernel has the journal open.
@@ -86,13 +95,52 @@ def keep_run(run: Run) -> Pid:
         with translated(home.database):
             migrate(connection, (tables.SCHEMA, RESIDENTS))
             with connection:
-                known = [tables.last_pid(connection), *(r.pid for r in read_residents(connection))]
-                pid = Pid(max(known) + 1)
+                known = read_residents(connection)
+                pid = Pid(max([INIT_PID, tables.last_pid(connection), *(r.pid for r in known)]) + 1)
+                name = _unused_name(run.name, {each.name for each in known})
                 tables.take_in(connection, pid, run.rows)
+                save(connection, _ended(run, pid, name, whence))
         connection.close()
-        return pid
+        return pid, name
     finally:
         lock.release()
+
+
+def _unused_name(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
+
+
+def _ended(run: Run, pid: Pid, name: str, whence: str) -> Resident:
+    """The row of the process that a run is kept as. It ended now: from now on the journal keeps it."""
+    status, result, usage = 0, "", Usage()
+    for row in run.rows:
+        if row.record.call == "exit" and row.intent:
+            asked = decode_call(row.intent)
+            assert isinstance(asked, ExitSelf), f"{asked} is called exit"
+            status, result = asked.status, asked.result
+        if row.record.outcome is Outcome.DONE and row.answer:
+            usage += getattr(decode_answer(row.answer), "usage", NO_USAGE)
+    times = [at for row in run.rows for at in (row.record.begun_unix_s, row.record.ended_unix_s)]
+    now_unix_s = SystemClock().unix_s()
+    took_s = max(times, default=0.0) - min(filter(None, times), default=0.0)
+    return Resident(
+        pid=pid,
+        ppid=INIT_PID,
+        name=name,
+        kind=Kind.PROGRAM if run.program else Kind.GUEST,
+        owner=OWNER,
+        rights=(),
+        lineage=(name,),
+        program=run.program,
+        nice=0,
+        is_stopped=False,
+        is_waited_for=True,
+        started_unix_s=now_unix_s - max(0.0, took_s),
+        ended_unix_s=now_unix_s,
+        exit=Exit(status, f"imported from {whence}", result),
+        usage=usage,
+    )
 
 
 def _find_pid(reference: str, residents: list[Resident]) -> tuple[Pid, Resident | None]:

@@ -405,8 +405,9 @@ class Kernel:
         found = ((p.pid, self.programs.first_needed(p)) for p in self.table if p.is_alive)
         alive = {pid: first for pid, first in found if first is not None}
         alive |= self.checkpoints.journals()
+        ended = {p.pid: p.ended_unix_s for p in self.table if p.ended_unix_s is not None}
         since_unix_s = self.clock.unix_s() - config.keep_s
-        return Kept(alive, since_unix_s, config.max_bytes, self.table.last_pid)
+        return Kept(alive, since_unix_s, config.max_bytes, self.table.last_pid, ended)
 
     def request_shutdown(self) -> None:
         """Ask whoever serves this kernel to drain and end it."""

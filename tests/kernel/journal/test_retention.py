@@ -16,6 +16,11 @@ def test_old_records_of_ended_processes_go() -> None:
     assert list(expired([held(2, unix_s=49.0), held(3, unix_s=51.0)], kept)) == [(2, 10)]
 
 
+def test_records_of_a_process_that_ended_lately_stay_however_old_they_are() -> None:
+    kept = Kept({}, 50.0, 1000, LAST, ended={Pid(2): 60.0, Pid(3): 40.0})
+    assert list(expired([held(2, unix_s=1.0), held(3, unix_s=2.0)], kept)) == [(3, 10)]
+
+
 def test_what_is_over_the_limit_goes_oldest_first() -> None:
     kept = Kept({}, since_unix_s=0.0, max_bytes=25, last_pid=LAST)
     all_held = [held(2, unix_s=1.0), held(3, unix_s=3.0), held(4, unix_s=2.0)]
