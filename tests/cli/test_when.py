@@ -66,6 +66,7 @@ def test_the_zone_is_that_of_the_environment_then_of_the_machine(
     monkeypatch.setenv("TZ", ":America/New_York")
     assert local_zone() == "America/New_York"
     assert shown(NOW) == "2026-11-26 07:00:00"
+    assert shown(NOW, "Asia/Tokyo") == "2026-11-26 21:00:00"
     (tmp_path / "zoneinfo" / "Asia").mkdir(parents=True)
     (tmp_path / "zoneinfo" / "Asia" / "Tokyo").touch()
     (tmp_path / "localtime").symlink_to(tmp_path / "zoneinfo" / "Asia" / "Tokyo")

@@ -25,7 +25,10 @@ class SleepUntil(Call[Moment], frozen=True, tag="sleep_until"):
 
 
 class TimerInfo(Answer, frozen=True, tag="timer_info"):
-    """A timer. `next_unix_s` None: it was the last run. `n_missed` runs were not made, `fault` says why the last one failed."""
+    """A timer. `n_missed` runs were not made, `fault` says why the last one failed.
+
+    `next_unix_s` None: that was the last run, and it was not made. One that was made leaves no timer.
+    """
 
     id: TimerId
     program: str

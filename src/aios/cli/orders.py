@@ -39,7 +39,8 @@ class Order(Struct, frozen=True):
         if self.as_json:
             write_json(timer)
         else:
-            click.echo(f"timer {timer.id}, next at {shown(timer.next_unix_s)}")
+            at = shown(timer.next_unix_s, timer.zone)
+            click.echo(f"timer {timer.id}, next at {at} {timer.zone}")
 
     def note(self, text: str) -> None:
         """Say something beside the output."""

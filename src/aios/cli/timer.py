@@ -25,7 +25,10 @@ def timer() -> None:
 @timer.command("ls", epilog=examples("aios timer ls", "aios timer ls --json | jq .next_unix_s"))
 @json_option
 def list_timers(*, as_json: bool) -> None:
-    """List timers, the next first. LATE counts the runs that were missed and left out; times are those of this machine's zone."""
+    """List timers, the next first. LATE counts the runs that were missed and left out; NEXT is a time in the timer's ZONE.
+
+    A single run that failed, or was missed and left out, stays in the list, with NEXT `-`, until `aios timer rm`.
+    """
     with connect() as client:
         found = client.timers.list()
     if as_json:
@@ -71,6 +74,6 @@ def run_now(*, timer_id: int, as_json: bool) -> None:
 def _row(found: TimerInfo) -> list[str]:
     words = " ".join((found.program, *found.args))
     return [
-        str(found.id), shown(found.next_unix_s), found.cron or "-", found.zone, found.missed,
+        str(found.id), shown(found.next_unix_s, found.zone), found.cron or "-", found.zone, found.missed,
         str(found.n_runs), str(found.n_failed), str(found.n_missed), printable(words),
     ]  # fmt: skip

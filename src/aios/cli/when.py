@@ -122,11 +122,11 @@ def local_zone() -> str:
     return next((name for name in candidates if name and _is_zone(name)), "UTC")
 
 
-def shown(unix_s: float | None) -> str:
-    """A moment in the zone of this machine, to the second."""
+def shown(unix_s: float | None, zone: str = "") -> str:
+    """A moment in a time zone, else in that of this machine, to the second."""
     if unix_s is None:
         return "-"
-    where = _zone(local_zone())
+    where = _zone(zone or local_zone())
     return datetime.fromtimestamp(unix_s, UTC).astimezone(where).strftime("%Y-%m-%d %H:%M:%S")
 
 

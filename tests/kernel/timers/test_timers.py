@@ -172,6 +172,32 @@ async def test_a_program_that_cannot_be_started_is_said_and_the_timer_goes_on(ho
         assert found.fault == ""
 
 
+async def test_a_single_run_that_was_not_made_stays_to_be_seen_until_it_is_removed(
+    home: Path,
+) -> None:
+    clock, spawn = Calendar(), program(home)
+    async with booted(home, clock) as (_, client):
+        failing = await client.timers.add(spawn, at_unix_s=clock.unix + 60)
+        (home / "agent" / "agent.toml").unlink()
+        clock.unix += 60
+        while (found := await only(client)).n_failed != 1:
+            await anyio.sleep(0.01)
+        assert (found.n_runs, found.next_unix_s) == (0, None)
+        late = await client.timers.add(program(home), at_unix_s=clock.unix + 60, missed="skip")
+    clock.unix += 3600
+    async with booted(home, clock) as (_, client):
+        while len({t.n_missed for t in await client.timers.list()}) != 2:
+            await anyio.sleep(0.01)
+        rows = {t.id: (t.next_unix_s, t.n_missed) for t in await client.timers.list()}
+        assert rows == {failing.id: (None, 0), late.id: (None, 1)}
+        assert await agents(client, 0) == []
+        spawned = await client.timers.run(failing.id)
+        assert (await client.wait(spawned.pid)).exit.status == 0
+        await client.timers.remove(failing.id)
+        await client.timers.remove(late.id)
+        assert await client.timers.list() == ()
+
+
 async def test_a_run_besides_the_others_changes_nothing(home: Path) -> None:
     async with booted(home, Calendar()) as (_, client):
         timer = await client.timers.add(program(home), cron="0 0 * * *")

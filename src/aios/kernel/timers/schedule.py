@@ -50,6 +50,11 @@ class TimerRow(Struct, frozen=True):
     n_missed: int = 0
     fault: str = ""
 
+    @property
+    def is_done(self) -> bool:
+        """It runs no more, and nobody need be told why: what has failed or was left out stays until its owner has seen it."""
+        return self.next_unix_s is None and self.n_runs > 0 and not self.fault
+
     def info(self) -> TimerInfo:
         """The timer as it is shown: without the environment of its program, which may hold secrets."""
         return TimerInfo(

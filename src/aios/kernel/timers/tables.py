@@ -19,8 +19,8 @@ def add(connection: apsw.Connection, timer: TimerRow) -> None:
 
 
 def keep(connection: apsw.Connection, timer: TimerRow) -> None:
-    """A timer has changed: one that runs no more goes, and one that was removed meanwhile stays away."""
-    if timer.next_unix_s is None:
+    """A timer has changed: one that is done goes, and one that was removed meanwhile stays away."""
+    if timer.is_done:
         remove(connection, timer.id)
         return
     row = (msgspec.msgpack.encode(timer), timer.id)

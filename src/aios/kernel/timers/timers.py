@@ -218,7 +218,7 @@ class Timers:
         """Take up a change, unless the timer was removed meanwhile."""
         if self._timers.get(before.id) is None:
             return
-        if after.next_unix_s is None:
+        if after.is_done:
             del self._timers[before.id]
         else:
             self._timers[before.id] = after
