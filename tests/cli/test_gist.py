@@ -40,7 +40,11 @@ def test_of_a_tool_its_name_its_arguments_and_what_it_says_are_shown() -> None:
 
 def test_two_conversations_are_shown_where_they_part() -> None:
     say = Message(Role.ASSISTANT, "yes")
-    one, other, again = Message(Role.USER, "one"), Message(Role.USER, "two"), Message(Role.USER, "?")
+    one, other, again = (
+        Message(Role.USER, "one"),
+        Message(Role.USER, "two"),
+        Message(Role.USER, "?"),
+    )
     left, right = chat(SYSTEM, one, say, again, say=say), chat(SYSTEM, other, say, again, say=say)
     assert parted_lines(left, right, ())[0] == "> (message 2 of 4) user: one"
     assert parted_lines(right, left, ())[0] == "> (message 2 of 4) user: two"

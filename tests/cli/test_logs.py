@@ -6,7 +6,11 @@ import pytest
 from tests.cli.conftest import Aios, Fifo, Start
 from tests.kernel.test_resume import daemon, owner
 
+from aios.abi.gate import Line
 from aios.abi.recovery import Restart
+from aios.abi.types import LogLine, Pid
+from aios.cli.lines import LinePrinter
+from aios.cli.logs import _write_new
 
 LISTENER = """\
 from aios.sdk.blocking import connect
@@ -67,6 +71,21 @@ def test_an_unknown_process_does_not_keep_the_others_from_being_read(
     aios("run", programs / "status", "4")
     ran = aios("logs", "nobody", "status")
     assert (ran.code, ran.out) == (4, "exited with status 4\n")
+
+
+def test_a_line_is_old_by_its_number_and_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a write of two lines the kernel was killed behind the first; others had not come to disk; the clock was set back."""
+
+    def line(number: int, unix_s: float, text: str) -> Line:
+        return Line(LogLine(Pid(2), unix_s, "out", text, number))
+
+    printer, seen = LinePrinter({Pid(2): "ann"}), dict[int, LogLine]()
+    for each in (line(0, 10.0, "a"), line(1, 11.0, "b"), line(2, 12.0, "c")):
+        _write_new(printer, {}, seen, each)
+    after = [line(0, 10.0, "a"), line(1, 11.0, "b"), line(2, 12.5, "new 2"), line(3, 12.0, "d")]
+    for each in [*after, line(4, 5.0, "e")]:
+        _write_new(printer, {2: line(2, 12.0, "c").line}, seen, each)
+    assert capsys.readouterr().out.split("\n") == ["a", "b", "c", "new 2", "d", "e", ""]
 
 
 @pytest.mark.parametrize("names", [["ann"], ["ann", "bob"]])

@@ -328,6 +328,8 @@ class LogLine(Struct, frozen=True):
     stream: str
     """`out`, `err`, `log` (the `log` call) or `kernel`."""
     text: str
+    number: int = 0
+    """From 0 over the life of the process. After a crash of the kernel the numbers of lines that had not come to disk are given again, to later lines."""
 
 
 class FileVersion(Struct, frozen=True):

@@ -61,7 +61,10 @@ def _call_line(asked: Fields, beside: Fields | None = None) -> str:
     if isinstance(messages, list) and messages:
         others = beside.get("messages") if beside is not None else messages
         if not isinstance(others, list) or messages != others or _is_like(asked, beside):
-            n, number = len(messages), _parting(messages, others if isinstance(others, list) else [])
+            n, number = (
+                len(messages),
+                _parting(messages, others if isinstance(others, list) else []),
+            )
             where = f"(message {number} of {n}) " if number < n else f"({n} messages) "
             return f"{where if n > 1 else ''}{_message(messages[number - 1])}"
     if set(asked) == {"name", "arguments"}:

@@ -8,6 +8,7 @@ import click
 
 from aios.abi.calls import Logs
 from aios.abi.gate import Line, Progress
+from aios.abi.types import LogLine
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.lines import LinePrinter
@@ -33,7 +34,7 @@ def logs(
     The log of an ended process stays as long as `aios ps --all` shows it, also under later daemons. With --follow it goes on when a kernel that was
     killed is started again; what a program prints while it catches up comes again.
     """
-    outcomes, seen = Outcomes(as_json=as_json), dict[int, float]()
+    outcomes, seen = Outcomes(as_json=as_json), dict[int, LogLine]()
 
     def show_all(client: Client) -> None:
         found = find_processes(ids, client.ps(include_ended=True), outcomes)
@@ -53,14 +54,17 @@ def logs(
 
 
 def _write_new(
-    printer: LinePrinter, before: dict[int, float], seen: dict[int, float], frame: Progress
+    printer: LinePrinter, before: dict[int, LogLine], seen: dict[int, LogLine], frame: Progress
 ) -> None:
-    """Write a line, unless it was written before the kernel was killed."""
+    """Write a line, unless it was written before the kernel was killed.
+
+    Lines of one moment differ in their numbers. A number that was given to a line which did not come to disk is that of a later one now: it differs in its time.
+    """
     if isinstance(frame, Line):
-        line = frame.line
-        if line.unix_s <= before.get(line.pid, 0.0):
+        line, last = frame.line, before.get(frame.line.pid)
+        if last is not None and line.number <= last.number and line.unix_s <= last.unix_s:
             return
-        seen[line.pid] = line.unix_s
+        seen[line.pid] = line
     printer.write(frame)
 
 

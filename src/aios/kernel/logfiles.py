@@ -55,10 +55,8 @@ class Waiting:
             return list(self.lines)
         number, line = self.lines[0]
         told = f"{self.n_dropped} lines are missing here: the disk took them too slowly"
-        return [
-            (number - 1, msgspec.structs.replace(line, stream="kernel", text=told)),
-            *self.lines,
-        ]
+        gap = msgspec.structs.replace(line, stream="kernel", text=told, number=number - 1)
+        return [(number - 1, gap), *self.lines]
 
 
 class LogFiles:
@@ -198,5 +196,8 @@ def _lines_of(path: Path, *, last_bytes: int | None = None) -> list[Numbered]:
     found: list[Numbered] = []
     for row in rows:
         with suppress(msgspec.DecodeError):
-            found.append(_decode(row))
+            number, line = _decode(row)
+            if line.number != number:  # an earlier version of AIOS wrote it
+                line = msgspec.structs.replace(line, number=number)
+            found.append((number, line))
     return found

@@ -39,9 +39,9 @@ class LogBuffer:
         """Add the lines of a text; a line over `MAX_LINE_CHARS` is cut into several."""
         for line in text.splitlines() or [""]:
             for start in range(0, max(len(line), 1), MAX_LINE_CHARS):
-                self._append(
-                    LogLine(self.pid, unix_s, stream, line[start : start + MAX_LINE_CHARS])
-                )
+                number = self.n_dropped + len(self.lines)
+                part = line[start : start + MAX_LINE_CHARS]
+                self._append(LogLine(self.pid, unix_s, stream, part, number))
         self._changed.wake_all()
 
     def read(self, number: int) -> tuple[list[LogLine], int, int]:
@@ -82,7 +82,7 @@ class LogBuffer:
 
     def _append(self, line: LogLine) -> None:
         if self.keep is not None:
-            self.keep(self.n_dropped + len(self.lines), line)
+            self.keep(line.number, line)
         self.lines.append(line)
         self.size_bytes += len(line.text) + LINE_OVERHEAD_BYTES
         while self.size_bytes > self.max_bytes and len(self.lines) > 1:

@@ -62,8 +62,8 @@ def test_a_run_that_goes_on_differs_from_its_beginning() -> None:
 
 
 def test_times_and_what_the_machine_was_busy_with_are_no_difference() -> None:
-    early, late = (
-        [
+    def run(unix_s: float, n: int) -> list[Pair]:
+        return [
             (Now(), Moment(unix_s)),
             (SleepUntil(unix_s=unix_s + 5), Moment(unix_s + 5)),
             (ToolDescribe(names=("files",)), Tools((told(n_runs=n),))),
@@ -71,8 +71,8 @@ def test_times_and_what_the_machine_was_busy_with_are_no_difference() -> None:
             (Wait(pid=Pid(n)), Exited(Pid(n), Exit(0, ""))),
             (Chat(messages=SAID), reply(cached_tokens=n)),
         ]
-        for unix_s, n in ((100.0, 4), (900.0, 7))
-    )
+
+    early, late = run(100.0, 4), run(900.0, 7)
     assert find_difference(rows(early), rows(late)) is None
     assert find_difference(rows(early), rows([*late[:-1], (Chat(messages=SAID), reply("other"))]))
 
