@@ -18,6 +18,16 @@ def test_limits_are_set_shown_and_lifted(served: Served, aios: Aios) -> None:
     assert about["limits"] == {"completion_tokens": 1005, "tool_calls": 2}
 
 
+def test_a_new_limit_alone_lets_nobody_go_on_which_is_said(served: Served, aios: Aios) -> None:
+    pid = served.admit("bob")
+    assert "hint" not in aios("budget", "bob", "calls=3").err
+    assert aios("stop", "bob").code == 0
+    assert aios("budget", "bob").err == ""
+    said = aios("budget", "bob", "calls=3").err
+    assert said == f"hint: bob ({pid}) stay stopped; `aios cont {pid}`\n"
+    assert aios("budget", "bob", "calls=4", "--cont").err == ""
+
+
 def test_what_is_no_limit_is_refused_with_those_that_are(served: Served, aios: Aios) -> None:
     served.admit("bob")
     for word in ("calls", "calls=many", "money=3", "calls=-1"):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.budget import BudgetInfo, OnBreach
+from aios.abi.types import ProcessInfo, State
 from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.limits import parse_limits
@@ -46,7 +47,8 @@ def budget(
     many more, or `none` to lift the limit. LEFT counts the limits of all above it as well.
     """
     with connect() as client:
-        process = find_process(process_id, client.ps(include_ended=True))
+        table = client.ps(include_ended=True)
+        process = find_process(process_id, table)
         about = client.budget(process.pid)
         if words or on_breach is not None:
             limits = parse_limits(words, about.limits)
@@ -57,6 +59,19 @@ def budget(
         write_json(about)
     else:
         write_table(COLUMNS, _rows(about))
+        held = _stopped_below(process, table)
+        if words and held and not cont:
+            names = ", ".join(f"{each.name} ({each.pid})" for each in held)
+            click.echo(f"hint: {names} stay stopped; `aios cont {process.pid}`", err=True)
+
+
+def _stopped_below(process: ProcessInfo, table: Sequence[ProcessInfo]) -> list[ProcessInfo]:
+    """Who is stopped of a process and all below it: a new limit alone lets nobody go on."""
+    tree = {process.pid}
+    for each in sorted(table, key=lambda each: each.pid):
+        if each.ppid in tree:
+            tree.add(each.pid)
+    return [each for each in table if each.pid in tree and each.state is State.STOPPED]
 
 
 def _rows(about: BudgetInfo) -> list[list[str]]:

@@ -333,7 +333,7 @@ class Budgets:
         if self.asks is not None and await self.asks.wait(run, shortage, why):
             return
         if not run.process.is_stopped:
-            self._pause(run.process, f"paused: {why}; `aios budget {shortage.pid}` sets it")
+            self._pause(run.process, f"paused: {why}; {raises(shortage)}")
 
     def _try_reserve(
         self, run: Run, amounts: Amounts, elastic: Good | None
@@ -382,6 +382,11 @@ def _amounts(limits: Limits) -> dict[Good, int]:
 
 def _spent(amounts: Amounts) -> Spent:
     return Spent(**{good.value: amount for good, amount in amounts.items()})
+
+
+def raises(shortage: Shortage) -> str:
+    """What its owner can do about a limit: a process that is stopped stays so until it is let go on, too."""
+    return f"`aios budget {shortage.pid} {shortage.good.value}=+N --cont` gives more"
 
 
 def _described(shortage: Shortage, run: Run) -> str:

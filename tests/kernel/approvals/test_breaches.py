@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -220,10 +220,33 @@ async def test_where_nobody_answers_or_can_be_asked_it_stays_stopped(
             while not ann.process.is_stopped or ann.process.is_held:
                 await anyio.sleep(0.01)
             assert await owner.approvals.list() == ()
+            said = " ".join(line.text for line in ann.process.log.lines)
+            assert f"`aios budget {ann.pid} tool_calls=+N --cont`" in said
+            assert timeout_s == 0 or "until `aios cont`" in said
             await owner.set_budget(ann.pid, Limits(tool_calls=1))
             await owner.cont(ann.pid)
             await wait_all_tasks_blocked()
             assert ann.ends == ["42"]
+
+
+async def test_who_has_too_many_questions_open_is_told_what_lets_it_go_on(tmp_path: Path) -> None:
+    async with (
+        asking_kernel(tmp_path, max_open=1) as (kernel, owner),
+        anyio.create_task_group() as tasks,
+    ):
+        ann = Worker(kernel, tasks)
+
+        async def ask() -> None:
+            with suppress(AiosError):  # it is killed
+                await Client(kernel.gate(ann.pid)).approvals.ask("Shall I?")
+
+        tasks.start_soon(ask)
+        await wait_all_tasks_blocked()
+        await owner.set_budget(ann.pid, Limits(tool_calls=0))
+        await ann.start()
+        (told,) = (x.text for x in ann.process.log.lines if "nobody could be asked" in x.text)
+        assert f"it stays stopped, `aios budget {ann.pid} tool_calls=+N --cont`" in told
+        await owner.kill(ann.pid)
 
 
 async def test_when_its_time_is_over_a_tree_is_stopped_and_goes_on_after_a_yes(

@@ -24,7 +24,7 @@ from aios.kernel.approvals.asked import Asked
 from aios.kernel.budget import Good, Shortage
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
-from aios.kernel.spending import Budgets
+from aios.kernel.spending import Budgets, raises
 
 OPEN = ApprovalState.OPEN
 
@@ -152,7 +152,9 @@ class Breaches:
     async def _inquire(self, process: Process, shortage: Shortage, why: str) -> Approval | None:
         """The question about a limit: it is that of the process whose budget it is, as long as that lives."""
         owner = self._table.find(shortage.pid)
-        if owner is None:  # its limits hold on, and nobody can set them any more
+        if owner is None:
+            gone = f"process {shortage.pid} has ended and is forgotten, so nobody can raise its limit"
+            self._notes.note(process, f"{gone}: it stays stopped, `aios kill` ends it")
             return None
         whose = owner if owner.is_alive else process
         limit, left = shortage.limit, shortage.left
@@ -171,14 +173,14 @@ class Breaches:
         except (
             AiosError
         ) as error:  # too many are open, or the disk is full: then it is just stopped
-            self._notes.note(process, f"nobody could be asked: {error.message}")
+            stays = f"it stays stopped, {raises(shortage)}"
+            self._notes.note(process, f"nobody could be asked ({error.message}): {stays}")
             return None
 
     def _pause(self, process: Process, shortage: Shortage, why: str) -> None:
         """Hold it until the answer; the next kernel finds out by itself that it is to be paused."""
         if not process.is_stopped:
-            hint = f"`aios approvals` decides, or `aios budget {shortage.pid}` sets it"
-            self._notes.note(process, f"paused: {why}; {hint}")
+            self._notes.note(process, f"paused: {why}; `aios approvals` decides, or {raises(shortage)}")
             self._signals.hold(process, is_lasting=False)
             self._paused.add(process)
 
@@ -245,6 +247,5 @@ class Breaches:
         for process in processes:
             if process.is_held:
                 self._signals.hold(process)
-                self._notes.note(
-                    process, "nobody gave it more: it stays stopped, `aios cont` lets it go on"
-                )
+                told = "nobody gave it more: it stays stopped until `aios cont`, which asks again"
+                self._notes.note(process, told)

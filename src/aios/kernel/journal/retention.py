@@ -28,7 +28,7 @@ class Kept(Struct, frozen=True):
     """Of those, the latest that fit beside the living."""
     last_pid: Pid
     """Processes that came later are left alone: nobody knew of them when this was said."""
-    ended: Mapping[Pid, float] = {}  # noqa: RUF012 - nobody changes it
+    ended: Mapping[Pid, float] = {}
     """When processes that are remembered have ended: later than their last call, and much later if their run was imported."""
 
 
