@@ -12,7 +12,7 @@ import pytest
 from aios.abi.calls import ExitSelf
 from aios.abi.recovery import AnswerQuestion, OnDivergence, Restart, RestartPolicy
 from aios.abi.tools import Traits
-from aios.abi.types import Pid
+from aios.abi.types import Exit, Pid
 from aios.config import Config, EngineConfig, Home, ServerConfig
 from aios.configload import Loaded
 from aios.engine.scripted import ScriptedEngine
@@ -119,6 +119,7 @@ async def test_term_ends_a_program_that_waits_to_be_started_again(home: Path) ->
         while not any("starts again" in line.text for line in process.log.read(0)[0]):
             await process.log.wait_changed()
         await anyio.wait_all_tasks_blocked()
+        assert process.info(0.0).activity == "starts again soon"
         await client.signal(spawned.pid, "TERM")
         assert (await client.wait(spawned.pid)).exit.status == 143
 
@@ -210,6 +211,83 @@ async def test_other_code_is_not_replayed_before_the_owner_has_said_so(home: Pat
             await decide(client, spawned.pid, "done")
         await decide(client, spawned.pid, "fresh")
         assert (await client.wait(spawned.pid)).exit.result == "other code"
+
+
+CRASHING = """\
+    client.files.append("/shared/runs.txt", "x")
+    client.mail.receive()
+    os._exit(3)
+"""
+MENDED = """\
+    client.files.append("/shared/runs.txt", "x")
+    client.exit(0, f"mended, {client.mail.receive().body}")
+"""
+
+
+async def asked(kernel: Kernel, pid: Pid) -> None:
+    """Return once the owner is asked about a program."""
+    while kernel.programs._bodies[pid].question is None:
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("choice", "end", "n_runs"),
+    [
+        ("replay", Exit(0, "", "mended, crash"), 1),
+        ("fresh", Exit(0, "", "mended, go"), 2),
+        ("end", Exit(1, "its owner ended it after it crashed"), 1),
+    ],
+)
+async def test_a_program_that_crashed_with_code_that_has_changed_since_waits_for_its_owner(
+    home: Path, choice: str, end: Exit, n_runs: int
+) -> None:
+    async with booted(home) as (kernel, client):
+        spawned = await client.spawn(program(home, CRASHING), restart=ONCE)
+        await wait_for_calls(kernel, spawned.pid, "receive")
+        program(home, MENDED)
+        await client.mail.send(spawned.pid, "crash")
+        await asked(kernel, spawned.pid)
+        process = kernel.table.get(spawned.pid)
+        while process.info(0.0).activity != "waits for its owner: aios recover":
+            await anyio.sleep(0.01)
+    async with booted(home) as (kernel, client):  # nothing is decided by the end of the kernel
+        await asked(kernel, spawned.pid)
+        await client.mail.send(spawned.pid, "go")
+        await decide(client, spawned.pid, choice)
+        found = (await client.wait(spawned.pid)).exit
+        if choice == "end":
+            end = Exit(1, "its owner ended it after the kernel did")
+        assert found == end
+        assert await client.files.read("/shared/runs.txt") == b"x" * n_runs
+
+
+async def test_the_same_is_asked_and_answered_within_one_kernel(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        spawned = await client.spawn(program(home, CRASHING), restart=ONCE)
+        await wait_for_calls(kernel, spawned.pid, "receive")
+        program(home, MENDED)
+        await client.mail.send(spawned.pid, "crash")
+        await asked(kernel, spawned.pid)
+        await client.mail.send(spawned.pid, "go")
+        await decide(client, spawned.pid, "fresh")
+        assert (await client.wait(spawned.pid)).exit.result == "mended, go"
+        assert await client.files.read("/shared/runs.txt") == b"xx"
+
+
+async def test_a_life_from_the_beginning_takes_new_code_and_nobody_is_asked(home: Path) -> None:
+    restart = Restart(policy="always", delay_s=0.01)
+    async with booted(home) as (kernel, client):
+        spawned = await client.spawn(program(home, "    client.mail.receive()\n"), restart=restart)
+        await wait_for_calls(kernel, spawned.pid, "receive")
+        program(home, '    client.log("new")\n    client.mail.receive()\n')
+        await client.mail.send(spawned.pid, "end")
+        log = kernel.table.get(spawned.pid).log
+        while not any(line.text == "new" for line in log.read(0)[0]):
+            await log.wait_changed()
+    async with booted(home) as (kernel, client):
+        await wait_for_calls(kernel, spawned.pid, "receive")
+        assert kernel.programs._bodies[spawned.pid].question is None
+        await client.kill(spawned.pid)
 
 
 async def decide(client: Client, pid: Pid, choice: str) -> None:

@@ -245,6 +245,8 @@ class Process:
     """What each of its chats ends with, if it is a fork that was given one."""
     context_names: dict[ContextId, ContextId] = field(default_factory=dict)
     """The contexts that it knows by numbers which others have here."""
+    waits_for: str = ""
+    """What it waits for between two lives, in words."""
     n_faults: int = 0
     n_preemptions: int = 0
     waited_s: float = 0.0
@@ -429,7 +431,9 @@ class Process:
             kind=self.kind,
             state=self.state,
             nice=self.nice,
-            activity=next((f"{run.name} {run.detail}".rstrip() for run in reversed(runs)), ""),
+            activity=next(
+                (f"{run.name} {run.detail}".rstrip() for run in reversed(runs)), self.waits_for
+            ),
             started_unix_s=self.started_unix_s,
             ended_unix_s=self.ended_unix_s,
             exit=self.exit,

@@ -4,10 +4,9 @@ spawn -> a life: the child runs -> its end -> another life (with the journal's a
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from os import urandom
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -17,15 +16,13 @@ import msgspec
 
 from aios.abi.call import Answer
 from aios.abi.calls import Guest, Spawn, Spawned
-from aios.abi.gate import Fault
-from aios.abi.recovery import AnswerQuestion, Choice, Question, QuestionList, Questions
+from aios.abi.recovery import AnswerQuestion, Question, QuestionList, Questions
 from aios.abi.types import Exit, Kind, Pid
 from aios.config import Home
 from aios.errors import (
     AiosError,
     Conflict,
     InvalidCall,
-    OutcomeUnknown,
     ProgramFailed,
     ReplayDivergence,
 )
@@ -33,18 +30,25 @@ from aios.kernel.access.grants import Grants, digest_of_folder
 from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.approvals.recovering import asked_owner, settle
+from aios.kernel.bodies import Body, waited
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
-from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.leftovers import code_hash, os_start_of
 from aios.kernel.loader import Child, Launch, Program, load_program, view_for
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
-from aios.kernel.recovery import Life, Settling, next_life, policy_below, settled
+from aios.kernel.recovery import (
+    CODE_CHANGED,
+    CODE_CHOICES,
+    Life,
+    end_of_open,
+    next_life,
+    policy_below,
+)
 from aios.kernel.replay import Replay
 from aios.kernel.residents import Launched, Residents
 from aios.kernel.sandbox.launch import Launcher
@@ -54,7 +58,6 @@ from aios.kernel.spending import Budgets
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 class ProgramKernel(Protocol):
@@ -85,25 +88,6 @@ class ProgramKernel(Protocol):
     def note(self, process: Process, text: str) -> None:
         """Write into its log what the kernel has to say of it."""
         ...
-
-
-@dataclass(eq=False)
-class Body:
-    """What runs behind a process, over all its lives."""
-
-    launched: Launched
-    n_crashes: int = 0
-    wants_fresh: bool = False
-    is_taken_in: bool = False
-    """From the kernel before."""
-    question: Question | None = None
-    answered: anyio.Event = field(default_factory=anyio.Event)
-    choice: Choice | None = None
-
-    def decide(self, choice: Choice) -> None:
-        """The owner has answered its question."""
-        self.question, self.choice = None, choice
-        self.answered.set()
 
 
 class Programs:
@@ -348,7 +332,12 @@ class Programs:
             follow: float | None = 0.0
             while follow is not None:
                 end, follow = await self._live(process, body, child)
-                if follow is not None and not await _waited(process, anyio.sleep, follow):
+                if follow is None:
+                    return
+                if not await waited(process, anyio.sleep, follow, why="starts again soon"):
+                    return
+                if not await self._is_let_on(process, body):
+                    end = process.exiting or Exit(1, "its owner ended it after it crashed")
                     return
                 child = self.make_child(process, kernel.clock, self._launcher)
         except AiosError as error:
@@ -430,23 +419,46 @@ class Programs:
 
     async def _taken_up(self, process: Process, body: Body) -> bool:
         """Settle what the kernel before left open, if need be as the owner decides. Returns: whether the program is started."""
-        question, approvals = body.question, self._kernel.approvals
-        if question is None:
-            await self._settle_open(process, body)
+        if body.question is not None:
+            return await self._decided(process, body, self._settle_open)
+        await self._settle_open(process, body)
+        return True
+
+    async def _is_let_on(self, process: Process, body: Body) -> bool:
+        """Look at the code before the next life: one that is another is not replayed without its owner's word. Returns: whether it is started."""
+        before = body.launched
+        await self._take_new_code(process, body)
+        if process.replay is None or body.launched.code_hash == before.code_hash:
             return True
+        body.launched = before  # until it is answered, also under another kernel
+        body.ask(Question(process.pid, process.name, CODE_CHANGED, CODE_CHOICES))
+        return await self._decided(process, body, self._begun_anew)
+
+    async def _begun_anew(self, process: Process, body: Body) -> None:
+        if body.choice == "fresh":
+            process.end_replay()
+            await self.prepare(process, is_replayed=False)
+
+    async def _decided(
+        self, process: Process, body: Body, act: Callable[[Process, Body], Awaitable[None]]
+    ) -> bool:
+        """Ask its owner, and act by the answer. Returns: whether the program is started."""
+        question = body.question
+        assert question is not None, "there is something to be asked"
         self._kernel.note(process, f"{question.why}; `aios recover` decides")
-        async with asked_owner(approvals, process, question, body.decide):
-            if not await _waited(process, body.answered.wait) or body.choice == "end":
+        async with asked_owner(self._kernel.approvals, process, question, body.decide):
+            waits = "waits for its owner: aios recover"
+            if not await waited(process, body.answered.wait, why=waits) or body.choice == "end":
                 return False
             await self._take_new_code(process, body)
-            await self._settle_open(process, body)
+            await act(process, body)
         return True
 
     async def _settle_open(self, process: Process, body: Body) -> None:
         disk = self._kernel.journal.disk
         assert disk is not None, "a kernel without a journal took in a program"
         is_again = body.choice == "again"
-        await disk.settle_open(process.pid, partial(_end_of_open, is_again=is_again))
+        await disk.settle_open(process.pid, partial(end_of_open, is_again=is_again))
         self._kernel.approvals.settle_doubts(process.pid, is_again=is_again)
         await self.prepare(process, is_replayed=body.choice != "fresh")
 
@@ -473,26 +485,3 @@ class Programs:
 
     def _tell(self, process: Process, what: str, detail: str = "") -> None:
         self._kernel.journal.tell(process.pid, what, detail)
-
-
-def _end_of_open(record: Record, *, is_again: bool) -> Fault | Outcome | None:
-    """What a program is told of a call that the kernel's end cut off; None: it makes it again."""
-    settling = settled(record)
-    if settling is Settling.CURE:
-        return Outcome.CANCELLED
-    if is_again or settling is Settling.AGAIN:
-        return None
-    return Fault(
-        OutcomeUnknown.code,
-        f"the kernel ended in the middle of {record.call} (call {record.seq}); it may have happened, and is not done again",
-        "look whether it happened before asking again",
-    )
-
-
-async def _waited(process: Process, wait: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> bool:
-    """Wait; a kill of the process ends that. Returns: whether the wait is over by itself."""
-    with anyio.CancelScope() as scope:
-        process.on_kill = scope.cancel
-        await wait(*args)
-    process.on_kill = None
-    return not scope.cancel_called

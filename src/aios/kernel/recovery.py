@@ -1,13 +1,15 @@
 """What becomes of a process after the kernel or its program ended. Pure: `programs.py` does what is decided here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from aios.abi.gate import Fault
 from aios.abi.recovery import Choice, Restart
 from aios.abi.types import Exit, Kind
+from aios.errors import OutcomeUnknown
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
 
 MAX_DELAY_S = 60.0
@@ -15,6 +17,9 @@ STEADY_S = 60.0
 """A program that ran so long has recovered: its crashes are counted anew."""
 LOST_STATUS = 137
 ENDED_WITH_KERNEL = "ended with its kernel"
+CODE_CHANGED = "its code has changed since it began"
+CODE_CHOICES: tuple[Choice, ...] = ("replay", "fresh", "end")
+"""What may be answered to that."""
 
 
 class Settling(Enum):
@@ -41,6 +46,20 @@ def settled(record: Record) -> Settling:
     if not record.is_doubtful:
         return Settling.AGAIN
     return Settling.ASK if record.effect is Effect.IRREVERSIBLE else Settling.UNKNOWN
+
+
+def end_of_open(record: Record, *, is_again: bool) -> Fault | Outcome | None:
+    """What a program is told of a call that the kernel's end cut off; None: it makes it again. `is_again`: its owner said so."""
+    settling = settled(record)
+    if settling is Settling.CURE:
+        return Outcome.CANCELLED
+    if is_again or settling is Settling.AGAIN:
+        return None
+    return Fault(
+        OutcomeUnknown.code,
+        f"the kernel ended in the middle of {record.call} (call {record.seq}); it may have happened, and is not done again",
+        "look whether it happened before asking again",
+    )
 
 
 class Fate(Enum):
@@ -74,8 +93,9 @@ def fate_of(
     *,
     is_code_changed: bool,
     is_parent_back: bool,
+    name: Callable[[Record], str] = lambda record: record.call,
 ) -> Verdict:
-    """What becomes of a process. `is_parent_back`: its parent is a program that is started again, or waits to be."""
+    """What becomes of a process. `is_parent_back`: its parent is a program that is started again, or waits to be. `name` says what a call was for."""
     if kind in {Kind.INIT, Kind.GUEST}:
         return Verdict(Fate.STAY)
     is_alone = restart.policy == "with-parent" and not is_parent_back
@@ -83,14 +103,13 @@ def fate_of(
         return Verdict(Fate.END, ENDED_WITH_KERNEL)
     asked = [record for record in open_records if settled(record) is Settling.ASK]
     if asked:
-        calls = ", ".join(f"{record.call} (call {record.seq})" for record in asked)
+        calls = ", ".join(f"{name(record)} (call {record.seq})" for record in asked)
         why = (
             f"the kernel ended in the middle of {calls}; it may have happened, and cannot be undone"
         )
         return Verdict(Fate.ASK, why, ("again", "done", "fresh", "end"))
     if is_code_changed:
-        why = "its code has changed since it began"
-        return Verdict(Fate.ASK, why, ("replay", "fresh", "end"))
+        return Verdict(Fate.ASK, CODE_CHANGED, CODE_CHOICES)
     return Verdict(Fate.START)
 
 

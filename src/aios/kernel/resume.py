@@ -1,14 +1,18 @@
 """How a kernel takes up what the last one on its home left: its processes, their tokens and budgets, and what was in the middle."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
 import anyio.to_thread
+import apsw
+import msgspec
 
 from aios.abi.recovery import Question, Restart
+from aios.abi.tools import ToolRun
 from aios.abi.types import Exit, Kind, Pid
+from aios.abi.wire import decode_call
 from aios.config import Config
 from aios.disk.db import Database
 from aios.kernel.approvals.approvals import Approvals
@@ -25,6 +29,9 @@ from aios.kernel.recovery import LOST_STATUS, Fate, Verdict, fate_of
 from aios.kernel.residents import Resident, Residents
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
+
+TOLD_CHARS = 200
+"""Of the arguments of a tool, where its call is asked about."""
 
 
 class Groups(Protocol):
@@ -144,9 +151,11 @@ async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) ->
             digest = await anyio.to_thread.run_sync(partial(code_hash, launched.program))
             is_changed = digest != launched.code_hash
     parent = kernel.table.find(row.ppid)
+    names = await kernel.db.read(lambda c: {each.seq: _named(c, each) for each in open_records})
     verdict = _verdict(
         row,
         open_records,
+        names,
         is_changed=is_changed,
         is_parent_back=parent is not None and parent.is_alive and parent.kind is Kind.PROGRAM,
     )
@@ -167,8 +176,27 @@ async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) ->
             kernel.programs.adopt(process, launched, question)
 
 
+def _named(connection: apsw.Connection, record: Record) -> str:
+    """What a call was for: of a tool, which one and with what."""
+    if record.is_doubtful:
+        for row in tables.load(connection, record.pid, after=record.seq - 1, limit=1):
+            call = decode_call(row.intent) if row.intent else None
+            if isinstance(call, ToolRun):
+                told = call.arguments
+                if not isinstance(told, str):
+                    told = msgspec.json.encode(told).decode()
+                more = "..." if len(told) > TOLD_CHARS else ""
+                return f"{call.name} {told[:TOLD_CHARS]}{more}"
+    return record.call
+
+
 def _verdict(
-    row: Resident, open_records: list[Record], *, is_changed: bool, is_parent_back: bool
+    row: Resident,
+    open_records: list[Record],
+    names: Mapping[int, str],
+    *,
+    is_changed: bool,
+    is_parent_back: bool,
 ) -> Verdict:
     if row.kind is Kind.PROGRAM and row.launched is None:
         return Verdict(Fate.END, "it was never started")
@@ -179,4 +207,5 @@ def _verdict(
         open_records,
         is_code_changed=is_changed,
         is_parent_back=is_parent_back,
+        name=lambda record: names[record.seq],
     )

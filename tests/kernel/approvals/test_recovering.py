@@ -66,7 +66,8 @@ async def test_what_a_crash_left_in_doubt_is_asked_among_the_approvals(
     async with served(home) as (kernel, owner):
         first = (await asked(kernel))[0]
         assert (first.pid, first.action) == (pid, RECOVER)
-        assert "in the middle of tool_run" in first.why
+        assert "in the middle of calculator" in first.why, "which tool, and with what"
+        assert '{"expression":"6 * 7"} (call ' in first.why
         assert first.choices == ("again", "done", "fresh", "end")
     async with served(home) as (kernel, owner):
         question = (await asked(kernel))[0]

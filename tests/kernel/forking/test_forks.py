@@ -93,10 +93,13 @@ async def test_a_branch_leaves_a_living_process_and_its_contexts_alone(home: Pat
 
 
 async def test_an_instruction_ends_each_chat_behind_the_point_and_is_not_kept(home: Path) -> None:
-    async with booted(home) as (_kernel, client):
+    async with booted(home) as (kernel, client):
         source = await client.spawn(program(home, WRITING))
         was = await ended(client, source.pid)
         branch = await client.journal.fork(source.pid, at=N_FIRST, instruction="Speak French.")
+        told = kernel.table.get(branch.pid).log.read(0)[0][0].text
+        whence = f"is a fork of agent ({source.pid}), live behind call {N_FIRST}"
+        assert told == f'{whence}; each chat behind it ends with "Speak French."'
         assert await ended(client, branch.pid) == was, "its context has what its program said"
         old, new = [
             [

@@ -153,7 +153,9 @@ class Breaches:
         """The question about a limit: it is that of the process whose budget it is, as long as that lives."""
         owner = self._table.find(shortage.pid)
         if owner is None:
-            gone = f"process {shortage.pid} has ended and is forgotten, so nobody can raise its limit"
+            gone = (
+                f"process {shortage.pid} has ended and is forgotten, so nobody can raise its limit"
+            )
             self._notes.note(process, f"{gone}: it stays stopped, `aios kill` ends it")
             return None
         whose = owner if owner.is_alive else process
@@ -180,7 +182,9 @@ class Breaches:
     def _pause(self, process: Process, shortage: Shortage, why: str) -> None:
         """Hold it until the answer; the next kernel finds out by itself that it is to be paused."""
         if not process.is_stopped:
-            self._notes.note(process, f"paused: {why}; `aios approvals` decides, or {raises(shortage)}")
+            self._notes.note(
+                process, f"paused: {why}; `aios approvals` decides, or {raises(shortage)}"
+            )
             self._signals.hold(process, is_lasting=False)
             self._paused.add(process)
 

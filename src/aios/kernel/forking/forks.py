@@ -189,7 +189,8 @@ class Forks:
             answer = await kernel.programs.write_down(pairs, write)
             undo.pop_all()
         kernel.storage.changes.publish()
-        for each, copy in zip(grown, copied, strict=True):
+        for each, twig, copy in zip(grown, twigs, copied, strict=True):
+            kernel.note(each.process, _whence(origin, twig, copy.at))
             kernel.post.take_over(each.process, copy.mail)
             kernel.programs.start(each.process)
         return answer
@@ -284,6 +285,15 @@ class Forks:
         """End a branch that was not written down."""
         process.has_body = False
         self._kernel.end_process(process, Exit(126, "it could not be forked"))
+
+
+def _whence(origin: Origin, twig: Twig, at: int) -> str:
+    """What a branch is, for its log."""
+    row, what = origin.row, "branch" if twig.is_branch else "fork"
+    if origin.put_away is not None and not twig.is_branch:
+        what = "process restored from a checkpoint"
+    words = f'; each chat behind it ends with "{twig.instruction}"' if twig.instruction else ""
+    return f"is a {what} of {row.name} ({row.pid}), live behind call {at}{words}"
 
 
 def estate_of(process: Process) -> Estate:

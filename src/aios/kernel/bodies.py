@@ -1,0 +1,47 @@
+"""What runs behind a program's process over all its lives, and what it waits for between two of them."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVarTuple
+
+import anyio
+
+from aios.abi.recovery import Choice, Question
+from aios.kernel.process import Process
+from aios.kernel.residents import Launched
+
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(eq=False)
+class Body:
+    """What runs behind a process, over all its lives."""
+
+    launched: Launched
+    n_crashes: int = 0
+    wants_fresh: bool = False
+    is_taken_in: bool = False
+    """From the kernel before."""
+    question: Question | None = None
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    choice: Choice | None = None
+
+    def ask(self, question: Question) -> None:
+        """Its owner is to be asked."""
+        self.question, self.choice, self.answered = question, None, anyio.Event()
+
+    def decide(self, choice: Choice) -> None:
+        """The owner has answered its question."""
+        self.question, self.choice = None, choice
+        self.answered.set()
+
+
+async def waited(
+    process: Process, wait: Callable[[*Ts], Awaitable[object]], *args: *Ts, why: str
+) -> bool:
+    """Wait; a kill of the process ends that. Returns: whether the wait is over by itself."""
+    with anyio.CancelScope() as scope:
+        process.on_kill, process.waits_for = scope.cancel, why
+        await wait(*args)
+    process.on_kill, process.waits_for = None, ""
+    return not scope.cancel_called
