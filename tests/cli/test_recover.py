@@ -13,3 +13,6 @@ def test_nothing_is_asked_about_a_process_that_runs(served: Served, aios: Aios) 
     ran = aios("recover", "answer", "bob", "again", "--json")
     assert ran.code == 6
     assert "nothing is asked" in str(ran.error()["message"])
+    assert aios("kill", "bob").code == 0
+    ended = aios("recover", "answer", "bob", "again", "--json")
+    assert (ended.code, ended.error()["code"]) == (6, "conflict"), "it is there, and has ended"

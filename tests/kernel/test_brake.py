@@ -63,6 +63,7 @@ async def test_who_repeats_itself_in_vain_is_held_until_it_is_let_go_on(booted: 
             await anyio.wait_all_tasks_blocked()
             assert (n_done, braked(kernel)) == (5, 1)
             assert "5 times in a row" in process.log.read(0)[0][-1].text
+            assert process.info(0.0).activity == "chat in a loop"
             await kernel.init_gate().call(Cont(pid=process.pid))
             while n_done < 8:
                 await anyio.sleep(0.001)

@@ -311,13 +311,16 @@ DIVERGING = """\
 async def test_a_program_that_asks_otherwise_diverges(
     home: Path, policy: OnDivergence, status: int, n_runs: int
 ) -> None:
-    async with booted(home) as (_, client):
+    async with booted(home) as (kernel, client):
         restart = Restart(policy="on-failure", delay_s=0.01, on_divergence=policy)
         env = {"HERE": str(home / "here")}
         spawned = await client.spawn(program(home, DIVERGING), restart=restart, env=env, cwd=home)
         end = (await client.wait(spawned.pid)).exit
         assert end.status == status, end
         assert await client.files.read("/shared/runs.txt") == b"x" * n_runs
+        log = kernel.table.get(spawned.pid).log.read(0)[0]
+        (said,) = (line.text for line in log if "on_divergence" in line.text)
+        assert f"on_divergence is `{policy}`; take times, random numbers" in said
         if policy == "stop":
             assert "run False" in end.reason
             assert "run True" in end.reason

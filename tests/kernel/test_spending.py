@@ -104,6 +104,7 @@ async def test_a_breach_stops_the_process_until_it_may_go_on(booted: OpenKernel)
                 await anyio.wait_all_tasks_blocked()
                 assert process.state is State.STOPPED
                 assert "aios budget" in process.log.lines[-1].text
+                assert process.info(0.0).activity == "chat over budget"
                 kernel.signals.cont(process)  # nothing has changed: it is stopped again
                 await anyio.wait_all_tasks_blocked()
                 assert process.state is State.STOPPED

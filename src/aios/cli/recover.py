@@ -46,7 +46,7 @@ def answer(*, process: str, choice: Choice, as_json: bool) -> None:
     end     do not start it
     """
     with connect() as client:
-        found = find_process(process, client.ps())
+        found = find_process(process, client.ps(include_ended=True))
         question = client.repeatable.answer(found.pid, choice)
     if as_json:
         write_json({"pid": question.pid, "choice": choice})

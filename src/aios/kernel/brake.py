@@ -55,6 +55,7 @@ class LoopBrake(Struct, frozen=True):
         if self.limits.on_repeat == "fail":
             raise NoProgress(why, hint="ask something else; kernel.max_repeats is the limit")
         del run.process.repeats[run.name]
+        run.detail = f"{run.detail} in a loop".strip()
         self.pause(run.process, f"{why}; `aios cont {run.process.pid}` lets it go on")
 
     def note(self, run: Run, digest: bytes, told: Answer | AiosError) -> None:

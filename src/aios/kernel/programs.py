@@ -253,7 +253,7 @@ class Programs:
         """A program asked otherwise than before. Returns: whether it goes on live; else the call fails."""
         process, body = run.process, self._bodies[run.process.pid]
         policy = body.launched.restart.on_divergence
-        self._kernel.note(process, f"{error.message}; {policy}")
+        self._kernel.note(process, f"{error.message}; on_divergence is `{policy}`; {error.hint}")
         if policy == "live":
             process.end_replay()
             return True
