@@ -109,3 +109,15 @@ def test_follow_goes_on_when_a_kernel_that_was_killed_is_started_again(
         ran = following.end()
     assert ran.code == 0, ran
     assert sum("a letter for" in line for line in ran.out.splitlines()) == len(names), ran
+
+
+def test_a_run_whose_kernel_is_killed_says_how_its_program_is_followed(
+    home: Path, start: Start, programs: Path
+) -> None:
+    (programs / "waiter" / "main.py").write_text(LISTENER)
+    with daemon(home):
+        running = start("run", "--restart", "on-failure", programs / "waiter")
+        assert running.line() == "ready"
+    running.complains("go on under the next kernel: `aios logs -f waiter`")
+    ran = running.end()
+    assert (ran.code, "start it again" in ran.err) == (3, True)

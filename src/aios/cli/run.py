@@ -340,4 +340,9 @@ def _stay(address: Address, order: Order, names: Mapping[Pid, str]) -> int:
 
     from aios.cli.foreground import stay_on  # noqa: PLC0415
 
-    return anyio.run(stay_on, address, order, names)
+    try:
+        return anyio.run(stay_on, address, order, names)
+    except* (KernelUnreachable, KernelStopping):
+        ids = " ".join(names.values())
+        order.note(f"those with a restart policy go on under the next kernel: `aios logs -f {ids}`")
+        raise
