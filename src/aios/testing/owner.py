@@ -149,7 +149,8 @@ async def _end_timer(agent: Agent, *, is_once: bool) -> bool:
             agent.broken(f"a timer that is gone made {n_runs} runs")
         return True
     (timer,) = timers
-    if not timer.cron or timer.n_runs < N_RUNS:
+    is_to_run = timer.next_unix_s is not None  # a single run that failed stays, and is removed
+    if is_to_run and (not timer.cron or timer.n_runs < N_RUNS):
         return False
     removed, _ = await agent.asked("remove", partial(agent.client.timers.remove, timer.id))
     rows, _ = await agent.asked("ps", partial(agent.client.ps, include_ended=True))
