@@ -20,6 +20,7 @@ from aios.kernel.memory.meaning import Kept, Meanings
 from aios.kernel.memory.schema import SCHEMA
 from aios.kernel.memory.search import Sense, search
 from aios.kernel.memory.tables import Filter
+from aios.kernel.memory.words import CommonWords
 
 FILE = Path(__file__).parent / "data" / "xquad" / "xquad-en.jsonl"
 DEPTH = 10
@@ -59,14 +60,16 @@ def measure_retrieval(paragraphs: Sequence[Paragraph], *, is_test: bool) -> Foun
     asked = _keep(connection, meanings, space, embedder=embedder, paragraphs=paragraphs)
     questions = [(text, note) for article, text, note in asked if article % 2 == int(is_test)]
     which = Filter((space,), now_unix_s=1.0)
+    common = CommonWords()
     n_words = n_meaning = n_both = 0
     for question, answer in questions:
         vector = embedder.embed([question])[0]
         nearest = meanings.search(connection, vector, (space,), among=None, limit=DEPTH)
         n_meaning += answer in [note for note, _ in nearest]
-        words = search(connection, question, which, limit=DEPTH)
+        words = search(connection, question, which, limit=DEPTH, common=common)
         n_words += answer in [hit.note.id for hit in words]
-        both = search(connection, question, which, limit=DEPTH, sense=Sense(meanings, vector))
+        sense = Sense(meanings, vector)
+        both = search(connection, question, which, limit=DEPTH, common=common, sense=sense)
         n_both += answer in [hit.note.id for hit in both]
     n = len(questions)
     return Found(n, n_words / n, n_meaning / n, n_both / n)

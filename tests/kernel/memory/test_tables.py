@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import apsw
-import pytest
 
 from aios.abi.memory import Note, Origin, Scope
 from aios.abi.types import Pid
@@ -11,6 +10,7 @@ from aios.kernel.memory import tables
 from aios.kernel.memory.check import find_faults
 from aios.kernel.memory.schema import SCHEMA
 from aios.kernel.memory.tables import Filter
+from aios.kernel.memory.words import CommonWords, by_words
 
 N_STEPS_WITH_A_TRIGGER = 3
 
@@ -29,7 +29,8 @@ def write(connection: apsw.Connection, text: str) -> int:
 
 
 def found(connection: apsw.Connection, *words: str, limit: int = 9) -> list[int]:
-    return list(tables.by_words(connection, words, Filter((1,), 1.0), limit=limit))
+    which = Filter((1,), 1.0)
+    return list(by_words(connection, words, which, limit=limit, common=CommonWords()))
 
 
 def check(connection: apsw.Connection) -> None:
@@ -66,19 +67,12 @@ def test_words_of_an_older_version_are_found_and_can_be_forgotten(tmp_path: Path
     check(connection)
 
 
-@pytest.mark.parametrize("limit", [1, 3, 100])
-def test_the_best_by_words_are_those_of_one_statement_with_all_conditions(
-    tmp_path: Path, limit: int
-) -> None:
+def test_uses_are_added_to_the_notes_that_are_still_there(tmp_path: Path) -> None:
     connection = opened(tmp_path)
-    for number in range(200):
-        note = write(connection, f"boat {'red ' * (number % 7)} {'x ' * (number % 5)}")
-        if number % 3:
-            connection.execute("UPDATE memory_notes SET expires_unix_s = 0.5 WHERE id = ?", (note,))
-    tables.index_words(connection)
-    rows = connection.execute(
-        "SELECT n.id FROM memory_words w JOIN memory_notes n ON n.id = w.rowid WHERE memory_words MATCH 'boat OR red' "
-        "AND n.expires_unix_s IS NULL ORDER BY bm25(memory_words), n.id LIMIT ?",
-        (limit,),
-    )
-    assert found(connection, "boat", "red", limit=limit) == [note for (note,) in rows]
+    one, two, gone = (write(connection, name) for name in ("one", "two", "gone"))
+    tables.delete_with_history(connection, gone)
+    tables.count_uses(connection, {})
+    for _ in range(2):
+        tables.count_uses(connection, {one: 2, two: 1, gone: 5})
+    rows = connection.execute("SELECT id, n_used FROM memory_notes")
+    assert list(rows) == [(one, 4), (two, 2)]

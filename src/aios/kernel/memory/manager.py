@@ -46,6 +46,7 @@ from aios.kernel.memory.check import check_notes
 from aios.kernel.memory.indexing import Indexer, Placed
 from aios.kernel.memory.search import Sense, follow_links, search
 from aios.kernel.memory.tables import Filter, SpaceKey
+from aios.kernel.memory.words import CommonWords
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.taint import source_of, take
 
@@ -98,6 +99,7 @@ class MemoryManager:
         self._opening = anyio.Lock()
         self._is_open = False
         self._uses: Counter[int] = Counter()
+        self._common_words = CommonWords()
         self._known_spaces: dict[SpaceKey, int] = {}
         self._n_remembered = self._n_recalls = 0
 
@@ -148,7 +150,14 @@ class MemoryManager:
             vector = indexer.vector_here(call.query) if asked is None else asked
             meanings = indexer.meanings
             sense = Sense(meanings, vector) if meanings and vector is not None else None
-            hits = search(connection, call.query, which, limit=call.limit, sense=sense)
+            hits = search(
+                connection,
+                call.query,
+                which,
+                limit=call.limit,
+                common=self._common_words,
+                sense=sense,
+            )
             if call.follow_links:
                 hits = follow_links(connection, hits, which, limit=call.limit)
             return Recalled(tuple(hits), sense.meanings.name if sense else "")
@@ -158,7 +167,7 @@ class MemoryManager:
         self._n_recalls += 1
         self._uses.update(hit.note.id for hit in found.hits)
         if len(self._uses) > MAX_PENDING_USES:
-            await self.flush()
+            self._db.write_soon(self._counting_uses(), on_failure=_nothing, is_needed=False)
         return found
 
     async def get(self, run: Run, call: MemoryGet) -> NoteDetails:
@@ -284,16 +293,16 @@ class MemoryManager:
             look
         )  # in the writer's thread, so that the index is as far as the tables
 
-    async def flush(self) -> None:
-        """Write down how often notes were recalled since the last time."""
-        if self._uses:
-            uses, self._uses = self._uses, Counter()
-            await self._db.write(lambda connection: tables.count_uses(connection, uses.items()))
+    def _counting_uses(self) -> Callable[[apsw.Connection], None]:
+        """The write of how often notes were recalled since the last one."""
+        uses, self._uses = self._uses, Counter()
+        return lambda connection: tables.count_uses(connection, uses)
 
     async def aclose(self) -> None:
         """The kernel is ending: write down what is left, and let go of the embedder."""
         try:
-            await self.flush()
+            if self._n_recalls:
+                await self._db.write(self._counting_uses())
         finally:
             self._indexer.close()
 
@@ -448,6 +457,10 @@ class MemoryManager:
                 return scope, process.owner, ""
             case Scope.SHARED:
                 return scope, "", ""
+
+
+def _nothing() -> None:
+    """A write that failed is tried again with the next one."""
 
 
 def _origin(run: Run, source: str) -> Origin:
