@@ -17,7 +17,7 @@ from aios.errors import AiosError, ResourceExhausted
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.memory import meaning
 from aios.kernel.memory.embedding import Vectors
-from aios.kernel.memory.meaning import Kept, Meanings
+from aios.kernel.memory.meaning import Meanings
 from aios.sdk.files import Files
 from aios.sdk.memory import Memory
 
@@ -103,14 +103,14 @@ async def test_a_write_that_is_undone_leaves_nothing_in_the_index(
     async with booted() as kernel:
         memory = Memory(kernel.init_gate())
         kept = await memory.remember("a note")
-        keep = Meanings.keep
+        keep = Meanings.keep_one
 
-        def fail(self: Meanings, connection: apsw.Connection, new: Kept, rows: list[bytes]) -> None:
-            keep(self, connection, new, rows)
+        def fail(self: Meanings, connection: apsw.Connection, note: int, row: bytes) -> None:
+            keep(self, connection, note, row)
             raise apsw.FullError("no room")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Meanings, "keep", fail)
+            patch.setattr(Meanings, "keep_one", fail)
             with pytest.raises(ResourceExhausted):
                 await memory.remember("another")
             with pytest.raises(ResourceExhausted):

@@ -28,6 +28,18 @@ def test_the_nearest_are_found_also_after_it_grew(n_dims: int) -> None:
         assert place + 1 in index.nearest(vectors[place], [1], limit=5)
 
 
+@pytest.mark.parametrize("n_dims", [256, 100])
+def test_one_that_is_added_by_its_signs_is_found_as_one_by_its_vector(n_dims: int) -> None:
+    vectors = random_vectors(2 * MIN_ROWS, n_dims)
+    index, other = SignIndex(n_dims), SignIndex(n_dims)
+    other.add(range(1, len(vectors) + 1), [1] * len(vectors), vectors)
+    for place, signs in enumerate(index.signs_of(vectors).T):
+        index.add_one(place + 1, 1, signs)
+    index.check_invariants()
+    for vector in vectors[:5]:
+        assert index.nearest(vector, [1], limit=9) == other.nearest(vector, [1], limit=9)
+
+
 def test_other_spaces_and_removed_notes_are_never_found() -> None:
     index, vectors = SignIndex(256), random_vectors(100)
     index.add(range(1, 101), [1 + place % 2 for place in range(100)], vectors)
@@ -80,7 +92,7 @@ def one_by_one(
     for end in range(rows.n, 0, -CHUNK_ROWS):
         near = []
         for place in range(end - 1, max(0, end - CHUNK_ROWS) - 1, -1):
-            differs = np.bitwise_count(rows.signs[:, place] ^ index._signs(vector)[:, 0])
+            differs = np.bitwise_count(rows.signs[:, place] ^ index.signs_of(vector)[:, 0])
             if differs[0] <= (max_share + ROUGH_SLACK) * 64 and rows.spaces[place] == space:
                 near.append((int(differs.sum(dtype=np.int64)), place))
         found += sorted(each for each in near[:MAX_ROUGH] if each[0] <= int(max_share * 256))[

@@ -72,7 +72,8 @@ class WordLlamaEmbedder:
         encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         for vector, each in zip(vectors, encoded, strict=True):
             if each.ids:
-                np.take(self.tokens, each.ids, axis=0).sum(axis=0, out=vector)
+                # Every id is one of the table: to clip them saves numpy the look at each before the copy.
+                np.add.reduce(self.tokens.take(each.ids, axis=0, mode="clip"), axis=0, out=vector)
         return normed(vectors)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aios.kernel.memory.asking import Ask, FarEmbedder
     from aios.kernel.memory.embedding import Vectors, WordLlamaEmbedder
     from aios.kernel.memory.meaning import Meanings, Waiting
+    from aios.kernel.memory.vectors import Signs
 
 MAX_GROUP = 256
 """Texts embedded together; 10 ms for short ones."""
@@ -42,9 +43,9 @@ class Text(Waiter):
 
 
 class Placed(NamedTuple):
-    """A vector, as one row and as it is stored, and the notes that are near it."""
+    """A vector, by its signs and as it is stored, and the notes that are near it."""
 
-    vector: "Vectors"
+    signs: "Signs"
     packed: bytes
     neighbours: list[int]
 
@@ -213,9 +214,10 @@ class Indexer:
         assert self.meanings is not None
         vectors = self._near.embed([each.text for each in group])
         neighbours = self.meanings.neighbours(vectors, [each.space for each in group])
-        rows = zip(group, packed(vectors), neighbours, strict=True)
-        for number, (each, row, near) in enumerate(rows):
-            each.placed = Placed(vectors[number : number + 1], row, near)
+        signs = self.meanings.index.signs_of(vectors).T
+        rows = zip(group, signs, packed(vectors), neighbours, strict=True)
+        for each, column, row, near in rows:
+            each.placed = Placed(column, row, near)
 
 
 def _open_near() -> "WordLlamaEmbedder":

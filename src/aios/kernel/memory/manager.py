@@ -52,7 +52,6 @@ from aios.kernel.taint import source_of, take
 
 if TYPE_CHECKING:
     from aios.kernel.memory.asking import Ask
-    from aios.kernel.memory.meaning import Kept
 
 MAX_PENDING_USES = 512
 """Notes whose use is not written down yet: a recall should not wait for the disk, and a crash may forget that many."""
@@ -71,11 +70,12 @@ class MemoryStatistics(Struct, frozen=True):
 
 
 class Change(NamedTuple):
-    """A note that was written, the one whose place it took, and its vector: what the index is told after the commit."""
+    """A note that was written, the one whose place it took, its space and its vector: what the index is told after the commit."""
 
     note: int
     replaced: int | None
-    kept: "Kept | None"
+    space: int
+    placed: Placed | None
 
 
 class MemoryManager:
@@ -362,13 +362,11 @@ class MemoryManager:
                 hint="forget some, or raise `memory.max_notes`",
             )
         note_id = tables.insert(connection, space, note)
-        kept = None
         meanings = self._indexer.meanings
         if meanings is not None and placed is not None:
-            kept = meanings.kept(note_id, space, placed.vector)
-            meanings.keep(connection, kept, [placed.packed])
+            meanings.keep_one(connection, note_id, placed.packed)
             tables.link_neighbours(connection, note_id, space, placed.neighbours)
-        return Change(note_id, note.supersedes, kept)
+        return Change(note_id, note.supersedes, space, placed)
 
     def _publish(self, change: Change) -> None:
         """In the writer's thread, after the commit."""
@@ -378,8 +376,8 @@ class MemoryManager:
             return
         if change.replaced is not None:
             meanings.remove([change.replaced])
-        if change.kept is not None:
-            meanings.publish(change.kept)
+        if change.placed is not None:
+            meanings.publish_one(change.note, change.space, change.placed.signs)
 
     def _publish_removal(self, forgotten: Forgotten) -> None:
         """In the writer's thread, after the commit."""

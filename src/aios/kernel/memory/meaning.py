@@ -14,7 +14,7 @@ import numpy as np
 
 from aios.kernel.memory import tables
 from aios.kernel.memory.embedding import Vectors, packed, unpacked
-from aios.kernel.memory.vectors import SignIndex
+from aios.kernel.memory.vectors import SignIndex, Signs
 
 N_CANDIDATES = 120
 """Notes whose whole vectors are compared; 30 of them would find the best 10 nearly always."""
@@ -23,6 +23,7 @@ N_NEIGHBOURS = 3
 NEIGHBOUR_SHARE = 0.31
 """Notes are neighbours when at most this share of their signs differs, which is a cosine of about 0.5. Of the sentences of XQuAD
 that are so near 92 % are of the same article, and four in ten have a neighbour."""
+KEEP = "INSERT OR REPLACE INTO memory_vectors VALUES (?, ?, ?)"
 
 
 class Kept(NamedTuple):
@@ -68,28 +69,32 @@ class Meanings:
             vectors = unpacked([row[2] for row in rows])
             self.publish(Kept([row[0] for row in rows], [row[1] for row in rows], vectors))
 
-    def kept(self, note: int, space: int, vector: Vectors) -> Kept:
-        """One note with its vector, to `keep` and then `publish`."""
-        return Kept([note], [space], vector)
-
     def neighbours(self, vectors: Vectors, spaces: Sequence[int]) -> list[list[int]]:
         """The notes that each with one of these vectors is linked with when it is written (A-MEM, without a model)."""
         return self.index.neighbours(vectors, spaces, limit=N_NEIGHBOURS, max_share=NEIGHBOUR_SHARE)
 
-    def keep(
-        self, connection: apsw.Connection, kept: Kept, rows: Sequence[bytes] | None = None
-    ) -> None:
-        """Write vectors; `publish` them when that is committed. `rows` has them packed, if that was done before."""
-        rows = packed(kept.vectors) if rows is None else rows
+    def keep(self, connection: apsw.Connection, kept: Kept) -> None:
+        """Write vectors; `publish` them when that is committed."""
         connection.executemany(
-            "INSERT OR REPLACE INTO memory_vectors VALUES (?, ?, ?)",
-            [(note, self.name, row) for note, row in zip(kept.notes, rows, strict=True)],
+            KEEP,
+            [
+                (note, self.name, row)
+                for note, row in zip(kept.notes, packed(kept.vectors), strict=True)
+            ],
         )
+
+    def keep_one(self, connection: apsw.Connection, note: int, row: bytes) -> None:
+        """Write the vector of a note, as it is stored; `publish_one` it when that is committed."""
+        connection.execute(KEEP, (note, self.name, row))
 
     def publish(self, kept: Kept) -> None:
         """Find these notes from now on."""
         if kept.notes:
             self.index.add(kept.notes, kept.spaces, kept.vectors)
+
+    def publish_one(self, note: int, space: int, signs: Signs) -> None:
+        """Find this note from now on."""
+        self.index.add_one(note, space, signs)
 
     def remove(self, notes: Collection[int]) -> None:
         """Find these notes no longer."""
