@@ -30,6 +30,8 @@ MAX_KNOWN_WORDS = 100_000
 """Words whose tokens are remembered; 15 MB."""
 
 _WORD = re.compile(r"[^\W_]+")
+_ASCII_BREAKS = bytes(char if char < 128 and chr(char).isalnum() else 32 for char in range(256))
+"""A space for every byte that is in no ASCII word."""
 
 
 class WordBagEmbedder:
@@ -50,23 +52,35 @@ class WordBagEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One vector a text."""
         vectors = np.zeros((len(texts), self.n_dims), dtype=np.float32)
-        worded = [_WORD.findall(text) for text in texts]
-        known = self._knowing(chain.from_iterable(worded))
-        for vector, words in zip(vectors, worded, strict=True):
-            ids = list(chain.from_iterable(known[word] for word in words))
+        worded = [words_of(text) for text in texts]
+        known = self._known
+        for place, (vector, words) in enumerate(zip(vectors, worded, strict=True)):
+            try:
+                ids = list(chain.from_iterable(map(known.__getitem__, words)))
+            except KeyError:
+                known = self._knowing(worded[place:])
+                ids = list(chain.from_iterable(map(known.__getitem__, words)))
             if ids:
-                np.take(self._tokens, ids, axis=0).sum(axis=0, out=vector)
+                # Every id is one of the table: to clip them saves numpy the look at each before the copy.
+                np.add.reduce(self._tokens.take(ids, axis=0, mode="clip"), axis=0, out=vector)
         return normed(vectors)
 
-    def _knowing(self, words: "chain[str]") -> dict[str, tuple[int, ...]]:
+    def _knowing(self, worded: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]]:
         """The tokens of all known words, these among them."""
         known = self._known if len(self._known) < MAX_KNOWN_WORDS else {}
-        new = [word for word in set(words) if word not in known]
+        new = [word for word in set(chain.from_iterable(worded)) if word not in known]
         encoded = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
         # Others may read what is here now: a new dictionary takes its place, or words are only added.
         known.update((word, tuple(each.ids)) for word, each in zip(new, encoded, strict=True))
         self._known = known
         return known
+
+
+def words_of(text: str) -> list[str]:
+    """The runs of letters and digits in a text. Cost: in ASCII a third of what the expression takes."""
+    if text.isascii():
+        return text.encode().translate(_ASCII_BREAKS).decode().split()
+    return _WORD.findall(text)
 
 
 class Kept(NamedTuple):
