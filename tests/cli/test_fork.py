@@ -32,6 +32,29 @@ def test_branches_of_an_ended_program_are_compared_with_it(
     assert aios("replay", pid, "--diff", branches[0], "--json").rows()[0]["n_equal"] == 0
 
 
+BUSY = """\
+from aios.sdk.blocking import connect
+with connect() as client:
+    print("ready", flush=True)
+    while True:
+        client.getpid()
+"""
+
+
+def test_several_branches_of_a_living_program_are_from_one_point(
+    home: Path, programs: Path, aios: Aios
+) -> None:
+    (programs / "waiter" / "main.py").write_text(BUSY)
+    with serving(home, is_durable=True):
+        assert aios("run", "--detach", programs / "waiter").code == 0
+        while "ready" not in aios("logs", "waiter").out:
+            continue
+        made = aios("fork", "waiter", "-n", "3", "--json").rows()
+        assert len({row["at"] for row in made}) == 1
+        for name in ("waiter", *(str(row["name"]) for row in made)):
+            assert aios("kill", name).code == 0
+
+
 def test_a_guest_is_not_forked(served: Served, aios: Aios) -> None:
     served.admit("bob")
     assert aios("fork", "bob", "--json").error()["code"] == "conflict"

@@ -84,3 +84,15 @@ def test_a_journal_that_does_not_fit_diverges_and_says_where(left: Path, aios: A
     assert refused.error()["code"] == "replay_divergence"
     assert "call 2 (getpid)" in str(refused.error()["message"])
     assert len(refused.rows()) == 1, "what came before is shown"
+
+
+def test_to_go_on_live_is_for_processes_and_goes_with_no_other_option(
+    left: Path, aios: Aios, tmp_path: Path
+) -> None:
+    assert left.exists()
+    for option in ("--until", "--diff"):
+        refused = aios("replay", "bob", "--live-from", "2", option, "1")
+        assert (refused.code, "neither" in refused.err) == (2, True)
+    (tmp_path / "a.run").write_bytes(b"")
+    refused = aios("replay", str(tmp_path / "a.run"), "--live-from", "2", "--json")
+    assert (refused.code, "is a file" in str(refused.error()["message"])) == (2, True)

@@ -52,6 +52,7 @@ def fork(
                 pid, at=at, instruction=instruction, name=name, env=environment(pairs)
             )
             tell_branch(branch, as_json=as_json)
+            at = branch.at  # of all: the process itself goes on meanwhile
 
 
 def tell_branch(branch: Forked, *, as_json: bool) -> None:

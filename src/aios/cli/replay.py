@@ -1,6 +1,7 @@
 """The verb `replay`: a run again, without model, tools or kernel, and where two runs part."""
 
 from collections.abc import Collection
+from pathlib import Path
 from time import perf_counter
 
 import click
@@ -14,7 +15,7 @@ from aios.cli.journal import show_record
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.cli.runs import find_run
-from aios.errors import NotFound
+from aios.errors import InvalidCall, NotFound
 from aios.kernel.inspection import recorded
 from aios.kernel.journal.difference import Difference, Parting, find_difference
 from aios.kernel.journal.runfile import Run
@@ -41,6 +42,10 @@ def replay(
     With --live-from the program itself runs again as a branch, on the kernel that runs, with models and tools from call SEQ on. With --diff the exit code is 1 if the runs differ; times and pids of processes are no difference.
     """
     if live_from is not None:
+        if until is not None or other is not None:
+            raise click.UsageError("--live-from goes with neither --until nor --diff")
+        if not run.isdecimal() and Path(run).is_file():
+            raise InvalidCall(f"{run} is a file", hint="only a process can go on: its program is here")
         with connect() as client:
             pid = find_process(run, client.ps(include_ended=True)).pid
             try:
