@@ -44,12 +44,13 @@ def home() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def booted(home: Path) -> AsyncIterator[tuple[Kernel, Client]]:
+async def booted(home: Path, *, is_durable: bool = True) -> AsyncIterator[tuple[Kernel, Client]]:
     config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
     loaded = Loaded(config, Home(home), home / "config.toml")
     engines = {"local": ScriptedEngine()}
     with anyio.fail_after(60):
-        async with open_server(loaded, http=False, engines=engines, is_durable=True) as kernel:
+        opened = open_server(loaded, http=False, engines=engines, is_durable=is_durable)
+        async with opened as kernel:
             yield kernel, Client(kernel.init_gate())
             kernel.check_invariants()
 
@@ -86,6 +87,21 @@ async def test_a_program_that_crashed_goes_on_where_it_was(home: Path) -> None:
         assert int(n_messages) == 3, "its context came back: system, question, answer"
         told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
         assert any("starts again with its journal" in line for line in told)
+
+
+async def test_without_a_journal_on_disk_a_program_that_crashed_begins_anew_and_it_is_said(
+    home: Path,
+) -> None:
+    async with booted(home, is_durable=False) as (kernel, client):
+        path = program(home, COUNTING)
+        spawned = await client.spawn(path, restart=ONCE, cwd=home, env={"HERE": str(home / "here")})
+        assert (await client.wait(spawned.pid)).exit.status == 0
+        assert len((await client.files.read("/shared/runs.txt")).split()) == 2
+        told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
+        assert any("starts again from the beginning" in line for line in told)
+        with pytest.raises(Conflict, match="no journal on disk") as refused:
+            await client.journal.fork(spawned.pid)
+        assert "journal.is_on" in refused.value.hint
 
 
 TERMINATED = """\

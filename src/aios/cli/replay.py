@@ -45,7 +45,9 @@ def replay(
         if until is not None or other is not None:
             raise click.UsageError("--live-from goes with neither --until nor --diff")
         if not run.isdecimal() and Path(run).is_file():
-            raise InvalidCall(f"{run} is a file", hint="only a process can go on: its program is here")
+            raise InvalidCall(
+                f"{run} is a file", hint="only a process can go on: its program is here"
+            )
         with connect() as client:
             pid = find_process(run, client.ps(include_ended=True)).pid
             try:

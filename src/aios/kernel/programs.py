@@ -386,10 +386,11 @@ class Programs:
         body.n_crashes, body.wants_fresh = follow.n_crashes, False
         await process.wait_quiet()
         process.exiting = None
-        how = "with its journal" if follow.is_replayed else "from the beginning"
+        is_replayed = follow.is_replayed and kernel.journal.disk is not None
+        how = "with its journal" if is_replayed else "from the beginning"
         why = f"{end.status} {end.reason}".rstrip()
         kernel.note(process, f"ended ({why}); starts again {how} in {follow.delay_s:g} s")
-        await self.prepare(process, is_replayed=follow.is_replayed)
+        await self.prepare(process, is_replayed=is_replayed)
         return end, follow.delay_s
 
     async def prepare(self, process: Process, *, is_replayed: bool) -> None:

@@ -157,7 +157,9 @@ class Forks:
             )
         residents = kernel.programs.residents
         if residents is None:
-            raise Conflict("this kernel keeps no journal on disk", hint="use `aios serve`")
+            raise Conflict(
+                "this kernel keeps no journal on disk", hint="`aios serve`, with `journal.is_on`"
+            )
         return Origin(residents.row_of(source), launched, at, source=source)
 
     async def grow(self, run: Run, origin: Origin, twigs: Sequence[Twig], finish: Finish[A]) -> A:
