@@ -60,6 +60,18 @@ def test_follow_shows_calls_that_end_in_another_order_than_they_began(
     assert [(row["seq"], row["outcome"]) for row in rows] == [(1, "open"), (2, "done"), (1, "done")]
 
 
+def test_follow_ends_with_its_process_and_at_once_for_one_that_has_ended(
+    served: Served, aios: Aios, start: Start
+) -> None:
+    calls(served, served.admit("bob"), 1)
+    following = start("journal", "-f", "bob")
+    assert "getpid" in following.line()
+    assert aios("kill", "bob").code == 0
+    assert following.end().code == 0
+    again = aios("journal", "-f", "bob")
+    assert (again.code, "getpid" in again.out) == (0, True)
+
+
 def test_inspect_shows_a_process_with_its_last_calls(served: Served, aios: Aios) -> None:
     pid = served.admit("bob")
     calls(served, pid, 5)

@@ -40,7 +40,12 @@ def journal() -> None:
 @click.argument("process", metavar="ID")
 @click.option("-n", "--last", type=click.IntRange(1), metavar="N", help="Only the last N records.")
 @click.option("--full", "is_full", is_flag=True, help="Also what was asked and answered.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with calls as they end, until Ctrl-C.")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on with calls as they end, until the process has ended.",
+)
 @json_option
 def show(*, process: str, last: int | None, is_full: bool, follow: bool, as_json: bool) -> None:
     """Show the system calls of process ID (a pid, a name, or the unique beginning of a name), oldest first.
@@ -67,12 +72,14 @@ def show(*, process: str, last: int | None, is_full: bool, follow: bool, as_json
             show_new(record)
             is_settled = is_settled and record.outcome != "open"
             settled = record.seq if is_settled else settled or record.seq - 1
-        while follow:
+        is_over = not follow or _has_ended(client, pid)
+        while not is_over:
             found = client.journal.events(after=number, pid=pid)
             _tell_missed(found, as_json=as_json)
             for event in found.events:
                 if event.record is not None and event.pid == pid:
                     show_new(event.record)
+                is_over = is_over or (event.what == "exited" and event.pid == pid)
             number = found.last
 
     follow_patiently(show_all, is_patient=follow)
@@ -183,6 +190,10 @@ def _pid_of(client: Client, reference: str) -> Pid:
     if reference.isdecimal():
         return Pid(int(reference))
     return find_process(reference, client.ps(include_ended=True)).pid
+
+
+def _has_ended(client: Client, pid: Pid) -> bool:
+    return all(each.exit is not None for each in client.ps(include_ended=True) if each.pid == pid)
 
 
 def _records(
