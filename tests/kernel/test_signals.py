@@ -46,6 +46,42 @@ async def test_a_call_of_a_stopped_process_waits_at_the_door_until_it_goes_on(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("is_stopped_before", [False, True])
+@pytest.mark.parametrize("meanwhile", ["nothing", "cont", "stop", "stop and cont"])
+async def test_who_is_frozen_goes_on_when_it_thaws_if_whoever_spoke_last_lets_it(
+    booted: OpenKernel, is_stopped_before: bool, meanwhile: str
+) -> None:
+    with anyio.fail_after(5):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            pid, gate = guest(kernel)
+            process, owner = kernel.table.get(pid), kernel.init_gate()
+            done = anyio.Event()
+
+            async def ask() -> None:
+                await gate.call(GetPid())
+                done.set()
+
+            if is_stopped_before:
+                await owner.call(Stop(pid=pid))
+            kernel.signals.freeze(process)
+            kernel.signals.freeze(process)
+            tasks.start_soon(ask)
+            if "stop" in meanwhile:
+                await owner.call(Stop(pid=pid))
+            if "cont" in meanwhile:
+                await owner.call(Cont(pid=pid))
+            kernel.signals.thaw(process)
+            await anyio.wait_all_tasks_blocked()
+            assert not done.is_set(), "somebody holds it still"
+            kernel.signals.thaw(process)
+            await anyio.wait_all_tasks_blocked()
+            stays = meanwhile == "stop" or (is_stopped_before and meanwhile == "nothing")
+            assert done.is_set() != stays
+            await owner.call(Cont(pid=pid))
+            await done.wait()
+
+
+@pytest.mark.anyio
 async def test_stop_halts_a_generation_and_cont_lets_it_go_on_without_a_gap(
     booted: OpenKernel,
 ) -> None:

@@ -221,6 +221,10 @@ class Process:
     is_stopped: bool = False
     is_held: bool = False
     """It is stopped for a moment, and not under the next kernel."""
+    n_freezes: int = 0
+    """So many hold it whatever anybody says; see `Signals.freeze`."""
+    stays_stopped: bool = False
+    """Of a frozen one: whether it is stopped when it thaws."""
     exiting: Exit | None = None
     """Set from the moment of `exit` or `kill`: no new calls."""
     exit: Exit | None = None

@@ -79,6 +79,7 @@ class Signals(Struct, frozen=True):
 
     def hold(self, process: Process, *, is_lasting: bool = True) -> None:
         """Hold one process from now on, without waiting until its calls are quiet; also under the next kernel, if `is_lasting`."""
+        process.stays_stopped = process.n_freezes > 0
         process.set_stopped(True)
         process.is_held = not is_lasting
         self.on_change(process)
@@ -100,8 +101,26 @@ class Signals(Struct, frozen=True):
             self.let_go(process)
         return [process.pid for process in tree]
 
+    def freeze(self, process: Process) -> None:
+        """Hold a process until `thaw`, as `hold` does for a moment; whoever lets it go on or stops it meanwhile has his way then."""
+        if not process.n_freezes:
+            is_stopped = process.is_stopped
+            if not is_stopped:
+                self.hold(process, is_lasting=False)
+            process.stays_stopped = is_stopped
+        process.n_freezes += 1
+
+    def thaw(self, process: Process) -> None:
+        """Let a frozen process go on, unless it was stopped before or is to be by now."""
+        process.n_freezes -= 1
+        if not (process.n_freezes or process.stays_stopped) and process.exiting is None:
+            self.let_go(process)
+
     def let_go(self, process: Process) -> None:
         """Let one process go on."""
+        if process.n_freezes:
+            process.stays_stopped = False
+            return
         self._let_go(process)
         _hold_runs(process, False)
 

@@ -218,6 +218,37 @@ async def chat(client: Client) -> None:
         await client.chat("hello", max_tokens=1)
 
 
+async def test_a_branch_that_is_let_go_on_in_a_commit_waits_until_that_has_failed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it did behind the merge would be acknowledged, and lost."""
+    async with booted(home) as (kernel, client):
+        _, (one, two), group = await started(kernel, client, home, 2)
+        mine = Client(kernel.gate(one))
+        await client.stop(one)
+
+        async def fail(*_: object) -> BranchEnd:
+            await client.cont(one)
+            with anyio.move_on_after(0.1):
+                await mine.files.write("late.txt", b"late")
+            assert not await mine_of(one, "late.txt")
+            raise Conflict("it does not fit", hint="")
+
+        async def mine_of(pid: Pid, name: str) -> bool:
+            confines = kernel.table.get(pid).confines
+            assert confines is not None
+            path = confines.home
+            return any(each.path.endswith(name) for each in await client.files.list(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel.branches, "_decide", fail)
+            with pytest.raises(Conflict, match="does not fit"):
+                await client.branches.commit(pid=two)
+        await mine.files.write("late.txt", b"late")
+        assert await mine_of(one, "late.txt")
+        await client.branches.discard(group)
+
+
 async def test_two_commits_at_once_have_one_winner(home: Path) -> None:
     async with booted(home) as (kernel, client):
         _, pids, group = await started(kernel, client, home, 4)

@@ -259,8 +259,7 @@ class Branches:
             end = await self._decide(run, ending)
         except BaseException:
             for process in held:
-                if process.exiting is None:
-                    kernel.signals.let_go(process)
+                kernel.signals.thaw(process)
             raise
         with anyio.CancelScope(
             shield=True
@@ -272,14 +271,14 @@ class Branches:
         return end
 
     async def _hold(self, run: Run, ending: Ending, held: list[Process]) -> None:
-        """Return when no branch acts any more, but for the call that ends them. Adds to `held` who was not held before."""
+        """Return when no branch acts any more, but for the call that ends them. Adds them to `held`."""
         kernel = self._kernel
         pids = self._pids_of(pid for group in ending.groups for pid in group.pids)
         alive = [found for pid in pids if (found := kernel.table.find(pid)) and found.is_alive]
         for process in alive:
-            if not process.is_stopped and process.exiting is None:
+            if process.exiting is None:
                 held.append(process)
-                kernel.signals.hold(process, is_lasting=False)
+                kernel.signals.freeze(process)
         for process in alive:
             await process.wait_quiet(run)
 
