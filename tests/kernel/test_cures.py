@@ -129,8 +129,8 @@ def killed_at(
         with owner(place) as client:
             yield client
             wait_until(lambda: world.is_paused)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
 
 
 def wait_until(is_so: object) -> None:

@@ -8,16 +8,16 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 from tests.kernel.endpoint import MODEL, Planner, planner
+from tests.warm import start_daemon
 
 from aios.abi.types import ProcessInfo, State
 from aios.errors import AiosError
@@ -110,26 +110,20 @@ def environment(home: Path, more: Mapping[str, str] = NOTHING) -> dict[str, str]
 
 
 @contextmanager
-def daemon(home: Path, more: Mapping[str, str] = NOTHING) -> Iterator["subprocess.Popen[bytes]"]:
+def daemon(home: Path, more: Mapping[str, str] = NOTHING) -> Iterator[BaseProcess]:
     """A daemon, killed with all that it started when the block is left."""
-    with (home / "daemon.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "aios.cli.main", "serve"],
-            env=environment(home, more),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    process = start_daemon(environment(home, more), home / "daemon.log")
     try:
         end_s = time.monotonic() + LONGEST_S
         while (address := find_kernel(home)) is None or address.os_pid != process.pid:
-            assert process.poll() is None, (home / "daemon.log").read_text()
+            assert process.is_alive(), (home / "daemon.log").read_text()
             assert time.monotonic() < end_s, "the daemon did not begin in time"
             time.sleep(0.02)  # noqa: TID251 - another process is waited for
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
+        process.close()
 
 
 @contextmanager
@@ -191,10 +185,11 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def pull_the_plug(process: "subprocess.Popen[bytes]", *, with_children: bool) -> None:
+def pull_the_plug(process: BaseProcess, *, with_children: bool) -> None:
     """Kill a daemon, with its programs or without."""
+    assert process.pid is not None
     children = children_of(process.pid) if with_children else []
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     for pid in children:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
