@@ -98,6 +98,7 @@ def test_copies_are_numbered_and_told_apart(aios: Aios, programs: Path) -> None:
     assert lines[-3:] == [f"h-{n}: hello from h-{n}" for n in (1, 2, 3)]
 
 
+@pytest.mark.no_cover
 def test_more_copies_than_are_followed_at_once_lose_no_line(aios: Aios, programs: Path) -> None:
     (programs / "status" / "main.py").write_text("print('x')")
     ran = aios("run", "-n", "60", programs / "status")

@@ -361,7 +361,7 @@ async def test_a_broken_disk_and_damaged_pages_cost_time_and_no_token(tmp_path: 
     assert numbers.n_in_use == numbers.n_pinned == 0
 
 
-STORY = Message(Role.USER, "Please tell me a long story about a lighthouse and its keeper. " * 8)
+STORY = Message(Role.USER, "Please tell me a long story about a lighthouse and its keeper. " * 4)
 
 
 async def until(is_there: Callable[[], bool]) -> None:
@@ -381,7 +381,7 @@ async def attack_real(served: Served, attack: Attack, step: str) -> None:
         ),
         tool_choice=ToolChoice("required" if tools else "auto"),
         sampling=Sampling(temperature=0, seed=1),
-        max_tokens=24,
+        max_tokens=12,
     )
 
     def is_there() -> bool:

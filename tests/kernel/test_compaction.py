@@ -223,6 +223,7 @@ async def test_an_engine_that_cannot_count_is_believed_when_it_refuses(booted: O
         assert compaction.is_estimated
 
 
+@pytest.mark.no_cover
 async def test_many_chats_in_a_small_window_go_on_for_ever(booted: OpenKernel) -> None:
     async with booted(talker([])) as kernel:
         gate = kernel.init_gate()

@@ -193,6 +193,7 @@ async def test_under_fifo_nobody_is_preempted(booted: OpenKernel) -> None:
             tasks.start_soon(talk, "hi")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("policy", ["rr", "mlfq", "fair"])
 @pytest.mark.parametrize("n_tokens", [0, 3, 8, 13, 30, 61, 100])
 async def test_kill_cancel_and_stop_at_any_step_of_a_turn_harm_nobody_else(
@@ -242,6 +243,7 @@ async def test_kill_cancel_and_stop_at_any_step_of_a_turn_harm_nobody_else(
     assert {answers[name] for name in "bde"} == {undisturbed}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("policy", ["mlfq", "fair"])
 async def test_a_process_that_floods_the_engine_delays_others_by_little(
     booted: OpenKernel, policy: str

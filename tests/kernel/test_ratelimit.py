@@ -45,6 +45,7 @@ def test_in_no_minute_more_begins_than_the_limits_say_and_all_begin(
             assert sum(sizes[each] for each in within) <= n_tokens * 1.001
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 3.0), (0.5, 2.0)])
 def test_owners_share_by_weight_however_many_calls_each_has_waiting(
     weights: tuple[float, float],

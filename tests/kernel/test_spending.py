@@ -152,6 +152,7 @@ async def test_a_call_that_was_paused_takes_what_is_left_when_it_goes_on(
         assert (await budget(kernel, pid)).spent.completion_tokens == 50
 
 
+@pytest.mark.no_cover
 async def test_a_crowd_that_waits_for_one_budget_looks_at_it_a_few_times_each(
     booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ async def test_an_error_reaches_its_caller_bare() -> None:
                 await anext(aiter(frames))
 
 
+@pytest.mark.no_cover
 async def test_hundreds_of_calls_share_one_connection() -> None:
     answers: dict[int, str] = {}
 

@@ -49,6 +49,7 @@ def error_of(reply: bytes) -> str:
     return str(json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["message"])
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "data",
     [

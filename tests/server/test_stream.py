@@ -69,6 +69,7 @@ async def test_a_late_failure_is_the_last_event() -> None:
         assert reply.text.splitlines()[-1].startswith('{"type":"fault"')
 
 
+@pytest.mark.no_cover
 async def test_a_reader_that_pauses_gets_everything_and_delays_nobody() -> None:
     text = "".join(f"{number} " for number in range(150_000))
     engine = ScriptedEngine(

@@ -113,6 +113,7 @@ def test_a_template_cannot_run_for_ever_or_fill_the_memory(source: str, words: s
         render(source)
 
 
+@pytest.mark.no_cover
 def test_the_count_of_steps_begins_anew_with_each_rendering() -> None:
     program = Program("{% for i in range(4000) %}{% endfor %}ok", lambda: NOW)
     assert [program.render({}) for _ in range(30)] == ["ok"] * 30

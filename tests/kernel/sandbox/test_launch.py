@@ -57,6 +57,7 @@ async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Pa
         confined.kill()  # again, and nobody is hurt
 
 
+@pytest.mark.no_cover
 async def test_many_that_start_at_once_leave_the_files_of_others_alone(
     launcher: Launcher, tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ async def test_a_rollback_leaves_what_others_did_in_between(booted: OpenKernel) 
         )
 
 
+@pytest.mark.no_cover
 async def test_append_and_drafts_make_long_files(booted: OpenKernel) -> None:
     draw = random.Random(1)  # noqa: S311 - repeatable on purpose
     data = draw.randbytes(5 << 20)
@@ -208,6 +209,7 @@ async def test_append_and_drafts_make_long_files(booted: OpenKernel) -> None:
         await assert_all_in_order(kernel)
 
 
+@pytest.mark.no_cover
 async def test_a_thousand_versions_of_a_text_take_little_more_than_their_edits(
     booted: OpenKernel,
 ) -> None:
