@@ -1,10 +1,11 @@
 import inspect
 import os
 import threading
+from functools import partial
 
 import anyio
 import pytest
-from anyio import to_thread
+from anyio import to_thread, wait_all_tasks_blocked
 from tests.sdk.serving import booted, served
 
 from aios.abi.types import Pid
@@ -78,7 +79,10 @@ async def test_functions_are_served_to_others_over_a_socket(over: str) -> None:
                 tasks.cancel_scope.cancel()
 
 
-async def test_a_call_that_nobody_wants_any_more_is_cancelled_where_it_runs() -> None:
+@pytest.mark.parametrize("max_parallel", [1, 64])
+async def test_a_call_that_nobody_wants_any_more_is_cancelled_where_it_runs(
+    max_parallel: int,
+) -> None:
     begun, cancelled = anyio.Event(), anyio.Event()
 
     @tool
@@ -94,13 +98,47 @@ async def test_a_call_that_nobody_wants_any_more_is_cancelled_where_it_runs() ->
         desk, user = Client(kernel.gate(kernel.admit("desk")[0].pid)), Client(kernel.init_gate())
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
-                await tasks.start(desk.tools.serve, hang)
+                await tasks.start(partial(desk.tools.serve, hang, max_parallel=max_parallel))
                 async with anyio.create_task_group() as callers:
                     callers.start_soon(user.tools.run, "desk/hang")
                     await begun.wait()
                     callers.cancel_scope.cancel()
                 await cancelled.wait()
                 assert (await user.tools.run("calculator", {"expression": "1+1"})).text == "2"
+                tasks.cancel_scope.cancel()
+
+
+async def test_calls_run_side_by_side_and_one_takes_one_call_of_the_kernel() -> None:
+    n_inside, all_inside = 0, anyio.Event()
+
+    @tool
+    async def meet(n: int) -> int:
+        """Wait until as many are inside."""
+        nonlocal n_inside
+        n_inside += 1
+        if n_inside == n:
+            all_inside.set()
+        await all_inside.wait()
+        return n
+
+    async with booted() as kernel:
+        process, _ = kernel.admit("desk")
+        desk, user = Client(kernel.gate(process.pid)), Client(kernel.init_gate())
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(partial(desk.tools.serve, meet, max_parallel=5))
+                for _ in range(20):
+                    assert (await user.tools.run("desk/meet", {"n": 1})).text == "1"
+                await wait_all_tasks_blocked()
+                names = [record.call for record in kernel.journal.records(process.pid)]
+                assert names.count("tool_take") == 20 + 3, (
+                    "two wait for calls, one for cancellations"
+                )
+                assert "tool_return" not in names
+                n_inside, all_inside = 0, anyio.Event()
+                async with anyio.create_task_group() as callers:
+                    for _ in range(5):
+                        callers.start_soon(user.tools.run, "desk/meet", {"n": 5})
                 tasks.cancel_scope.cancel()
 
 

@@ -197,20 +197,38 @@ class ToolJob(Struct, frozen=True):
 
 
 class ToolJobs(Answer, frozen=True):
-    """Calls to begin with, and calls that nobody wants any more; each comes once."""
+    """Calls to begin with, and calls that nobody wants any more; each comes once.
+
+    `n_wanted` more takes would have a call each, or the last of them wait for the next one: who runs calls side by side makes them.
+    """
 
     jobs: tuple[ToolJob, ...]
     cancelled: tuple[int, ...] = ()
+    n_wanted: Count = 0
+
+
+class JobEnd(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a call of one of the caller's tools ended: with `text` (JSON if `is_json`), or with an `error`."""
+
+    id: JobId
+    text: ResultText = ""
+    is_json: bool = False
+    error: Annotated[str, Meta(max_length=8192)] = ""
 
 
 class ToolTake(Call[ToolJobs], frozen=True, tag="tool_take"):
-    """Take calls of the caller's own tools; waits until there is one, or one was cancelled. Each is answered by `tool_return`."""
+    """Take calls of the caller's own tools; waits until there is one, or one was cancelled.
 
-    limit: Annotated[int, Meta(ge=1, le=256)] = 16
+    Each call is answered by the next take, in its `returns`, or by `tool_return`. Those that have ended already are passed over: nobody
+    wants them. With `limit` 0 only what was cancelled is told.
+    """
+
+    limit: Annotated[int, Meta(ge=0, le=256)] = 16
+    returns: Annotated[tuple[JobEnd, ...], Meta(max_length=256)] = ()
 
 
 class ToolReturn(Call[Done], frozen=True, tag="tool_return"):
-    """Say how a call of one of the caller's tools ended: with `text` (JSON if `is_json`), or with an `error`.
+    """Say how a call of one of the caller's tools ended, by one who takes no other now.
 
     Raises:
         NotFound: There is no such call of a tool of the caller's, or it has ended already.

@@ -10,15 +10,16 @@ from random import Random
 from time import perf_counter
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import msgspec
 
 from aios.abi.gate import Gate
 from aios.abi.tools import (
+    JobEnd,
     ToolDeclaration,
     ToolJob,
     ToolRegister,
-    ToolReturn,
     ToolRun,
     ToolTake,
     Traits,
@@ -251,12 +252,15 @@ async def _offer(kernel: Kernel, name: str, carry: Carry, *tools: ToolDeclaratio
         await gate.call(ToolRegister(tools=tools))
         ready.set()
         async with anyio.create_task_group() as tasks:
-            while True:
-                for job in (await gate.call(ToolTake())).value.jobs:
-                    tasks.start_soon(answer, gate, job)
+            tasks.start_soon(work, gate, tasks)
 
-    async def answer(gate: Gate, job: ToolJob) -> None:
-        await gate.call(ToolReturn(id=job.id, text=await carry(job)))
+    async def work(gate: Gate, tasks: anyio.abc.TaskGroup) -> None:
+        ended: tuple[JobEnd, ...] = ()
+        while True:  # as a program that serves tools does
+            taken = (await gate.call(ToolTake(limit=1, returns=ended))).value
+            for _ in range(taken.n_wanted):
+                tasks.start_soon(work, gate, tasks)
+            ended = tuple([JobEnd(job.id, await carry(job)) for job in taken.jobs])
 
     kernel.spawn_task(name, body)
     await ready.wait()

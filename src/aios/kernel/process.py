@@ -291,6 +291,12 @@ class Process:
         return self.exit is None
 
     @property
+    def is_coming_back(self) -> bool:
+        """It is a program that is started, perhaps once more, and not yet where it was."""
+        is_program = self.kind is Kind.PROGRAM and self.is_alive
+        return is_program and (self.os_pid is None or self.replay is not None)
+
+    @property
     def state(self) -> State:
         """What it is doing now."""
         if self.exit is not None:

@@ -121,7 +121,7 @@ class Entry(Struct, frozen=True):
     look: Look | None = None
     """Before a human is asked: raises if there is nothing to be done."""
     judges_itself: bool = False
-    """The handler asks the policies about the effect, and says when it begins (`Run.begin_effect`)."""
+    """The handler asks the branch and the policies about the effect, and says when it begins (`Run.begin_effect`)."""
 
 
 async def perform(
@@ -265,7 +265,8 @@ async def _admit(
 ) -> None:
     """Return if the policies let the process make the call, or a human does."""
     target = _target(kernel, call) if entry.has_target else None
-    kernel.branches.check(run.process, call, record.effect)
+    if not entry.judges_itself:
+        kernel.branches.check(run.process, call, record.effect)
     resource = None
     if entry.resource_of is not None:
         resource = await entry.resource_of(kernel, run.process, call)

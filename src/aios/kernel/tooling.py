@@ -48,6 +48,7 @@ def make_tools(kernel: ToolServices) -> ToolManager:
         config.tools,
         make_gate=lambda run: LocalGate(kernel, run.process, run),
         home_of=lambda process: home_of(process.lineage),
+        check_held=lambda process, call, effect: kernel.branches.check(process, call, effect),
         launcher=launcher,
         servers=servers,
         budgets=kernel.budgets,

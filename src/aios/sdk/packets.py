@@ -23,6 +23,10 @@ class PacketBuffer:
         Raises:
             TooLarge: A header announces more than the wire allows.
         """
+        if not self._data and len(data) > HEADER_BYTES:
+            body = data[HEADER_BYTES:]
+            if packet_size(data[:HEADER_BYTES]) == len(body):
+                return [body]  # as most come
         self._data += data
         bodies: list[bytes] = []
         start = 0

@@ -1,21 +1,21 @@
-"""Runs the calls of tools that a program offers: each in a task of its own, cancelled when nobody wants it any more."""
+"""Runs the calls of tools that a program offers: each taken by a worker, and cancelled when nobody wants it any more.
+
+A worker takes a call, runs it, and hands its result over when it takes the next one. There are as many as the kernel says it has
+calls for, and one that waits. A task beside them hears of calls that are not wanted any more, also when all workers are busy.
+"""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import anyio
 import anyio.abc
 
 from aios.abi.gate import Gate
-from aios.abi.tools import ToolJob, ToolTake
-from aios.errors import NotFound
+from aios.abi.tools import JobEnd, ToolJob, ToolTake
 from aios.sdk.invoke import AnyTool, invoke
-from aios.sdk.toolbox import return_call
+from aios.sdk.toolbox import end_of
 from aios.sdk.tools import MAX_SERVED_BYTES, ToolOutcome
 
 CANCELLED = ToolOutcome("error: the caller cancelled it", is_error=True)
-MAX_TAKEN = 256
-"""Calls that are taken from the kernel at once, at most."""
 
 
 class Service:
@@ -24,29 +24,55 @@ class Service:
     def __init__(self, gate: Gate, tools: Sequence[AnyTool], max_parallel: int) -> None:
         self._gate = gate
         self._tools = {tool.name: tool for tool in tools}
-        self._places = anyio.Semaphore(max_parallel)
-        self._take = ToolTake(limit=min(max_parallel, MAX_TAKEN))
+        self._n_more = max_parallel
+        """Workers that may be begun yet."""
         self._running: dict[int, anyio.CancelScope] = {}
+        self._unwanted: set[int] = set()
+        """Calls that were cancelled before they came: a replay may tell so first."""
+        self._last_id = 0
 
     async def run(self) -> None:
         """Take calls and run them until cancelled."""
         async with anyio.create_task_group() as tasks:
-            while True:
-                taken = (await self._gate.call(self._take)).value
-                for job in taken.jobs:
-                    scope = self._running[job.id] = anyio.CancelScope()
-                    tasks.start_soon(self._carry_out, job, scope)
-                for number in taken.cancelled:
-                    if number in self._running:
-                        self._running[number].cancel()
+            tasks.start_soon(self._listen)
+            self._begin(1, tasks)
 
-    async def _carry_out(self, job: ToolJob, scope: anyio.CancelScope) -> None:
-        """Run one call and hand back how it ended. A thread that a cancelled call leaves behind cannot be stopped."""
+    def _begin(self, n_wanted: int, tasks: anyio.abc.TaskGroup) -> None:
+        for _ in range(min(n_wanted, self._n_more)):
+            self._n_more -= 1
+            tasks.start_soon(self._work, tasks)
+
+    async def _work(self, tasks: anyio.abc.TaskGroup) -> None:
+        ended: tuple[JobEnd, ...] = ()
+        while True:
+            taken = (await self._gate.call(ToolTake(limit=1, returns=ended))).value
+            self._begin(taken.n_wanted, tasks)
+            self._cancel(taken.cancelled)
+            ended = tuple([end_of(job, await self._carry_out(job)) for job in taken.jobs])
+
+    async def _listen(self) -> None:
+        while True:
+            self._cancel((await self._gate.call(ToolTake(limit=0))).value.cancelled)
+
+    def _cancel(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            if number in self._running:
+                self._running[number].cancel()
+            elif number > self._last_id:
+                self._unwanted.add(number)
+
+    async def _carry_out(self, job: ToolJob) -> ToolOutcome:
+        """Run one call. A thread that a cancelled call leaves behind cannot be stopped."""
         outcome = CANCELLED
-        with scope:
-            async with self._places:
+        self._last_id = max(self._last_id, job.id)
+        scope = self._running[job.id] = anyio.CancelScope()
+        if job.id in self._unwanted:
+            self._unwanted.remove(job.id)
+            scope.cancel()
+        try:
+            with scope:
                 tool = self._tools[job.tool]
                 outcome = await invoke(tool, job.arguments, max_bytes=MAX_SERVED_BYTES)
-        del self._running[job.id]
-        with suppress(NotFound):  # nobody wants it any more
-            await self._gate.call(return_call(job, outcome))
+        finally:
+            del self._running[job.id]
+        return outcome

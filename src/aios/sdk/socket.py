@@ -104,34 +104,40 @@ class UnixGate:
         Raises:
             AiosError: The call ended in a `Fault`, or the connection broke.
         """
-        async with self._begin(call, stream=False) as frames:
+        frames, packet = self._begin(call, stream=False)
+        try:
+            await self._send(packet)
             return await frames.result()
+        finally:
+            await self._end(frames)
 
     @asynccontextmanager
     async def open_call(self, call: Call[A]) -> "AsyncIterator[UnixFrames[A]]":
         """Make a call and read its frames; leaving the block early cancels the call."""
-        async with self._begin(call, stream=True) as frames:
+        frames, packet = self._begin(call, stream=True)
+        try:
+            await self._send(packet)
             yield frames
+        finally:
+            await self._end(frames)
 
     async def aclose(self) -> None:
         """Close the connection: every call in flight is cancelled. Twice is nothing."""
         self._break("it was closed here")
         self._stream.close()
 
-    @asynccontextmanager
-    async def _begin(self, call: Call[A], *, stream: bool) -> "AsyncIterator[UnixFrames[A]]":
+    def _begin(self, call: Call[A], *, stream: bool) -> "tuple[UnixFrames[A], bytes]":
         self._last_id += 1
-        frames: UnixFrames[A] = UnixFrames(self, self._last_id, type(call))
+        frames = UnixFrames(self, self._last_id, type(call))
         packet = pack(Request(frames.id, call, stream))
         self._pending[frames.id] = frames
-        try:
-            await self._send(packet)
-            yield frames
-        finally:
-            if not frames.is_over and self._error is None:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_GRACE_S):
-                    await self._cancel(frames)
-            del self._pending[frames.id]
+        return frames, packet
+
+    async def _end(self, frames: "UnixFrames[A]") -> None:
+        if not frames.is_over and self._error is None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_GRACE_S):
+                await self._cancel(frames)
+        del self._pending[frames.id]
 
     async def _cancel(self, frames: "UnixFrames[Any]") -> None:
         try:
@@ -141,23 +147,27 @@ class UnixGate:
             return  # it has ended, which is all that matters
 
     async def _send(self, packet: bytes) -> None:
-        """Send a packet, and with it those that others left in the meantime.
-
-        Shielded: half a packet would spoil the connection for everybody.
-        """
+        """Send a packet, and with it those that others left in the meantime."""
         if self._error is not None:
             raise self._error
-        self._outbox.append(packet)
+        try:
+            if not self._outbox and not self._sending.locked():
+                packet = packet[self._stream.send_nowait(packet) :]
+            if packet:
+                self._outbox.append(packet)
+                await self._send_rest()
+        except (OSError, anyio.ClosedResourceError) as error:
+            raise self._break(error) from error
+
+    async def _send_rest(self) -> None:
+        """Send what did not fit at once. Shielded: half a packet would spoil the connection for everybody."""
         async with self._sending:
             if not self._outbox:
                 return
             data = b"".join(self._outbox)
             self._outbox.clear()
             with anyio.move_on_after(SEND_TIMEOUT_S, shield=True) as scope:
-                try:
-                    await self._stream.send(data)
-                except (OSError, anyio.ClosedResourceError) as error:
-                    raise self._break(error) from error
+                await self._stream.send(data)
             if scope.cancelled_caught:
                 raise self._break(f"it took no bytes for {SEND_TIMEOUT_S} s")
 

@@ -59,6 +59,17 @@ class UnixStream:
         )  # who sends without end must not keep others from running
         return data
 
+    def send_nowait(self, data: bytes) -> int:
+        """Send as much as fits now. Returns: how many bytes.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        try:
+            return self.raw.send(data)
+        except BlockingIOError:
+            return 0
+
     async def send(self, data: bytes) -> None:
         """Send all of it; raises as `receive` does. When cancelled, part of it may have been sent."""
         rest = memoryview(data)

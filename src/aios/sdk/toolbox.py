@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aios.abi.tools import (
+    JobEnd,
     ToolDescribe,
     ToolInfo,
     ToolJob,
     ToolList,
     ToolRegister,
     ToolResult,
-    ToolReturn,
     ToolRun,
     ToolTake,
     ToolUnregister,
 )
-from aios.errors import InvalidCall, NotFound
+from aios.errors import InvalidCall
 from aios.sdk.requests import build
 from aios.sdk.tools import MAX_SERVED_BYTES, Tool, ToolOutcome
 
@@ -141,20 +141,20 @@ class BlockingToolbox:
                 )
         self._gate.call(_register_call(tools))
         by_name = {tool.name: tool for tool in tools}
+        ended: tuple[JobEnd, ...] = ()
         while True:
-            for job in self._gate.call(build(ToolTake, limit=1)).value.jobs:
-                outcome = by_name[job.tool].call_now(job.arguments, max_bytes=MAX_SERVED_BYTES)
-                try:
-                    self._gate.call(return_call(job, outcome))
-                except NotFound:
-                    continue  # nobody wants it any more
+            jobs = self._gate.call(build(ToolTake, limit=1, returns=ended)).value.jobs
+            ended = tuple(
+                end_of(job, by_name[job.tool].call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
+                for job in jobs
+            )
 
 
-def return_call(job: ToolJob, outcome: ToolOutcome) -> ToolReturn:
-    """The call that hands an outcome back."""
+def end_of(job: ToolJob, outcome: ToolOutcome) -> JobEnd:
+    """An outcome as the kernel takes it."""
     if outcome.is_error:
-        return ToolReturn(id=job.id, error=outcome.text.removeprefix("error: "))
-    return ToolReturn(id=job.id, text=outcome.text, is_json=outcome.is_json)
+        return JobEnd(job.id, error=outcome.text.removeprefix("error: "))
+    return JobEnd(job.id, outcome.text, outcome.is_json)
 
 
 def _run_call(name: str, arguments: Arguments, deadline_s: float | None) -> ToolRun:

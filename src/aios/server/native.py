@@ -45,6 +45,7 @@ from aios.errors import (
     Unsupported,
 )
 from aios.kernel.kernel import Kernel
+from aios.kernel.waitqueue import WaitQueue
 from aios.sdk.packets import PacketBuffer
 from aios.sdk.stream import UnixStream
 
@@ -173,8 +174,8 @@ class _Connection:
         self._outbox: list[bytes] = []
         self._unsent_bytes = 0
         self._is_parting = False
-        self._filled = anyio.Event()
-        self._emptied = anyio.Event()
+        self._filled = WaitQueue()
+        self._emptied = WaitQueue()
 
     async def attend(self, bodies: list[bytes]) -> None:
         """Serve until either side closes; then every call that is left is cancelled."""
@@ -281,13 +282,13 @@ class _Connection:
         """Hand a packet to the writer; never waits."""
         self._outbox.append(packet)
         self._unsent_bytes += len(packet)
-        self._filled.set()
+        self._filled.wake_all()
 
     async def _write(self, connection: anyio.CancelScope) -> None:
         try:
             while True:
-                await self._filled.wait()
-                self._filled = anyio.Event()
+                while not self._outbox:
+                    await self._filled.wait()
                 await self._flush()
         except (OSError, anyio.ClosedResourceError):
             connection.cancel()
@@ -297,8 +298,7 @@ class _Connection:
         self._outbox.clear()
         await self._stream.send(data)
         self._unsent_bytes -= len(data)
-        self._emptied.set()
-        self._emptied = anyio.Event()
+        self._emptied.wake_all()
 
 
 class _Numbered(Struct, tag_field="type", tag="request"):

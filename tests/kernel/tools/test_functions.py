@@ -4,9 +4,10 @@ from anyio import wait_all_tasks_blocked
 from tests.kernel.conftest import OpenKernel
 from tests.kernel.tools.offering import declared, idle, offer, run_tool
 
-from aios.abi.calls import Kill
-from aios.abi.tools import ToolJob, ToolList, ToolRegister, ToolReturn, ToolTake
+from aios.abi.calls import Cont, Kill, Stop
+from aios.abi.tools import JobEnd, ToolJob, ToolJobs, ToolList, ToolRegister, ToolReturn, ToolTake
 from aios.errors import NotFound, ToolFailed
+from aios.kernel.gate import LocalGate
 
 pytestmark = pytest.mark.anyio
 
@@ -75,3 +76,92 @@ async def test_a_call_that_nobody_took_is_gone_when_its_caller_is(booted: OpenKe
             last = kernel.spawn_task("last", use_f)
             (job,) = (await gate.call(ToolTake())).value.jobs
         assert job.caller == last, "the dead one's call never came"
+
+
+async def test_a_take_hands_over_what_has_ended_once(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        await gate.call(ToolRegister(tools=(declared("f"),)))
+        told: list[str] = []
+
+        async def use() -> None:
+            told.append((await run_tool(kernel.init_gate(), "ann/f")).text)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                ended: tuple[JobEnd, ...] = ()
+                for n in range(3):
+                    tasks.start_soon(use)
+                    (job,) = (await gate.call(ToolTake(returns=ended))).value.jobs
+                    ended = (JobEnd(job.id, str(n + 1)), JobEnd(job.id, "again"))
+                last = ended[0].id
+                await gate.call(ToolReturn(id=last, text="3"))
+                with pytest.raises(NotFound):
+                    await gate.call(ToolReturn(id=last, text="late"))
+        assert told == ["1", "2", "3"]
+
+
+async def test_a_call_wakes_one_taker_who_hears_how_many_more_are_wanted(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        await gate.call(ToolRegister(tools=(declared("f"),)))
+        found: list[ToolJobs] = []
+
+        async def take(limit: int = 1) -> None:
+            found.append((await gate.call(ToolTake(limit=limit))).value)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                async with anyio.create_task_group() as callers:
+                    for _ in range(4):
+                        callers.start_soon(run_tool, kernel.init_gate(), "ann/f")
+                    await wait_all_tasks_blocked()
+                    await take()
+                    assert found[-1].n_wanted == 4, "three for those that wait, and one to wait"
+                    for _ in range(3):
+                        await take()
+                    assert [each.n_wanted for each in found] == [4, 0, 0, 0], "it was said once"
+                    for limit in (1, 0, 1):
+                        tasks.start_soon(take, limit)
+                    await wait_all_tasks_blocked()
+                    callers.start_soon(run_tool, kernel.init_gate(), "ann/f")
+                    await wait_all_tasks_blocked()
+                    assert (len(found), found[-1].n_wanted) == (5, 0), "another waits already"
+                    callers.cancel_scope.cancel()
+                (told,) = found[5:]
+                ids = [job.id for each in found for job in each.jobs]
+                assert (len(ids), sorted(told.cancelled)) == (5, ids), "to who takes no calls"
+                tasks.cancel_scope.cancel()
+
+
+async def test_who_leaves_while_it_is_woken_lets_the_next_one_take(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        pid = kernel.spawn_task("ann", idle)
+        gate, owner = kernel.gate(pid), kernel.init_gate()
+        await gate.call(ToolRegister(tools=(declared("f"),)))
+        first, taken = anyio.CancelScope(), anyio.Event()
+
+        async def leave() -> None:
+            with first:
+                await gate.call(ToolTake())
+
+        async def serve(gate: LocalGate) -> None:
+            (job,) = (await gate.call(ToolTake())).value.jobs
+            await gate.call(ToolReturn(id=job.id))
+            taken.set()
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(leave)
+                await wait_all_tasks_blocked()
+                tasks.start_soon(serve, gate)
+                await wait_all_tasks_blocked()
+                await owner.call(Stop(pid=pid))
+                tasks.start_soon(run_tool, owner, "ann/f")
+                await wait_all_tasks_blocked()
+                first.cancel()
+                assert not taken.is_set()
+                await owner.call(Cont(pid=pid))
+                await taken.wait()

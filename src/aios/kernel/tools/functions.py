@@ -1,10 +1,15 @@
 """Tools that run in the process which registered them: the kernel hands out each call there, and gets its result by a call.
 
-A call is in one place: queued, taken, or over. It ends once: by `tool_return`, by the end of the process that runs it, or because its
-caller no longer wants it; then whoever runs it is told, and the caller's end waits a moment for it to let go.
+A call is in one place: queued, taken, or over. It ends once: by the next `tool_take` or a `tool_return`, by the end of the process that
+runs it, or because its caller no longer wants it; then whoever runs it is told, and the caller's end waits a moment for it to let go.
+
+Those who take wait in a line, and a call wakes the first of them alone. Who runs calls side by side is told how many takes more would
+have something to do (`n_wanted`). So what a program asks follows from what it was told, not from when: it is the same when it is replayed.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,17 +17,18 @@ import anyio
 import msgspec
 
 from aios.abi.call import Done
-from aios.abi.tools import ToolJob, ToolJobs, ToolReturn, ToolTake
+from aios.abi.tools import JobEnd, ToolJob, ToolJobs, ToolReturn, ToolTake
 from aios.errors import NotFound, ResourceExhausted, ToolFailed
 from aios.kernel.process import Process, Run
 from aios.kernel.taint import source_of, take
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job
-from aios.kernel.waitqueue import WaitQueue
 
 if TYPE_CHECKING:
     from aios.abi.types import Pid
 
+MICROS = 1_000_000
+"""No kernel hands out so many calls a second."""
 MAX_QUEUED = 1_024
 """Calls that may wait for one process to take them."""
 CANCEL_GRACE_S = 0.1
@@ -47,22 +53,109 @@ class Handed:
 
 
 @dataclass(eq=False)
+class Taker:
+    """Somebody who waits for something to take."""
+
+    limit: int
+    woken: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass(eq=False)
 class Desk:
     """Where the calls for one process lie until it takes them."""
 
     queued: deque[Handed] = field(default_factory=deque)
     taken: dict[int, Handed] = field(default_factory=dict)
     cancelled: list[int] = field(default_factory=list)
-    changed: WaitQueue = field(default_factory=WaitQueue)
-    """Those who wait for something to take."""
+    waiting: list[Taker] = field(default_factory=list)
+    """Those whom nothing has woken yet, in the order of their coming."""
+    n_taking: int = 0
+    """Takes that are under way and may take a call."""
+    n_promised: int = 0
+    """Takes that were said to be wanted and have not come yet."""
+
+    def add(self, handed: Handed) -> None:
+        """A call is to be taken."""
+        self.queued.append(handed)
+        self._wake_next()
+
+    def cancel(self, number: int) -> None:
+        """A call that was taken is not wanted any more: tell one who takes no calls, or the first who does."""
+        self.cancelled.append(number)
+        self._wake_next()
+
+    def end(self, done: JobEnd | ToolReturn) -> bool:
+        """A call has ended. Returns: whether it was one that is taken."""
+        handed = self.taken.pop(done.id, None)
+        if handed is not None:
+            handed.end(None if done.error else Outcome(done.text, done.is_json), done.error)
+        return handed is not None
+
+    @contextmanager
+    def taking(self, limit: int) -> Iterator[None]:
+        """While the block runs, somebody takes."""
+        if not limit:
+            yield
+            return
+        self.n_taking += 1
+        self.n_promised = max(0, self.n_promised - 1)
+        try:
+            yield
+        finally:
+            self.n_taking -= 1
+
+    async def wait(self, run: Run, limit: int) -> None:
+        """Return when there is something to take; who leaves instead lets the next one look."""
+        while not (self.cancelled or (self.queued and limit)):
+            taker = Taker(limit)
+            self.waiting.append(taker)
+            try:
+                with run.parked():
+                    await taker.woken.wait()
+                await run.runnable()
+            except BaseException:
+                if taker in self.waiting:
+                    self.waiting.remove(taker)
+                else:
+                    self._wake_next()
+                raise
+
+    def take(self, limit: int) -> tuple[list[Handed], tuple[int, ...]]:
+        """What there is: calls to begin with, and the numbers of those that are not wanted any more."""
+        cancelled, self.cancelled = tuple(self.cancelled), []
+        handed = [self.queued.popleft() for _ in range(min(limit, len(self.queued)))]
+        self.taken |= {each.job.id: each for each in handed}
+        return handed, cancelled
+
+    def promise(self) -> int:
+        """How many takes more would have something to do, one that waits among them; those that were said to be are on their way."""
+        n_wanted = max(0, len(self.queued) + 1 - self.n_taking - self.n_promised)
+        self.n_promised += n_wanted
+        return n_wanted
+
+    def _wake_next(self) -> None:
+        """Let others look at what there is."""
+        if self.cancelled and self.waiting:
+            self._wake(min(self.waiting, key=lambda taker: taker.limit > 0))
+        taker = next((each for each in self.waiting if each.limit), None)
+        if self.queued and taker is not None:
+            self._wake(taker)
+
+    def _wake(self, taker: Taker) -> None:
+        self.waiting.remove(taker)
+        taker.woken.set()
 
 
 class Functions:
-    """Hands calls out to processes and takes their results."""
+    """Hands calls out to processes and takes their results.
 
-    def __init__(self) -> None:
+    Args:
+        start_unix_s: When the kernel began. Calls are numbered from there, so a program that is replayed never hears a number twice.
+    """
+
+    def __init__(self, start_unix_s: float) -> None:
         self._desks: dict[Pid, Desk] = {}
-        self._last_id = 0
+        self._last_id = int(MICROS * start_unix_s)
 
     async def carry_out(self, job: Job, name: str, provider: Process) -> Outcome:
         """Let the process that registered a tool run it. The caller is parked meanwhile.
@@ -84,8 +177,7 @@ class Functions:
         arguments = msgspec.json.encode(job.arguments).decode()
         caller = job.run.process
         handed = Handed(ToolJob(self._last_id, name, arguments, caller.pid), source_of(caller))
-        desk.queued.append(handed)
-        desk.changed.wake_all()
+        desk.add(handed)
         try:
             with job.run.parked():
                 await handed.over.wait()
@@ -98,32 +190,26 @@ class Functions:
         return handed.outcome
 
     async def take(self, run: Run, call: ToolTake) -> ToolJobs:
-        """Give a process the calls of its tools, waiting for one."""
+        """Take what has ended, and give a process the calls of its tools, waiting for one."""
         desk = self._desks.setdefault(run.process.pid, Desk())
-        while not (desk.queued or desk.cancelled):
-            with run.parked():
-                await desk.changed.wait()
-            await run.runnable()
-        cancelled, desk.cancelled = tuple(desk.cancelled), []
-        jobs: list[ToolJob] = []
-        while desk.queued and len(jobs) < call.limit:
-            handed = desk.queued.popleft()
-            desk.taken[handed.job.id] = handed
-            jobs.append(handed.job)
+        for done in call.returns:
+            desk.end(done)
+        with desk.taking(call.limit):
+            await desk.wait(run, call.limit)
+        found, cancelled = desk.take(call.limit)
+        for handed in found:
             take(run, handed.taint, f"a call of process {handed.job.caller}")
-        return ToolJobs(tuple(jobs), cancelled)
+        n_wanted = desk.promise() if call.limit else 0
+        return ToolJobs(tuple(handed.job for handed in found), cancelled, n_wanted)
 
     async def bring_back(self, run: Run, call: ToolReturn) -> Done:
         """Take the result of a call."""
         desk = self._desks.get(run.process.pid)
-        handed = desk.taken.pop(call.id, None) if desk is not None else None
-        if handed is None:
+        if desk is None or not desk.end(call):
             raise NotFound(
                 f"process {run.process.pid} runs no call {call.id} of a tool",
                 hint="each is returned once; one that was cancelled need not be",
             )
-        outcome = None if call.error else Outcome(call.text, call.is_json)
-        handed.end(outcome, call.error)
         return Done()
 
     def close(self, process: Process) -> None:
@@ -133,7 +219,6 @@ class Functions:
             return
         for handed in (*desk.queued, *desk.taken.values()):
             handed.end(None, _ended(handed.job.tool).message)
-        desk.changed.wake_all()
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a call is in two places, or is over and not gone."""
@@ -142,14 +227,15 @@ class Functions:
             assert len(queued) == len(desk.queued), "a call is queued twice"
             assert not queued & set(desk.taken), "a call is queued and taken"
             assert not any(handed.over.is_set() for handed in desk.queued), "a ghost is queued"
+            assert not any(taker.woken.is_set() for taker in desk.waiting), "a woken one waits"
+            assert len(desk.waiting) <= desk.n_taking + sum(not t.limit for t in desk.waiting)
 
     async def _withdraw(self, desk: Desk, handed: Handed) -> None:
         """Nobody wants the call any more. One that is taken is given a moment to let go."""
         if handed in desk.queued:
             desk.queued.remove(handed)
             return
-        desk.cancelled.append(handed.job.id)
-        desk.changed.wake_all()
+        desk.cancel(handed.job.id)
         with anyio.move_on_after(CANCEL_GRACE_S, shield=True):
             await handed.over.wait()
         desk.taken.pop(handed.job.id, None)

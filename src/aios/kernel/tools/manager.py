@@ -62,10 +62,11 @@ from aios.kernel.tools.undos import check_undo, undo_arguments
 
 N_QUOTED_CHARS = 200
 OFFER_PATIENCE_S = 10.0
-"""A tool that undoes is waited for so long, if a process of its name lives: after a crash all programs begin at once."""
+"""A tool of a process that may offer it yet is waited for so long: after a crash all programs begin at once."""
 
 MakeGate = Callable[[Run], Gate]
 HomeOf = Callable[[Process], str]
+CheckHeld = Callable[[Process, ToolRun, Effect], None]
 
 
 class ToolManager:
@@ -80,6 +81,7 @@ class ToolManager:
         *,
         make_gate: MakeGate,
         home_of: HomeOf,
+        check_held: CheckHeld,
         launcher: Launcher,
         servers: Servers,
         budgets: Budgets,
@@ -93,6 +95,7 @@ class ToolManager:
             config: Its knobs.
             make_gate: The door of a process in the middle of a call, for tools of the kernel that make calls as their caller.
             home_of: The folder of a process, in which relative paths are.
+            check_held: Raises `AccessDenied` if the process is in a branch that may not do what the tool does.
             launcher: Starts the programs of executables.
             servers: The MCP servers.
             budgets: From which each run takes the tool's cost.
@@ -103,9 +106,10 @@ class ToolManager:
         self._config = config
         self._make_gate = make_gate
         self._home_of = home_of
+        self._check_held = check_held
         self._launcher = launcher
         self._claims = Claims(clock, config.max_waiting)
-        self._functions = Functions()
+        self._functions = Functions(clock.unix_s())
         self._cache = ResultCache(config.cache_bytes)
         self._registry = Registry(self._may_run)
         self.servers = servers
@@ -199,28 +203,33 @@ class ToolManager:
         Raises:
             NotFound: There is no such tool, or it is not for the caller.
         """
-        await self.servers.make_known(run, undo)
-        with anyio.move_on_after(OFFER_PATIENCE_S):
-            while self._registry.find(undo) is None and self._is_awaited(undo):
-                with run.parked():
-                    await self._registry.wait_added()
-                await run.runnable()
+        await self._make_known(run, undo, lambda provider: provider.is_alive)
         tool = self._registry.get(run.process, undo)
         given, _ = read_given(tool, call.arguments)
         return ToolRun(name=tool.name, arguments=undo_arguments(tool, given))
 
-    def _is_awaited(self, name: str) -> bool:
-        """Whether a process lives that may offer a tool of that name yet."""
-        provider = self._table.find_named(name.rpartition("/")[0])
-        return provider is not None and provider.is_alive
+    async def _make_known(self, run: Run, name: str, is_awaited: Callable[[Process], bool]) -> None:
+        """Wait for a tool that its server has not told of yet, or that a process of its name may offer yet."""
+        await self.servers.make_known(run, name)
+        if self._registry.find(name) is not None:
+            return
+        with anyio.move_on_after(OFFER_PATIENCE_S):
+            while self._registry.find(name) is None:
+                provider = self._table.find_named(name.rpartition("/")[0])
+                if provider is None or not is_awaited(provider):
+                    return
+                with run.parked():
+                    await self._registry.wait_added()
+                await run.runnable()
 
     async def run(self, run: Run, call: ToolRun) -> ToolResult:
-        """Run a tool for the caller."""
-        await self.servers.make_known(run, call.name)
+        """Run a tool for the caller. One of a program that is brought back is waited for: it offers again what it did."""
+        await self._make_known(run, call.name, lambda provider: provider.is_coming_back)
         tool = self._registry.get(run.process, call.name)
         run.detail = tool.name
         if run.record is not None:  # at the first call of a server nobody knew its tools yet
             run.record.effect, run.record.cure = Effect(tool.traits.effect), tool.cure
+        self._check_held(run.process, call, Effect(tool.traits.effect))
         arguments, notes = read_arguments(tool, call.arguments, run.key)
         await self._admit(run, tool, arguments)
         key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""

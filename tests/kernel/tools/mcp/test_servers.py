@@ -27,6 +27,7 @@ from aios.config import Home, McpConfig
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ProcessGone, ToolFailed
 from aios.kernel.journal.records import Effect
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import Confines
 from aios.kernel.sandbox.processes import descendants
 from aios.kernel.tools.mcp import servers
 from aios.kernel.tools.mcp.connection import Connection
@@ -104,6 +105,17 @@ async def test_what_nothing_is_known_of_counts_as_irreversible(tmp_path: Path) -
         with anyio.fail_after(40):
             (add,) = (await kernel.init_gate().call(ToolDescribe(names=("off/add",)))).value.tools
             assert add.traits.effect == "irreversible"
+
+
+async def test_a_branch_may_call_first_what_a_server_says_is_pure(tmp_path: Path) -> None:
+    said = {"echo": McpToolTraits("pure")}
+    async with kernel_with(tmp_path, old=server("old.py", tools=said)) as kernel:
+        pid = kernel.spawn_task("ann", idle)
+        kernel.table.get(pid).confines = Confines(pid, "ann", "/agents/ann", "source")
+        with anyio.fail_after(40):
+            await run_tool(kernel.gate(pid), "old/echo", n=1)
+            with pytest.raises(AccessDenied, match="in branch ann, which runs no tool"):
+                await run_tool(kernel.gate(pid), "old/swap")
 
 
 async def test_who_has_heard_a_server_is_not_asked_before_what_the_owner_calls_pure(
