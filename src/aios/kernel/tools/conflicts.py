@@ -77,9 +77,12 @@ class Keys:
         return any(count is not None and count[0] for count in (*ways, self._below.get(key)))
 
     def _is_taken(self, key: Key, *, readers: bool) -> bool:
-        ways = [self._at.get(key[:i]) for i in range(len(key) + 1)]
-        ways.append(self._below.get(key))
-        return any(count is not None and (count[1] or (readers and count[0])) for count in ways)
+        for i in range(len(key) + 1):
+            count = self._at.get(key[:i])
+            if count is not None and (count[1] or (readers and count[0])):
+                return True
+        count = self._below.get(key)
+        return count is not None and bool(count[1] or (readers and count[0]))
 
     def __bool__(self) -> bool:
         return bool(self._at)
@@ -118,7 +121,7 @@ class Conflicts:
         self._waiting[claim.id] = claim
         self._n_passed[claim.id] = 0
         self._ranks[claim.id] = (tag + self._n_arrived / AGE, self._n_arrived)
-        return self._admit()
+        return self._admit_new(claim)
 
     def leave(self, claim_id: int, now_s: float = 0.0) -> list[int]:
         """A call is done, or no longer wants to run. Returns: the calls that begin now."""
@@ -156,21 +159,37 @@ class Conflicts:
             found.setdefault(claim.tool, [0, 0])[1] += 1
         return {tool: (running, waiting) for tool, (running, waiting) in found.items()}
 
+    def _admit_new(self, claim: Claim) -> list[int]:
+        """Begin a call that has just come, if it may; nothing was let go for those that wait. Cost: linear in these."""
+        if not self._may_begin(claim):
+            return []
+        rank = self._ranks[claim.id]
+        before = [
+            each
+            for each in self._waiting.values()
+            if self._ranks[each.id] < rank and each.footprint.conflicts(claim.footprint)
+        ]
+        if before and not self._may_join(claim, before):
+            return []
+        self._begin(claim)
+        return [claim.id]
+
     def _admit(self) -> list[int]:
         """Begin all that may begin, by rank. Cost: linear in those that wait, and the depth of their keys."""
         begun: list[int] = []
         before: list[Claim] = []
-        wanted = Keys()
+        wanted, n_wanted = Keys(), 0
         for claim_id in sorted(self._waiting, key=self._ranks.__getitem__):
             claim = self._waiting[claim_id]
-            if self._may_begin(claim) and (
-                wanted.is_free(claim.footprint) or self._may_join(claim, before)
-            ):
-                self._begin(claim)
-                begun.append(claim_id)
-            else:
-                wanted.add(claim.footprint)
-                before.append(claim)
+            if self._may_begin(claim):
+                for each in before[n_wanted:]:
+                    wanted.add(each.footprint)
+                n_wanted = len(before)
+                if wanted.is_free(claim.footprint) or self._may_join(claim, before):
+                    self._begin(claim)
+                    begun.append(claim_id)
+                    continue
+            before.append(claim)
         return begun
 
     def _may_join(self, claim: Claim, before: list[Claim]) -> bool:
