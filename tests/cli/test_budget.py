@@ -4,6 +4,9 @@ from pathlib import Path
 
 from tests.cli.conftest import Aios, Served
 
+from aios.abi.types import Pid
+from aios.sdk.client import Client
+
 
 def test_limits_are_set_shown_and_lifted(served: Served, aios: Aios) -> None:
     served.admit("bob")
@@ -26,6 +29,15 @@ def test_a_new_limit_alone_lets_nobody_go_on_which_is_said(served: Served, aios:
     said = aios("budget", "bob", "calls=3").err
     assert said == f"hint: bob ({pid}) stay stopped; `aios cont {pid}`\n"
     assert aios("budget", "bob", "calls=4", "--cont").err == ""
+
+
+def test_so_many_more_without_a_limit_is_more_than_is_spent(served: Served, aios: Aios) -> None:
+    pid = served.admit("bob")
+    client = Client(served.kernel.gate(Pid(pid)))
+    for _ in range(3):
+        served.portal.call(client.tools.run, "clock")
+    table = [line.split() for line in aios("budget", "bob", "tool_calls=+2").out.splitlines()]
+    assert ["tool_calls", "5", "3", "0", "2"] in table
 
 
 def test_what_is_no_limit_is_refused_with_those_that_are(served: Served, aios: Aios) -> None:

@@ -34,11 +34,13 @@ def test_what_a_program_asks_for_is_granted_listed_and_taken_back(aios: Aios, pr
 
 
 def test_nothing_is_granted_without_a_yes_or_a_wish(aios: Aios, prog: Path) -> None:
-    assert aios("grant", str(prog)).code != 0
+    unasked = aios("grant", str(prog))
+    assert (unasked.code, "`--yes`" in unasked.err) == (1, True), "nobody is there to be asked"
     assert aios("grant").out == ""
     manifest = prog / "agent.toml"
     manifest.write_text('name = "prog"\n')
     assert aios("grant", "--yes", str(prog)).code == 2
     manifest.write_text('name = "prog"\nrights = ["everything"]\n')
-    assert aios("grant", "--yes", str(prog)).code == 2
+    wrong = aios("grant", str(prog))
+    assert (wrong.code, "Grant it?" in wrong.err) == (2, False)
     assert aios("grant", "--yes", str(prog / "none")).code == 4

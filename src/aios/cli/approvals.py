@@ -181,7 +181,7 @@ def _tell(found: Approval, *, as_json: bool) -> None:
     if as_json:
         write_json(found)
     else:
-        said = f": {printable(found.said)}" if found.said else ""
+        said = "" if found.said in ("", DENY) else f": {printable(found.said)}"
         click.echo(f"question {found.id} of {found.name} is {found.state.value}{said}")
 
 
@@ -220,7 +220,8 @@ def _show(each: Approval) -> None:
         _say(f"answers: {_answers(each)}")
         _say(_how(each))
     else:
-        _say(f"{each.state.value} {each.said} {f'by {each.by}' if each.by else ''}".rstrip())
+        said = "" if each.said == DENY else each.said
+        _say(" ".join(filter(None, (each.state.value, said, each.by and f"by {each.by}"))))
 
 
 def _answers(each: Approval) -> str:

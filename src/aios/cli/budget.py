@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from aios.abi.budget import BudgetInfo, OnBreach
+from aios.abi.budget import BudgetInfo, OnBreach, Spent
 from aios.abi.types import ProcessInfo, State
 from aios.cli.connecting import connect
 from aios.cli.ids import find_process
@@ -44,14 +44,14 @@ def budget(
 
     WHAT is prompt_tokens, completion_tokens, calls (those that use a model), tool_calls (at each tool's cost), money_micros (millionths
     of the currency of the prices), written_bytes (of files), children (alive at once) or wall_ms (while something of it is at work); N is a number, `+` and a number for so
-    many more, or `none` to lift the limit. LEFT counts the limits of all above it as well.
+    many more (where there is no limit: than are spent), or `none` to lift the limit. LEFT counts the limits of all above it as well.
     """
     with connect() as client:
         table = client.ps(include_ended=True)
         process = find_process(process_id, table)
         about = client.budget(process.pid)
         if words or on_breach is not None:
-            limits = parse_limits(words, about.limits)
+            limits = parse_limits(words, about.limits, _used(about))
             about = client.set_budget(process.pid, limits, on_breach=on_breach or about.on_breach)
         if cont:
             client.cont(process.pid)
@@ -72,6 +72,12 @@ def _stopped_below(process: ProcessInfo, table: Sequence[ProcessInfo]) -> list[P
         if each.ppid in tree:
             tree.add(each.pid)
     return [each for each in table if each.pid in tree and each.state is State.STOPPED]
+
+
+def _used(about: BudgetInfo) -> Spent:
+    """What is spent, and held for what runs."""
+    names = Spent.__struct_fields__
+    return Spent(**{name: getattr(about.spent, name) + getattr(about.held, name) for name in names})
 
 
 def _rows(about: BudgetInfo) -> list[list[str]]:

@@ -9,7 +9,7 @@ from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.configload import load
 from aios.errors import InvalidCall
-from aios.kernel.access.grants import Grant, Grants, digest_of_folder
+from aios.kernel.access.grants import Grant, Grants, check_wish, digest_of_folder
 from aios.kernel.clock import SystemClock
 from aios.kernel.loader import load_program
 
@@ -37,11 +37,13 @@ def grant(*, program: Path | None, yes: bool, as_json: bool) -> int:
     rights = loaded.manifest.rights
     if not rights:
         raise InvalidCall(f"{program} asks for no rights", hint="`rights` in agent.toml names them")
+    for right in rights:
+        check_wish(right)
     if not yes:
         click.echo(f"{loaded.manifest.name} in {loaded.folder} asks for:", err=True)
         for right in rights:
             click.echo(f"  {right}", err=True)
-        if not click.confirm("Grant it?", default=False, err=True):
+        if not _is_agreed():
             return ExitCode.FAILED
     given = grants.grant(loaded.folder, rights, SystemClock().unix_s())
     _show(given, is_current=True, as_json=as_json)
@@ -57,6 +59,14 @@ def revoke(*, program: Path, as_json: bool) -> None:
     Exit codes: 0 taken back, 4 nothing was granted.
     """
     _show(_grants().revoke(program.resolve()), is_current=False, as_json=as_json)
+
+
+def _is_agreed() -> bool:
+    try:
+        return click.confirm("Grant it?", default=False, err=True)
+    except click.Abort:  # nobody is there to be asked
+        click.echo("\nnothing is granted; `--yes` grants it without a question", err=True)
+        return False
 
 
 def _grants() -> Grants:

@@ -69,10 +69,26 @@ def test_principals_are_known_by_name_owner_kind_and_program() -> None:
 
 
 def test_a_policy_that_cannot_be_evaluated_denies_for_it_may_have_forbidden() -> None:
-    found = policies("forbid(principal, action, resource) when { principal.colour > 3 };", ALL)
+    found = policies('forbid(principal, action, resource) when { resource.path == "/x" };', ALL)
     decision = found.decide([ANN], Request("model.use"))
     assert decision.verdict is Verdict.DENY
     assert "cannot be evaluated" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "wrong"),
+    [
+        ('context.efect == "pure"', "context.efect"),
+        ("context has is_own && !(principal has colour)", "principal.colour"),
+        ('[resource["paths"]].contains("/x")', "resource.paths"),
+        ("action.name == context.effect", "action.name"),
+    ],
+)
+def test_what_no_request_has_is_refused_before_it_denies_everything(
+    condition: str, wrong: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"looks at {wrong}, which does not exist"):
+        policies(f"permit(principal, action, resource) when {{ {condition} }};", ALL)
 
 
 def test_names_with_quotes_and_newlines_are_names_and_no_cedar() -> None:

@@ -8,7 +8,7 @@ Source: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and An
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -26,6 +26,11 @@ TOOL_RUN = "tool.run"
 ACTIONS = (*(right.value for right in Right), TOOL_RUN)
 RESOURCES = ("Kernel", "Process", "Path", "Tool")
 ANNOTATIONS = frozenset({"id", "decide"})
+ATTRIBUTES = {
+    "principal": ("name", "owner", "kind", "program"),
+    "resource": ("name", "path"),
+    "context": ("effect", "is_tainted", "is_own", "is_installed"),
+}
 MAX_POLICIES = 10_000
 MAX_KEPT = 8_192
 """Decisions that are remembered; past that all are forgotten, for paths are without end."""
@@ -260,6 +265,27 @@ def _check(name: str, policy: Mapping[str, object], notes: Mapping[str, object])
             f"policy {name} names the action {min(unknown_actions)!r}, which does not exist",
             hint=f"the actions are {', '.join(ACTIONS)}",
         )
+    for variable, attribute in _attributes_in(policy["conditions"]):
+        if attribute not in ATTRIBUTES.get(variable, ()):
+            raise ConfigError(
+                f"policy {name} looks at {variable}.{attribute}, which does not exist, so it would deny all that it is about",
+                hint=f"{variable} has {', '.join(ATTRIBUTES.get(variable, ())) or 'nothing to look at'}",
+            )
+
+
+def _attributes_in(value: object) -> Iterator[tuple[str, str]]:
+    """What a part of a policy looks at of who asks, of what is asked about, and of the request."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _attributes_in(part)
+    if not isinstance(value, dict):
+        return
+    for operator in (".", "has"):
+        match value.get(operator):
+            case {"left": {"Var": str(variable)}, "attr": str(attribute)}:
+                yield variable, attribute
+    for part in value.values():
+        yield from _attributes_in(part)
 
 
 def _asks(policy: Mapping[str, object]) -> bool:
