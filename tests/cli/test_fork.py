@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from tests.cli.conftest import Aios, Served, serving
+
+from aios.abi.journal import Recorded
+from aios.abi.types import Pid
+from aios.cli.fork import tell_overlaps
 
 
 def served_asker(programs: Path, aios: Aios) -> str:
@@ -53,6 +58,21 @@ def test_several_branches_of_a_living_program_are_from_one_point(
         assert len({row["at"] for row in made}) == 1
         for name in ("waiter", *(str(row["name"]) for row in made)):
             assert aios("kill", name).code == 0
+
+
+def test_calls_that_were_in_flight_at_the_point_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def record(
+        seq: int, begun: float, ended: float, *, within: int = 0, effect: str = "reversible"
+    ) -> Recorded:
+        return Recorded(Pid(2), seq, "tool_run", effect, "done", begun, ended, within=within)
+
+    both = [record(1, 1.0, 3.0), record(2, 1.1, 3.1), record(3, 2.0, 2.5, within=1)]
+    tell_overlaps([*both, record(4, 2.0, 2.2, effect="pure"), record(5, 4.0, 5.0)], 1)
+    assert "hint: call 2 had begun before call 1 was done" in capsys.readouterr().err
+    tell_overlaps([*both, record(5, 4.0, 5.0)], 3)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_guest_is_not_forked(served: Served, aios: Aios) -> None:

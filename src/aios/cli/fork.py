@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.fork import Forked
+from aios.abi.journal import Recorded
 from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
@@ -12,6 +13,8 @@ from aios.cli.output import printable, write_json
 from aios.cli.run import environment
 
 MAX_BRANCHES = 64
+N_LOOKED_AT = 100
+"""Calls before a point that are looked at, for others that were in flight with them."""
 
 
 @click.command(
@@ -53,6 +56,22 @@ def fork(
             )
             tell_branch(branch, as_json=as_json)
             at = branch.at  # of all: the process itself goes on meanwhile
+        if at:
+            tell_overlaps(client.journal.read(pid, after=max(0, at - N_LOOKED_AT)).records, at)
+
+
+def tell_overlaps(records: Sequence[Recorded], at: int) -> None:
+    """Say which calls behind a point had begun before it, and may have changed what a branch finds there."""
+    done_unix_s = max((r.ended_unix_s or 0.0 for r in records if r.seq <= at), default=0.0)
+    begun = [
+        str(record.seq)
+        for record in records
+        if record.seq > at and not record.within and record.effect != "pure"
+        if record.begun_unix_s < done_unix_s
+    ]
+    if begun:
+        told = f"hint: call {', '.join(begun)} had begun before call {at} was done: what it changed may be there"
+        click.echo(f"{told}; go back to before both to be sure", err=True)
 
 
 def tell_branch(branch: Forked, *, as_json: bool) -> None:
