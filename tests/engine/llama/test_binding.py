@@ -53,6 +53,8 @@ def test_a_text_has_at_least_the_tokens_that_its_bytes_say(model: Model) -> None
     for text in (TEXT, " " * 1000, "aaaa" * 100):
         n_tokens = len(model.tokenize(text, special=False))
         assert n_tokens >= len(text.encode()) // model.longest_piece_bytes
+    longest = max(len(model.piece(token)) for token in range(model.n_vocab))
+    assert model.longest_piece_bytes == longest
 
 
 def test_the_model_says_what_it_is(model: Model) -> None:

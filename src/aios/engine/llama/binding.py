@@ -126,7 +126,12 @@ class Model:
     @functools.cached_property
     def longest_piece_bytes(self) -> int:
         """Bytes of the longest token: a text of n bytes has at least n divided by this many tokens."""
-        return max(len(self.piece(token)) for token in range(self.n_vocab))
+        # Without room llama.cpp says how much a piece would take, as a negative number.
+        measure, vocab = lib.llama_token_to_piece, self.vocab
+        longest: int = -min(
+            measure(vocab, token, None, 0, 0, False) for token in range(self.n_vocab)
+        )
+        return longest
 
     @property
     def chat_template(self) -> str:
