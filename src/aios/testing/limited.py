@@ -17,6 +17,8 @@ from aios.testing.world import World
 
 LIMITS = Limits(tool_calls=5, calls=7, completion_tokens=60)
 """Less than it asks for; the owner may give more, which moves them."""
+NOT_STARTED = 126
+"""The status of a process whose program could not be started."""
 N_ROUNDS, N_LANES, ACTS_A_LANE, N_TURNS, N_MORE = 2, 2, 2, 3, 4
 SMALL_TOKENS = 14
 """Of a context after its compaction: less than the turns take."""
@@ -105,12 +107,17 @@ async def _is_what_stayed(agent: Agent, context: Context, texts: list[str], n_go
 
 
 def check_spent(world: World, kernel: Kernel, process: Process) -> None:
-    """Nothing was spent beyond a limit, and no act was acknowledged for nothing."""
+    """Nothing was spent beyond a limit, and no act was acknowledged for nothing.
+
+    A crash takes what a call had spent with its outcome; made again it is charged again. Who could not be started again made none.
+    """
     info, broken = kernel.budgets.info(process.pid), world.ledger.broken
     for good in Spent.__struct_fields__:
         limit, spent = getattr(info.limits, good), getattr(info.spent, good)
         if limit is not None and spent > limit:
             broken(f"{process.name} spent {spent} {good}, and might spend {limit}")
     account = world.ledger.accounts.get((process.name, "tool"))
+    if process.exit is not None and process.exit.status == NOT_STARTED:
+        return
     if account is not None and len(account.done) > info.spent.tool_calls:
         broken(f"{process.name} did {sorted(account.done)}, and spent {info.spent.tool_calls}")
