@@ -1,6 +1,7 @@
 """`python -m aios.testing SEED...`: run seeds and tell what they found; `python -m aios.testing A-B` a whole range.
 
-With `--crashes` each is run once for every write and sync that it does, with the power failing at that one.
+It says how far it has come, and after Ctrl-C what came of those before. With `--crashes` each is run once for every write and
+sync that it does, with the power failing at that one.
 """
 
 import os
@@ -16,6 +17,8 @@ from aios.testing.simulation import Outcome, Simulator
 READER_GONE = 141
 """As a shell shows a program that SIGPIPE ended; 1 would say that an invariant broke."""
 INTERRUPTED = 130
+PROGRESS_SEEDS = 100
+"""After so many it is said on stderr how far it has come."""
 
 
 def main(words: list[str]) -> int:
@@ -48,17 +51,30 @@ def _run(words: list[str]) -> int:
         if not asked.json and (outcome.violations or (len(seeds) == 1 and not asked.crashes)):
             _tell(outcome)
 
+    def sum_up(tallies: list[Tally]) -> Tally:
+        tally = added(tallies)
+        _say(msgspec.json.encode(tally).decode() if asked.json else _summed(tally, asked.crashes))
+        return tally
+
     simulator = Simulator()
+    tallies: list[Tally] = []
+    n_at_once = 1 if asked.crashes else PROGRESS_SEEDS
     try:
-        if asked.crashes:
-            tallies = [run_crashes(simulator, seed, told, every=asked.every) for seed in seeds]
-        else:
-            tallies = [run_seeds(simulator, seeds, told)]
+        for start in range(0, len(seeds), n_at_once):
+            part = seeds[start : start + n_at_once]
+            if asked.crashes:
+                tallies.append(run_crashes(simulator, part[0], told, every=asked.every))
+            else:
+                tallies.append(run_seeds(simulator, part, told))
+            if len(seeds) > n_at_once:
+                n_broken = sum(len(tally.broken) for tally in tallies)
+                sys.stderr.write(f"{start + len(part)} of {len(seeds)} seeds, {n_broken} broken\n")
+    except KeyboardInterrupt:
+        sum_up(tallies)
+        raise
     finally:
         simulator.close()
-    tally = added(tallies)
-    _say(msgspec.json.encode(tally).decode() if asked.json else _summed(tally, asked.crashes))
-    return int(bool(tally.broken))
+    return int(bool(sum_up(tallies).broken))
 
 
 def seeds_of(words: list[str]) -> list[int]:
@@ -98,8 +114,9 @@ def _tell(outcome: Outcome) -> None:
 
 def _summed(tally: Tally, is_crashes: bool) -> str:
     what = "points" if is_crashes else "seeds"
+    rate = tally.n_runs / tally.spent_s if tally.n_runs else 0.0
     return (
-        f"{tally.n_runs} {what}, {tally.n_runs / tally.spent_s:.1f} {what}/s, "
+        f"{tally.n_runs} {what}, {rate:.1f} {what}/s, "
         f"{tally.n_faults} faults {dict(tally.injected)}, broken: {list(tally.broken)}"
     )
 
