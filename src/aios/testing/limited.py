@@ -15,6 +15,8 @@ from aios.testing.outside import EFFECTS
 from aios.testing.trades import crash_sometimes, end, use
 from aios.testing.world import World
 
+LIMITED_DIGITS = (3, 4)
+"""Seeds that end so have a program with a budget as well. No older seed of a bug does: each still means the run that found it."""
 LIMITS = Limits(tool_calls=5, calls=7, completion_tokens=60)
 """Less than it asks for; the owner may give more, which moves them."""
 NOT_STARTED = 126

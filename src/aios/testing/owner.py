@@ -14,8 +14,9 @@ from aios.abi.fork import Fork
 from aios.abi.recovery import AnswerQuestion, Choice, Questions, Restart
 from aios.abi.spawn import Spawn
 from aios.abi.timers import TimerInfo
-from aios.abi.types import ProcessInfo
+from aios.abi.types import Pid, ProcessInfo, State
 from aios.testing.agents import Agent
+from aios.testing.limited import LIMITED_DIGITS
 from aios.testing.world import PROGRAM
 
 RETRY_S = 20.0
@@ -46,9 +47,12 @@ async def run_errands(agent: Agent) -> None:
 
 async def decide(agent: Agent) -> None:
     """Answer what is asked: of acts that need a human, and after a crash by a look at what happened; until cancelled."""
+    stayed: set[Pid] = set()
     while True:
         await anyio.sleep(RETRY_S)
         await _approve(agent)
+        if agent.world.seed % 10 in LIMITED_DIGITS:
+            stayed = await _let_go_on(agent, stayed)
         if agent.life.number:
             await _settle_doubts(agent)
 
@@ -59,6 +63,15 @@ async def _approve(agent: Agent) -> None:
     for each in asked or ():
         answer = "once" if draw.random() < ALLOWED_SHARE else "deny"
         await agent.told("approve", partial(approvals.answer, each.id, answer))
+
+
+async def _let_go_on(agent: Agent, before: set[Pid]) -> set[Pid]:
+    """Who has stayed stopped since the last look has nobody who is asked: the disk failed when it would have been. Returns: who is stopped."""
+    rows = (await _rows(agent)).values()
+    stopped = {row.pid for row in rows if row.name == "l0" and row.state is State.STOPPED}
+    for pid in stopped & before:
+        await agent.told("cont", partial(agent.client.cont, pid))
+    return stopped
 
 
 async def _settle_doubts(agent: Agent) -> None:

@@ -41,7 +41,7 @@ from aios.sdk.client import Client
 from aios.testing.agents import Agent
 from aios.testing.chance import repeatable
 from aios.testing.child import SimChild
-from aios.testing.limited import LIMITS
+from aios.testing.limited import LIMITED_DIGITS, LIMITS
 from aios.testing.loop import run_virtual
 from aios.testing.outside import TAKES_S, Hands, takes
 from aios.testing.owner import decide, run_errands
@@ -52,8 +52,6 @@ from aios.testing.world import CALM_AFTER_S, PROGRAM, Faults, Life, World, draw_
 N_WORKERS, N_GUESTS = 2, 1
 BRANCHER_SHARE = 0.2
 """Of seeds, those in which an agent branches itself."""
-LIMITED_DIGITS = (3, 4)
-"""Seeds that end so have a program with a budget as well. No older seed of a bug does: each still means the run that found it."""
 PATIENCE_S = 4_000.0
 """Of virtual time, for all agents to end once nothing fails any more."""
 LOOK_EVERY_STEPS = 11
