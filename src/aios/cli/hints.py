@@ -6,6 +6,7 @@ from aios.sdk.address import HINT
 
 COMMANDS = {
     "file_list": "aios fs ls",
+    "file_mounts": "aios fs mounts",
     "file_purge": "aios fs purge",
     "file_versions": "aios fs versions",
     "memory_list": "aios mem ls",

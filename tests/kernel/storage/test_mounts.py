@@ -278,6 +278,24 @@ async def test_an_edit_that_the_folder_refuses_is_undone_as_a_whole(tmp_path: Pa
                 await files.read(path)
 
 
+async def test_the_owner_is_told_why_a_path_is_not_shown_and_nobody_else(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (kernel, files, real):
+        await files.share("/notes", "/agents/ann")
+        (real / "link").symlink_to("/etc/passwd")
+        for look in (files.read, files.stat):
+            with pytest.raises(NotFound, match="/notes/link is not shown: a symbolic link") as told:
+                await look("/notes/link")
+            assert "file_mounts" in told.value.hint
+            with pytest.raises(NotFound, match="no file /notes/other"):
+                await look("/notes/other")
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        with pytest.raises(NotFound, match="no file /notes/link"):
+            await ann.read("/notes/link")
+        (real / "link").unlink()
+        (real / "link").write_text("a file now")
+        assert await files.read_text("/notes/link") == "a file now"
+
+
 async def test_who_insists_on_a_version_notices_what_others_did(tmp_path: Path) -> None:
     async with mounted(tmp_path) as (_, files, real):
         await files.write("/notes/a", "1")

@@ -6,7 +6,6 @@ the rest. Small files are read on the loop, for that is faster than a thread.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -86,8 +85,6 @@ from aios.kernel.storage.versions import (
 )
 from aios.kernel.storage.workspaces import Workspaces
 from aios.kernel.taint import source_of, take
-
-T = TypeVar("T")
 
 INLINE_READ_BYTES = 64 << 10
 """Up to here a read is done on the event loop: 15 us against 70 us for a thread."""
@@ -257,7 +254,8 @@ class StorageManager:
             version=call.version,
             span=range(call.offset, call.offset + call.length),
         )
-        found = self._db.read_nowait(partial(look, limit_bytes=INLINE_READ_BYTES))
+        look_here = partial(look, limit_bytes=INLINE_READ_BYTES)
+        found = self.mounts.look_up(path, look_here, run.process)
         found = found or await self._db.read(partial(look, limit_bytes=None))
         assert found is not None, "a read without a limit found nothing"
         take(run, found.taint, f"file {path}")
@@ -292,7 +290,7 @@ class StorageManager:
                 return FileInfo(path, is_folder=True)
             raise tables.no_file(path)
 
-        return Files((self._db.read_nowait(look),))
+        return Files((self.mounts.look_up(path, look, run.process),))
 
     async def versions(self, run: Run, call: FileVersions) -> Versions:
         """The versions of a file."""

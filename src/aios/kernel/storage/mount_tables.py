@@ -87,6 +87,10 @@ class Mount:
         """A folder is gone, or looked at anew: nothing is known of what is in it."""
         self.n_skipped -= len(self._skipped.pop(folder, ()))
 
+    def why_skipped(self, path: str) -> str:
+        """Why a path is not shown; empty if it is, or nothing is there."""
+        return self._skipped.get(parent(path), {}).get(path, "")
+
     def skipped(self, limit: int) -> list[tuple[str, str]]:
         """The first of what is not shown, and why, in the order of their paths."""
         return nsmallest(limit, (each for here in self._skipped.values() for each in here.items()))

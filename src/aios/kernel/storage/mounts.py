@@ -11,6 +11,7 @@ wrote becomes a version first, or the call fails and is undone.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -26,6 +27,7 @@ from aios.disk.folder import Folder, Item, Kind, Stamp, is_draft
 from aios.disk.writequeue import Queueing
 from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
+from aios.kernel.process import INIT_PID, Process
 from aios.kernel.storage import history, mount_tables
 from aios.kernel.storage.changes import ChangeStream
 from aios.kernel.storage.mount_tables import Mount
@@ -44,6 +46,8 @@ from aios.kernel.storage.paths import is_within
 from aios.kernel.storage.tables import files_below
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.storage.working_copy import carry_out
+
+T = TypeVar("T")
 
 BATCH_FILES = 200
 BATCH_BYTES = 32 << 20
@@ -114,6 +118,18 @@ class Mounts:
         mount = self.find(path)
         if mount is not None and mount.n_skipped:
             self.want_settled(mount)
+
+    def look_up(self, path: str, look: Callable[[apsw.Connection], T], process: Process) -> T:
+        """Look at a path at once; where nothing is shown the owner is told why, if something is in the folder."""
+        try:
+            return self._db.read_nowait(look)
+        except NotFound:
+            mount = self.find(path) if process.pid == INIT_PID else None
+            why = mount.why_skipped(path) if mount is not None else ""
+            if why:
+                hint = "`file_mounts` lists what is not shown, and why"
+                raise NotFound(f"{path} is not shown: {why}", hint=hint) from None
+            raise
 
     async def load(self) -> None:
         """The mounts that the database remembers, their folders opened."""
