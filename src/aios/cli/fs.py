@@ -261,7 +261,10 @@ def rollback(
 )
 @PATH
 @click.option(
-    "--keep", type=click.IntRange(0), default=1, help="The newest so many stay; 1 unless you say."
+    "--keep",
+    type=click.IntRange(0),
+    default=1,
+    help="The newest so many stay; 1 unless you say. What a file holds now always does.",
 )
 @json_option
 def purge(*, path: str, keep: int, as_json: bool) -> None:
