@@ -3,6 +3,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from tests.kernel.conftest import OpenKernel
 
 from aios.abi.storage import FileDraft, Put
@@ -36,7 +37,9 @@ async def test_drafts_are_bounded_private_and_end_with_their_process(booted: Ope
         async with anyio.create_task_group() as tasks:
             for _ in range(StorageConfig().max_drafts):
                 tasks.start_soon(ann.upload, "a", endless())
-            await anyio.sleep(0.05)
+            with anyio.fail_after(5):
+                while len(kernel.storage.drafts._open) < StorageConfig().max_drafts:
+                    await checkpoint()
             with pytest.raises(ResourceExhausted, match="drafts"):
                 await ann.upload("a", endless())
             with pytest.raises(NotFound):
