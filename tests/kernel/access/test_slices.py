@@ -44,7 +44,7 @@ WHEN = st.sampled_from(
         "",
         "when { context.is_tainted }",
         'unless { principal.kind == "guest" }',
-        "when { principal.missing }",
+        "when { principal.kind < 3 }",
         'when { resource in Path::"/shared" }',
     ]
 )

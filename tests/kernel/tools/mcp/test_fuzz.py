@@ -76,18 +76,20 @@ def n_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def nothing_is_left(n_files_before: int) -> None:
+async def nothing_is_left(before: tuple[int, set[int]]) -> None:
     """Fail unless processes and files are as before; a thread may need a moment for its own."""
+    n_files_before, pids_before = before
     with anyio.fail_after(10):
-        while descendants(os.getpid()) or n_files() > n_files_before:
+        while not pids_before.issuperset(descendants(os.getpid())) or n_files() > n_files_before:
             await anyio.sleep(0.02)
 
 
-async def settle(home: Path) -> int:
-    """Open and close what stays open once used, such as worker threads. Returns: how many files are open."""
+async def settle(home: Path) -> tuple[int, set[int]]:
+    """Open and close what stays open once used, such as worker threads. Returns: how many files are open, and which processes other tests keep."""
+    kept = set(descendants(os.getpid()))
     async with kernel_with(home / "first", it=server("old.py")) as kernel:
         await run_tool(kernel.init_gate(), "it/echo")
-    return n_files()
+    return n_files(), kept
 
 
 def config(fuzzed: McpServer) -> Config:
