@@ -62,6 +62,7 @@ def test_to_hasten_moves_us_to_where_we_are(tmp_path: Path, line: str) -> None:
         tmp_path / "own",
         tmp_path / line.replace(",cpuacct", "").split(":", 1)[1].replace(":", "/").lstrip("/"),
     )
+    assert not hasten(root=tmp_path, own=own)
     own.write_text(f"9:name=systemd:/\n{line}\n")
     assert not hasten(root=tmp_path, own=own)
     ours.mkdir(parents=True)

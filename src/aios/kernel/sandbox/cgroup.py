@@ -112,7 +112,10 @@ def hasten(*, root: Path = ROOT, own: Path = OWN) -> bool:
 
     Returns: Whether it could be.
     """
-    for line in own.read_text().splitlines():
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = own.read_text().splitlines()
+    for line in lines:
         _, controllers, path = line.split(":", 2)
         procs = root / controllers.split(",", maxsplit=1)[0] / path.lstrip("/") / "cgroup.procs"
         with suppress(OSError), procs.open("r+") as file:  # no file is made where there is none
