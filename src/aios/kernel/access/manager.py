@@ -151,12 +151,17 @@ class AccessManager:
             return decision
         return self.policies.decide(asking, request)
 
+    def like_path(self, path: str, *, is_write: bool) -> str:
+        """A path, by a made-up name, that the policies allow exactly if they allow this one: one answer serves all files of a folder."""
+        right = Right.FILE_WRITE if is_write else Right.FILE_READ
+        return self.policies.like(right.value, path)
+
     def judge_path(self, process: Process, path: str, *, is_write: bool) -> Decision:
         """What the policies say to the use of a path, which is in canonical form."""
         right = Right.FILE_WRITE if is_write else Right.FILE_READ
         effect = "reversible" if is_write else "pure"
         is_tainted = process.taint is not None
-        like = Resource("Path", self.policies.like(right.value, path))
+        like = Resource("Path", self.like_path(path, is_write=is_write))
         decision = self.decide(process, Request(right.value, like, effect, is_tainted))
         if decision.is_allowed or like.id == path:
             return decision

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aios.kernel.access.manager import AccessManager
 
 MAX_ALLOWED = 1_000
-"""Paths that are known to be allowed to a process."""
+"""Kinds of paths that are known to be allowed to a process."""
 
 
 class Reaches:
@@ -80,11 +80,12 @@ class Reaches:
             if standing != now or len(allowed) >= MAX_ALLOWED:
                 allowed.clear()
                 standing = now
-            if (path, is_write) in allowed:
+            like = access.like_path(path, is_write=is_write)
+            if (like, is_write) in allowed:
                 return ""
             decision = access.judge_path(process, path, is_write=is_write)
             if decision.is_allowed:
-                allowed.add((path, is_write))
+                allowed.add((like, is_write))
                 return ""
             return "; ".join(decision.reasons)
 
