@@ -137,7 +137,9 @@ class MemoryGet(Call[NoteDetails], frozen=True, tag="memory_get"):
 
 
 class Update(Call[Remembered], frozen=True):
-    """Put a new note in the place of one. The old one is kept and marked; tags and importance stay unless given.
+    """Put a new note in the place of one. The old one is kept and marked.
+
+    Tags and importance stay unless given; so do its expiry, and the end of its validity if that is to come. It is valid from now on.
 
     The new one is linked with all that the old one was linked with.
 

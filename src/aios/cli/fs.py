@@ -226,7 +226,11 @@ def diff(*, path: str, old: int | None, new: int | None, as_json: bool) -> None:
     help="To this local time.",
 )
 @click.option("--transaction", type=click.IntRange(1), help="Undo this transaction.")
-@click.option("--process", type=click.IntRange(1), help="Undo all that this pid did.")
+@click.option(
+    "--process",
+    type=click.IntRange(1),
+    help="Undo all that this pid did; what its children did, by theirs.",
+)
 @json_option
 def rollback(
     *,

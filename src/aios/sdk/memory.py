@@ -61,7 +61,7 @@ class RecallOptions(TypedDict, total=False):
 
 
 class UpdateOptions(TypedDict, total=False):
-    """What changes in a note besides its text; what is not given stays."""
+    """What changes in a note besides its text; what is not given stays. The new note is valid from now on."""
 
     tags: Sequence[str]
     importance: float

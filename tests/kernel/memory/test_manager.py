@@ -135,6 +135,21 @@ async def test_an_update_keeps_the_old_fact_and_forgetting_takes_both(booted: Op
         assert (await memory.recall("vegetarian")).hits == ()
 
 
+async def test_an_update_keeps_how_long_a_note_is_to_hold(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        memory = agent(kernel, "ann")
+        now = kernel.clock.unix_s()
+        old = await memory.remember(
+            "The museum opens at 9", valid_to_unix_s=now + 60, expires_in_s=90
+        )
+        before = (await memory.get(old)).note
+        after = (await memory.get(await memory.update(old, "The museum opens at 10"))).note
+        assert (after.valid_to_unix_s, after.expires_unix_s) == (now + 60, before.expires_unix_s)
+        over = await memory.remember("Shut", valid_from_unix_s=1, valid_to_unix_s=2)
+        again = (await memory.get(await memory.update(over, "Shut again"))).note
+        assert again.valid_to_unix_s is None
+
+
 async def test_tags_times_and_expiry_limit_what_is_found(booted: OpenKernel) -> None:
     async with booted() as kernel:
         memory = agent(kernel, "ann")

@@ -201,7 +201,7 @@ class MemoryManager:
                 origin=_origin(run, call.source),
                 created_unix_s=now,
                 valid_from_unix_s=now,
-                valid_to_unix_s=None,
+                valid_to_unix_s=_end_to_come(old, now),
                 tags=old.tags if call.tags is None else call.tags,
                 importance=old.importance if call.importance is None else call.importance,
                 supersedes=old.id,
@@ -459,6 +459,12 @@ class MemoryManager:
 
 def _nothing() -> None:
     """A write that failed is tried again with the next one."""
+
+
+def _end_to_come(old: Note, now: float) -> float | None:
+    """Until when what takes the place of a note is valid: as that was, unless it is over."""
+    end = old.valid_to_unix_s
+    return end if end is not None and end > now else None
 
 
 def _origin(run: Run, source: str) -> Origin:
