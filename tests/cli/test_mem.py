@@ -1,5 +1,6 @@
 """aios mem against a kernel that runs."""
 
+import json
 from pathlib import Path
 
 from tests.cli.conftest import Aios, Served
@@ -69,6 +70,17 @@ def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: 
     assert isinstance(two["origin"], dict)
     assert two["origin"]["source"] == "(note 2 of owner/init)"
     exported = file.read_bytes()
+    assert two["expires_unix_s"] is None
+    passing = [
+        {**json.loads(line), "expires_unix_s": at}
+        for line, at in zip(exported.splitlines(), (1.0, 4e9), strict=True)
+    ]
+    file.write_text("\n".join(map(json.dumps, passing)))
+    assert aios("mem", "import", file, "--scope", "shared", "--json").rows() == [{"n_notes": 1}]
+    rows = aios("mem", "ls", "--json").rows()
+    (kept,) = (row for row in rows if row["expires_unix_s"] is not None)
+    assert abs(float(str(kept["expires_unix_s"])) - 4e9) < 60
+    aios("mem", "forget", str(kept["id"]))
     for bad, line in ((b"\nno note\n", 2), (exported + b"\xff\xfe\n", 3)):
         file.write_bytes(bad)
         broken = aios("mem", "import", file)

@@ -12,8 +12,9 @@ from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
 from aios.errors import InvalidCall
+from aios.kernel.clock import SystemClock
 from aios.sdk.blocking import Client
-from aios.sdk.memory import ScopeName
+from aios.sdk.memory import RememberOptions, ScopeName
 
 SCOPES = ("process", "agent", "group", "shared")
 SHOWN_CHARS = 80
@@ -230,12 +231,17 @@ def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: boo
 def import_(*, file: Path, scope: ScopeName, as_json: bool) -> None:
     """Keep the notes of a file that `export` wrote, as the owner's, under one scope.
 
-    Text, tags, importance and validity come along; who wrote a note is named in its source.
+    Text, tags, importance, validity and expiry come along; who wrote a note is named in its source. Notes that have expired
+    are left out. Each is a new note: to import a file twice keeps its notes twice.
     """
-    n_notes = sum(1 for _ in _exported(file))  # all are read before the first is kept
+    now = SystemClock().unix_s()
+    n_notes = sum(
+        not _is_over(note, now) for note in _exported(file)
+    )  # all are read before the first is kept
     with connect() as client:
         for note in _exported(file):
-            _import(client, note, scope)
+            if not _is_over(note, now):
+                _import(client, note, scope, now)
     write_json({"n_notes": n_notes}) if as_json else click.echo(f"{n_notes} notes")
 
 
@@ -254,17 +260,24 @@ def _exported(file: Path) -> Iterator[Note]:
                 ) from error
 
 
-def _import(client: Client, note: Note, scope: ScopeName) -> None:
+def _is_over(note: Note, now: float) -> bool:
+    return note.expires_unix_s is not None and note.expires_unix_s <= now
+
+
+def _import(client: Client, note: Note, scope: ScopeName, now: float) -> None:
     origin = note.origin
-    client.memory.remember(
-        note.text,
-        scope=scope,
-        tags=note.tags,
-        importance=note.importance,
-        source=f"{origin.source} (note {note.id} of {origin.owner}/{origin.name})".strip(),
-        valid_from_unix_s=note.valid_from_unix_s,
-        **({} if note.valid_to_unix_s is None else {"valid_to_unix_s": note.valid_to_unix_s}),
-    )
+    options: RememberOptions = {
+        "scope": scope,
+        "tags": note.tags,
+        "importance": note.importance,
+        "source": f"{origin.source} (note {note.id} of {origin.owner}/{origin.name})".strip(),
+        "valid_from_unix_s": note.valid_from_unix_s,
+    }
+    if note.valid_to_unix_s is not None:
+        options["valid_to_unix_s"] = note.valid_to_unix_s
+    if note.expires_unix_s is not None:
+        options["expires_in_s"] = note.expires_unix_s - now
+    client.memory.remember(note.text, **options)
 
 
 def _row(note: Note) -> list[str]:
