@@ -14,12 +14,14 @@ def file_path(env: Mapping[str, str]) -> Path:
     return Path(base) / "aios" / "config.toml"
 
 
-def default_home(env: Mapping[str, str]) -> Path:
-    """The home where nothing names another."""
+def home_named(name: str, env: Mapping[str, str]) -> Path:
+    """The home that a configuration names; where it names none, the default one."""
+    if name:
+        return Path(name).expanduser().absolute()
     base = env.get("XDG_DATA_HOME") or str(
         Path(env.get("HOME", "~")).expanduser() / ".local" / "share"
     )
-    return Path(base) / "aios"
+    return (Path(base) / "aios").absolute()
 
 
 def home_root(env: Mapping[str, str]) -> Path:
@@ -35,7 +37,7 @@ def home_root(env: Mapping[str, str]) -> Path:
         if not isinstance(home, str):
             raise ConfigError(f"`home` in {path} must be text", hint='say home = "/a/folder"')
     assert isinstance(home, str)
-    return (Path(home).expanduser() if home else default_home(env)).absolute()
+    return home_named(home, env)
 
 
 def read_toml(path: Path, *, must_exist: bool) -> dict[str, object]:

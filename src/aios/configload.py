@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aios.config import DEFAULT_ENGINE, Config, EngineConfig
-from aios.configfile import default_home, file_path, read_toml
+from aios.configfile import file_path, home_named, read_toml
 from aios.errors import ConfigError
 from aios.home import Home
 from aios.malformed import told
@@ -123,10 +123,8 @@ def load(
         if flag is not None:
             merged[name] = (flag, "flag")
     config = _build(merged)
-    root = Path(config.home).expanduser() if config.home else default_home(env)
-    return Loaded(
-        config, Home(root.absolute()), path, {name: source for name, (_, source) in merged.items()}
-    )
+    home = Home(home_named(config.home, env))
+    return Loaded(config, home, path, {name: source for name, (_, source) in merged.items()})
 
 
 def unknown_variables(env: Mapping[str, str]) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """From what a user types to a process."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.cli.rows import ended, process
 
+from aios.abi.types import Pid
 from aios.cli.exits import ExitCode, Outcomes
-from aios.cli.ids import find_process, find_processes
+from aios.cli.ids import family, find_process, find_processes
 from aios.errors import InvalidCall, NotFound
 
 READERS = [process(2, "reader"), process(3, "reader-3"), process(4, "editor"), ended(5, "old")]
@@ -78,3 +80,16 @@ def test_every_process_is_found_by_its_whole_name_and_by_its_pid(
     wanted = data.draw(st.sampled_from(processes))
     assert find_process(wanted.name, processes) is wanted
     assert find_process(str(wanted.pid), processes) is wanted
+
+
+def test_a_family_keeps_those_whose_parent_has_ended() -> None:
+    pids = {Pid(2)}
+    child = process(3, ppid=Pid(2))
+    assert family([process(2), child, process(4)], pids) == [process(2), child]
+    orphan = msgspec.structs.replace(child, ppid=Pid(1))
+    grandchild = process(5, ppid=Pid(3))
+    assert family([ended(2), orphan, process(4), grandchild], pids) == [
+        ended(2),
+        orphan,
+        grandchild,
+    ]

@@ -69,14 +69,19 @@ def test_a_server_that_was_never_asked_is_started_to_show_its_tools(aios: Aios) 
     assert (shown.code, "echo" in shown.out) == (0, True)
 
 
-def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
-    served: Served, aios: Aios
-) -> None:
-    spec = replace(spec_of("added", "old.py"), source="later.json")
+def add_later(served: Served, aios: Aios, program: str) -> None:
+    """A server of a file that was seen before without it: it is called `added`."""
+    spec = replace(spec_of("added", program), source="later.json")
     servers = served.kernel.tools.servers
     servers._servers["first"] = Server(replace(spec, name="first", digest="2"))
     assert aios("mcp", "ls").code == 0, "the file was seen without the other"
     servers._servers["added"] = Server(spec)
+
+
+def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
+    served: Served, aios: Aios
+) -> None:
+    add_later(served, aios, "old.py")
     assert aios("mcp", "tools", "added").code == 5
     trusted = aios("mcp", "trust", "added", "--yes")
     assert (trusted.code, "trusted: added, 2 tools\n" in trusted.out) == (0, True)
@@ -88,11 +93,7 @@ def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
 def test_a_yes_to_a_server_that_cannot_start_is_given_and_its_failure_told(
     served: Served, aios: Aios
 ) -> None:
-    spec = replace(spec_of("added", "missing.py"), source="later.json")
-    servers = served.kernel.tools.servers
-    servers._servers["first"] = Server(replace(spec, name="first", digest="2"))
-    assert aios("mcp", "ls").code == 0, "the file was seen without the other"
-    servers._servers["added"] = Server(spec)
+    add_later(served, aios, "missing.py")
     trusted = aios("mcp", "trust", "added", "--yes")
     assert trusted.code == 1
     assert "does not run" in trusted.err

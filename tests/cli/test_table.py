@@ -1,6 +1,5 @@
 """The live table: which rows, which columns, in which order."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +7,7 @@ from rich.console import Console
 from tests.cli.rows import ended, process
 
 from aios.abi.calls import KernelInfo
-from aios.abi.types import EngineInfo, Kind, PagesHeld, Pid, ProcessInfo, State, Usage
+from aios.abi.types import EngineInfo, Kind, PagesHeld, ProcessInfo, State, Usage
 from aios.cli.table import (
     FIELDS,
     GAP,
@@ -17,7 +16,6 @@ from aios.cli.table import (
     Screen,
     Snapshot,
     SortKey,
-    family,
     is_shown,
     shown_fields,
     sorted_processes,
@@ -190,19 +188,6 @@ def test_rates_survive_a_clock_that_stands() -> None:
     rates = Rates()
     assert rates.update(info(1.0, engine(5))) == {}
     assert rates.update(info(1.0, engine(9))) == {}
-
-
-def test_a_family_keeps_those_whose_parent_has_ended() -> None:
-    pids = {Pid(2)}
-    child = process(3, ppid=Pid(2))
-    assert family([process(2), child, process(4)], pids) == [process(2), child]
-    orphan = msgspec.structs.replace(child, ppid=Pid(1))
-    grandchild = process(5, ppid=Pid(3))
-    assert family([ended(2), orphan, process(4), grandchild], pids) == [
-        ended(2),
-        orphan,
-        grandchild,
-    ]
 
 
 def test_init_is_not_shown() -> None:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import click
 
 from aios.abi.budget import BudgetInfo, OnBreach, Spent
-from aios.abi.types import ProcessInfo, State
+from aios.abi.types import State
 from aios.cli.connecting import connect
-from aios.cli.ids import find_process
+from aios.cli.ids import family, find_process
 from aios.cli.limits import parse_limits
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, short_count, write_json, write_table
@@ -59,19 +59,11 @@ def budget(
         write_json(about)
     else:
         write_table(COLUMNS, _rows(about))
-        held = _stopped_below(process, table)
+        # A new limit alone lets nobody go on.
+        held = [each for each in family(table, {process.pid}) if each.state is State.STOPPED]
         if words and held and not cont:
             names = ", ".join(f"{each.name} ({each.pid})" for each in held)
             click.echo(f"hint: {names} stay stopped; `aios cont {process.pid}`", err=True)
-
-
-def _stopped_below(process: ProcessInfo, table: Sequence[ProcessInfo]) -> list[ProcessInfo]:
-    """Who is stopped of a process and all below it: a new limit alone lets nobody go on."""
-    tree = {process.pid}
-    for each in sorted(table, key=lambda each: each.pid):
-        if each.ppid in tree:
-            tree.add(each.pid)
-    return [each for each in table if each.pid in tree and each.state is State.STOPPED]
 
 
 def _used(about: BudgetInfo) -> Spent:

@@ -60,11 +60,9 @@ def _call_line(asked: Fields, beside: Fields | None = None) -> str:
     messages = asked.get("messages")
     if isinstance(messages, list) and messages:
         others = beside.get("messages") if beside is not None else messages
-        if not isinstance(others, list) or messages != others or _is_like(asked, beside):
-            n, number = (
-                len(messages),
-                _parting(messages, others if isinstance(others, list) else []),
-            )
+        if messages != others or beside is None or asked == beside:
+            n = len(messages)
+            number = _parting(messages, others if isinstance(others, list) else [])
             where = f"(message {number} of {n}) " if number < n else f"({n} messages) "
             return f"{where if n > 1 else ''}{_message(messages[number - 1])}"
     if set(asked) == {"name", "arguments"}:
@@ -89,10 +87,6 @@ def _beside(
     line: Callable[[Fields, Fields | None], str], fields: Fields, other: Fields
 ) -> tuple[str, str]:
     return line(fields, other), line(other, fields)
-
-
-def _is_like(asked: Fields, beside: Fields | None) -> bool:
-    return beside is None or asked == beside
 
 
 def _parting(messages: Sequence[object], others: Sequence[object]) -> int:

@@ -1,8 +1,8 @@
-"""From what a user types to a process: a pid, a name, or the unique beginning of a name."""
+"""From what a user types to a process (a pid, a name, or the unique beginning of a name), and to all below it."""
 
 from collections.abc import Sequence
 
-from aios.abi.types import ProcessInfo
+from aios.abi.types import Pid, ProcessInfo
 from aios.cli.exits import Outcomes
 from aios.errors import InvalidCall, NotFound
 
@@ -58,3 +58,11 @@ def _listed(processes: Sequence[ProcessInfo]) -> str:
     shown = ", ".join(f"{p.name} ({p.pid})" for p in processes[:MAX_CANDIDATES])
     n_more = len(processes) - MAX_CANDIDATES
     return f"{shown} and {n_more} more" if n_more > 0 else shown
+
+
+def family(processes: Sequence[ProcessInfo], pids: set[Pid]) -> list[ProcessInfo]:
+    """The processes of that set and their descendants, which are added to it."""
+    for process in sorted(processes, key=lambda p: p.pid):
+        if process.ppid in pids:
+            pids.add(process.pid)
+    return [process for process in processes if process.pid in pids]

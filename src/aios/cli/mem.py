@@ -235,13 +235,10 @@ def import_(*, file: Path, scope: ScopeName, as_json: bool) -> None:
     are left out. Each is a new note: to import a file twice keeps its notes twice.
     """
     now = SystemClock().unix_s()
-    n_notes = sum(
-        not _is_over(note, now) for note in _exported(file)
-    )  # all are read before the first is kept
+    n_notes = sum(1 for _ in _unexpired(file, now))  # all are read before the first is kept
     with connect() as client:
-        for note in _exported(file):
-            if not _is_over(note, now):
-                _import(client, note, scope, now)
+        for note in _unexpired(file, now):
+            _import(client, note, scope, now)
     write_json({"n_notes": n_notes}) if as_json else click.echo(f"{n_notes} notes")
 
 
@@ -260,8 +257,10 @@ def _exported(file: Path) -> Iterator[Note]:
                 ) from error
 
 
-def _is_over(note: Note, now: float) -> bool:
-    return note.expires_unix_s is not None and note.expires_unix_s <= now
+def _unexpired(file: Path, now: float) -> Iterator[Note]:
+    for note in _exported(file):
+        if note.expires_unix_s is None or note.expires_unix_s > now:
+            yield note
 
 
 def _import(client: Client, note: Note, scope: ScopeName, now: float) -> None:

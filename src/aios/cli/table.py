@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aios.abi.calls import KernelInfo
-from aios.abi.types import Kind, Pid, ProcessInfo, State, Usage
+from aios.abi.types import Kind, ProcessInfo, State, Usage
 from aios.cli.cells import count_or_dash, described_place, shared_part
 from aios.cli.output import printable, short_count, short_seconds
 
@@ -138,14 +138,6 @@ def sorted_processes(processes: Sequence[ProcessInfo], key: SortKey = "ran") -> 
         return process.exit is not None, amount, process.pid
 
     return sorted(processes, key=rank)
-
-
-def family(processes: Sequence[ProcessInfo], pids: set[Pid]) -> list[ProcessInfo]:
-    """The processes of that set and their descendants, which are added to it."""
-    for process in sorted(processes, key=lambda p: p.pid):
-        if process.ppid in pids:
-            pids.add(process.pid)
-    return [process for process in processes if process.pid in pids]
 
 
 @dataclass

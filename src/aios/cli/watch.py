@@ -9,7 +9,8 @@ from rich.live import Live
 from aios.abi.calls import Info, Ps
 from aios.abi.gate import Gate
 from aios.abi.types import Pid
-from aios.cli.table import Screen, Snapshot, family
+from aios.cli.ids import family
+from aios.cli.table import Screen, Snapshot
 from aios.cli.top import make_console
 from aios.errors import KernelStopping, KernelUnreachable
 

@@ -137,6 +137,15 @@ class Run:
             await begin()
 
     @contextmanager
+    def saying(self, what: str) -> Iterator[None]:
+        """While the block runs, the table of processes shows this too of what the call does."""
+        before, self.detail = self.detail, f"{self.detail} {what}".strip()
+        try:
+            yield
+        finally:
+            self.detail = before
+
+    @contextmanager
     def parked(self) -> Iterator[None]:
         """Mark a wait during which the call does nothing, so that `stop` need not wait for it."""
         self.is_parked = True

@@ -334,11 +334,8 @@ class Budgets:
             return
         if not run.process.is_stopped:
             self._pause(run.process, f"paused: {why}; {raises(shortage)}")
-        before, run.detail = run.detail, f"{run.detail} over budget".strip()
-        try:
+        with run.saying("over budget"):
             await run.runnable()
-        finally:
-            run.detail = before
 
     def _try_reserve(
         self, run: Run, amounts: Amounts, elastic: Good | None

@@ -16,7 +16,7 @@ from aios.abi.spawn import Spawn
 from aios.abi.timers import TimerInfo
 from aios.abi.types import Pid, ProcessInfo, State
 from aios.testing.agents import Agent
-from aios.testing.limited import LIMITED_DIGITS
+from aios.testing.limited import LIMITED_DIGITS, NOT_STARTED
 from aios.testing.world import PROGRAM
 
 RETRY_S = 20.0
@@ -26,7 +26,6 @@ IMPOSSIBLE = frozenset({"not_found", "conflict"})
 """What is answered where an errand comes too late: the journal of who has ended is gone, say."""
 ALLOWED_SHARE, AGAIN_SHARE = 0.8, 0.7
 """Of acts that are asked about, and of acts that did not happen before a crash, those that are allowed, or made again."""
-NOT_STARTED = 126
 EVERY_MINUTE, N_RUNS = "* * * * *", 2
 
 Errand = Callable[[Agent], Awaitable[bool]]

@@ -252,16 +252,14 @@ class Approvals:
         """Return when a question is no longer open. Who leaves earlier takes it with him, unless others wait for it or the kernel ends."""
         self._waiting[number] += 1
         told = f"{WAITS_FOR}{number}"
-        before, run.detail = run.detail, f"{run.detail} {told}".strip()
         if run.emit is not None:
             run.emit(Advance(told, 0))
         try:
-            with run.parked():
+            with run.saying(told), run.parked():
                 while (found := self._book.get(number)).state is OPEN and not self.expire(found):
                     with anyio.move_on_after(self.patience_s(found)):
                         await self._changed.wait()
         finally:
-            run.detail = before
             self._waiting[number] -= 1
             if not self._waiting[number]:
                 del self._waiting[number]

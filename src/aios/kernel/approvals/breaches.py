@@ -207,16 +207,13 @@ class Breaches:
     async def _wait(self, run: Run, number: int) -> None:
         """Return when the process may go on, or the question is over."""
         process = run.process
-        before, run.detail = run.detail, f"{run.detail} {WAITS_FOR}{number}".strip()
-        try:
+        with run.saying(f"{WAITS_FOR}{number}"):
             while process.is_stopped:
                 question = self._approvals.get(number)
                 if question.state is not OPEN or self._approvals.expire(question):
                     break
                 with anyio.move_on_after(self._approvals.patience_s(question)):
                     await run.runnable()
-        finally:
-            run.detail = before
 
     def _hear(self, row: Approval) -> None:
         """A question is new, answered or over."""

@@ -72,9 +72,14 @@ class WordLlamaEmbedder:
         encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         for vector, each in zip(vectors, encoded, strict=True):
             if each.ids:
-                # Every id is one of the table: to clip them saves numpy the look at each before the copy.
-                np.add.reduce(self.tokens.take(each.ids, axis=0, mode="clip"), axis=0, out=vector)
+                add_up(self.tokens, each.ids, vector)
         return normed(vectors)
+
+
+def add_up(tokens: Vectors, ids: Sequence[int], total: Vectors) -> None:
+    """Put the sum of these rows into `total`."""
+    # Every id is one of the table: to clip them saves numpy the look at each before the copy.
+    np.add.reduce(tokens.take(ids, axis=0, mode="clip"), axis=0, out=total)
 
 
 def normed(vectors: Vectors) -> Vectors:

@@ -16,6 +16,7 @@ from aios.kernel.memory.embedding import (
     Embedder,
     Vectors,
     WordLlamaEmbedder,
+    add_up,
     normed,
     packed,
     unpacked,
@@ -61,8 +62,7 @@ class WordBagEmbedder:
                 known = self._knowing(worded[place:])
                 ids = list(chain.from_iterable(map(known.__getitem__, words)))
             if ids:
-                # Every id is one of the table: to clip them saves numpy the look at each before the copy.
-                np.add.reduce(self._tokens.take(ids, axis=0, mode="clip"), axis=0, out=vector)
+                add_up(self._tokens, ids, vector)
         return normed(vectors)
 
     def _knowing(self, worded: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]]:

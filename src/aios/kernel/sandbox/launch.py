@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -254,24 +254,20 @@ class Launcher:
                 process = self._start_bubblewrap(order, walls, files, info=tell, go=go)
             finally:
                 os.close(tell)
-            is_up = False
-            try:
-                if group is not None:  # while `bwrap` builds the walls
-                    await anyio.to_thread.run_sync(hasten)
-                root = await _read_info(told)
-                if root is None:
-                    raise await _failed(process)
-                root_fd = os.pidfd_open(root)
-                undo.callback(os.close, root_fd)
-                await _bound(root, order.bounds, group)
-                os.write(let_go, b"\0")
-                await _wait_started(process, root)
-                is_up = True
-            except ProcessLookupError:
-                raise await _failed(process) from None
-            finally:
-                if not is_up:
-                    await _end(process)
+            async with _whole_or_gone(process):
+                try:
+                    if group is not None:  # while `bwrap` builds the walls
+                        await anyio.to_thread.run_sync(hasten)
+                    root = await _read_info(told)
+                    if root is None:
+                        raise await _failed(process)
+                    root_fd = os.pidfd_open(root)
+                    undo.callback(os.close, root_fd)
+                    await _bound(root, order.bounds, group)
+                    os.write(let_go, b"\0")
+                    await _wait_started(process, root)
+                except ProcessLookupError:
+                    raise await _failed(process) from None
             return _Started(process, root, root_fd)
 
     def _start_bubblewrap(
@@ -345,13 +341,9 @@ class Launcher:
                 pass_fds=(fd,),
             )
         if group is not None:
-            try:
-                await anyio.to_thread.run_sync(group.add, process.pid)
-            except OSError:
-                pass  # it has ended already
-            except BaseException:
-                await _end(process)
-                raise
+            async with _whole_or_gone(process):
+                with suppress(OSError):  # it may have ended already
+                    await anyio.to_thread.run_sync(group.add, process.pid)
         return _Started(process, process.pid, None)
 
 
@@ -422,8 +414,19 @@ async def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
         await anyio.to_thread.run_sync(group.add, root)
 
 
+@asynccontextmanager
+async def _whole_or_gone(process: ChildProcess) -> AsyncIterator[None]:
+    """What the block leaves started only in part goes."""
+    is_whole = False
+    try:
+        yield
+        is_whole = True
+    finally:
+        if not is_whole:
+            await _end(process)
+
+
 async def _end(process: ChildProcess) -> None:
-    """What was started only in part goes."""
     with anyio.CancelScope(shield=True):
         if process.returncode is None:
             kill_group(process.pid)

@@ -82,11 +82,10 @@ class ChildProcess(anyio.abc.Process):
             scope.shield = False
             try:
                 await self.wait()
-            except BaseException:
+            finally:
                 scope.shield = True
-                self.kill()
+                self.kill()  # nothing, if it has ended
                 await self.wait()
-                raise
 
 
 class _Pipe:

@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import cast
 
 import apsw
 from msgspec import Struct
@@ -35,7 +34,7 @@ class Manifest(Struct, frozen=True):
     def decode(cls, data: bytes) -> "Manifest":
         """Read what `encode` wrote."""
         numbers = array("I", data)
-        return cls(cast("tuple[BlobKey, ...]", tuple(numbers[::2])), tuple(numbers[1::2]))
+        return cls(tuple(BlobKey(n) for n in numbers[::2]), tuple(numbers[1::2]))
 
 
 class Stored(Struct, frozen=True):
@@ -139,8 +138,6 @@ def read_range(
     Raises:
         DiskFailed: A blob is damaged.
     """
-    if len(manifest.keys) == 1 and span.start < min(span.stop, manifest.sizes[0]):
-        return blobs.get(connection, manifest.keys[0])[span.start : span.stop]
     return b"".join(_ranges(connection, blobs, manifest, span))
 
 
