@@ -1,8 +1,8 @@
 """Enriches notes that agents keep, when nobody else needs the model: keywords become tags, and notes that belong together are linked.
 
 A model chooses under a grammar that leaves it nothing to invent: keywords are words of the note, links go to notes that a search has
-found near it. So even a small model does no harm. A note with new tags takes the place of the old one, which is kept and marked as
-every outdated note is; the tag `curated` says that it was looked at. It ends before its budget does.
+found near it. So even a small model does no harm. A note gets its tags in place: its text, origin, age and uses stay. The tag `curated`
+says that it was looked at. It ends before its budget does.
 
 Source: note construction and link generation of A-MEM, arXiv 2502.12110, without its rewriting of notes.
 """
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 import aios
+from aios.abi.memory import Note
 from aios.errors import AccessDenied, Conflict, EngineFailed, NotFound
 
 CURATED = "curated"
@@ -52,7 +53,7 @@ def main(
         if dry_run:
             client.log(f"note {note.id}: {', '.join(keywords)}; links {related}")
             continue
-        n_links += keep(client, note.id, [*note.tags, *keywords], related)
+        n_links += keep(client, note, keywords, related)
         n_notes += 1
     return f"{n_notes} notes, {n_links} links"
 
@@ -118,14 +119,15 @@ def words_of(text: str) -> list[str]:
     return sorted(fitting, key=lambda word: (-len(word), word))[:MAX_WORDS]
 
 
-def keep(client: aios.blocking.Client, note: int, tags: list[str], related: list[int]) -> int:
+def keep(client: aios.blocking.Client, note: Note, tags: list[str], related: list[int]) -> int:
     """Write what was chosen. Returns: how many links are new."""
+    room = MAX_TAGS - len({*note.tags, CURATED})
     try:
-        text = client.memory.get(note).note.text
-        tags = [*dict.fromkeys(tags)][: MAX_TAGS - 1]
-        new = client.memory.update(note, text, tags=[*tags, CURATED], source="curator")
+        client.memory.tag(
+            note.id, add=[*[tag for tag in tags if tag not in note.tags][:room], CURATED]
+        )
         for other in related:
-            client.memory.link(new, other)
+            client.memory.link(note.id, other)
     except (NotFound, Conflict, AccessDenied):
         return 0  # it was forgotten or replaced meanwhile, or is another owner's
     return len(related)

@@ -64,7 +64,9 @@ def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: 
     aios("mem", "add", "two")
     file = tmp_path / "notes.jsonl"
     file.write_text(aios("mem", "export").out)
-    assert aios("mem", "import", file, "--scope", "group", "--json").rows() == [{"n_notes": 2}]
+    assert aios("mem", "import", file, "--scope", "group", "--json").rows() == [
+        {"n_notes": 2, "n_left_out": 0}
+    ]
     one, two = aios("mem", "ls", "--scope", "group", "--json").rows()
     assert (one["text"], one["importance"], one["tags"]) == ("one", 0.9, ["t"])
     assert isinstance(two["origin"], dict)
@@ -76,14 +78,54 @@ def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: 
         for line, at in zip(exported.splitlines(), (1.0, 4e9), strict=True)
     ]
     file.write_text("\n".join(map(json.dumps, passing)))
-    assert aios("mem", "import", file, "--scope", "shared", "--json").rows() == [{"n_notes": 1}]
+    aios("mem", "forget", str(two["id"]))
+    again = aios("mem", "import", file, "--scope", "shared").out
+    assert again == "1 notes; 1 have expired or were here already\n"
     rows = aios("mem", "ls", "--json").rows()
     (kept,) = (row for row in rows if row["expires_unix_s"] is not None)
-    assert abs(float(str(kept["expires_unix_s"])) - 4e9) < 60
-    aios("mem", "forget", str(kept["id"]))
+    assert kept["expires_unix_s"] == 4e9
+    assert aios("mem", "import", file, "--json").rows() == [{"n_notes": 0, "n_left_out": 2}]
     for bad, line in ((b"\nno note\n", 2), (exported + b"\xff\xfe\n", 3)):
         file.write_bytes(bad)
         broken = aios("mem", "import", file)
         assert broken.code == 2
         assert f"line {line} of {file} is no exported note" in broken.err
     assert len(aios("mem", "ls", "--json").rows()) == 4, "all of a file, or nothing"
+
+
+def test_what_an_agent_kept_for_itself_is_not_shown_to_all_by_an_import(
+    served: Served, aios: Aios, tmp_path: Path
+) -> None:
+    ann = served.kernel.admit("ann")[0]
+    memory = Memory(served.kernel.gate(ann.pid))
+    served.portal.call(memory.remember, "a secret of ann")
+    file = tmp_path / "notes.jsonl"
+    file.write_text(aios("mem", "export").out)
+    assert aios("mem", "import", file, "--json").rows() == [{"n_notes": 1, "n_left_out": 0}]
+    _, mine = aios("mem", "ls", "--json").rows()
+    assert (mine["scope"], mine["text"]) == ("agent", "a secret of ann")
+    assert aios("mem", "ls", "--scope", "shared", "--json").rows() == []
+
+
+def test_a_note_is_changed_tagged_and_linked(served: Served, aios: Aios) -> None:
+    assert served.kernel is not None
+    aios("mem", "add", "meat", "--tag", "food", "--from", "2020-01-01T00:00", "--until", "+2d")
+    aios("mem", "add", "sails", "--expires", "+1h")
+    first, second = aios("mem", "ls", "--json").rows()
+    assert float(str(first["valid_to_unix_s"])) - float(str(first["created_unix_s"])) > 86_400
+    assert float(str(first["valid_from_unix_s"])) < 1.6e9
+    assert (
+        3_500 < float(str(second["expires_unix_s"])) - float(str(second["created_unix_s"])) < 3_700
+    )
+    assert aios("mem", "add", "x", "--until", "soon").code == 2
+    assert aios("mem", "add", "x", "--expires", "2020-01-01T00:00").code == 2
+    new = aios("mem", "update", "1", "fish", "--importance", "0.9", "--json").rows()[0]["id"]
+    changed = aios("mem", "show", str(new), "--json").rows()[0]["note"]
+    assert isinstance(changed, dict)
+    assert (changed["text"], changed["tags"], changed["importance"]) == ("fish", ["food"], 0.9)
+    assert aios("mem", "tag", "2", "--add", "boat").out == "note 2: boat\n"
+    assert aios("mem", "tag", "2", "--remove", "boat").out == "note 2: no tags\n"
+    assert aios("mem", "tag", "2").code == 2
+    assert aios("mem", "tag", "1", "--add", "late").code != 0, "another took its place"
+    assert aios("mem", "link", "2", str(new)).out == f"note 2 is linked with {new}\n"
+    assert aios("mem", "link", "2", str(new), "--off").out == "note 2 is linked with none\n"

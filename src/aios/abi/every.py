@@ -105,6 +105,7 @@ from aios.abi.memory import (
     Recalled,
     Remember,
     Remembered,
+    TagNote,
     Update,
 )
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfos
@@ -182,7 +183,7 @@ AnyCall = (
     | Undo
     | FileWatch | FileShare | FileShares | FileLock | FileUnlock | FileUsage | FileQuota | FileCollect | FileCheck
     | FileRetrieve | FileGroupBy | FileJoin | FileIndex | FileReindex
-    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | MemoryList | MemoryUsage | MemoryCheck
+    | Remember | Recall | MemoryGet | Update | Forget | LinkNotes | TagNote | MemoryList | MemoryUsage | MemoryCheck
     | MemoryLog | MemoryRead | MemoryStat
     | tools.ToolRegister | tools.ToolUnregister | tools.ToolList | tools.ToolDescribe | tools.ToolRun
     | tools.ToolTake | tools.ToolReturn

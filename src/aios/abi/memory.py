@@ -12,7 +12,8 @@ NoteId = Annotated[int, Meta(ge=1)]
 """Positive and growing; never given twice."""
 NoteText = Annotated[str, Meta(min_length=1, max_length=1 << 16)]
 Tag = Annotated[str, Meta(min_length=1, max_length=64)]
-Tags = Annotated[tuple[Tag, ...], Meta(max_length=32)]
+MAX_TAGS = 32
+Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
 Importance = Annotated[float, Meta(ge=0, le=1)]
 UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
 
@@ -70,10 +71,10 @@ class Remembered(Answer, frozen=True):
 
 
 class Remember(Call[Remembered], frozen=True):
-    """Keep a note. It is forgotten after `expires_in_s` seconds, if that is given.
+    """Keep a note. It is forgotten after `expires_in_s` seconds or at `expires_unix_s`, if one of them is given.
 
     Raises:
-        InvalidCall: `valid_to_unix_s` is not after `valid_from_unix_s`.
+        InvalidCall: `valid_to_unix_s` is not after `valid_from_unix_s`, it would be forgotten at once, or both expiries are given.
     """
 
     text: NoteText
@@ -84,6 +85,7 @@ class Remember(Call[Remembered], frozen=True):
     valid_from_unix_s: UnixSeconds | None = None
     valid_to_unix_s: UnixSeconds | None = None
     expires_in_s: Annotated[float, Meta(gt=0, le=1e10)] | None = None
+    expires_unix_s: UnixSeconds | None = None
 
 
 class Hit(Struct, frozen=True):
@@ -184,6 +186,23 @@ class LinkNotes(Call[NoteDetails], frozen=True, tag="link"):
     id: NoteId
     to: NoteId
     is_on: bool = True
+
+
+class TagNote(Call[NoteDetails], frozen=True, tag="memory_tag"):
+    """Give a note tags, and take some away. It stays the same note: its text, origin, age and uses are kept.
+
+    A tag that it has, or has not, already is no error. Data from outside that the caller has read taints the note, as tags may carry it.
+
+    Raises:
+        AccessDenied: Another owner wrote it.
+        Conflict: Another note has taken its place.
+        InvalidCall: It would have more tags than a note may have.
+        NotFound: There is none of that id, or it is not for the caller.
+    """
+
+    id: NoteId
+    add: Tags = ()
+    remove: Tags = ()
 
 
 class Notes(Answer, frozen=True):

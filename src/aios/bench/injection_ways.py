@@ -30,6 +30,7 @@ from aios.abi.memory import (
     Recall,
     Remember,
     Scope,
+    TagNote,
     Update,
 )
 from aios.abi.storage import FileEdit, FilePurge, Put
@@ -186,6 +187,14 @@ async def _note_linked(world: World) -> None:
     note = await giver.call(Remember(text=SAID, scope=Scope.GROUP))
     other = await taker.call(Remember(text="a thing", scope=Scope.GROUP))
     await taker.call(LinkNotes(id=note.id, to=other.id))
+    await world.pays(taker)
+
+
+async def _note_tagged(world: World) -> None:
+    giver, taker = await world.source(), world.agent()
+    note = await taker.call(Remember(text="a thing", scope=Scope.GROUP))
+    await giver.call(TagNote(id=note.id, add=("pay-mallory",)))
+    await taker.call(MemoryGet(id=note.id))
     await world.pays(taker)
 
 
@@ -356,6 +365,7 @@ WAYS = (
     Script("a note by its number", _note_by_number),
     Script("an update of the agent's own note", _note_updated),
     Script("a note that is linked", _note_linked),
+    Script("a tag on the agent's own note", _note_tagged),
     Script("a record of an earlier life", _record_of_an_earlier_life),
     Script("the tool `memory`", _tool_for_the_memory),
     Script("a child acts for its parent", _child),

@@ -1,20 +1,16 @@
 """The verb `mem`: what agents remember, as the owner of the kernel sees it."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import click
-import msgspec
 
 from aios.abi.memory import Note
 from aios.cli.connecting import connect
+from aios.cli.mem_files import export, import_
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
-from aios.errors import InvalidCall
-from aios.kernel.clock import SystemClock
-from aios.sdk.blocking import Client
-from aios.sdk.memory import RememberOptions, ScopeName
+from aios.cli.when import Moment
+from aios.sdk.memory import RememberOptions, ScopeName, UpdateOptions
 
 SCOPES = ("process", "agent", "group", "shared")
 SHOWN_CHARS = 80
@@ -134,6 +130,11 @@ def search(
     "--importance", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="0 to 1."
 )
 @click.option("--source", default="", help="Where it is from.")
+@click.option(
+    "--from", "begin", type=Moment(), help="It holds from then on (2026-12-24T18:00, +2d)."
+)
+@click.option("--until", "end", type=Moment(), help="It holds until then.")
+@click.option("--expires", type=Moment(), help="It is forgotten then.")
 @json_option
 def add(
     *,
@@ -142,14 +143,89 @@ def add(
     tags: tuple[str, ...],
     importance: float,
     source: str,
+    begin: float | None,
+    end: float | None,
+    expires: float | None,
     as_json: bool,
 ) -> None:
     """Keep a note."""
+    options: RememberOptions = {
+        "scope": scope,
+        "tags": tags,
+        "importance": importance,
+        "source": source,
+    }
+    if begin is not None:
+        options["valid_from_unix_s"] = begin
+    if end is not None:
+        options["valid_to_unix_s"] = end
+    if expires is not None:
+        options["expires_unix_s"] = expires
     with connect() as client:
-        note = client.memory.remember(
-            text, scope=scope, tags=tags, importance=importance, source=source
-        )
+        note = client.memory.remember(text, **options)
     write_json({"id": note}) if as_json else click.echo(f"note {note}")
+
+
+@mem.command(epilog=examples("aios mem update 12 'The user eats fish again' --importance 0.8"))
+@click.argument("note", metavar="ID", type=NoteNumber())
+@click.argument("text", type=Words())
+@click.option(
+    "--tag", "tags", multiple=True, help="Its tags; those of the old note if none is given."
+)
+@click.option("--importance", type=click.FloatRange(0, 1), help="0 to 1; that of the old note.")
+@click.option("--source", default="", help="Where it is from.")
+@json_option
+def update(
+    *,
+    note: int,
+    text: str,
+    tags: tuple[str, ...],
+    importance: float | None,
+    source: str,
+    as_json: bool,
+) -> None:
+    """Put a new note in the place of one, which is kept and marked."""
+    options: UpdateOptions = {"source": source}
+    if tags:
+        options["tags"] = tags
+    if importance is not None:
+        options["importance"] = importance
+    with connect() as client:
+        new = client.memory.update(note, text, **options)
+    write_json({"id": new}) if as_json else click.echo(f"note {new}")
+
+
+@mem.command(epilog=examples("aios mem tag 12 --add food --remove meat"))
+@click.argument("note", metavar="ID", type=NoteNumber())
+@click.option("--add", multiple=True, metavar="TAG")
+@click.option("--remove", multiple=True, metavar="TAG")
+@json_option
+def tag(*, note: int, add: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
+    """Give a note tags, and take some away; it stays the same note."""
+    if not (add or remove):
+        raise click.UsageError("nothing to do: say --add TAG or --remove TAG")
+    with connect() as client:
+        found = client.memory.tag(note, add=add, remove=remove).note
+    if as_json:
+        write_json(found)
+    else:
+        click.echo(f"note {note}: {printable(', '.join(found.tags)) or 'no tags'}")
+
+
+@mem.command(epilog=examples("aios mem link 12 7", "aios mem link 12 7 --off"))
+@click.argument("note", metavar="ID", type=NoteNumber())
+@click.argument("to", metavar="ID", type=NoteNumber())
+@click.option("--off", is_flag=True, help="Link them no longer.")
+@json_option
+def link(*, note: int, to: int, off: bool, as_json: bool) -> None:
+    """Link two notes, in both directions."""
+    with connect() as client:
+        client.memory.link(note, to, is_on=not off)
+        links = client.memory.get(note).links
+    if as_json:
+        write_json({"id": note, "links": links})
+    else:
+        click.echo(f"note {note} is linked with {', '.join(map(str, links)) or 'none'}")
 
 
 @mem.command(epilog=examples("aios mem show 12", "aios mem show 12 --json"))
@@ -212,71 +288,8 @@ def forget(*, notes: tuple[int, ...], as_json: bool) -> None:
                 click.echo(f"forgot {', '.join(map(str, ids))}")
 
 
-@mem.command(epilog=examples("aios mem export > notes.jsonl"))
-@scope_option
-@tags_option
-@json_option
-def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: bool) -> None:
-    """Write the notes that are in force to standard output, one JSON object a line."""
-    del as_json  # it is JSON either way
-    with connect() as client:
-        for note in client.memory.notes(scopes=scopes, tags=tags):
-            write_json(note)
-
-
-@mem.command("import", epilog=examples("aios mem import notes.jsonl --scope shared"))
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--scope", type=click.Choice(SCOPES[1:]), default="shared", show_default=True)
-@json_option
-def import_(*, file: Path, scope: ScopeName, as_json: bool) -> None:
-    """Keep the notes of a file that `export` wrote, as the owner's, under one scope.
-
-    Text, tags, importance, validity and expiry come along; who wrote a note is named in its source. Notes that have expired
-    are left out. Each is a new note: to import a file twice keeps its notes twice.
-    """
-    now = SystemClock().unix_s()
-    n_notes = sum(1 for _ in _unexpired(file, now))  # all are read before the first is kept
-    with connect() as client:
-        for note in _unexpired(file, now):
-            _import(client, note, scope, now)
-    write_json({"n_notes": n_notes}) if as_json else click.echo(f"{n_notes} notes")
-
-
-def _exported(file: Path) -> Iterator[Note]:
-    """The notes of a file, a line each."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield msgspec.json.decode(line, type=Note)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise InvalidCall(
-                    f"line {number} of {file} is no exported note: {error}",
-                    hint="give a file that `aios mem export` wrote",
-                ) from error
-
-
-def _unexpired(file: Path, now: float) -> Iterator[Note]:
-    for note in _exported(file):
-        if note.expires_unix_s is None or note.expires_unix_s > now:
-            yield note
-
-
-def _import(client: Client, note: Note, scope: ScopeName, now: float) -> None:
-    origin = note.origin
-    options: RememberOptions = {
-        "scope": scope,
-        "tags": note.tags,
-        "importance": note.importance,
-        "source": f"{origin.source} (note {note.id} of {origin.owner}/{origin.name})".strip(),
-        "valid_from_unix_s": note.valid_from_unix_s,
-    }
-    if note.valid_to_unix_s is not None:
-        options["valid_to_unix_s"] = note.valid_to_unix_s
-    if note.expires_unix_s is not None:
-        options["expires_in_s"] = note.expires_unix_s - now
-    client.memory.remember(note.text, **options)
+mem.add_command(export)
+mem.add_command(import_)
 
 
 def _row(note: Note) -> list[str]:

@@ -11,12 +11,14 @@ import click
 from msgspec import Struct
 
 from aios.abi.timers import Missed
+from aios.kernel.clock import SystemClock
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 LOCAL_TIME = Path("/etc/localtime")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SUCH_AS = "2026-11-27T09:00, 18:30 or +90m"
 FROM_NOW = re.compile(r"\+(?:\d+[smhd])+(?!\n)$")
 
 
@@ -86,20 +88,38 @@ def moment(text: str, zone: str, now_unix_s: float) -> float:
     Raises:
         click.UsageError: It names none, or one that is over.
     """
+    try:
+        found = _found(text, zone, now_unix_s)
+    except (ValueError, KeyError, OSError) as error:
+        raise click.UsageError(f"--at {text} --zone {zone}: {error}; say {SUCH_AS}") from error
+    if found <= now_unix_s:
+        raise click.UsageError(f"--at {text}: that is over")
+    return found
+
+
+class Moment(click.ParamType[float]):
+    """A moment as for `--at`, in the zone of this machine; it may be over."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it, or refuse it as click does."""
+        if isinstance(value, float):
+            return value
+        try:
+            return _found(str(value), local_zone(), SystemClock().unix_s())
+        except (ValueError, KeyError, OSError):
+            self.fail(f"{value!r} is no time: say {SUCH_AS}", param, ctx)
+
+
+def _found(text: str, zone: str, now_unix_s: float) -> float:
+    """Raises: `KeyError`, `ValueError` or `OSError`; it names no moment."""
     if FROM_NOW.match(text):
         parts = re.findall(r"(\d+)([smhd])", text)
         return now_unix_s + sum(int(n) * UNITS_S[unit] for n, unit in parts)
-    try:
-        where = _zone(zone)
-        now = datetime.fromtimestamp(now_unix_s, where)
-        found = _read(text, now)
-    except (ValueError, KeyError, OSError) as error:
-        raise click.UsageError(
-            f"--at {text} --zone {zone}: {error}; say 2026-11-27T09:00, 18:30 or +90m"
-        ) from error
-    if found.timestamp() <= now_unix_s:
-        raise click.UsageError(f"--at {text}: that is over")
-    return found.timestamp()
+    return _read(text, datetime.fromtimestamp(now_unix_s, _zone(zone))).timestamp()
 
 
 def _read(text: str, now: datetime) -> datetime:

@@ -420,6 +420,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     notes.Update: Entry(lambda kernel, run, call: kernel.memory.update(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK, look=looks.note),
     notes.Forget: Entry(lambda kernel, run, call: kernel.memory.forget(run, call), Right.MEMORY_WRITE, Effect.IRREVERSIBLE, Where.DISK, look=looks.note),
     notes.LinkNotes: Entry(lambda kernel, run, call: kernel.memory.link(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
+    notes.TagNote: Entry(lambda kernel, run, call: kernel.memory.tag(run, call), Right.MEMORY_WRITE, Effect.REVERSIBLE, Where.DISK),
     notes.MemoryUsage: Entry(lambda kernel, run, call: kernel.memory.usage(run, call), Right.MEMORY_READ),
     notes.MemoryCheck: Entry(lambda kernel, run, call: kernel.memory.check(run, call), Right.MEMORY_READ),
     notes.MemoryList: Entry(lambda kernel, run, call: kernel.memory.list_notes(run, call), Right.MEMORY_READ),

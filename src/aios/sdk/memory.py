@@ -24,6 +24,8 @@ from aios.abi.memory import (
     Recall,
     Recalled,
     Remember,
+    Scope,
+    TagNote,
     Update,
 )
 from aios.sdk.requests import build
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 ScopeName = Literal["process", "agent", "group", "shared"]
 """Who may read: this process; processes of this owner and name, also later ones; all of this owner; all."""
 PAGE_NOTES = 500
+MAX_SOURCE_CHARS = 4_000
 
 
 class RememberOptions(TypedDict, total=False):
@@ -47,6 +50,7 @@ class RememberOptions(TypedDict, total=False):
     valid_from_unix_s: float
     valid_to_unix_s: float
     expires_in_s: float
+    expires_unix_s: float
 
 
 class RecallOptions(TypedDict, total=False):
@@ -85,6 +89,17 @@ class Memory:
     async def remember(self, text: str, **options: Unpack[RememberOptions]) -> int:
         """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for agents of this name."""
         return (await self._gate.call(build(Remember, text=text, **options))).value.id
+
+    async def import_note(self, note: Note, scope: ScopeName | None = None) -> int:
+        """Keep a note that `notes` gave, of another kernel as well, as one's own; returns its id.
+
+        Text, tags, importance, validity and expiry come along; whose it was is named in its source. Without a `scope` it keeps its own
+        (an agent's, if that was of a process).
+
+        Raises:
+            InvalidCall: It has expired, or would never hold.
+        """
+        return (await self._gate.call(_imported(note, scope))).value.id
 
     async def recall(
         self, query: str, limit: int = 10, **options: Unpack[RecallOptions]
@@ -129,6 +144,19 @@ class Memory:
         """
         await self._gate.call(build(LinkNotes, id=note, to=to, is_on=is_on))
 
+    async def tag(
+        self, note: int, *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> NoteDetails:
+        """Give a note tags, and take some away; it stays the same note. Returns: the note as it is then.
+
+        Raises:
+            AccessDenied: Another owner wrote it.
+            Conflict: Another note has taken its place.
+            InvalidCall: It would have more tags than a note may have.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (await self._gate.call(build(TagNote, id=note, add=add, remove=remove))).value
+
     async def notes(self, **options: Unpack[ListOptions]) -> AsyncIterator[Note]:
         """All notes that the caller may read, by id, fetched in pages."""
         after, is_more = 0, True
@@ -171,6 +199,17 @@ class BlockingMemory:
         """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for agents of this name."""
         return (self._gate.call(build(Remember, text=text, **options))).value.id
 
+    def import_note(self, note: Note, scope: ScopeName | None = None) -> int:
+        """Keep a note that `notes` gave, of another kernel as well, as one's own; returns its id.
+
+        Text, tags, importance, validity and expiry come along; whose it was is named in its source. Without a `scope` it keeps its own
+        (an agent's, if that was of a process).
+
+        Raises:
+            InvalidCall: It has expired, or would never hold.
+        """
+        return (self._gate.call(_imported(note, scope))).value.id
+
     def recall(self, query: str, limit: int = 10, **options: Unpack[RecallOptions]) -> Recalled:
         """The notes that say most about something, best first, each with why it was found."""
         call = build(Recall, query=query, limit=limit, **options)
@@ -212,6 +251,17 @@ class BlockingMemory:
         """
         self._gate.call(build(LinkNotes, id=note, to=to, is_on=is_on))
 
+    def tag(self, note: int, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> NoteDetails:
+        """Give a note tags, and take some away; it stays the same note. Returns: the note as it is then.
+
+        Raises:
+            AccessDenied: Another owner wrote it.
+            Conflict: Another note has taken its place.
+            InvalidCall: It would have more tags than a note may have.
+            NotFound: There is none of that id, or it is not for the caller.
+        """
+        return (self._gate.call(build(TagNote, id=note, add=add, remove=remove))).value
+
     def notes(self, **options: Unpack[ListOptions]) -> Iterator[Note]:
         """All notes that the caller may read, by id, fetched in pages."""
         after, is_more = 0, True
@@ -242,3 +292,24 @@ class BlockingMemory:
     def stat(self) -> BlockStatistics:
         """The memory block of this process: its size, and how many reads had to go to the disk."""
         return (self._gate.call(MemoryStat())).value
+
+
+def imported_source(note: Note) -> str:
+    """What names the origin of a note that was imported."""
+    origin = note.origin
+    whose = f"(note {note.id} of {origin.owner}/{origin.name})"
+    return f"{origin.source[: MAX_SOURCE_CHARS - len(whose)]} {whose}".strip()
+
+
+def _imported(note: Note, scope: ScopeName | None) -> Remember:
+    return build(
+        Remember,
+        text=note.text,
+        scope=scope or ("agent" if note.scope is Scope.PROCESS else note.scope.value),
+        tags=note.tags,
+        importance=note.importance,
+        source=imported_source(note),
+        valid_from_unix_s=note.valid_from_unix_s,
+        valid_to_unix_s=note.valid_to_unix_s,
+        expires_unix_s=note.expires_unix_s,
+    )

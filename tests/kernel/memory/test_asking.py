@@ -1,31 +1,43 @@
+import random
+from contextlib import closing
+
 import anyio
+import apsw
+import msgspec
 import numpy as np
 import pytest
 
 from aios.abi.calls import Embeddings
 from aios.abi.types import Usage
+from aios.disk.migrations import migrate
 from aios.errors import EngineUnavailable, InvalidCall
 from aios.kernel.memory import asking
-from aios.kernel.memory.asking import FarEmbedder, find_embedder
+from aios.kernel.memory.asking import OtherModelError, alike, find_embedder, known
+from aios.kernel.memory.embedding import normed, packed, unpacked
+from aios.kernel.memory.schema import SCHEMA
 
 pytestmark = pytest.mark.anyio
 
 
 class Endpoint:
-    """Answers with vectors of three numbers, after so many failures; refuses texts with `bad` in them."""
+    """Answers with vectors that a seed makes of each text, after so many failures; refuses texts with `bad` in them."""
 
-    def __init__(self, n_failures: int = 0) -> None:
+    def __init__(self, n_failures: int = 0, *, seed: str = "", n_dims: int = 8) -> None:
         self.n_failures = n_failures
-        self.asked: list[tuple[str, ...]] = []
+        self.seed = seed
+        self.n_dims = n_dims
 
     async def __call__(self, texts: tuple[str, ...]) -> Embeddings:
-        self.asked.append(texts)
         if self.n_failures:
             self.n_failures -= 1
             raise EngineUnavailable("it is down", hint="wait")
         if any("bad" in text for text in texts):
             raise InvalidCall("too long", hint="send less")
-        return Embeddings(tuple((float(len(text)), 1.0, 0.0) for text in texts), Usage(), "small")
+        return Embeddings(tuple(map(self.vector, texts)), Usage(), "small")
+
+    def vector(self, text: str) -> tuple[float, ...]:
+        draw = random.Random(f"{self.seed} {text}")  # noqa: S311 - repeatable on purpose
+        return tuple(draw.gauss(0, 1) for _ in range(self.n_dims))
 
 
 @pytest.fixture(autouse=True)
@@ -36,20 +48,41 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_is_found_when_the_engine_answers_and_named_by_model_and_length() -> None:
     with anyio.fail_after(5):
         found = await find_embedder(Endpoint(n_failures=3))
-    assert (found.name, found.n_dims) == ("engine:small:3", 3)
+    assert (found.name, found.n_dims) == ("engine:small:8", 8)
 
 
 async def test_a_text_that_is_refused_gets_no_vector_and_holds_up_no_other() -> None:
-    endpoint = Endpoint(n_failures=2)
-    embedder = FarEmbedder("engine:small:3", 3, endpoint)
+    embedder = await find_embedder(Endpoint(n_failures=2))
     with anyio.fail_after(5):
         rows = await embedder.embed_some(["one", "two", "a bad one", "four", "five"])
     assert [row is None for row in rows] == [False, False, True, False, False]
     first = rows[0]
     assert first is not None
     assert np.allclose(np.linalg.norm(first), 1)
+    assert np.allclose(first, await embedder.embed(["one"]), atol=1e-6)
 
 
-async def test_vectors_of_another_length_are_no_vectors_of_this_model() -> None:
-    with pytest.raises(EngineUnavailable, match="shape"):
-        await FarEmbedder("engine:small:4", 4, Endpoint()).embed(["one"])
+@pytest.mark.parametrize("other", [Endpoint(seed="other"), Endpoint(n_dims=4)])
+async def test_another_model_behind_the_same_name_is_noticed(other: Endpoint) -> None:
+    embedder = msgspec.structs.replace(await find_embedder(Endpoint()), ask=other)
+    with pytest.raises(OtherModelError):
+        await embedder.embed_some(["one"])
+
+
+async def test_models_of_one_name_are_told_apart_by_what_they_make_of_the_probes() -> None:
+    with closing(apsw.Connection(":memory:")) as connection:
+        migrate(connection, (SCHEMA,))
+        names = []
+        for seed in ("one", "other", "one", "third", "other"):
+            found = await find_embedder(Endpoint(seed=seed))
+            names.append(known(connection, found).name)
+    base = "engine:small:8"
+    assert names == [base, f"{base}#2", base, f"{base}#3", f"{base}#2"]
+
+
+async def test_one_model_is_the_same_when_its_vectors_are_a_little_off() -> None:
+    one = (await find_embedder(Endpoint())).probes
+    noise = np.random.default_rng(1).normal(size=one.shape).astype(np.float32)
+    assert alike(unpacked(packed(one)), one)
+    assert alike(normed(one + 0.03 * noise), one)
+    assert not alike(normed(one + 0.3 * noise), one)

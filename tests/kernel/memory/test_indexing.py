@@ -10,6 +10,7 @@ import apsw
 import pytest
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.types import Usage
 from aios.config import Config, Home, MemoryConfig
 from aios.engine.base import Engine
 from aios.engine.scripted import ScriptedEngine
@@ -178,6 +179,51 @@ async def test_another_embedder_makes_its_own_vectors_and_never_sees_those_of_th
         assert indexed(kernel) == ids
 
 
+class OtherModel(ScriptedEngine):
+    """Makes other vectors than a scripted engine does, by the same name."""
+
+    is_other = True
+
+    async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+        vectors, usage = await super().embed(texts)
+        if self.is_other:
+            vectors = tuple(tuple(reversed(vector)) for vector in vectors)
+        return vectors, usage
+
+
+async def names_of_vectors(kernel: Kernel) -> set[str]:
+    rows = await kernel.db.read(
+        lambda c: c.execute("SELECT embedder FROM memory_vectors").fetchall()
+    )
+    return {str(row[0]) for row in rows}
+
+
+async def test_another_model_of_the_same_name_makes_vectors_of_its_own(tmp_path: Path) -> None:
+    """In the next kernel, and while a kernel runs."""
+    async with opened(tmp_path, "engine", ScriptedEngine()) as kernel:
+        memory = Memory(kernel.init_gate())
+        for number in range(5):
+            await memory.remember(f"the boat number {number}")
+        await indexed_all(memory, "engine:")
+        (first,) = await names_of_vectors(kernel)
+    other = OtherModel()
+    async with opened(tmp_path, "engine", other) as kernel:
+        memory = Memory(kernel.init_gate())
+        await memory.usage()
+        await indexed_all(memory, f"{first}#2")
+        assert await names_of_vectors(kernel) == {f"{first}#2"}
+        assert (await memory.recall("the boat number 3")).hits[0].note.text == "the boat number 3"
+        other.is_other = False
+        await memory.remember("a new one, which shows that another model answers")
+        with anyio.fail_after(5):
+            while (await memory.usage()).embedder != first:
+                await anyio.sleep(0.01)
+        await indexed_all(memory, first)
+        assert await names_of_vectors(kernel) == {first}
+        assert len(indexed(kernel)) == 6
+        assert (await memory.check()).faults == ()
+
+
 async def test_while_a_far_embedder_is_silent_words_find_notes(tmp_path: Path) -> None:
     async with opened(tmp_path, "engine") as kernel:
         memory = Memory(kernel.init_gate())
@@ -185,7 +231,7 @@ async def test_while_a_far_embedder_is_silent_words_find_notes(tmp_path: Path) -
         found = await memory.recall("boat")
         assert (found.embedder, [hit.note.id for hit in found.hits]) == ("", [note])
         used = await memory.usage()
-        assert (used.n_notes, used.embedder, used.n_waiting) == (1, "", 0)
+        assert (used.n_notes, used.embedder, used.n_waiting) == (1, "", 1)
 
 
 async def test_an_owner_has_no_more_notes_than_its_quota(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,6 +151,60 @@ async def test_an_update_keeps_how_long_a_note_is_to_hold(booted: OpenKernel) ->
         assert again.valid_to_unix_s is None
 
 
+async def test_a_note_gets_and_loses_tags_and_stays_the_same(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        ann, bob, eve = agent(kernel, "ann"), agent(kernel, "bob"), guest(kernel, "eve")
+        note = await ann.remember("boats are red", scope="shared", tags=["sea", "old"])
+        await ann.recall("boats")
+        before = (await ann.get(note)).note
+        after = (await bob.tag(note, add=["sea", "colour"], remove=["old", "absent"])).note
+        assert after.tags == ("sea", "colour")
+        assert msgspec.structs.replace(after, tags=before.tags) == before
+        assert [hit.note.id for hit in (await ann.recall("boats", tags=["colour"])).hits] == [note]
+        assert (await ann.recall("boats", tags=["old"])).hits == ()
+        with pytest.raises(AccessDenied):
+            await eve.tag(note, add=["mine"])
+        await ann.tag(note, add=[f"t{number}" for number in range(30)])
+        with pytest.raises(InvalidCall, match="33 tags"):
+            await ann.tag(note, add=["more"])
+        await ann.tag(note, add=["more"], remove=["t0"])
+        await ann.update(note, "boats are blue")
+        with pytest.raises(Conflict, match="was replaced"):
+            await ann.tag(note, add=["late"])
+        assert (await Memory(kernel.init_gate()).check()).faults == ()
+
+
+async def test_a_note_is_forgotten_at_a_moment_that_is_to_come(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        memory, now = agent(kernel, "ann"), kernel.clock.unix_s()
+        note = await memory.remember("rain", expires_unix_s=now + 60)
+        assert (await memory.get(note)).note.expires_unix_s == now + 60
+        with pytest.raises(InvalidCall, match="at once"):
+            await memory.remember("rain", expires_unix_s=now)
+        with pytest.raises(InvalidCall, match="two times"):
+            await memory.remember("rain", expires_unix_s=now + 60, expires_in_s=60)
+
+
+async def test_an_imported_note_is_ones_own_and_keeps_its_scope(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        ann, eve = agent(kernel, "ann"), guest(kernel, "eve")
+        long = "x" * 4_096
+        ids = [
+            await ann.remember(scope, scope=scope, tags=["t"], source=long, expires_in_s=60)
+            for scope in ("process", "agent", "group", "shared")
+        ]
+        for note in [each async for each in ann.notes()]:
+            mine = (await eve.get(await eve.import_note(note))).note
+            scope = "agent" if note.text == "process" else note.text
+            assert (mine.text, mine.scope.value, mine.tags) == (note.text, scope, ("t",))
+            assert mine.origin.owner == "eve"
+            assert mine.origin.source.endswith(f"x (note {note.id} of owner/ann)")
+            assert mine.expires_unix_s == note.expires_unix_s
+        whole = (await ann.get(ids[0])).note
+        moved = await eve.import_note(whole, scope="shared")
+        assert (await ann.get(moved)).note.scope is Scope.SHARED
+
+
 async def test_tags_times_and_expiry_limit_what_is_found(booted: OpenKernel) -> None:
     async with booted() as kernel:
         memory = agent(kernel, "ann")
@@ -228,7 +283,7 @@ async def test_uses_are_written_down_now_and_then(
 HIDDEN = "hidden"
 names = st.sampled_from(["ann", "bob", "eve"])
 steps = st.lists(
-    st.tuples(names, st.sampled_from(["remember", "recall", "follow", "get", "update", "forget", "link", "list", "log"]),
+    st.tuples(names, st.sampled_from(["remember", "recall", "follow", "get", "update", "forget", "link", "tag", "list", "log"]),
               st.sampled_from(list(Scope)), st.integers(1, 12), st.integers(1, 12)),
     max_size=30,
 )  # fmt: skip
@@ -292,6 +347,8 @@ async def _do(memory: Memory, verb: str, scope: Scope, ids: tuple[int, int]) -> 
             return [note]
         case "link":
             await memory.link(*ids)
+        case "tag":
+            return [(await memory.tag(ids[0], add=[me])).note]
         case "list":
             return await listed(memory)
     return ()

@@ -18,12 +18,13 @@ import anyio.to_thread
 from aios.disk.db import Database
 from aios.disk.writequeue import Waiter
 from aios.errors import AiosError
+from aios.kernel.memory.search import Sense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aios.kernel.memory.asking import Ask, FarEmbedder
-    from aios.kernel.memory.embedding import Vectors, WordLlamaEmbedder
+    from aios.kernel.memory.embedding import WordLlamaEmbedder
     from aios.kernel.memory.meaning import Meanings, Waiting
     from aios.kernel.memory.vectors import Signs
 
@@ -76,6 +77,11 @@ class Indexer:
         """The name of the embedder, empty without one."""
         return self.meanings.name if self.meanings is not None else ""
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether notes are to have vectors, also while the embedder has not answered yet."""
+        return self.meanings is not None or self._kind == "engine"
+
     async def open(self) -> None:
         """Load the embedder and the signs of its vectors. Called once, before the first write of a note."""
         kind = self._kind
@@ -107,19 +113,24 @@ class Indexer:
                 self._wake_leader()
         return mine.placed
 
-    async def ask(self, query: str) -> "Vectors | None":
-        """The vector of a query from a far embedder; None when it does not answer in time, or is near: see `vector_here`."""
-        if self._far is None:
+    async def ask(self, query: str) -> Sense | None:
+        """What a far embedder makes of a query; None when it does not answer in time, or is near: see `sense_here`."""
+        far, meanings = self._far, self.meanings
+        if far is None or meanings is None:
             return None
-        vector: Vectors | None = None
-        with anyio.move_on_after(QUERY_S), suppress(AiosError):
-            # When it fails words still find notes, and the answer says that they were alone.
-            vector = (await self._far.embed([query]))[0]
-        return vector
+        from aios.kernel.memory.asking import OtherModelError  # noqa: PLC0415 - takes packages of an extra
 
-    def vector_here(self, query: str) -> "Vectors | None":
-        """The vector of a query from a near embedder; in whatever thread, for long queries take milliseconds."""
-        return None if self._near is None else self._near.embed([query])[0]
+        with anyio.move_on_after(QUERY_S), suppress(AiosError, OtherModelError):
+            # When it fails words still find notes, and the answer says that they were alone.
+            return Sense(meanings, (await far.embed([query]))[0])
+        return None
+
+    def sense_here(self, query: str) -> Sense | None:
+        """What a near embedder makes of a query; in whatever thread, for long queries take milliseconds."""
+        near, meanings = self._near, self.meanings
+        if near is None or meanings is None:
+            return None
+        return Sense(meanings, near.embed([query])[0])
 
     def close(self) -> None:
         """The kernel has ended: let go of the weights and signs, 35 MB and more.
@@ -145,14 +156,21 @@ class Indexer:
         await self._db.write(meanings.load, publish)
 
     async def _index_far(self) -> None:
-        from aios.kernel.memory.asking import find_embedder  # noqa: PLC0415 - takes packages of an extra
+        from aios.kernel.memory.asking import OtherModelError, find_embedder, known  # noqa: PLC0415 - takes packages of an extra
 
         assert self._ask is not None
-        try:
-            self._far = await find_embedder(self._ask)
-            await self._load(self._far.name, self._far.n_dims)
-        except AiosError:
-            return  # the kernel is ending
+        while True:
+            try:
+                found = await find_embedder(self._ask)
+                far = await self._db.write(partial(known, found=found))
+                await self._load(far.name, far.n_dims)
+            except AiosError:
+                return  # the kernel is ending
+            self._far = far
+            with suppress(OtherModelError):
+                await self._follow_news()
+
+    async def _follow_news(self) -> None:
         after = 0
         while True:
             self._news = anyio.Event()

@@ -4,7 +4,6 @@ Who calls is known by owner and name, never by what the call says, and every que
 caller may read; there is no other way to the notes. Init, the owner of the kernel, reads and changes all of them.
 """
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.memory import (
+    MAX_TAGS,
     Forget,
     Forgotten,
     LinkNotes,
@@ -34,17 +34,18 @@ from aios.abi.memory import (
     Recalled,
     Remember,
     Remembered,
-    Scope,
+    TagNote,
     Update,
 )
 from aios.config import MemoryConfig
 from aios.disk.db import Database
-from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, ResourceExhausted
+from aios.errors import AccessDenied, InvalidCall, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.memory import tables
 from aios.kernel.memory.check import check_notes
 from aios.kernel.memory.indexing import Indexer, Placed
-from aios.kernel.memory.search import Sense, follow_links, search
+from aios.kernel.memory.reach import Reach
+from aios.kernel.memory.search import follow_links, search
 from aios.kernel.memory.tables import Filter, SpaceKey
 from aios.kernel.memory.words import CommonWords
 from aios.kernel.process import INIT_PID, Process, Run
@@ -94,8 +95,7 @@ class MemoryManager:
         self._clock = clock
         self._indexer = Indexer(db, config.embedder, tasks, ask=ask)
         self._max_notes = config.max_notes
-        self._kernel_id = secrets.token_hex(8)
-        """Pids begin again with each kernel; notes of processes must not."""
+        self._reach = Reach(clock)
         self._opening = anyio.Lock()
         self._is_open = False
         self._uses: Counter[int] = Counter()
@@ -118,12 +118,12 @@ class MemoryManager:
             created_unix_s=now,
             valid_from_unix_s=valid_from,
             valid_to_unix_s=call.valid_to_unix_s,
-            expires_unix_s=None if call.expires_in_s is None else now + call.expires_in_s,
+            expires_unix_s=_expiry(call, now),
             tags=call.tags,
             importance=call.importance,
             taint=source_of(run.process),
         )
-        key = self._key(run.process, call.scope)
+        key = self._reach.key(run.process, call.scope)
         placed = await self._indexer.place(call.text, self._space_of(key))
 
         def write(connection: apsw.Connection) -> Change:
@@ -140,16 +140,14 @@ class MemoryManager:
 
         def read(connection: apsw.Connection) -> Recalled:
             which = Filter(
-                self._spaces(connection, run.process, call.scopes),
+                self._reach.spaces(connection, run.process, call.scopes),
                 now,
                 call.tags,
                 call.since_unix_s,
                 now if call.at_unix_s is None else call.at_unix_s,
                 call.include_superseded,
             )
-            vector = indexer.vector_here(call.query) if asked is None else asked
-            meanings = indexer.meanings
-            sense = Sense(meanings, vector) if meanings and vector is not None else None
+            sense = asked or indexer.sense_here(call.query)
             hits = search(
                 connection,
                 call.query,
@@ -174,7 +172,7 @@ class MemoryManager:
         """Read one note."""
         await self._open()
         found = await self._db.read(
-            lambda connection: self._details(connection, run.process, call.id)
+            lambda connection: self._reach.details(connection, run.process, call.id)
         )
         _take_notes(run, [found.note])
         return found
@@ -184,17 +182,12 @@ class MemoryManager:
         await self._open()
         now = self._clock.unix_s()
         space, _ = self._db.read_nowait(
-            lambda connection: self._changeable(connection, run.process, call.id)
+            lambda connection: self._reach.changeable(connection, run.process, call.id)
         )
         placed = await self._indexer.place(call.text, space)
 
         def write(connection: apsw.Connection) -> Change:
-            space, old = self._changeable(connection, run.process, call.id)
-            if old.superseded_by is not None:
-                raise Conflict(
-                    f"note {old.id} was replaced by note {old.superseded_by}",
-                    hint="update that one",
-                )
+            space, old = self._reach.in_force(connection, run.process, call.id)
             note = msgspec.structs.replace(
                 old,
                 text=call.text,
@@ -221,14 +214,14 @@ class MemoryManager:
             NotFound: There is none, or it is not for the process.
         """
         await self._open()
-        await self._db.read(lambda connection: self._changeable(connection, process, note_id))
+        await self._db.read(lambda connection: self._reach.changeable(connection, process, note_id))
 
     async def forget(self, run: Run, call: Forget) -> Forgotten:
         """Delete a note and those whose place it took."""
         await self._open()
 
         def write(connection: apsw.Connection) -> Forgotten:
-            self._changeable(connection, run.process, call.id)
+            self._reach.changeable(connection, run.process, call.id)
             ids = tables.delete_with_history(connection, call.id)
             return run.sealed(connection, Forgotten(ids))
 
@@ -237,15 +230,36 @@ class MemoryManager:
     async def link(self, run: Run, call: LinkNotes) -> NoteDetails:
         """Link two notes, or no longer."""
         await self._open()
-        look = partial(self._visible, process=run.process, note_id=call.id)
+        look = partial(self._reach.visible, process=run.process, note_id=call.id)
 
         def write(connection: apsw.Connection) -> NoteDetails:
-            self._changeable(connection, run.process, call.id)
-            self._visible(connection, run.process, call.to)
+            self._reach.changeable(connection, run.process, call.id)
+            self._reach.visible(connection, run.process, call.to)
             if call.id == call.to:
                 raise InvalidCall("a note cannot be linked with itself", hint="name another one")
             tables.set_link(connection, call.id, call.to, is_on=call.is_on)
-            return run.sealed(connection, self._details(connection, run.process, call.id))
+            return run.sealed(connection, self._reach.details(connection, run.process, call.id))
+
+        _take_notes(run, [(await self._db.read(look))[1]])  # before the write that has the answer
+        return await self._db.write(write)
+
+    async def tag(self, run: Run, call: TagNote) -> NoteDetails:
+        """Change the tags of a note, which stays the same."""
+        await self._open()
+        look = partial(self._reach.visible, process=run.process, note_id=call.id)
+
+        def write(connection: apsw.Connection) -> NoteDetails:
+            _, note = self._reach.in_force(connection, run.process, call.id)
+            kept = (tag for tag in note.tags if tag not in call.remove)
+            tags = tuple(dict.fromkeys((*kept, *call.add)))
+            if len(tags) > MAX_TAGS:
+                raise InvalidCall(
+                    f"note {note.id} would have {len(tags)} tags, and may have {MAX_TAGS}",
+                    hint="`remove` some in the same call",
+                )
+            taint = note.taint or source_of(run.process)
+            tables.set_tags(connection, note.id, tags, taint=taint)
+            return run.sealed(connection, self._reach.details(connection, run.process, note.id))
 
         _take_notes(run, [(await self._db.read(look))[1]])  # before the write that has the answer
         return await self._db.write(write)
@@ -256,7 +270,7 @@ class MemoryManager:
         now = self._clock.unix_s()
 
         def read(connection: apsw.Connection) -> Notes:
-            spaces = self._spaces(connection, run.process, call.scopes)
+            spaces = self._reach.spaces(connection, run.process, call.scopes)
             which = Filter(spaces, now, call.tags, include_superseded=call.include_superseded)
             return Notes(*tables.page(connection, which, after=call.after, limit=call.limit))
 
@@ -270,10 +284,10 @@ class MemoryManager:
         owner = run.process.owner
 
         def read(connection: apsw.Connection) -> MemoryUsed:
-            meanings = self._indexer.meanings
             n_mine = tables.n_notes_of(connection, owner)
-            n_waiting = tables.n_waiting(connection, self._indexer.embedder) if meanings else 0
-            return MemoryUsed(n_mine, self._max_notes, self._indexer.embedder, n_waiting)
+            embedder, is_wanted = self._indexer.embedder, self._indexer.is_wanted
+            n_waiting = tables.n_waiting(connection, embedder) if is_wanted else 0
+            return MemoryUsed(n_mine, self._max_notes, embedder, n_waiting)
 
         return await self._db.read(read)
 
@@ -289,9 +303,8 @@ class MemoryManager:
             indexed = meanings.index.notes() if meanings is not None else None
             return check_notes(connection, embedder=self._indexer.embedder, indexed=indexed)
 
-        return await self._db.write(
-            look
-        )  # in the writer's thread, so that the index is as far as the tables
+        # In the writer's thread, so that the index is as far as the tables.
+        return await self._db.write(look)
 
     def _counting_uses(self) -> Callable[[apsw.Connection], None]:
         """The write of how often notes were recalled since the last one."""
@@ -384,54 +397,6 @@ class MemoryManager:
         if self._indexer.meanings is not None:
             self._indexer.meanings.remove(forgotten.ids)
 
-    def _details(self, connection: apsw.Connection, process: Process, note_id: int) -> NoteDetails:
-        _, note = self._visible(connection, process, note_id)
-        links = tables.links_of(connection, note_id, self._all_of(connection, process))
-        return NoteDetails(note, links)
-
-    def _visible(
-        self, connection: apsw.Connection, process: Process, note_id: int
-    ) -> tuple[int, Note]:
-        """The space of a note that the process may read, and the note."""
-        found = tables.find_note(connection, note_id, self._all_of(connection, process))
-        if found is None:
-            who = "" if process.pid == INIT_PID else f" that {process.name} may read"
-            raise NotFound(
-                f"no note {note_id}{who}", hint="`memory_list` names those that there are"
-            )
-        return found
-
-    def _changeable(
-        self, connection: apsw.Connection, process: Process, note_id: int
-    ) -> tuple[int, Note]:
-        """The space of a note that the process may change, and the note."""
-        space, note = self._visible(connection, process, note_id)
-        if process.pid != INIT_PID and note.origin.owner != process.owner:
-            raise AccessDenied(
-                f"note {note_id} belongs to {note.origin.owner}, not to {process.owner}",
-                hint="remember something that says otherwise",
-            )
-        return space, note
-
-    def _all_of(self, connection: apsw.Connection, process: Process) -> Filter:
-        """All that the process may read, superseded or not."""
-        spaces = self._spaces(connection, process, ())
-        return Filter(spaces, self._clock.unix_s(), include_superseded=True)
-
-    def _spaces(
-        self, connection: apsw.Connection, process: Process, scopes: tuple[Scope, ...]
-    ) -> tuple[int, ...]:
-        """The spaces of these scopes (of all, if empty) that the process may read."""
-        wanted = scopes or tuple(Scope)
-        if process.pid == INIT_PID:
-            return tables.all_spaces(connection, wanted)
-        keys = [self._key(process, scope) for scope in set(wanted)]
-        if (
-            process.confines is not None and Scope.AGENT in wanted
-        ):  # a branch knows what its source does
-            keys.append((Scope.AGENT, process.owner, process.confines.source_name))
-        return tables.find_spaces(connection, keys)
-
     def _space_of(self, key: SpaceKey) -> int:
         """The space in which a new note has its neighbours; 0 before it is there. Only a hint: a write looks again."""
         found = self._known_spaces.get(key)
@@ -444,21 +409,20 @@ class MemoryManager:
             self._known_spaces[key] = found
         return found
 
-    def _key(self, process: Process, scope: Scope) -> SpaceKey:
-        """The space of a scope, for a process."""
-        match scope:
-            case Scope.PROCESS:
-                return scope, process.owner, f"{self._kernel_id}:{process.pid}"
-            case Scope.AGENT:
-                return scope, process.owner, process.name
-            case Scope.GROUP:
-                return scope, process.owner, ""
-            case Scope.SHARED:
-                return scope, "", ""
-
 
 def _nothing() -> None:
     """A write that failed is tried again with the next one."""
+
+
+def _expiry(call: Remember, now: float) -> float | None:
+    """When a new note is forgotten."""
+    if call.expires_unix_s is None:
+        return None if call.expires_in_s is None else now + call.expires_in_s
+    if call.expires_in_s is not None:
+        raise InvalidCall("two times to forget the note", hint="give one of them")
+    if call.expires_unix_s <= now:
+        raise InvalidCall("the note would be forgotten at once", hint="`expires_unix_s` is over")
+    return call.expires_unix_s
 
 
 def _end_to_come(old: Note, now: float) -> float | None:

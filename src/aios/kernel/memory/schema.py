@@ -62,5 +62,7 @@ SCHEMA = Schema(
             INSERT INTO memory_words (memory_words, rowid, text) VALUES ('delete', old.id, old.text);
         END;
         """,
+        # What each far embedder made of the probes (`asking.PROBES`): another model may answer by the same name one day.
+        "CREATE TABLE memory_embedders (name TEXT PRIMARY KEY, probes BLOB NOT NULL) WITHOUT ROWID",
     ),
 )

@@ -265,6 +265,21 @@ def n_waiting(connection: apsw.Connection, embedder: str) -> int:
     return ints(rows)[0]
 
 
+def probes_of(connection: apsw.Connection, embedder: str) -> list[bytes] | None:
+    """What an embedder made of the probes, as `embedding.packed` has it; None if it is not known."""
+    found = connection.execute(
+        "SELECT probes FROM memory_embedders WHERE name = ?", (embedder,)
+    ).fetchone()
+    return None if found is None else msgspec.msgpack.decode(found[0], type=list[bytes])
+
+
+def keep_probes(connection: apsw.Connection, embedder: str, probes: Sequence[bytes]) -> None:
+    """Know an embedder by what it made of the probes."""
+    connection.execute(
+        "INSERT INTO memory_embedders VALUES (?, ?)", (embedder, msgspec.msgpack.encode(probes))
+    )
+
+
 def links_of(connection: apsw.Connection, note: int, which: Filter) -> tuple[int, ...]:
     """The ids of the notes that one is linked with and that pass."""
     rows = connection.execute(
@@ -296,6 +311,13 @@ def link_neighbours(
             f"WHERE space = ?2 AND superseded_by IS NULL AND id != ?1 AND id IN ({marks})",
             (note, space, *neighbours),
         )
+
+
+def set_tags(connection: apsw.Connection, note: int, tags: Sequence[str], *, taint: str) -> None:
+    """Let a note have these tags."""
+    connection.execute(
+        "UPDATE memory_notes SET tags = ?, taint = ? WHERE id = ?", (json.dumps(tags), taint, note)
+    )
 
 
 def carry_links(connection: apsw.Connection, old: int, new: int) -> None:

@@ -1,0 +1,110 @@
+"""`aios mem export` and `import`: notes as a file of JSON lines, for people and other programs."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import click
+import msgspec
+
+from aios.abi.memory import Note
+from aios.cli.connecting import connect
+from aios.cli.options import examples, json_option
+from aios.cli.output import write_json
+from aios.cli.progress import advance_bar
+from aios.errors import InvalidCall
+from aios.kernel.clock import SystemClock
+from aios.sdk.memory import ScopeName, imported_source
+
+SCOPES = ("agent", "group", "shared")
+N_AT_ONCE = 16
+"""Notes that wait for the disk together."""
+
+
+@click.command(epilog=examples("aios mem export > notes.jsonl"))
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(("process", *SCOPES)),
+    multiple=True,
+    help="Only notes of this scope.",
+)
+@click.option("--tag", "tags", multiple=True, help="Only notes with this tag.")
+@json_option
+def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: bool) -> None:
+    """Write the notes that are in force to standard output, one JSON object a line."""
+    del as_json  # it is JSON either way
+    with connect() as client:
+        for note in client.memory.notes(scopes=scopes, tags=tags):
+            write_json(note)
+
+
+@click.command("import", epilog=examples("aios mem import notes.jsonl --scope shared"))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--scope", type=click.Choice(SCOPES), help="Keep all under this scope; else each under its own."
+)
+@json_option
+def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
+    """Keep the notes of a file that `export` wrote, as the owner's own.
+
+    Text, tags, importance, validity and expiry come along; who wrote a note is named in its source. What an agent kept for itself is
+    then for the owner alone, unless `--scope` says otherwise. Notes that have expired are left out, and so are those that were imported
+    before. To bring back a whole home, with whose each note is, use `aios export` and `aios import`.
+    """
+    import anyio  # noqa: PLC0415 - start-up time of the other commands
+
+    n_all = sum(1 for _ in _exported(file))  # all are read before the first is kept
+    with advance_bar(shows=not as_json) as draw:
+        n_kept = anyio.run(_import_all, file, scope, lambda n_done: draw("notes", n_done, n_all))
+    n_left = n_all - n_kept
+    if as_json:
+        write_json({"n_notes": n_kept, "n_left_out": n_left})
+    else:
+        left = f"; {n_left} have expired or were here already" if n_left else ""
+        click.echo(f"{n_kept} notes{left}")
+
+
+def _exported(file: Path) -> Iterator[Note]:
+    """The notes of a file, a line each."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield msgspec.json.decode(line, type=Note)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise InvalidCall(
+                    f"line {number} of {file} is no exported note: {error}",
+                    hint="give a file that `aios mem export` wrote",
+                ) from error
+
+
+def _fresh(file: Path, known: set[tuple[str, str]]) -> Iterator[Note]:
+    """The notes of a file that have not expired and are not known."""
+    clock = SystemClock()
+    for note in _exported(file):
+        is_over = note.expires_unix_s is not None and note.expires_unix_s <= clock.unix_s()
+        if not is_over and (note.text, imported_source(note)) not in known:
+            yield note
+
+
+async def _import_all(file: Path, scope: ScopeName | None, report: Callable[[int], None]) -> int:
+    """Keep notes, some at a time, in about their order. Returns: how many."""
+    import anyio  # noqa: PLC0415 - start-up time of the other commands
+
+    from aios.sdk.client import connect as connect_async  # noqa: PLC0415 - the same
+
+    n_kept = 0
+    async with connect_async() as client:
+        known = {
+            (note.text, note.origin.source) async for note in client.memory.notes()
+        }  # an imported one is known by them
+        notes = _fresh(file, known)
+        while part := list(islice(notes, N_AT_ONCE)):
+            async with anyio.create_task_group() as tasks:
+                for note in part:
+                    tasks.start_soon(client.memory.import_note, note, scope)
+            n_kept += len(part)
+            report(n_kept)
+    return n_kept
