@@ -41,6 +41,15 @@ def test_names_in_the_environment_are_separated_by_commas(tmp_path: Path) -> Non
     assert told.config.engine.aliases == ("small", "tiny")
 
 
+def test_knobs_that_count_bytes_take_sizes_with_units(tmp_path: Path) -> None:
+    told = loaded(tmp_path, '[storage]\nquota_bytes = "1.5GB"\n', AIOS_MEMORY_BLOCK_BYTES="2 MiB")
+    assert told.config.storage.quota_bytes == 1_500_000_000
+    assert told.config.memory.block_bytes == 2 << 20
+    for size in ("much", "2Mb", "-1"):
+        with pytest.raises(ConfigError, match=r"`memory\.block_bytes` from environment"):
+            loaded(tmp_path, "", AIOS_MEMORY_BLOCK_BYTES=size)
+
+
 def test_each_knob_of_each_section_can_be_set_and_is_shown(tmp_path: Path) -> None:
     told = loaded(tmp_path, "[approvals]\ntimeout_s = 20\n", AIOS_APPROVALS_MAX_OPEN="2")
     assert (told.config.approvals.timeout_s, told.config.approvals.max_open) == (20.0, 2)

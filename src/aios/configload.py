@@ -7,6 +7,7 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import get_type_hints
@@ -19,6 +20,7 @@ from aios.configfile import file_path, home_named, read_toml
 from aios.errors import ConfigError
 from aios.home import Home
 from aios.malformed import told
+from aios.sizes import parse_size
 
 PREFIX, TESTS = "AIOS_", "AIOS_TEST_"
 OTHER_VARIABLES = frozenset(
@@ -186,6 +188,9 @@ def _convert(name: str, value: object, source: str) -> object:
     is_text = source.startswith("environment")
     if is_text and known.removeprefix("engine.") in LISTS:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
+    if isinstance(value, str) and known.endswith("_bytes"):
+        with suppress(ValueError):  # what is no size is refused below
+            value = parse_size(value)
     try:
         str(value).encode()  # else it can be in no answer and no message
         if is_text and known in TABLES:

@@ -177,10 +177,14 @@ def test_a_link_is_made_listed_and_ended(home: Path, aios: Aios, tmp_path: Path)
 
 def test_the_owner_lets_a_folder_take_so_much(served: Served, aios: Aios, tmp_path: Path) -> None:
     assert served.kernel is not None
-    assert aios("fs", "quota", "/shared", "2kB").out == "/shared may take 2.0 kB\n"
+    for size in ("2kB", "2KB", "2 kb", "2000"):
+        assert aios("fs", "quota", "/shared", size).out == "/shared may take 2.0 kB\n"
     (tmp_path / "a").write_bytes(os.urandom(3_000))
     assert aios("fs", "put", tmp_path / "a", "/shared/a").code == 8
     reset = aios("fs", "quota", "/shared", "default", "--json").rows()
     assert reset == [{"path": "/shared", "quota_bytes": None}]
     assert aios("fs", "put", tmp_path / "a", "/shared/a").code == 0
-    assert aios("fs", "quota", "/shared", "much").code == 2
+    for wrong in ("much", "-1", "2Mb"):
+        refused = aios("fs", "quota", "--", "/shared", wrong)
+        assert refused.code == 2
+        assert "say 4096, 500kB, 64MiB or 1.5GB or default" in refused.err

@@ -1,6 +1,41 @@
 """Arguments and options that several verbs share."""
 
+from collections.abc import Mapping
+
 import click
+
+from aios.sizes import LARGEST_BYTES, parse_size
+
+NO_WORDS: Mapping[str, int] = {}
+
+
+class Size(click.ParamType[int]):
+    """A size such as 500MB, in bytes, `least` to `most`; `words` have values of their own."""
+
+    name = "size"
+
+    def __init__(
+        self, least: int = 0, most: int = LARGEST_BYTES, words: Mapping[str, int] = NO_WORDS
+    ) -> None:
+        self._least = least
+        self._most = most
+        self._words = words
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Read it, or refuse it as click does."""
+        text = str(value)
+        if text in self._words:
+            return self._words[text]
+        try:
+            size_bytes = parse_size(text)
+        except ValueError as error:
+            self.fail(" or ".join([str(error), *self._words]), param, ctx)
+        if not self._least <= size_bytes <= self._most:
+            self.fail(f"{text!r} is not between {self._least} and {self._most} bytes", param, ctx)
+        return size_bytes
+
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="JSON, one object a line; errors too."

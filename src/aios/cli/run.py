@@ -22,7 +22,7 @@ from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.limits import parse_limits
 from aios.cli.link import find_running, names_kernel
-from aios.cli.options import examples, json_option
+from aios.cli.options import Size, examples, json_option
 from aios.cli.orders import Order
 from aios.cli.when import When, when_options
 from aios.configfile import home_root
@@ -105,8 +105,8 @@ SETTLE_S = 15.0
 )
 @click.option(
     "--block-bytes",
-    type=click.IntRange(4096, 1 << 30),
-    help="Memory for its interactions; default: what its agent.toml or the configuration says.",
+    type=Size(4096, 1 << 30),
+    help="Memory for its interactions, such as 4MB; default: what its agent.toml or the configuration says.",
 )
 @click.option(
     "--restart",
