@@ -38,6 +38,9 @@ def test_a_home_is_moved_to_another_machine(
     )
     assert aios("import", file, "--json").rows()[0]["n_known"] == 3
     assert aios("fsck").out == "2 versions, 2 blobs, 1 notes, 0 faults\n"
+    with serving(other):
+        rows = aios("fs", "versions", "/shared/a", "--json").rows()
+    assert [row["author"] for row in rows] == ["owner", "owner"]
 
 
 def test_what_is_left_as_it_is_is_named(

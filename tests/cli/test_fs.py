@@ -83,6 +83,9 @@ def test_a_deleted_file_is_brought_back(aios: Aios, tmp_path: Path) -> None:
     assert aios("fs", "cat", "/shared/a").out == "one\n"
     listed = aios("fs", "versions", "/shared/a").out
     assert "deleted" in listed
+    assert "  owner  " in listed
+    authors = {row["author"] for row in aios("fs", "versions", "/shared/a", "--json").rows()}
+    assert authors == {"owner"}
     unsaid = aios("fs", "rollback", "/shared/a")
     assert unsaid.code == 2
     assert "--version, --at, --transaction, --process" in unsaid.err

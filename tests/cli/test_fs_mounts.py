@@ -28,5 +28,10 @@ def test_a_folder_is_mounted_written_and_taken_away(aios: Aios, tmp_path: Path) 
     assert aios("fs", "mount", str(real), "/again").code == 6
     assert aios("fs", "mount", str(tmp_path / "none"), "/x").code == 2
     assert aios("fs", "umount", "/notes").code == 0
+    rows = aios("fs", "versions", "/notes/a", "--json").rows()
+    assert [row["author"] for row in rows] == ["kernel", "owner", "outside", "outside"]
+    shown = aios("fs", "versions", "/notes/a").out.splitlines()
+    assert "  -    kernel   unmounted" in shown[1]
+    assert "  1    owner    back to version 1" in shown[2]
     assert aios("fs", "umount", "/notes", "--json").code == 4
     assert sorted(each.name for each in real.iterdir()) == ["a", "b", "link"]

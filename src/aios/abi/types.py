@@ -335,8 +335,10 @@ class LogLine(Struct, frozen=True):
 class FileVersion(Struct, frozen=True):
     """One version of a file. `change` numbers all changes of the kernel's files, in their order.
 
-    Versions of one call share `transaction`. `author` is the folder of the process that made it. `size_bytes` is None
-    when the file was deleted by it. `taint` is where data in it came from outside, empty if none did.
+    Versions of one call share `transaction`. `author` is the folder of the process that made it; `owner` for the owner, `outside` for
+    another program that changed a real file (then `pid` is 0), `kernel` for the kernel itself. Who wrote a version that an archive
+    brought is who wrote it there. `size_bytes` is None when the file was deleted by it. `taint` is where data in it came from
+    outside, empty if none did.
     """
 
     path: str

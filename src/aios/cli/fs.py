@@ -187,8 +187,8 @@ def versions(*, path: str, limit: int, as_json: bool) -> None:
             str(each.version),
             "deleted" if each.size_bytes is None else short_size(each.size_bytes),
             moment(each.unix_s),
-            str(each.pid),
-            each.author,
+            str(each.pid or "-"),
+            printable(each.author),
             printable(each.message).replace("\n", " "),
         ]
         for each in found
@@ -346,7 +346,9 @@ def watch(*, path: str, since: int | None, as_json: bool) -> None:
                 write_json(each)
             else:
                 what = "deleted" if each.size_bytes is None else short_size(each.size_bytes)
-                click.echo(f"{moment(each.unix_s)}  {each.path}  {what}  {each.author}")
+                click.echo(
+                    f"{moment(each.unix_s)}  {printable(each.path)}  {what}  {printable(each.author)}"
+                )
 
 
 @fs.command(epilog=examples("aios fs df"))

@@ -165,6 +165,9 @@ async def test_files_are_grouped_and_joined(tmp_path: Path) -> None:
         }
         (one,) = (await ann.group_by("author", "oven")).groups
         assert (one.key, one.n_files) == ("/agents/ann", 2)
+        await Files(kernel.init_gate()).write("/shared/oven.md", "The oven is the owner's.")
+        by_author = await ann.group_by("author", "owner's", under="/shared", is_waiting=True)
+        assert [each.key for each in by_author.groups] == ["owner"]
         assert (await ann.group_by("day")).groups[0].key == "2023-11-14"
         with pytest.raises(Unsupported, match="embedder"):
             await ann.group_by("topic")

@@ -75,7 +75,7 @@ async def test_what_comes_in_pieces_is_nobodys_outside_edit(tmp_path: Path) -> N
         for touched in (False, True):
             if touched:  # also by who writes the same again
                 (real / "long").write_bytes(data + data)
-            assert await authors(files, "/notes/long") == [("/", 1_400_000), ("/", 700_000)]
+            assert await authors(files, "/notes/long") == [("owner", 1_400_000), ("owner", 700_000)]
         changed = data + data[::-1]
         (real / "long").write_bytes(changed)
         assert (await authors(files, "/notes/long"))[0] == ("outside", 1_400_000)
@@ -140,9 +140,9 @@ async def test_a_mount_survives_and_what_changed_meanwhile_is_found(tmp_path: Pa
             "/notes/changed",
             "/notes/kept",
         ]
-        assert await authors(files, "/notes/changed") == [("outside", 7), ("/", 7)]
+        assert await authors(files, "/notes/changed") == [("outside", 7), ("owner", 7)]
         assert len(await files.versions("/notes/kept")) == 1
-        assert await authors(files, "/notes/deleted") == [("outside", None), ("/", 7)]
+        assert await authors(files, "/notes/deleted") == [("outside", None), ("owner", 7)]
 
 
 async def test_a_folder_that_is_not_there_loses_no_file(tmp_path: Path) -> None:
@@ -272,6 +272,7 @@ async def test_an_edit_that_the_folder_refuses_is_undone_as_a_whole(tmp_path: Pa
             )
         assert (real / "a").read_text() == "old"
         assert await files.read_text("/notes/a") == "old"
+        assert {author for author, _ in await authors(files, "/notes/a")} == {"owner"}
         assert (tmp_path / "outside").read_text() == "secret"
         for path in ("/notes/b", "/shared/c"):
             with pytest.raises(NotFound):
@@ -421,7 +422,7 @@ async def test_a_mount_that_is_taken_away_leaves_the_folder_and_the_versions(
         assert await files.read("/notes/a", version=1) == b"a"
         (real / "a").write_text("b")
         await files.mount(str(real), "/notes")
-        assert [each.size_bytes for each in await files.versions("/notes/a")] == [1, None, 1]
+        assert await authors(files, "/notes/a") == [("outside", 1), ("kernel", None), ("owner", 1)]
         await files.umount("/notes")
         for everybodys in ("/", "/agents"):
             with pytest.raises(InvalidCall):

@@ -11,6 +11,7 @@ from aios.abi.retrieval import GroupKey
 from aios.kernel.memory.embedding import Vectors, normed
 from aios.kernel.memory.recall import words_of
 from aios.kernel.retrieval.tables import IndexedFile
+from aios.kernel.storage.authors import author_shown
 from aios.kernel.storage.paths import parent
 
 SAME_TOPIC = 0.55
@@ -31,7 +32,7 @@ def key_of(file: IndexedFile, by: GroupKey) -> str:
         case "type":
             return file.form
         case "author":
-            return file.author
+            return author_shown(file.author)
         case "day":
             return datetime.fromtimestamp(file.changed_unix_s, UTC).date().isoformat()
         case "topic":

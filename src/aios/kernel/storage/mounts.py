@@ -29,11 +29,11 @@ from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound,
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process
 from aios.kernel.storage import history, mount_tables
+from aios.kernel.storage.authors import KERNEL, OUTSIDE, OWNER_HOME
 from aios.kernel.storage.changes import ChangeStream
 from aios.kernel.storage.mount_tables import Mount
 from aios.kernel.storage.notices import Notices
 from aios.kernel.storage.outside import (
-    OUTSIDE,
     Differences,
     Found,
     examine,
@@ -226,7 +226,7 @@ class Mounts:
         author = Author(
             first.pid,
             self._boot,
-            first.author,
+            OWNER_HOME if first.pid == INIT_PID else first.author,
             self._clock.unix_s(),
             f"undone: {why.message}"[:1000],
         )
@@ -446,7 +446,7 @@ class Mounts:
     async def remove(self, mount: Mount) -> None:
         """Take a mount away: its files are listed no more, and their versions stay. The real folder is not touched."""
         mount.is_leaving = True
-        author = Author(Pid(0), self._boot, OUTSIDE, self._clock.unix_s(), "unmounted")
+        author = Author(Pid(0), self._boot, KERNEL, self._clock.unix_s(), "unmounted")
 
         def forget(connection: apsw.Connection) -> bool:
             tx = Transaction(connection, self._blobs, author, self._config.quota_bytes)

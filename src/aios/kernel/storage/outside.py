@@ -28,8 +28,6 @@ from aios.kernel.storage.names import shown_name
 from aios.kernel.storage.tables import files_below, find_file, folders_in
 from aios.kernel.storage.versions import PutAt, Transaction
 
-OUTSIDE = "outside"
-"""The author of versions that no process made."""
 N_TRIES = 3
 """How often a file is read again because it was changed meanwhile."""
 RACY_NS = 50_000_000

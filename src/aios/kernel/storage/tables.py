@@ -14,6 +14,7 @@ from aios.abi.storage import FileInfo, FileVersion, Share, SpaceUsed
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
 from aios.errors import NotFound
+from aios.kernel.storage.authors import author_shown
 from aios.kernel.storage.content import ContentId
 
 SCHEMA = Schema(
@@ -280,7 +281,7 @@ def _versions(
             change=row[2],
             transaction=row[3],
             pid=Pid(row[4]),
-            author=row[5],
+            author=author_shown(row[5]),
             unix_s=row[6],
             message=row[7],
             size_bytes=row[8],

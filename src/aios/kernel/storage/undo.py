@@ -26,6 +26,7 @@ from aios.kernel.journal.tables import Row
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.storage import workspace_tables
+from aios.kernel.storage.authors import author_shown
 from aios.kernel.storage.history import restore
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mount_tables import set_pending
@@ -146,7 +147,7 @@ class Undoer:
             history, newest = _history(connection, path, numbers)
             found = plan(history, newest)
             if found.buried:
-                why = f"{found.buried_under} has changed it since"
+                why = f"{author_shown(found.buried_under)} has changed it since"
                 work.conflicts.append(NotUndone(shown, why, len(found.buried)))
             if found.target is None:
                 continue

@@ -30,6 +30,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.process import Run
 from aios.kernel.sandbox.launch import SECRETS
 from aios.kernel.storage import workspace_tables as rows
+from aios.kernel.storage.authors import OUTSIDE
 from aios.kernel.storage.mount_tables import (
     Mount,
     all_pending,
@@ -39,7 +40,6 @@ from aios.kernel.storage.mount_tables import (
 )
 from aios.kernel.storage.mounts import is_overlap
 from aios.kernel.storage.outside import (
-    OUTSIDE,
     Differences,
     Found,
     examine,
