@@ -89,6 +89,9 @@ def test_a_deleted_file_is_brought_back(aios: Aios, tmp_path: Path) -> None:
     unsaid = aios("fs", "rollback", "/shared/a")
     assert unsaid.code == 2
     assert "--version, --at, --transaction, --process" in unsaid.err
+    alone = aios("fs", "rollback", "/shared/a", "--version", "1", "--tree")
+    assert alone.code == 2
+    assert "--tree goes with --process" in alone.err
     assert aios("fs", "purge", "/shared/b", "--keep", "0", "--json").rows()[0]["n_versions"] == 2
     assert aios("fs", "gc", "--json").rows()[0]["n_blobs"] == 0
     assert "/shared" in aios("fs", "df").out

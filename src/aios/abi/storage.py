@@ -127,11 +127,12 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
     """Bring a path, or all below a folder, back to what it was; that is a new version, so it can be undone as well.
 
     Give one: a `version` of the file; `unix_s`, a moment; `transaction`, to undo just that one; or `pid`, to undo all that this
-    process did. Files that somebody else has changed after the transaction or process are left as they are.
+    process did under this kernel, `with_children` also all that descend from it did. Files that somebody else has changed after the
+    transaction or processes are left as they are.
 
     Raises:
         AccessDenied: A path is not the caller's.
-        InvalidCall: Not just one of them is given.
+        InvalidCall: Not just one of them is given, or `with_children` without `pid` or with that of init.
         NotFound: There is no such version, or nothing to undo.
     """
 
@@ -141,6 +142,7 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
     transaction: Count | None = None
     pid: Pid | None = None
     message: Note = ""
+    with_children: bool = False
 
 
 class Purged(Answer, frozen=True):

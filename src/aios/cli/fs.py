@@ -215,7 +215,7 @@ def diff(*, path: str, old: int | None, new: int | None, as_json: bool) -> None:
     epilog=examples(
         "aios fs rollback /shared/report.md --version 2",
         "aios fs rollback /shared --at 2026-05-01T12:00",
-        "aios fs rollback --process 17",
+        "aios fs rollback --process 17 --tree",
     )
 )
 @click.argument("path", default="")
@@ -229,8 +229,9 @@ def diff(*, path: str, old: int | None, new: int | None, as_json: bool) -> None:
 @click.option(
     "--process",
     type=click.IntRange(1),
-    help="Undo all that this pid did; what its children did, by theirs.",
+    help="Undo all that this pid did under this kernel.",
 )
+@click.option("--tree", is_flag=True, help="With --process: also what all that it started did.")
 @json_option
 def rollback(
     *,
@@ -239,6 +240,7 @@ def rollback(
     at: datetime | None,
     transaction: int | None,
     process: int | None,
+    tree: bool,
     as_json: bool,
 ) -> None:
     """Bring files back to what they were, as a new version. Give one of the options."""
@@ -247,6 +249,8 @@ def rollback(
             "say what to go back to: one of --version, --at, --transaction, --process",
             hint="`aios fs versions PATH` shows them",
         )
+    if tree and process is None:
+        raise InvalidCall("--tree goes with --process", hint="`aios ps --all` shows the pids")
     with connect() as client:
         edited = client.files.rollback(
             path,
@@ -254,6 +258,7 @@ def rollback(
             unix_s=None if at is None else at.timestamp(),
             transaction=transaction,
             pid=process,
+            with_children=tree,
         )
     _show_edited(edited, as_json=as_json)
 

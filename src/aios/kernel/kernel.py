@@ -118,7 +118,7 @@ class Kernel:
         disk = self.journal.disk
         start, sealer = partial(spawn, self), self.programs.sealer
         self.timers = Timers(clock, config.kernel, disk=disk, spawn=start, sealer=sealer)
-        self.storage.obey(self.access)
+        self.storage.obey(self.access, self.table)
         self.init = self.table.add(
             "init", kind=Kind.INIT, parent=None, rights=frozenset(Right), owner="owner"
         )

@@ -187,8 +187,9 @@ class Files(FileSearch, FileCommands):
         unix_s: float | None = None,
         transaction: int | None = None,
         pid: int | None = None,
+        with_children: bool = False,
     ) -> Edited:
-        """Go back to a version or a moment, or undo a transaction or all that a process did."""
+        """Go back to a version or a moment, or undo a transaction or all that a process did, `with_children` also what it started did."""
         call = build(
             FileRollback,
             path=path,
@@ -196,6 +197,7 @@ class Files(FileSearch, FileCommands):
             unix_s=unix_s,
             transaction=transaction,
             pid=None if pid is None else Pid(pid),
+            with_children=with_children,
         )
         return (await self._gate.call(call)).value
 

@@ -163,8 +163,9 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
         unix_s: float | None = None,
         transaction: int | None = None,
         pid: int | None = None,
+        with_children: bool = False,
     ) -> Edited:
-        """Go back to a version or a moment, or undo a transaction or all that a process did."""
+        """Go back to a version or a moment, or undo a transaction or all that a process did, `with_children` also what it started did."""
         call = build(
             FileRollback,
             path=path,
@@ -172,6 +173,7 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
             unix_s=unix_s,
             transaction=transaction,
             pid=None if pid is None else Pid(pid),
+            with_children=with_children,
         )
         return self._gate.call(call).value
 

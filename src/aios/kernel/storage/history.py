@@ -3,13 +3,16 @@
 Each function runs in the database's writer thread, inside a write.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 
 import apsw
 
+from aios.abi.storage import FileVersion
 from aios.disk.blobs import BlobStore
-from aios.errors import NotFound
+from aios.errors import AccessDenied, NotFound
 from aios.kernel.storage.content import release_content, retain_content
+from aios.kernel.storage.paths import Reach
 from aios.kernel.storage.tables import PAST, check_versions, no_file, taint_of
 from aios.kernel.storage.versions import Transaction
 
@@ -96,14 +99,43 @@ def restore(transaction: Transaction, path: str, version: int) -> None:
     transaction.set_content(path, content, size_bytes, note=note, taint=taint)
 
 
+def undo_acts(
+    transaction: Transaction, reach: Reach, *, tx: int | None, boot: int, pids: Collection[int]
+) -> list[FileVersion]:
+    """Undo a transaction, or what processes did last; as `changes_of` and `undo`.
+
+    Raises:
+        AccessDenied: Some of the files may not be changed; nothing is undone then.
+        NotFound: They have changed nothing.
+    """
+    changes = changes_of(transaction.connection, tx=tx, boot=boot, pids=pids)
+    if not changes:
+        raise NotFound("there is nothing to undo", hint="`file_versions` shows who did what")
+    if not all(reach.may_write(path) for path, _, _ in changes):
+        raise AccessDenied(
+            "some of its files are not yours to change", hint="roll back your own, path by path"
+        )
+    undo(transaction, changes)
+    return transaction.versions()
+
+
 def changes_of(
-    connection: apsw.Connection, *, tx: int | None = None, process: tuple[int, int] = (0, 0)
+    connection: apsw.Connection,
+    *,
+    tx: int | None = None,
+    boot: int = 0,
+    pids: Collection[int] = (),
 ) -> list[tuple[str, int, int]]:
-    """What a transaction, or a process (boot, pid), has changed last: each path with the first and last version that nobody else's comes between.
+    """What a transaction, or processes of a boot, have changed last: each path with the first and last version that nobody else's comes between.
 
     Workspaces are `undo`'s.
     """
-    where, values = ("tx = ?", (tx,)) if tx is not None else ("boot = ? AND pid = ?", process)
+    values: tuple[int | str, ...]
+    if tx is not None:
+        where, values = "tx = ?", (tx,)
+    else:
+        of_them = json.dumps(list(pids))
+        where, values = "boot = ? AND pid IN (SELECT value FROM json_each(?))", (boot, of_them)
     rows = connection.execute(
         f"SELECT path, version FROM versions WHERE {where} AND path NOT GLOB '/workspaces/*' ORDER BY path, version",  # noqa: S608 - our own words
         values,

@@ -4,7 +4,7 @@ Paths are parsed and checked here, on the event loop; contents are cut and hashe
 the rest. Small files are read on the loop, for that is faster than a thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import anyio
@@ -58,16 +58,18 @@ from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import FINE
 from aios.disk.db import Database
-from aios.errors import AccessDenied, InvalidCall, NotFound
+from aios.errors import AccessDenied, InvalidCall
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.process_table import ProcessTable
 from aios.kernel.storage import history, reading, tables
 from aios.kernel.storage.advances import reporter
 from aios.kernel.storage.changes import ChangeStream
 from aios.kernel.storage.check import check_all
 from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
+from aios.kernel.storage.family import find_family
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import FOLDERS, ROOTS, WORKSPACES, Reach, file_path, is_within, parse
@@ -102,6 +104,7 @@ class StorageManager:
         self.quota_bytes = config.quota_bytes
         self.boot = self._boot = int(clock.unix_s() * 1e6)
         self._reaches = Reaches()
+        self._table: ProcessTable | None = None
         self.drafts = Drafts(db, blobs, clock, config)
         self._locks = Locks(clock)
         self._opening = anyio.Lock()
@@ -110,9 +113,9 @@ class StorageManager:
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
         self.quotas = Quotas(db, self.mounts)
 
-    def obey(self, access: AccessManager) -> None:
-        """Judge each path by its policies, too, from now on."""
-        self._reaches.access = access
+    def obey(self, access: AccessManager, table: ProcessTable) -> None:
+        """Judge each path by its policies, too, from now on; these are the processes."""
+        self._reaches.access, self._table = access, table
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -143,6 +146,8 @@ class StorageManager:
                 "give just one of `version`, `unix_s`, `transaction` and `pid`",
                 hint="see docs/reference/calls.md",
             )
+        if call.with_children and call.pid is None:
+            raise InvalidCall("`with_children` goes with `pid`", hint="say whose children")
         await self._open()
         if call.version is not None or call.unix_s is not None:
             path = self._path(run.process, call.path, is_write=True)
@@ -150,24 +155,21 @@ class StorageManager:
             return await self._transact(
                 run, call.message, lambda tx: (back(tx), tx.versions())[1], paths=[path]
             )
-        reach = self._reaches.of(run.process)
-
-        def undo(tx: Transaction) -> list[FileVersion]:
-            process = (self._boot, call.pid or 0)
-            changes = history.changes_of(tx.connection, tx=call.transaction, process=process)
-            if not changes:
-                raise NotFound(
-                    "there is nothing to undo", hint="`file_versions` shows who did what"
-                )
-            if not all(reach.may_write(path) for path, _, _ in changes):
-                raise AccessDenied(
-                    "some of its files are not yours to change",
-                    hint="roll back your own, path by path",
-                )
-            history.undo(tx, changes)
-            return tx.versions()
-
+        undo = partial(
+            history.undo_acts,
+            reach=self._reaches.of(run.process),
+            tx=call.transaction,
+            boot=self._boot,
+            pids=await self._pids_of(call),
+        )
         return await self._transact(run, call.message, undo)
+
+    async def _pids_of(self, call: FileRollback) -> Collection[int]:
+        """Whose acts are rolled back."""
+        if call.pid is None or not call.with_children:
+            return () if call.pid is None else (call.pid,)
+        table = list(self._table or ())
+        return await self._db.read(partial(find_family, pid=call.pid, boot=self._boot, table=table))
 
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""
