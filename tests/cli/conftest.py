@@ -19,7 +19,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from aios.cli.main import main
-from aios.config import Config, EngineConfig, Home, ServerConfig
+from aios.config import Config, EngineConfig, Home, MemoryConfig, ServerConfig
 from aios.configload import Loaded
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
@@ -29,6 +29,7 @@ from aios.server.daemon import open_server
 
 COMMAND = (sys.executable, "-m", "aios.cli.main")
 LONGEST_S = 20.0
+MEMORY = MemoryConfig()
 
 PROGRAMS = {
     # Says who it is and what it was given, asks the kernel once, ends with a result.
@@ -160,10 +161,17 @@ class Served:
 
 @contextmanager
 def serving(
-    home: Path, *, script: Script | None = None, http: bool = False, is_durable: bool = False
+    home: Path,
+    *,
+    script: Script | None = None,
+    http: bool = False,
+    is_durable: bool = False,
+    memory: MemoryConfig = MEMORY,
 ) -> Iterator[Served]:
     """A kernel on the sockets of that home; a durable one keeps its journal there, as a daemon does."""
-    config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
+    config = Config(
+        engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0), memory=memory
+    )
     loaded = Loaded(config, Home(home), home / "config.toml")
     engines = {"local": ScriptedEngine(script=script)}
     with start_blocking_portal() as portal:

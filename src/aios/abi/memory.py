@@ -227,13 +227,15 @@ class MemoryUsed(Answer, frozen=True):
 
     `n_notes` of at most `max_notes` were written by processes of the owner, superseded ones too. `n_waiting` notes of all owners
     have no vector of the `embedder` yet, as when it has just been changed, and are found by their words only; the embedder is
-    empty when there is none, or when it has not answered yet.
+    empty when there is none, or when it has not answered yet. `setting` is what `memory.embedder` says: `auto`, `wordllama`, `engine` or
+    `none`.
     """
 
     n_notes: Count
     max_notes: Count
     embedder: str
     n_waiting: Count
+    setting: str = ""
 
 
 class MemoryUsage(Call[MemoryUsed], frozen=True, tag="memory_usage"):

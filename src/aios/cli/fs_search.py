@@ -8,6 +8,7 @@ import click
 
 from aios.abi.retrieval import FileHit, GroupKey, IndexInfo
 from aios.cli.connecting import connect
+from aios.cli.meanings import why_only_words
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_size, shortened, write_json, write_table
 from aios.errors import DeadlineExceeded
@@ -88,12 +89,13 @@ def search(
             since_unix_s=_unix_s(client, since),
             is_waiting=wait or _is_own_kernel(client),
         )
+        only_words = why_only_words(client, found.embedder, "files")
     for hit in found.hits:
         write_json(hit) if as_json else _show(hit)
     if not as_json:
         if not found.hits:
             click.echo("no file fits", err=True)
-        _tell_state(found.n_pending, found.embedder)
+        _tell_state(found.n_pending, only_words)
 
 
 @click.command(
@@ -174,6 +176,7 @@ def index(*, wait: bool, rebuild: bool, as_json: bool) -> None:
         info = client.files.index()
         if wait or _is_own_kernel(client):
             info = _wait(client, info, shows=not as_json)
+        only_words = why_only_words(client, info.embedder, "files")
     if as_json:
         write_json(info)
         return
@@ -187,7 +190,7 @@ def index(*, wait: bool, rebuild: bool, as_json: bool) -> None:
         click.echo(f"{info.n_unlike} passages wait for their vectors")
     if info.fault:
         click.echo(f"it stands still: {printable(info.fault)}", err=True)
-    _tell_state(info.n_pending, info.embedder)
+    _tell_state(info.n_pending, only_words)
 
 
 def _wait(client: Client, info: IndexInfo, *, shows: bool) -> IndexInfo:
@@ -239,11 +242,11 @@ def _few(paths: tuple[str, ...]) -> str:
     return ", ".join(printable(path) for path in paths[:3])
 
 
-def _tell_state(n_pending: int, embedder: str) -> None:
+def _tell_state(n_pending: int, only_words: str) -> None:
     if n_pending:
         click.echo(f"{n_pending} changes are not indexed yet; wait for them with --wait", err=True)
-    if not embedder:
-        click.echo("only words were compared; pip install 'aios-kernel[memory]'", err=True)
+    if only_words:
+        click.echo(only_words, err=True)
 
 
 def _unix_s(client: Client, since: datetime | timedelta | None) -> float | None:

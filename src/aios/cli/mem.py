@@ -6,6 +6,7 @@ import click
 
 from aios.abi.memory import Note
 from aios.cli.connecting import connect
+from aios.cli.meanings import why_only_words
 from aios.cli.mem_files import export, import_
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
@@ -110,6 +111,7 @@ def search(
             include_superseded=show_all,
             follow_links=follow_links,
         )
+        only_words = why_only_words(client, found.embedder, "notes")
     for hit in found.hits:
         if as_json:
             write_json(hit)
@@ -118,8 +120,8 @@ def search(
         click.echo(f"{hit.note.id:>6}  {hit.score:.3f}  {_shown(hit.note.text)}  {why}")
     if not (found.hits or as_json):
         click.echo("no note fits", err=True)
-    if not found.embedder:
-        click.echo("only words were compared; pip install 'aios-kernel[memory]'", err=True)
+    if only_words:
+        click.echo(only_words, err=True)
 
 
 @mem.command(epilog=examples("aios mem add 'The user eats no meat' --scope shared --tag food"))

@@ -94,7 +94,7 @@ class MemoryManager:
         self._db = db
         self._clock = clock
         self._indexer = Indexer(db, config.embedder, tasks, ask=ask)
-        self._max_notes = config.max_notes
+        self._max_notes, self._setting = config.max_notes, config.embedder
         self._reach = Reach(clock)
         self._opening = anyio.Lock()
         self._is_open = False
@@ -287,7 +287,7 @@ class MemoryManager:
             n_mine = tables.n_notes_of(connection, owner)
             embedder, is_wanted = self._indexer.embedder, self._indexer.is_wanted
             n_waiting = tables.n_waiting(connection, embedder) if is_wanted else 0
-            return MemoryUsed(n_mine, self._max_notes, embedder, n_waiting)
+            return MemoryUsed(n_mine, self._max_notes, embedder, n_waiting, self._setting)
 
         return await self._db.read(read)
 

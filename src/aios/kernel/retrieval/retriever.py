@@ -69,6 +69,7 @@ class Retriever:
         db = Database(path, [tables.SCHEMA], prepare=(tables.register,))
         self._storage = storage
         self._clock = clock
+        self._is_off = config.memory.embedder == "none"
         self._indexer = Indexer(db, storage.changes, config.storage, config.memory.embedder)
         self._asked = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -122,9 +123,10 @@ class Retriever:
         if call.by == "topic" and self._indexer.meanings is None:
             await self._indexer.open()
             if self._indexer.meanings is None:
-                raise Unsupported(
-                    "topics need an embedder", hint="pip install 'aios-kernel[memory]'"
-                )
+                hint = "pip install 'aios-kernel[memory]' and start the kernel anew"
+                if self._is_off:
+                    hint = "memory.embedder is none; `auto` compares meanings"
+                raise Unsupported("topics need an embedder", hint=hint)
         view = await self._view(run, call)
         now = self._clock.unix_s()
 
