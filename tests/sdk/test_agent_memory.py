@@ -14,7 +14,7 @@ from aios.engine.scripted import ScriptedEngine
 from aios.errors import InvalidCall, ResourceExhausted
 from aios.kernel.kernel import open_kernel
 from aios.sdk.agent import Agent, Ending
-from aios.sdk.agent_memory import HEADING, AgentMemory, Preface, prefaced
+from aios.sdk.agent_memory import HEADING, RECENT_HEADING, AgentMemory, Preface, prefaced
 from aios.sdk.client import Client
 from aios.sdk.memory import Memory
 
@@ -121,3 +121,65 @@ async def test_an_allowance_of_nothing_is_refused(tmp_path: Path) -> None:
     async with own_client(tmp_path, scripted()) as client:
         with pytest.raises(InvalidCall):
             AgentMemory(client.memory, tokens=0)
+        with pytest.raises(InvalidCall, match="recent"):
+            AgentMemory(client.memory, recent=101)
+
+
+async def test_an_agent_that_begins_anew_is_shown_its_last_records_once(tmp_path: Path) -> None:
+    prompts, script = heard()
+    with anyio.fail_after(10):
+        async with own_client(tmp_path, script) as client:
+            memory = AgentMemory(client.memory, recent=2, is_logging=True, is_recording=False)
+            agent = Agent(client, memory=memory)
+            assert (await agent.run("What shall I cook?")).recent == ()
+            assert (await agent.run("And then?")).recent == ()
+            assert prompts == ["What shall I cook?", "And then?"]
+        async with own_client(tmp_path, script) as client:
+            await client.memory.remember("The user eats no meat")
+            memory = AgentMemory(client.memory, recent=3, is_logging=True, is_recording=False)
+            agent = Agent(client, memory=memory)
+            first = await agent.run("What did I eat?")
+            assert (len(first.recalled), first.recent, first.logged) == (1, (2, 3, 4), (5, 6))
+            assert prompts[2] == (
+                f"{HEADING}\n- The user eats no meat\n\n{RECENT_HEADING}\n- said: Lentil soup.\n"
+                "- asked: And then?\n- said: Lentil soup.\n\nWhat did I eat?"
+            )
+            second = await agent.run("What did I eat?")
+            assert (len(second.recalled), second.recent) == (1, ())
+            off = Agent(client, memory=AgentMemory(client.memory, is_recording=False))
+            assert (await off.run("And?")).recent == ()
+
+
+async def test_records_take_what_the_notes_leave_of_the_allowance(tmp_path: Path) -> None:
+    prompts, script = heard()
+    with anyio.fail_after(10):
+        async with own_client(tmp_path, script) as client:
+            await client.memory.remember("The boat is white")
+            for number in range(1, 21):
+                await client.memory.log(f"{number} " + "x " * 600, "got")
+            shown = []
+            for tokens in (1, 40, 700, 7_000):
+                memory = AgentMemory(client.memory, tokens=tokens, recent=20, is_recording=False)
+                result = await Agent(client, memory=memory).run("Is the boat white?")
+                front = prompts[-1].removesuffix("\n\nIs the boat white?")
+                count = await client.count_tokens([Message(Role.USER, front)])
+                assert count.n_tokens <= tokens or not (result.recalled or result.recent)
+                assert result.recent == tuple(range(21 - len(result.recent), 21))
+                shown.append((len(result.recalled), len(result.recent)))
+            assert shown[:2] == [(0, 0), (1, 0)]
+            assert shown[2][0] == 1
+            assert 0 < shown[2][1] < 20
+            assert shown[3] == (1, 20)
+
+
+async def test_a_context_that_holds_a_conversation_is_no_new_beginning(tmp_path: Path) -> None:
+    prompts, script = heard()
+    with anyio.fail_after(10):
+        async with own_client(tmp_path, script) as client:
+            await client.memory.log("a boat", "got")
+            context = await client.contexts.open()
+            for recent in ((1,), ()):
+                memory = AgentMemory(client.memory, recent=10, is_recording=False)
+                agent = Agent(client, context=context, memory=memory)
+                assert (await agent.run("And?")).recent == recent
+            assert prompts == [f"{RECENT_HEADING}\n- got: a boat\n\nAnd?", "And?"]

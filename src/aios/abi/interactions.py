@@ -5,9 +5,11 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call
-from aios.abi.types import Count, Name
+from aios.abi.types import Count, Name, Pid
 
-InteractionId = Annotated[int, Meta(ge=1)]
+MAX_RECORD_CHARS = 1 << 16
+
+InteractionId = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 """1 for the first that an agent logged, then one more each."""
 
 
@@ -30,26 +32,31 @@ class Logged(Answer, frozen=True):
 class MemoryLog(Call[Logged], frozen=True, tag="memory_log"):
     """Add a record to the interactions of the caller's owner and name; they outlive the process."""
 
-    text: Annotated[str, Meta(max_length=1 << 16)]
+    text: Annotated[str, Meta(max_length=MAX_RECORD_CHARS)]
     kind: Name = "said"
 
 
 class Interactions(Answer, frozen=True):
-    """Records by id. `n_faults` of them were not in memory and were read from disk."""
+    """Records by id. `n_faults` of the caller's own were not in memory and were read from disk."""
 
     records: tuple[Interaction, ...]
     n_faults: Count
 
 
 class MemoryRead(Call[Interactions], frozen=True, tag="memory_read"):
-    """Read at most `limit` records of the caller's own from `first` on; without `first`, the last ones."""
+    """Read at most `limit` records of the caller's own from `first` on; without `first`, the last ones.
 
+    With `pid` those of a process that the caller may see: the owner of the kernel reads all that there are of its owner and name, anybody else what that
+    process itself has logged. They come from disk and are no faults of anybody.
+    """
+
+    pid: Pid | None = None
     first: InteractionId | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1
 
 
 class BlockStatistics(Answer, frozen=True):
-    """The memory block of the caller: `size_bytes` of at most `max_bytes`, and how its reads went."""
+    """How many records there are to read, and the memory block of the process: `size_bytes` of at most `max_bytes`, and how its reads went."""
 
     n_records: Count
     n_in_memory: Count
@@ -60,4 +67,6 @@ class BlockStatistics(Answer, frozen=True):
 
 
 class MemoryStat(Call[BlockStatistics], frozen=True, tag="memory_stat"):
-    """Ask about the caller's memory block."""
+    """Ask about the memory block of the caller, or of a process that it may see."""
+
+    pid: Pid | None = None

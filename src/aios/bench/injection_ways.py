@@ -262,6 +262,14 @@ async def _journal_of_a_child(world: World) -> None:
     await world.pays(parent)
 
 
+async def _records_of_a_child(world: World) -> None:
+    parent = world.agent()
+    child = await world.source(parent=parent)
+    await child.call(MemoryLog(text=SAID))
+    await parent.call(MemoryRead(pid=child.pid))
+    await world.pays(parent)
+
+
 async def _context_of(world: World, parent: Actor) -> ContextId:
     child = await world.source(parent=parent)
     return (await child.call(ContextOpen(messages=(Message(Role.USER, SAID),)))).id
@@ -374,6 +382,7 @@ WAYS = (
     Script("the result of a child in `ps`", _result_in_the_table),
     Script("the log of a child", _log_of_a_child),
     Script("the journal of a child", _journal_of_a_child),
+    Script("the records of a child", _records_of_a_child),
     Script("the context of a child", _context_of_a_child),
     Script("a fork of a child's context", _context_forked),
     Script("a message put into a child's context", _spoken_into_a_child),

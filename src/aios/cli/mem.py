@@ -8,6 +8,7 @@ from aios.abi.memory import Note
 from aios.cli.connecting import connect
 from aios.cli.meanings import why_only_words
 from aios.cli.mem_files import export, import_
+from aios.cli.mem_records import records
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
 from aios.cli.when import Moment
@@ -292,6 +293,7 @@ def forget(*, notes: tuple[int, ...], as_json: bool) -> None:
 
 mem.add_command(export)
 mem.add_command(import_)
+mem.add_command(records)
 
 
 def _row(note: Note) -> list[str]:

@@ -161,7 +161,7 @@ class Kernel:
         self.memory = MemoryManager(
             self.db, self.clock, config.memory, tasks=self.tasks, ask=self._embed
         )
-        self.short_term = ShortTerm(self.db, self.clock, config.memory)
+        self.short_term = ShortTerm(self.db, self.clock, config.memory, access=self.access)
         self.context_table = ContextTable(self.access, config.context, self.clock)
         compactor = Compactor(self.models, self.cores, self.clock, config.context)
         self.conversations = Conversations(self.models, self.context_table, compactor)

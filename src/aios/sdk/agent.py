@@ -17,6 +17,7 @@ from aios.abi.mail import Letter
 from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, Usage
 from aios.errors import AiosError, Conflict, InvalidCall
 from aios.sdk.agent_context import Tether
+from aios.sdk.agent_log import AgentLog
 from aios.sdk.agent_memory import AgentMemory, Preface, prefaced
 from aios.sdk.agent_tools import AgentTools
 from aios.sdk.client import Client
@@ -47,7 +48,8 @@ class Ending(Enum):
 class AgentResult(Struct, frozen=True):
     """What a run brought. `finish` says whether it was cut short; `messages` are those of this run.
 
-    With a memory, `recalled` are the notes that stood in front of the task, and `recorded` is the note of this exchange.
+    With a memory, `recalled` are the notes that stood in front of the task, `recent` the records that did, and `recorded` is the note
+    of this exchange. `logged` are the records of this run; `n_unlogged` more could not be logged.
     """
 
     text: str
@@ -57,6 +59,9 @@ class AgentResult(Struct, frozen=True):
     finish: Ending
     recalled: tuple[int, ...] = ()
     recorded: int | None = None
+    recent: tuple[int, ...] = ()
+    logged: tuple[int, ...] = ()
+    n_unlogged: int = 0
 
 
 class TextPiece(Struct, frozen=True):
@@ -111,7 +116,7 @@ class Agent:
         name: For its errors.
         context: Where its conversation is kept; nobody else may write there. Then each thought sends only what is new. Without
             one the agent itself holds the conversation, and sends all of it.
-        memory: What it recalls before each run and keeps after it; without one it does neither.
+        memory: What it recalls before each run, logs during it and keeps after it; without one it does nothing of that.
         hears_urgent: Whether urgent letters to its process are taken out of the mailbox and told to the model before its next
             thought.
     """
@@ -158,6 +163,12 @@ class Agent:
         With a context these are the messages of this agent; the context may hold earlier ones, and less than all of these.
         """
         return self.transcript.messages
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its conversation is empty."""
+        is_empty = all(each.role is Role.SYSTEM for each in self.messages)
+        return is_empty and (self.tether is None or self.tether.is_empty)
 
     async def run(self, task: str | Message) -> AgentResult:
         """Work on a task until the model answers without calling a tool, or a budget is used up.
@@ -251,6 +262,7 @@ class _Run:
         self._is_streaming = is_streaming
         self._usage = Usage()
         self._n_turns = 0
+        self._log = AgentLog(None, 0)
         self._parallel = anyio.Semaphore(MAX_PARALLEL_TOOLS)
 
     async def run(self, task: str | Message) -> AgentResult:
@@ -263,18 +275,18 @@ class _Run:
             )
         agent.is_running = True
         message = task if isinstance(task, Message) else Message(Role.USER, task)
-        preface = Preface()
         try:
             await agent.tools.resolve(agent.client)
             if agent.tether is not None:
                 await agent.tether.begin(agent.transcript.messages)
-            if agent.memory is not None:
-                preface = await agent.memory.recall(agent.client, message, model=agent.model)
-            agent.transcript.begin(prefaced(message, preface))
+            preface = await self._remember(message)
             reply, finish = await self._turns()
         finally:
             agent.transcript.give_up()
-            agent.is_running = False
+            try:
+                await self._log.log(agent.messages)  # also letters that no turn has answered
+            finally:
+                agent.is_running = False
         recorded = None
         if agent.memory is not None and finish is Ending.DONE:
             recorded = await agent.memory.record(message, reply.text)
@@ -286,9 +298,29 @@ class _Run:
             finish,
             recalled=preface.notes,
             recorded=recorded,
+            recent=preface.records,
+            logged=tuple(self._log.records),
+            n_unlogged=self._log.count_unlogged(agent.messages),
         )
         await self._emit(Ended(result))
         return result
+
+    async def _remember(self, task: Message) -> Preface:
+        """Take on a task, with what is remembered in front of it."""
+        agent, preface = self._agent, Preface()
+        if agent.memory is not None:
+            self._log = agent.memory.begin_log(len(agent.messages))
+            preface = await agent.memory.recall(
+                agent.client, task, model=agent.model, is_first=agent.is_new
+            )
+        told = prefaced(task, preface)
+        self._log.begin(told, task)
+        agent.transcript.begin(told)
+        return preface
+
+    async def _settle(self, message: Message, outcomes: Sequence[ToolOutcome | None]) -> None:
+        self._agent.transcript.commit(message, outcomes)
+        await self._log.log(self._agent.messages)
 
     async def _turns(self) -> tuple[ChatReply[object], Ending]:
         """Think and act in turns; returns the last thought and why it was the last."""
@@ -302,14 +334,14 @@ class _Run:
             await self._emit(TurnEnded(self._n_turns, reply))
             message = sanitized(reply.message)
             if not message.tool_calls:
-                agent.transcript.commit(message, ())
+                await self._settle(message, ())
                 if agent.letters and self._budget_used_up() is None:
                     continue  # what came during the last thought is not left unheard
                 return reply, _ending(reply.finish, is_tight=is_tight)
             over = self._budget_used_up()
             if over is not None:
                 refusal = ToolOutcome(f"error: not run: {over.value} is used up", is_error=True)
-                agent.transcript.commit(message, [refusal] * len(message.tool_calls))
+                await self._settle(message, [refusal] * len(message.tool_calls))
                 if agent.tether is not None:
                     await agent.tether.deliver(agent.transcript.messages)
                 return reply, over
@@ -359,7 +391,7 @@ class _Run:
                 for i, call in enumerate(message.tool_calls):
                     group.start_soon(use, i, call)
         finally:
-            self._agent.transcript.commit(message, outcomes)
+            await self._settle(message, outcomes)
         if errors:
             raise errors[0]
 

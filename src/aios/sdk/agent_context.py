@@ -17,6 +17,8 @@ class Tether:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.is_empty = True
+        """Whether the context held nothing when the last run began."""
         self._n_sent = 0
 
     async def begin(self, settled: Sequence[Message]) -> None:
@@ -30,7 +32,8 @@ class Tether:
             await self.context.append(
                 [unsent.get(call_id) or _interrupted(call_id) for call_id in info.unanswered]
             )
-        self._n_sent = len(settled) if info.n_messages else 0
+        self.is_empty = not info.n_messages
+        self._n_sent = 0 if self.is_empty else len(settled)
 
     def news(self, prompt: Sequence[Message]) -> tuple[Message, ...]:
         """What of a prompt the context does not hold yet."""

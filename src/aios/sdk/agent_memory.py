@@ -1,7 +1,8 @@
 """An agent that remembers, only when asked to: `Agent(client, memory=AgentMemory(client.memory, tokens=300))`.
 
 Before a run it recalls what fits the task, within its allowance of tokens, and puts it in front of the task; after a run that was
-completed it keeps the exchange as a note, for the next time.
+completed it keeps the exchange as a note, for the next time. It can also log what the agent said, asked and got (`agent_log.py`), and put
+the last of that in front of the first task of an agent that begins anew.
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,19 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from aios.abi.interactions import Interaction
 from aios.abi.memory import Hit
 from aios.abi.types import Message, Role, TextPart
 from aios.errors import AiosError, InvalidCall, Unsupported
+from aios.sdk.agent_log import AgentLog, cut
 from aios.sdk.client import Client
 from aios.sdk.memory import Memory, ScopeName
 
 HEADING = "Notes from earlier, which may be wrong or out of date:"
+RECENT_HEADING = "The last of what you were asked, said and got before, oldest first:"
+MAX_RECENT = 100
+MAX_RECENT_CHARS = 500
+"""Of a record that stands in front of a task."""
 EXCHANGE = "exchange"
 EXCHANGE_IMPORTANCE = 0.3
 """Less than what was remembered on purpose."""
@@ -25,10 +32,11 @@ BYTES_A_TOKEN = 2
 
 
 class Preface(Struct, frozen=True):
-    """What was recalled for a task: the text to put in front of it, and the ids of the notes in it."""
+    """What was recalled for a task: the text to put in front of it, and the ids of the notes and of the records in it."""
 
     text: str = ""
     notes: tuple[int, ...] = ()
+    records: tuple[int, ...] = ()
 
 
 class AgentMemory:
@@ -36,11 +44,14 @@ class AgentMemory:
 
     Args:
         memory: Where; as a rule `client.memory`.
-        tokens: At most so many tokens of notes in front of a task.
+        tokens: At most so many tokens of notes and records in front of a task.
         limit: At most so many notes.
         scopes: Where notes are looked for; all that the agent may read when empty.
         tags: What notes must have to be recalled, and what kept exchanges get.
         is_recording: Whether exchanges are kept; they are for agents of this owner and name.
+        is_logging: Whether what it is asked, says and gets is logged in short-term memory, turn by turn.
+        recent: So many of its last records stand in front of its first task, while its conversation is empty: those that an earlier
+            agent of this owner and name has logged. They take what the notes leave of `tokens`.
     """
 
     def __init__(
@@ -52,30 +63,58 @@ class AgentMemory:
         scopes: Sequence[ScopeName] = (),
         tags: Sequence[str] = (),
         is_recording: bool = True,
+        is_logging: bool = False,
+        recent: int = 0,
     ) -> None:
         if tokens < 1 or limit < 1:
             raise InvalidCall("an allowance below 1", hint="`tokens` and `limit` are >= 1")
+        if not 0 <= recent <= MAX_RECENT:
+            raise InvalidCall(
+                f"{recent} recent records", hint=f"`recent` is between 0 and {MAX_RECENT}"
+            )
         self._memory = memory
         self._tokens = tokens
         self._limit = limit
         self._scopes = tuple(scopes)
         self._tags = tuple(tags)
         self._is_recording = is_recording
+        self._is_logging = is_logging
+        self._recent = recent
 
-    async def recall(self, client: Client, task: Message, *, model: str) -> Preface:
-        """The best notes for a task, as many as the allowance has room for.
+    def begin_log(self, n_before: int) -> AgentLog:
+        """Where a run is logged whose transcript holds so many messages already."""
+        return AgentLog(self._memory if self._is_logging else None, n_before)
+
+    async def recall(
+        self, client: Client, task: Message, *, model: str, is_first: bool = False
+    ) -> Preface:
+        """The best notes for a task, and the last records for the first one, as many as the allowance has room for.
 
         Raises:
-            AiosError: A system call failed; see `Memory.recall`.
+            AiosError: A system call failed; see `Memory.recall` and `Memory.read`.
         """
-        query = task.text().strip()[:MAX_EXCHANGE_CHARS]
-        if not query:
-            return Preface()
-        found = await self._memory.recall(query, self._limit, scopes=self._scopes, tags=self._tags)
-        hits = found.hits
-        while hits and await _n_tokens(client, _text(hits), model) > self._tokens:
-            hits = hits[:-1]
-        return Preface(_text(hits), tuple(hit.note.id for hit in hits)) if hits else Preface()
+        query, hits = task.text().strip()[:MAX_EXCHANGE_CHARS], tuple[Hit, ...]()
+        if query:
+            recalled = self._memory.recall(query, self._limit, scopes=self._scopes, tags=self._tags)
+            hits = (await recalled).hits
+        records = tuple[Interaction, ...]()
+        if is_first and self._recent:
+            records = (await self._memory.read(limit=self._recent)).records
+        n_fitting, n_most = 0, len(hits) + len(records)
+        n_tried = n_most  # mostly all of them fit; else halve
+        while n_fitting < n_most:
+            text = _text(*_best(hits, records, n_tried))
+            if await _n_tokens(client, text, model) <= self._tokens:
+                n_fitting = n_tried
+            else:
+                n_most = n_tried - 1
+            n_tried = (n_fitting + n_most + 1) // 2
+        hits, records = _best(hits, records, n_fitting)
+        return Preface(
+            _text(hits, records),
+            tuple(hit.note.id for hit in hits),
+            tuple(record.id for record in records),
+        )
 
     async def record(self, task: Message, answer: str) -> int | None:
         """Keep an exchange. Returns: its note; None when it is not kept, because nobody asked or memory is full or away."""
@@ -104,9 +143,21 @@ def prefaced(task: Message, preface: Preface) -> Message:
     return msgspec.structs.replace(task, content=(front, *task.content))
 
 
-def _text(hits: Sequence[Hit]) -> str:
-    lines = [f"- {' '.join(hit.note.text.split())}" for hit in hits]
-    return "\n".join([HEADING, *lines])
+def _best(
+    hits: Sequence[Hit], records: Sequence[Interaction], n: int
+) -> tuple[tuple[Hit, ...], tuple[Interaction, ...]]:
+    """So many of both: the best notes come first, then the last records."""
+    n_records = max(0, n - len(hits))
+    return tuple(hits[:n]), tuple(records[len(records) - n_records :])
+
+
+def _text(hits: Sequence[Hit], records: Sequence[Interaction]) -> str:
+    notes = [f"- {' '.join(hit.note.text.split())}" for hit in hits]
+    recent = [
+        f"- {each.kind}: {cut(' '.join(each.text.split()), MAX_RECENT_CHARS)}" for each in records
+    ]
+    sections = ((HEADING, notes), (RECENT_HEADING, recent))
+    return "\n\n".join("\n".join([heading, *lines]) for heading, lines in sections if lines)
 
 
 async def _n_tokens(client: Client, text: str, model: str) -> int:

@@ -180,13 +180,26 @@ class Memory:
         """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
         return (await self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
 
-    async def read(self, first: int | None = None, limit: int = 1) -> Interactions:
-        """At most `limit` records of one's own from `first` on; without it, the last ones."""
-        return (await self._gate.call(build(MemoryRead, first=first, limit=limit))).value
+    async def read(
+        self, first: int | None = None, limit: int = 1, *, pid: int | None = None
+    ) -> Interactions:
+        """At most `limit` records from `first` on, without it the last ones: one's own, or of a process that one may see.
 
-    async def stat(self) -> BlockStatistics:
-        """The memory block of this process: its size, and how many reads had to go to the disk."""
-        return (await self._gate.call(MemoryStat())).value
+        Raises:
+            AccessDenied: That process is neither the caller nor below it.
+            NotFound: There is none of that pid, or it is forgotten.
+        """
+        call = build(MemoryRead, pid=pid, first=first, limit=limit)
+        return (await self._gate.call(call)).value
+
+    async def stat(self, *, pid: int | None = None) -> BlockStatistics:
+        """The memory block of this process, or of one that it may see: its size, and how many reads had to go to the disk.
+
+        Raises:
+            AccessDenied: That process is neither the caller nor below it.
+            NotFound: There is none of that pid, or it is forgotten.
+        """
+        return (await self._gate.call(build(MemoryStat, pid=pid))).value
 
 
 class BlockingMemory:
@@ -285,13 +298,26 @@ class BlockingMemory:
         """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
         return (self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
 
-    def read(self, first: int | None = None, limit: int = 1) -> Interactions:
-        """At most `limit` records of one's own from `first` on; without it, the last ones."""
-        return (self._gate.call(build(MemoryRead, first=first, limit=limit))).value
+    def read(
+        self, first: int | None = None, limit: int = 1, *, pid: int | None = None
+    ) -> Interactions:
+        """At most `limit` records from `first` on, without it the last ones: one's own, or of a process that one may see.
 
-    def stat(self) -> BlockStatistics:
-        """The memory block of this process: its size, and how many reads had to go to the disk."""
-        return (self._gate.call(MemoryStat())).value
+        Raises:
+            AccessDenied: That process is neither the caller nor below it.
+            NotFound: There is none of that pid, or it is forgotten.
+        """
+        call = build(MemoryRead, pid=pid, first=first, limit=limit)
+        return (self._gate.call(call)).value
+
+    def stat(self, *, pid: int | None = None) -> BlockStatistics:
+        """The memory block of this process, or of one that it may see: its size, and how many reads had to go to the disk.
+
+        Raises:
+            AccessDenied: That process is neither the caller nor below it.
+            NotFound: There is none of that pid, or it is forgotten.
+        """
+        return (self._gate.call(build(MemoryStat, pid=pid))).value
 
 
 def imported_source(note: Note) -> str:

@@ -67,7 +67,7 @@ QUESTIONS = {
     "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space LEFT JOIN memory_vectors v ON v.note = n.id ORDER BY n.id",
     "replaced": "SELECT PLACE(n.supersedes), PLACE(n.id) FROM memory_notes n JOIN memory_notes o ON o.id = n.supersedes ORDER BY n.id",
     "links": "SELECT PLACE(a) x, PLACE(b) y FROM memory_links ORDER BY x, y",
-    "interactions": "SELECT * FROM memory_interactions",
+    "interactions": "SELECT owner, name, id, unix_s, kind, text, taint FROM memory_interactions",
     "versions": "SELECT path, version, boot, pid, author, unix_s, message, size_bytes, content IS NULL, "
     "(SELECT count(*) FROM versions w WHERE w.change < (SELECT min(change) FROM versions x WHERE x.tx = versions.tx)) "
     "FROM versions ORDER BY change",

@@ -5,11 +5,15 @@ import pytest
 from tests.kernel.conftest import OpenKernel
 from tests.sdk.serving import served
 
+from aios.abi.interactions import Interactions
+from aios.abi.taint import Taint
+from aios.abi.types import Pid, Right
 from aios.config import Config, Home, MemoryConfig
-from aios.errors import InvalidCall
+from aios.errors import AccessDenied, InvalidCall, NotFound, ProcessGone
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.sdk.client import connect
+from aios.kernel.taint import mark
+from aios.sdk.client import Client, connect
 from aios.sdk.memory import Memory
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +23,16 @@ SMALL = Config(memory=MemoryConfig(block_bytes=10_000, max_interactions=500))
 
 async def idle(_: LocalGate) -> None:
     await anyio.sleep_forever()
+
+
+def texts(read: Interactions) -> list[str]:
+    return [each.text for each in read.records]
+
+
+async def end(kernel: Kernel, pid: Pid) -> None:
+    owner = Client(kernel.init_gate())
+    await owner.kill(pid)
+    await owner.wait(pid)
 
 
 def agent(kernel: Kernel, name: str) -> Memory:
@@ -39,6 +53,104 @@ async def test_records_come_back_in_order_and_are_nobody_elses(booted: OpenKerne
         assert (record.kind, record.text) == ("got", "line 2")
         assert [each.text for each in (await bob.read(limit=100)).records] == ["mine"]
         assert (await ann.stat()).n_faults == 0
+
+
+async def test_the_owner_reads_the_records_of_any_process_and_leaves_its_block_alone(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        pid = kernel.spawn_task("ann", idle)
+        ann, owner = Memory(kernel.gate(pid)), Memory(kernel.init_gate())
+        assert (await owner.read(pid=pid, limit=9)).records == ()
+        for number in range(1, 6):
+            await ann.log(f"line {number}", "got")
+        await owner.log("mine")
+        before = await ann.stat()
+        read = await owner.read(pid=pid, limit=2)
+        assert [(each.id, each.kind, each.text) for each in read.records] == [
+            (4, "got", "line 4"),
+            (5, "got", "line 5"),
+        ]
+        assert read.n_faults == 0
+        assert texts(await owner.read(2, limit=3, pid=pid)) == ["line 2", "line 3", "line 4"]
+        assert (await owner.read(6, limit=3, pid=pid)).records == ()
+        assert (await owner.read((1 << 63) - 1, pid=pid)).records == ()
+        assert await owner.stat(pid=pid) == await ann.stat(pid=pid) == await ann.stat() == before
+        assert (
+            texts(await owner.read(limit=9)) == texts(await owner.read(limit=9, pid=1)) == ["mine"]
+        )
+        await end(kernel, pid)
+        again = agent(kernel, "ann")
+        await again.log("line 6")
+        assert texts(await owner.read(limit=9, pid=pid)) == [f"line {n}" for n in range(1, 7)]
+        ended = await owner.stat(pid=pid)
+        assert (ended.n_records, ended.n_in_memory, ended.size_bytes) == (6, 0, 0)
+        with pytest.raises(NotFound):
+            await owner.read(pid=99)
+        with pytest.raises(InvalidCall):
+            await owner.read(1 << 63, pid=pid)
+
+
+async def test_a_parent_reads_what_its_child_has_logged_and_nothing_else_of_that_name(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        first = kernel.spawn_task("ann", idle)
+        await Memory(kernel.gate(first)).log("secret of an earlier life")
+        await end(kernel, first)
+        parent, other = kernel.spawn_task("parent", idle), agent(kernel, "other")
+        above = Memory(kernel.gate(parent))
+        child = kernel.spawn_task("ann", idle, ppid=parent)
+        below = Memory(kernel.gate(child))
+        assert texts(await below.read()) == ["secret of an earlier life"]
+        assert (await above.read(limit=9, pid=child)).records == ()
+        for number in range(3):
+            await below.log(f"line {number}")
+        await end(kernel, child)
+        await agent(kernel, "ann").log("secret of a later life")
+        assert texts(await above.read(limit=9, pid=child)) == ["line 0", "line 1", "line 2"]
+        assert texts(await above.read(limit=2, pid=child)) == ["line 1", "line 2"]
+        assert texts(await above.read(1, limit=2, pid=child)) == ["line 0", "line 1"]
+        assert (await above.stat(pid=child)).n_records == 3
+        for stranger in (other, below):
+            for pid in (parent, child, first, 1):
+                with pytest.raises((AccessDenied, ProcessGone)):
+                    await stranger.read(limit=9, pid=pid)
+                with pytest.raises((AccessDenied, ProcessGone)):
+                    await stranger.stat(pid=pid)
+
+
+@pytest.mark.parametrize("right", [Right.SEE, Right.MEMORY_READ])
+async def test_reading_another_takes_the_right_to_see_it_and_the_right_to_read_memory(
+    booted: OpenKernel, right: Right
+) -> None:
+    async with booted() as kernel:
+        parent = kernel.spawn_task("parent", idle)
+        child = kernel.spawn_task("ann", idle, ppid=parent)
+        await Memory(kernel.gate(child)).log("hello")
+        process, above = kernel.table.get(parent), Memory(kernel.gate(parent))
+        assert texts(await above.read(pid=child)) == ["hello"]
+        process.rights -= {right}
+        for ask in (above.read, above.stat):
+            with pytest.raises(AccessDenied, match=right.value):
+                await ask(pid=child)
+        if right is Right.SEE:
+            assert (await above.read(pid=parent)).records == ()
+            assert (await above.stat(pid=parent)).n_records == 0
+
+
+async def test_records_that_are_shown_of_another_bring_their_taint(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        parent = kernel.spawn_task("parent", idle)
+        child = kernel.spawn_task("ann", idle, ppid=parent)
+        above, below = Memory(kernel.gate(parent)), Memory(kernel.gate(child))
+        await below.log("clean")
+        mark(kernel.table.get(child), "tool web")
+        await below.log("from outside")
+        await above.read(1, pid=child)
+        assert kernel.table.get(parent).taint is None
+        await above.read(2, pid=child)
+        assert kernel.table.get(parent).taint == Taint("tool web", "record 2", seq=2)
 
 
 async def test_a_long_log_stays_inside_its_block_and_faults_are_counted(tmp_path: Path) -> None:

@@ -166,7 +166,9 @@ class NoteIntake:
             if last is None or saved.id > last:  # what is older was let go of here
                 values = (*agent, saved.id, saved.unix_s, saved.kind, saved.text, saved.taint)
                 connection.execute(
-                    "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?, ?)", values
+                    "INSERT INTO memory_interactions (owner, name, id, unix_s, kind, text, taint) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    values,
                 )
                 self._taken.n_interactions += 1
         elif row == (saved.unix_s, saved.kind, saved.text):

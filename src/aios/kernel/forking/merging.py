@@ -83,7 +83,7 @@ def hand_records(connection: apsw.Connection, group: Group, limb: Limb) -> None:
     whose = (group.owner, group.name)
     last = interactions.last_id(connection, whose)
     connection.execute(
-        "INSERT INTO memory_interactions SELECT owner, ?, ? + row_number() OVER (ORDER BY id), unix_s, kind, text, taint "
+        "INSERT INTO memory_interactions SELECT owner, ?, ? + row_number() OVER (ORDER BY id), unix_s, kind, text, taint, pid "
         "FROM memory_interactions WHERE owner = ? AND name = ? AND id > ?",
         (group.name, last, group.owner, limb.fork.name, limb.last_record),
     )

@@ -1,9 +1,12 @@
 """Short-term memory: what each agent said, asked and got, on disk, with a bounded block of it in memory.
 
 Records belong to an owner and name, so that an agent that is started again goes on with its own. The block belongs to the process.
+
+Who looks at another process leaves its block alone. A name says nothing about who has it next, and whoever starts a process may choose one: so only the owner of the
+kernel is shown all records of a name, and a process that may see another what that one has logged itself, which its journal says as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import apsw
@@ -18,12 +21,14 @@ from aios.abi.interactions import (
     MemoryRead,
     MemoryStat,
 )
+from aios.abi.types import Right
 from aios.config import MemoryConfig
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
+from aios.kernel.access.manager import AccessManager, Act
 from aios.kernel.clock import Clock
 from aios.kernel.memory.blocks import Block
-from aios.kernel.process import Process, Run
+from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.taint import source_of, take
 
 if TYPE_CHECKING:
@@ -39,12 +44,15 @@ SCHEMA = Schema(
         ) WITHOUT ROWID
         """,
         "ALTER TABLE memory_interactions ADD COLUMN taint TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE memory_interactions ADD COLUMN pid INTEGER NOT NULL DEFAULT 0",
     ),
 )
 
 
 Whose = tuple[str, str]
 """Owner and name."""
+ANY_PID = 0
+"""In a query: whichever process has logged a record. On a record: one of another home, or of an earlier version."""
 
 
 def branch(
@@ -53,7 +61,7 @@ def branch(
     """Inside a write: give an agent the records of another, as they are or were at a moment, and no others."""
     erase(connection, target)
     connection.execute(
-        "INSERT INTO memory_interactions SELECT ?, ?, id, unix_s, kind, text, taint FROM memory_interactions "
+        "INSERT INTO memory_interactions SELECT ?, ?, id, unix_s, kind, text, taint, pid FROM memory_interactions "
         "WHERE owner = ? AND name = ? AND unix_s <= ?",
         (*target, *source, float("inf") if unix_s is None else unix_s),
     )
@@ -79,8 +87,11 @@ def is_unused(connection: apsw.Connection, whose: Whose) -> bool:
 class ShortTerm:
     """The handlers of the calls about short-term memory."""
 
-    def __init__(self, db: Database, clock: Clock, config: MemoryConfig) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, config: MemoryConfig, *, access: AccessManager
+    ) -> None:
         self._db = db
+        self._access = access
         self._clock = clock
         self._block_bytes = config.block_bytes
         self._max_records = config.max_interactions
@@ -95,8 +106,8 @@ class ShortTerm:
             record = last_id(connection, (process.owner, process.name)) + 1
             key = (process.owner, process.name, record)
             connection.execute(
-                "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, now, call.kind, call.text, taint),
+                "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, now, call.kind, call.text, taint, process.pid),
             )
             connection.execute(
                 "DELETE FROM memory_interactions WHERE owner = ? AND name = ? AND id <= ?",
@@ -108,9 +119,51 @@ class ShortTerm:
         self._keep(process, [Interaction(logged.id, now, call.kind, call.text, taint)])
         return logged
 
-    async def read(self, run: Run, call: MemoryRead) -> Interactions:
-        """Read records from one on, those that are not in memory from disk."""
-        process = run.process
+    async def read(self, run: Run, call: MemoryRead, target: Process | None) -> Interactions:
+        """Read records from one on: one's own, those that are not in memory from disk, or those of `target`."""
+        if target is None or target is run.process:
+            found = await self._read_own(run.process, call)
+        else:
+            await self._admit(run, call, target)
+            found = Interactions(await self._read_of(run, call, target), 0)
+        for each in found.records:
+            take(run, each.taint, f"record {each.id}")
+        return found
+
+    async def stat(self, run: Run, call: MemoryStat, target: Process | None) -> BlockStatistics:
+        """What is in the block of the caller, or of `target`."""
+        if target is None or target is run.process:
+            process, block, pid = run.process, self._block(run.process), ANY_PID
+        else:
+            await self._admit(run, call, target)
+            process, pid = target, _shown_pid(run, target)
+            block = self._blocks.get(target.pid) or self._new_block(target)
+        whose = (process.owner, process.name)
+        n_records = await self._db.read(lambda connection: self._count(connection, whose, pid))
+        return BlockStatistics(
+            n_records=n_records,
+            n_in_memory=len(block),
+            size_bytes=block.size_bytes,
+            max_bytes=block.max_bytes,
+            n_reads=block.n_reads,
+            n_faults=block.n_faults,
+        )
+
+    def close(self, process: Process) -> None:
+        """The process has ended: its block goes, its records stay."""
+        self._blocks.pop(process.pid, None)
+        process.block_bytes = 0
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if a block contradicts itself."""
+        for block in self._blocks.values():
+            block.check_invariants()
+
+    async def _admit(self, run: Run, call: MemoryRead | MemoryStat, target: Process) -> None:
+        """Another's records take what its log and journal take, too."""
+        await self._access.admit(run, Right.SEE, target, act=Act(call))
+
+    async def _read_own(self, process: Process, call: MemoryRead) -> Interactions:
         last = await self._db.read(
             lambda connection: last_id(connection, (process.owner, process.name))
         )
@@ -132,34 +185,25 @@ class ShortTerm:
             read = [each for each in read if each.id in missing]
             self._keep(process, read)
             records = sorted([*records, *read], key=lambda each: each.id)
-        for each in records:
-            take(run, each.taint, f"record {each.id}")
         return Interactions(tuple(records), len(faults))
 
-    async def stat(self, run: Run, _: MemoryStat) -> BlockStatistics:
-        """What is in the caller's block."""
-        process, block = run.process, self._block(run.process)
-        last = await self._db.read(
-            lambda connection: last_id(connection, (process.owner, process.name))
+    async def _read_of(
+        self, run: Run, call: MemoryRead, target: Process
+    ) -> tuple[Interaction, ...]:
+        """Records of another, as they are on disk."""
+        whose, pid = (target.owner, target.name), _shown_pid(run, target)
+        query = (
+            "SELECT id, unix_s, kind, text, taint FROM memory_interactions "
+            "WHERE owner = ? AND name = ? AND id >= ? AND ? IN (pid, ?) ORDER BY id"
         )
-        return BlockStatistics(
-            n_records=min(last, self._max_records),
-            n_in_memory=len(block),
-            size_bytes=block.size_bytes,
-            max_bytes=block.max_bytes,
-            n_reads=block.n_reads,
-            n_faults=block.n_faults,
+        if call.first is None:
+            query += " DESC"
+        values = (*whose, call.first or 1, pid, ANY_PID, call.limit)
+
+        found = await self._db.read(
+            lambda connection: _decoded(connection.execute(f"{query} LIMIT ?", values))
         )
-
-    def close(self, process: Process) -> None:
-        """The process has ended: its block goes, its records stay."""
-        self._blocks.pop(process.pid, None)
-        process.block_bytes = 0
-
-    def check_invariants(self) -> None:
-        """Raise AssertionError if a block contradicts itself."""
-        for block in self._blocks.values():
-            block.check_invariants()
+        return tuple(sorted(found, key=lambda each: each.id))
 
     def _keep(self, process: Process, records: Sequence[Interaction]) -> None:
         block = self._block(process)
@@ -170,10 +214,25 @@ class ShortTerm:
     def _block(self, process: Process) -> Block:
         block = self._blocks.get(process.pid)
         if block is None:
-            block = Block(process.max_block_bytes or self._block_bytes)
+            block = self._new_block(process)
             if process.is_alive:  # a call of a process that was just killed leaves nothing behind
                 self._blocks[process.pid] = block
         return block
+
+    def _count(self, connection: apsw.Connection, whose: Whose, pid: int) -> int:
+        """How many records there are, logged by that process or by any."""
+        if pid == ANY_PID:  # without a look at each
+            return min(last_id(connection, whose), self._max_records)
+        query = "SELECT count(*) FROM memory_interactions WHERE owner = ? AND name = ? AND pid = ?"
+        return msgspec.convert(connection.execute(query, (*whose, pid)).get, int)
+
+    def _new_block(self, process: Process) -> Block:
+        return Block(process.max_block_bytes or self._block_bytes)
+
+
+def _shown_pid(run: Run, target: Process) -> int:
+    """Whose records a process is shown of another: the owner of the kernel those of all that had its name."""
+    return ANY_PID if run.process.pid == INIT_PID else target.pid
 
 
 def _records(
@@ -184,5 +243,9 @@ def _records(
         "SELECT id, unix_s, kind, text, taint FROM memory_interactions WHERE owner = ? AND name = ? AND id BETWEEN ? AND ?",
         (process.owner, process.name, *ids),
     )
+    return _decoded(rows)
+
+
+def _decoded(rows: Iterable[tuple[object, ...]]) -> list[Interaction]:
     fields = msgspec.convert(list(rows), list[tuple[int, float, str, str, str]])
     return [Interaction(*each) for each in fields]
