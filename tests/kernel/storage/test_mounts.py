@@ -3,15 +3,16 @@ import os
 import random
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from aios.abi.storage import Put
 from aios.config import Config, Home, StorageConfig
-from aios.errors import AccessDenied, Conflict, DiskFailed, InvalidCall, NotFound
+from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.files import Files
@@ -429,6 +430,37 @@ async def test_a_mount_that_is_taken_away_leaves_the_folder_and_the_versions(
                 await files.purge(everybodys)
         assert (await files.purge("/notes", keep=0)).n_versions == 4
         assert [each.stored_bytes for each in (await files.usage()).usages] == [0]
+
+
+async def test_while_a_mount_is_taken_away_others_are_written_and_it_stays_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.storage.mounts.BATCH_FILES", 2)
+    (tmp_path / "other").mkdir()
+    async with mounted(tmp_path) as (_, files, real):
+        for number in range(60):
+            (real / f"{number:02}").write_text("a")
+        await files.mount(str(tmp_path / "other"), "/other")
+        await files.list("/notes")
+        is_left = anyio.Event()
+
+        async def leave() -> None:
+            await files.umount("/notes")
+            is_left.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            await anyio.lowlevel.checkpoint()
+            await files.write("/other/a", "written meanwhile")
+            assert len(await files.mounts()) == 2, "it is not done with the first"
+            while not is_left.is_set():
+                with suppress(AiosError):
+                    await files.read("/notes/00")
+                (real / "00").write_text("by hand")
+                await anyio.lowlevel.checkpoint()
+        assert await authors(files, "/notes/00") == [("kernel", None), ("outside", 1)]
+        with pytest.raises(NotFound):
+            await files.umount("/notes")
 
 
 async def test_without_watches_a_folder_is_compared_and_says_so(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from aios.disk.db import Database
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.storage.manager import StorageManager
+from aios.kernel.storage.mount_folders import is_overlap, open_real
 from aios.kernel.storage.mount_tables import Mount, add_mount
-from aios.kernel.storage.mounts import is_overlap, open_real
 from aios.kernel.storage.paths import FOLDERS, parse
 
 MAX_SHOWN = 100

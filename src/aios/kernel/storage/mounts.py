@@ -9,7 +9,7 @@ wrote becomes a version first, or the call fails and is undone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from aios.abi.types import Pid
 from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
-from aios.disk.folder import Folder, Item, Kind, Stamp, is_draft
+from aios.disk.folder import Item, Kind, Stamp, is_draft
 from aios.disk.writequeue import Queueing
 from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
@@ -31,18 +31,19 @@ from aios.kernel.process import INIT_PID, Process
 from aios.kernel.storage import history, mount_tables
 from aios.kernel.storage.authors import KERNEL, OUTSIDE, OWNER_HOME
 from aios.kernel.storage.changes import ChangeStream
+from aios.kernel.storage.mount_folders import open_real
 from aios.kernel.storage.mount_tables import Mount
 from aios.kernel.storage.notices import Notices
 from aios.kernel.storage.outside import (
     Differences,
     Found,
+    Seen,
     examine,
     find_differences,
     find_same,
     record,
     record_names,
 )
-from aios.kernel.storage.paths import is_within
 from aios.kernel.storage.tables import files_below
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.storage.working_copy import carry_out
@@ -172,9 +173,7 @@ class Mounts:
             for mount in {each.path: each for each in touched if each is not None}.values():
                 await self._check_place(mount)
             await self._take_notices()
-            for path in paths or ():
-                if self.find(path) is not None:
-                    await self._look(path, is_forced=False)
+            await self._look(*((path, False) for path in paths or ()))
             with anyio.CancelScope(shield=True):  # versions and real files go together
                 edited = await self._db.write(lambda c: self._noted(c, write(c)))
                 await self._carry_out(edited)
@@ -245,7 +244,7 @@ class Mounts:
         await self._db.write(lambda c: _settle(c, paths, restored))
         for path in paths:
             if path not in restored:
-                await self._look(path, is_forced=True)
+                await self._look((path, True))
 
     # --- looking at what others did ------------------------------------------------------------------------------
 
@@ -255,16 +254,16 @@ class Mounts:
             return
         async with self._turn:
             await self._take_notices(within=path)
-            await self._look(path, is_forced=False, is_deep=False)
+            await self._look((path, False), is_deep=False)
 
     async def take_notices(self) -> None:
-        """Record everything that was noticed until now."""
-        async with self._turn:
-            await self._take_notices()
+        """Record everything that was noticed, some at a time, so that calls which want a few of the paths come between."""
+        for _ in range(0, max(1, self.notices.count()), BATCH_FILES):
+            async with self._turn:
+                await self._take_notices(limit=BATCH_FILES)
 
-    async def _take_notices(self, *, within: str = "/") -> None:
-        for path, is_forced in self.notices.take(within):
-            await self._look(path, is_forced=is_forced)
+    async def _take_notices(self, *, within: str = "/", limit: int | None = None) -> None:
+        await self._look(*self.notices.take(within, limit=limit))
 
     async def find_again(self, mount: Mount) -> bool:
         """Look whether the folder of a mount is where it was; one that is not is let go of. Returns: whether another one, or the one that was missing, is there now."""
@@ -307,16 +306,27 @@ class Mounts:
 
     async def _finish(self, path: str) -> None:
         done: dict[str, Stamp | None] = {}
-        with suppress(
-            AiosError
-        ):  # another program was there since: what it wrote becomes a version
+        with suppress(AiosError):  # by another program since: what it wrote becomes a version
             await self._write_real([path], done)
         await self._db.write(lambda c: _settle(c, [path], done))
 
-    async def _look(self, path: str, *, is_forced: bool, is_deep: bool = True) -> None:
-        """Look at one path; at all below it if it is a folder that was noticed. The caller has the turn."""
-        mount = self.find(path)
-        if mount is None or mount.real is None or self._is_ignored(path):
+    async def _look(self, *noticed: tuple[str, bool], is_deep: bool = True) -> None:
+        """Look at paths, and record together what is gone and what changed; of each is said whether it is read in any case. The caller has the turn."""
+        seen: dict[str, Seen] = {}
+        for path, is_forced in noticed:
+            mount = self.find(path)
+            if mount is not None and not self._is_ignored(path):
+                here = seen.setdefault(mount.path, Seen())
+                await self._look_at(mount, path, here, is_forced=is_forced, is_deep=is_deep)
+        for name, here in seen.items():
+            await self._record_gone(self._mounts[name], here.gone)
+            await self._record_changed(self._mounts[name], here.changed)
+
+    async def _look_at(
+        self, mount: Mount, path: str, seen: Seen, *, is_forced: bool, is_deep: bool
+    ) -> None:
+        """Look at one path, and at all below it if it is a folder that was noticed; what is to be recorded of a file goes to `seen`."""
+        if mount.real is None or mount.is_leaving:
             return
         parts = await self._db.read(lambda c: mount_tables.real_parts(c, mount, path))
         if not parts:
@@ -326,13 +336,13 @@ class Mounts:
         try:
             item = await anyio.to_thread.run_sync(mount.real.find, parts) if parts else ROOT
         except AccessDenied as error:
-            await self._lose(mount, path, error.message)
+            seen.gone += await self._lose(mount, path, error.message)
             return
         except DiskFailed as error:
             mount.skip(path, error.message)  # what is there is not known
             return
         if item is None or item.kind is Kind.OTHER:
-            await self._lose(mount, path, item.why if item else "")
+            seen.gone += await self._lose(mount, path, item.why if item else "")
         elif item.kind is Kind.FOLDER:
             mount.unskip(path)
             pending = [path] if is_deep or not mount.is_current else []
@@ -342,17 +352,18 @@ class Mounts:
         elif is_forced or item.stamp != self._db.read_nowait(
             lambda c: mount_tables.find_stamp(c, path)
         ):
-            await self._record_changed(mount, [path])
+            mount.unskip_in(path)  # it may have been a folder
+            seen.changed.append(path)
 
-    async def _lose(self, mount: Mount, path: str, why: str) -> None:
-        """Nothing that can be shown is at a path: whatever was listed there is gone."""
+    async def _lose(self, mount: Mount, path: str, why: str) -> list[str]:
+        """Nothing that can be shown is at a path. Returns: whatever was listed there, which is gone."""
         mount.unskip(path)
         if why:
             mount.skip(path, why)
         mount.unskip_in(path)
         self.notices.forget(path)
         gone = await self._db.read(lambda c: {path, *(row.path for row in files_below(c, path))})
-        await self._record(mount, [Found(each, is_gone=True) for each in sorted(gone)])
+        return sorted(gone)
 
     async def _compare(self, mount: Mount, path: str) -> list[str]:
         """Record what differs in one folder; returns those in it. The caller has the turn."""
@@ -375,16 +386,19 @@ class Mounts:
             mount.skip(each, why)
         if found.names:
             await self._db.write(lambda c: record_names(c, found.names))
-        for first in range(0, len(found.gone), BATCH_FILES):
-            batch = found.gone[first : first + BATCH_FILES]
-            await self._record(mount, [Found(each, is_gone=True) for each in batch])
+        await self._record_gone(mount, found.gone)
         await self._record_changed(mount, found.changed)
         return found.folders
+
+    async def _record_gone(self, mount: Mount, paths: Sequence[str]) -> None:
+        for first in range(0, len(paths), BATCH_FILES):
+            batch = paths[first : first + BATCH_FILES]
+            await self._record(mount, [Found(each, is_gone=True) for each in batch])
 
     async def _record_changed(self, mount: Mount, paths: Sequence[str]) -> None:
         """Read files and record what they hold, some at a time."""
         pending = list(reversed(paths))
-        while pending:
+        while pending and mount.real is not None:
             founds: list[Found] = []
             n_bytes = 0
             try:
@@ -456,34 +470,19 @@ class Mounts:
                 mount_tables.set_stamp(connection, row.path, None)
             return not rows
 
-        async with self._turn:
-            while not await self._db.write(forget):
-                pass
-            await self._db.write(lambda c: mount_tables.remove_mount(c, mount.path))
-            self._mounts.pop(mount.path, None)
-            self.notices.unwatch(mount)
-            if mount.real is not None:
-                mount.real.close()
-                mount.real = None
+        while self._mounts.get(mount.path) is mount:
+            async with self._turn:  # given back in between: a million files take a minute
+                if await self._db.write(forget):
+                    await self._leave(mount)
         self._changes.publish()
 
-
-def open_real(mount: Mount) -> None:
-    """Open the folder of a mount, or note why it is not there: its files are then listed as they were, and cannot be written."""
-    with ExitStack() as undo:
-        try:
-            real = Folder.open(mount.folder)
-            undo.callback(real.close)
-            if real.inode != mount.inode and not real.items(()):
-                # The place where a disk was: taking it for the folder would take every file for deleted.
-                raise NotFound(
-                    f"{mount.folder} is another folder, and empty", hint="is its disk there?"
-                )
-        except AiosError as error:
-            mount.note = error.message
-            return
-        undo.pop_all()
-        mount.real = real
+    async def _leave(self, mount: Mount) -> None:
+        await self._db.write(lambda c: mount_tables.remove_mount(c, mount.path))
+        self._mounts.pop(mount.path, None)
+        self.notices.unwatch(mount)
+        if mount.real is not None:
+            mount.real.close()
+            mount.real = None
 
 
 def _settle(
@@ -493,8 +492,3 @@ def _settle(
     for path, stamp in done.items():
         mount_tables.set_stamp(connection, path, stamp)
     mount_tables.set_pending(connection, paths, is_pending=False)
-
-
-def is_overlap(one: str, other: str) -> bool:
-    """Whether one of two folders is in the other, or they are the same."""
-    return is_within(one, other) or is_within(other, one)

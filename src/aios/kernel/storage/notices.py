@@ -5,6 +5,7 @@ One queue of notices for all mounts, one watch a folder. Where the system gives 
 
 import errno
 import os
+from itertools import islice
 from pathlib import Path
 
 import anyio
@@ -36,6 +37,7 @@ class Notices:
         """The watch of each folder, by its path."""
         self._mounts: dict[str, Mount] = {}
         self._noticed: dict[str, bool] = {}
+        self._left = anyio.Event()
 
     def begin(self) -> None:
         """Ask the operating system for notices; without them every mount is compared from time to time."""
@@ -81,20 +83,41 @@ class Notices:
             self._inotify.remove(watch)
 
     async def wait(self) -> None:
-        """Wait until there is a notice; for ever without notices."""
-        if self._inotify is None:
+        """Wait until there is a path to be looked at, also one that another took from the system's queue and left; for ever without notices."""
+        inotify = self._inotify
+        if inotify is None:
             await anyio.sleep_forever()
-        else:
-            await self._inotify.wait()
+            return
+        self._left = anyio.Event()
+        if self._noticed:
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._wait_for_more, inotify)
+            await self._left.wait()
+            tasks.cancel_scope.cancel()
 
-    def take(self, within: str = "/") -> list[tuple[str, bool]]:
-        """The paths that were noticed until now and concern `within`, and whether a file of the same stamp is to be read again."""
+    async def _wait_for_more(self, inotify: Inotify) -> None:
+        await inotify.wait()
+        self._left.set()
+
+    def count(self) -> int:
+        """How many paths were noticed until now."""
         for notice in self._inotify.read_nowait() if self._inotify is not None else ():
             self._note(notice)
-        taken = [
+        return len(self._noticed)
+
+    def take(self, within: str = "/", *, limit: int | None = None) -> list[tuple[str, bool]]:
+        """The paths that were noticed until now and concern `within`, at most `limit`, and whether a file of the same stamp is to be read again."""
+        self.count()
+        concerned = (
             path for path in self._noticed if is_within(path, within) or is_within(within, path)
-        ]
-        return [(path, self._noticed.pop(path)) for path in taken]
+        )
+        taken = [(path, self._noticed[path]) for path in islice(concerned, limit)]
+        for path, _ in taken:
+            del self._noticed[path]
+        if self._noticed:
+            self._left.set()
+        return taken
 
     def close(self) -> None:
         """Watch nothing any more."""

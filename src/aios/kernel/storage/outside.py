@@ -45,6 +45,14 @@ class Differences:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class Seen:
+    """What a look at files of a mount has found, to be recorded together."""
+
+    gone: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+
 class Found(Struct, frozen=True):
     """What a look at a file has found: its content, staged; or that it is gone; or why it is left as it is."""
 
@@ -81,11 +89,17 @@ def find_differences(
         elif known.get(each) != item.stamp or each not in known:
             found.changed.append(each)
     files = {each for each, item in shown.items() if item.kind is Kind.FILE} - set(found.skipped)
-    found.gone = sorted(known.keys() - files)
-    for folder in folders_in(connection, path):
-        if folder not in found.folders:
-            found.gone += [row.path for row in files_below(connection, folder)]
+    found.gone = sorted(known.keys() - files) + _gone(connection, path, found.folders)
     return found
+
+
+def _gone(connection: apsw.Connection, path: str, folders: Sequence[str]) -> list[str]:
+    """What is listed in folders that are not there any more, or stands where now the folder is."""
+    gone = [] if find_file(connection, path) is None else [path]
+    for folder in folders_in(connection, path):
+        if folder not in folders:
+            gone += [row.path for row in files_below(connection, folder)]
+    return gone
 
 
 def _items(real: Folder, parts: Parts, found: Differences, path: str) -> list[Item] | None:

@@ -31,6 +31,7 @@ from aios.kernel.process import Run
 from aios.kernel.sandbox.launch import SECRETS
 from aios.kernel.storage import workspace_tables as rows
 from aios.kernel.storage.authors import OUTSIDE
+from aios.kernel.storage.mount_folders import is_overlap
 from aios.kernel.storage.mount_tables import (
     Mount,
     all_pending,
@@ -38,7 +39,6 @@ from aios.kernel.storage.mount_tables import (
     set_pending,
     set_stamp,
 )
-from aios.kernel.storage.mounts import is_overlap
 from aios.kernel.storage.outside import (
     Differences,
     Found,
