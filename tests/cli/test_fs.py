@@ -23,6 +23,11 @@ def test_a_file_goes_in_and_comes_out(aios: Aios, tmp_path: Path) -> None:
     assert aios("fs", "cat", "/shared/a/hello").out == "hello\n" * 1000
     assert "/shared/a/" in aios("fs", "ls", "/shared").out
     assert [row["path"] for row in aios("fs", "ls", "-r", "--json").rows()] == ["/shared/a/hello"]
+    assert aios("fs", "ls", "-r", "-n", "1").err == "", "that is all"
+    assert aios("fs", "cp", "/shared/a/hello", "/shared/b").code == 0
+    first = aios("fs", "ls", "-r", "-n", "1", "--json")
+    assert [row["path"] for row in first.rows()] == ["/shared/a/hello"]
+    assert first.err == "there is more; these are the first 1\n"
 
 
 @pytest.mark.usefixtures("served")

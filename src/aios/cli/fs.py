@@ -38,17 +38,21 @@ def fs() -> None:
     """Look at, change and bring back files of agents (/agents/NAME), groups (/groups/NAME), everybody (/shared) and mounts (/NAME)."""
 
 
-@fs.command(epilog=examples("aios fs ls /shared", "aios fs ls -r / --json | jq -r .path"))
+@fs.command(epilog=examples("aios fs ls /shared", "aios fs ls -r / -n 100 --json | jq -r .path"))
 @click.argument("path", default="/")
 @click.option("-r", "--recursive", is_flag=True, help="All files below, without the folders.")
+@click.option("-n", "--limit", type=click.IntRange(1), help="How many; all unless you say.")
 @json_option
-def ls(*, path: str, recursive: bool, as_json: bool) -> None:
+def ls(*, path: str, recursive: bool, limit: int | None, as_json: bool) -> None:
     """List a folder."""
     with connect() as client:
-        found = client.files.list(path, is_deep=recursive)
+        found = client.files.list(path, is_deep=recursive, limit=limit and limit + 1)
         if not found:
             info = client.files.stat(path)
             found = [] if info.is_folder else [info]
+    if limit is not None and len(found) > limit:
+        found = found[:limit]
+        click.echo(f"there is more; these are the first {limit}", err=True)
     if as_json:
         for info in found:
             write_json(info)

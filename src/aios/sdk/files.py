@@ -151,17 +151,19 @@ class Files(FileSearch, FileCommands):
             if offset >= piece.size_bytes or not piece.data:
                 return
 
-    async def list(self, path: str = "", *, is_deep: bool = False) -> list[FileInfo]:
-        """What is in a folder; with `is_deep` all files below it."""
+    async def list(
+        self, path: str = "", *, is_deep: bool = False, limit: int | None = None
+    ) -> list[FileInfo]:
+        """What is in a folder; with `is_deep` all files below it; the first `limit` of it, by path."""
         found: list[FileInfo] = []
-        after = ""
-        while True:
-            call = build(FileList, path=path, is_deep=is_deep, after=after, limit=LIST_PAGE)
+        after, is_more = "", True
+        while is_more and len(found) != limit:
+            n = LIST_PAGE if limit is None else min(LIST_PAGE, limit - len(found))
+            call = build(FileList, path=path, is_deep=is_deep, after=after, limit=n)
             page = (await self._gate.call(call)).value
             found += page.files
-            after = page.next
-            if not after:
-                return found
+            after, is_more = page.next, bool(page.next)
+        return found
 
     async def stat(self, path: str) -> FileInfo:
         """One file or folder.
