@@ -25,6 +25,7 @@ FOUND_BUGS = {
     6080: "a snapshot that was written before a crash, and told nobody, was a conflict for its own writer",
     40012: "a commit that could not begin left the audit log waiting for ever for its turn, and refusing what it audits",
     320167: "the simulation held for out of order what a second life did first, of whose first life no disk had heard",
+    812169: "a timer that was removed while it started a run told of one run less",
     720973: "the simulation's owner let nobody go on whom a full disk had kept from asking for more",
     712684: "the simulation missed what a call had spent whose outcome a crash took, of who could not be started again",
     503669: "the simulation held a line of cron for a timer of one moment, since the answer to its removal was lost",

@@ -1,5 +1,6 @@
 """Timers under one kernel after another, on a calendar that the test sets."""
 
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -138,6 +139,37 @@ async def test_a_line_of_cron_starts_it_again_and_again_also_under_the_next_kern
     async with booted(home, clock) as (_, client):
         assert await client.timers.list() == ()
         assert (await client.timers.add(program(home), cron="* * * * *")).id > timer.id
+
+
+@pytest.mark.parametrize("is_removed_first", [False, True])
+async def test_a_timer_that_is_removed_while_it_starts_a_run_tells_of_it_or_makes_none(
+    home: Path, *, is_removed_first: bool
+) -> None:
+    clock, release = Calendar(), threading.Event()
+    removed: list[TimerInfo] = []
+    async with booted(home, clock) as (kernel, client):
+        timer = await client.timers.add(program(home), cron="*/10 * * * *")
+
+        async def remove() -> None:
+            removed.append(await client.timers.remove(timer.id))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.db.write, lambda _: release.wait())  # both wait for the disk
+            await anyio.sleep(0.1)
+            if is_removed_first:
+                tasks.start_soon(remove)
+                await anyio.sleep(0.1)
+            clock.unix += 600
+            await anyio.sleep(0.2)
+            if not is_removed_first:
+                tasks.start_soon(remove)
+                await anyio.sleep(0.1)
+            release.set()
+        await anyio.sleep(0.2)
+        rows = [row for row in await client.ps(include_ended=True) if row.name == "agent"]
+        n_runs = sum(row.exit is None or row.exit.status != 126 for row in rows)
+        assert [each.n_runs for each in removed] == [n_runs] == [int(not is_removed_first)]
+        assert await client.timers.list() == ()
 
 
 async def test_each_missed_run_is_made_or_none_as_asked(home: Path) -> None:

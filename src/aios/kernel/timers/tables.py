@@ -27,6 +27,12 @@ def keep(connection: apsw.Connection, timer: TimerRow) -> None:
     connection.execute("UPDATE timers SET row = ? WHERE id = ?", row)
 
 
+def find(connection: apsw.Connection, timer_id: int) -> TimerRow | None:
+    """A timer, if it is there."""
+    row = connection.execute("SELECT row FROM timers WHERE id = ?", (timer_id,)).fetchone()
+    return None if row is None else msgspec.msgpack.decode(row[0], type=TimerRow)
+
+
 def remove(connection: apsw.Connection, timer_id: int) -> None:
     """A timer goes."""
     connection.execute("DELETE FROM timers WHERE id = ?", (timer_id,))

@@ -128,13 +128,15 @@ class Timers:
         timer = self._get(call.id)
         assert self._disk is not None, "a kernel without a disk has no timers"
 
-        def write(connection: apsw.Connection) -> None:
+        def write(connection: apsw.Connection) -> TimerInfo:
+            # A run may have been written just before, in the same commit.
+            last = tables.find(connection, timer.id) or timer
             tables.remove(connection, timer.id)
-            run.sealed(connection, timer.info())
+            return run.sealed(connection, last.info())
 
-        await self._disk.write(write)
+        removed = await self._disk.write(write)
         self._timers.pop(timer.id, None)
-        return timer.info()
+        return removed
 
     async def run(self, run: Run, call: TimerRun) -> Spawned:
         """Start the program of a timer."""
@@ -148,6 +150,8 @@ class Timers:
 
         def sealed(connection: apsw.Connection, answer: Answer) -> None:
             assert isinstance(answer, Spawned), f"{answer} is no new process"
+            if tables.find(connection, timer.id) is None:
+                raise _no_timer(timer.id)
             tables.keep(connection, msgspec.structs.replace(found.after, last_pid=answer.pid))
             if seal is not None:
                 seal(connection, answer)
@@ -235,8 +239,12 @@ class Timers:
     def _get(self, timer_id: int) -> TimerRow:
         timer = self._timers.get(timer_id)
         if timer is None:
-            raise NotFound(f"no timer {timer_id}", hint="`aios timer ls` lists them")
+            raise _no_timer(timer_id)
         return timer
+
+
+def _no_timer(timer_id: int) -> NotFound:
+    return NotFound(f"no timer {timer_id}", hint="`aios timer ls` lists them")
 
 
 def _first(call: TimerAdd, now_unix_s: float) -> float:
