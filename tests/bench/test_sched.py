@@ -29,7 +29,7 @@ def test_decisions_are_timed_one_by_one_under_every_policy(policy: str) -> None:
 
 def _mixed(short_s: float, makespan_s: float, *failures: str) -> Mixed:
     turns = [Turn(0.1, short_s, 10, 0, 8) for _ in range(20)]
-    return Mixed(Outcome(makespan_s, [], list(failures)), turns)
+    return Mixed(Outcome(makespan_s, [], list(failures)), turns, makespan_s)
 
 
 def _rows(base: list[Mixed], ours: list[Mixed]) -> dict[str, Row]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aios.engine.batch import MIN_REST_TOKENS, URGENT_DECODES, Batcher, Piece, Progress, Step
+from aios.engine.batch import MIN_REST_TOKENS, URGENT_WAITS, Batcher, Piece, Progress, Step
 
 
 @dataclass
@@ -164,11 +164,26 @@ def test_an_urgent_sequence_is_not_held_up_by_the_prompts_of_others_but_they_go_
     urgent = Progress(0, 10, 9, is_urgent=True)
     long, old = Progress(1, 1000, 0), Progress(2, 50, 49)
     kinds = []
-    for _ in range(2 * (URGENT_DECODES + 1)):
+    for _ in range(2 * (URGENT_WAITS + 1)):
         step = batcher.next_step([urgent, long, old])
         assert step is not None
         kinds.append(step.is_prefill)
-    assert kinds == 2 * [True, *[False] * URGENT_DECODES]
+    assert kinds == 2 * [True, *[False] * URGENT_WAITS]
+
+
+@pytest.mark.parametrize(("n_filling", "n_decodes"), [(1, 16), (2, 8), (3, 5), (7, 2), (20, 2)])
+def test_the_more_are_held_up_by_an_urgent_sequence_the_sooner_they_go_on(
+    n_filling: int, n_decodes: int
+) -> None:
+    batcher = Batcher(chunk_tokens=100, n_decodes=2)
+    urgent = Progress(0, 10, 9, is_urgent=True)
+    waiting = [Progress(slot, 1000, 0) for slot in range(1, n_filling + 1)]
+    kinds = []
+    for _ in range(2 * (n_decodes + 1)):
+        step = batcher.next_step([urgent, *waiting])
+        assert step is not None
+        kinds.append(step.is_prefill)
+    assert kinds == 2 * [True, *[False] * n_decodes]
 
 
 def test_the_prompt_of_an_urgent_sequence_is_computed_first_and_as_soon_as_any() -> None:

@@ -7,7 +7,7 @@ pure core in virtual time: they need no model and repeat exactly, but for the ti
 
 from dataclasses import dataclass
 from random import Random
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING
 
 import anyio
@@ -55,7 +55,8 @@ ENGINE = "engine"
 SPECS = (
     Spec(NAME, "short-p50", "s", None, "short calls among long agents; the baseline is fifo"),
     Spec(NAME, "short-p95", "s", Bar(0.2, on_ratio=True), "the same, of the slowest twentieth"),
-    Spec(NAME, "makespan", "s", Bar(1.05, on_ratio=True), "the long agents; the baseline is fifo"),
+    Spec(NAME, "makespan", "s", Bar(1.05, on_ratio=True), "until all are done; the baseline is fifo"),
+    Spec(NAME, "long", "s", None, "until the long agents are done; the baseline is fifo"),
     Spec(NAME, "jain", "", Bar(0.95, is_minimum=True), "equal owners by default, one with 10 x agents"),
     Spec(NAME, "decision-p50", "us", Bar(50.0), "an event with 10,000 processes; the worst policy"),
     Spec(NAME, "decision-p99", "us", Bar(50.0), "the same, of the slowest hundredth"),
@@ -69,6 +70,8 @@ class Mixed:
 
     outcome: Outcome
     short: list[Turn]
+    total_s: float = 0.0
+    """Until the last call of either kind is answered."""
 
     def short_s(self, q: float) -> float:
         """A quantile of the short calls' times."""
@@ -110,7 +113,8 @@ def report_short(report: Report, base: list[Mixed], ours: list[Mixed], *, policy
     rows: dict[str, Callable[[Mixed], float]] = {
         "short-p50": lambda mixed: mixed.short_s(0.5),
         "short-p95": lambda mixed: mixed.short_s(0.95),
-        "makespan": lambda mixed: mixed.outcome.makespan_s,
+        "makespan": lambda mixed: mixed.total_s,
+        "long": lambda mixed: mixed.outcome.makespan_s,
     }
     for row, figure in rows.items():
         series, baseline = (Series(tuple(map(figure, runs))) for runs in (ours, base))
@@ -125,7 +129,7 @@ def report_short(report: Report, base: list[Mixed], ours: list[Mixed], *, policy
 
 
 async def _run(endpoint: Endpoint, settings: Settings) -> Mixed:
-    """The load and the short calls at once; the makespan is the load's."""
+    """The load and the short calls at once."""
     shape = settings.shape or (QUICK_SHAPE if settings.quick else SHAPE)
     await warm_up(endpoint.base_url, endpoint.guest_key(0))
     mixed = Mixed(Outcome(), [])
@@ -136,11 +140,13 @@ async def _run(endpoint: Endpoint, settings: Settings) -> Mixed:
         mixed.outcome.turns += done.turns
         mixed.outcome.failures += done.failures
 
+    begun_s = perf_counter()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(agents)
         tasks.start_soon(
             _short_calls, endpoint, N_SHORT_QUICK if settings.quick else N_SHORT, mixed
         )
+    mixed.total_s = perf_counter() - begun_s
     return mixed
 
 

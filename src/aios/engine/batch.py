@@ -52,8 +52,9 @@ class Step(Struct, frozen=True):
         return sum(piece.end - piece.start for piece in self.pieces)
 
 
-URGENT_DECODES = 16
-"""Decode steps in a row for urgent sequences while others wait in prefill: they are short, and the others still go on."""
+URGENT_WAITS = 16
+"""Decode steps in a row for urgent sequences while another waits in prefill, half as many while two do, and so on: urgent ones are
+short, but each that waits is one token less in every step."""
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Batcher:
     When both kinds have work, `n_decodes` decode steps follow each prefill step of at most `chunk_tokens`: neither
     starves the other. Prefill goes by age, the urgent first: the first sequence takes what it needs, and the others share
     the step if there is room for a piece of the same length. While an urgent sequence decodes, others begin a prefill step
-    only after `URGENT_DECODES` decode steps.
+    only after several decode steps (`URGENT_WAITS`).
 
     Args:
         chunk_tokens: The most that a prefill step computes; the longest that a decoding sequence is held up.
@@ -72,7 +73,7 @@ class Batcher:
 
     chunk_tokens: int
     n_decodes: int
-    n_decoded: int = URGENT_DECODES
+    n_decoded: int = URGENT_WAITS
     """Decode steps since the last prefill step."""
 
     def __post_init__(self) -> None:
@@ -108,7 +109,13 @@ class Batcher:
         if not filling or not decoding:
             return bool(filling)
         is_held_up = any(s.is_urgent for s in decoding) and not filling[0].is_urgent
-        return self.n_decoded >= (URGENT_DECODES if is_held_up else self.n_decodes)
+        n_held_up = len(filling) if is_held_up else 0
+        return self.n_decoded >= n_decodes_before_prefill(self.n_decodes, n_held_up)
+
+
+def n_decodes_before_prefill(n_decodes: int, n_held_up: int) -> int:
+    """Decode steps between two prefill steps, while so many sequences wait in prefill for urgent ones to decode."""
+    return max(n_decodes, URGENT_WAITS // n_held_up) if n_held_up else n_decodes
 
 
 def _prefill(filling: Sequence[Progress], chunk_tokens: int) -> Iterator[Piece]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from aios.abi.trace import TracedAgent, TracedCall
 from aios.abi.types import Pid
-from aios.engine.batch import URGENT_DECODES
+from aios.engine.batch import URGENT_WAITS, n_decodes_before_prefill
 from aios.kernel.scheduler.core import (
     Arrive,
     Core,
@@ -123,7 +123,7 @@ class _Simulation:
         self._now_s = 0.0
         self._debt_s = 0.0
         """Time that switches have cost since the last step; the next one is longer by it."""
-        self._n_decoded = URGENT_DECODES
+        self._n_decoded = URGENT_WAITS
         """Decode steps since the last prefill step."""
         self._last_ticket = self._n_events = 0
         self._heap: list[tuple[float, int, int, int, _Job | None]] = []
@@ -228,7 +228,8 @@ class _Simulation:
         if not filling or not decoding:
             return DECODES_AT_ONCE if decoding else 0
         is_held_up = any(job.is_urgent for job in decoding) and not filling[0].is_urgent
-        return (URGENT_DECODES if is_held_up else self._engine.n_decodes) - self._n_decoded
+        n_held_up = len(filling) if is_held_up else 0
+        return n_decodes_before_prefill(self._engine.n_decodes, n_held_up) - self._n_decoded
 
     def _decode(self, decoding: list[_Job], n_at_most: int) -> None:
         """Decode steps, several at once as long as nothing can happen in between."""
