@@ -184,3 +184,12 @@ def test_a_model_that_is_whole_is_ok(
 
 def test_each_check_says_what_it_looks_at() -> None:
     assert all(check.__doc__ for check in CHECKS)
+
+
+def test_a_kernel_without_a_journal_is_warned_of(
+    aios: Aios, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "journal" not in findings(aios)
+    monkeypatch.setenv("AIOS_JOURNAL_IS_ON", "false")
+    found = findings(aios)["journal"]
+    assert (found["level"], found["mend"]) == ("warn", "set journal.is_on to true")

@@ -129,3 +129,13 @@ def test_calls_that_the_kernel_has_no_room_for_are_made_again(
     assert ran.code == 0, ran
     assert ran.out.splitlines()[-2:] == ["h-1: hello from h-1", "h-2: hello from h-2"]
     assert ran.out.count("args") == 2
+
+
+@pytest.mark.parametrize("words", [[], ["--detach"]])
+def test_that_a_kernel_keeps_no_processes_is_warned_of(
+    start: Start, aios: Aios, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("AIOS_JOURNAL_IS_ON", "false")
+    start("serve", *words).complains("warning: no journal is kept (`journal.is_on` is false)")
+    assert "no journal is kept" in aios("info").out
+    assert aios("shutdown").code == 0

@@ -87,6 +87,7 @@ async def test_a_program_that_crashed_goes_on_where_it_was(home: Path) -> None:
         assert int(n_messages) == 3, "its context came back: system, question, answer"
         told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
         assert any("starts again with its journal" in line for line in told)
+        assert not any("next kernel" in line for line in told)
 
 
 async def test_without_a_journal_on_disk_a_program_that_crashed_begins_anew_and_it_is_said(
@@ -99,6 +100,7 @@ async def test_without_a_journal_on_disk_a_program_that_crashed_begins_anew_and_
         assert len((await client.files.read("/shared/runs.txt")).split()) == 2
         told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
         assert any("starts again from the beginning" in line for line in told)
+        assert ["the next kernel does not bring it back" in line for line in told].count(True) == 1
         with pytest.raises(Conflict, match="no journal on disk") as refused:
             await client.journal.fork(spawned.pid)
         assert "journal.is_on" in refused.value.hint

@@ -24,6 +24,7 @@ from aios.engine.models import check_model, find_model
 from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing
 from aios.kernel.engines import thread_warnings
+from aios.kernel.recovery import NO_JOURNAL
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.tools.mcp.spec import read_specs
 from aios.sdk.packets import MAX_SOCKET_PATH_BYTES
@@ -280,6 +281,13 @@ def walls(loaded: Loaded) -> Finding:
     return Finding("sandbox", Level.WARN, found.wall.value, "; ".join(found.missing))
 
 
+def journal(loaded: Loaded) -> Finding | None:
+    """Whether a daemon goes on where the last one ended."""
+    if loaded.config.journal.is_on:
+        return None
+    return Finding("journal", Level.WARN, NO_JOURNAL, "set journal.is_on to true")
+
+
 CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     python,
     configuration,
@@ -295,6 +303,7 @@ CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     model,
     engines,
     mcp,
+    journal,
     kernel,
 )
 

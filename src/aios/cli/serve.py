@@ -1,11 +1,12 @@
 """The verb `serve`: the kernel as a daemon, in this terminal or in the background."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
 from aios.cli.background import start_daemon, tell_failed, tell_ready
+from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.cli.readiness import check_engine
@@ -86,6 +87,8 @@ def _serve_in_background(
             f"serving {loaded.home.root} in the background (pid {address.os_pid}, log {log})"
         )
         _tell_addresses(address.urls)
+        with connect() as client:
+            _tell_warnings(client.info().warnings)
 
 
 def _serve_here(loaded: Loaded, ready_fd: int | None, *, as_json: bool) -> None:
@@ -103,8 +106,7 @@ def _serve_here(loaded: Loaded, ready_fd: int | None, *, as_json: bool) -> None:
             click.echo(
                 f"  token: in {loaded.home.token_file}; `aios guest NAME` makes one for a client"
             )
-            for warning in kernel.warnings:
-                click.secho(f"warning: {warning}", fg="yellow", err=True)
+            _tell_warnings(kernel.warnings)
         tell_ready(ready_fd)
 
     async def run() -> None:
@@ -112,6 +114,11 @@ def _serve_here(loaded: Loaded, ready_fd: int | None, *, as_json: bool) -> None:
 
     anyio.run(run, backend_options={"use_uvloop": True})
     click.echo("stopped", err=True)
+
+
+def _tell_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
 
 
 def _tell_addresses(urls: tuple[str, ...] | list[str]) -> None:

@@ -44,6 +44,7 @@ from aios.kernel.process_table import ProcessTable
 from aios.kernel.recovery import (
     CODE_CHANGED,
     CODE_CHOICES,
+    NOT_BACK,
     Life,
     end_of_open,
     next_life,
@@ -74,6 +75,7 @@ class ProgramKernel(Protocol):
     grants: Grants
     home: Home
     is_durable: bool
+    embedded: bool
     approvals: Approvals
     is_stopping: bool
 
@@ -146,6 +148,10 @@ class Programs:
         process.network = network
         process.is_new = process.has_body = True
         process.view = view
+        if restart.policy in {"on-failure", "always"} and not (
+            kernel.is_durable or kernel.embedded
+        ):
+            kernel.note(process, NOT_BACK)
         env = self.sealer.seal(call.env)
         launched = Launched(str(program.folder), call.args, view, env, digest, restart)
         await self.launch(run, process, launched, answer=Spawned(process.pid, process.name))

@@ -16,6 +16,11 @@ MAX_DELAY_S = 60.0
 STEADY_S = 60.0
 """A program that ran so long has recovered: its crashes are counted anew."""
 LOST_STATUS = 137
+NO_JOURNAL = (
+    "no journal is kept (`journal.is_on` is false), so the next kernel knows no process of this one"
+)
+"""What a daemon says that will not be gone on from, to its owner; `NOT_BACK` to a program that asks for it."""
+NOT_BACK = "this kernel keeps no journal: it starts this program again when it crashes, but the next kernel does not bring it back"
 ENDED_WITH_KERNEL = "ended with its kernel"
 CODE_CHANGED = "its code has changed since it began"
 CODE_CHOICES: tuple[Choice, ...] = ("replay", "fresh", "end")

@@ -18,6 +18,7 @@ from aios.configload import Loaded
 from aios.engine.base import Engine
 from aios.kernel.clock import Clock
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.recovery import NO_JOURNAL
 from aios.sdk.discovery import UNIX_PREFIX, KernelAddress
 from aios.server.claim import Claim, claim_home
 from aios.server.collector import settle_collector
@@ -130,6 +131,8 @@ async def _open(
         kernel.set_owner_token(claim.token)
         if not embedded:
             kernel.warnings.extend((await kernel.launcher.find_walls()).missing)
+            if not config.journal.is_on:
+                kernel.warnings.append(NO_JOURNAL)
         await tasks.start(_serve_native, kernel, claim, config)
         kernel.urls.append(f"{UNIX_PREFIX}{claim.socket}")
         if config.approvals.webhook_url:
