@@ -2,11 +2,14 @@
 
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 from tests.cli.conftest import Aios, Served, Terminals
+from tests.kernel.test_resume import daemon, owner
 from tests.kernel.tools.offering import idle
 
 from aios.abi.budget import Limits
+from aios.abi.recovery import Restart
 from aios.sdk.client import Client
 
 
@@ -90,3 +93,30 @@ def test_on_a_terminal_a_budget_is_asked_for_with_a_number(
     screen.read_until("once/deny/NUMBER (empty: later)")
     screen.type("3\n")
     assert spent.result(20)
+
+
+ASKING = """\
+from aios.sdk.blocking import connect
+with connect() as client:
+    client.exit(0, client.approvals.ask("Which colour?").text)
+"""
+
+
+def test_a_watcher_goes_on_and_asks_again_under_the_next_kernel(
+    home: Path, programs: Path, terminal: Terminals
+) -> None:
+    (programs / "asker" / "main.py").write_text(ASKING)
+    with daemon(home):
+        with owner(home) as client:
+            restart = Restart(policy="on-failure")
+            pid = client.spawn(str(programs / "asker"), name="bob", restart=restart).pid
+        screen = terminal("approvals")
+        screen.read_until("(empty: later)")
+    screen.type("red\n")
+    screen.read_until("waiting until it is back)")
+    with daemon(home):
+        screen.read_until("(empty: later)")
+        screen.type("blue\n")
+        screen.read_until("is answered: blue")
+        with owner(home) as client:
+            assert client.wait(pid).exit.result == "blue"

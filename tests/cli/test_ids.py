@@ -8,7 +8,7 @@ from tests.cli.rows import ended, process
 
 from aios.abi.types import Pid
 from aios.cli.exits import ExitCode, Outcomes
-from aios.cli.ids import family, find_process, find_processes
+from aios.cli.ids import family, find_again, find_process, find_processes
 from aios.errors import InvalidCall, NotFound
 
 READERS = [process(2, "reader"), process(3, "reader-3"), process(4, "editor"), ended(5, "old")]
@@ -93,3 +93,11 @@ def test_a_family_keeps_those_whose_parent_has_ended() -> None:
         orphan,
         grandchild,
     ]
+
+
+def test_a_process_of_a_kernel_before_is_found_by_when_it_began() -> None:
+    again = process(2, "reader", nice=3)
+    assert find_again(READERS[0], [process(4, "editor"), again]) is again
+    for others in ([], [process(2, "reader", started_unix_s=2000.0)], [process(3, "reader")]):
+        with pytest.raises(NotFound, match=r"knows nothing of process 2 \(reader\)"):
+            find_again(READERS[0], others)

@@ -26,3 +26,18 @@ def test_who_follows_goes_on_when_the_kernel_is_back(
     with pytest.raises(KernelUnreachable):
         follow_patiently(follow, is_patient=False)
     assert n_tries == 1
+
+
+def test_who_is_patient_for_a_while_gives_up(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(patience, "RETRY_S", 0.01)
+
+    def follow(client: Client) -> None:
+        assert client.getpid().pid == served.kernel.init.pid
+        monkeypatch.setenv("AIOS_URL", "unix:///nowhere/kernel.sock")
+        raise KernelUnreachable("gone")
+
+    with pytest.raises(KernelUnreachable, match="gone"):
+        follow_patiently(follow, is_patient=True, longest_s=lambda: 0.1)
+    assert "waiting until it is back, 0.1s at most" in capsys.readouterr().err

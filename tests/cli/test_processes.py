@@ -1,11 +1,17 @@
 """ps, wait, kill, stop, cont and nice against a kernel that runs."""
 
+import time
 from pathlib import Path
 
 import click
 import pytest
 from tests.cli.conftest import Aios, Fifo, Served, Start, Terminals
 from tests.cli.test_approvals import ask, wait_open
+from tests.cli.test_logs import LISTENER
+from tests.kernel.test_resume import daemon, owner
+
+from aios.abi.recovery import Restart
+from aios.sdk.blocking import Client
 
 
 def waiter(aios: Aios, programs: Path, fifo: Fifo, *options: str) -> int:
@@ -169,3 +175,67 @@ def test_ps_shows_what_a_call_waits_for_and_cuts_it_on_a_narrow_terminal(
     assert max(map(len, screen.split("\r\n"))) <= 72
     aios("approvals", "answer", number, "blue")
     assert answer.result(20) == "blue"
+
+
+def until_in_flight(client: Client, n_calls: int) -> None:
+    """Until so many calls are in flight, with that of the programs, the command that waits, and this one."""
+    end_s = time.monotonic() + 20
+    while client.info().n_in_flight < n_calls:
+        assert time.monotonic() < end_s, "nobody waits"
+        time.sleep(0.02)  # noqa: TID251 - another process is waited for
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_wait_goes_on_under_the_next_kernel(
+    home: Path, start: Start, programs: Path, *, is_killed: bool
+) -> None:
+    (programs / "waiter" / "main.py").write_text(LISTENER)
+    with daemon(home) as kernel:
+        with owner(home) as client:
+            restart = Restart(policy="on-failure")
+            ann = client.spawn(str(programs / "waiter"), name="ann", restart=restart).pid
+            client.spawn(str(programs / "waiter"), name="bob")
+            waiting = start("wait", "ann", "bob", "--json")
+            until_in_flight(client, 4)
+            if not is_killed:
+                client.shutdown()
+                kernel.join()
+    waiting.complains("waiting until it is back, 10m00s at most")
+    with daemon(home):
+        with owner(home) as client:
+            client.mail.send(ann, "a letter")
+        ran = waiting.end()
+    assert ran.code == 137, "that of bob, who has no restart policy"
+    assert [row["exit"] for row in ran.rows()] == [
+        {"status": 0, "reason": "", "result": ""},
+        {"status": 137, "reason": "ended with its kernel", "result": ""},
+    ]
+
+
+def test_wait_ends_with_3_when_no_kernel_comes_back_in_time(
+    home: Path, start: Start, programs: Path
+) -> None:
+    (programs / "waiter" / "main.py").write_text(LISTENER)
+    with daemon(home):
+        with owner(home) as client:
+            client.spawn(str(programs / "waiter"), name="ann")
+            waiting = start("wait", "ann", "--timeout", "3")
+            until_in_flight(client, 3)
+    assert waiting.end().code == 3
+
+
+def test_wait_does_not_take_another_process_for_the_one_that_went_with_its_kernel(
+    home: Path, start: Start, programs: Path
+) -> None:
+    (programs / "waiter" / "main.py").write_text(LISTENER)
+    forgets = {"AIOS_JOURNAL_IS_ON": "false"}
+    with daemon(home, forgets):
+        with owner(home) as client:
+            pid = client.spawn(str(programs / "waiter"), name="ann").pid
+            waiting = start("wait", "ann")
+            until_in_flight(client, 3)
+    with daemon(home, forgets), owner(home) as client:
+        assert client.spawn(str(programs / "waiter"), name="ann").pid == pid
+        ran = waiting.end()
+    assert ran.code == 4
+    assert "knows nothing of process" in ran.err

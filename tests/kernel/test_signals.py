@@ -1,12 +1,16 @@
 import threading
+from functools import partial
+from pathlib import Path
 from random import Random
 
 import anyio
 import pytest
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
+from tests.kernel.test_programs import ONCE, home, program
+from tests.kernel.test_programs import booted as durable
 
-from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Ps, SendSignal, Stop, Wait
+from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Logs, Ps, SendSignal, Stop, Wait
 from aios.abi.gate import Token
 from aios.abi.mail import Receive
 from aios.abi.storage import FileEdit, FileStat, Put
@@ -14,9 +18,20 @@ from aios.abi.types import Pid, State
 from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ABILITIES, ScriptedEngine
-from aios.errors import AccessDenied, AiosError, Conflict, DeadlineExceeded, NotFound, ProcessGone
+from aios.errors import (
+    AccessDenied,
+    AiosError,
+    Conflict,
+    DeadlineExceeded,
+    KernelStopping,
+    NotFound,
+    ProcessGone,
+)
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
+from aios.sdk.requests import build
+
+__all__ = ("home",)  # a fixture
 
 
 def guest(kernel: Kernel, name: str = "guest", *, parent: Pid = Pid(1)) -> tuple[Pid, LocalGate]:
@@ -365,3 +380,39 @@ async def test_a_write_of_a_stopped_process_leaves_the_queue_and_is_done_when_it
             await kernel.init_gate().call(Cont(pid=pid))
         async with booted() as kernel:
             await kernel.init_gate().call(FileStat(path="/agents/guest/note"))
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_program_that_is_brought_back_is_told_that_the_kernel_ends(
+    home: Path,
+) -> None:
+    async with durable(home) as (kernel, client):
+        path = program(home, "    client.mail.receive()\n")
+        back = (await client.spawn(path, restart=ONCE)).pid
+        plain = (await client.spawn(path)).pid
+        guest = (await client.admit("ann")).pid
+        heard: dict[int, str] = {}
+
+        async def listen(pid: Pid, *, by_log: bool) -> None:
+            key = -pid if by_log else pid
+            try:
+                if by_log:
+                    await client.gate.call(build(Logs, pid=pid, follow=True))
+                    heard[key] = "the end"
+                else:
+                    heard[key] = (await client.wait(pid)).exit.reason
+            except KernelStopping as stopping:
+                heard[key] = stopping.code
+
+        async with anyio.create_task_group() as tasks:
+            for pid in (back, plain, guest):
+                tasks.start_soon(partial(listen, pid, by_log=False))
+                tasks.start_soon(partial(listen, pid, by_log=True))
+            while len(kernel.init.runs) < 6:
+                await anyio.lowlevel.checkpoint()
+            await kernel.drain(0)
+        assert heard == {
+            back: "kernel_stopping", -back: "kernel_stopping",
+            plain: "the kernel ended", -plain: "the end",
+            guest: "kernel_stopping", -guest: "kernel_stopping",
+        }  # fmt: skip

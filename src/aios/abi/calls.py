@@ -54,7 +54,11 @@ class Exited(Answer, frozen=True):
 
 
 class Wait(Call[Exited], frozen=True):
-    """Wait until a process has ended; without `pid`, until any child that was not waited for has."""
+    """Wait until a process has ended; without `pid`, until any child that was not waited for has.
+
+    Raises:
+        KernelStopping: The kernel ends, and the next one goes on with that process.
+    """
 
     pid: Pid | None = None
 

@@ -18,7 +18,14 @@ from aios.abi.approvals import (
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_seconds, shortened, write_json, write_table
-from aios.errors import AiosError, DeadlineExceeded, NotFound
+from aios.cli.patience import follow_patiently
+from aios.errors import (
+    AiosError,
+    DeadlineExceeded,
+    KernelStopping,
+    KernelUnreachable,
+    NotFound,
+)
 from aios.sdk.blocking import Client
 
 COLUMNS = (
@@ -131,23 +138,29 @@ def revoke(*, number: int, as_json: bool) -> None:
 @approvals.command(epilog=examples("aios approvals watch", "aios approvals watch --json"))
 @json_option
 def watch(*, as_json: bool = False) -> None:
-    """Wait for questions until Ctrl-C; on a terminal, ask you each. With --json a line for each, unanswered."""
+    """Wait for questions until Ctrl-C; on a terminal, ask you each. With --json a line for each, unanswered.
+
+    It goes on when a kernel that was killed is started again.
+    """
     is_asking = not as_json and sys.stdin.isatty()
-    seen: set[int] = set()
-    with connect() as client:
+    seen: set[tuple[int, float]] = set()
+
+    def watch_all(client: Client) -> None:
         after = client.journal.events(is_waiting=False).last
         while True:
             for each in client.approvals.list():
-                if each.id in seen:
+                if (each.id, each.asked_unix_s) in seen:
                     continue
-                seen.add(each.id)
                 if as_json:
                     write_json(each)
                 else:
                     _show(each)
                 if is_asking:
                     _ask(client, each)
+                seen.add((each.id, each.asked_unix_s))
             after = _wait(client, after)
+
+    follow_patiently(watch_all, is_patient=True)
 
 
 def _wait(client: Client, after: int) -> int:
@@ -168,6 +181,8 @@ def _ask(client: Client, question: Approval) -> None:
         return
     try:
         _tell(client.approvals.answer(question.id, said), as_json=False)
+    except (KernelStopping, KernelUnreachable):
+        raise  # the next kernel has the same question
     except AiosError as error:
         click.echo(f"  {error.message}; {error.hint}", err=True)
 

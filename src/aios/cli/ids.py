@@ -50,6 +50,21 @@ def find_processes(
     return found
 
 
+def find_again(process: ProcessInfo, processes: Sequence[ProcessInfo]) -> ProcessInfo:
+    """The same process under a kernel that came later.
+
+    Raises:
+        NotFound: The kernel before kept no processes, so pids began anew, or it was forgotten since.
+    """
+    for each in processes:
+        if (each.pid, each.started_unix_s) == (process.pid, process.started_unix_s):
+            return each
+    raise NotFound(
+        f"the kernel that runs now knows nothing of process {process.pid} ({process.name})",
+        hint="a kernel inside a command, or with `journal.is_on = false`, leaves no processes to the next",
+    )
+
+
 def _preference(process: ProcessInfo) -> tuple[bool, int]:
     return process.exit is None, process.pid
 

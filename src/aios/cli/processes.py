@@ -1,6 +1,7 @@
 """The verbs for processes: ps, wait, kill, stop, cont, nice."""
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import get_args
 
 import click
@@ -11,7 +12,7 @@ from aios.abi.types import Pid, ProcessInfo, State
 from aios.cli.cells import attained_tokens, count_or_dash, described_place, shared_part
 from aios.cli.connecting import connect
 from aios.cli.exits import Outcomes
-from aios.cli.ids import find_processes
+from aios.cli.ids import find_again, find_processes
 from aios.cli.options import examples, ids_argument, json_option
 from aios.cli.output import (
     Column,
@@ -21,9 +22,14 @@ from aios.cli.output import (
     write_json,
     write_table,
 )
+from aios.cli.patience import follow_patiently
 from aios.sdk.blocking import Client
 
 INIT_PID = 1
+LONGEST_AWAY_S = 600.0
+"""How long `wait` waits for a kernel that has gone: a script must not hang for ever where none comes back."""
+LOOK_S = 0.1
+"""What each process is given when the time is up: it may have ended meanwhile."""
 STATE_COLORS = {
     State.NEW: "cyan",
     State.READY: "yellow",
@@ -136,24 +142,41 @@ def described_exit(process: ProcessInfo) -> str:
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Longest wait in seconds.",
+    help="Longest wait for all of them, in seconds.",
 )
 @json_option
 def wait(*, ids: Sequence[str], timeout_s: float | None, as_json: bool) -> int:
     """Wait until processes have ended, and print their results.
 
-    ID is a pid, a name or the unique beginning of one. The exit code is the first one that is not 0.
+    ID is a pid, a name or the unique beginning of one. The exit code is the first one that is not 0. When the kernel has gone, it waits
+    for the next one, which brings processes back that have a restart policy: ten minutes, or what --timeout leaves. Then it ends with 3.
     """
     outcomes = Outcomes(as_json=as_json)
-    with connect() as client:
-        for process in find_processes(ids, client.ps(include_ended=True), outcomes):
+    give_up_s = None if timeout_s is None else monotonic() + timeout_s
+    waited: list[ProcessInfo] | None = None
+    """Those that have not ended yet, as far as we were told."""
+
+    def wait_all(client: Client) -> None:
+        nonlocal waited
+        processes = client.ps(include_ended=True)
+        if waited is None:
+            waited = find_processes(ids, processes, outcomes)
+        while waited:
             with outcomes.each():
-                exited = client.wait(process.pid, deadline_s=timeout_s)
-                outcomes.add(exited.exit.status)
+                left_s = None if give_up_s is None else max(LOOK_S, give_up_s - monotonic())
+                process = find_again(waited[0], processes)
+                end = client.wait(process.pid, deadline_s=left_s).exit
+                outcomes.add(end.status)
                 if as_json:
-                    write_json({"pid": exited.pid, "name": process.name, "exit": exited.exit})
-                elif exited.exit.result:
-                    click.echo(printable(exited.exit.result))
+                    write_json({"pid": process.pid, "name": process.name, "exit": end})
+                elif end.result:
+                    click.echo(printable(end.result))
+            del waited[0]
+
+    def longest_s() -> float:
+        return LONGEST_AWAY_S if give_up_s is None else give_up_s - monotonic()
+
+    follow_patiently(wait_all, is_patient=True, longest_s=longest_s)
     return outcomes.code
 
 

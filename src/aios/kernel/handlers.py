@@ -38,10 +38,11 @@ from aios.abi.calls import (
 from aios.abi.gate import Line
 from aios.abi.recovery import DrawBytes, Moment, Now, RandomBytes
 from aios.abi.storage import Append, Draft, Edited, FileDraft, FileEdit, FilePurge, Put
-from aios.abi.types import Exit
+from aios.abi.types import Exit, Kind
 from aios.errors import (
     AccessDenied,
     Conflict,
+    KernelStopping,
     NotFound,
 )
 from aios.kernel.access.manager import AccessManager
@@ -69,7 +70,7 @@ from aios.kernel.retrieval.retriever import Retriever
 from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.scheduler import Scheduler
 from aios.kernel.shelf import Shelf
-from aios.kernel.signals import Signals
+from aios.kernel.signals import KERNEL_ENDED, Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
@@ -115,6 +116,7 @@ class Services(Protocol):
     branches: Branches
     checkpoints: Checkpoints
     max_calls_per_process: int
+    is_durable: bool
 
     def note(self, process: Process, text: str) -> None:
         """Write into its log what the kernel has to say of it."""
@@ -206,12 +208,26 @@ async def wait(kernel: Services, run: Run, call: Wait) -> Exited:
             else await _any_child(kernel, run.process)
         )
         end = await process.wait_ended()
+    _check_not_put_away(kernel, process)
     await run.runnable()
     if process.ppid == run.process.pid:
         process.is_waited_for = True
     if end.result or end.reason:
         take_from(run, process)
     return Exited(process.pid, end)
+
+
+def _check_not_put_away(kernel: Services, process: Process) -> None:
+    """Raises KernelStopping if the process ended with its kernel, and is there again under the next one."""
+    if process.exit != KERNEL_ENDED or not kernel.is_durable:
+        return
+    launched = kernel.programs.launched_of(process.pid)
+    is_started_again = launched is not None and launched.restart.policy != "never"
+    if is_started_again or process.kind is Kind.GUEST:
+        raise KernelStopping(
+            f"the kernel has ended, and process {process.pid} ({process.name}) goes on under the next one",
+            hint="start it again (`aios serve`) and repeat the call",
+        )
 
 
 async def _any_child(kernel: Services, parent: Process) -> Process:
@@ -329,6 +345,8 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
         if lines or n_missed:
             continue
         if not call.follow or log.is_closed:
+            if call.follow:
+                _check_not_put_away(kernel, process)
             return LogEnd(n_lines, n_dropped)
         with run.parked():
             await log.wait_changed()

@@ -18,6 +18,8 @@ from aios.kernel.scheduler.scheduler import Scheduler
 KILLED_STATUS = 137
 """128 + SIGKILL, as shells have it."""
 TERMINATED_STATUS = 143
+KERNEL_ENDED = Exit(KILLED_STATUS, "the kernel ended")
+"""How a process ends that ends with a kernel which shuts down. On disk it has not: the next kernel decides what becomes of it."""
 
 
 class Signals(Struct, frozen=True):
@@ -47,7 +49,7 @@ class Signals(Struct, frozen=True):
                 await process.wait_ended()
         return [process.pid for process in tree]
 
-    async def put_away(self, process: Process, reason: str = "the kernel ended") -> None:
+    async def put_away(self, process: Process, reason: str = KERNEL_ENDED.reason) -> None:
         """End a process and all below it, also one that is ending already; returns when it has ended."""
         if process.exiting is None:
             await self.kill(process, reason=reason)
