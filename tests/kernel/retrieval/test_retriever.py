@@ -114,15 +114,21 @@ async def test_changed_moved_and_deleted_files_follow(tmp_path: Path) -> None:
         assert await paths(ann, "fox") == ["/agents/ann/b/one.md"]
 
 
-async def test_what_was_deleted_and_purged_at_once_is_forgotten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("swept_paths", [1, 3, 5_000])
+async def test_what_was_deleted_and_purged_at_once_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept_paths: int
+) -> None:
+    monkeypatch.setattr("aios.kernel.retrieval.indexer.SWEPT_PATHS", swept_paths)
     async with opened(tmp_path) as kernel:
         ann = agent(kernel, "ann")
+        for name in ("a", "b", "y", "z"):
+            await ann.write(f"{name}.md", "a badger")
         await ann.write("secret.md", "the fox")
         assert await paths(ann, "fox")
         await ann.delete("secret.md")
         await Files(kernel.init_gate()).purge("/agents/ann/secret.md", keep=0)
         assert await paths(ann, "fox") == []
-        assert (await ann.index(is_waiting=True)).n_files == 0
+        assert (await ann.index(is_waiting=True)).n_files == 4
 
 
 async def test_keywords_must_all_be_there_and_since_and_under_narrow(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ BATCH_BYTES = 4 << 20
 """Text that is embedded and written at once: about a second of work."""
 GATHER_S = 0.25
 """After a quiet time, wait so long for more changes: what is written many times in a row is read once."""
+SWEPT_PATHS = 5_000
+"""Looked at together, so that the event loop does not stand still where there are a million."""
 RETRY_S = 5.0
 """After the disk failed."""
 
@@ -172,10 +174,14 @@ class Indexer:
 
     async def _sweep(self) -> None:
         """Forget the files whose deletion was purged before it was seen; of them the stream says nothing."""
-        indexed = await self.db.read(tables.all_paths)
-        gone = set(indexed) - await self._stream.existing(indexed)
-        if gone:
-            await self.db.write(partial(_remove, paths=gone), self._publish)
+        after = ""
+        while indexed := await self.db.read(
+            partial(tables.paths_after, path=after, limit=SWEPT_PATHS)
+        ):
+            gone = set(indexed) - await self._stream.existing(indexed)
+            if gone:
+                await self.db.write(partial(_remove, paths=gone), self._publish)
+            after = indexed[-1]
 
     async def _index(self, changes: Sequence[Change]) -> None:
         """Read, embed and write as many of these changes as make a batch."""

@@ -207,9 +207,12 @@ def n_without_vector(connection: apsw.Connection, numbers: Collection[int], embe
     return n_passages(connection, numbers) - total
 
 
-def all_paths(connection: apsw.Connection) -> list[str]:
-    """The path of every indexed file."""
-    return [str(row[0]) for row in connection.execute("SELECT path FROM indexed")]
+def paths_after(connection: apsw.Connection, path: str, *, limit: int) -> list[str]:
+    """The paths of the indexed files that come behind one, in their order."""
+    rows = connection.execute(
+        "SELECT path FROM indexed WHERE path > ? ORDER BY path LIMIT ?", (path, limit)
+    )
+    return [str(row[0]) for row in rows]
 
 
 def files_with(connection: apsw.Connection, phrase: str, numbers: str) -> set[int]:
