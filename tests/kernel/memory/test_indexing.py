@@ -224,6 +224,27 @@ async def test_another_model_of_the_same_name_makes_vectors_of_its_own(tmp_path:
         assert (await memory.check()).faults == ()
 
 
+async def test_the_next_kernel_reads_all_vectors_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ("the boat is red", "a cake in the oven", "the train leaves at nine")
+    async with opened(tmp_path, "wordllama") as kernel:
+        memory, files = Memory(kernel.init_gate()), Files(kernel.init_gate())
+        notes = [await memory.remember(text) for text in texts]
+        for number, text in enumerate(texts):
+            await files.write(f"/shared/{number}", text)
+        await files.index(is_waiting=True)
+    for module in ("memory", "retrieval"):
+        monkeypatch.setattr(f"aios.kernel.{module}.meaning.LOADED_ROWS", 2)
+    async with opened(tmp_path, "wordllama") as kernel:
+        memory, files = Memory(kernel.init_gate()), Files(kernel.init_gate())
+        assert (await memory.recall("ship")).hits[0].note.id == notes[0]
+        assert indexed(kernel) == notes
+        hits = (await files.retrieve("railway", is_waiting=True)).hits
+        assert hits[0].path == "/shared/2"
+        assert hits[0].why[0].startswith("meaning")
+
+
 async def test_while_a_far_embedder_is_silent_words_find_notes(tmp_path: Path) -> None:
     async with opened(tmp_path, "engine") as kernel:
         memory = Memory(kernel.init_gate())

@@ -6,6 +6,7 @@ notes that were not written.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import apsw
@@ -14,7 +15,7 @@ import numpy as np
 
 from aios.kernel.memory import tables
 from aios.kernel.memory.embedding import Vectors, packed, unpacked
-from aios.kernel.memory.vectors import SignIndex, Signs
+from aios.kernel.memory.vectors import LOADED_ROWS, SignIndex, Signs
 
 N_CANDIDATES = 120
 """Notes whose whole vectors are compared; 30 of them would find the best 10 nearly always."""
@@ -64,8 +65,9 @@ class Meanings:
             "WHERE v.embedder = ? AND n.superseded_by IS NULL",
             (self.name,),
         )
-        rows = msgspec.convert(list(found), list[tuple[int, int, bytes]])
-        if rows:
+        while rows := msgspec.convert(
+            list(islice(found, LOADED_ROWS)), list[tuple[int, int, bytes]]
+        ):
             vectors = unpacked([row[2] for row in rows])
             self.publish(Kept([row[0] for row in rows], [row[1] for row in rows], vectors))
 

@@ -16,6 +16,8 @@ from msgspec import Struct
 from aios.kernel.memory.embedding import Vectors
 
 MIN_ROWS = 1_024
+LOADED_ROWS = 10_000
+"""Vectors that are read together when an index is loaded, 10 MB as numbers: a million at once took 2 GB."""
 WORD_BITS = 64
 CHUNK_ROWS, MAX_ROUGH = 8_192, 256
 """Rows that are compared at once when neighbours are looked for, and how many of them, the newest, by all their signs."""

@@ -5,7 +5,7 @@ Imported only when an embedder is there. Everything here runs in threads: what w
 
 import re
 from collections.abc import Collection, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import apsw
@@ -21,7 +21,7 @@ from aios.kernel.memory.embedding import (
     packed,
     unpacked,
 )
-from aios.kernel.memory.vectors import SignIndex
+from aios.kernel.memory.vectors import LOADED_ROWS, SignIndex
 from aios.kernel.retrieval.tables import FILE_BITS
 
 N_CANDIDATES = 200
@@ -103,8 +103,7 @@ class Meanings:
         found = connection.execute(
             "SELECT passage, vector FROM vectors WHERE embedder = ?", (self.name,)
         )
-        rows = msgspec.convert(list(found), list[tuple[int, bytes]])
-        if rows:
+        while rows := msgspec.convert(list(islice(found, LOADED_ROWS)), list[tuple[int, bytes]]):
             self.publish(Kept([row[0] for row in rows], unpacked([row[1] for row in rows])))
 
     def kept(self, passages: Sequence[int], vectors: Vectors) -> Kept:
