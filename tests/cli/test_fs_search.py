@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Aios
 
+from aios.cli.fs_search import _tell_state
+
 pytestmark = pytest.mark.usefixtures("served")
 
 
@@ -46,6 +48,14 @@ def test_a_path_where_nothing_is_is_told_and_not_taken_for_no_hits(
     assert "no folder /nosuch" in aios("fs", "search", "train", "--under", "/nosuch").err
     for empty in ("/", "/agents", "/groups"):
         assert aios("fs", "join", empty, "/shared/q").code == 0
+
+
+def test_many_changes_that_are_not_indexed_are_no_exact_number(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for n_pending, told in ((999, "999 changes"), (1_000, "1000 or more changes")):
+        _tell_state(n_pending, "")
+        assert f"{told} are not indexed yet" in capsys.readouterr().err
 
 
 def test_files_are_grouped_joined_and_counted(aios: Aios, tmp_path: Path) -> None:

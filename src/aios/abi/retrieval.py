@@ -19,6 +19,8 @@ FileType = Annotated[str, Meta(max_length=32)]
 """An extension (`md`) or a kind: text, markdown, html, json, csv, code, pdf, docx. Empty is any."""
 
 MAX_HITS = 200
+MAX_PENDING = 1_000
+"""Changes that are counted one by one; more are that many."""
 
 
 class FileHit(Struct, frozen=True):
@@ -40,7 +42,7 @@ class FileHit(Struct, frozen=True):
 
 
 class Retrieved(Answer, frozen=True):
-    """Hits, best first. `n_files` were looked at; `n_pending` changes are not indexed yet; `embedder` is empty if only words were compared."""
+    """Hits, best first. `n_files` were looked at; `n_pending` changes are not indexed yet, 1,000 stands for more; `embedder` is empty if only words were compared."""
 
     hits: tuple[FileHit, ...]
     n_files: Count
@@ -152,7 +154,7 @@ class IndexProblem(Struct, frozen=True):
 class IndexInfo(Answer, frozen=True):
     """How far the index is, counted over what the caller may read.
 
-    `n_text_files` have text; `problems` are the first of the others. `n_unlike` passages wait for a vector of this embedder. `disk_bytes` and
+    `n_pending` changes are not in it yet, 1,000 stands for more. `n_text_files` have text; `problems` are the first of the others. `n_unlike` passages wait for a vector of this embedder. `disk_bytes` and
     `fault`, which says what keeps the index from going on, are told to the owner only.
     """
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from aios.abi.retrieval import FileHit, GroupKey, IndexInfo
+from aios.abi.retrieval import MAX_PENDING, FileHit, GroupKey, IndexInfo
 from aios.cli.connecting import connect
 from aios.cli.meanings import why_only_words
 from aios.cli.options import examples, json_option
@@ -244,7 +244,8 @@ def _few(paths: tuple[str, ...]) -> str:
 
 def _tell_state(n_pending: int, only_words: str) -> None:
     if n_pending:
-        click.echo(f"{n_pending} changes are not indexed yet; wait for them with --wait", err=True)
+        n = f"{n_pending}{' or more' * (n_pending >= MAX_PENDING)}"
+        click.echo(f"{n} changes are not indexed yet; wait for them with --wait", err=True)
     if only_words:
         click.echo(only_words, err=True)
 

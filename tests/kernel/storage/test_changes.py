@@ -29,6 +29,24 @@ async def test_a_follower_gets_the_state_that_each_path_came_to(booted: OpenKern
         assert await stream.newest(await stream.last()) == []
 
 
+async def test_changes_are_counted_where_they_are_however_many_come_before(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        files, stream = Files(kernel.init_gate()), kernel.storage.changes
+        for number in range(5):
+            await files.write(f"/shared/a/{number}", "a")
+        await files.write("/shared/b", "b")
+        await files.write("/shared/b", "b again")
+        await files.write("/groups/owner/c", "c")
+        assert await stream.count_newest(0, ["/"], limit=3) == 3
+        assert await stream.count_newest(0, ["/"], limit=100) == 7
+        assert await stream.count_newest(0, ["/shared/b", "/groups"], limit=2) == 2
+        assert await stream.count_newest(6, ["/shared"], limit=2) == 1
+        assert await stream.count_newest(0, ["/shared/c"], limit=2) == 0
+        assert await stream.count_newest(0, [], limit=2) == 0
+
+
 async def test_a_follower_goes_on_page_by_page_and_misses_nothing(booted: OpenKernel) -> None:
     async with booted() as kernel:
         files, stream = Files(kernel.init_gate()), kernel.storage.changes

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from aios.abi.call import Done
 from aios.abi.retrieval import (
+    MAX_PENDING,
     FileGroup,
     FileGroupBy,
     FileGroups,
@@ -41,8 +42,6 @@ from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import Reach, is_within, parse
 
-MAX_PENDING = 1_000
-"""Changes that are counted one by one; more are that many."""
 MAX_TOPIC_FILES = 2_000
 N_SHOWN = 20
 """Paths in a group, and problems in the state of the index."""
@@ -219,8 +218,8 @@ class Retriever:
             reach.check(folder, is_write=False)
         await self._check_there(folder, reach)
         which = Which(folders, getattr(call, "type", ""), getattr(call, "since_unix_s", None))
-        pending = await self._storage.changes.newest(self._indexer.cursor, limit=MAX_PENDING)
-        n_pending = sum(any(is_within(each.path, one) for one in folders) for each in pending)
+        changes, since = self._storage.changes, self._indexer.cursor
+        n_pending = await changes.count_newest(since, folders, limit=MAX_PENDING)
         return View(reach, which, n_pending)
 
     async def _check_there(self, folder: str, reach: Reach) -> None:

@@ -11,8 +11,9 @@ up after any absence at the cost of what differs. A purge takes versions away wi
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import chain
 
 import anyio
 import apsw
@@ -22,8 +23,13 @@ from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.kernel.process import Run
 from aios.kernel.storage import reading
-from aios.kernel.storage.tables import files_below, last_change
+from aios.kernel.storage.tables import PAST, files_below, last_change
 from aios.kernel.taint import take
+
+_NEWEST = (
+    "path NOT GLOB '/workspaces/*' AND path NOT GLOB '/checkpoints/*' AND NOT EXISTS "
+    "(SELECT 1 FROM versions w WHERE w.path = v.path AND w.version > v.version)"
+)
 
 
 class Change(Struct, frozen=True):
@@ -72,6 +78,11 @@ class ChangeStream:
         """Each path that changed after `since`, with its newest version, in the order of those changes; empty if none did."""
         return await self._db.read(partial(_newest, since=since, limit=limit))
 
+    async def count_newest(self, since: int, folders: Sequence[str], *, limit: int) -> int:
+        """How many paths in these folders have changed after `since`, at most `limit`. Cost: up to 1 us a change after it."""
+        look = partial(_count_newest, since=since, folders=folders, limit=limit)
+        return await self._db.read(look)
+
     async def wait_newest(self, since: int, *, limit: int = 500) -> list[Change]:
         """As `newest`, and waits until there is one."""
         while True:
@@ -119,12 +130,24 @@ class ChangeStream:
 
 def _newest(connection: apsw.Connection, *, since: int, limit: int) -> list[Change]:
     rows = connection.execute(
-        "SELECT change, path, version, size_bytes, author, unix_s FROM versions v WHERE change > ? "
-        "AND path NOT GLOB '/workspaces/*' AND path NOT GLOB '/checkpoints/*' AND NOT EXISTS "
-        "(SELECT 1 FROM versions w WHERE w.path = v.path AND w.version > v.version) ORDER BY change LIMIT ?",
+        f"SELECT change, path, version, size_bytes, author, unix_s FROM versions v WHERE change > ? AND {_NEWEST} "  # noqa: S608 - our own words
+        "ORDER BY change LIMIT ?",
         (since, limit),
     )
     return [Change(*row) for row in rows]
+
+
+def _count_newest(
+    connection: apsw.Connection, *, since: int, folders: Sequence[str], limit: int
+) -> int:
+    # The plus keeps SQLite from looking through all that ever was in a folder.
+    within = " OR ".join(["+path = ? OR (+path > ? AND +path < ?)"] * len(folders)) or "0"
+    ends = [(each, f"{each.rstrip('/')}/", f"{each.rstrip('/')}/{PAST}") for each in folders]
+    found: int = connection.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM versions v WHERE change > ? AND ({within}) AND {_NEWEST} LIMIT ?)",  # noqa: S608 - our own words
+        (since, *chain.from_iterable(ends), limit),
+    ).get
+    return found
 
 
 def _existing(connection: apsw.Connection, *, paths: str) -> set[str]:
