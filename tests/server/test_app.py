@@ -3,6 +3,7 @@ import json
 
 import anyio
 import httpx
+import msgspec
 import pytest
 from tests.server.serving import chat, serving, slow_engine, until_idle, until_running
 
@@ -127,9 +128,8 @@ async def test_a_call_that_fails_has_a_fault_and_its_status(body: bytes, status:
 
 async def test_a_deadline_over_http_is_a_504() -> None:
     async with serving(slow_engine()) as served, served.client() as client:
-        body = call_to_json(chat(max_tokens=None)).replace(
-            b'"deadline_s":null', b'"deadline_s":0.05'
-        )
+        call = msgspec.structs.replace(chat(max_tokens=None), deadline_s=0.05)
+        body = call_to_json(call)
         reply = await client.post("/aios/call", content=body)
         assert reply.status_code == 504
 

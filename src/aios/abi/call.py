@@ -29,10 +29,15 @@ class Call(
     frozen=True,
     kw_only=True,
     forbid_unknown_fields=True,
+    omit_defaults=True,
     tag_field="call",
     tag=str.lower,
 ):
-    """Base of every system call. `deadline_s` is the longest that it may take, waits included; None has no limit."""
+    """Base of every system call. `deadline_s` is the longest that it may take, waits included; None has no limit.
+
+    What has its default is not written, so a field that a later version adds changes nothing about calls that do not use it: they are told
+    from each other by their bytes, also when a journal of the version before is replayed.
+    """
 
     deadline_s: Seconds | None = None
 

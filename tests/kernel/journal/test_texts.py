@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aios.abi.call import Call, Done
 from aios.abi.calls import Chat, GetPid, Guest, Spawn
 from aios.abi.types import Message, Pid, Role
 from aios.abi.wire import decode_call
@@ -23,6 +24,23 @@ def test_the_digest_tells_conversations_apart_but_not_deadlines() -> None:
 
     assert digest("a", "b") != digest("b", "a") != digest("ab")
     assert digest("a") == digest("a", deadline_s=3.0)
+
+
+def test_a_call_is_the_same_to_the_next_version_which_gives_it_a_field_more() -> None:
+    class Before(Call[Done], frozen=True, tag="ask"):
+        text: str
+        messages: tuple[Message, ...] = ()
+
+    class After(Call[Done], frozen=True, tag="ask"):
+        text: str
+        messages: tuple[Message, ...] = ()
+        limit: int | None = None
+        tags: tuple[str, ...] = ()
+
+    for messages in ((), (Message(Role.USER, "hello"),)):
+        before, after = write_call(Before("a", messages)), write_call(After("a", messages))
+        assert (before.head, before.digest) == (after.head, after.digest)
+    assert write_call(After("a")).digest != write_call(After("a", limit=3)).digest
 
 
 def test_no_secret_is_written() -> None:

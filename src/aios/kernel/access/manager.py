@@ -197,9 +197,10 @@ class AccessManager:
 
 def fields_of(call: Call[Answer]) -> dict[str, object]:
     """A call as plain values, without its deadline: that is no part of what is asked for."""
-    fields = msgspec.to_builtins(call)
-    assert isinstance(fields, dict), "a call is an object"
-    return {name: value for name, value in fields.items() if name != "deadline_s"}
+    fields = msgspec.structs.asdict(call)  # with what has its default, which encoding leaves out
+    del fields["deadline_s"]
+    plain: dict[str, object] = msgspec.to_builtins(fields)
+    return {"call": call.__struct_config__.tag, **plain}
 
 
 def shown(fields: dict[str, object]) -> str:

@@ -44,7 +44,7 @@ def write_call(call: "Call[Answer]") -> Written:
     if isinstance(call, TimerAdd):
         call = msgspec.structs.replace(call, spawn=_without_secrets(call.spawn))
     body = encode_call(call)
-    if not _has_field(type(call), "messages"):
+    if not getattr(call, "messages", ()):
         return Written(body, None, _digest(body))
     head, items = _cut(body, "messages")
     links = chain((bytes(item) for item in _as_items.decode(items)), b"")
