@@ -101,10 +101,26 @@ def test_what_an_agent_kept_for_itself_is_not_shown_to_all_by_an_import(
     served.portal.call(memory.remember, "a secret of ann")
     file = tmp_path / "notes.jsonl"
     file.write_text(aios("mem", "export").out)
+    aios("mem", "forget", "1")
     assert aios("mem", "import", file, "--json").rows() == [{"n_notes": 1, "n_left_out": 0}]
-    _, mine = aios("mem", "ls", "--json").rows()
+    (mine,) = aios("mem", "ls", "--json").rows()
     assert (mine["scope"], mine["text"]) == ("agent", "a secret of ann")
     assert aios("mem", "ls", "--scope", "shared", "--json").rows() == []
+
+
+def test_an_import_leaves_out_what_is_here_still_and_what_was_replaced(
+    served: Served, aios: Aios, tmp_path: Path
+) -> None:
+    assert served.kernel is not None
+    for text in ("stays", "changes", "goes"):
+        aios("mem", "add", text)
+    file = tmp_path / "notes.jsonl"
+    file.write_text(aios("mem", "export").out)
+    aios("mem", "update", "2", "changed")
+    aios("mem", "forget", "3")
+    assert aios("mem", "import", file, "--json").rows() == [{"n_notes": 1, "n_left_out": 2}]
+    texts = [row["text"] for row in aios("mem", "ls", "--json").rows()]
+    assert texts == ["stays", "changed", "goes"]
 
 
 def test_a_note_is_changed_tagged_and_linked(served: Served, aios: Aios) -> None:

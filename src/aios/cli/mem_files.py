@@ -50,7 +50,7 @@ def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
 
     Text, tags, importance, validity and expiry come along; who wrote a note is named in its source. What an agent kept for itself is
     then for the owner alone, unless `--scope` says otherwise. Notes that have expired are left out, and so are those that were imported
-    before. To bring back a whole home, with whose each note is, use `aios export` and `aios import`.
+    before and, without `--scope`, those that are here still. To bring back a whole home, with whose each note is, use `aios export` and `aios import`.
     """
     import anyio  # noqa: PLC0415 - start-up time of the other commands
 
@@ -97,9 +97,10 @@ async def _import_all(file: Path, scope: ScopeName | None, report: Callable[[int
 
     n_kept = 0
     async with connect_async() as client:
-        known = {
-            (note.text, note.origin.source) async for note in client.memory.notes()
-        }  # an imported one is known by them
+        held = [note async for note in client.memory.notes(include_superseded=True)]
+        known = {(note.text, note.origin.source) for note in held}  # an imported one has them
+        if scope is None:
+            known |= {(note.text, imported_source(note)) for note in held}  # one that is here still
         notes = _fresh(file, known)
         while part := list(islice(notes, N_AT_ONCE)):
             async with anyio.create_task_group() as tasks:
