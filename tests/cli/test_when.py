@@ -4,8 +4,9 @@ from zoneinfo import ZoneInfo
 
 import click
 import pytest
+from click.testing import CliRunner, Result
 
-from aios.cli.when import When, local_zone, moment, shown
+from aios.cli.when import When, local_zone, moment, shown, when_options
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC).timestamp()
 BERLIN = "Europe/Berlin"  # one hour before UTC in winter
@@ -58,6 +59,40 @@ def test_a_moment_and_a_line_of_cron_exclude_each_other() -> None:
     with pytest.raises(click.UsageError, match="exclude"):
         When("+1m", "* * * * *", "UTC", "once").at_unix_s(NOW)
     assert When(None, "* * * * *", "UTC", "once").at_unix_s(NOW) is None
+
+
+def _starts(*options: str) -> Result:
+    """Run a command that takes a time and says what it was told."""
+
+    @click.command()
+    @when_options
+    def start(when: When | None) -> None:
+        click.echo("now" if when is None else f"{when.at}, {when.every}, {when.missed}")
+        if when is not None:
+            when.at_unix_s(NOW)
+
+    return CliRunner().invoke(start, options)
+
+
+def test_without_a_time_a_program_starts_now() -> None:
+    assert _starts().output == "now\n"
+    assert _starts("--every", "@daily").output == "None, @daily, once\n"
+    assert _starts("--at", "+1m", "--missed", "all").output == "+1m, None, all\n"
+
+
+@pytest.mark.parametrize("option", ["--at", "--every"])
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_time_is_refused_and_is_not_now(option: str, text: str) -> None:
+    result = _starts(option, text)
+    assert result.exit_code == 2
+    assert "now" not in result.output
+
+
+@pytest.mark.parametrize("option", [("--missed", "skip"), ("--zone", "UTC")])
+def test_what_only_a_timer_has_needs_a_time(option: tuple[str, str]) -> None:
+    result = _starts(*option)
+    assert result.exit_code == 2
+    assert "--at or --every" in result.output
 
 
 def test_the_zone_is_that_of_the_environment_then_of_the_machine(

@@ -34,10 +34,12 @@ class When(Struct, frozen=True):
         """The moment in seconds since 1970 UTC; None for a line of cron.
 
         Raises:
-            click.UsageError: Both are given, or the text names no moment.
+            click.UsageError: Both are given, the text names no moment, or the line of cron is empty.
         """
         if self.at is not None and self.every is not None:
             raise click.UsageError("--at and --every exclude each other")
+        if self.every is not None and not self.every.strip():
+            raise click.UsageError('--every is empty: say "30 6 * * MON-FRI" or @daily')
         return None if self.at is None else moment(self.at, self.zone, now_unix_s)
 
 
@@ -60,15 +62,13 @@ def when_options(command: Callable[Concatenate[When | None, P], R]) -> Callable[
         click.option(
             "--missed",
             type=click.Choice(get_args(Missed)),
-            default="once",
-            help="Runs missed while no kernel was there: left out, made once for all, or each made.",
+            help="Runs missed while no kernel was there: left out, made once for all (the default), or each made.",
         ),
     )
 
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         at, every, zone, missed = (kwargs.pop(name) for name in ("at", "every", "zone", "missed"))
-        when = When(at, every, zone or local_zone(), missed) if at or every else None  # type: ignore[arg-type]  # click checked them
-        return command(when, *args, **kwargs)
+        return command(_when(at, every, zone, missed), *args, **kwargs)  # type: ignore[arg-type]  # click checked them
 
     for option in reversed(options):
         wrapped = option(wrapped)
@@ -77,6 +77,17 @@ def when_options(command: Callable[Concatenate[When | None, P], R]) -> Callable[
     if hasattr(command, "__click_params__"):
         wrapped.__click_params__ += command.__click_params__  # type: ignore[attr-defined]  # click puts them there
     return wrapped
+
+
+def _when(
+    at: str | None, every: str | None, zone: str | None, missed: Missed | None
+) -> When | None:
+    """What the options say; an empty text is a time too, which is refused later and is not taken as "now"."""
+    if at is not None or every is not None:
+        return When(at, every, zone or local_zone(), missed or "once")
+    if zone is not None or missed is not None:
+        raise click.UsageError("--zone and --missed need --at or --every")
+    return None
 
 
 def moment(text: str, zone: str, now_unix_s: float) -> float:
