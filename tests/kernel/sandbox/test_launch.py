@@ -139,6 +139,18 @@ async def test_landlock_refuses_a_workspace_around_what_it_would_have_to_hide(
 
 
 @pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
+@pytest.mark.parametrize("right", ["readable", "writable"])
+async def test_no_program_is_given_the_folder_of_the_kernel_itself(
+    tmp_path: Path, right: str
+) -> None:
+    launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)
+    seen = Profile(readable=(tmp_path,), env=ENV)
+    profile = seen if right == "readable" else Profile(writable=(tmp_path,), env=ENV)
+    with anyio.fail_after(10), pytest.raises(ProgramFailed, match="keeps its state"):
+        await launcher.open(["true"], profile, cwd=tmp_path)
+
+
+@pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
 async def test_a_workspace_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)
     gone = tmp_path / "gone"

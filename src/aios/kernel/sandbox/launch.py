@@ -194,7 +194,8 @@ class Launcher:
             stdin: As for `subprocess`.
 
         Raises:
-            ProgramFailed: It is not there, or the wall could not be built; the program did not run then.
+            ProgramFailed: It is not there, the wall could not be built, or the profile holds the kernel's own state; the
+                program did not run then.
         """
         walls = await self.find_walls()
         if self.config.strict and (walls.missing or walls.wall is not Wall.BUBBLEWRAP):
@@ -232,10 +233,16 @@ class Launcher:
 
     def _walled(self, profile: Profile, walls: Walls) -> Profile:
         """A profile with what holds for every program: bounds, and what nobody sees."""
-        keys = _secrets()
+        keys, home = _secrets(), self._home.resolve()
+        if walls.wall is not Wall.NONE and home in profile.roots:
+            # Hidden it would be an empty workspace, whose files are lost; seen it hands out the owner's token.
+            raise ProgramFailed(
+                f"a program cannot be given {home}, where the kernel keeps its state",
+                hint="run it in another folder, or with `--cwd`",
+            )
         return replace(
             profile,
-            hidden=(*profile.hidden, self._home.resolve(), *filter(Path.is_dir, keys)),
+            hidden=(*profile.hidden, home, *filter(Path.is_dir, keys)),
             blanked=(*profile.blanked, *filter(Path.is_file, keys)),
             env=profile.env if walls.wall is Wall.BUBBLEWRAP else {**profile.env, MARK: new_mark()},
             bounds=profile.bounds or bounds_of(self.config),
