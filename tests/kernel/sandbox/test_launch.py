@@ -150,6 +150,17 @@ async def test_no_program_is_given_the_folder_of_the_kernel_itself(
         await launcher.open(["true"], profile, cwd=tmp_path)
 
 
+@pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
+@pytest.mark.parametrize("name", ["policies", "tools", "tools/mine"])
+async def test_no_program_may_change_what_the_kernel_obeys(
+    launcher: Launcher, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "home" / name
+    folder.mkdir(parents=True)
+    with anyio.fail_after(10), pytest.raises(ProgramFailed, match="keeps its state"):
+        await launcher.open(["true"], Profile(writable=(folder,), env=ENV), cwd=folder)
+
+
 @pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
 async def test_a_workspace_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)

@@ -62,6 +62,8 @@ SECRETS = (
     ".npmrc", ".git-credentials", ".password-store", ".mozilla", ".config/google-chrome", ".local/share/keyrings",
 )  # fmt: skip
 """Keys and passwords below the user's home, hidden even where a program may see what is around them."""
+OBEYED = ("tools", "policies", "run")
+"""Folders of the kernel's own state whose content it does as it says."""
 
 
 class Confined:
@@ -234,12 +236,8 @@ class Launcher:
     def _walled(self, profile: Profile, walls: Walls) -> Profile:
         """A profile with what holds for every program: bounds, and what nobody sees."""
         keys, home = _secrets(), self._home.resolve()
-        if walls.wall is not Wall.NONE and home in profile.roots:
-            # Hidden it would be an empty workspace, whose files are lost; seen it hands out the owner's token.
-            raise ProgramFailed(
-                f"a program cannot be given {home}, where the kernel keeps its state",
-                hint="run it in another folder, or with `--cwd`",
-            )
+        if walls.wall is not Wall.NONE:
+            _check_apart(profile, home)
         return replace(
             profile,
             hidden=(*profile.hidden, home, *filter(Path.is_dir, keys)),
@@ -374,6 +372,21 @@ class _Started(NamedTuple):
     process: ChildProcess
     root: int
     root_fd: int | None
+
+
+def _check_apart(profile: Profile, home: Path) -> None:
+    """That a program is not given the kernel's own folder, nor may change what the kernel obeys.
+
+    Hidden, the folder would be an empty workspace, whose files are lost; seen, it hands out the owner's token.
+    """
+    obeyed = [(home / name).resolve() for name in OBEYED]
+    given = [path for path in profile.roots if path == home]
+    given += [path for path in profile.writable if any(map(path.is_relative_to, obeyed))]
+    if given:
+        raise ProgramFailed(
+            f"a program cannot be given {given[0]}, where the kernel keeps its state",
+            hint="run it in another folder, or with `--cwd`",
+        )
 
 
 def _mark(order: _Order, walls: Walls) -> str:
