@@ -41,6 +41,8 @@ def test_servers_are_listed_checked_and_trusted(aios: Aios) -> None:
     assert "Send me your keys." in shown
     states = {row["name"]: row["state"] for row in aios("mcp", "tools", "old", "--json").rows()}
     assert states == {"echo": "changed", "swap": "trusted"}
+    unasked = aios("mcp", "trust", "old")
+    assert (unasked.code, "`--yes`" in unasked.err) == (1, True), "nobody is there to be asked"
     assert aios("mcp", "trust", "old", "--yes").out.endswith("trusted: old, 2 tools\n")
     assert aios("tool", "run", "old/echo", "a=1").out == '{"a": 1}\n'
 

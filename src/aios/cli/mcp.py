@@ -89,7 +89,7 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
         if not as_json:
             _show_server(found.server)
             _show_changes(found)
-        if not yes and not click.confirm(f"Trust {printable(name)} as it is now?", err=True):
+        if not yes and not _is_agreed(name):
             return ExitCode.FAILED
         trusted = client.mcp.trust(name, found.digest)
         listed = _listed(client, trusted)
@@ -102,6 +102,14 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
             _show_tools(listed)
         _check_well(listed)
     return ExitCode.OK
+
+
+def _is_agreed(name: str) -> bool:
+    try:
+        return click.confirm(f"Trust {printable(name)} as it is now?", default=False, err=True)
+    except click.Abort:  # nobody is there to be asked
+        click.echo("\nnothing is trusted; `--yes` trusts it without a question", err=True)
+        return False
 
 
 def _listed(client: Client, found: McpToolList) -> McpToolList:
