@@ -1,6 +1,7 @@
 """The bounded jinja2 environment: what templates need, and what they must not get."""
 
 from datetime import UTC, datetime
+from threading import Event
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,17 @@ def test_a_template_cannot_get_out(source: str) -> None:
 def test_a_template_cannot_run_for_ever_or_fill_the_memory(source: str, words: str) -> None:
     with pytest.raises(InvalidCall, match=words):
         render(source)
+
+
+def test_time_that_others_use_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jinja, "MAX_RENDER_S", 0.05)
+
+    def clock() -> datetime:
+        Event().wait(0.2)
+        return NOW
+
+    source = "{{ strftime_now('%Y') }}{% for i in range(9) %}.{% endfor %}"
+    assert Program(source, clock).render({}) == "2030........."
 
 
 @pytest.mark.no_cover

@@ -272,20 +272,22 @@ async def test_a_server_that_does_not_start_is_told_without_its_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY", "canary-1234")
-    slow = McpConfig(start_timeout_s=0.5)
-    async with kernel_with(
-        tmp_path,
-        knobs=slow,
-        slow=server("old.py", "1", "slow"),
-        dead=server("old.py", "1", "dies", env=("KEY",)),
-    ) as kernel:
+    async with kernel_with(tmp_path, dead=server("old.py", "1", "dies", env=("KEY",))) as kernel:
+        with anyio.fail_after(40):
+            found = await check(kernel, "dead")
+            assert "ended with status 3" in found.note
+            assert "key ***" in found.note
+            assert "canary" not in repr(found)
+
+
+async def test_a_server_that_takes_too_long_to_start_is_told(tmp_path: Path) -> None:
+    """In a kernel of its own: whoever else starts on a busy machine would not be ready in that time either."""
+    knobs = McpConfig(start_timeout_s=0.5)
+    async with kernel_with(tmp_path, knobs=knobs, slow=server("old.py", "1", "slow")) as kernel:
         with anyio.fail_after(40):
             assert await names(kernel) == []
-            found = (await kernel.init_gate().call(McpList())).value.servers
-            assert "did not start within" in found[1].note
-            assert "ended with status 3" in found[0].note
-            assert "key ***" in found[0].note
-            assert "canary" not in repr(found)
+            (found,) = (await kernel.init_gate().call(McpList())).value.servers
+            assert "did not start within" in found.note
 
 
 async def test_a_list_of_tools_waits_a_moment_for_a_server_and_not_again_for_one_that_failed(
