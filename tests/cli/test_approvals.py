@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from tests.cli.conftest import Aios, Served, Terminals
@@ -10,6 +11,7 @@ from tests.kernel.tools.offering import idle
 
 from aios.abi.budget import Limits
 from aios.abi.recovery import Restart
+from aios.kernel.taint import mark
 from aios.sdk.client import Client
 
 
@@ -50,6 +52,28 @@ def test_questions_are_listed_shown_answered_and_taken_back(served: Served, aios
     over = aios("approvals", "ls", "--all", "--json").rows()[0]
     assert (over["state"], over["said"]) == ("used", "blue")
     assert aios("approvals", "revoke", number).code == 6
+
+
+def test_that_and_where_data_came_from_outside_is_shown(served: Served, aios: Aios) -> None:
+    async def run(*, is_tainted: bool) -> str:
+        process = served.kernel.table.get(served.kernel.spawn_task("bob", idle))
+        if is_tainted:
+            mark(process, "tool web\x1b[2J", seq=1)
+        return (await Client(served.kernel.gate(process.pid)).approvals.ask("Which?")).text
+
+    for is_tainted, source in ((False, ""), (True, "tool web[2J")):
+        asked = served.portal.start_task_soon(partial(run, is_tainted=is_tainted))
+        row = wait_open(aios)
+        number = str(row["id"])
+        assert row["taint"] == "tool web\x1b[2J" * is_tainted
+        assert aios("approvals", "show", number, "--json").rows() == [row]
+        shown = aios("approvals", "show", number).out
+        assert (f"TAINTED: data from {source} has reached it" in shown) is is_tainted
+        assert "\x1b" not in shown
+        title, line = aios("approvals", "ls").out.splitlines()
+        assert line[title.index("TAINT") : title.index("STATE")].strip() == source
+        assert aios("approvals", "answer", number, "x").code == 0
+        assert asked.result(20) == "x"
 
 
 def test_on_a_terminal_each_question_is_asked(served: Served, terminal: Terminals) -> None:

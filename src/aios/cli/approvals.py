@@ -1,13 +1,16 @@
 """The verb `approvals`: what agents ask their owner, and the answers."""
 
 import sys
+from collections.abc import Sequence
 
 import click
+import msgspec
 
 from aios.abi.approvals import (
     ALWAYS,
     BUDGET_RAISE,
     DENY,
+    HUMAN_ASK,
     MCP_TRUST,
     ONCE,
     PROCESS,
@@ -32,11 +35,15 @@ COLUMNS = (
     Column("ID", is_number=True),
     Column("PROCESS"),
     Column("ASKS FOR"),
+    Column("TAINT"),
     Column("STATE"),
     Column("ANSWER"),
     Column("EXPIRES", is_number=True),
 )
 SHOWN_CHARS = 70
+TAINT_CHARS = 30
+UNKNOWN_SOURCE = "outside"
+"""The process that asked is gone, and with it where the data came from."""
 ABOUT_MORE = frozenset({BUDGET_RAISE, MCP_TRUST, RECOVER})
 """What is asked about is not the call alone, so its arguments say less than the reason."""
 LONGEST_S = 31_536_000.0
@@ -62,16 +69,20 @@ def approvals(context: click.Context, *, as_json: bool) -> None:
 @click.option("--all", "is_all", is_flag=True, help="Also answers that hold, and what is over.")
 @json_option
 def ls(*, is_all: bool = False, as_json: bool = False) -> None:
-    """List the questions that wait for an answer."""
+    """List the questions that wait for an answer.
+
+    TAINT is where data came from outside that has reached who asks, and may speak out of the question.
+    """
     with connect() as client:
         found = client.approvals.list(include_over=is_all)
         now_unix_s = client.repeatable.now()
+        taints = _taints(client, found)
     if as_json:
         for each in found:
-            write_json(each)
+            _write(each, taints[each.id])
         return
     if found:
-        write_table(COLUMNS, [_row(each, now_unix_s) for each in found])
+        write_table(COLUMNS, [_row(each, taints[each.id], now_unix_s) for each in found])
 
 
 @approvals.command(epilog=examples("aios approvals show 7"))
@@ -81,10 +92,11 @@ def show(*, number: int, as_json: bool) -> None:
     """Show question ID with its exact arguments."""
     with connect() as client:
         found = _get(client, number)
+        taint = _taints(client, [found])[number]
     if as_json:
-        write_json(found)
+        _write(found, taint)
     else:
-        _show(found)
+        _show(found, taint)
 
 
 @approvals.command(
@@ -151,10 +163,11 @@ def watch(*, as_json: bool = False) -> None:
             for each in client.approvals.list():
                 if (each.id, each.asked_unix_s) in seen:
                     continue
+                taint = _taints(client, [each])[each.id]
                 if as_json:
-                    write_json(each)
+                    _write(each, taint)
                 else:
-                    _show(each)
+                    _show(each, taint)
                 if is_asking:
                     _ask(client, each)
                 seen.add((each.id, each.asked_unix_s))
@@ -207,7 +220,26 @@ def _get(client: Client, number: int) -> Approval:
     raise NotFound(f"no question {number}", hint="`aios approvals ls --all` lists them")
 
 
-def _row(each: Approval, now_unix_s: float) -> tuple[str, ...]:
+def _taints(client: Client, questions: Sequence[Approval]) -> dict[int, str]:
+    """Where what came from outside came from, by question; empty where nothing did.
+
+    A question in words has no mark of its own, so that of its process counts. A process keeps the first source, so it is that of its questions, too.
+    """
+    sources = {p.pid: p.taint.source for p in client.ps(include_ended=True) if p.taint is not None}
+    return {
+        each.id: sources.get(each.pid, UNKNOWN_SOURCE)
+        if each.is_tainted
+        else sources.get(each.pid, "") * (each.action == HUMAN_ASK)
+        for each in questions
+    }
+
+
+def _write(each: Approval, taint: str) -> None:
+    """A question as JSON, with its `taint`."""
+    write_json({**msgspec.to_builtins(each), "taint": taint})
+
+
+def _row(each: Approval, taint: str, now_unix_s: float) -> tuple[str, ...]:
     what = f"{each.action} {each.resource} {each.arguments}"
     if not each.arguments or each.action in ABOUT_MORE:
         what = each.why
@@ -219,15 +251,18 @@ def _row(each: Approval, now_unix_s: float) -> tuple[str, ...]:
         str(each.id),
         printable(f"{each.name} ({each.pid})"),
         printable(shortened(" ".join(what.split()), SHOWN_CHARS)),
+        click.style(printable(shortened(taint, TAINT_CHARS)), fg="red"),
         each.state.value,
         printable(shortened(each.said, SHOWN_CHARS)),
         left,
     )
 
 
-def _show(each: Approval) -> None:
+def _show(each: Approval, taint: str) -> None:
     click.echo(click.style(f"{each.id}  {printable(each.name)} ({each.pid})", bold=True))
-    _say(f"{each.action} on {each.resource}, {each.effect}{' TAINTED' if each.is_tainted else ''}")
+    _say(f"{each.action} on {each.resource}, {each.effect}")
+    if taint:
+        _say(f"TAINTED: data from {taint} has reached it")
     _say(each.why)
     if each.arguments:
         _say(each.arguments)

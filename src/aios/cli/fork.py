@@ -45,8 +45,10 @@ def fork(
 ) -> None:
     """Start the program of process ID again: told by the journal what it was told up to call SEQ, live behind it.
 
-    A branch has the contexts and the files of its folder as they were then, in a folder of its own. The process itself, living or ended, is
-    left as it is. The environment of an ended one is not kept: give it with --env. `aios replay BRANCH --diff ID` compares them.
+    A branch has the contexts, mail, short-term memory and the files of its folder as they were then, in a folder of its own. It has not: children (one
+    that waits for a child of ID's gets `not_found`, so go back to before it was spawned), notes that only ID may read, locks, and the working folder
+    outside of AIOS. The process itself, living or ended, is left as it is. The environment of an ended one is not kept: give it with --env.
+    `aios replay BRANCH --diff ID` compares them.
     """
     with connect() as client:
         pid = find_process(process, client.ps(include_ended=True)).pid
