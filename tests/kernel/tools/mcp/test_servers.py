@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -205,9 +206,10 @@ async def test_only_the_owner_may_say_yes_or_start_servers(tmp_path: Path) -> No
 async def test_servers_of_a_file_are_trusted_at_first_and_not_what_is_added_or_changed_later(
     tmp_path: Path,
 ) -> None:
+    program = shutil.copy(PROGRAMS / "old.py", tmp_path)  # not that of a test beside this one
     old: dict[str, object] = {
         "command": sys.executable,
-        "args": [str(PROGRAMS / "old.py")],
+        "args": [str(program)],
         "env": {"KEY": "${AIOS_TEST_KEY:-plain}"},
     }
     file = write_file(tmp_path, one=old)
@@ -215,7 +217,7 @@ async def test_servers_of_a_file_are_trusted_at_first_and_not_what_is_added_or_c
     async with kernel_with(home, files=(file,)) as kernel:
         with anyio.fail_after(40):
             await run_tool(kernel.init_gate(), "one/echo")
-    write_file(tmp_path, one={**old, "args": [str(PROGRAMS / "old.py"), "2"]}, two=old)
+    write_file(tmp_path, one={**old, "args": [str(program), "2"]}, two=old)
     async with kernel_with(home, files=(file,)) as kernel:
         gate = kernel.init_gate()
         found = (await gate.call(McpList())).value.servers
@@ -229,8 +231,8 @@ async def test_servers_of_a_file_are_trusted_at_first_and_not_what_is_added_or_c
             await trust(kernel, "one")
             with pytest.raises(AccessDenied, match="defined otherwise"):
                 await run_tool(gate, "one/echo")
-        assert is_running("old.py"), "it runs until its kernel ends"
-    assert not is_running(str(PROGRAMS / "old.py"))
+        assert is_running(str(program)), "it runs until its kernel ends"
+    assert not is_running(str(program))
 
 
 @pytest.mark.parametrize(
