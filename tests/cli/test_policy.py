@@ -57,6 +57,12 @@ def test_check_says_where_a_file_is_wrong(aios: Aios, mine: Path) -> None:
         (("file.write", "Path::/shared/x", "--profile", "read-only"), 5, "no policy permits"),
         (("file.read", "Folder::/x"), 2, "no resource"),
         (("file.raed",), 2, "file.raed"),
+        (("file.read", "Path::/shared//vault/./x/"), 5, "mine.fence forbids agent"),
+        (("file.read", "Path::/shared/y/../vault/x"), 2, "may not climb"),
+        (("file.read",), 2, "of type Path"),
+        (("tool.run", "Path::/shared/x"), 2, "never asked about Path::/shared/x"),
+        (("model.use", "Tool::t"), 2, "of type Kernel or Process"),
+        (("mail.use", "Process::bob"), 0, "workspace.calls permits agent"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("mine")
@@ -91,3 +97,36 @@ def test_test_compares_what_is_decided_with_what_is_expected(
     assert [row["ok"] for row in rows] == [False, True, True]
     file.write_text("[[case]]\nexpect = 'maybe'\naction = 'file.read'\n")
     assert aios("policy", "test", str(file)).code == 2
+
+
+@pytest.mark.parametrize(("field", "value"), [("action", "file.raed"), ("resource", "Tool::x")])
+@pytest.mark.usefixtures("mine")
+def test_a_case_that_nobody_ever_asks_does_not_pass(
+    aios: Aios, tmp_path: Path, field: str, value: str
+) -> None:
+    case = {
+        "expect": "deny",
+        "action": "file.read",
+        "resource": "Path::/shared/vault",
+        field: value,
+    }
+    file = tmp_path / "cases.toml"
+    lines = "".join(f'{key} = "{each}"\n' for key, each in case.items())
+    file.write_text(f"{CASES}[[case]]\n{lines}")
+    ran = aios("policy", "test", str(file))
+    assert ran.code == 2
+    assert "case 4: " in ran.err
+    assert value in ran.err
+
+
+def test_doctor_names_a_policy_file_that_keeps_a_kernel_from_starting(
+    aios: Aios, mine: Path
+) -> None:
+    def found() -> list[object]:
+        rows = aios("doctor", "--json").rows()
+        return [row["level"] for row in rows if row["check"] == "policies"]
+
+    assert found() == ["ok"]
+    mine.write_text("forbid(principal, ")
+    assert found() == ["fail"]
+    assert aios("doctor").code == 1

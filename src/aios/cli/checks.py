@@ -23,6 +23,8 @@ from aios.configload import Loaded, unknown_variables
 from aios.engine.models import check_model, find_model
 from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
 from aios.errors import AiosError, ModelMissing
+from aios.kernel.access.policy import Policies
+from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.engines import thread_warnings
 from aios.kernel.recovery import NO_JOURNAL
 from aios.kernel.sandbox.probe import probe
@@ -281,6 +283,12 @@ def walls(loaded: Loaded) -> Finding:
     return Finding("sandbox", Level.WARN, found.wall.value, "; ".join(found.missing))
 
 
+def policies(loaded: Loaded) -> Finding:
+    """Whether the policies can be read: no kernel starts without a rule that its owner wrote."""
+    names = Policies(load_sources(loaded.config.access.profile, loaded.home.policies)).names
+    return ok("policies", f"{len(names)}, profile {loaded.config.access.profile}")
+
+
 def journal(loaded: Loaded) -> Finding | None:
     """Whether a daemon goes on where the last one ended."""
     if loaded.config.journal.is_on:
@@ -303,6 +311,7 @@ CHECKS: tuple[Callable[[Loaded], Finding | None], ...] = (
     model,
     engines,
     mcp,
+    policies,
     journal,
     kernel,
 )

@@ -13,15 +13,20 @@ from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.configload import load
-from aios.errors import ConfigError
-from aios.kernel.access.policy import ACTIONS, RESOURCES, Policies
+from aios.errors import AiosError, ConfigError
+from aios.kernel.access.naming import RESOURCES
+from aios.kernel.access.policy import ACTIONS, TOOL_RUN, Policies
 from aios.kernel.access.policyfiles import PROFILES, file_source, load_sources, profile_source
+from aios.kernel.storage.paths import parse
 
 EXIT_OF = {
     Verdict.ALLOW: ExitCode.OK,
     Verdict.ASK: ExitCode.FAILED,
     Verdict.DENY: ExitCode.DENIED,
 }
+ABOUT = {"file.read": ("Path",), "file.write": ("Path",), TOOL_RUN: ("Tool",)}
+OTHERWISE = ("Kernel", "Process")
+"""The types of what the other actions are asked about."""
 KINDS = ("program", "task", "guest", "init")
 MAX_TEST_BYTES = 1 << 20
 ShortName = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -50,10 +55,26 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(Principal(name, self.owner, self.kind, self.program) for name in names)
 
     def request(self) -> Request:
-        """What is asked."""
+        """What is asked.
+
+        Raises:
+            ConfigError: No process ever asks that.
+            InvalidCall: The path is none.
+        """
+        if self.action not in ACTIONS:
+            raise ConfigError(
+                f"{self.action!r} is no action", hint=f"the actions are {', '.join(ACTIONS)}"
+            )
+        resource = resource_of(self.resource)
+        types = ABOUT.get(self.action, OTHERWISE)
+        if resource.type not in types:
+            raise ConfigError(
+                f"`{self.action}` is never asked about {resource.type}::{resource.id}",
+                hint=f"say a resource of type {' or '.join(types)}",
+            )
         return Request(
             self.action,
-            resource_of(self.resource),
+            resource,
             self.effect,
             self.is_tainted,
             self.is_own,
@@ -149,7 +170,11 @@ def test(*, file: Path, profile: str | None, as_json: bool) -> int:
     policies = _policies(profile)
     n_failed = 0
     for number, case in enumerate(read_cases(file), 1):
-        decision = policies.decide(case.principals(), case.request())
+        try:
+            request = case.request()
+        except AiosError as error:
+            raise ConfigError(f"case {number}: {error.message}", hint=error.hint) from error
+        decision = policies.decide(case.principals(), request)
         is_expected = decision.verdict is case.expect
         n_failed += not is_expected
         if as_json:
@@ -180,6 +205,7 @@ def resource_of(text: str) -> Resource:
 
     Raises:
         ConfigError: Its type is none of ours.
+        InvalidCall: It is a path that no file can have.
     """
     if not text:
         return Resource()
@@ -190,9 +216,9 @@ def resource_of(text: str) -> Resource:
             f"{text!r} is no resource", hint=f"TYPE::ID with a type of {', '.join(RESOURCES)}"
         )
     if kind == "Path":
-        name = name.rstrip("/") or "/"
         if not name.startswith("/"):
             raise ConfigError(f"{text!r} is no whole path", hint="it begins with /")
+        name = parse(name, "/")
     return Resource(kind, name)
 
 

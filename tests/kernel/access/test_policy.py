@@ -106,6 +106,7 @@ def test_names_with_quotes_and_newlines_are_names_and_no_cedar() -> None:
         ('@decide("maybe") permit(principal, action, resource);', "only one"),
         ('@decide("ask") forbid(principal, action, resource);', "only one"),
         ('permit(principal, action == Action::"file.raed", resource);', "file.raed"),
+        ('forbid(principal, action, resource == Tol::"shell");', "Tol::"),
         ('@id("a") permit(principal,action,resource); @id("a") forbid(principal,action,resource);', "mine.a"),
     ],
 )  # fmt: skip

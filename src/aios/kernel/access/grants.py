@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from aios.errors import ConfigError, NotFound, TooLarge
-from aios.kernel.access.policy import ACTIONS, RESOURCES
+from aios.kernel.access.naming import RESOURCES
+from aios.kernel.access.policy import ACTIONS
 
 MAX_FILES, MAX_BYTES = 4_096, 64 << 20
 MAX_GRANTS_BYTES = 4 << 20

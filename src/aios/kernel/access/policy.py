@@ -20,11 +20,11 @@ from aios.abi.access import Decision, Principal, Request, Verdict
 from aios.abi.types import Right
 from aios.errors import ConfigError
 from aios.kernel.access.entities import Entities, asked_of, chain_of, groups
+from aios.kernel.access.naming import find_unknown
 from aios.kernel.access.slices import Slices, actions_of
 
 TOOL_RUN = "tool.run"
 ACTIONS = (*(right.value for right in Right), TOOL_RUN)
-RESOURCES = ("Kernel", "Process", "Path", "Tool")
 ANNOTATIONS = frozenset({"id", "decide"})
 ATTRIBUTES = {
     "principal": ("name", "owner", "kind", "program"),
@@ -259,11 +259,11 @@ def _check(name: str, policy: Mapping[str, object], notes: Mapping[str, object])
             f'policy {name}: @decide("ask") on a permit is the only one',
             hint="`permit` without it allows, `forbid` denies",
         )
-    unknown_actions = set(actions_of(policy) or ()) - set(ACTIONS)
-    if unknown_actions:
+    nobody = find_unknown(policy, ACTIONS)
+    if nobody is not None:
         raise ConfigError(
-            f"policy {name} names the action {min(unknown_actions)!r}, which does not exist",
-            hint=f"the actions are {', '.join(ACTIONS)}",
+            f"policy {name} names {nobody[0]}, which no request has, so it would mean nothing",
+            hint=nobody[1],
         )
     for variable, attribute in _attributes_in(policy["conditions"]):
         if attribute not in ATTRIBUTES.get(variable, ()):
