@@ -91,6 +91,27 @@ async def test_all_means_all_and_a_deletion_can_be_undone(tmp_path: Path) -> Non
         assert "draft-2.md" in await names(ann)
 
 
+@pytest.mark.parametrize(
+    "words", ["all files in trips", "everything in /agents/ann/trips", "all under the trips folder"]
+)
+async def test_all_files_of_a_folder_are_those_that_it_lists(tmp_path: Path, words: str) -> None:
+    async with saying(tmp_path) as (_, ann):
+        paths = [f"trips/{name}" for name in ("2026/b.json", "c.py", "unlike.txt")]
+        await ann.edit([Put(path, b"return") for path in paths])
+        plan = await ann.plan(f"move {words} to archive")
+        assert sorted(plan.steps[0].paths) == sorted(
+            f"/agents/ann/{path}" for path in (*paths, "trips/travel-notes.md")
+        )
+
+
+async def test_all_files_of_a_folder_with_too_many_are_not_a_part_of_them(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        for begin in (0, 600):
+            await ann.edit([Put(f"many/{i}", b"x") for i in range(begin, begin + 600)])
+        with pytest.raises(InvalidCall, match="more than 1000 files"):
+            await ann.plan("delete all files in many")
+
+
 async def test_what_cannot_be_undone_needs_consent_and_an_agents_the_owners_too(
     tmp_path: Path,
 ) -> None:

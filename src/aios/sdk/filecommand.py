@@ -20,6 +20,7 @@ from aios.abi.storage import (
     Edit,
     Edited,
     FileEdit,
+    FileList,
     FilePurge,
     FileRollback,
     Files,
@@ -33,6 +34,7 @@ from aios.abi.types import Finish, JsonSchema, Message, Role, Sampling
 from aios.errors import AiosError, Conflict, InvalidCall, NotFound
 from aios.sdk.fileplan import (
     FOUND_BY_NAME,
+    HINT,
     MAX_CLAUSES,
     MAX_COMMAND_CHARS,
     FilePlan,
@@ -57,6 +59,7 @@ from aios.sdk.filewords import (
     Place,
     choose,
     clauses,
+    folder_of_all,
     folder_of_name,
     named_in,
     names_in,
@@ -71,6 +74,8 @@ T = TypeVar("T")
 Procedure = Generator[Call[Answer], Answer, T]
 
 N_CANDIDATES, N_SHOWN = MAX_HITS, 10
+MAX_FILES = 1_000
+"""As many as one call changes."""
 PLAN_TOKENS = 400
 PROMPT = (
     "Say what the user's command about files means, as JSON; choose from what is listed. "
@@ -337,9 +342,30 @@ def _one_source(name: str) -> Procedure[Source]:
             pass  # no path, then: words
         else:
             return Source(name, (found.files[0].path,), "by path")
+    if (folder := folder_of_all(name)) and (files := (yield from _all_in(folder))):
+        return Source(name, files, "by path")
     hits = yield from _hits(name, N_CANDIDATES)
     choice: Choice = choose(name, hits)
     return Source(name, choice.paths, choice.why, choice.candidates[:N_SHOWN])
+
+
+def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
+    """All files below a folder, by its path or else by its name; none if there is no such folder.
+
+    Raises:
+        InvalidCall: There are more than one call changes.
+    """
+    try:
+        found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
+    except (NotFound, InvalidCall):
+        path = folder_of_name(folder, (yield from _hits(folder, N_CANDIDATES)))
+        if not path:
+            return ()
+        found = yield build(FileList, path=path, is_deep=True, limit=MAX_FILES)
+    assert isinstance(found, Files)
+    if found.next:
+        raise InvalidCall(f"{folder} has more than {MAX_FILES} files", hint=HINT)
+    return tuple(each.path for each in found.files)
 
 
 def _hits(words: str, k: int) -> Procedure[tuple[FileHit, ...]]:

@@ -55,6 +55,10 @@ _WITH_TEXT = frozenset(("with", "containing", "saying"))
 _BETWEEN = frozenset((",", ";", "and", "then", "also", "please"))
 _PRONOUNS = frozenset(("it", "them", "this", "that", "these", "those"))
 _ALL = re.compile(r"(?i)\b(all|every|everything|each|both)\b")
+_ALL_IN = re.compile(
+    r"(?i)(?:all|every|everything|each)(?:\s+(?:the\s+)?(?:files?|documents?))?"
+    r"\s+(?:in|inside|under|below|from|of)\s+(?:the\s+)?(?:folder\s+)?([^\s,]+)(?:\s+folder)?"
+)
 _FILLING = frozenset(
     [
         "a",
@@ -182,6 +186,12 @@ def choose(name: str, hits: Sequence[FileHit]) -> Choice:
     if len(hits) == 1 or hits[0].score >= CLEAR_LEAD * hits[1].score:
         return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
     return Choice(candidates=tuple(paths))
+
+
+def folder_of_all(name: str) -> str:
+    """The folder in a name such as `all files in /notes`; empty if a name says something else."""
+    found = _ALL_IN.fullmatch(name.strip())
+    return found[1] if found else ""
 
 
 def named_in(words: str, hits: Sequence[FileHit]) -> list[str]:
