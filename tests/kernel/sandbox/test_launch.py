@@ -151,8 +151,8 @@ async def test_no_program_is_given_the_folder_of_the_kernel_itself(
 
 
 @pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
-@pytest.mark.parametrize("name", ["policies", "tools", "tools/mine"])
-async def test_no_program_may_change_what_the_kernel_obeys(
+@pytest.mark.parametrize("name", ["policies", "tools", "tools/mine", "logs", "contexts"])
+async def test_no_program_may_change_the_state_of_the_kernel(
     launcher: Launcher, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "home" / name

@@ -62,8 +62,8 @@ SECRETS = (
     ".npmrc", ".git-credentials", ".password-store", ".mozilla", ".config/google-chrome", ".local/share/keyrings",
 )  # fmt: skip
 """Keys and passwords below the user's home, hidden even where a program may see what is around them."""
-OBEYED = ("tools", "policies", "run")
-"""Folders of the kernel's own state whose content it does as it says."""
+STATE = ("tools", "policies", "run", "logs", "contexts", "pages", "blobs", "models")
+"""Folders of the kernel's home whose content it obeys, or which hold what is of others."""
 
 
 class Confined:
@@ -375,13 +375,13 @@ class _Started(NamedTuple):
 
 
 def _check_apart(profile: Profile, home: Path) -> None:
-    """That a program is not given the kernel's own folder, nor may change what the kernel obeys.
+    """That a program is not given the kernel's own folder, nor may change its state.
 
     Hidden, the folder would be an empty workspace, whose files are lost; seen, it hands out the owner's token.
     """
-    obeyed = [(home / name).resolve() for name in OBEYED]
+    kept = [(home / name).resolve() for name in STATE]
     given = [path for path in profile.roots if path == home]
-    given += [path for path in profile.writable if any(map(path.is_relative_to, obeyed))]
+    given += [path for path in profile.writable if any(map(path.is_relative_to, kept))]
     if given:
         raise ProgramFailed(
             f"a program cannot be given {given[0]}, where the kernel keeps its state",
