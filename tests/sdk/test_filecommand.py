@@ -91,6 +91,15 @@ async def test_all_means_all_and_a_deletion_can_be_undone(tmp_path: Path) -> Non
         assert "draft-2.md" in await names(ann)
 
 
+async def test_so_many_that_some_may_be_missing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.sdk.filecommand.N_CANDIDATES", 2)
+    async with saying(tmp_path) as (_, ann):
+        with pytest.raises(InvalidCall, match="2 files or more are 'all drafts'"):
+            await ann.plan("delete all drafts")
+
+
 @pytest.mark.parametrize(
     "words", ["all files in trips", "everything in /agents/ann/trips", "all under the trips folder"]
 )

@@ -334,6 +334,11 @@ def _source(name: str) -> Procedure[Source]:
 
 
 def _one_source(name: str) -> Procedure[Source]:
+    """The files that one name means.
+
+    Raises:
+        InvalidCall: They may be more than are looked for.
+    """
     if name.startswith("/") or " " not in name:
         try:
             found = yield build(FileStat, path=name)
@@ -346,6 +351,11 @@ def _one_source(name: str) -> Procedure[Source]:
         return Source(name, files, "by path")
     hits = yield from _hits(name, N_CANDIDATES)
     choice: Choice = choose(name, hits)
+    if len(choice.paths) >= N_CANDIDATES:  # there may be more that no search has shown
+        raise InvalidCall(
+            f"{N_CANDIDATES} files or more are {name!r}",
+            hint="name their folder: `all files in FOLDER`",
+        )
     return Source(name, choice.paths, choice.why, choice.candidates[:N_SHOWN])
 
 
