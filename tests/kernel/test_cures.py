@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import anyio
 import pytest
-from tests.kernel.test_programs import ONCE, booted, home, program
+from tests.kernel.test_programs import ONCE, booted, home, program, work
 from tests.kernel.test_resume import NOTHING, daemon, owner, said_by
 
 from aios.abi.approvals import Approval
@@ -354,8 +354,8 @@ async def test_a_program_that_crashed_in_a_call_has_it_undone_and_made_again(hom
             make("make", "Make it.", act, parameters=parts, traits=Traits("compensable", undo="unmake", key="key")),
             make("unmake", "Unmake it.", undo, parameters=parts, traits=Traits("compensable", key="key")),
         ])  # fmt: skip
-        env = {"HERE": str(home / "here")}
-        spawned = await client.spawn(program(home, CRASHING), restart=ONCE, cwd=home, env=env)
+        env = {"HERE": str(work(home) / "here")}
+        spawned = await client.spawn(program(home, CRASHING), restart=ONCE, cwd=work(home), env=env)
         end = (await client.wait(spawned.pid)).exit
         assert (end.status, end.result, done) == (0, "made", ["it"])
         assert len(set(keys)) == len(keys) == 2
@@ -377,8 +377,8 @@ NESTING = """\
 
 async def test_a_program_that_used_tools_of_the_kernel_goes_on_where_it_was(home: Path) -> None:
     async with booted(home) as (_, client):
-        env = {"HERE": str(home / "here")}
-        spawned = await client.spawn(program(home, NESTING), restart=ONCE, cwd=home, env=env)
+        env = {"HERE": str(work(home) / "here")}
+        spawned = await client.spawn(program(home, NESTING), restart=ONCE, cwd=work(home), env=env)
         end = (await client.wait(spawned.pid)).exit
         assert (end.status, end.result) == (0, "xy1")
 
@@ -407,7 +407,7 @@ async def test_a_tool_that_acts_by_calls_is_told_what_they_brought(home: Path) -
             return outcome
 
         files.body = cut_off
-        spawned = await client.spawn(program(home, APPENDING), restart=ONCE, cwd=home)
+        spawned = await client.spawn(program(home, APPENDING), restart=ONCE, cwd=work(home))
         end = (await client.wait(spawned.pid)).exit
         assert (end.status, end.result, n_runs) == (0, "x", 2)
 
@@ -428,7 +428,7 @@ async def test_what_a_program_offers_is_there_again_when_it_has_been_brought_bac
     home: Path,
 ) -> None:
     async with booted(home) as (_, client):
-        await client.spawn(program(home, SERVING), restart=ONCE, cwd=home)
+        await client.spawn(program(home, SERVING), restart=ONCE, cwd=work(home))
         assert await greeted(client) == "hello Ann"
     async with booted(home) as (_, client):
         assert await greeted(client) == "hello Ann"

@@ -55,6 +55,13 @@ async def booted(home: Path, *, is_durable: bool = True) -> AsyncIterator[tuple[
             kernel.check_invariants()
 
 
+def work(home: Path) -> Path:
+    """A folder that programs may change: that of the kernel itself is given to none."""
+    folder = home / "work"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def program(home: Path, source: str) -> str:
     folder = home / "agent"
     folder.mkdir(exist_ok=True)
@@ -80,7 +87,9 @@ COUNTING = """\
 async def test_a_program_that_crashed_goes_on_where_it_was(home: Path) -> None:
     async with booted(home) as (kernel, client):
         path = program(home, COUNTING)
-        spawned = await client.spawn(path, restart=ONCE, cwd=home, env={"HERE": str(home / "here")})
+        spawned = await client.spawn(
+            path, restart=ONCE, cwd=work(home), env={"HERE": str(work(home) / "here")}
+        )
         end = (await client.wait(spawned.pid)).exit
         stamp, n_messages = end.result.split()
         assert (await client.files.read("/shared/runs.txt")).decode().split() == [stamp]
@@ -95,7 +104,9 @@ async def test_without_a_journal_on_disk_a_program_that_crashed_begins_anew_and_
 ) -> None:
     async with booted(home, is_durable=False) as (kernel, client):
         path = program(home, COUNTING)
-        spawned = await client.spawn(path, restart=ONCE, cwd=home, env={"HERE": str(home / "here")})
+        spawned = await client.spawn(
+            path, restart=ONCE, cwd=work(home), env={"HERE": str(work(home) / "here")}
+        )
         assert (await client.wait(spawned.pid)).exit.status == 0
         assert len((await client.files.read("/shared/runs.txt")).split()) == 2
         told = [line.text for line in kernel.table.get(spawned.pid).log.read(0)[0]]
@@ -331,8 +342,10 @@ async def test_a_program_that_asks_otherwise_diverges(
 ) -> None:
     async with booted(home) as (kernel, client):
         restart = Restart(policy="on-failure", delay_s=0.01, on_divergence=policy)
-        env = {"HERE": str(home / "here")}
-        spawned = await client.spawn(program(home, DIVERGING), restart=restart, env=env, cwd=home)
+        env = {"HERE": str(work(home) / "here")}
+        spawned = await client.spawn(
+            program(home, DIVERGING), restart=restart, env=env, cwd=work(home)
+        )
         end = (await client.wait(spawned.pid)).exit
         assert end.status == status, end
         assert await client.files.read("/shared/runs.txt") == b"x" * n_runs
@@ -359,14 +372,16 @@ LEADING = """\
 async def test_a_program_that_begins_anew_has_no_children_of_its_life_before(
     home: Path, policy: RestartPolicy
 ) -> None:
-    child = home / "child"
+    child = work(home) / "child"
     child.mkdir()
     (child / "agent.toml").write_text('name = "child"\n')
     (child / "main.py").write_text("import time\ntime.sleep(600)\n")
     async with booted(home) as (kernel, client):
         restart = Restart(policy=policy, delay_s=0.01, on_divergence="fresh")
-        env = {"HERE": str(home / "here"), "CHILD": str(child)}
-        spawned = await client.spawn(program(home, LEADING), restart=restart, env=env, cwd=home)
+        env = {"HERE": str(work(home) / "here"), "CHILD": str(child)}
+        spawned = await client.spawn(
+            program(home, LEADING), restart=restart, env=env, cwd=work(home)
+        )
         if policy == "on-failure":
             end = (await client.wait(spawned.pid)).exit
             assert end.status == 0, end
@@ -409,7 +424,7 @@ async def test_a_program_has_what_was_granted_to_it_until_its_code_changes(home:
     wish = "file.write Path::/shared/reports"
 
     async def result_of(client: Client) -> str:
-        spawned = await client.spawn(path, cwd=home)
+        spawned = await client.spawn(path, cwd=work(home))
         return (await client.wait(spawned.pid)).exit.result
 
     async with booted(home) as (kernel, client):
@@ -451,8 +466,8 @@ async def test_who_was_told_that_nobody_knows_is_told_so_in_each_of_its_lives(ho
     async with booted(home) as (kernel, client):
         traits = Traits(effect="compensable")
         kernel.tools.install([make("post", "Post it.", post, parameters={}, traits=traits)])
-        env = {"HERE": str(home / "here")}
-        spawned = await client.spawn(program(home, CUT_OFF), restart=ONCE, cwd=home, env=env)
+        env = {"HERE": str(work(home) / "here")}
+        spawned = await client.spawn(program(home, CUT_OFF), restart=ONCE, cwd=work(home), env=env)
         end = (await client.wait(spawned.pid)).exit
         assert (end.status, end.result) == (0, "nobody knows\n")
 
