@@ -89,3 +89,17 @@ def test_a_call_that_the_journal_would_not_find_again_diverges() -> None:
     assert next(telling).record.seq == 1
     with pytest.raises(ReplayDivergence, match=r"call 2 \(log\)"):
         next(telling)
+
+
+def test_what_is_spared_is_told_if_it_is_asked_for_and_given_up_if_it_alone_is_left() -> None:
+    replay = Replay([row(1, b"a"), row(2, b"b"), row(3, b"c"), row(4, b"d", is_open=True)])
+    assert [each.record.seq for each in replay.behind(2)] == [3, 4]
+    replay.spare([2, 3, 9])
+    assert not replay.forgo(), "the first is left, and not spared"
+    assert replay.take(b"c") is not None
+    assert replay.take(b"a") is not None
+    assert replay.forgo()
+    assert replay.is_over
+    assert replay.take(b"b") is None
+    assert not replay.forgo()
+    replay.check_invariants()

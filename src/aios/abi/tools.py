@@ -187,13 +187,26 @@ class ToolRun(Call[ToolResult], frozen=True, tag="tool_run"):
     arguments: JsonObject | Annotated[str, Meta(max_length=MAX_RESULT_BYTES)] = {}  # noqa: RUF012 - msgspec copies it
 
 
+class JobEnd(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a call of one of the caller's tools ended: with `text` (JSON if `is_json`), or with an `error`."""
+
+    id: JobId
+    text: ResultText = ""
+    is_json: bool = False
+    error: Annotated[str, Meta(max_length=8192)] = ""
+
+
 class ToolJob(Struct, frozen=True):
-    """A call of one of the caller's tools, for it to carry out. `arguments` is JSON text that fits the tool's parameters."""
+    """A call of one of the caller's tools, for it to carry out. `arguments` is JSON text that fits the tool's parameters.
+
+    With an `end` it is over, and the caller is a program that runs again: it hands that end in and does nothing.
+    """
 
     id: int
     tool: str
     arguments: str
     caller: Pid
+    end: JobEnd | None = None
 
 
 class ToolJobs(Answer, frozen=True):
@@ -205,15 +218,6 @@ class ToolJobs(Answer, frozen=True):
     jobs: tuple[ToolJob, ...]
     cancelled: tuple[int, ...] = ()
     n_wanted: Count = 0
-
-
-class JobEnd(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a call of one of the caller's tools ended: with `text` (JSON if `is_json`), or with an `error`."""
-
-    id: JobId
-    text: ResultText = ""
-    is_json: bool = False
-    error: Annotated[str, Meta(max_length=8192)] = ""
 
 
 class ToolTake(Call[ToolJobs], frozen=True, tag="tool_take"):

@@ -6,8 +6,10 @@ asked for again by the program, and is no part of this. A call that the journal 
 waits until the others have caught up, if calls of this program ever overlapped, and else it diverges.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
@@ -30,6 +32,9 @@ class Replay:
         self._by_digest: dict[bytes, deque[int]] = {}
         for seq, row in self._rows.items():
             self._by_digest.setdefault(row.record.digest, deque()).append(seq)
+        self._all = rows
+        self._spared: set[int] = set()
+        """What may be left over: made in the course of something that is not done again."""
         self.n_replayed = 0
         self._within: dict[int, list[Row]] = {}
         for row in settled:
@@ -59,6 +64,23 @@ class Replay:
     def within(self, seq: int) -> list[Row]:
         """What the kernel asked in the course of a call, as far as that ended."""
         return self._within.get(seq, [])
+
+    def behind(self, seq: int) -> Iterator[Row]:
+        """The records behind a number, also those without an outcome, in order."""
+        begin = bisect_right(self._all, seq, key=lambda row: row.record.seq)
+        return islice(self._all, begin, None)
+
+    def spare(self, seqs: Collection[int]) -> None:
+        """These calls need not be asked for again; they are told like all others if they are."""
+        self._spared.update(seqs)
+
+    def forgo(self) -> bool:
+        """If all that is left need not be asked for, nothing is left. Returns: whether there was something."""
+        if not self._rows or not self._rows.keys() <= self._spared:
+            return False
+        self._rows.clear()
+        self._by_digest.clear()
+        return True
 
     def expected(self) -> Row:
         """The oldest record that is left."""

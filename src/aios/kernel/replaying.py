@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import ChatAnswer, CompleteAnswer
 from aios.abi.gate import Result, Token, error_of
+from aios.abi.tools import ToolJobs
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.errors import AiosError, ReplayDivergence
 from aios.kernel.cures import MakeUndo, cure
@@ -21,12 +23,13 @@ from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
 from aios.kernel.process import Run
 from aios.kernel.replay import Replay
+from aios.kernel.retaking import with_ends
 
 A = TypeVar("A", bound=Answer)
 Redo = Callable[[Services, Run, Any, Any], Awaitable[Answer]]
 
 PATIENCE_S = 10.0
-"""A call that is not in the journal waits so long for other tasks of its program to make theirs."""
+"""A call that is not in the journal waits so long after the last one that another task of its program has made and that is."""
 SHOWN_CHARS = 300
 """Of each call in a divergence."""
 
@@ -48,8 +51,12 @@ async def replayed(
     if replay.is_over:
         kernel.programs.catch_up(run.process, replay.n_replayed)
     if row is not None and row.record.outcome is not Outcome.CANCELLED:
-        return await _told(kernel, run, call, row=row, redo=redo)
-    await _wait_for_others(run, replay, row)
+        told = await _told(kernel, run, call, row=row, redo=redo)
+        if isinstance(told.value, ToolJobs):
+            value = with_ends(kernel, run.process, replay, told.value, taken=row.record)
+            told = msgspec.structs.replace(told, value=value)
+        return told
+    await _wait_for_others(kernel, run, replay, row)
     if run.process.replay is None:
         if row is not None:
             within = replay.within(row.record.seq)
@@ -75,16 +82,26 @@ async def retold(
     return await _told(kernel, run, call, row=row, redo=redo)
 
 
-async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
+async def _wait_for_others(kernel: Services, run: Run, replay: Replay, row: Row | None) -> None:
     """Wait, parked, until the other tasks of the program have caught up, or it has ended.
 
-    A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off.
+    A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off. What need
+    not be asked for again is given up when nothing was asked for `PATIENCE_S`.
     """
-    patience_s = 0.0 if not replay.has_overlaps else PATIENCE_S
-    with run.parked(), anyio.move_on_after(float("inf") if row is not None else patience_s):
-        await run.process.wait_replayed()
-    if run.process.exiting is not None:
-        raise run.process.gone()
+    process, is_new = run.process, row is None
+    with run.parked():
+        while process.replay is not None:
+            n_replayed = replay.n_replayed
+            with anyio.move_on_after(PATIENCE_S if replay.has_overlaps or not is_new else 0.0):
+                await process.wait_replayed()
+            if process.exiting is not None:
+                raise process.gone()
+            if replay.n_replayed > n_replayed:
+                continue
+            if replay.forgo():
+                kernel.programs.catch_up(process, replay.n_replayed)
+            if is_new:
+                return
 
 
 async def _told(

@@ -48,7 +48,7 @@ class Service:
             taken = (await self._gate.call(ToolTake(limit=1, returns=ended))).value
             self._begin(taken.n_wanted, tasks)
             self._cancel(taken.cancelled)
-            ended = tuple([end_of(job, await self._carry_out(job)) for job in taken.jobs])
+            ended = tuple([await self._end(job) for job in taken.jobs])
 
     async def _listen(self) -> None:
         while True:
@@ -61,10 +61,16 @@ class Service:
             elif number > self._last_id:
                 self._unwanted.add(number)
 
+    async def _end(self, job: ToolJob) -> JobEnd:
+        self._last_id = max(self._last_id, job.id)
+        if job.end is not None:
+            self._unwanted.discard(job.id)
+            return job.end
+        return end_of(job, await self._carry_out(job))
+
     async def _carry_out(self, job: ToolJob) -> ToolOutcome:
         """Run one call. A thread that a cancelled call leaves behind cannot be stopped."""
         outcome = CANCELLED
-        self._last_id = max(self._last_id, job.id)
         scope = self._running[job.id] = anyio.CancelScope()
         if job.id in self._unwanted:
             self._unwanted.remove(job.id)

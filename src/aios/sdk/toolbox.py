@@ -144,10 +144,11 @@ class BlockingToolbox:
         ended: tuple[JobEnd, ...] = ()
         while True:
             jobs = self._gate.call(build(ToolTake, limit=1, returns=ended)).value.jobs
-            ended = tuple(
-                end_of(job, by_name[job.tool].call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
-                for job in jobs
-            )
+            ended = tuple(job.end or _carried_out(by_name[job.tool], job) for job in jobs)
+
+
+def _carried_out(tool: AnyTool, job: ToolJob) -> JobEnd:
+    return end_of(job, tool.call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
 
 
 def end_of(job: ToolJob, outcome: ToolOutcome) -> JobEnd:

@@ -44,6 +44,13 @@ def python(source: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", source]
 
 
+def world(folder: Path) -> Path:
+    """Where tools may write: beside the kernel's own files."""
+    made = folder / "world"
+    made.mkdir()
+    return made
+
+
 def is_running(text: str) -> bool:
     """Whether a process has this text in its command line."""
     for entry in Path("/proc").iterdir():
@@ -136,7 +143,7 @@ async def test_nothing_of_it_is_left_however_it_ends(
         "open(sys.argv[1], 'w').close()\n"
         f"time.sleep({0.0 if how == 'end' else 60.0})\n"
     )
-    begun = tmp_path / "begun"
+    begun = world(tmp_path) / "begun"
     async with booted() as kernel:
         pid = kernel.spawn_task("ann", idle)
 
@@ -152,7 +159,7 @@ async def test_nothing_of_it_is_left_however_it_ends(
                 tmp_path,
                 "spawner",
                 [*python(source), "{path}"],
-                write=[str(tmp_path)],
+                write=[str(begun.parent)],
                 traits={"timeout_s": 1.5 if how == "timeout" else 60.0},
             )
             async with anyio.create_task_group() as tasks:
@@ -169,7 +176,7 @@ async def test_nothing_of_it_is_left_however_it_ends(
 
 
 async def test_stop_freezes_it_and_cont_lets_it_go_on(booted: OpenKernel, tmp_path: Path) -> None:
-    ticks = tmp_path / "ticks"
+    ticks = world(tmp_path) / "ticks"
     source = (
         "import sys, time\n"
         "for n in range(10_000):\n"
@@ -187,7 +194,7 @@ async def test_stop_freezes_it_and_cont_lets_it_go_on(booted: OpenKernel, tmp_pa
 
         with anyio.fail_after(20):
             command = [*python(source), "{path}"]
-            await install(kernel, tmp_path, "ticker", command, write=[str(tmp_path)])
+            await install(kernel, tmp_path, "ticker", command, write=[str(ticks.parent)])
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(use)
                 while not ticks.exists():
@@ -199,7 +206,7 @@ async def test_stop_freezes_it_and_cont_lets_it_go_on(booted: OpenKernel, tmp_pa
                 await kernel.init_gate().call(Cont(pid=pid))
                 while ticks.stat().st_size == before:
                     await anyio.sleep(0.01)
-                (tmp_path / "ticks.end").touch()
+                (ticks.parent / "ticks.end").touch()
         assert texts == ["done\n"]
 
 

@@ -36,6 +36,7 @@ ROW_COLUMNS = (
     "pid, seq, call, digest, effect, begun, place, outcome, ended, waited, ran, n_preemptions, "
     "n_urgent, within, cure, intent, said, answer, answer_text, message"
 )
+HANDING_IN = frozenset({"tool_take", "tool_return"})
 NO_MESSAGES = 0
 """The key that stands for an empty chain; NULL is a call without messages."""
 
@@ -95,7 +96,7 @@ def save(connection: apsw.Connection, record: Record) -> None:
         _save_end(connection, record)
         return
     assert record.intent is not None, f"{record} has no intent"
-    head, messages = _cut_short(record.intent.head), record.intent.messages
+    head, messages = _cut_short(record), record.intent.messages
     intent = _put(connection, Link(digest_of(head), head), NO_MESSAGES)
     said = None if messages is None else put_chain(connection, messages)
     answer, answer_text, message = _put_answer(connection, record.answer, said)
@@ -366,9 +367,11 @@ def _find(connection: apsw.Connection, digest: bytes) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _cut_short(head: bytes) -> bytes:
-    """A call that is too long is kept as its beginning, which no reader takes for a call."""
-    return head if len(head) <= MAX_INTENT_BYTES else b""
+def _cut_short(record: Record) -> bytes:
+    """What is kept of a call: nothing of one that is too long, unless it hands in how a call of a tool ended; that is told again."""
+    assert record.intent is not None, "it is read and not written"
+    head = record.intent.head
+    return head if len(head) <= MAX_INTENT_BYTES or record.call in HANDING_IN else b""
 
 
 Columns = tuple[

@@ -1,0 +1,160 @@
+"""Functions that programs serve, over the ends of their kernel: each call runs them once, whatever else the program does."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.kernel.test_resume import daemon, owner, pull_the_plug
+
+from aios.abi.tools import ToolRun
+from aios.errors import AiosError
+from aios.kernel.sandbox.scratch import scratch_folder
+from aios.sdk.blocking import Client
+
+MANIFEST = """\
+name = "shop"
+[restart]
+policy = "on-failure"
+"""
+BLOCKING = """\
+import sys, time
+from pathlib import Path
+import aios
+
+@aios.tool(effect="irreversible")
+def order(what: str) -> str:
+    \"\"\"Order something.\"\"\"
+    MEANWHILE
+    with open(sys.argv[1], "a") as ledger:
+        ledger.write(what + "\\n")
+    while what == "slow" and not Path(sys.argv[1] + ".go").exists():
+        time.sleep(0.01)
+    return f"ordered {what} at {time.time()} " + "x" * (100_000 if what == "large" else 0)
+
+with aios.blocking.connect() as client:
+    client.tools.serve(order)
+"""
+ASYNC = """\
+import time
+import anyio
+import aios
+
+paths = []
+
+@aios.tool(effect="irreversible")
+async def order(what: str) -> str:
+    \"\"\"Order something.\"\"\"
+    await anyio.sleep(0.05)
+    with open(paths[0], "a") as ledger:
+        ledger.write(what + "\\n")
+    return f"ordered {what} at {time.time()}"
+
+async def chatter(client):
+    for number in range(30):
+        await client.memory.remember(f"thought {number}")
+        await anyio.sleep(0.02)
+
+async def main(client: aios.Client, ledger: str):
+    paths.append(ledger)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(client.tools.serve, order)
+        tasks.start_soon(chatter, client)
+
+aios.run(main)
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with scratch_folder("rt") as folder:
+        yield folder
+
+
+def said_by(client: Client, pid: int) -> str:
+    with client.logs(pid) as lines:
+        return "\n".join(line.text for line in lines)
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)  # noqa: TID251 - another process is waited for
+
+
+def start(client: Client, home: Path, source: str) -> Path:
+    """Start a shop. Returns: where its orders are written down."""
+    program, world = home / "shop", home.parent / f"{home.name}.world"
+    program.mkdir()
+    world.mkdir()
+    (program / "agent.toml").write_text(MANIFEST)
+    (program / "main.py").write_text(source)
+    ledger = world / "orders"
+    client.spawn(program, str(ledger), cwd=world, write=[world])
+    wait_for(lambda: any(tool.name == "shop/order" for tool in client.tools.list()))
+    return ledger
+
+
+def order(client: Client, what: str) -> str:
+    return client.tools.run("shop/order", {"what": what}, deadline_s=30).text
+
+
+def orders(ledger: Path) -> list[str]:
+    return ledger.read_text().split()
+
+
+def notes(client: Client) -> list[str]:
+    return sorted(note.text for note in client.memory.notes())
+
+
+@pytest.mark.parametrize("meanwhile", ["pass", "client.memory.remember(what)"])
+def test_what_was_ordered_is_not_ordered_again_under_the_next_kernels_or_by_a_fork(
+    home: Path, meanwhile: str
+) -> None:
+    with daemon(home) as process, owner(home) as client:
+        ledger = start(client, home, BLOCKING.replace("MEANWHILE", meanwhile))
+        for what in ("a", "large", "b"):
+            assert order(client, what).startswith(f"ordered {what}")
+        pull_the_plug(process, with_children=True)
+    for number in range(2):
+        with daemon(home) as process, owner(home) as client:
+            order(client, f"next{number}")
+            pull_the_plug(process, with_children=True)
+    expected = ["a", "large", "b", "next0", "next1"]
+    with daemon(home), owner(home) as client:
+        (shop,) = (each for each in client.ps() if each.name == "shop")
+        fork = client.journal.fork(shop.pid, at=client.journal.read(shop.pid).records[-1].seq)
+        wait_for(lambda: "is where it was" in said_by(client, fork.pid))
+        order(client, "last")
+        assert orders(ledger) == [*expected, "last"]
+        assert notes(client) == (sorted([*expected, "last"]) if meanwhile != "pass" else [])
+
+
+def test_an_order_that_was_cut_off_is_left_to_who_made_it(home: Path) -> None:
+    with daemon(home) as process, owner(home) as client:
+        ledger = start(client, home, BLOCKING.replace("MEANWHILE", "pass"))
+        order(client, "a")
+        slow = ToolRun(name="shop/order", arguments={"what": "slow"})
+        with suppress(AiosError), client.gate.open_call(slow):
+            wait_for(lambda: "slow" in orders(ledger))
+            pull_the_plug(process, with_children=True)
+    with daemon(home), owner(home) as client:
+        order(client, "b")
+        assert orders(ledger) == ["a", "slow", "b"]
+
+
+def test_a_program_that_does_something_else_meanwhile_does_that_once_as_well(home: Path) -> None:
+    with daemon(home) as process, owner(home) as client:
+        ledger = start(client, home, ASYNC)
+        order(client, "a")
+        order(client, "b")
+        pull_the_plug(process, with_children=True)
+    with daemon(home), owner(home) as client:
+        order(client, "c")
+        thoughts = sorted(f"thought {number}" for number in range(30))
+        wait_for(lambda: len(notes(client)) >= 30)
+        order(client, "d")
+        assert notes(client) == thoughts
+        assert orders(ledger) == ["a", "b", "c", "d"]
