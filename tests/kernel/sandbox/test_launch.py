@@ -161,6 +161,23 @@ async def test_no_program_may_change_the_state_of_the_kernel(
         await launcher.open(["true"], Profile(writable=(folder,), env=ENV), cwd=folder)
 
 
+@pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
+async def test_no_program_works_among_keys_unless_they_are_named(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    keys, work = tmp_path / "me" / ".ssh" / "old", tmp_path / "me" / "work"
+    keys.mkdir(parents=True)
+    work.mkdir()
+    (keys / "id").write_text("a key")
+    with anyio.fail_after(20):
+        with pytest.raises(ProgramFailed, match="where you keep keys"):
+            await launcher.open(["true"], Profile(writable=(keys,), env=ENV), cwd=keys)
+        named = Profile(readable=(keys,), writable=(work,), env=ENV)
+        confined = await launcher.open(["cat", str(keys / "id")], named, cwd=work)
+        assert await text_of(confined) == "a key"
+
+
 @pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
 async def test_a_workspace_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)

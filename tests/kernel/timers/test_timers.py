@@ -83,7 +83,9 @@ def program(home: Path, source: str = "") -> Spawn:
     folder.mkdir(exist_ok=True)
     (folder / "agent.toml").write_text('name = "agent"\n')
     (folder / "main.py").write_text(source)
-    return Spawn(program=str(folder), cwd=str(home))
+    work = home / "work"
+    work.mkdir(exist_ok=True)
+    return Spawn(program=str(folder), cwd=str(work))
 
 
 async def agents(client: Client, n: int) -> list[int]:

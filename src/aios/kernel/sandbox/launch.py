@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
+from aios.kernel.sandbox.apart import check_apart, key_places
 from aios.kernel.sandbox.cgroup import ControlGroup, hasten
 from aios.kernel.sandbox.probe import Wall, Walls, probe
 from aios.kernel.sandbox.processes import (
@@ -57,13 +58,6 @@ from aios.kernel.sandbox.spawning import ChildProcess, start_program
 GRACE_S = 5.0
 """How long the wall may take to stand, and its remains to go."""
 DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-SECRETS = (
-    ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config/gcloud", ".config/gh", ".netrc", ".pgpass", ".pypirc",
-    ".npmrc", ".git-credentials", ".password-store", ".mozilla", ".config/google-chrome", ".local/share/keyrings",
-)  # fmt: skip
-"""Keys and passwords below the user's home, hidden even where a program may see what is around them."""
-STATE = ("tools", "policies", "run", "logs", "contexts", "pages", "blobs", "models")
-"""Folders of the kernel's home whose content it obeys, or which hold what is of others."""
 
 
 class Confined:
@@ -191,12 +185,12 @@ class Launcher:
         Args:
             command: What to run, looked up in the `PATH` of the profile.
             profile: What it sees. The bounds of the configuration hold where it names none; the kernel's state and the
-                user's keys (`SECRETS`) are hidden in any case.
+                user's keys (`apart.SECRETS`) are hidden in any case.
             cwd: Where it starts.
             stdin: As for `subprocess`.
 
         Raises:
-            ProgramFailed: It is not there, the wall could not be built, or the profile holds the kernel's own state; the
+            ProgramFailed: It is not there, the wall could not be built, or the profile holds the kernel's own state, or `cwd` keys; the
                 program did not run then.
         """
         walls = await self.find_walls()
@@ -208,7 +202,7 @@ class Launcher:
         found = shutil.which(command[0], path=profile.env.get("PATH"))
         if found is None:
             raise ProgramFailed(f"{command[0]} is not there", hint="check the command and `PATH`")
-        order = _Order([found, *command[1:]], self._walled(profile, walls), cwd, stdin)
+        order = _Order([found, *command[1:]], self._walled(profile, walls, cwd), cwd, stdin)
         start = {
             Wall.BUBBLEWRAP: self._open_bubblewrap,
             Wall.LANDLOCK: self._open_landlock,
@@ -233,11 +227,11 @@ class Launcher:
                 undo=undo.pop_all(),
             )
 
-    def _walled(self, profile: Profile, walls: Walls) -> Profile:
+    def _walled(self, profile: Profile, walls: Walls, cwd: Path) -> Profile:
         """A profile with what holds for every program: bounds, and what nobody sees."""
-        keys, home = _secrets(), self._home.resolve()
+        keys, home = key_places(), self._home.resolve()
         if walls.wall is not Wall.NONE:
-            _check_apart(profile, home)
+            check_apart(profile, home=home, keys=keys, cwd=cwd)
         return replace(
             profile,
             hidden=(*profile.hidden, home, *filter(Path.is_dir, keys)),
@@ -374,21 +368,6 @@ class _Started(NamedTuple):
     root_fd: int | None
 
 
-def _check_apart(profile: Profile, home: Path) -> None:
-    """That a program is not given the kernel's own folder, nor may change its state.
-
-    Hidden, the folder would be an empty workspace, whose files are lost; seen, it hands out the owner's token.
-    """
-    kept = [(home / name).resolve() for name in STATE]
-    given = [path for path in profile.roots if path == home]
-    given += [path for path in profile.writable if any(map(path.is_relative_to, kept))]
-    if given:
-        raise ProgramFailed(
-            f"a program cannot be given {given[0]}, where the kernel keeps its state",
-            hint="run it in another folder, or with `--cwd`",
-        )
-
-
 def _mark(order: _Order, walls: Walls) -> str:
     return "" if walls.wall is Wall.BUBBLEWRAP else order.profile.env[MARK]
 
@@ -402,12 +381,6 @@ def bounds_of(config: SandboxConfig) -> Bounds:
         file_bytes=config.file_bytes,
         tmp_bytes=config.tmp_bytes,
     )
-
-
-def _secrets() -> list[Path]:
-    """Where this user keeps keys."""
-    home = Path.home()
-    return [home / name for name in SECRETS if os.path.exists(f"{home}/{name}")]  # noqa: PTH110 - each start looks for all of them
 
 
 def limits(bounds: Bounds) -> dict[str, int]:

@@ -28,7 +28,7 @@ from aios.disk.folder import Folder, Stamp
 from aios.errors import AiosError
 from aios.kernel.clock import Clock
 from aios.kernel.process import Run
-from aios.kernel.sandbox.launch import SECRETS
+from aios.kernel.sandbox.apart import SECRETS
 from aios.kernel.storage import workspace_tables as rows
 from aios.kernel.storage.authors import OUTSIDE
 from aios.kernel.storage.mount_folders import is_overlap
