@@ -31,6 +31,9 @@ from aios.bench.tools_load import Load, LoadShape, Turn, Use, ideal_length, make
 from aios.config import Config, Home
 from aios.errors import NotFound
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.sandbox.probe import Wall
+from aios.kernel.sandbox.profile import Profile
 from aios.sdk.client import Client
 from aios.sdk.files import Files
 from aios.sdk.socket import UnixGate
@@ -46,6 +49,7 @@ N_ADDERS, N_ADDS = 4, 3
 """Agents of one run that add to the shared files, and how often each does."""
 N_FILES = 2
 N_CALLS, N_CALLS_QUICK = 1_000, 200
+N_STARTS, N_STARTS_QUICK = 50, 10
 N_LOOKS, POLL_S = 2_000, 0.01
 PROGRAM = 'name = "desk"\n'
 SOURCE = """
@@ -71,6 +75,7 @@ SPECS = (
     Spec(NAME, "overhead-p50", "ms", Bar(2.0), "a function of another program that does nothing, over the socket"),
     Spec(NAME, "overhead-p99", "ms", None, "the same, of the slowest hundredth"),
     Spec(NAME, "builtin-p50", "ms", None, "the tool `files`, which lists a folder, over the socket"),
+    Spec(NAME, "sandbox-start", "ms", Bar(30), "p50 until a program behind bubblewrap has said its first word"),
 )  # fmt: skip
 
 Carry = Callable[[ToolJob], Awaitable[str]]
@@ -93,6 +98,30 @@ async def measure(settings: Settings, report: Report) -> None:
             kernel.check_invariants()
         settings.say("a function of another program, over the socket")
         await _overhead(folder, report, N_CALLS_QUICK if settings.quick else N_CALLS)
+        settings.say("programs behind their walls")
+        await _starts(folder, report, N_STARTS_QUICK if settings.quick else N_STARTS)
+
+
+async def _starts(folder: Path, report: Report, n: int) -> None:
+    """Programs of the least kind, one after another: what their walls take to be built."""
+    launcher = Launcher(Config().sandbox, folder / "home")
+    walls = await launcher.find_walls()
+    if walls.wall is not Wall.BUBBLEWRAP:
+        report.miss("sandbox-start", "no bubblewrap here; see `aios doctor`")
+        return
+    work = folder / "work"
+    await anyio.Path(work).mkdir()
+    profile = Profile(writable=(work,), env={"PATH": "/usr/bin:/bin"})
+    times: list[float] = []
+    for _ in range(n + 1):
+        begun_s = perf_counter()
+        confined = await launcher.open(["echo", "up"], profile, cwd=work)
+        assert confined.process.stdout is not None
+        await confined.process.stdout.receive()
+        times.append(1e3 * (perf_counter() - begun_s))
+        await confined.wait_gone()
+        await confined.process.aclose()
+    report.add("sandbox-start", quantile(times[1:], 0.5))
 
 
 # --- schedules ---------------------------------------------------------------------------------------------------
