@@ -7,14 +7,13 @@ import click
 from aios.abi.memory import Note
 from aios.cli.connecting import connect
 from aios.cli.meanings import why_only_words
-from aios.cli.mem_files import export, import_
+from aios.cli.mem_files import SCOPES, export, import_, scope_option, tags_option
 from aios.cli.mem_records import records
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
 from aios.cli.when import Moment
 from aios.sdk.memory import RememberOptions, ScopeName, UpdateOptions
 
-SCOPES = ("process", "agent", "group", "shared")
 SHOWN_CHARS = 80
 
 
@@ -49,10 +48,6 @@ class Words(click.ParamType[str]):
         return str(value)
 
 
-scope_option = click.option(
-    "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="Only notes of this scope."
-)
-tags_option = click.option("--tag", "tags", multiple=True, help="Only notes with this tag.")
 all_option = click.option(
     "--all", "show_all", is_flag=True, help="Also notes that another took the place of."
 )

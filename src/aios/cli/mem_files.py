@@ -16,20 +16,19 @@ from aios.errors import InvalidCall
 from aios.kernel.clock import SystemClock
 from aios.sdk.memory import ScopeName, imported_source
 
-SCOPES = ("agent", "group", "shared")
+SCOPES = ("process", "agent", "group", "shared")
 N_AT_ONCE = 16
 """Notes that wait for the disk together."""
 
+scope_option = click.option(
+    "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="Only notes of this scope."
+)
+tags_option = click.option("--tag", "tags", multiple=True, help="Only notes with this tag.")
+
 
 @click.command(epilog=examples("aios mem export > notes.jsonl"))
-@click.option(
-    "--scope",
-    "scopes",
-    type=click.Choice(("process", *SCOPES)),
-    multiple=True,
-    help="Only notes of this scope.",
-)
-@click.option("--tag", "tags", multiple=True, help="Only notes with this tag.")
+@scope_option
+@tags_option
 @json_option
 def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: bool) -> None:
     """Write the notes that are in force to standard output, one JSON object a line."""
@@ -42,7 +41,9 @@ def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: boo
 @click.command("import", epilog=examples("aios mem import notes.jsonl --scope shared"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--scope", type=click.Choice(SCOPES), help="Keep all under this scope; else each under its own."
+    "--scope",
+    type=click.Choice(SCOPES[1:]),
+    help="Keep all under this scope; else each under its own.",
 )
 @json_option
 def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
