@@ -34,10 +34,10 @@ def test_a_home_is_moved_to_another_machine(
     assert (broken.code, other.exists()) == (2, False)
     assert "cut off" in broken.err
     assert aios("import", file).out.startswith(
-        "1 notes, 0 interactions, 2 versions of files, 0 shares; 0 were"
+        "1 note, 0 interactions, 2 versions of files, 0 shares; here already: 0"
     )
     assert aios("import", file, "--json").rows()[0]["n_known"] == 3
-    assert aios("fsck").out == "2 versions, 2 blobs, 1 notes, 0 faults\n"
+    assert aios("fsck").out == "2 versions, 2 blobs, 1 note, 0 faults\n"
     with serving(other):
         rows = aios("fs", "versions", "/shared/a", "--json").rows()
     assert [row["author"] for row in rows] == ["owner", "owner"]

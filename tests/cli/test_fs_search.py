@@ -26,7 +26,11 @@ def test_a_file_is_found_by_what_is_in_it(aios: Aios, tmp_path: Path) -> None:
     rows = aios("fs", "search", "--keywords", "oven, hour", "--json").rows()
     assert [row["path"] for row in rows] == ["/shared/cake.txt"]
     assert aios("fs", "search", "oven", "--since", "2100-01-01").out == ""
-    assert aios("fs", "search", "oven", "--since", "soon").code == 2
+    for ago in ("30s", "1h30m", "100w", "1850-01-01"):
+        assert "/shared/cake.txt" in aios("fs", "search", "oven", "--since", ago).out
+    for ago in ("soon", "999999999999w", "0d"):
+        assert aios("fs", "search", "oven", "--since", ago).code == 2
+    assert len(aios("fs", "search", "the", "-n", "1", "--json").rows()) == 1
     assert aios("fs", "search").code == 2
 
 
@@ -53,9 +57,13 @@ def test_a_path_where_nothing_is_is_told_and_not_taken_for_no_hits(
 def test_many_changes_that_are_not_indexed_are_no_exact_number(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for n_pending, told in ((999, "999 changes"), (1_000, "1000 or more changes")):
+    for n_pending, told in (
+        (1, "1 change is"),
+        (999, "999 changes are"),
+        (1_000, "1000 or more changes are"),
+    ):
         _tell_state(n_pending, "")
-        assert f"{told} are not indexed yet" in capsys.readouterr().err
+        assert f"{told} not indexed yet" in capsys.readouterr().err
 
 
 def test_files_are_grouped_joined_and_counted(aios: Aios, tmp_path: Path) -> None:

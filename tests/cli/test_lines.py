@@ -44,7 +44,7 @@ def test_times_stand_before_the_line(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_missing_lines_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     LinePrinter({}).write(line("a", n_missed=5))
-    assert capsys.readouterr() == ("a\n", "... 5 lines are gone, the log is bounded ...\n")
+    assert capsys.readouterr() == ("a\n", "... 5 lines left out, the log is bounded ...\n")
 
 
 def test_json_has_the_whole_line(capsys: pytest.CaptureFixture[str]) -> None:

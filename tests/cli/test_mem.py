@@ -80,7 +80,7 @@ def test_what_is_exported_can_be_imported(served: Served, aios: Aios, tmp_path: 
     file.write_text("\n".join(map(json.dumps, passing)))
     aios("mem", "forget", str(two["id"]))
     again = aios("mem", "import", file, "--scope", "shared").out
-    assert again == "1 notes; 1 have expired or were here already\n"
+    assert again == "1 note; 1 left out (expired, or here already)\n"
     rows = aios("mem", "ls", "--json").rows()
     (kept,) = (row for row in rows if row["expires_unix_s"] is not None)
     assert kept["expires_unix_s"] == 4e9

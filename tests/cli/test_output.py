@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from aios.cli.output import (
     MIN_WORDS_CHARS,
     Column,
+    counted,
     fitting,
     printable,
     short_count,
@@ -35,6 +36,12 @@ from aios.cli.output import (
 )
 def test_counts_are_short(n: int, text: str) -> None:
     assert short_count(n) == text
+
+
+def test_a_noun_agrees_with_its_number() -> None:
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert [counted(n, "entry", "entries") for n in (1, 3)] == ["1 entry", "3 entries"]
+    assert counted(1_200, "page", is_short=True) == "1.2k pages"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_what_was_served_is_recorded_as_a_trace_that_the_simulator_replays(
 ) -> None:
     trace = tmp_path / "crowd.jsonl"
     aios("chat", "a secret")
-    assert aios("sched", "record", str(trace)).out == "1 calls of 1 agents\n"
+    assert aios("sched", "record", str(trace)).out == "1 call of 1 agent\n"
     assert "secret" not in trace.read_text()
     (row,) = aios("sched", "record", "--json", str(trace)).rows()
     assert (row["calls"], row["dropped"]) == (1, 0)

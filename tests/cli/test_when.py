@@ -17,6 +17,7 @@ BERLIN = "Europe/Berlin"  # one hour before UTC in winter
     [
         ("+90s", "2026-11-26T12:01:30"),
         ("+1d2h30m", "2026-11-27T14:30:00"),
+        ("+1w", "2026-12-03T12:00:00"),
         ("13:30", "2026-11-26T12:30:00"),
         ("12:59", "2026-11-27T11:59:00"),
         ("2026-12-24T18:00", "2026-12-24T17:00:00"),
@@ -48,6 +49,7 @@ def test_a_time_that_comes_twice_is_the_first_and_one_that_never_comes_is_behind
         ("2020-01-01", BERLIN),
         ("13:30", "Mars/Base"),
         ("+", "UTC"),
+        ("+999999999999d", "UTC"),
     ],
 )
 def test_what_is_no_moment_is_refused(text: str, zone: str) -> None:

@@ -10,7 +10,7 @@ import apsw
 import click
 
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, short_size, write_json
+from aios.cli.output import counted, printable, short_size, write_json
 from aios.cli.progress import advance_bar
 from aios.config import Home
 from aios.configload import load
@@ -61,7 +61,7 @@ def export(*, target: Path, only: Part | None, force: bool, as_json: bool) -> No
     if as_json:
         write_json({"file": str(target), "n_entries": n_entries, "size_bytes": size_bytes})
     else:
-        click.echo(f"{target}: {n_entries} entries, {short_size(size_bytes)}")
+        click.echo(f"{target}: {counted(n_entries, 'entry', 'entries')}, {short_size(size_bytes)}")
 
 
 @click.command(
@@ -128,8 +128,9 @@ def _draft(target: Path) -> Iterator[BinaryIO]:
 
 def _show(taken: TakenIn) -> None:
     click.echo(
-        f"{taken.n_notes} notes, {taken.n_interactions} interactions, {taken.n_versions} versions of files, "
-        f"{taken.n_shares} shares; {taken.n_known} were here already"
+        f"{counted(taken.n_notes, 'note')}, {counted(taken.n_interactions, 'interaction')}, "
+        f"{counted(taken.n_versions, 'version')} of files, {counted(taken.n_shares, 'share')}; "
+        f"here already: {taken.n_known}"
     )
     for each in taken.kept[:N_SHOWN]:
         click.echo(f"left as it is: {printable(each)}")

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, write_json
+from aios.cli.output import counted, printable, write_json
 from aios.configload import load
 from aios.errors import InvalidCall, NotFound
 
@@ -179,7 +179,9 @@ def _tell(found: "Verified", *, as_json: bool) -> None:
         for fault in found.faults:
             click.echo(printable(fault))
         span = f", {found.first} to {found.last}" if found.n_records else ""
-        click.echo(f"{found.n_records} records{span}, {len(found.faults)} faults")
+        click.echo(
+            f"{counted(found.n_records, 'record')}{span}, {counted(len(found.faults), 'fault')}"
+        )
         if found.n_records:
             click.echo(f"head {found.head}")
     if found.faults:

@@ -9,7 +9,7 @@ from aios.cli.connecting import connect
 from aios.cli.fork import tell_branch
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, write_json, write_table
+from aios.cli.output import Column, counted, printable, write_json, write_table
 from aios.cli.when import shown
 from aios.sdk.blocking import Client
 
@@ -143,7 +143,7 @@ def _tell(end: BranchEnd, *, as_json: bool) -> None:
         write_json(end)
         return
     if end.winner is not None:
-        click.echo(f"committed {end.winner}: {end.n_changed} files changed")
+        click.echo(f"committed {end.winner}: {counted(end.n_changed, 'file')} changed")
         if end.result:
             click.echo(printable(end.result))
     elif not end.discarded:

@@ -20,7 +20,7 @@ from aios.abi.types import Finish, JsonObject
 from aios.cli.conversation import Conversation
 from aios.cli.exits import ExitCode, report
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, short_seconds, write_json
+from aios.cli.output import counted, printable, short_seconds, write_json
 from aios.cli.speaker import Interrupted, Speaker
 from aios.configload import load
 from aios.errors import AiosError, ContextWindowExceeded, InvalidCall
@@ -218,7 +218,9 @@ def _tell(text: str) -> None:
 
 def _tell_cut(answer: ChatAnswer) -> None:
     if answer.finish is Finish.LENGTH:
-        _tell(f"[cut at {answer.usage.completion_tokens} tokens; --max-tokens allows more]")
+        _tell(
+            f"[cut at {counted(answer.usage.completion_tokens, 'token')}; --max-tokens allows more]"
+        )
 
 
 def _tell_speed(result: Result[ChatAnswer]) -> None:
@@ -227,7 +229,7 @@ def _tell_speed(result: Result[ChatAnswer]) -> None:
         f", waited {short_seconds(result.waited_s)}" if result.waited_s >= WORTH_TELLING_S else ""
     )
     _tell(
-        f"[{usage.prompt_tokens} tokens in, {usage.cached_tokens} cached, {usage.completion_tokens} out, "
+        f"[{counted(usage.prompt_tokens, 'token')} in, {usage.cached_tokens} cached, {usage.completion_tokens} out, "
         f"{short_seconds(result.ran_s)}{waited}]"
     )
 

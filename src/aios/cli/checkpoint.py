@@ -9,7 +9,7 @@ from aios.cli.connecting import connect
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, write_json, write_table
+from aios.cli.output import Column, counted, printable, write_json, write_table
 from aios.cli.when import shown
 
 COLUMNS = (
@@ -46,7 +46,7 @@ def make(*, process: str, name: str | None, as_json: bool) -> None:
     if as_json:
         write_json(made)
         return
-    what = f"{made.n_files} files, {made.n_letters} letters, {made.n_pages} pages pinned"
+    what = f"{counted(made.n_files, 'file')}, {counted(made.n_letters, 'letter')}, {counted(made.n_pages, 'page')} pinned"
     click.echo(f"checkpoint {made.id} of {printable(made.process)} behind call {made.at}: {what}")
 
 

@@ -18,7 +18,7 @@ from aios import __version__
 from aios.abi.types import EngineState
 from aios.cli.connecting import connect
 from aios.cli.link import find_running, names_kernel
-from aios.cli.output import short_size
+from aios.cli.output import counted, short_size
 from aios.configload import Loaded, unknown_variables
 from aios.engine.models import check_model, find_model
 from aios.engine.opening import LOCAL_PACKAGES, engine_kind, open_engine
@@ -251,7 +251,7 @@ def mcp(loaded: Loaded) -> Finding | None:
         return Finding("mcp", Level.WARN, "; ".join(bad), "pip install 'aios-kernel[mcp]'")
     if complaints or bad:
         return Finding("mcp", Level.WARN, "; ".join([*complaints, *bad]), "see docs/guides/mcp.md")
-    return ok("mcp", f"{len(specs)} servers: {', '.join(sorted(specs))}")
+    return ok("mcp", f"{counted(len(specs), 'server')}: {', '.join(sorted(specs))}")
 
 
 def kernel(loaded: Loaded) -> Finding:
@@ -264,7 +264,9 @@ def kernel(loaded: Loaded) -> Finding:
     except AiosError as error:
         mend = error.hint or ("check AIOS_URL" if names_kernel() else "aios serve --detach")
         return Finding("kernel", Level.FAIL, error.message, mend)
-    found = f"{about.version}, pid {about.os_pid}, {about.n_processes} processes"
+    found = (
+        f"{about.version}, pid {about.os_pid}, {counted(about.n_processes, 'process', 'processes')}"
+    )
     if about.version != __version__:
         mend = "aios shutdown, then start it again"
         return Finding("kernel", Level.WARN, f"{found}; this command is {__version__}", mend)

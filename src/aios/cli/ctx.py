@@ -8,7 +8,15 @@ from aios.abi.contexts import ContextInfo, SnapshotInfo, WindowPolicy
 from aios.abi.types import Message
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, short_count, short_size, write_json, write_table
+from aios.cli.output import (
+    Column,
+    counted,
+    printable,
+    short_count,
+    short_size,
+    write_json,
+    write_table,
+)
 
 CONTEXT_COLUMNS = (
     Column("ID", is_number=True),
@@ -92,7 +100,7 @@ def snapshot(*, context_id: int, name: str, is_replacing: bool, as_json: bool) -
     if as_json:
         write_json(info)
         return
-    click.echo(f"{info.name}: {info.n_messages} messages, {short_size(info.size_bytes)}")
+    click.echo(f"{info.name}: {counted(info.n_messages, 'message')}, {short_size(info.size_bytes)}")
 
 
 @ctx.command(epilog=examples("aios ctx restore interview", "aios ctx restore interview --text"))
@@ -141,7 +149,7 @@ def compact(
     about = "about " if what.is_estimated else ""
     pointer = f", pointer {done.pointer}" if done.pointer else ""
     click.echo(
-        f"{what.what}: {what.n_messages} messages left; {about}{what.n_tokens_before} -> {what.n_tokens_after} tokens{pointer}"
+        f"{what.what}: {counted(what.n_messages, 'message')} left; {about}{what.n_tokens_before} -> {what.n_tokens_after} tokens{pointer}"
     )
 
 
@@ -156,7 +164,7 @@ def undo(*, context_id: int, as_json: bool) -> None:
         write_json(info)
         return
     n_left = len(info.compactions)
-    click.echo(f"{info.n_messages} messages; {n_left} more to undo")
+    click.echo(f"{counted(info.n_messages, 'message')}; {n_left} more to undo")
 
 
 @ctx.command(epilog=examples("aios ctx rm 3", "aios ctx rm --snapshot interview"))
@@ -217,7 +225,7 @@ def _write_made(info: ContextInfo, *, as_json: bool) -> None:
     if as_json:
         write_json(info)
         return
-    click.echo(f"context {info.id}: {info.n_messages} messages")
+    click.echo(f"context {info.id}: {counted(info.n_messages, 'message')}")
 
 
 def _told(message: Message) -> str:

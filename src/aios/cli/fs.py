@@ -11,13 +11,14 @@ import click
 
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.connecting import connect
+from aios.cli.durations import Duration
 from aios.cli.fs_do import do
-from aios.cli.fs_links import Lifetime, links, make_link, unlink
+from aios.cli.fs_links import links, make_link, unlink
 from aios.cli.fs_mounts import mount, mounts, umount
 from aios.cli.fs_quota import quota
 from aios.cli.fs_search import group, index, join, search
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, moment, printable, short_size, write_json, write_table
+from aios.cli.output import Column, counted, moment, printable, short_size, write_json, write_table
 from aios.cli.progress import attended, bytes_bar
 from aios.errors import Conflict, InvalidCall, NotFound
 from aios.sdk.blocking import Client
@@ -287,7 +288,7 @@ def purge(*, path: str, keep: int, as_json: bool) -> None:
     if as_json:
         write_json(purged)
     else:
-        click.echo(f"{purged.n_versions} versions are gone; `aios fs gc` frees their disk")
+        click.echo(f"forgot {counted(purged.n_versions, 'version')}; `aios fs gc` frees the disk")
 
 
 @fs.command(
@@ -308,7 +309,7 @@ def purge(*, path: str, keep: int, as_json: bool) -> None:
 @click.option(
     "--link", is_flag=True, help="Print a link to the file instead; `aios fs unlink` ends it."
 )
-@click.option("--for", "lifetime_s", type=Lifetime(), default="1h", help="How long the link works.")
+@click.option("--for", "lifetime_s", type=Duration(), default="1h", help="How long the link works.")
 @json_option
 def share(
     *,
@@ -349,7 +350,7 @@ def watch(*, path: str, since: int | None, as_json: bool) -> None:
     with connect() as client, client.files.follow(path, since=since) as changes:
         for change in changes:
             if change.n_missed:
-                click.echo(f"{change.n_missed} changes were missed", err=True)
+                click.echo(f"missed {counted(change.n_missed, 'change')}", err=True)
             each = change.version
             if as_json:
                 write_json(each)
@@ -393,7 +394,9 @@ def gc(*, as_json: bool) -> None:
     if as_json:
         write_json({"n_blobs": collected.n_versions, "size_bytes": collected.size_bytes})
     else:
-        click.echo(f"{collected.n_versions} blobs, {short_size(collected.size_bytes)}")
+        click.echo(
+            f"freed {counted(collected.n_versions, 'blob')}, {short_size(collected.size_bytes)}"
+        )
 
 
 for verb in (mount, umount, mounts, links, unlink, search, group, join, index, do, quota):

@@ -1,7 +1,5 @@
 """Links to files: `fs share --link`, `fs links` and `fs unlink`."""
 
-import re
-
 import click
 
 from aios.abi.links import LINK_ROUTE
@@ -9,25 +7,6 @@ from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, moment, write_json, write_table
 from aios.errors import KernelUnreachable
-
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class Lifetime(click.ParamType[float]):
-    """A duration such as 30m, in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Read it, or refuse it as click does."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
-        if found is None or not int(found[1]):
-            self.fail(f"{value!r} is no duration: say 45s, 30m, 1h or 7d", param, ctx)
-        return float(int(found[1]) * UNITS_S[found[2]])
 
 
 def make_link(path: str, lifetime_s: float, *, as_json: bool) -> None:

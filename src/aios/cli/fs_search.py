@@ -1,24 +1,31 @@
 """`aios fs search`, `group`, `join` and `index`: finding files by what is in them."""
 
-import re
 import sys
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import click
 
 from aios.abi.retrieval import MAX_PENDING, FileHit, GroupKey, IndexInfo
 from aios.cli.connecting import connect
+from aios.cli.durations import parse_duration
 from aios.cli.meanings import why_only_words
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, short_size, shortened, write_json, write_table
+from aios.cli.output import (
+    Column,
+    counted,
+    printable,
+    short_size,
+    shortened,
+    write_json,
+    write_table,
+)
 from aios.errors import DeadlineExceeded
 from aios.sdk.blocking import Client
 
 SHOWN_CHARS = 160
 POLL_S = 1.0
 GROUP_KEYS = ("folder", "type", "author", "day", "topic")
-_AGO = re.compile(r"(\d+)([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Since(click.ParamType[datetime | timedelta]):
@@ -31,11 +38,11 @@ class Since(click.ParamType[datetime | timedelta]):
     ) -> datetime | timedelta:
         """A moment, or how long before now."""
         text = str(value)
-        if ago := _AGO.fullmatch(text):
-            return timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        with suppress(ValueError):
+            return timedelta(seconds=parse_duration(text))
         try:
             return datetime.fromisoformat(text).astimezone()
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(
                 f"{text!r} is no time; write 2026-05-01, 2026-05-01T12:00, 90m or 7d", param, ctx
             )
@@ -49,6 +56,7 @@ since_option = click.option("--since", type=Since(), help="Changed since: 2026-0
 keywords_option = click.option(
     "--keywords", default="", help="Words that must all be in the file, separated by commas."
 )
+
 wait_option = click.option("--wait", is_flag=True, help="Until all that was written is indexed.")
 
 
@@ -56,11 +64,18 @@ wait_option = click.option("--wait", is_flag=True, help="Until all that was writ
     epilog=examples(
         "aios fs search 'when does the train to Rome leave?'",
         "aios fs search budget --under /shared --type pdf --since 7d",
-        "aios fs search --keywords 'invoice,2026' -k 50 --json",
+        "aios fs search --keywords 'invoice,2026' -n 50 --json",
     )
 )
 @click.argument("query", default="")
-@click.option("-k", "k", type=click.IntRange(1, 200), default=10, show_default=True)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 200),
+    default=10,
+    show_default=True,
+    help="How many at most.",
+)
 @under_option
 @type_option
 @since_option
@@ -70,7 +85,7 @@ wait_option = click.option("--wait", is_flag=True, help="Until all that was writ
 def search(
     *,
     query: str,
-    k: int,
+    limit: int,
     under: str,
     type_: str,
     since: datetime | timedelta | None,
@@ -82,7 +97,7 @@ def search(
     with connect() as client:
         found = client.files.retrieve(
             query,
-            k,
+            limit,
             _listed(keywords),
             under=under,
             type=type_,
@@ -143,18 +158,25 @@ def group(
     write_table([*columns, Column("FIRST")], rows)
 
 
-@click.command(epilog=examples("aios fs join /shared/questions /shared/answers -k 3"))
+@click.command(epilog=examples("aios fs join /shared/questions /shared/answers -n 3"))
 @click.argument("left")
 @click.argument("right")
-@click.option("-k", "k", type=click.IntRange(1, 20), default=1, show_default=True)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 20),
+    default=1,
+    show_default=True,
+    help="How many of RIGHT for each of LEFT.",
+)
 @type_option
 @wait_option
 @json_option
-def join(*, left: str, right: str, k: int, type_: str, wait: bool, as_json: bool) -> None:
+def join(*, left: str, right: str, limit: int, type_: str, wait: bool, as_json: bool) -> None:
     """Find for each file below LEFT the files below RIGHT that are most like it."""
     with connect() as client:
         found = client.files.join(
-            left, right, k, type=type_, is_waiting=wait or _is_own_kernel(client)
+            left, right, limit, type=type_, is_waiting=wait or _is_own_kernel(client)
         )
     for pair in found.pairs:
         if as_json:
@@ -181,13 +203,13 @@ def index(*, wait: bool, rebuild: bool, as_json: bool) -> None:
         write_json(info)
         return
     click.echo(
-        f"{info.n_files} files, {info.n_text_files} with text in {info.n_passages} passages, "
+        f"{counted(info.n_files, 'file')}, {info.n_text_files} with text in {counted(info.n_passages, 'passage')}, "
         f"{short_size(info.disk_bytes)} on disk"
     )
     for each in info.problems:
         click.echo(f"by name only: {printable(each.path)} ({printable(each.problem)})")
     if info.n_unlike and info.embedder:
-        click.echo(f"{info.n_unlike} passages wait for their vectors")
+        click.echo(f"without a vector yet: {counted(info.n_unlike, 'passage')}")
     if info.fault:
         click.echo(f"it stands still: {printable(info.fault)}", err=True)
     _tell_state(info.n_pending, only_words)
@@ -244,8 +266,9 @@ def _few(paths: tuple[str, ...]) -> str:
 
 def _tell_state(n_pending: int, only_words: str) -> None:
     if n_pending:
-        n = f"{n_pending}{' or more' * (n_pending >= MAX_PENDING)}"
-        click.echo(f"{n} changes are not indexed yet; wait for them with --wait", err=True)
+        or_more = " or more" if n_pending >= MAX_PENDING else ""
+        noun = "change is" if n_pending == 1 else "changes are"
+        click.echo(f"{n_pending}{or_more} {noun} not indexed yet; --wait waits for that", err=True)
     if only_words:
         click.echo(only_words, err=True)
 
@@ -254,5 +277,5 @@ def _unix_s(client: Client, since: datetime | timedelta | None) -> float | None:
     """A moment by the clock of the kernel, which dates the files."""
     if isinstance(since, timedelta):
         info = client.info()
-        return info.started_unix_s + info.uptime_s - since.total_seconds()
-    return None if since is None else since.timestamp()
+        return max(0.0, info.started_unix_s + info.uptime_s - since.total_seconds())
+    return None if since is None else max(0.0, since.timestamp())

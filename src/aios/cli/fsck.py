@@ -9,7 +9,7 @@ from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.link import find_running
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, write_json
+from aios.cli.output import counted, printable, write_json
 from aios.cli.progress import advance_bar, attended
 from aios.config import Home
 from aios.configload import load
@@ -43,9 +43,13 @@ def fsck(*, as_json: bool) -> None:
     else:
         for fault in checked.faults:
             click.echo(printable(fault))
-        click.echo(
-            f"{checked.n_versions} versions, {checked.n_blobs} blobs, {checked.n_notes} notes, {len(checked.faults)} faults"
-        )
+        counts = [
+            counted(checked.n_versions, "version"),
+            counted(checked.n_blobs, "blob"),
+            counted(checked.n_notes, "note"),
+            counted(len(checked.faults), "fault"),
+        ]
+        click.echo(", ".join(counts))
     if checked.faults:
         click.get_current_context().exit(ExitCode.FAILED)
 

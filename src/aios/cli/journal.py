@@ -14,7 +14,7 @@ from aios.cli.connecting import connect
 from aios.cli.gist import lines_of
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, short_seconds, short_size, write_json
+from aios.cli.output import counted, printable, short_seconds, short_size, write_json
 from aios.cli.patience import follow_patiently
 from aios.errors import InvalidCall
 from aios.sdk.blocking import Client
@@ -107,7 +107,7 @@ def export_run(*, process: str, output: Path | None, as_json: bool) -> None:
             write_json(told)
         else:
             size = short_size(len(data))
-            click.echo(f"wrote {len(run.rows)} calls of {run.name} to {output} ({size})")
+            click.echo(f"wrote {counted(len(run.rows), 'call')} of {run.name} to {output} ({size})")
     elif sys.stdout.isatty():
         raise InvalidCall("a run is no text for a terminal", hint="`-o FILE`, or `> FILE`")
     else:
@@ -129,7 +129,9 @@ def import_run(*, file: Path, as_json: bool) -> None:
     if as_json:
         write_json({"pid": pid, "name": name, "n_records": len(run.rows)})
     else:
-        click.echo(f"process {pid} is {printable(name)} now, with {len(run.rows)} records")
+        click.echo(
+            f"process {pid} is {printable(name)} now, with {counted(len(run.rows), 'record')}"
+        )
 
 
 @click.command(epilog=examples("aios inspect reader", "aios inspect 7 --json | jq .process.usage"))
@@ -240,7 +242,9 @@ def _tell_missed(found: EventList, *, as_json: bool) -> None:
     if found.n_missed and as_json:
         write_json({"n_missed": found.n_missed})
     elif found.n_missed:
-        click.secho(f"({found.n_missed} events were dropped before they were read)", fg="yellow")
+        click.secho(
+            f"({counted(found.n_missed, 'event')} left out: more came than are kept)", fg="yellow"
+        )
 
 
 def _show_fields(process: ProcessInfo) -> None:

@@ -8,7 +8,7 @@ import click
 
 from aios.abi.gate import Line, Progress
 from aios.abi.types import LogLine, Pid
-from aios.cli.output import printable, write_json
+from aios.cli.output import counted, printable, write_json
 
 NAME_COLORS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow")
 ERROR_STREAMS = frozenset({"err", "kernel"})
@@ -36,7 +36,7 @@ class LinePrinter:
         if not isinstance(frame, Line):
             return
         if frame.n_missed and not self.as_json:
-            note = f"... {frame.n_missed} lines are gone, the log is bounded ..."
+            note = f"... {counted(frame.n_missed, 'line')} left out, the log is bounded ..."
             click.secho(self._prefix(frame.line) + note, dim=True, err=True)
         if self.as_json:
             write_json(self.as_event(frame))

@@ -10,7 +10,7 @@ from aios.abi.types import JsonObject
 from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, shortened, write_json, write_table
+from aios.cli.output import Column, counted, printable, shortened, write_json, write_table
 from aios.errors import AccessDenied, ToolFailed
 from aios.sdk.blocking import Client
 
@@ -96,7 +96,7 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
     if as_json:
         write_json(listed.server)
     else:
-        click.echo(f"trusted: {printable(name)}, {listed.server.n_tools} tools")
+        click.echo(f"trusted: {printable(name)}, {counted(listed.server.n_tools, 'tool')}")
     if listed is not trusted:
         if not as_json:
             _show_tools(listed)

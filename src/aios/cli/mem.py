@@ -10,7 +10,7 @@ from aios.cli.meanings import why_only_words
 from aios.cli.mem_files import SCOPES, export, import_, scope_option, tags_option
 from aios.cli.mem_records import records
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, moment, printable, shortened, write_json, write_table
+from aios.cli.output import Column, counted, moment, printable, shortened, write_json, write_table
 from aios.cli.when import Moment
 from aios.sdk.memory import RememberOptions, ScopeName, UpdateOptions
 
@@ -81,7 +81,14 @@ def ls(
     epilog=examples("aios mem search 'what does the user eat?'", "aios mem search cats -n 3")
 )
 @click.argument("query", type=Words())
-@click.option("-n", "limit", type=click.IntRange(1, 100), default=10, show_default=True)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="How many at most.",
+)
 @scope_option
 @tags_option
 @all_option
@@ -269,7 +276,7 @@ def stat(*, as_json: bool) -> None:
         return
     click.echo(f"notes     {used.n_notes} of {used.max_notes} of this owner")
     click.echo(f"embedder  {used.embedder or 'none, or it has not answered yet'}")
-    click.echo(f"waiting   {used.n_waiting} notes have no vector of it yet")
+    click.echo(f"waiting   {counted(used.n_waiting, 'note')} without a vector of it yet")
 
 
 @mem.command(epilog=examples("aios mem forget 12"))

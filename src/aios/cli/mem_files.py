@@ -10,7 +10,7 @@ import msgspec
 from aios.abi.memory import Note
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import write_json
+from aios.cli.output import counted, write_json
 from aios.cli.progress import advance_bar
 from aios.errors import InvalidCall
 from aios.kernel.clock import SystemClock
@@ -62,8 +62,8 @@ def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
     if as_json:
         write_json({"n_notes": n_kept, "n_left_out": n_left})
     else:
-        left = f"; {n_left} have expired or were here already" if n_left else ""
-        click.echo(f"{n_kept} notes{left}")
+        left = f"; {n_left} left out (expired, or here already)" if n_left else ""
+        click.echo(f"{counted(n_kept, 'note')}{left}")
 
 
 def _exported(file: Path) -> Iterator[Note]:

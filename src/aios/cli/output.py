@@ -89,6 +89,12 @@ def shortened(text: str, n_chars: int) -> str:
     return text if len(text) <= n_chars else text[: n_chars - 3] + "..."
 
 
+def counted(n: int, one: str, many: str = "", *, is_short: bool = False) -> str:
+    """A number with its noun: `1 file`, `2 files`; `many` is the plural of a noun that takes more than an s."""
+    noun = one if n == 1 else many or f"{one}s"
+    return f"{short_count(n) if is_short else n} {noun}"
+
+
 def short_count(n: int) -> str:
     """A count in at most five characters: 999, 1.2k, 34k, 1.2M."""
     if n < 1000:

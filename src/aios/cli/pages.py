@@ -5,7 +5,7 @@ import click
 from aios.abi.pages import PageStoreInfo
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, short_count, short_size, write_json
+from aios.cli.output import counted, printable, short_count, short_size, write_json
 
 
 @click.command(epilog=examples("aios pages", "aios pages --json | jq .n_on_disk"))
@@ -32,7 +32,9 @@ def pages(*, as_json: bool) -> None:
 
 def _rows(store: PageStoreInfo) -> list[tuple[str, str]]:
     def size(n_pages: int) -> str:
-        return f"{short_count(n_pages)} pages, {short_size(n_pages * store.page_bytes)}"
+        return (
+            f"{counted(n_pages, 'page', is_short=True)}, {short_size(n_pages * store.page_bytes)}"
+        )
 
     asked = store.n_hits + store.n_misses
     share = f" ({100 * store.n_hits / asked:.0f} %)" if asked else ""
@@ -43,7 +45,10 @@ def _rows(store: PageStoreInfo) -> list[tuple[str, str]]:
         ("memory", f"{size(store.n_resident)} of {short_size(store.budget_bytes)}"),
         ("frames", f"{short_count(store.n_frames)}, {store.n_in_use} in use now"),
         ("disk", f"{size(store.n_on_disk)} of {short_size(store.disk_budget_bytes)}"),
-        ("pinned", f"{short_count(store.n_pinned)} pages by {store.n_pins} pins"),
+        (
+            "pinned",
+            f"{counted(store.n_pinned, 'page', is_short=True)} by {counted(store.n_pins, 'pin')}",
+        ),
         ("found", f"{found}, {short_count(store.n_read_from_disk)} read from disk"),
         (
             "gaps",

@@ -13,7 +13,7 @@ from aios.cli.gist import parted_lines
 from aios.cli.ids import find_process
 from aios.cli.journal import show_record
 from aios.cli.options import examples, json_option
-from aios.cli.output import write_json
+from aios.cli.output import counted, write_json
 from aios.cli.runs import find_run
 from aios.errors import InvalidCall, NotFound
 from aios.kernel.inspection import recorded
@@ -75,7 +75,9 @@ def replay(
     took_s = perf_counter() - begun_s
     if not as_json:
         rate = len(rows) / max(took_s, 1e-9)
-        click.secho(f"{len(rows)} calls told in {took_s:.2f} s, {rate:,.0f} a second", dim=True)
+        click.secho(
+            f"{counted(len(rows), 'call')} told in {took_s:.2f} s, {rate:,.0f} a second", dim=True
+        )
 
 
 def _until(run: Run, until: int | None) -> tuple[Row, ...]:
@@ -95,14 +97,14 @@ def _tell_difference(
         write_json(_as_object(difference, n_calls))
         return
     if difference is None:
-        click.echo(f"the same, {n_calls} calls")
+        click.echo(f"the same, {counted(n_calls, 'call')}")
         return
     how = {
         Parting.CALL: "they ask for different things",
         Parting.ANSWER: "the same was asked, and answered otherwise",
         Parting.END: "one asks no more",
     }[difference.kind]
-    click.secho(f"the same for {difference.n_equal} calls, then {how}:", bold=True)
+    click.secho(f"the same for {counted(difference.n_equal, 'call')}, then {how}:", bold=True)
     left, right = (
         None if row is None else recorded(row) for row in (difference.left, difference.right)
     )

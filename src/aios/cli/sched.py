@@ -8,7 +8,15 @@ import click
 from aios.abi.sched import LaneInfo, PolicyName, SchedInfo
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, short_count, short_seconds, write_json, write_table
+from aios.cli.output import (
+    Column,
+    counted,
+    printable,
+    short_count,
+    short_seconds,
+    write_json,
+    write_table,
+)
 from aios.kernel.scheduler.trace import encode_trace
 
 COLUMNS = (
@@ -88,15 +96,15 @@ def record(*, file: Path, as_json: bool) -> None:
         row = {"agents": len(traced.agents), "calls": n_calls, "dropped": traced.n_dropped}
         write_json({"file": str(file), **row})
     else:
-        older = f"; {traced.n_dropped} older ones are forgotten" if traced.n_dropped else ""
-        click.echo(f"{n_calls} calls of {len(traced.agents)} agents{older}")
+        older = f"; without {traced.n_dropped} older" if traced.n_dropped else ""
+        click.echo(f"{counted(n_calls, 'call')} of {counted(len(traced.agents), 'agent')}{older}")
 
 
 def _show(about: SchedInfo, *, as_json: bool) -> None:
     if as_json:
         write_json(about)
         return
-    click.echo(f"policy {about.policy}, quantum {about.quantum_tokens} tokens")
+    click.echo(f"policy {about.policy}, quantum {counted(about.quantum_tokens, 'token')}")
     for owner, share in sorted(about.weights.items()):
         click.echo(printable(f"weight {share:g} for {owner}"))
     if about.lanes:

@@ -17,7 +17,7 @@ from rich.text import Text
 from aios.abi.calls import KernelInfo
 from aios.abi.types import Kind, ProcessInfo, State, Usage
 from aios.cli.cells import count_or_dash, described_place, shared_part
-from aios.cli.output import printable, short_count, short_seconds
+from aios.cli.output import counted, printable, short_count, short_seconds
 
 RATE_WINDOW_S = 3.0
 """Seconds over which an engine's tokens a second are taken."""
@@ -170,11 +170,10 @@ def _header(snapshot: Snapshot, rates: dict[str, float]) -> list[Text]:
     counts = [(state, sum(p.state is state for p in snapshot.processes)) for state in STATE_ORDER]
     states = ", ".join(f"{n} {state.value}" for state, n in counts if n)
     kind = " (embedded)" if info.embedded else ""
-    noun = "process" if len(snapshot.processes) == 1 else "processes"
     about = (
         f"aios {info.version}{kind}  up {short_seconds(info.uptime_s)}  "
-        f"{len(snapshot.processes)} {noun}: {states or 'none'}  "
-        f"{short_count(info.n_calls)} calls, {info.n_in_flight} in flight"
+        f"{counted(len(snapshot.processes), 'process', 'processes')}: {states or 'none'}  "
+        f"{counted(info.n_calls, 'call', is_short=True)}, {info.n_in_flight} in flight"
     )
     lines = [about]
     for engine in info.engines:

@@ -9,7 +9,7 @@ from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, write_json
+from aios.cli.output import counted, printable, write_json
 from aios.sdk.blocking import Client
 
 
@@ -54,7 +54,7 @@ def _show(done: Undone) -> None:
     for act in done.acts:
         when = datetime.fromtimestamp(act.unix_s).astimezone().isoformat(" ", "seconds")[:19]
         what = printable(act.message) or "a call about files"
-        click.echo(f"{when}  {what}  ({_files(act.n_files)})")
+        click.echo(f"{when}  {what}  ({counted(act.n_files, 'file')})")
     for path in done.paths:
         click.echo(f"  {path.what:<9} {printable(path.real or path.path)}")
     for each in done.conflicts:
@@ -65,8 +65,4 @@ def _show(done: Undone) -> None:
         n = f" x{each.n}" if each.n > 1 else ""
         click.echo(f"  cannot    {printable(each.what)}{n}: {printable(each.why)}")
     verb = "to be brought back" if done.is_dry_run else "brought back"
-    click.echo(f"{_files(len(done.paths))} {verb}, {len(done.conflicts)} left")
-
-
-def _files(n: int) -> str:
-    return "1 file" if n == 1 else f"{n} files"
+    click.echo(f"{counted(len(done.paths), 'file')} {verb}, {len(done.conflicts)} left")

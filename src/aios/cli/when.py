@@ -1,7 +1,6 @@
 """When a program is to be started: `aios run --at TIME` and `--every CRON`, in the time zone that the user lives in."""
 
 import os
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from pathlib import Path
@@ -11,15 +10,14 @@ import click
 from msgspec import Struct
 
 from aios.abi.timers import Missed
+from aios.cli.durations import parse_duration
 from aios.kernel.clock import SystemClock
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 LOCAL_TIME = Path("/etc/localtime")
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SUCH_AS = "2026-11-27T09:00, 18:30 or +90m"
-FROM_NOW = re.compile(r"\+(?:\d+[smhd])+(?!\n)$")
 
 
 class When(Struct, frozen=True):
@@ -127,9 +125,8 @@ class Moment(click.ParamType[float]):
 
 def _found(text: str, zone: str, now_unix_s: float) -> float:
     """Raises: `KeyError`, `ValueError` or `OSError`; it names no moment."""
-    if FROM_NOW.match(text):
-        parts = re.findall(r"(\d+)([smhd])", text)
-        return now_unix_s + sum(int(n) * UNITS_S[unit] for n, unit in parts)
+    if text.startswith("+"):
+        return now_unix_s + parse_duration(text[1:])
     return _read(text, datetime.fromtimestamp(now_unix_s, _zone(zone))).timestamp()
 
 

@@ -6,7 +6,6 @@ caller may read; there is no other way to the notes. Init, the owner of the kern
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -229,26 +228,20 @@ class MemoryManager:
 
     async def link(self, run: Run, call: LinkNotes) -> NoteDetails:
         """Link two notes, or no longer."""
-        await self._open()
-        look = partial(self._reach.visible, process=run.process, note_id=call.id)
 
-        def write(connection: apsw.Connection) -> NoteDetails:
+        def change(connection: apsw.Connection) -> None:
             self._reach.changeable(connection, run.process, call.id)
             self._reach.visible(connection, run.process, call.to)
             if call.id == call.to:
                 raise InvalidCall("a note cannot be linked with itself", hint="name another one")
             tables.set_link(connection, call.id, call.to, is_on=call.is_on)
-            return run.sealed(connection, self._reach.details(connection, run.process, call.id))
 
-        _take_notes(run, [(await self._db.read(look))[1]])  # before the write that has the answer
-        return await self._db.write(write)
+        return await self._amend(run, call.id, change)
 
     async def tag(self, run: Run, call: TagNote) -> NoteDetails:
         """Change the tags of a note, which stays the same."""
-        await self._open()
-        look = partial(self._reach.visible, process=run.process, note_id=call.id)
 
-        def write(connection: apsw.Connection) -> NoteDetails:
+        def change(connection: apsw.Connection) -> None:
             _, note = self._reach.in_force(connection, run.process, call.id)
             kept = (tag for tag in note.tags if tag not in call.remove)
             tags = tuple(dict.fromkeys((*kept, *call.add)))
@@ -259,10 +252,8 @@ class MemoryManager:
                 )
             taint = note.taint or source_of(run.process)
             tables.set_tags(connection, note.id, tags, taint=taint)
-            return run.sealed(connection, self._reach.details(connection, run.process, note.id))
 
-        _take_notes(run, [(await self._db.read(look))[1]])  # before the write that has the answer
-        return await self._db.write(write)
+        return await self._amend(run, call.id, change)
 
     async def list_notes(self, run: Run, call: MemoryList) -> Notes:
         """List notes by id."""
@@ -348,6 +339,22 @@ class MemoryManager:
             await self._db.write(lambda connection: _drop_what_is_over(connection, now))
             await self._indexer.open()
             self._is_open = True
+
+    async def _amend(
+        self, run: Run, note_id: int, change: Callable[[apsw.Connection], None]
+    ) -> NoteDetails:
+        """Change what a note has beside its text; the answer shows it."""
+        await self._open()
+
+        def write(connection: apsw.Connection) -> NoteDetails:
+            change(connection)
+            return run.sealed(connection, self._reach.details(connection, run.process, note_id))
+
+        _, note = await self._db.read(
+            lambda connection: self._reach.visible(connection, run.process, note_id)
+        )
+        _take_notes(run, [note])  # before the write that has the answer
+        return await self._db.write(write)
 
     # --- inside a write or a read --------------------------------------------------------------------------------
 
