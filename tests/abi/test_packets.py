@@ -40,3 +40,9 @@ def test_text_that_is_no_unicode_is_named_and_not_sent() -> None:
     with pytest.raises(InvalidCall, match="is no text in UTF-8") as caught:
         pack(Request(1, Log(text=text)))
     assert len(caught.value.message) < 150
+
+
+def test_a_request_names_the_call_of_a_tool_that_it_is_made_for_and_else_nothing() -> None:
+    plain, made = Request(1, GetPid()), Request(1, GetPid(), job=7)
+    assert b"job" not in pack(plain)
+    assert msgspec.msgpack.decode(pack(made)[HEADER_BYTES:])["job"] == 7

@@ -58,6 +58,17 @@ def test_what_its_tool_knows_how_to_cure_waits_for_its_program_and_for_nobody_el
     assert settled(undoing) is Settling.AGAIN, "an undo that was cut off is made with its call"
 
 
+@pytest.mark.parametrize("effect", list(Effect))
+def test_what_a_served_function_asked_is_made_by_nobody_again_and_asked_about_by_nobody(
+    effect: Effect,
+) -> None:
+    found = replace(record(effect, Where.WORLD), job=7, cure="undo shop/cancel")
+    is_pure = effect is Effect.PURE
+    assert settled(found) is (Settling.AGAIN if is_pure else Settling.UNKNOWN)
+    found = replace(found, where=Where.DISK)
+    assert settled(found) is Settling.AGAIN
+
+
 def test_a_program_is_started_again_only_if_it_says_so() -> None:
     def fate(kind: Kind, restart: Restart) -> Fate:
         return fate_of(kind, restart, [], is_code_changed=False, is_parent_back=False).fate

@@ -57,6 +57,20 @@ def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
     assert Replay(between).has_overlaps, "call 2 was cut off while call 3 was made"
 
 
+def test_silence_before_a_call_is_thought_and_a_call_that_takes_long_is_none() -> None:
+    def longest(*times: tuple[float, float]) -> float:
+        rows = [row(n, b"a", begun=begun, ended=ended) for n, (begun, ended) in enumerate(times, 1)]
+        return Replay(rows).longest_thought_s()
+
+    assert longest() == longest((5, 90)) == 0
+    assert longest((1, 61), (62, 63)) == 1
+    assert longest((1, 100), (2, 3), (10, 11), (11, 12)) == 7, "beside a call that waits"
+    assert (
+        Replay([row(1, b"a", begun=1, is_open=True), row(2, b"b", begun=9)]).longest_thought_s()
+        == 8
+    )
+
+
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"])), st.randoms())
 def test_in_whatever_order_calls_come_each_record_is_told_once(
     digests: list[bytes], draw: random.Random
@@ -91,15 +105,18 @@ def test_a_call_that_the_journal_would_not_find_again_diverges() -> None:
         next(telling)
 
 
-def test_what_is_spared_is_told_if_it_is_asked_for_and_given_up_if_it_alone_is_left() -> None:
-    replay = Replay([row(1, b"a"), row(2, b"b"), row(3, b"c"), row(4, b"d", is_open=True)])
+def test_what_a_function_asked_that_a_program_serves_is_not_asked_for_again() -> None:
+    asked = row(2, b"b")
+    asked.record.job = 7
+    replay = Replay([row(1, b"a"), asked, row(3, b"b"), row(4, b"c", is_open=True)])
     assert [each.record.seq for each in replay.behind(2)] == [3, 4]
-    replay.spare([2, 3, 9])
-    assert not replay.forgo(), "the first is left, and not spared"
-    assert replay.take(b"c") is not None
-    assert replay.take(b"a") is not None
-    assert replay.forgo()
+    found = [replay.take(digest) for digest in (b"b", b"b", b"a")]
+    assert [each.record.seq if each else None for each in found] == [3, None, 1]
     assert replay.is_over
-    assert replay.take(b"b") is None
-    assert not replay.forgo()
-    replay.check_invariants()
+
+
+def test_a_run_is_told_with_what_its_functions_asked_in_between() -> None:
+    made = rows([(GetPid(), Self(Pid(2), Pid(1), "a")), (GetPid(), Self(Pid(2), Pid(1), "b"))])
+    made[0].record.job = 7
+    told = list(retell(made))
+    assert [each.record.seq for each in told] == [1, 2]

@@ -41,15 +41,22 @@ import time
 import anyio
 import aios
 
-paths = []
+paths, clients = [], []
 
 @aios.tool(effect="irreversible")
 async def order(what: str) -> str:
     \"\"\"Order something.\"\"\"
-    await anyio.sleep(0.05)
+    await clients[0].memory.remember(f"order of {what}")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clients[0].memory.remember, f"task for {what}")
+        await anyio.to_thread.run_sync(in_a_thread, what)
     with open(paths[0], "a") as ledger:
         ledger.write(what + "\\n")
     return f"ordered {what} at {time.time()}"
+
+def in_a_thread(what):
+    with aios.blocking.connect() as client:
+        client.memory.remember(f"thread for {what}")
 
 async def chatter(client):
     for number in range(30):
@@ -58,6 +65,7 @@ async def chatter(client):
 
 async def main(client: aios.Client, ledger: str):
     paths.append(ledger)
+    clients.append(client)
     async with anyio.create_task_group() as tasks:
         await tasks.start(client.tools.serve, order)
         tasks.start_soon(chatter, client)
@@ -145,7 +153,12 @@ def test_an_order_that_was_cut_off_is_left_to_who_made_it(home: Path) -> None:
         assert orders(ledger) == ["a", "slow", "b"]
 
 
-def test_a_program_that_does_something_else_meanwhile_does_that_once_as_well(home: Path) -> None:
+def test_what_a_function_asks_is_not_taken_for_what_its_program_asks_meanwhile(home: Path) -> None:
+    def expected(orders: str) -> list[str]:
+        thoughts = (f"thought {number}" for number in range(30))
+        kinds = ("order of", "task for", "thread for")
+        return sorted([*thoughts, *(f"{kind} {what}" for what in orders for kind in kinds)])
+
     with daemon(home) as process, owner(home) as client:
         ledger = start(client, home, ASYNC)
         order(client, "a")
@@ -153,8 +166,7 @@ def test_a_program_that_does_something_else_meanwhile_does_that_once_as_well(hom
         pull_the_plug(process, with_children=True)
     with daemon(home), owner(home) as client:
         order(client, "c")
-        thoughts = sorted(f"thought {number}" for number in range(30))
-        wait_for(lambda: len(notes(client)) >= 30)
+        wait_for(lambda: len(notes(client)) >= len(expected("abc")))
         order(client, "d")
-        assert notes(client) == thoughts
+        assert notes(client) == expected("abcd")
         assert orders(ledger) == ["a", "b", "c", "d"]

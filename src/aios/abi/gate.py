@@ -4,8 +4,9 @@ Every way in (in-process, Unix socket, HTTP) is a `Gate`. A call comes back as a
 `Advance` frames and then exactly one `Result` or `Fault`. Leaving `open_call` early cancels the call.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -16,6 +17,19 @@ from aios.abi.types import FileVersion, LogLine, TokenLogprob, ToolCall
 from aios.errors import AiosError, KernelBug, error_classes
 
 A = TypeVar("A", bound=Answer)
+
+current_job: ContextVar[int] = ContextVar("current_job", default=0)
+"""The number of the call of a tool (`ToolJob.id`) that the caller is running here, 0 for none; gates tell it with each call."""
+
+
+@contextmanager
+def in_course_of(job: int) -> Iterator[None]:
+    """All calls in the block, also of threads and tasks begun in it, are made for the sake of that call of a tool."""
+    before = current_job.set(job)
+    try:
+        yield
+    finally:
+        current_job.reset(before)
 
 
 class Token(Struct, frozen=True, tag="token"):

@@ -54,12 +54,13 @@ class Refusal(Packet, frozen=True, tag="refusal"):
     fault: Fault
 
 
-class Request(Packet, Generic[C], frozen=True, tag="request"):
-    """A call. Without `stream` only its end is sent back."""
+class Request(Packet, Generic[C], frozen=True, tag="request", omit_defaults=True):
+    """A call. Without `stream` only its end is sent back. `job` is the call of a tool of the caller's for which it is made (`ToolJob.id`), if any."""
 
     id: int
     call: C
     stream: bool = False
+    job: int = 0
 
 
 class Cancel(Packet, frozen=True, tag="cancel"):

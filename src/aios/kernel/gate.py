@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Advance, Change, Line, Progress, Result, Token, after_missed
+from aios.abi.gate import Advance, Change, Line, Progress, Result, Token, after_missed, current_job
 from aios.errors import AiosError, KernelStopping
 from aios.kernel.handlers import Services
 from aios.kernel.process import Process, Run
@@ -128,7 +128,9 @@ class LocalGate:
         """
         if self._kernel.is_stopping:
             raise _stopping()
-        return await perform(self._kernel, self._process, call, within=self._within)
+        return await perform(
+            self._kernel, self._process, call, within=self._within, job=current_job.get()
+        )
 
     @asynccontextmanager
     async def open_call(self, call: Call[A]) -> AsyncIterator[FrameBuffer[A]]:
@@ -151,7 +153,12 @@ class LocalGate:
         try:
             with scope:
                 end = await perform(
-                    self._kernel, self._process, call, emit=frames.put, within=self._within
+                    self._kernel,
+                    self._process,
+                    call,
+                    emit=frames.put,
+                    within=self._within,
+                    job=current_job.get(),
                 )
                 frames.finish(end)
         except AiosError as error:

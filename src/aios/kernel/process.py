@@ -102,6 +102,8 @@ class Run:
     """Its record in the journal, once that has begun."""
     within: int = 0
     """The record of the call in the course of which the kernel makes it; 0: the process itself asks."""
+    job: int = 0
+    """The call of a tool for whose sake the process makes it, by the number of its `ToolJob`; 0: none."""
     undoes: Record | None = None
     """The call that was cut off and that this one undoes."""
     again: Record | None = None

@@ -41,11 +41,14 @@ def settled(record: Record) -> Settling:
 
     What was only in the kernel's memory is gone, and what is in the database came with its outcome: without one, nothing happened. In
     the world it may have happened. What its tool says how to undo, or that it may be made twice, is cured; else what can be made good is not
-    risked twice, and what cannot is a person's decision. An undo that was cut off is made anew with the call that it is for.
+    risked twice, and what cannot is a person's decision. An undo that was cut off is made anew with the call that it is for; what a function
+    asked for that the program serves as a tool is not asked for again.
     """
     assert record.outcome is Outcome.OPEN, f"{record} is settled already"
     if record.within:
         return Settling.AGAIN
+    if record.job:
+        return Settling.UNKNOWN if record.is_doubtful else Settling.AGAIN
     if record.cure and record.where is Where.WORLD:
         return Settling.CURE
     if not record.is_doubtful:

@@ -2,14 +2,14 @@
 
 A call is known by its digest. Tasks of one program may ask in another order than before, since answers now come at once; so
 a call takes the oldest record of its digest, wherever that stands. What the kernel asked for a tool of its own, or to undo a call, is not
-asked for again by the program, and is no part of this. A call that the journal has not may only be new: it
+asked for again by the program, nor what functions asked that it serves as tools (`retaking.py`), so they are no part of this. A call that the journal has not may only be new: it
 waits until the others have caught up, if calls of this program ever overlapped, and else it diverges.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
@@ -25,7 +25,7 @@ class Replay:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         settled = [row for row in rows if row.record.outcome is not Outcome.OPEN]
-        asked = [row for row in settled if not row.record.within]
+        asked = [row for row in settled if not (row.record.within or row.record.job)]
         self._rows = {
             row.record.seq: row for row in asked if row.record.outcome is not Outcome.UNDONE
         }
@@ -33,8 +33,6 @@ class Replay:
         for seq, row in self._rows.items():
             self._by_digest.setdefault(row.record.digest, deque()).append(seq)
         self._all = rows
-        self._spared: set[int] = set()
-        """What may be left over: made in the course of something that is not done again."""
         self.n_replayed = 0
         self._within: dict[int, list[Row]] = {}
         for row in settled:
@@ -70,17 +68,13 @@ class Replay:
         begin = bisect_right(self._all, seq, key=lambda row: row.record.seq)
         return islice(self._all, begin, None)
 
-    def spare(self, seqs: Collection[int]) -> None:
-        """These calls need not be asked for again; they are told like all others if they are."""
-        self._spared.update(seqs)
-
-    def forgo(self) -> bool:
-        """If all that is left need not be asked for, nothing is left. Returns: whether there was something."""
-        if not self._rows or not self._rows.keys() <= self._spared:
-            return False
-        self._rows.clear()
-        self._by_digest.clear()
-        return True
+    def longest_thought_s(self) -> float:
+        """The longest that its program did something else before it asked. Cost: sorts the times of all records."""
+        records = [row.record for row in self._all]
+        begins = [(record.begun_unix_s, True) for record in records]
+        ends = [(r.ended_unix_s, False) for r in records if r.ended_unix_s > r.begun_unix_s]
+        gaps = pairwise(sorted(begins + ends))
+        return max((at - before for (before, _), (at, is_begin) in gaps if is_begin), default=0.0)
 
     def expected(self) -> Row:
         """The oldest record that is left."""
@@ -108,7 +102,8 @@ def retell(rows: Sequence[Row]) -> Iterator[Row]:
                 f"call {record.seq} ({record.call}) is known as {record.digest.hex()} in the journal, and asks as {digest.hex()} now",
                 hint="another version of AIOS kept it, or the journal is damaged: `aios fsck`",
             )
-        is_asked = not record.within and record.outcome not in {Outcome.OPEN, Outcome.UNDONE}
+        is_asked = record.outcome not in {Outcome.OPEN, Outcome.UNDONE}
+        is_asked = is_asked and not (record.within or record.job)
         yield (replay.take(digest) or row) if is_asked else row
 
 

@@ -28,8 +28,11 @@ from aios.kernel.retaking import with_ends
 A = TypeVar("A", bound=Answer)
 Redo = Callable[[Services, Run, Any, Any], Awaitable[Answer]]
 
-PATIENCE_S = 10.0
-"""A call that is not in the journal waits so long after the last one that another task of its program has made and that is."""
+PATIENCE_S, MAX_PATIENCE_S = 10.0, 600.0
+"""A call that is not in the journal waits so long after the last one that another task of its program has made and that is; longer if
+the program was silent for longer in the life before."""
+THOUGHTS = 2.0
+"""It waits for so many of the longest silences."""
 SHOWN_CHARS = 300
 """Of each call in a divergence."""
 
@@ -53,10 +56,10 @@ async def replayed(
     if row is not None and row.record.outcome is not Outcome.CANCELLED:
         told = await _told(kernel, run, call, row=row, redo=redo)
         if isinstance(told.value, ToolJobs):
-            value = with_ends(kernel, run.process, replay, told.value, taken=row.record)
+            value = with_ends(told.value, replay.behind(row.record.seq))
             told = msgspec.structs.replace(told, value=value)
         return told
-    await _wait_for_others(kernel, run, replay, row)
+    await _wait_for_others(run, replay, row)
     if run.process.replay is None:
         if row is not None:
             within = replay.within(row.record.seq)
@@ -82,25 +85,23 @@ async def retold(
     return await _told(kernel, run, call, row=row, redo=redo)
 
 
-async def _wait_for_others(kernel: Services, run: Run, replay: Replay, row: Row | None) -> None:
+async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
     """Wait, parked, until the other tasks of the program have caught up, or it has ended.
 
-    A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off. What need
-    not be asked for again is given up when nothing was asked for `PATIENCE_S`.
+    A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off.
     """
     process, is_new = run.process, row is None
+    patience_s = 0.0
+    if replay.has_overlaps or not is_new:
+        patience_s = min(max(PATIENCE_S, THOUGHTS * replay.longest_thought_s()), MAX_PATIENCE_S)
     with run.parked():
         while process.replay is not None:
             n_replayed = replay.n_replayed
-            with anyio.move_on_after(PATIENCE_S if replay.has_overlaps or not is_new else 0.0):
+            with anyio.move_on_after(patience_s):
                 await process.wait_replayed()
             if process.exiting is not None:
                 raise process.gone()
-            if replay.n_replayed > n_replayed:
-                continue
-            if replay.forgo():
-                kernel.programs.catch_up(process, replay.n_replayed)
-            if is_new:
+            if replay.n_replayed == n_replayed and is_new:
                 return
 
 

@@ -131,6 +131,7 @@ async def perform(
     *,
     emit: Callable[[Progress], None] | None = None,
     within: Run | None = None,
+    job: int = 0,
     undoes: Record | None = None,
 ) -> Result[A]:
     """Carry out one call of a process.
@@ -141,6 +142,7 @@ async def perform(
         call: What is asked.
         emit: Takes progress frames.
         within: The kernel itself asks, in the course of that call of the process.
+        job: The call of a tool for which the process asks, by the number of its `ToolJob`; 0: none.
         undoes: It asks in order to undo that call, which was cut off.
 
     Raises:
@@ -156,7 +158,7 @@ async def perform(
     if process.pid == INIT_PID:
         max_calls *= OWNER_FACTOR
     run = process.begin(tag, max_calls=max_calls, emit=emit)
-    run.undoes = undoes
+    run.undoes, run.job = undoes, job
     run.within = undoes.seq if undoes is not None else within.record_seq if within else 0
     try:
         told = await _told_before(kernel, run, call, entry=entry, within=within)
@@ -207,6 +209,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         effect=effect,
         where=entry.where,
         within=run.within,
+        job=run.job,
         cure=entry.cure_of(kernel, process, call) if entry.cure_of else "",
         begun_unix_s=again.begun_unix_s if again is not None else None,
     )

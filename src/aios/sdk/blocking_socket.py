@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from msgspec import Raw
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Fault, Progress, Result, error_of
+from aios.abi.gate import Fault, Progress, Result, current_job, error_of
 from aios.abi.packets import Cancel, Hello, Reply, Request, pack, unpack_frame, unpack_to_client
 from aios.errors import AiosError, DeadlineExceeded
 from aios.sdk.packets import CHUNK_BYTES, PacketBuffer, broken, read_greeting, unreachable
@@ -74,7 +74,7 @@ class BlockingUnixGate:
 
     @contextmanager
     def _begin(self, call: Call[A], *, stream: bool) -> "Iterator[BlockingFrames[A]]":
-        packet = pack(Request(1, call, stream))
+        packet = pack(Request(1, call, stream, current_job.get()))
         connection = self._connection()
         frames: BlockingFrames[A] = BlockingFrames(connection, type(call))
         try:

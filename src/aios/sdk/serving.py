@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import anyio
 import anyio.abc
 
-from aios.abi.gate import Gate
+from aios.abi.gate import Gate, in_course_of
 from aios.abi.tools import JobEnd, ToolJob, ToolTake
 from aios.sdk.invoke import AnyTool, invoke
 from aios.sdk.toolbox import end_of
@@ -76,7 +76,7 @@ class Service:
             self._unwanted.remove(job.id)
             scope.cancel()
         try:
-            with scope:
+            with scope, in_course_of(job.id):
                 tool = self._tools[job.tool]
                 outcome = await invoke(tool, job.arguments, max_bytes=MAX_SERVED_BYTES)
         finally:

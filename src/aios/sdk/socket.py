@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Fault, Progress, Result, error_of
+from aios.abi.gate import Fault, Progress, Result, current_job, error_of
 from aios.abi.packets import (
     Cancel,
     Hello,
@@ -129,7 +129,7 @@ class UnixGate:
     def _begin(self, call: Call[A], *, stream: bool) -> "tuple[UnixFrames[A], bytes]":
         self._last_id += 1
         frames = UnixFrames(self, self._last_id, type(call))
-        packet = pack(Request(frames.id, call, stream))
+        packet = pack(Request(frames.id, call, stream, current_job.get()))
         self._pending[frames.id] = frames
         return frames, packet
 

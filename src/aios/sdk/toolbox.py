@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aios.abi.gate import in_course_of
 from aios.abi.tools import (
     JobEnd,
     ToolDescribe,
@@ -148,7 +149,8 @@ class BlockingToolbox:
 
 
 def _carried_out(tool: AnyTool, job: ToolJob) -> JobEnd:
-    return end_of(job, tool.call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
+    with in_course_of(job.id):
+        return end_of(job, tool.call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
 
 
 def end_of(job: ToolJob, outcome: ToolOutcome) -> JobEnd:

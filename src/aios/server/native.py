@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from aios.abi.call import Call
 from aios.abi.every import AnyAnswer, AnyCall, Frame
-from aios.abi.gate import Fault, Gate, Progress, Result, fault_of
+from aios.abi.gate import Fault, Gate, Progress, Result, fault_of, in_course_of
 from aios.abi.packets import (
     WIRE_VERSION,
     Cancel,
@@ -247,7 +247,7 @@ class _Connection:
         cancelled = Conflict("the caller cancelled the call", hint="make it again")
         end: Result[AnyAnswer] | Fault = fault_of(cancelled)
         try:
-            with scope:
+            with scope, in_course_of(request.job):
                 call: Call[AnyAnswer] = request.call
                 if request.stream:
                     end = await self._stream_call(request.id, call)

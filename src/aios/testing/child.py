@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import anyio
 
+from aios.abi.gate import in_course_of
 from aios.abi.types import Exit
 from aios.errors import AiosError
 from aios.kernel.clock import Clock
@@ -54,7 +55,7 @@ class SimChild(Child):
         client = Client(LocalGate(self._kernel, process))
         agent = Agent(self._world, self._life, process, me=me, client=client)
         try:
-            with self._scope:
+            with self._scope, in_course_of(0):
                 await TRADES[me[0]](agent, self._scope)
         except AiosError as error:
             end = Exit(CRASHED_STATUS, error.code)

@@ -70,6 +70,7 @@ class Journal:
         effect: Effect,
         where: Where,
         within: int = 0,
+        job: int = 0,
         cure: str = "",
         begun_unix_s: float | None = None,
     ) -> Record:
@@ -88,7 +89,17 @@ class Journal:
             intent = write_call(call)
             digest = intent.digest
         record = Record(
-            pid, seq, name, digest, effect, unix_s, where, intent=intent, within=within, cure=cure
+            pid,
+            seq,
+            name,
+            digest,
+            effect,
+            unix_s,
+            where,
+            intent=intent,
+            within=within,
+            job=job,
+            cure=cure,
         )
         self._open[(pid, seq)] = record
         self._n_written += 1
@@ -117,6 +128,7 @@ class Journal:
                 record.pid, record.seq, record.call, record.digest, record.effect,
                 record.begun_unix_s, record.where, Outcome.DONE, ended_unix_s=self._clock.unix_s(),
                 intent=record.intent, answer=write_answer(answer, record.intent), within=record.within,
+                job=record.job,
             )  # fmt: skip
             tables.save(connection, sealed)
             record.is_sealed = True
@@ -129,7 +141,7 @@ class Journal:
         """Inside a write: give another process this call of its own, with an answer of its own."""
         outcome = write_answer(answer, record.intent)
         theirs = replace(
-            record, pid=pid, outcome=Outcome.DONE, ended_unix_s=self._clock.unix_s(), answer=outcome, within=0
+            record, pid=pid, outcome=Outcome.DONE, ended_unix_s=self._clock.unix_s(), answer=outcome, within=0, job=0,
         )  # fmt: skip
         tables.save(connection, theirs)
 

@@ -93,6 +93,8 @@ class Record:
     """The transaction with its effect has the outcome too."""
     within: int = 0
     """The call of the process in the course of which the kernel made it: for a tool of its own, or to undo that call. 0: the program asked."""
+    job: int = 0
+    """The call of a tool of its program's for whose sake a function asked, by the number of the `ToolJob`; 0: none."""
     cure: str = ""
     """What is done about it if it is cut off in the world: `again`, `undo NAME` of a tool and then again, or nothing."""
 

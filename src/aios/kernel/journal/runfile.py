@@ -60,6 +60,7 @@ class _Line(Struct, frozen=True, array_like=True):
     message: int | None
     n_urgent: int = 0
     within: int = 0
+    job: int = 0
 
 
 class _Body(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,7 +176,7 @@ def _line(row: Row, texts: _Texts, redaction: Redaction) -> _Line:
     return _Line(
         record.seq, record.call, digest, record.effect, record.where, record.outcome,
         record.begun_unix_s, record.ended_unix_s, record.waited_s, record.ran_s, record.n_preemptions,
-        intent, said, answer, message, record.n_urgent, record.within,
+        intent, said, answer, message, record.n_urgent, record.within, record.job,
     )  # fmt: skip
 
 
@@ -191,7 +192,7 @@ def _row(line: _Line, pid: Pid, reader: _Reader) -> Row:
     record = Record(
         pid, line.seq, line.call, line.digest, line.effect, line.begun_unix_s, line.where,
         line.outcome, "", line.ended_unix_s, line.waited_s, line.ran_s, line.n_preemptions,
-        line.n_urgent, within=line.within,
+        line.n_urgent, within=line.within, job=line.job,
     )  # fmt: skip
     intent = answer = b""
     if line.intent != NOTHING:

@@ -34,7 +34,7 @@ ROW_BYTES = 150
 """What a row takes, about, without its texts."""
 ROW_COLUMNS = (
     "pid, seq, call, digest, effect, begun, place, outcome, ended, waited, ran, n_preemptions, "
-    "n_urgent, within, cure, intent, said, answer, answer_text, message"
+    "n_urgent, within, cure, job, intent, said, answer, answer_text, message"
 )
 HANDING_IN = frozenset({"tool_take", "tool_return"})
 NO_MESSAGES = 0
@@ -64,6 +64,7 @@ SCHEMA = Schema(
         ALTER TABLE journal_records ADD COLUMN within INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE journal_records ADD COLUMN cure TEXT NOT NULL DEFAULT '';
         """,
+        "ALTER TABLE journal_records ADD COLUMN job INTEGER NOT NULL DEFAULT 0",
     ),
 )
 
@@ -101,14 +102,15 @@ def save(connection: apsw.Connection, record: Record) -> None:
     said = None if messages is None else put_chain(connection, messages)
     answer, answer_text, message = _put_answer(connection, record.answer, said)
     connection.execute(
-        "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (pid, seq) DO UPDATE SET outcome = excluded.outcome, ended = excluded.ended, waited = excluded.waited, "
         "ran = excluded.ran, n_preemptions = excluded.n_preemptions, answer = excluded.answer, "
         "answer_text = excluded.answer_text, message = excluded.message, n_urgent = excluded.n_urgent "
         "WHERE outcome <> 'done' OR excluded.outcome = 'fault'",
         (record.pid, record.seq, record.call, record.digest, record.effect.value, record.where.value,
          record.outcome.value, record.begun_unix_s, record.ended_unix_s, record.waited_s, record.ran_s,
-         record.n_preemptions, intent, said, answer, answer_text, message, record.n_urgent, record.within, record.cure),
+         record.n_preemptions, intent, said, answer, answer_text, message, record.n_urgent, record.within, record.cure,
+         record.job),
     )  # fmt: skip
 
 
@@ -170,7 +172,7 @@ def branch(connection: apsw.Connection, source: Pid, target: Pid, *, up_to: int)
     connection.execute(
         "INSERT INTO journal_records SELECT ?1, seq, call, digest, effect, place, iif(outcome = 'open', 'fault', outcome), begun, "  # noqa: S608 - our own words
         "iif(outcome = 'open', ?4, ended), waited, ran, n_preemptions, intent, said, iif(outcome = 'open', ?5, answer), answer_text, "
-        f"message, n_urgent, within, '' FROM journal_records WHERE pid = ?2 AND seq <= ?3 AND (outcome <> 'open' OR {IN_WORLD})",
+        f"message, n_urgent, within, '', job FROM journal_records WHERE pid = ?2 AND seq <= ?3 AND (outcome <> 'open' OR {IN_WORLD})",
         (target, source, up_to, now, _unknown(source)),
     )
 
@@ -375,7 +377,7 @@ def _cut_short(record: Record) -> bytes:
 
 
 Columns = tuple[
-    int, int, str, bytes, str, float, str, str, float, float, float, int, int, int, str,
+    int, int, str, bytes, str, float, str, str, float, float, float, int, int, int, str, int,
     int, int | None, bytes | None, int | None, int | None,
 ]  # fmt: skip
 
@@ -387,8 +389,8 @@ def _row(columns: Iterable[object], reader: Reader | None) -> Row:
         Pid(values[0]), values[1], values[2], values[3], Effect(values[4]), values[5], Where(values[6]),
         Outcome(values[7]), "", *values[8:13],
     )  # fmt: skip
-    record.within, record.cure = values[13:15]
-    intent, said, answer, answer_text, message = values[15:]
+    record.within, record.cure, record.job = values[13:16]
+    intent, said, answer, answer_text, message = values[16:]
     if reader is None:
         return Row(record, answer=answer or b"" if record.outcome is Outcome.FAULT else b"")
     asked = join_call(reader.text(intent), None if said is None else reader.chain(said))
