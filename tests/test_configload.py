@@ -84,7 +84,7 @@ def test_a_knob_that_is_nearly_one_is_answered_with_the_one_that_was_meant(tmp_p
 
 
 def test_what_a_knob_is_for_is_told_with_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Expected `int`") as caught:
+    with pytest.raises(ConfigError, match="expected a whole number") as caught:
         loaded(tmp_path, "", AIOS_ENGINE_N_SLOTS="many")
     assert "generations at once" in caught.value.hint
 

@@ -19,7 +19,7 @@ from aios.config import DEFAULT_ENGINE, Config, EngineConfig
 from aios.configfile import file_path, home_named, read_toml
 from aios.errors import ConfigError
 from aios.home import Home
-from aios.malformed import told
+from aios.malformed import named
 from aios.sizes import parse_size
 
 PREFIX, TESTS = "AIOS_", "AIOS_TEST_"
@@ -198,7 +198,7 @@ def _convert(name: str, value: object, source: str) -> object:
         return msgspec.convert(value, knobs[known], strict=not is_text)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeEncodeError) as error:
         raise ConfigError(
-            f"`{name}` from {source}: {told(error)}",
+            f"`{name}` from {source}: {named(error)}",
             hint=_meaning(knobs[known]) or f"see {GUIDE}",
         ) from error
 

@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 
 from aios.cli.exits import ExitCode, Outcomes, exit_code_of, report
@@ -103,3 +104,12 @@ def test_a_kernel_that_went_away_ends_the_whole_command() -> None:
     outcomes = Outcomes(as_json=False)
     with pytest.raises(KernelUnreachable), outcomes.each():
         raise KernelUnreachable("gone")
+
+
+def test_one_failure_of_several_is_told_in_words_of_the_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = click.Command("kill", params=[click.Option(["--reason"])])
+    with click.Context(command), Outcomes(as_json=False).each():
+        raise InvalidCall("`reason`: expected text", hint="shorten `reason`")
+    assert capsys.readouterr().err == "error: `--reason`: expected text\nhint: shorten `--reason`\n"

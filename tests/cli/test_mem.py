@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from tests.cli.conftest import Aios, Served
 
 from aios.sdk.memory import Memory
@@ -145,3 +146,21 @@ def test_a_note_is_changed_tagged_and_linked(served: Served, aios: Aios) -> None
     assert aios("mem", "tag", "1", "--add", "late").code != 0, "another took its place"
     assert aios("mem", "link", "2", str(new)).out == f"note 2 is linked with {new}\n"
     assert aios("mem", "link", "2", str(new), "--off").out == "note 2 is linked with none\n"
+
+
+@pytest.mark.usefixtures("served")
+def test_what_a_note_may_not_be_is_told_in_words_of_the_command(aios: Aios) -> None:
+    for words, told in (
+        (("add", "x", "--tag", " "), "`--tag`: expected text that is not only blanks"),
+        (("add", "x", "--tag", "a" * 65), "`--tag`: expected text of at most 64 characters"),
+        (("add", "x", "--source", "a" * 5_000), "`--source`: expected text of at most 4096"),
+        (("add", "x", "--until", "2020-01-01"), "hint: `--until` must be later"),
+        (("add", "x", "--expires", "2020-01-01"), "hint: `--expires` is over"),
+        (("search", "a" * 70_000), "`QUERY`: expected text of at most 65536 characters"),
+        (("tag", "1", "--add", ""), "`--add`: expected"),
+    ):
+        ran = aios("mem", *words)
+        assert (ran.code, ran.out) == (2, "")
+        assert told in ran.err
+        assert "$" not in ran.err
+    assert aios("mem", "ls", "--json").rows() == []

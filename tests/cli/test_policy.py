@@ -63,6 +63,8 @@ def test_check_says_where_a_file_is_wrong(aios: Aios, mine: Path) -> None:
         (("tool.run", "Path::/shared/x"), 2, "never asked about Path::/shared/x"),
         (("model.use", "Tool::t"), 2, "of type Kernel or Process"),
         (("mail.use", "Process::bob"), 0, "workspace.calls permits agent"),
+        (("process.self", "--as", ""), 2, "`--as`: expected text of at least 1 character"),
+        (("process.self", "--owner", ""), 2, "`--owner`: expected text of at least 1 character"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("mine")

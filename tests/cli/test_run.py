@@ -196,7 +196,7 @@ def test_a_malformed_manifest_names_its_field(aios: Aios, programs: Path) -> Non
     (programs / "hello" / "agent.toml").write_text('name = "a b"\n')
     ran = aios("run", programs / "hello")
     assert ran.code == 2
-    assert "$.name" in ran.err
+    assert "`name`: expected text that is letters, digits" in ran.err
 
 
 def test_the_table_comes_before_the_output(aios: Aios, programs: Path) -> None:

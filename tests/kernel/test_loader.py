@@ -198,7 +198,7 @@ def test_a_folder_without_a_manifest_is_no_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("manifest", "complaint"),
     [
-        ("name = 3", "Expected `str`"),
+        ("name = 3", "`name`: expected text, got a whole number"),
         ("nope = [", "no manifest"),
         ("entry = 'main.py'", "missing required field `name`"),
         ("name = 'a'\ncolour = 'red'", "unknown field `colour`"),

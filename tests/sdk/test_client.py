@@ -182,7 +182,7 @@ async def test_a_reply_hands_tool_calls_out_whole() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"temperature": -1}, "sampling: .*temperature"),
+        ({"temperature": -1}, "`temperature`: expected a number >= 0"),
         ({"temperature": "hot"}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ""}, "stop"),

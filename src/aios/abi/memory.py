@@ -10,8 +10,8 @@ from aios.abi.types import Count, Pid, ShortText
 
 NoteId = Annotated[int, Meta(ge=1)]
 """Positive and growing; never given twice."""
-NoteText = Annotated[str, Meta(min_length=1, max_length=1 << 16)]
-Tag = Annotated[str, Meta(min_length=1, max_length=64)]
+NoteText = Annotated[str, Meta(pattern=r"\S", max_length=1 << 16)]
+Tag = Annotated[str, Meta(pattern=r"\S", max_length=64)]
 MAX_TAGS = 32
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
 Importance = Annotated[float, Meta(ge=0, le=1)]

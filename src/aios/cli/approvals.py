@@ -131,11 +131,11 @@ def deny(*, number: int, as_json: bool) -> None:
     epilog=examples('aios approvals answer 8 "the blue one"', "aios approvals answer 9 5000")
 )
 @click.argument("number", metavar="ID", type=click.IntRange(1))
-@click.argument("text")
+@click.argument("answer", metavar="TEXT")
 @json_option
-def answer(*, number: int, text: str, as_json: bool) -> None:
+def answer(*, number: int, answer: str, as_json: bool) -> None:
     """Answer question ID in words, with one of its choices, or with a number: how much more a process may spend."""
-    _answer(number, text, as_json=as_json)
+    _answer(number, answer, as_json=as_json)
 
 
 @approvals.command(epilog=examples("aios approvals revoke 7"))

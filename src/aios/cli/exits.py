@@ -1,13 +1,13 @@
 """How commands end: exit codes, and errors as one line for people or one JSON object for programs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 
 import click
 
-from aios.cli.hints import for_commands
+from aios.cli.hints import NO_OPTIONS, for_commands, for_message, options_of
 from aios.errors import (
     AccessDenied,
     AiosError,
@@ -78,16 +78,19 @@ def exit_code_of(error: AiosError) -> ExitCode:
     return next((code for cls, code in _CODES if isinstance(error, cls)), ExitCode.FAILED)
 
 
-def report(error: AiosError, *, as_json: bool) -> ExitCode:
-    """Tell an error on stderr; return the exit code that goes with it. With `AIOS_DEBUG` the traceback comes first."""
+def report(error: AiosError, *, as_json: bool, options: Mapping[str, str] = NO_OPTIONS) -> ExitCode:
+    """Tell an error on stderr; return the exit code that goes with it. With `AIOS_DEBUG` the traceback comes first.
+
+    `options` are those of the command by the arguments that they stand for (`hints.options_of`).
+    """
     if os.environ.get("AIOS_DEBUG"):
         import traceback  # noqa: PLC0415 - start-up time
 
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     code = exit_code_of(error)
     tell(
-        error.message,
-        hint=for_commands(error.hint),
+        for_message(error.message, options),
+        hint=for_commands(error.hint, options),
         code=error.code,
         exit_code=code,
         as_json=as_json,
@@ -129,7 +132,9 @@ class Outcomes:
         except (KernelUnreachable, KernelStopping):
             raise  # the others would fail in the same way
         except AiosError as error:
-            self.add(report(error, as_json=self._as_json))
+            context = click.get_current_context(silent=True)
+            options = options_of(context.command if context is not None else None)
+            self.add(report(error, as_json=self._as_json, options=options))
 
     def add(self, code: int) -> None:
         """Take in the code of one of the things."""

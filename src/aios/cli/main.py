@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from aios import __version__
 from aios.cli.exits import ExitCode, report, tell, wants_color
+from aios.cli.hints import options_of
 from aios.errors import AiosError
 from aios.server.collector import settle_collector
 
@@ -202,15 +203,24 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _refuse(error, as_json=as_json)
     except AiosError as error:
-        return report(error, as_json=as_json)
+        return report(error, as_json=as_json, options=options_of(_command(argv)))
     except BaseExceptionGroup as group:
         if group.split(BrokenPipeError)[1] is None:
             return _end_unheard()
-        return report(_only_error(group), as_json=as_json)
+        return report(_only_error(group), as_json=as_json, options=options_of(_command(argv)))
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return report(AiosError(message), as_json=as_json)
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _command(argv: Sequence[str]) -> click.Command:
+    """The command that a line names: the last of those that its words lead to."""
+    found: click.Command = cli
+    for word in argv:
+        if isinstance(found, click.Group):
+            found = found.get_command(click.Context(found), word) or found
+    return found
 
 
 def _refuse(error: click.ClickException, *, as_json: bool) -> int:

@@ -136,10 +136,13 @@ def search(
 )
 @click.option("--source", default="", help="Where it is from.")
 @click.option(
-    "--from", "begin", type=Moment(), help="It holds from then on (2026-12-24T18:00, +2d)."
+    "--from",
+    "valid_from_unix_s",
+    type=Moment(),
+    help="It holds from then on (2026-12-24T18:00, +2d).",
 )
-@click.option("--until", "end", type=Moment(), help="It holds until then.")
-@click.option("--expires", type=Moment(), help="It is forgotten then.")
+@click.option("--until", "valid_to_unix_s", type=Moment(), help="It holds until then.")
+@click.option("--expires", "expires_unix_s", type=Moment(), help="It is forgotten then.")
 @json_option
 def add(
     *,
@@ -148,9 +151,9 @@ def add(
     tags: tuple[str, ...],
     importance: float,
     source: str,
-    begin: float | None,
-    end: float | None,
-    expires: float | None,
+    valid_from_unix_s: float | None,
+    valid_to_unix_s: float | None,
+    expires_unix_s: float | None,
     as_json: bool,
 ) -> None:
     """Keep a note."""
@@ -160,12 +163,12 @@ def add(
         "importance": importance,
         "source": source,
     }
-    if begin is not None:
-        options["valid_from_unix_s"] = begin
-    if end is not None:
-        options["valid_to_unix_s"] = end
-    if expires is not None:
-        options["expires_unix_s"] = expires
+    if valid_from_unix_s is not None:
+        options["valid_from_unix_s"] = valid_from_unix_s
+    if valid_to_unix_s is not None:
+        options["valid_to_unix_s"] = valid_to_unix_s
+    if expires_unix_s is not None:
+        options["expires_unix_s"] = expires_unix_s
     with connect() as client:
         note = client.memory.remember(text, **options)
     write_json({"id": note}) if as_json else click.echo(f"note {note}")

@@ -14,6 +14,7 @@ from aios.cli.output import counted, write_json
 from aios.cli.progress import advance_bar
 from aios.errors import InvalidCall
 from aios.kernel.clock import SystemClock
+from aios.malformed import named
 from aios.sdk.memory import ScopeName, imported_source
 
 SCOPES = ("process", "agent", "group", "shared")
@@ -76,7 +77,7 @@ def _exported(file: Path) -> Iterator[Note]:
                 yield msgspec.json.decode(line, type=Note)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InvalidCall(
-                    f"line {number} of {file} is no exported note: {error}",
+                    f"line {number} of {file} is no exported note: {named(error)}",
                     hint="give a file that `aios mem export` wrote",
                 ) from error
 

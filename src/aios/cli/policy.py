@@ -13,11 +13,12 @@ from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.configload import load
-from aios.errors import AiosError, ConfigError
+from aios.errors import AiosError, ConfigError, InvalidCall
 from aios.kernel.access.naming import RESOURCES
 from aios.kernel.access.policy import ACTIONS, TOOL_RUN, Policies
 from aios.kernel.access.policyfiles import PROFILES, file_source, load_sources, profile_source
 from aios.kernel.storage.paths import parse
+from aios.malformed import named
 
 EXIT_OF = {
     Verdict.ALLOW: ExitCode.OK,
@@ -128,7 +129,7 @@ def check(*, files: Sequence[Path], as_json: bool) -> None:
 )
 @click.argument("action", type=click.Choice(ACTIONS), metavar="ACTION")
 @click.argument("resource", default="", metavar="[RESOURCE]")
-@click.option("--as", "names", multiple=True, help="Its name; several: each started the next.")
+@click.option("--as", "agent", multiple=True, help="Its name; several: each started the next.")
 @click.option("--kind", type=click.Choice(KINDS), default="program", show_default=True)
 @click.option("--owner", default="owner", show_default=True, help="Whose it is.")
 @click.option("--program", default="", help="The folder of its program.")
@@ -139,14 +140,17 @@ def check(*, files: Sequence[Path], as_json: bool) -> None:
 @click.option("--profile", type=click.Choice(PROFILES), help="Instead of `access.profile`.")
 @json_option
 def explain(
-    *, profile: str | None, names: Sequence[str], effect: str | None, as_json: bool, **asked: object
+    *, profile: str | None, agent: Sequence[str], effect: str | None, as_json: bool, **asked: object
 ) -> int:
     """Say what would be decided, by which policies and why; RESOURCE is such as Path::/shared/x or Tool::shell.
 
     Exit codes: 0 allow, 1 ask, 5 deny.
     """
-    fields = {**asked, "expect": "allow", "effect": effect or "pure", "agent": names or ("agent",)}
-    case = msgspec.convert(fields, Case)
+    fields = {**asked, "expect": "allow", "effect": effect or "pure", "agent": agent or ("agent",)}
+    try:
+        case = msgspec.convert(fields, Case)
+    except msgspec.ValidationError as error:
+        raise InvalidCall(named(error), hint="say it otherwise") from error
     request = case.request()
     decision = _policies(profile).decide(case.principals(), request)
     if as_json:
@@ -196,7 +200,7 @@ def read_cases(file: Path) -> tuple[Case, ...]:
         return msgspec.toml.decode(data, type=Cases).case
     except (ValueError, UnicodeDecodeError) as error:  # msgspec's and tomllib's are ValueErrors
         raise ConfigError(
-            f"{file} is no file of cases: {error}", hint="see docs/concepts/access.md"
+            f"{file} is no file of cases: {named(error)}", hint="see docs/concepts/access.md"
         ) from error
 
 

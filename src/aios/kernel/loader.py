@@ -32,7 +32,7 @@ from aios.kernel.sandbox.launch import Confined, Launcher
 from aios.kernel.sandbox.places import python_places
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
-from aios.malformed import told
+from aios.malformed import named
 
 MANIFEST = "agent.toml"
 MAX_MANIFEST_BYTES = 64 << 10
@@ -115,7 +115,7 @@ def load_program(path: str) -> Program:
         ) from error
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidCall(
-            f"{file} is no manifest: {told(error)}", hint="see docs/tutorial/first-agent.md"
+            f"{file} is no manifest: {named(error)}", hint="see docs/tutorial/first-agent.md"
         ) from error
     entry = (folder / manifest.entry).resolve()
     if not entry.is_relative_to(folder.resolve()) or not entry.is_file():

@@ -14,6 +14,7 @@ from typing import get_type_hints
 import msgspec
 
 from aios.errors import InvalidCall
+from aios.malformed import named
 
 Parameters = Mapping[str, inspect.Parameter]
 
@@ -104,7 +105,7 @@ def _value(given: object, name: str, hints: Mapping[str, object]) -> object:
     try:
         return msgspec.convert(given, hints[name], strict=False, dec_hook=_construct)
     except ValueError as error:
-        raise TypeError(f"{name}: {error}") from error
+        raise TypeError(f"{name}: {named(error)}") from error
 
 
 def _construct(kind: type, given: object) -> object:

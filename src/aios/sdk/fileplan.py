@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
+from aios.malformed import named
 from aios.sdk.filewords import Clause, Do, Place, without_filling
 
 MAX_COMMAND_CHARS = 500
@@ -195,7 +196,7 @@ def wish_of(answer: str, menu: Menu) -> Wish:
     try:
         wish = msgspec.json.decode(answer, type=Wish)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidCall(f"the model made no plan of that: {error}", hint=HINT) from error
+        raise InvalidCall(f"the model made no plan of that: {named(error)}", hint=HINT) from error
     if wish.do not in menu.kinds:
         raise InvalidCall(
             f"the model's plan has a `{wish.do}`, which the command does not say", hint=HINT

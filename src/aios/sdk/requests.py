@@ -5,6 +5,7 @@ Everything is checked here, so that a mistake shows where it was made, whatever 
 
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -28,12 +29,30 @@ from aios.abi.types import (
     ToolSpec,
 )
 from aios.errors import InvalidCall
-from aios.malformed import told
+from aios.malformed import named
 from aios.sdk.schemas import name_of, schema_of
 
 C = TypeVar("C", bound=Call[Answer])
 
 MODES = frozenset({"auto", "none", "required"})
+ARGUMENTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "approval_answer": {"id": "number"},
+        "approval_revoke": {"id": "number"},
+        "deadletterdrop": {"id": "letter_id"},
+        "deadlettersend": {"id": "letter_id"},
+        "file_unlink": {"id": "link_id"},
+        "forget": {"id": "note"},
+        "link": {"id": "note"},
+        "memory_get": {"id": "note"},
+        "memory_tag": {"id": "note"},
+        "ps": {"all": "include_ended"},
+        "timer_remove": {"id": "timer_id"},
+        "timer_run": {"id": "timer_id"},
+        "update": {"id": "note"},
+    }
+)
+"""What the methods of a client call a field of a call, where that is another name."""
 SAMPLING_OPTIONS = frozenset(Sampling.__struct_fields__)
 
 
@@ -103,8 +122,9 @@ def build(cls: type[C], **fields: object) -> C:
     try:
         return msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
+        names = ARGUMENTS.get(str(cls.__struct_config__.tag), {})
         raise InvalidCall(
-            f"{cls.__struct_config__.tag}: {told(error)}", hint=f"see `help({cls.__name__})`"
+            named(error, names), hint=f"see `help('{cls.__module__}.{cls.__name__}')`"
         ) from error
 
 
@@ -215,7 +235,8 @@ def _message(given: object, index: int) -> Message:
         foreign = msgspec.convert(given, _ForeignMessage)
     except msgspec.ValidationError as error:
         raise InvalidCall(
-            f"message {index}: {error}", hint="a message is an aios.Message or {role, content}"
+            f"message {index}: {named(error)}",
+            hint="a message is an aios.Message or {role, content}",
         ) from error
     content: str | tuple[TextPart | ImagePart, ...]
     if isinstance(foreign.content, list):
@@ -256,7 +277,7 @@ def _sampling(fields: dict[str, object]) -> Sampling:
     try:
         return msgspec.convert({**msgspec.structs.asdict(base), **changes}, Sampling)
     except msgspec.ValidationError as error:
-        raise InvalidCall(f"sampling: {error}", hint="see `help(aios.Sampling)`") from error
+        raise InvalidCall(named(error), hint="see `help(aios.Sampling)`") from error
 
 
 def _constraint(schema: Schema, regex: object) -> Constraint | None:
@@ -266,7 +287,9 @@ def _constraint(schema: Schema, regex: object) -> Constraint | None:
         try:
             return msgspec.convert({"type": "regex", "pattern": regex}, Regex)
         except msgspec.ValidationError as error:
-            raise InvalidCall(f"regex: {error}", hint="a pattern as text") from error
+            raise InvalidCall(
+                named(error, {"pattern": "regex"}), hint="a pattern as text"
+            ) from error
     if schema is None:
         return None
     found = dict(schema) if isinstance(schema, dict) else schema_of(schema)

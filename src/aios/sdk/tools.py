@@ -27,6 +27,7 @@ from msgspec import Meta, Struct
 from aios.abi.tools import MAX_RESULT_BYTES, EffectName, ToolDeclaration, Traits
 from aios.abi.types import JsonObject, ToolSpec
 from aios.errors import InvalidCall
+from aios.malformed import named
 from aios.sdk.schemas import schema_of
 
 P = ParamSpec("P")
@@ -344,7 +345,9 @@ def _traits(options: TraitOptions) -> Traits:
     try:
         return msgspec.convert(options, Traits)
     except msgspec.ValidationError as error:
-        raise InvalidCall(f"traits of a tool: {error}", hint="see `help(aios.tool)`") from error
+        raise InvalidCall(
+            f"traits of a tool: {named(error)}", hint="see `help(aios.tool)`"
+        ) from error
 
 
 def _json_default(value: object) -> JsonObject:

@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from aios.abi.memory import Importance, NoteText, Tags, UnixSeconds
+from aios.abi.memory import MAX_TAGS, Importance, UnixSeconds
 from aios.abi.types import ShortText
 from aios.errors import InvalidCall
 
@@ -32,14 +32,16 @@ NotNegative = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
 
 class SavedNote(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="note"):
-    """A note with the space that it lies in, and its vector if it has one."""
+    """A note with the space that it lies in, and its vector if it has one. It may be one of blanks, as earlier versions kept them."""
 
     id: Positive
     scope: Literal["agent", "group", "shared"]
     space_owner: ShortText
     space_name: ShortText
-    text: NoteText
-    tags: Tags
+    text: Annotated[str, Meta(min_length=1, max_length=1 << 16)]
+    tags: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=MAX_TAGS)
+    ]
     importance: Importance
     owner: ShortText
     name: ShortText

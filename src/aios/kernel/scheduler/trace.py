@@ -12,6 +12,7 @@ import msgspec
 
 from aios.abi.trace import TracedAgent
 from aios.errors import InvalidCall
+from aios.malformed import named
 
 
 def encode_trace(agents: Iterable[TracedAgent]) -> bytes:
@@ -32,5 +33,7 @@ def decode_trace(data: bytes) -> tuple[TracedAgent, ...]:
                 agents.append(msgspec.json.decode(line, type=TracedAgent))
             except msgspec.MsgspecError as error:
                 hint = "a line is an agent with `arrives_s` and `calls`; see abi/trace.py"
-                raise InvalidCall(f"line {number} of the trace: {error}", hint=hint) from error
+                raise InvalidCall(
+                    f"line {number} of the trace: {named(error)}", hint=hint
+                ) from error
     return tuple(agents)

@@ -30,7 +30,7 @@ from msgspec import Meta, Struct
 from aios.abi.tools import MAX_RESULT_BYTES, ToolName, Traits
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall, NotFound
-from aios.malformed import told
+from aios.malformed import named
 
 MAX_MANIFEST_BYTES = 128 << 10
 MAX_COMMAND_BYTES = 128 << 10
@@ -96,7 +96,7 @@ def read_manifest(file: Path) -> Manifest:
         raise NotFound(f"{file} cannot be read: {error.strerror}", hint="check the path") from error
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidCall(
-            f"{file} is no manifest of a tool: {told(error)}", hint="see docs/guides/tools.md"
+            f"{file} is no manifest of a tool: {named(error)}", hint="see docs/guides/tools.md"
         ) from error
     if not found.command and not found.program:
         raise InvalidCall(f"{file} has neither `command` nor `program`", hint="give one of them")

@@ -93,6 +93,8 @@ async def test_memory_remembers_recalls_and_updates(booted: OpenKernel) -> None:
             found = json.loads((await run_tool(ann, "memory", action="recall", text="boat")).text)
             with pytest.raises(InvalidCall, match="no `id`"):
                 await run_tool(ann, "memory", action="update", text="x")
+            with pytest.raises(InvalidCall, match="only blanks"):
+                await run_tool(ann, "memory", action="remember", text=" \n")
         assert [each["text"] for each in found] == ["the boat is blue"]
 
 

@@ -33,6 +33,8 @@ def memory() -> Tool:
 
 async def _run(job: Job) -> Outcome:
     text = job.text("text")
+    if not text.strip():
+        raise InvalidCall("`text` is only blanks", hint="say it in words")
     match job.text("action"):
         case "remember":
             return as_json({"id": (await job.call(Remember(text=text, source="tool"))).id})

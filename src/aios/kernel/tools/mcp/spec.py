@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aios.errors import ConfigError
-from aios.malformed import told
+from aios.malformed import named
 from aios.mcpconfig import McpConfig, McpServer
 
 MAX_FILE_BYTES = 1 << 20
@@ -149,7 +149,7 @@ def read_file(file: Path) -> dict[str, Entry]:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
-            f"{file} is no .mcp.json: {told(error)}", hint="see `mcp.files`"
+            f"{file} is no .mcp.json: {named(error)}", hint="see `mcp.files`"
         ) from error
     return {name: entry for name, entry in found.servers.items() if not entry.disabled}
 
