@@ -46,7 +46,9 @@ def test_knobs_that_count_bytes_take_sizes_with_units(tmp_path: Path) -> None:
     assert told.config.storage.quota_bytes == 1_500_000_000
     assert told.config.memory.block_bytes == 2 << 20
     for size in ("much", "2Mb", "-1"):
-        with pytest.raises(ConfigError, match=r"`memory\.block_bytes` from environment"):
+        with pytest.raises(
+            ConfigError, match=r"`memory\.block_bytes` from environment.*: say 4096"
+        ):
             loaded(tmp_path, "", AIOS_MEMORY_BLOCK_BYTES=size)
 
 

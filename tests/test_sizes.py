@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.sizes import LARGEST_BYTES, LETTERS, parse_size
+from aios.sizes import LARGEST_BYTES, LETTERS, parse_size, sized
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,20 @@ def test_units_are_powers_and_their_case_does_not_matter(
     factor = (1024 if is_binary else 1000) ** (LETTERS.index(letter) + 1)
     unit = f"{letter}{'i' * is_binary}b"
     assert parse_size(f"{n}{unit}") == parse_size(f"{n} {unit.upper()}") == n * factor
+
+
+def test_sizes_in_a_table_become_numbers_and_the_rest_stays() -> None:
+    table = {
+        "block_bytes": "2KB",
+        "name": "2KB",
+        "n_bytes": 3,
+        "budget": {"written_bytes": "1MiB", "calls": 2},
+        "env": {"x_bytes": "2KB"},
+    }
+    assert sized(table, "budget") == {
+        **table,
+        "block_bytes": 2_000,
+        "budget": {"written_bytes": 1 << 20, "calls": 2},
+    }
+    with pytest.raises(ValueError, match="`written_bytes`: 'much' is no size: say 4096"):
+        sized({"budget": {"written_bytes": "much"}}, "budget")

@@ -7,7 +7,6 @@ The file is TOML, at `AIOS_CONFIG` or `$XDG_CONFIG_HOME/aios/config.toml`. `aios
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import get_type_hints
@@ -188,15 +187,14 @@ def _convert(name: str, value: object, source: str) -> object:
     is_text = source.startswith("environment")
     if is_text and known.removeprefix("engine.") in LISTS:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
-    if isinstance(value, str) and known.endswith("_bytes"):
-        with suppress(ValueError):  # what is no size is refused below
-            value = parse_size(value)
     try:
         str(value).encode()  # else it can be in no answer and no message
+        if isinstance(value, str) and known.endswith("_bytes"):
+            value = parse_size(value)
         if is_text and known in TABLES:
             return msgspec.json.decode(str(value), type=knobs[known])
         return msgspec.convert(value, knobs[known], strict=not is_text)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeEncodeError) as error:
+    except ValueError as error:  # those of msgspec are, too
         raise ConfigError(
             f"`{name}` from {source}: {named(error)}",
             hint=_meaning(knobs[known]) or f"see {GUIDE}",

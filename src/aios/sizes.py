@@ -5,6 +5,7 @@ could be bits: `Mb` is refused, `mb` and `MB` are megabytes.
 """
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 
 LARGEST_BYTES = 2**63 - 1
@@ -33,4 +34,22 @@ def parse_size(text: str) -> int:
     found = int(Decimal(size[1]) * (1024 if unit[2] else 1000) ** power)
     if found > LARGEST_BYTES:
         raise ValueError(f"{text!r} is more than any disk has: {SAY}")
+    return found
+
+
+def sized(table: Mapping[str, object], *inner: str) -> dict[str, object]:
+    """A table of TOML with its sizes as numbers: the texts under its keys that end in `_bytes`, and those in its tables named `inner`.
+
+    Raises:
+        ValueError: One is no size; the message names the key.
+    """
+    found = dict(table)
+    for key, value in table.items():
+        if isinstance(value, str) and key.endswith("_bytes"):
+            try:
+                found[key] = parse_size(value)
+            except ValueError as error:
+                raise ValueError(f"`{key}`: {error}") from error
+        elif isinstance(value, dict) and key in inner:
+            found[key] = sized(value)
     return found

@@ -19,6 +19,13 @@ def test_limits_are_set_shown_and_lifted(served: Served, aios: Aios) -> None:
     assert (about["limits"], about["on_breach"]) == ({"completion_tokens": 1000}, "fail")
     (about,) = aios("budget", "bob", "completion_tokens=+5", "tool_calls=+2", "--json").rows()
     assert about["limits"] == {"completion_tokens": 1005, "tool_calls": 2}
+    (about,) = aios("budget", "bob", "written_bytes=1.5MB", "--json").rows()
+    (about,) = aios("budget", "bob", "written_bytes=+2KiB", "--json").rows()
+    assert about["limits"] == {
+        "completion_tokens": 1005,
+        "tool_calls": 2,
+        "written_bytes": 1_502_048,
+    }
 
 
 def test_a_new_limit_alone_lets_nobody_go_on_which_is_said(served: Served, aios: Aios) -> None:
@@ -27,7 +34,7 @@ def test_a_new_limit_alone_lets_nobody_go_on_which_is_said(served: Served, aios:
     assert aios("stop", "bob").code == 0
     assert aios("budget", "bob").err == ""
     said = aios("budget", "bob", "calls=3").err
-    assert said == f"hint: bob ({pid}) stay stopped; `aios cont {pid}`\n"
+    assert said == f"hint: still stopped: bob ({pid}); `aios cont {pid}`\n"
     assert aios("budget", "bob", "calls=4", "--cont").err == ""
 
 
@@ -42,7 +49,14 @@ def test_so_many_more_without_a_limit_is_more_than_is_spent(served: Served, aios
 
 def test_what_is_no_limit_is_refused_with_those_that_are(served: Served, aios: Aios) -> None:
     served.admit("bob")
-    for word in ("calls", "calls=many", "money=3", "calls=-1"):
+    for word in (
+        "calls",
+        "calls=many",
+        "money=3",
+        "calls=-1",
+        "calls=2k",
+        "written_bytes=2Mb",
+    ):
         ran = aios("budget", "bob", word)
         assert ran.code == 2
         assert "completion_tokens" in ran.err

@@ -204,6 +204,9 @@ def test_a_folder_without_a_manifest_is_no_program(tmp_path: Path) -> None:
         ("name = 'a'\ncolour = 'red'", "unknown field `colour`"),
         ("name = '../x'", "the first a letter or digit"),
         ("name = 'a'\nnice = 99", "<= 19"),
+        ("name = 'a'\nblock_bytes = '2Mb'", "`block_bytes`: '2Mb' could be bits"),
+        ("name = 'a'\nblock_bytes = '2k'", "`block_bytes`: expected a whole number >= 4096"),
+        ("name = 'a'\n[budget]\nwritten_bytes = 'all'", "`written_bytes`: 'all' is no size"),
         ("#" * 70_000, "over 65536 bytes"),
     ],
 )

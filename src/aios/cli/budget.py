@@ -63,7 +63,7 @@ def budget(
         held = [each for each in family(table, {process.pid}) if each.state is State.STOPPED]
         if words and held and not cont:
             names = ", ".join(f"{each.name} ({each.pid})" for each in held)
-            click.echo(f"hint: {names} stay stopped; `aios cont {process.pid}`", err=True)
+            click.echo(f"hint: still stopped: {names}; `aios cont {process.pid}`", err=True)
 
 
 def _used(about: BudgetInfo) -> Spent:

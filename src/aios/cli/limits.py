@@ -1,4 +1,4 @@
-"""Limits as they are typed: `completion_tokens=2000`, or `calls=+10` for ten more."""
+"""Limits as they are typed: `completion_tokens=2000`, `written_bytes=10MB`, or `calls=+10` for ten more."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import msgspec
 
 from aios.abi.budget import Limits, Spent
 from aios.errors import InvalidCall
+from aios.sizes import parse_size
 
 LIFTED = "none"
 NOTHING = Spent()
@@ -13,6 +14,8 @@ NOTHING = Spent()
 
 def parse_limits(words: Sequence[str], start: Limits = Limits(), used: Spent = NOTHING) -> Limits:
     """Limits from words of the form WHAT=N, where N is a number, `+` and a number for so many more, or `none`; what no word names stays as in `start`.
+
+    Bytes may be a size such as 10MB.
 
     Where there is no limit, so many more are counted from what is `used`.
 
@@ -23,11 +26,8 @@ def parse_limits(words: Sequence[str], start: Limits = Limits(), used: Spent = N
     for word in words:
         name, separator, value = word.partition("=")
         known = Limits.__struct_fields__
-        if (
-            not separator
-            or name not in known
-            or not (value.removeprefix("+").isdecimal() or value == LIFTED)
-        ):
+        n = _number(name, value.removeprefix("+"))
+        if not separator or name not in known or (n is None and value != LIFTED):
             raise InvalidCall(
                 f"{word!r} is no limit",
                 hint=f"say WHAT=N, WHAT=+N or WHAT={LIFTED}; WHAT is {', '.join(known)}",
@@ -37,5 +37,15 @@ def parse_limits(words: Sequence[str], start: Limits = Limits(), used: Spent = N
             before = 0
         elif before is None:
             before = getattr(used, name)
-        given[name] = None if value == LIFTED else before + int(value)
+        given[name] = None if n is None else before + n
     return msgspec.structs.replace(start, **given)
+
+
+def _number(name: str, text: str) -> int | None:
+    """What a text says; None if that is no number."""
+    if not name.endswith("_bytes"):
+        return int(text) if text.isdecimal() else None
+    try:
+        return parse_size(text)
+    except ValueError:
+        return None

@@ -9,7 +9,6 @@ import os
 import signal
 import stat
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +32,7 @@ from aios.kernel.sandbox.places import python_places
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 from aios.malformed import named
+from aios.sizes import sized
 
 MANIFEST = "agent.toml"
 MAX_MANIFEST_BYTES = 64 << 10
@@ -105,7 +105,8 @@ def load_program(path: str) -> Program:
             raise InvalidCall(
                 f"{file} is over {MAX_MANIFEST_BYTES} bytes", hint="a manifest is a page at most"
             )
-        manifest = msgspec.toml.decode(file.read_bytes(), type=Manifest)
+        table: dict[str, object] = msgspec.toml.decode(file.read_bytes())
+        manifest = msgspec.convert(sized(table, "budget"), Manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "a program is a folder with an agent.toml; see docs/tutorial/first-agent.md"
         raise NotFound(f"no program at {folder}: {file} is not there", hint=hint) from error
@@ -113,7 +114,7 @@ def load_program(path: str) -> Program:
         raise NotFound(
             f"{file} cannot be read: {error.strerror}", hint="check its permissions"
         ) from error
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # those of tomllib and msgspec are, too
         raise InvalidCall(
             f"{file} is no manifest: {named(error)}", hint="see docs/tutorial/first-agent.md"
         ) from error

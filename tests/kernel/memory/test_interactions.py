@@ -209,6 +209,7 @@ aios.run(main)
             for manifest, option, expected in (
                 ("block_bytes = 8192", None, 8192),
                 ("block_bytes = 8192", 16384, 16384),
+                ('block_bytes = "8KiB"', None, 8192),
                 ("", None, 1 << 20),
             ):
                 (folder / "agent.toml").write_text(f'name = "prog"\n{manifest}\n')

@@ -21,6 +21,7 @@ effect = "pure"
 is_pure = true
 [bounds]
 cpu_s = 5
+memory_bytes = "64MiB"
 """
 
 
@@ -29,6 +30,7 @@ def test_a_manifest_is_read(tmp_path: Path) -> None:
     file.write_text(GOOD)
     found = read_manifest(file)
     assert (found.name, found.traits.is_pure, found.bounds.cpu_s) == ("text/words", True, 5)
+    assert found.bounds.memory_bytes == 64 << 20
 
 
 def test_an_agents_program_is_beside_its_manifest(tmp_path: Path) -> None:
@@ -46,6 +48,7 @@ def test_an_agents_program_is_beside_its_manifest(tmp_path: Path) -> None:
         GOOD + "colour = 3",
         GOOD.replace("cpu_s = 5", "cpu_s = -5"),
         GOOD.replace('"pure"', '"none"'),
+        GOOD.replace("64MiB", "64Mb"),
         'name = "../x"\ndescription = "y"\ncommand = ["x"]',
         "= =",
         "x" * (129 << 10),

@@ -18,7 +18,6 @@ A command is a list of words, never a line for a shell, and an argument stays wi
 
 import re
 import stat
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +30,7 @@ from aios.abi.tools import MAX_RESULT_BYTES, ToolName, Traits
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall, NotFound
 from aios.malformed import named
+from aios.sizes import sized
 
 MAX_MANIFEST_BYTES = 128 << 10
 MAX_COMMAND_BYTES = 128 << 10
@@ -91,10 +91,11 @@ def read_manifest(file: Path) -> Manifest:
                 f"{file} is no file of at most {MAX_MANIFEST_BYTES} bytes",
                 hint="a manifest is a TOML file",
             )
-        found = msgspec.toml.decode(file.read_bytes(), type=Manifest)
+        table: dict[str, object] = msgspec.toml.decode(file.read_bytes())
+        found = msgspec.convert(sized(table, "bounds"), Manifest)
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}", hint="check the path") from error
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # those of tomllib and msgspec are, too
         raise InvalidCall(
             f"{file} is no manifest of a tool: {named(error)}", hint="see docs/guides/tools.md"
         ) from error
