@@ -49,14 +49,16 @@ def test_a_bug_that_was_found_does_not_come_back(simulator: Simulator, seed: int
 @pytest.mark.no_cover
 def test_no_seed_breaks_an_invariant(simulator: Simulator) -> None:
     injected: Counter[str] = Counter()
-    n_undone = 0
+    n_undone = n_served = 0
     for seed in range(10_057, 10_057 + N_SEEDS):
         outcome = simulator.run(seed)
         n_undone += outcome.n_undone
+        n_served += outcome.n_served
         injected.update(outcome.injected)
         assert not outcome.violations, f"python -m aios.testing {seed}: {outcome.violations}"
     assert injected.total() > 3 * N_SEEDS
     assert n_undone, "no call was cut off behind its effect"
+    assert n_served, "no program served a function"
     assert {"client gone", "engine error", "disk error"} <= injected.keys()
 
 

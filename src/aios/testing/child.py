@@ -18,13 +18,14 @@ from aios.kernel.signals import KILLED_STATUS
 from aios.sdk.client import Client
 from aios.testing.agents import Agent
 from aios.testing.limited import work_within_limits
+from aios.testing.serving import HearingGate, serve
 from aios.testing.trades import branch_out, run_once, work
 from aios.testing.world import World
 
 CRASHED_STATUS = 1
 Trade = Callable[[Agent, anyio.CancelScope], Awaitable[None]]
 TRADES: Mapping[str, Trade] = MappingProxyType(
-    {"w": work, "b": branch_out, "l": work_within_limits, "t": run_once}
+    {"w": work, "b": branch_out, "l": work_within_limits, "s": serve, "t": run_once}
 )
 """By the first letter of an agent's name."""
 
@@ -52,7 +53,7 @@ class SimChild(Child):
         if process.exiting is not None:
             self._scope.cancel()
         self.started.set()
-        client = Client(LocalGate(self._kernel, process))
+        client = Client(HearingGate(LocalGate(self._kernel, process), self._kernel.table))
         agent = Agent(self._world, self._life, process, me=me, client=client)
         try:
             with self._scope, in_course_of(0):

@@ -120,27 +120,43 @@ class Hands:
         found = (job.run.process.name, job.text("what")) in self._outside.done
         return Outcome("yes" if found else "no")
 
-    async def _do(self, job: Job, effect: EffectName) -> Outcome:
-        who, what = job.run.process.name, job.text("what")
+    async def act(self, who: str, what: str, *, effect: EffectName, key: str = "") -> str:
+        """Do something for somebody. Returns: what was done.
+
+        Raises:
+            ToolFailed: It failed, before it was done or behind that.
+        """
         await self._wait()
         self._outside.begin(who, what, effect)
         if self._strikes("tool failed before"):
             raise ToolFailed("it did nothing", hint="ask again")
-        self._outside.do(who, what, job.text("key"))
+        self._outside.do(who, what, key)
         await self._wait()
         if self._strikes("tool failed after"):
             raise ToolFailed("who knows", hint="look")
-        return Outcome(what)
+        return what
 
-    async def _undo(self, job: Job) -> Outcome:
+    async def undo(self, key: str) -> str:
+        """Undo what was done with that key.
+
+        Raises:
+            ToolFailed: It failed, before it was undone or behind that.
+        """
         await self._wait()
         if self._strikes("undo failed before"):
             raise ToolFailed("it undid nothing", hint="look")
-        self._outside.n_undone += self._outside.undo(job.text("key"))
+        self._outside.n_undone += self._outside.undo(key)
         await self._wait()
         if self._strikes("undo failed after"):
             raise ToolFailed("who knows", hint="look")
-        return Outcome("undone")
+        return "undone"
+
+    async def _do(self, job: Job, effect: EffectName) -> Outcome:
+        who, what, key = job.run.process.name, job.text("what"), job.text("key")
+        return Outcome(await self.act(who, what, effect=effect, key=key))
+
+    async def _undo(self, job: Job) -> Outcome:
+        return Outcome(await self.undo(job.text("key")))
 
 
 async def takes(seconds: float, is_over: Callable[[], bool]) -> None:

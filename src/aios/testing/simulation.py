@@ -43,10 +43,9 @@ from aios.testing.chance import repeatable
 from aios.testing.child import SimChild
 from aios.testing.limited import LIMITED_DIGITS, LIMITS
 from aios.testing.loop import run_virtual
-from aios.testing.outside import TAKES_S, Hands, takes
 from aios.testing.owner import decide, run_errands
 from aios.testing.settling import settle_account
-from aios.testing.trades import visit
+from aios.testing.trades import SERVER, visit
 from aios.testing.world import CALM_AFTER_S, PROGRAM, Faults, Life, World, draw_faults, files_in
 
 N_WORKERS, N_GUESTS = 2, 1
@@ -75,6 +74,8 @@ class Outcome(Struct, frozen=True):
     violations: tuple[str, ...]
     n_undone: int = 0
     """Acts of tools that the kernel took back, since they had been cut off."""
+    n_served: int = 0
+    """Calls of tools that ran a function of a program."""
 
 
 class Simulator:
@@ -123,6 +124,7 @@ class Simulator:
             dict(world.injected),
             tuple(world.ledger.violations),
             world.outside.n_undone,
+            len(world.served),
         )
 
     async def _lives(self, world: World, folder: Path) -> int:
@@ -176,7 +178,7 @@ class Simulator:
             )
             kernel.urls.append("unix:///sim")
             kernel.programs.make_child = partial(SimChild, world=world, kernel=kernel)
-            kernel.tools.install(_hands(world).tools())
+            kernel.tools.install(world.hands().tools())
             world.check = partial(_look, world, kernel)
             stack.callback(setattr, world, "check", None)
             kernel.begin()
@@ -259,24 +261,14 @@ async def _extract_here(_: ExtractionProcess, job: ExtractionJob) -> Extracted:
 
 
 def workers_of(world: World) -> list[str]:
-    """The programs that a seed starts: workers, and in some a brancher, or one with a budget."""
+    """The programs that a seed starts: workers, and in some a brancher, one with a budget, or one that serves."""
     draw = random.Random(f"workers {world.seed}")  # noqa: S311 - repeatable on purpose
     return [
+        *[SERVER] * world.has_server,
         *(f"w{number}" for number in range(N_WORKERS)),
         *["b0"] * (draw.random() < BRANCHER_SHARE),
         *["l0"] * (world.seed % 10 in LIMITED_DIGITS),
     ]
-
-
-def _hands(world: World) -> Hands:
-    """The tools of one life of a kernel."""
-    life = world.life
-    assert life is not None, "tools run within a life of the kernel"
-
-    async def wait() -> None:
-        await takes(world.draw.uniform(0, TAKES_S), lambda: life.is_over)
-
-    return Hands(world.outside, wait, partial(world.strikes, world.faults.tool_share))
 
 
 def _alive(world: World, kernel: Kernel) -> str:

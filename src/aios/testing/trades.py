@@ -21,6 +21,8 @@ from aios.testing.talk import Talk
 EXIT_RETRY_S = 30.0
 WORKER_STEPS, ACTS_A_STEP = 3, 3
 GUEST_STEPS = 4
+SERVER, SERVED_SHARE = "s0", 0.7
+"""The program that serves functions, where there is one, and how many acts of tools are theirs then."""
 SLEEP_S = 5.0
 """The longest that a worker sleeps at once."""
 MAX_LOOKS = 20
@@ -80,7 +82,15 @@ async def _do(agent: Agent, talk: Talk, kind: str, stamp: str) -> bool:
             given = {"action": "append", "path": "tool-file.txt", "text": f"{stamp}\n"}
             return await agent.act(kind, stamp, partial(client.tools.run, "files", given))
         case _:
-            return await agent.act("tool", stamp, partial(use, agent, kind, stamp))
+            return await agent.act(
+                "tool", stamp, partial(use, agent, _tool(agent, kind, stamp), stamp)
+            )
+
+
+def _tool(agent: Agent, kind: str, stamp: str) -> str:
+    """The kernel's own tool of a kind, or that of the program which serves one."""
+    is_served = random.Random(f"served {stamp}").random() < SERVED_SHARE  # noqa: S311 - repeatable on purpose
+    return f"{SERVER}/{kind}" if agent.world.has_server and is_served else kind
 
 
 async def use(agent: Agent, tool: str, what: str) -> None:

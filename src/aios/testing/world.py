@@ -6,6 +6,7 @@ Everything is decided by one seed. `Faults` says when what fails; the world coun
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from msgspec import Struct
 from aios.testing.disk import FaultyDisk, Kind
 from aios.testing.ledger import Ledger, Trace
 from aios.testing.loop import VirtualClock, VirtualSelector
-from aios.testing.outside import Outside
+from aios.testing.outside import TAKES_S, Hands, Outside, takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 CALM_AFTER_S = 400.0
 """From then on nothing fails by chance any more, so that everything can come to its end."""
 MAX_STEPS = 60_000
+SERVING_DIGITS = (1, 5)
+"""Seeds that end so have a program that serves its functions as tools. No older seed of a bug does: each still means the run that found it."""
 PROGRAM = Path(__file__).with_name("program")
 """Not in the scratch folder, whose name is random: it is in what the journal keeps, and so in the order of its index."""
 
@@ -51,6 +54,8 @@ class Faults(Struct, frozen=True):
     """The mean time that work in a thread takes."""
     sweep_s: float = 0.0
     """So often the journal forgets all that no living process needs, as long as programs run; 0: never."""
+    function_share: float = 0.0
+    """Of calls of functions that a program serves, so many crash that program at some step of theirs."""
 
 
 def draw_faults(draw: random.Random) -> Faults:
@@ -73,6 +78,7 @@ def draw_faults(draw: random.Random) -> Faults:
         thread_s=sometimes(0.7, 0.2),
         sweep_s=draw.choice((0.0, draw.uniform(0.5, 8.0))),
         tool_share=sometimes(0.4, 0.3),
+        function_share=sometimes(0.6, 0.4),
     )
 
 
@@ -124,6 +130,8 @@ class World:
         self.outside = Outside()
         self.errands = draw_errands(random.Random(f"errands {seed}"))  # noqa: S311 - repeatable on purpose
         """What the owner has still to do."""
+        self.served: set[int] = set()
+        """The calls of tools that were carried out by a function, by their numbers."""
         self.life: Life | None = None
         self.check: Callable[[], None] | None = None
         """Looked at after each step of the kernel."""
@@ -134,6 +142,21 @@ class World:
     def is_calm(self) -> bool:
         """Whether faults by chance are over."""
         return self.selector.now_s > CALM_AFTER_S
+
+    @property
+    def has_server(self) -> bool:
+        """Whether a program serves its functions as tools."""
+        return self.seed % 10 in SERVING_DIGITS
+
+    def hands(self) -> Hands:
+        """What acts outside in this life of the kernel."""
+        life = self.life
+        assert life is not None, "tools run within a life of the kernel"
+
+        async def wait() -> None:
+            await takes(self.draw.uniform(0, TAKES_S), lambda: life.is_over)
+
+        return Hands(self.outside, wait, partial(self.strikes, self.faults.tool_share))
 
     def strikes(self, share: float, what: str) -> bool:
         """Whether a fault of this kind happens now."""
