@@ -38,7 +38,7 @@ dev:
 	@python="$$(scripts/find-python)" && "$$python" scripts/setup dev
 
 model: setup
-	@.venv/bin/aios pull
+	@.venv/bin/aios pull > /dev/null
 
 docs: dev
 	@scripts/gen-docs

@@ -49,7 +49,9 @@ def test_a_path_where_nothing_is_is_told_and_not_taken_for_no_hits(
         assert (ran.code, ran.out) == (4, "")
         assert "no file" in ran.err
         assert "`aios fs ls`" in ran.err
-    assert "no folder /nosuch" in aios("fs", "search", "train", "--under", "/nosuch").err
+    for unrooted in ("/nosuch", "nosuch"):
+        ran = aios("fs", "search", "train", "--under", unrooted)
+        assert "no folder /nosuch\nhint: the owner has no folder of its own" in ran.err
     for empty in ("/", "/agents", "/groups"):
         assert aios("fs", "join", empty, "/shared/q").code == 0
 

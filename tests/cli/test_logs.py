@@ -33,6 +33,29 @@ def test_logs_shows_both_streams_and_tail_only_the_end(
 
 
 @pytest.mark.usefixtures("served")
+def test_a_process_that_wrote_nothing_is_told_of_with_where_its_result_is(
+    aios: Aios, programs: Path
+) -> None:
+    silent = programs / "silent"
+    silent.mkdir()
+    (silent / "agent.toml").write_text('name = "silent"\n')
+    (silent / "main.py").write_text(
+        "import aios\n\n\ndef main(client: aios.blocking.Client) -> str:\n"
+        '    return "42"\n\n\naios.run(main)\n'
+    )
+    assert aios("run", silent).out == "42\n"
+    ran = aios("logs", "silent")
+    pid = aios("ps", "--all", "--json").rows()[-1]["pid"]
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == (
+        f"silent ({pid}) has written nothing; `aios wait {pid}` shows what it returned\n"
+    )
+    assert aios("wait", "silent").out == "42\n"
+    assert aios("logs", "silent", "--json").err == ""
+    assert aios("logs", "silent", "--tail", "0").err == ""
+
+
+@pytest.mark.usefixtures("served")
 def test_follow_goes_on_until_the_process_ends(
     aios: Aios, start: Start, programs: Path, fifo: Fifo
 ) -> None:

@@ -149,6 +149,16 @@ def test_a_note_is_changed_tagged_and_linked(served: Served, aios: Aios) -> None
 
 
 @pytest.mark.usefixtures("served")
+def test_a_note_is_found_by_the_time_at_which_it_holds(aios: Aios) -> None:
+    assert aios("mem", "add", "Party in the garden", "--from", "+2d", "--until", "+3d").code == 0
+    assert aios("mem", "search", "party").err.startswith("no note fits")
+    assert "Party" in aios("mem", "search", "party", "--at", "+60h").out
+    assert aios("mem", "search", "party", "--at", "+4d").out == ""
+    wrong = aios("mem", "search", "party", "--at", "soon")
+    assert (wrong.code, "`--at`" in wrong.err) == (2, True)
+
+
+@pytest.mark.usefixtures("served")
 def test_what_a_note_may_not_be_is_told_in_words_of_the_command(aios: Aios) -> None:
     for words, told in (
         (("add", "x", "--tag", " "), "`--tag`: expected text that is not only blanks"),

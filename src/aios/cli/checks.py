@@ -73,7 +73,7 @@ def configuration(loaded: Loaded) -> Finding:
     """Where the configuration comes from; that it can be read is known by now."""
     n_set = sum(source != "default" for source in loaded.sources.values())
     there = "" if loaded.file.is_file() else " (not there, which is fine)"
-    return ok("config", f"{loaded.file}{there}; {n_set} knobs are not at their default")
+    return ok("config", f"{loaded.file}{there}; {counted(n_set, 'knob')} not at the default")
 
 
 def environment(_: Loaded) -> Finding | None:

@@ -8,7 +8,7 @@ import click
 
 from aios.abi.calls import Logs
 from aios.abi.gate import Line, Progress
-from aios.abi.types import LogLine
+from aios.abi.types import LogLine, ProcessInfo
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_processes
 from aios.cli.lines import LinePrinter
@@ -48,6 +48,10 @@ def logs(
         for call in calls:
             with nullcontext() if follow else outcomes.each():
                 _read(client.gate, call, write)
+        if not as_json:
+            for process in found:
+                if process.pid not in seen and tail != 0:
+                    _tell_silence(process)
 
     follow_patiently(show_all, is_patient=follow)
     return outcomes.code
@@ -66,6 +70,14 @@ def _write_new(
             return
         seen[line.pid] = line
     printer.write(frame)
+
+
+def _tell_silence(process: ProcessInfo) -> None:
+    """Say that a process has written nothing, and where its result is."""
+    about = f"{process.name} ({process.pid}) has written nothing"
+    if process.exit is not None and process.exit.result:
+        about = f"{about}; `aios wait {process.pid}` shows what it returned"
+    click.echo(about, err=True)
 
 
 def _read(gate: BlockingGate, call: Logs, write: Callable[[Progress], None]) -> None:

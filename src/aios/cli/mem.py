@@ -12,7 +12,7 @@ from aios.cli.mem_records import records
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, counted, moment, printable, shortened, write_json, write_table
 from aios.cli.when import Moment
-from aios.sdk.memory import RememberOptions, ScopeName, UpdateOptions
+from aios.sdk.memory import RecallOptions, RememberOptions, ScopeName, UpdateOptions
 
 SHOWN_CHARS = 80
 
@@ -92,6 +92,12 @@ def ls(
 @scope_option
 @tags_option
 @all_option
+@click.option(
+    "--at",
+    "at_unix_s",
+    type=Moment(),
+    help="Notes that hold then, not now (2026-12-24T18:00, +2d).",
+)
 @click.option("--links", "follow_links", is_flag=True, help="Also notes that hits are linked with.")
 @json_option
 def search(
@@ -101,19 +107,21 @@ def search(
     scopes: tuple[ScopeName, ...],
     tags: tuple[str, ...],
     show_all: bool,
+    at_unix_s: float | None,
     follow_links: bool,
     as_json: bool,
 ) -> None:
-    """Find notes by words and by meaning, best first."""
+    """Find notes by words and by meaning, best first; those that hold now."""
+    options: RecallOptions = {
+        "scopes": scopes,
+        "tags": tags,
+        "include_superseded": show_all,
+        "follow_links": follow_links,
+    }
+    if at_unix_s is not None:
+        options["at_unix_s"] = at_unix_s
     with connect() as client:
-        found = client.memory.recall(
-            query,
-            limit,
-            scopes=scopes,
-            tags=tags,
-            include_superseded=show_all,
-            follow_links=follow_links,
-        )
+        found = client.memory.recall(query, limit, **options)
         only_words = why_only_words(client, found.embedder, "notes")
     for hit in found.hits:
         if as_json:

@@ -313,7 +313,7 @@ class Cores:
 
     def _unknown(self, model: str) -> NotFound:
         known = ", ".join(core.model or core.name for core in self._cores.values())
-        hint = f"models served: {known}; or `default`"
+        hint = f"models served: {known}; or `default`; `aliases` of an engine are more names for it"
         return NotFound(f"no engine serves the model {model[:100]!r}", hint=hint)
 
 

@@ -162,3 +162,8 @@ def test_every_error_of_the_world_keeps_its_kind() -> None:
 def test_long_lists_of_names_are_cut() -> None:
     assert listed(("a", "b")) == "`a`, `b`"
     assert listed(tuple(str(i) for i in range(100))).endswith("and 80 more")
+
+
+def test_what_stands_behind_a_secret_stays() -> None:
+    error = error_of(Problem(401, "send `Authorization: Bearer TOKEN`; it is in a file"), SITE)
+    assert "send `Authorization: ***`; it is in a file" in error.message

@@ -34,7 +34,7 @@ CONNECT, TLS, DROPPED, SILENT = "connect", "tls", "dropped", "silent"
 _STATUSES = frozenset(str(status) for status in range(400, 600))
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _SECRETS = re.compile(
-    r"\b(?:sk|pk|rk|key|hf|gsk|xai)[-_][A-Za-z0-9_\-*.]{6,}|Bearer\s+\S+", re.IGNORECASE
+    r"\b(?:sk|pk|rk|key|hf|gsk|xai)[-_][A-Za-z0-9_\-*.]{6,}|Bearer\s+[^\s`\"';,]+", re.IGNORECASE
 )
 _TITLE = re.compile(r"<title[^>]{0,99}>(.{0,300}?)</title>", re.IGNORECASE | re.DOTALL)
 _WINDOW = re.compile(

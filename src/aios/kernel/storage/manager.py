@@ -478,7 +478,7 @@ class StorageManager:
         if not (is_owner and not is_write and self._db.read_nowait(look)):
             raise InvalidCall(
                 f"no folder /{root}",
-                hint="paths begin with /agents, /groups, /shared or a mount, or are relative",
+                hint="the owner has no folder of its own: begin with /agents, /groups, /shared or a mount",
             )
         return path
 
