@@ -2,6 +2,7 @@ import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.gate import in_course_of
 from aios.abi.types import Pid
 from aios.config import KernelConfig
 from aios.errors import AccessDenied, DeadlineExceeded, NotFound
@@ -52,6 +53,17 @@ async def test_pages_follow_on_each_other_and_a_negative_number_counts_from_the_
         assert seen == list(range(1, 12))
         last = await owner.read(me, after=-3)
         assert [record.seq for record in last.records] == [9, 10, 11]
+
+
+async def test_what_a_function_asked_names_the_call_that_it_ran_for(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        client = Client(kernel.gate(kernel.spawn_task("agent", idle)))
+        with in_course_of(1700):
+            me = (await client.getpid()).pid
+            await client.log("said in it")
+        await client.log("said")
+        found = (await Client(kernel.init_gate()).journal.read(me)).records
+        assert [record.job for record in found] == [1700, 1700, 0]
 
 
 async def test_a_watcher_sees_only_what_it_may_and_waits_for_more(booted: OpenKernel) -> None:

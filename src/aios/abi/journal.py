@@ -12,7 +12,8 @@ class Recorded(Struct, frozen=True):
     """One call as the journal has it.
 
     `outcome` is `open`, `done`, `fault` (then `code` says which), `cancelled`, or `undone`: it was cut off, and what it may have done was taken back.
-    `within` is the call in the course of which the kernel made it, for a tool of its own or to undo that call; 0: the process asked. `effect` what the call does to the world:
+    `within` is the call in the course of which the kernel made it, for a tool of its own or to undo that call; 0: the process asked. `job` is the call of a tool (`ToolJob.id`) for which a function
+    asked that the process serves, if one did. `effect` what the call does to the world:
     `pure`, `reversible`, `compensable` or `irreversible`. `intent` is the call and `answer` its answer, as JSON objects, both
     empty where nobody asked for them; a call over 64 KiB has none.
     """
@@ -31,6 +32,7 @@ class Recorded(Struct, frozen=True):
     intent: JsonObject = {}
     answer: JsonObject = {}
     within: int = 0
+    job: int = 0
 
 
 class JournalRecords(Answer, frozen=True):

@@ -220,6 +220,7 @@ def show_record(record: Recorded, *, as_json: bool, lines: Sequence[str] | None 
     head = f"{record.seq:>6}  {_clock_time(record.begun_unix_s)}  {record.call:<16}"
     spent = short_seconds(took) if took is not None else "-"
     within = f"  in call {record.within}" if record.within else ""
+    within += f"  for tool call {record.job}" if record.job else ""
     click.echo(f"{head}  {click.style(f'{how:<10}', fg=color)}  {spent:>6}{within}")
     for line in lines_of(record) if lines is None else lines:
         click.echo(f"        {line}")

@@ -118,6 +118,7 @@ def recorded(row: Row) -> Recorded:
         n_preemptions=record.n_preemptions,
         code=code,
         within=record.within,
+        job=record.job,
         intent=_decoded_call(row.intent) if row.intent else {},
         answer=answer,
     )
