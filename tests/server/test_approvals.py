@@ -1,9 +1,19 @@
+from contextlib import suppress
+from pathlib import Path
+
 import anyio
 import pytest
-from tests.kernel.tools.offering import idle
+from tests.kernel.tools.offering import declared, echo, idle, offer
 from tests.server.serving import serving
 
-from aios.kernel.kernel import Kernel
+from aios.abi.approvals import ApprovalAnswer
+from aios.abi.tools import ToolRun, Traits
+from aios.config import Config, Home
+from aios.errors import AccessDenied, Conflict
+from aios.kernel.gate import LocalGate
+from aios.kernel.journal.audit import tables as audit
+from aios.kernel.journal.audit.chain import Kind
+from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.waitqueue import WaitQueue
 from aios.sdk.client import Client
 
@@ -44,6 +54,49 @@ async def test_questions_are_listed_answered_and_taken_back_with_the_owners_toke
         assert (await client.delete(path)).status_code == 409
         over = (await client.get("/aios/approvals?all=true")).json()["value"]["approvals"]
         assert [each["state"] for each in over] == ["used"]
+
+
+async def test_of_many_answers_at_once_one_counts_and_is_in_the_audit_log(tmp_path: Path) -> None:
+    answers = ("once", "deny", "process", "deny", "once")
+    home, told = Home(tmp_path), dict[str, int]()
+    async with (
+        open_kernel(Config(), home, engines={}, is_durable=True) as kernel,
+        anyio.create_task_group() as tasks,
+    ):
+        await offer(kernel, "base", echo, declared("launch", Traits(effect="irreversible")))
+        ann = kernel.gate(kernel.spawn_task("ann", idle))
+        tasks.start_soon(_try, ann, ToolRun(name="base/launch", arguments={}))
+        number = await _wait_asked(kernel)
+        owner, conflicts = kernel.init_gate(), list[str]()
+
+        async def answer(said: str) -> None:
+            try:
+                await owner.call(ApprovalAnswer(id=number, answer=said))
+                told[said] = told.get(said, 0) + 1
+            except Conflict as error:
+                conflicts.append(error.message)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as answering:
+                for said in answers:
+                    answering.start_soon(answer, said)
+        assert sum(told.values()) == 1
+        assert len(conflicts) == len(answers) - 1
+        assert set(conflicts) == {f"question {number} is being answered by somebody else"}
+        found = await Client(owner).approvals.list(include_over=True)
+        assert [found[0].said] == list(told)
+        disk = kernel.journal.disk
+        assert disk is not None
+        wanted = audit.Wanted(kind=Kind.ANSWERED.value)
+        subjects = [each.act.subject for each in await disk.read(lambda c: audit.last(c, wanted, 9))]
+        assert len(subjects) == 1
+        assert f"answer={found[0].said} " in subjects[0]
+        tasks.cancel_scope.cancel()
+
+
+async def _try(gate: LocalGate, call: ToolRun) -> None:
+    with suppress(AccessDenied):
+        await gate.call(call)
 
 
 async def _wait_asked(kernel: Kernel) -> int:

@@ -77,9 +77,12 @@ class Approvals:
         self._kernel = kernel
         self._config = config
         self._book = Book(config.max_open, config.max_open_in_all, config.max_kept)
-        self._changed = WaitQueue()
-        self._waiting: Counter[int] = Counter()
+        self._waiting: dict[int, WaitQueue] = {}
+        """Who waits for an answer, by the question: an answer wakes nobody else."""
+        self._n_waiting: Counter[int] = Counter()
         """Calls by the question whose answer they wait for."""
+        self._being_answered: set[int] = set()
+        """Questions whose answers are on their way to disk: another one comes too late."""
         self._unwritten: set[int] = set()
         """Questions on their way to disk: nobody is shown them yet."""
         self._doubts: dict[Pid, list[Approval]] = {}
@@ -250,7 +253,8 @@ class Approvals:
 
     async def wait(self, run: Run, number: int) -> Approval:
         """Return when a question is no longer open. Who leaves earlier takes it with him, unless others wait for it or the kernel ends."""
-        self._waiting[number] += 1
+        changed = self._waiting.setdefault(number, WaitQueue())
+        self._n_waiting[number] += 1
         told = f"{WAITS_FOR}{number}"
         if run.emit is not None:
             run.emit(Advance(told, 0))
@@ -258,11 +262,11 @@ class Approvals:
             with run.saying(told), run.parked():
                 while (found := self._book.get(number)).state is OPEN and not self.expire(found):
                     with anyio.move_on_after(self.patience_s(found)):
-                        await self._changed.wait()
+                        await changed.wait()
         finally:
-            self._waiting[number] -= 1
-            if not self._waiting[number]:
-                del self._waiting[number]
+            self._n_waiting[number] -= 1
+            if not self._n_waiting[number]:
+                del self._n_waiting[number], self._waiting[number]
                 self.withdraw(number)
         await run.runnable()
         return self._book.get(number)
@@ -301,16 +305,9 @@ class Approvals:
         before = self._book.get(call.id)
         by, unix_s = run.process.owner, self._kernel.clock.unix_s()
         after = book.answered(before, call.answer, by=by, unix_s=unix_s)
+        self._check_alone(call.id)
         self._audit(Kind.ANSWERED, after)
-        await self._write(run, after)
-        if self._book.get(call.id) is not before:
-            now = self._book.get(call.id)
-            self._save(now)
-            raise Conflict(
-                f"question {call.id} was {now.state.value} meanwhile", hint="`aios approvals ls`"
-            )
-        self._settle(after)
-        return after
+        return await self._write(run, before, after)
 
     def answer_elsewhere(self, question: Approval, said: str, *, by: str) -> None:
         """An open question was answered by another call than `approval_answer`."""
@@ -328,10 +325,8 @@ class Approvals:
                 f"question {call.id} is {before.state.value}, and no answer of it holds",
                 hint="`aios approvals ls --all`",
             )
-        after = book.over(before, ApprovalState.REVOKED)
-        await self._write(run, after)
-        self._settle(after)
-        return after
+        self._check_alone(call.id)
+        return await self._write(run, before, book.over(before, ApprovalState.REVOKED))
 
     # --- the lives of kernels and processes ----------------------------------------------------------------------
 
@@ -406,7 +401,8 @@ class Approvals:
     def check_invariants(self) -> None:
         """Raise AssertionError if the book contradicts itself, or a call waits for nothing."""
         self._book.check_invariants()
-        assert all(count > 0 for count in self._waiting.values())
+        assert all(count > 0 for count in self._n_waiting.values())
+        assert self._n_waiting.keys() == self._waiting.keys()
 
     # --- the rest ------------------------------------------------------------------------------------------------
 
@@ -418,7 +414,8 @@ class Approvals:
     def _tell(self, row: Approval) -> None:
         what = "asked" if row.state is OPEN else row.state.value
         self._kernel.journal.tell(row.pid, "approval", f"{row.id} {what}: {told(row)}")
-        self._changed.wake_all()
+        if row.id in self._waiting:
+            self._waiting[row.id].wake_all()
         for watch in self.watchers:
             watch(row)
 
@@ -430,17 +427,39 @@ class Approvals:
             said = f" answer={answer} by={row.by}"
         self._kernel.audit.note(row.pid, kind, f"approval={row.id}{said} {told(row)}")
 
-    async def _write(self, run: Run, after: Approval) -> None:
-        """Return when a transition that the owner asked for is on disk, with the outcome of his call."""
+    def _check_alone(self, number: int) -> None:
+        if number in self._being_answered:
+            raise Conflict(
+                f"question {number} is being answered by somebody else",
+                hint=f"`aios approvals show {number}` says how",
+            )
+
+    async def _write(self, run: Run, before: Approval, after: Approval) -> Approval:
+        """Return when a transition that the owner asked for is on disk, with the outcome of his call, and counts.
+
+        Raises:
+            Conflict: Something else became of the question meanwhile.
+        """
         disk = self._kernel.journal.disk
-        if disk is None:
-            return
 
         def write(connection: apsw.Connection) -> None:
             tables.save(connection, after)
             run.sealed(connection, after)
 
-        await disk.write(write)
+        self._being_answered.add(before.id)
+        try:
+            if disk is not None:
+                await disk.write(write)
+        finally:
+            self._being_answered.discard(before.id)
+        now = self._book.get(before.id)
+        if now is not before:
+            self._save(now)
+            raise Conflict(
+                f"question {now.id} was {now.state.value} meanwhile", hint="`aios approvals ls`"
+            )
+        self._settle(after)
+        return after
 
     def _save_replaced(self) -> None:
         replaced, self._book.replaced = self._book.replaced, []
