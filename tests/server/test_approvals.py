@@ -88,7 +88,9 @@ async def test_of_many_answers_at_once_one_counts_and_is_in_the_audit_log(tmp_pa
         disk = kernel.journal.disk
         assert disk is not None
         wanted = audit.Wanted(kind=Kind.ANSWERED.value)
-        subjects = [each.act.subject for each in await disk.read(lambda c: audit.last(c, wanted, 9))]
+        subjects = [
+            each.act.subject for each in await disk.read(lambda c: audit.last(c, wanted, 9))
+        ]
         assert len(subjects) == 1
         assert f"answer={found[0].said} " in subjects[0]
         tasks.cancel_scope.cancel()

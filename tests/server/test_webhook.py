@@ -1,6 +1,6 @@
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -85,6 +85,37 @@ async def test_tries_are_bounded_and_a_refusal_is_final() -> None:
         await receiver.wait_seen(5)
         ids = [msgspec.json.decode(body)["id"] for _, body in receiver.seen]
         assert ids == [1, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "begin", [b"HTTP/1.1 200 x\r\ncontent-length: 9000000000\r\n\r\n", b"HTTP/1.1 "]
+)
+async def test_a_reply_without_end_is_not_read_and_holds_no_other_notice_up(begin: bytes) -> None:
+    heads, changed = list[bytes](), WaitQueue()
+
+    async def drip(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            heads.append(await stream.receive())
+            changed.wake_all()
+            await stream.send(begin)
+            with suppress(anyio.BrokenResourceError):
+                while True:
+                    await stream.send(b"1")
+                    await anyio.sleep(0.001)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django here
+    url = f"http://127.0.0.1:{port}/"
+    webhook = Webhook(url, SECRET, SystemClock(), delays_s=(), timeout_s=0.2)
+    with anyio.fail_after(5):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, drip)
+            tasks.start_soon(webhook.run)
+            for number in (1, 2, 3):
+                webhook.put(question(number=number))
+            while len(heads) < 3:
+                await changed.wait()
+            tasks.cancel_scope.cancel()
 
 
 async def test_what_waits_is_bounded_and_nobody_is_delayed() -> None:

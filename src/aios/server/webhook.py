@@ -21,6 +21,7 @@ from aios.kernel.clock import Clock
 DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 """Between the tries; after the last of them the message is given up."""
 TIMEOUT_S = 10.0
+"""Of a whole try, until the head of the reply is there."""
 MAX_WAITING = 256
 """Messages that wait for a slow server; one more is dropped, and counted."""
 AGAIN = frozenset({408, 425, 429})
@@ -54,13 +55,20 @@ class Webhook:
         secret: The key of the signature.
         clock: For the time in it.
         delays_s: Between tries.
+        timeout_s: Of one try.
 
     Raises:
         ConfigError: There is no secret.
     """
 
     def __init__(
-        self, url: str, secret: str, clock: Clock, *, delays_s: tuple[float, ...] = DELAYS_S
+        self,
+        url: str,
+        secret: str,
+        clock: Clock,
+        *,
+        delays_s: tuple[float, ...] = DELAYS_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         if not secret:
             raise ConfigError(
@@ -71,6 +79,7 @@ class Webhook:
         self._secret = secret.encode()
         self._clock = clock
         self._delays_s = delays_s
+        self._timeout_s = timeout_s
         self._send, self._receive = anyio.create_memory_object_stream[Notice](MAX_WAITING)
         self.n_sent = self.n_failed = self.n_dropped = 0
 
@@ -91,7 +100,7 @@ class Webhook:
         async with (
             self._send,
             self._receive,
-            httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client,
+            httpx.AsyncClient(timeout=self._timeout_s, trust_env=False) as client,
         ):
             async for notice in self._receive:
                 await self._deliver(client, msgspec.json.encode(notice))
@@ -118,11 +127,13 @@ class Webhook:
             "x-aios-timestamp": stamp,
             "x-aios-signature": signature(self._secret, stamp, body),
         }
-        try:
-            reply = await client.post(self._url, content=body, headers=headers)
-        except httpx.HTTPError:  # its text may hold the address, which may hold a token
-            return 0
-        return reply.status_code
+        with anyio.move_on_after(self._timeout_s):
+            try:
+                async with client.stream("POST", self._url, content=body, headers=headers) as reply:
+                    return reply.status_code  # what else it says may be without end
+            except httpx.HTTPError:  # its text may hold the address, which may hold a token
+                return 0
+        return 0
 
     def statistics(self) -> dict[str, int]:
         """How many were sent, given up, and dropped unsent."""
