@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -112,6 +113,10 @@ def test_a_name_is_chosen_only_when_it_is_clear() -> None:
     assert choose("the weather", others).candidates == ("/shared/a.md", "/shared/b.md")
     one = [hit("/shared/a.md", 0.9), hit("/shared/b.md", 0.1)]
     assert choose("the weather", one).paths == ("/shared/a.md",)
+    far = msgspec.structs.replace(one[0], why=("meaning 0.21",))
+    assert choose("the weather", [far]).candidates == ("/shared/a.md",), "the least unlike of all"
+    said = msgspec.structs.replace(far, why=("words: weather", "meaning 0.21"))
+    assert choose("the weather", [said]).paths == ("/shared/a.md",)
     drafts = [hit("/shared/draft-1.md", 0.9), hit("/shared/draft-2.md", 0.5)]
     assert choose("the draft", drafts).candidates == tuple(each.path for each in drafts)
     assert len(choose("all drafts", drafts).paths) == len(choose("both drafts", drafts).paths) == 2
