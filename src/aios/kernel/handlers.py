@@ -35,7 +35,9 @@ from aios.abi.calls import (
     Stop,
     Wait,
 )
+from aios.abi.deadletters import DeadLetterSend
 from aios.abi.gate import Line
+from aios.abi.mail import Send
 from aios.abi.recovery import DrawBytes, Moment, Now, RandomBytes
 from aios.abi.storage import Append, Draft, Edited, FileDraft, FileEdit, FilePurge, Put
 from aios.abi.types import Exit, Kind
@@ -174,6 +176,15 @@ async def draft(kernel: Services, run: Run, call: FileDraft) -> Draft:
 async def purged(kernel: Services, process: Process, call: FilePurge) -> Resource:
     """The path whose versions are to go for good."""
     return Resource("Path", await kernel.storage.purged_path(process, call.path))
+
+
+async def addressed(kernel: Services, process: Process, call: Send | DeadLetterSend) -> Resource:
+    """The process that is written to."""
+    to = call.to
+    if to is None:
+        assert isinstance(call, DeadLetterSend), "only a dead letter has an address of its own"
+        to = kernel.post.dead.get(process, call.id).letter.to
+    return Resource("Process", kernel.table.get(to).name)
 
 
 async def admit(kernel: Services, run: Run, call: Admit) -> Guest:

@@ -8,7 +8,7 @@ from tests.kernel.calls import chat
 from tests.kernel.tools.offering import declared, echo, idle, offer, run_tool
 
 from aios.abi.access import Decision, Request, Verdict
-from aios.abi.calls import GetPid, Kill
+from aios.abi.calls import ExitSelf, GetPid, Kill
 from aios.abi.retrieval import FileRetrieve
 from aios.abi.storage import FileEdit, FileList, FilePurge, FileRead, Put
 from aios.abi.tools import ToolRegister, ToolRun, Traits
@@ -247,6 +247,9 @@ async def test_an_irreversible_call_is_judged_as_such_with_its_path_and_exact_ar
         assert first == third != second, "the arguments and nothing else are bound"
         assert shown[1] == '{"call":"file_purge","path":"/shared//./open","keep":2}'
         await refused(gate.call(FilePurge(path="/shared/keep/it")), "mine.keep forbids")
+        n_asked, leaver = len(asked), kernel.spawn_task("leaver", idle)
+        await kernel.gate(leaver).call(ExitSelf(status=0))
+        assert len(asked) == n_asked, "nobody is asked whether a process may end"
         me = (await gate.call(GetPid())).value.pid
         await gate.call(Kill(pid=kernel.spawn_task("child", idle, ppid=me)))
         assert (asked[-1].action, asked[-1].effect) == ("process.signal", "irreversible")

@@ -1,15 +1,18 @@
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 import pytest
 from tests.kernel.conftest import OpenKernel
+from tests.kernel.tools.offering import declared, echo, offer, run_tool
 
+from aios.abi.access import Decision, Request
 from aios.abi.calls import ExitSelf, GetPid
-from aios.abi.mail import EXIT_TOPIC, KERNEL_TOPICS, ChildExit
+from aios.abi.mail import EXIT_TOPIC, KERNEL_TOPICS, ChildExit, Send
 from aios.abi.types import Pid
-from aios.config import KernelConfig
+from aios.config import Config, Home, KernelConfig
 from aios.errors import (
     AccessDenied,
     Conflict,
@@ -20,8 +23,9 @@ from aios.errors import (
     ResourceExhausted,
 )
 from aios.kernel.gate import LocalGate
-from aios.kernel.kernel import Kernel
+from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.mail.box import URGENT_ROOM
+from aios.kernel.process import Run
 from aios.sdk.mail import Mail
 
 if TYPE_CHECKING:
@@ -373,3 +377,49 @@ async def test_a_broadcast_reaches_a_group_as_far_as_its_sender_may_write(
         assert not kernel.table.get(dan).is_alive
         with pytest.raises(InvalidCall):
             await ann_mail.broadcast("x", "everybody")
+
+
+MAIL_POLICIES = """
+@id("ask") @decide("ask") permit(principal == Agent::"ann", action == Action::"mail.use", resource == Process::"bob");
+@id("not-boss") forbid(principal in Kind::"task", action == Action::"mail.use", resource == Process::"boss");
+"""
+
+
+async def test_policies_about_mail_are_asked_about_each_who_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "mine.cedar").write_text(MAIL_POLICIES)
+    asked: list[str] = []
+
+    async def yes(_: Run, request: Request, __: Decision) -> None:
+        asked.append(f"{request.action} {request.resource.id} {request.effect}")
+
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        kernel.access.on_ask = yes
+        (ann, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        (boss, boss_mail), (cid, cid_mail) = agent(kernel, "boss"), agent(kernel, "cid")
+        await ann_mail.send(bob, "who is asked about may be written to after a yes")
+        assert asked == ["mail.use bob compensable"]
+        assert (await bob_mail.receive()).sender == ann
+        await ann_mail.send(cid, "nobody is asked")
+        for mail in (boss_mail, bob_mail, cid_mail):
+            await mail.subscribe("news")
+        await kernel.init_gate().call(Send(to=boss, body="write to whom you may"))
+        await boss_mail.send(ann, "answer me")
+        for attempt in (ann_mail.send(boss, "no"), ann_mail.reply(await ann_mail.receive(), "no")):
+            with pytest.raises(AccessDenied, match=r"mine\.not-boss forbids ann"):
+                await attempt
+        published = await ann_mail.publish("news", "for those to whom each may write unasked")
+        told = await ann_mail.broadcast("the same")
+        assert (published.n_delivered, [each.to for each in told.delivered]) == (1, [1, cid])
+        assert len(asked) == 1
+        assert [each.body for each in (await boss_mail.take()).letters] == ["write to whom you may"]
+
+
+async def test_a_ban_on_mail_hides_no_tools(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    ban = 'forbid(principal in Kind::"task", action == Action::"mail.use", resource);'
+    (tmp_path / "policies" / "mine.cedar").write_text(ban)
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        await offer(kernel, "base", echo, declared("look"))
+        ann = kernel.gate(kernel.spawn_task("ann", idle))
+        assert (await run_tool(ann, "base/look")).text

@@ -25,6 +25,7 @@ BY_PATH = frozenset({Right.FILE_READ, Right.FILE_WRITE})
 """Rights whose policies are asked about each path, where the storage manager has made it canonical."""
 RESTRAINING = frozenset({"kill", "signal", "exit", "shutdown"})
 """Calls that only hold back: nobody is asked for them, whatever has reached who makes them."""
+LEAVING = "exit"
 KERNEL = Resource()
 HIDDEN = "(hidden)"
 
@@ -38,6 +39,11 @@ class Act(Struct, frozen=True):
     """On what; None: the target, or the kernel."""
     look: Callable[[], Awaitable[None]] | None = None
     """Raises if there is nothing to be done, before a human is asked."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """It ends its own process: a policy may forbid that, but nobody is kept waiting for a yes."""
+        return self.call.__struct_config__.tag == LEAVING
 
     @property
     def is_restraining(self) -> bool:
@@ -84,6 +90,8 @@ class AccessManager:
             return
         decision = self.decide(run.process, request)
         if decision.verdict is Verdict.ASK and act is not None:
+            if act.is_leaving:
+                return
             if act.look is not None:
                 await act.look()
             fields = fields_of(act.call)
@@ -172,13 +180,16 @@ class AccessManager:
         """Whether `target` is in the part of the tree that `process` rules."""
         return process.pid == INIT_PID or self._table.is_within(target, process)
 
+    def may_turn_to(self, process: Process, target: Process) -> bool:
+        """Whether `process` may write to `target` and run its tools, as far as the policies let it: it is of the same owner, or one that it rules."""
+        return process.owner == target.owner or self.may_reach(process, target)
+
     def may_write_to(self, process: Process, target: Process) -> bool:
-        """Whether `process` may send mail to `target`: to those of its own owner, and to all that it rules."""
-        if not (process.owner == target.owner or self.may_reach(process, target)):
-            return False
-        return self.decide(
-            process, Request(Right.MAIL.value, Resource("Process", target.name))
-        ).is_allowed
+        """Whether the policies let `process` send mail to `target`, and nobody need be asked."""
+        about = Resource("Process", target.name)
+        is_tainted = process.taint is not None
+        request = Request(Right.MAIL.value, about, "compensable", is_tainted)
+        return self.decide(process, request).is_allowed
 
     def statistics(self) -> dict[str, int]:
         """How many checks there were, how many failed, and how often a human was asked."""

@@ -126,15 +126,15 @@ class PostOffice:
         return answer
 
     async def broadcast(self, run: Run, call: Broadcast) -> Broadcasted:
-        """Send a letter to all of a group to whom the caller may write."""
-        sender, n_refused = run.process, 0
+        """Send a letter to all of a group to whom the caller may write; about each of them nobody is asked."""
+        sender, n_refused, may_write_to = run.process, 0, self._access.may_write_to
         group = call.group or f"Group::{sender.owner}"
         delivered, buried = list[Delivery](), list[DeadLetter]()
         for receiver in list(self._table):
             is_meant = receiver is not sender and receiver.exiting is None
             if not is_meant or group not in groups_of(principal_of(receiver)):
                 continue
-            if not self._may_write(sender, receiver):
+            if not self._knows(sender, receiver) or not may_write_to(sender, receiver):
                 continue
             letter = marked(self._letter(sender, receiver, call.body), call)
             if (why := self._hindrance(receiver, letter)) is None:
@@ -182,7 +182,7 @@ class PostOffice:
             receiver = self._table.get(pid)
             if call.topic not in address.topics or receiver is sender:
                 continue
-            if receiver.owner != sender.owner:
+            if receiver.owner != sender.owner or not self._access.may_write_to(sender, receiver):
                 continue
             letter = self._letter(sender, receiver, call.body, topic=call.topic)
             if not address.can_take(letter):
@@ -475,16 +475,16 @@ class PostOffice:
         return address
 
     def _check(self, sender: Process, receiver: Process) -> None:
-        """Raise AccessDenied if the sender may not write to the receiver."""
-        if not self._may_write(sender, receiver):
+        """Raise AccessDenied if the receiver is a stranger to the sender; the policies were asked before the call began."""
+        if not self._knows(sender, receiver):
             raise AccessDenied(
                 f"process {sender.pid} ({sender.name}) may not write to process {receiver.pid}",
                 hint="it belongs to another owner; it can be answered once it has written",
             )
 
-    def _may_write(self, sender: Process, receiver: Process) -> bool:
-        """Policies let it, or the receiver has written first."""
-        if self._access.may_write_to(sender, receiver):
+    def _knows(self, sender: Process, receiver: Process) -> bool:
+        """Whether it is of the same owner, or ruled by the sender, or has written first."""
+        if self._access.may_turn_to(sender, receiver):
             return True
         mine = self._addresses.get(sender.pid)
         return mine is not None and receiver.pid in mine.correspondents

@@ -368,7 +368,7 @@ class ToolManager:
         return Tools(tuple(tool.info(*counts.get(tool.name, (0, 0))) for tool in tools))
 
     def _may_run(self, process: Process, provider: Pid) -> bool:
-        return self._access.may_write_to(process, self._table.get(provider))
+        return self._access.may_turn_to(process, self._table.get(provider))
 
 
 def _with_whole_name(traits: Traits, process: Process) -> Traits:
