@@ -162,6 +162,37 @@ async def test_no_program_may_change_the_state_of_the_kernel(
 
 
 @pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
+async def test_no_program_is_given_a_file_of_the_state_to_read(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / "token").write_text("a token")
+    work = tmp_path / "work"
+    work.mkdir()
+    profile = Profile((tmp_path / "home" / "token",), (work,), env=ENV)
+    with anyio.fail_after(10), pytest.raises(ProgramFailed, match="home/token, where the kernel"):
+        await launcher.open(["true"], profile, cwd=work)
+
+
+@pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
+async def test_state_and_keys_behind_symlinks_are_hidden_in_what_lies_around_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, home = tmp_path / "disk", tmp_path / "home"
+    for folder in (disk / "blobs", disk / "me" / ".ssh", home):
+        folder.mkdir(parents=True)
+    (disk / "blobs" / "b").write_text("of others")
+    (disk / "me" / ".ssh" / "id").write_text("a key")
+    (home / "blobs").symlink_to(disk / "blobs")
+    (tmp_path / "me").symlink_to(disk / "me")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    launcher = Launcher(SandboxConfig(mode="bubblewrap"), home)
+    with anyio.fail_after(10):
+        profile = Profile(writable=(disk,), env=ENV)
+        confined = await launcher.open(["cat", "blobs/b", "me/.ssh/id"], profile, cwd=disk)
+        assert await text_of(confined) == ""
+
+
+@pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
 async def test_no_program_works_among_keys_unless_they_are_named(
     launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

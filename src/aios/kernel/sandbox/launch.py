@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
-from aios.kernel.sandbox.apart import check_apart, key_places
+from aios.kernel.sandbox.apart import check_apart, key_places, state_of
 from aios.kernel.sandbox.cgroup import ControlGroup, hasten
 from aios.kernel.sandbox.probe import Wall, Walls, probe
 from aios.kernel.sandbox.processes import (
@@ -162,7 +162,7 @@ class Launcher:
 
     def __init__(self, config: SandboxConfig, home: Path) -> None:
         self.config = config
-        self._home = home
+        self._home = home.resolve()  # once: a program may change the symlinks on the way
         self._machine = platform.machine()
         self._walls: Walls | None = None
 
@@ -229,13 +229,14 @@ class Launcher:
 
     def _walled(self, profile: Profile, walls: Walls, cwd: Path) -> Profile:
         """A profile with what holds for every program: bounds, and what nobody sees."""
-        keys, home = key_places(), self._home.resolve()
+        keys, state = key_places(), state_of(self._home)
         if walls.wall is not Wall.NONE:
-            check_apart(profile, home=home, keys=keys, cwd=cwd)
+            check_apart(profile, state=state, keys=keys, cwd=cwd)
+        places = [*keys, *state.elsewhere]
         return replace(
             profile,
-            hidden=(*profile.hidden, home, *filter(Path.is_dir, keys)),
-            blanked=(*profile.blanked, *filter(Path.is_file, keys)),
+            hidden=(*profile.hidden, state.home, *filter(Path.is_dir, places)),
+            blanked=(*profile.blanked, *filter(Path.is_file, places)),
             env=profile.env if walls.wall is Wall.BUBBLEWRAP else {**profile.env, MARK: new_mark()},
             bounds=profile.bounds or bounds_of(self.config),
         )
