@@ -27,11 +27,19 @@ class Payload(Struct, frozen=True):
 
     Attributes:
         gap: Which of `GAPS` it goes through behind Landlock alone; empty when that stops it.
+        work: Its workspace, below `OUT`.
+        read: What else it is given to read, below `OUT`.
     """
 
     name: str
     code: str
     gap: str = ""
+    work: str = "work"
+    read: tuple[str, ...] = ()
+
+
+HOME = "around/in/home"
+"""The kernel's, below `OUT`."""
 
 
 OWN_FILES = "modes, owners and times of your own files, by their path"
@@ -277,4 +285,33 @@ GREED = (
     Payload("lifts its limits", "resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2); x = bytearray(600 << 20); escaped()"),
 )  # fmt: skip
 
-PAYLOADS = (*READS, *WRITES, *NAMESPACES, *KERNEL, *OTHERS, *NETWORK, *GREED)
+NEAR = (
+    Payload("works in the kernel's home", "read('token')", work=HOME),
+    Payload("works among logs of the kernel", "read('1.log')", work=f"{HOME}/logs"),
+    Payload("works among its policies", "open('evil.cedar', 'w')", work=f"{HOME}/policies"),
+    Payload("works around its home", "read(HOME + '/token')", work="around"),
+    Payload("works just around its home", "read('home/aios.db')", work="around/in"),
+    Payload("lists its home from around it", "names = os.listdir(HOME); assert names; escaped(names)", work="around"),
+    Payload("links to its home from around it", "os.symlink('in/home', 'link'); read('link/token')", work="around"),
+    Payload("links to the token from around it", "os.link('in/home/token', 'hard'); read('hard')", work="around"),
+    Payload("adds a policy from around it", "os.makedirs(HOME + '/policies'); open(HOME + '/policies/evil.cedar', 'w')", work="around"),
+    Payload("removes its home from around it", "import shutil; shutil.rmtree('in', ignore_errors=True)", work="around"),
+    Payload("moves its home", "os.rename(HOME, 'moved'); escaped()", work="around"),
+    Payload("moves the folder around its home", "os.rename('in', 'moved'); escaped()", work="around"),
+    Payload("swaps the folder around its home", "os.mkdir('new'); call(316, 276, -100, b'in', -100, b'new', 2); escaped()", work="around"),
+    Payload("is given the kernel's home to read", "read(HOME + '/token')", read=(HOME,)),
+    Payload("is given what is around its home to read", "read(HOME + '/token')", read=("around",)),
+    Payload("is given the owner's token to read", "read(HOME + '/token')", read=(f"{HOME}/token",)),
+    Payload("is given the secrets to read", "read(HOME + '/secrets.json')", read=(f"{HOME}/secrets.json",)),
+    Payload("is given the database to read", "read(HOME + '/aios.db')", read=(f"{HOME}/aios.db",)),
+    Payload("is given the logs of others to read", "read(HOME + '/logs/1.log')", read=(f"{HOME}/logs",)),
+    Payload("is given where the kernel is served to read", "read(HOME + '/run/kernel.json')", read=(f"{HOME}/run",)),
+    Payload("works in the user's home and reads a key", "read('.ssh/id')", work="user"),
+    Payload("works in the user's home and reads a password", "read('.netrc')", work="user"),
+    Payload("works among keys", "read('id')", work="user/.ssh"),
+    Payload("moves keys", "os.rename('.ssh', 'moved'); escaped()", work="user"),
+    Payload("moves a file of passwords", "os.rename('.netrc', 'moved'); escaped()", work="user"),
+    Payload("moves the folder around keys", "os.rename('.config', 'moved'); escaped()", work="user"),
+)  # fmt: skip
+
+PAYLOADS = (*READS, *WRITES, *NAMESPACES, *KERNEL, *OTHERS, *NETWORK, *GREED, *NEAR)

@@ -19,9 +19,10 @@ import anyio.abc
 
 import aios
 from aios.bench.bench import Bench, Settings
-from aios.bench.escape_programs import GAPS, PAYLOADS, PRELUDE, Payload
+from aios.bench.escape_programs import GAPS, HOME, PAYLOADS, PRELUDE, Payload
 from aios.bench.rows import Bar, Report, Spec
 from aios.config import SandboxConfig
+from aios.errors import ProgramFailed
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.profile import Bounds, Profile
@@ -43,6 +44,12 @@ BOUNDS = Bounds(
     tmp_bytes=16 << 20,
 )
 WALLS = ("bubblewrap", "landlock")
+STATE = ("token", "secrets.json", "aios.db", "logs/1.log", "policies/mine.cedar", "run/kernel.json")
+"""Files of the kernel's home."""
+KEYS = (".ssh/id", ".netrc", ".config/gh/hosts.yml")
+"""Below the user's home."""
+REFUSALS = ("keeps its state", "you keep keys", "cannot hide")
+"""Why a program is not even started where it would be too near to these."""
 IPC_CREAT, IPC_RMID = 0o1000, 0
 
 SPECS = (
@@ -64,23 +71,28 @@ class Host:
     """Of a piece of memory and of a queue that programs of this user share."""
 
     @property
-    def workspace(self) -> Path:
-        """What a program may change."""
-        return self.root / "work"
-
-    @property
     def harm(self) -> str:
         """What has changed outside of the workspace, or who was reached; empty if nothing."""
         canary = self.root / "canary"
         if canary.read_text() != SECRET or canary.stat().st_mode & 0o777 != 0o600:
             return "the canary is another"
         names = sorted(path.name for path in self.root.iterdir())
-        if names != ["canary", "home", "sock", "user", "work"]:
+        if names != ["around", "canary", "sock", "user", "work"]:
             return f"there are {', '.join(names)}"
+        if files_in(self.root / "around") != {f"in/home/{name}": SECRET for name in STATE}:
+            return "the kernel's state is another"
+        if any(files_in(self.root / "user").get(name) != SECRET for name in KEYS):
+            return "the user's keys are not where they were"
         if self.victim.returncode is not None:
             return "the victim has ended"
         reached = [name for name, listener in self.listeners.items() if _is_reached(name, listener)]
         return f"{', '.join(reached)} was reached" if reached else ""
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """What the files below a folder hold, by their paths in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 
 def _is_reached(name: str, listener: socket.socket) -> bool:
@@ -121,7 +133,7 @@ async def escape_of(wall: str, payload: Payload) -> str:
         with _environment(ENV_CANARY=SECRET, HOME=str(root / "user")):
             async with _host(root) as host:
                 with anyio.fail_after(LONGEST_S):
-                    launcher = Launcher(SandboxConfig(mode=wall), root / "home")
+                    launcher = Launcher(SandboxConfig(mode=wall), root / HOME)
                     said = await _run(launcher, host, payload)
                 is_out = "ESCAPED" in said or SECRET in said
                 return said.strip()[:QUOTED_CHARS] if is_out else host.harm
@@ -217,19 +229,20 @@ def _prepare(root: Path) -> None:
     (root / "canary").write_text(SECRET)
     (root / "canary").chmod(0o600)
     (root / "work").mkdir()
-    for name in ("home/token", "home/aios.db", "user/.ssh/id", "user/.netrc"):
+    names = [*(f"{HOME}/{name}" for name in STATE), *(f"user/{name}" for name in KEYS)]
+    for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(SECRET)
 
 
-def _profile_of(host: Host) -> Profile:
+def _profile_of(host: Host, payload: Payload) -> Profile:
     package = Path(aios.__file__).parents[1]
     prefixes = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
     env = {
         "PATH": os.environ["PATH"],
         "OUT": str(host.root),
         "CANARY": str(host.root / "canary"),
-        "KERNEL_HOME": str(host.root / "home"),
+        "KERNEL_HOME": str(host.root / HOME),
         "USER_HOME": str(host.root / "user"),
         "VICTIM": str(host.victim.pid),
         "PORT": str(host.listeners["tcp4"].getsockname()[1]),
@@ -237,7 +250,9 @@ def _profile_of(host: Host) -> Profile:
         "ABSTRACT": _abstract_of(host.root),
         "KEY": str(host.key),
     }
-    return Profile((package, *prefixes), (host.workspace,), env=env, bounds=BOUNDS)
+    given = [host.root / name for name in payload.read]
+    seen = (package, *prefixes, *given)
+    return Profile(seen, (host.root / payload.work,), env=env, bounds=BOUNDS)
 
 
 def _command(payload: Payload) -> list[str]:
@@ -245,16 +260,18 @@ def _command(payload: Payload) -> list[str]:
 
 
 async def _run(launcher: Launcher, host: Host, payload: Payload) -> str:
-    """All that a program said.
+    """All that a program said; nothing, if it was not even started there.
 
     Raises:
         AssertionError: Something of it was left behind.
     """
-    confined = await launcher.open(
-        _command(payload),
-        _profile_of(host),
-        cwd=host.workspace,
-    )
+    command, profile = _command(payload), _profile_of(host, payload)
+    try:
+        confined = await launcher.open(command, profile, cwd=host.root / payload.work)
+    except ProgramFailed as error:
+        if any(why in error.message for why in REFUSALS):
+            return ""
+        raise
     said = bytearray()
     async with anyio.create_task_group() as tasks:
         for stream in (confined.process.stdout, confined.process.stderr):

@@ -106,3 +106,17 @@ names = st.lists(st.sampled_from(["a", "ab", "a.b", "b"]), max_size=3)
 def test_a_path_is_within_another_as_pathlib_has_it(inner: list[str], outer: list[str]) -> None:
     path, root = Path("/", *inner), Path("/", *outer)
     assert is_within(path, root) == path.is_relative_to(root)
+
+
+def test_folders_on_the_way_to_what_is_hidden_are_mounts_where_they_could_be_moved() -> None:
+    hidden = (Path("/w/a/b/secret"), Path("/w/secret"), Path("/r/c/secret"))
+    profile = Profile(readable=(Path("/r"), Path("/w/a")), writable=(Path("/w"),), hidden=hidden)
+    assert mounts(profile) == [
+        ("--ro-bind", "/r"),
+        ("--bind", "/w"),
+        ("--bind", "/w/a"),
+        ("--tmpfs", "/w/secret"),
+        ("--tmpfs", "/r/c/secret"),
+        ("--bind", "/w/a/b"),
+        ("--tmpfs", "/w/a/b/secret"),
+    ]

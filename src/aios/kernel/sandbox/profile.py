@@ -167,7 +167,22 @@ def _mounts(profile: Profile) -> list[tuple[Path, tuple[str, ...]]]:
     for path, target in profile.links.items():
         if not contains(profile, path):  # else it can be seen as it is
             wanted[path] = ("--symlink", str(target))
+    wanted |= {path: ("--bind", str(path)) for path in _pinned(wanted, hidden)}
     return sorted(wanted.items(), key=lambda item: (len(item[0].parts), item[0]))
+
+
+def _pinned(mounts: Mapping[Path, tuple[str, ...]], hidden: Iterable[Path]) -> list[Path]:
+    """The folders on the way to what is hidden that the program could move: then it would lie where the next start hides nothing.
+
+    A folder that is a mount cannot be moved.
+    """
+    on_the_way = dict.fromkeys(path for cover in hidden for path in cover.parents)
+    around = {path: next((up for up in path.parents if up in mounts), None) for path in on_the_way}
+    return [
+        path
+        for path, up in around.items()
+        if path not in mounts and up is not None and mounts[up][0] == "--bind"
+    ]
 
 
 def _lies_in(path: Path, roots: Iterable[Path]) -> bool:
