@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from aios.sdk.discovery import (
     LOCK_FILE,
     KernelAddress,
     find_kernel,
+    holds,
     is_locked,
+    read_address,
     read_token,
     unix_path_of,
 )
@@ -56,6 +59,23 @@ def test_a_process_that_took_over_the_number_of_a_dead_kernel_is_no_kernel(tmp_p
     assert find_kernel(tmp_path) is None, "nobody holds the lock"
     (tmp_path / "run" / LOCK_FILE).touch()
     assert find_kernel(tmp_path) is None, "nobody holds the lock"
+
+
+def test_a_kernel_that_ends_has_its_home_until_it_lets_go_of_the_lock(tmp_path: Path) -> None:
+    leave_address(tmp_path, os.getpid())
+    ending = read_address(tmp_path / "run")
+    assert ending is not None
+    with (tmp_path / "run" / LOCK_FILE).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert holds(ending, tmp_path)
+        (tmp_path / "run" / ADDRESS_FILE).unlink()  # it answers nobody any more
+        assert find_kernel(tmp_path) is None
+        assert holds(ending, tmp_path)
+        next_one = msgspec.structs.replace(ending, os_pid=os.getppid())
+        (tmp_path / "run" / ADDRESS_FILE).write_bytes(msgspec.json.encode(next_one))
+        assert not holds(ending, tmp_path)
+        (tmp_path / "run" / ADDRESS_FILE).unlink()
+    assert not holds(ending, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"os_pid":"x"}', b"\xff"])

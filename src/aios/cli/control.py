@@ -13,7 +13,7 @@ from aios.cli.options import examples, json_option
 from aios.cli.output import printable, short_count, short_seconds, write_json
 from aios.configload import load
 from aios.errors import DeadlineExceeded
-from aios.sdk.discovery import find_kernel
+from aios.sdk.discovery import find_kernel, holds
 
 POLL_S = 0.05
 SHUTDOWN_GRACE_S = 10.0
@@ -107,7 +107,7 @@ def shutdown(*, as_json: bool) -> None:
         give_up_s = (
             monotonic() + limits.server.drain_s + limits.kernel.stop_grace_s + SHUTDOWN_GRACE_S
         )
-        while (now := find_kernel(loaded.home.root)) is not None and now.os_pid == before.os_pid:
+        while holds(before, loaded.home.root):
             if monotonic() > give_up_s:
                 raise DeadlineExceeded(
                     f"the kernel (pid {before.os_pid}) is still ending",

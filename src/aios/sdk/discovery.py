@@ -49,6 +49,15 @@ def find_kernel(home: Path) -> KernelAddress | None:
     return address
 
 
+def holds(kernel: KernelAddress, home: Path) -> bool:
+    """Whether that kernel has this `AIOS_HOME` still: one that is ending answers nobody, and holds it until all is closed."""
+    run = home / "run"
+    now = read_address(run)
+    if now is not None and now.os_pid != kernel.os_pid:
+        return False
+    return _is_running(kernel.os_pid) and is_locked(run / LOCK_FILE)
+
+
 def read_address(run: Path) -> KernelAddress | None:
     """What `kernel.json` says, whether or not the kernel still runs."""
     try:

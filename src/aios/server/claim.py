@@ -147,7 +147,9 @@ def _taken(home: Home) -> Conflict:
     hint = "use that one (`aios ps`), end it (`aios shutdown`), or set another AIOS_HOME"
     other = read_address(home.run)
     if other is None:
-        return Conflict(f"{home.root} is already served by a kernel that is starting", hint=hint)
+        return Conflict(
+            f"{home.root} is already served by a kernel that is starting or ending", hint=hint
+        )
     since = datetime.fromtimestamp(other.started_unix_s).astimezone().isoformat(" ", "seconds")
     kind = " (embedded in a command)" if other.embedded else ""
     where = other.urls[-1] if other.urls else "no address"

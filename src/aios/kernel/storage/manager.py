@@ -478,7 +478,7 @@ class StorageManager:
         if not (is_owner and not is_write and self._db.read_nowait(look)):
             raise InvalidCall(
                 f"no folder /{root}",
-                hint="the owner has no folder of its own: begin with /agents, /groups, /shared or a mount",
+                hint="the paths of the owner begin with /agents, /groups, /shared or a mount",
             )
         return path
 
