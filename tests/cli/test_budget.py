@@ -55,6 +55,7 @@ def test_what_is_no_limit_is_refused_with_those_that_are(served: Served, aios: A
         "money=3",
         "calls=-1",
         "calls=2k",
+        "calls=99999999999999999999",
         "written_bytes=2Mb",
     ):
         ran = aios("budget", "bob", word)

@@ -48,6 +48,7 @@ def test_a_time_that_comes_twice_is_the_first_and_one_that_never_comes_is_behind
         ("25:00", BERLIN),
         ("2020-01-01", BERLIN),
         ("13:30", "Mars/Base"),
+        ("+1m", "Mars/Base"),
         ("+", "UTC"),
         ("+999999999999d", "UTC"),
     ],
@@ -104,6 +105,7 @@ def test_the_zone_is_that_of_the_environment_then_of_the_machine(
     assert local_zone() == "America/New_York"
     assert shown(NOW) == "2026-11-26 07:00:00"
     assert shown(NOW, "Asia/Tokyo") == "2026-11-26 21:00:00"
+    assert shown(NOW, "Mars/Base") == shown(NOW)
     (tmp_path / "zoneinfo" / "Asia").mkdir(parents=True)
     (tmp_path / "zoneinfo" / "Asia" / "Tokyo").touch()
     (tmp_path / "localtime").symlink_to(tmp_path / "zoneinfo" / "Asia" / "Tokyo")

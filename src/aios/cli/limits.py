@@ -9,6 +9,7 @@ from aios.errors import InvalidCall
 from aios.sizes import parse_size
 
 LIFTED = "none"
+MAX_DIGITS = 15
 NOTHING = Spent()
 
 
@@ -44,7 +45,7 @@ def parse_limits(words: Sequence[str], start: Limits = Limits(), used: Spent = N
 def _number(name: str, text: str) -> int | None:
     """What a text says; None if that is no number."""
     if not name.endswith("_bytes"):
-        return int(text) if text.isdecimal() else None
+        return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
     try:
         return parse_size(text)
     except ValueError:

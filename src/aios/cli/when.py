@@ -125,9 +125,10 @@ class Moment(click.ParamType[float]):
 
 def _found(text: str, zone: str, now_unix_s: float) -> float:
     """Raises: `KeyError`, `ValueError` or `OSError`; it names no moment."""
+    now = datetime.fromtimestamp(now_unix_s, _zone(zone))
     if text.startswith("+"):
         return now_unix_s + parse_duration(text[1:])
-    return _read(text, datetime.fromtimestamp(now_unix_s, _zone(zone))).timestamp()
+    return _read(text, now).timestamp()
 
 
 def _read(text: str, now: datetime) -> datetime:
@@ -151,10 +152,10 @@ def local_zone() -> str:
 
 
 def shown(unix_s: float | None, zone: str = "") -> str:
-    """A moment in a time zone, else in that of this machine, to the second."""
+    """A moment in a time zone, else (also if there is none of that name) in that of this machine, to the second."""
     if unix_s is None:
         return "-"
-    where = _zone(zone or local_zone())
+    where = _zone(zone if _is_zone(zone) else local_zone())
     return datetime.fromtimestamp(unix_s, UTC).astimezone(where).strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -247,8 +247,12 @@ async def test_what_is_no_timer_is_refused(home: Path) -> None:
     async with booted(home, clock, KernelConfig(max_timers=1)) as (_, client):
         with pytest.raises(InvalidCall, match="over"):
             await client.timers.add(spawn, at_unix_s=clock.unix - 1)
+        with pytest.raises(InvalidCall, match="no time zone 'Mars/Base'"):
+            await client.timers.add(spawn, at_unix_s=clock.unix + 60, zone="Mars/Base")
         with pytest.raises(InvalidCall, match="either"):
             await client.timers.add(spawn)
+        with pytest.raises(InvalidCall, match="no time zone 'Mars/Base'"):
+            await client.timers.add(spawn, at_unix_s=clock.unix + 60, zone="Mars/Base")
         with pytest.raises(InvalidCall, match="either"):
             await client.timers.add(spawn, at_unix_s=clock.unix + 1, cron="* * * * *")
         await client.timers.add(spawn, cron="0 0 * * *")

@@ -71,18 +71,27 @@ class Step(Struct, frozen=True):
     after: TimerRow
 
 
+def in_zone(unix_s: float, zone: str) -> datetime:
+    """A moment on the clock of a zone.
+
+    Raises:
+        InvalidCall: There is no such zone, or it has no such moment.
+    """
+    try:
+        return datetime.fromtimestamp(unix_s, ZoneInfo(zone))
+    except (KeyError, ValueError, OSError, OverflowError) as error:
+        raise InvalidCall(
+            f"no time zone {zone!r}, or no time that it has", hint="say Europe/Berlin, or UTC"
+        ) from error
+
+
 def following(cron: str, zone: str, after_unix_s: float) -> float | None:
     """The first moment of a line of cron behind another; None if there is none for 50 years.
 
     Raises:
         InvalidCall: The line or the zone is malformed.
     """
-    try:
-        moment = datetime.fromtimestamp(after_unix_s, ZoneInfo(zone))
-    except (KeyError, ValueError, OSError, OverflowError) as error:
-        raise InvalidCall(
-            f"no time zone {zone!r}, or no time that it has", hint="say Europe/Berlin, or UTC"
-        ) from error
+    moment = in_zone(after_unix_s, zone)
     try:
         for found in CronSim(NAMED.get(cron, cron), moment):
             if found.timestamp() > after_unix_s:

@@ -38,7 +38,7 @@ from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.process import Run
 from aios.kernel.sealing import Sealer
 from aios.kernel.timers import tables
-from aios.kernel.timers.schedule import Step, TimerRow, following, set_right, step
+from aios.kernel.timers.schedule import Step, TimerRow, following, in_zone, set_right, step
 from aios.kernel.waitqueue import WaitQueue
 
 LOOK_S = 10.0
@@ -255,6 +255,7 @@ def _first(call: TimerAdd, now_unix_s: float) -> float:
     """
     if (call.at_unix_s is None) == (not call.cron):
         raise InvalidCall("a timer has either `at_unix_s` or `cron`", hint="give one of them")
+    in_zone(now_unix_s, call.zone)  # a moment needs it too: it is shown on that clock
     found = call.at_unix_s or following(call.cron, call.zone, now_unix_s)
     if found is None or found <= now_unix_s:
         raise InvalidCall("that moment is over, or never comes", hint="name one that is to come")
