@@ -69,8 +69,9 @@ class Summary(Struct):
             f"{self.n_skipped} skipped (the report says why)" if self.n_skipped else "none skipped"
         )
         known = f"{self.n_known} known from an earlier run, " if self.n_known else ""
+        files = "1 file" if self.n_files == 1 else f"{self.n_files} files"
         line = (
-            f"{self.n_files} files, {known}{skipped}: {self.prompt_tokens} tokens in, "
+            f"{files}, {known}{skipped}: {self.prompt_tokens} tokens in, "
             f"{self.completion_tokens} out, {self.wall_s:.1f} s in all, the readers {self.readers_s:.1f} s"
         )
         if self.n_known == self.n_files and self.n_files:

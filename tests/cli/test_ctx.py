@@ -30,7 +30,7 @@ def test_contexts_are_listed_with_whose_they_are(served: Served, aios: Aios) -> 
     table = aios("ctx", "ls").out
     assert "bob" in table
     assert "page-to-memory" in table
-    assert "1 tool calls open" in table
+    assert "1 tool call open" in table
 
 
 def test_what_is_shown_cannot_move_the_cursor(served: Served, aios: Aios) -> None:

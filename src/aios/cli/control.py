@@ -10,7 +10,7 @@ from aios.abi.types import EngineInfo, EngineState
 from aios.cli.connecting import connect
 from aios.cli.link import names_kernel
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, short_count, short_seconds, write_json
+from aios.cli.output import counted, printable, short_count, short_seconds, write_json
 from aios.configload import load
 from aios.errors import DeadlineExceeded
 from aios.sdk.discovery import find_kernel, holds
@@ -51,7 +51,7 @@ def _rows(about: KernelInfo) -> list[tuple[str, str]]:
 def _described(engine: EngineInfo) -> str:
     usage = engine.usage
     tokens = (
-        f"{short_count(usage.prompt_tokens)} tokens in ({short_count(usage.cached_tokens)} cached), "
+        f"{counted(usage.prompt_tokens, 'token', is_short=True)} in ({short_count(usage.cached_tokens)} cached), "
         f"{short_count(usage.completion_tokens)} out"
     )
     is_up = engine.state is EngineState.READY

@@ -189,7 +189,7 @@ def rm(*, context_id: int | None, name: str | None, as_json: bool) -> None:
 def _row(info: ContextInfo, name: str) -> list[str]:
     state = "writing" if info.writer is not None else "idle"
     if info.unanswered:
-        state = f"{len(info.unanswered)} tool calls open"
+        state = f"{counted(len(info.unanswered), 'tool call')} open"
     return [
         str(info.id),
         str(info.pid),

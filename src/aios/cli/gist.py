@@ -8,7 +8,7 @@ import msgspec
 from aios.abi.journal import Recorded
 from aios.abi.types import JsonObject
 from aios.abi.wire import answer_from_json, call_from_json
-from aios.cli.output import printable
+from aios.cli.output import counted, printable
 from aios.errors import InvalidCall
 from aios.kernel.journal.difference import essence
 
@@ -128,7 +128,7 @@ def _as_text(value: object) -> object:
         case bytes():
             with suppress(UnicodeDecodeError):
                 return value.decode()
-            return f"({len(value)} bytes)"
+            return f"({counted(len(value), 'byte')})"
         case dict():
             return {key: _as_text(each) for key, each in value.items()}
         case list() | tuple():

@@ -7,7 +7,7 @@ from aios.abi.mail import Letter
 from aios.cli.connecting import connect
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
-from aios.cli.output import printable, write_json
+from aios.cli.output import counted, printable, write_json
 from aios.errors import DeadlineExceeded
 from aios.sdk.blocking import Client
 
@@ -119,7 +119,11 @@ def publish(*, topic: str, body: str, as_json: bool) -> None:
     if as_json:
         write_json(published)
         return
-    refused = f", {published.n_refused} mailboxes were full" if published.n_refused else ""
+    refused = (
+        f", {counted(published.n_refused, 'mailbox', 'mailboxes')} full"
+        if published.n_refused
+        else ""
+    )
     click.echo(f"{published.n_delivered} received it{refused}")
 
 
@@ -161,8 +165,8 @@ def broadcast(
     if as_json:
         write_json(told)
         return
-    refused = f", {told.n_refused} mailboxes were full" if told.n_refused else ""
-    dead = f", {len(told.dead)} are dead letters" if told.dead else ""
+    refused = f", {counted(told.n_refused, 'mailbox', 'mailboxes')} full" if told.n_refused else ""
+    dead = f", {counted(len(told.dead), 'dead letter')}" if told.dead else ""
     click.echo(f"{len(told.delivered)} received it{refused}{dead}")
 
 
