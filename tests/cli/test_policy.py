@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Aios
 
-FENCE = '@id("fence") forbid(principal, action, resource in Path::"/shared/vault");\n'
+FENCE = """
+@id("fence") forbid(principal, action, resource in Path::"/shared/vault");
+@id("ask") @decide("ask") permit(principal, action == Action::"file.write", resource in Path::"/shared/ask");
+@id("shy") @decide("ask") permit(principal == Agent::"shy", action, resource) when { context.effect == "irreversible" };
+"""
 CASES = """
 [[case]]
 expect = "deny"
@@ -61,7 +65,16 @@ def test_check_says_where_a_file_is_wrong(aios: Aios, mine: Path) -> None:
         (("file.read", "Path::/shared/y/../vault/x"), 2, "may not climb"),
         (("file.read",), 2, "of type Path"),
         (("tool.run", "Path::/shared/x"), 2, "never asked about Path::/shared/x"),
-        (("model.use", "Tool::t"), 2, "of type Kernel or Process"),
+        (("model.use", "Tool::t"), 2, "of type Kernel"),
+        (("process.signal",), 2, "of type Process"),
+        (("file.read", "Path::/shared/x", "--effect", "irreversible"), 2, "is never irreversible"),
+        (("file.write", "Path::/shared/x", "--own"), 2, "is about no tool"),
+        (("file.write", "Path::/shared/x"), 0, "(effect reversible)"),
+        (("process.spawn", "--kind", "guest"), 5, "agent (guest) has no right `process.spawn`"),
+        (("approval.give",), 5, "agent (program) has no right `approval.give`"),
+        (("file.write", "Path::/shared/ask/x"), 5, "cannot wait in the middle of a transaction"),
+        (("file.write", "Path::/shared/ask/x", "--effect", "irreversible"), 5, "cannot wait in the middle"),
+        (("process.self", "--effect", "irreversible", "--as", "shy"), 0, "whether a process may end"),
         (("mail.use", "Process::bob"), 0, "workspace.calls permits agent"),
         (("process.self", "--as", ""), 2, "`--as`: expected text of at least 1 character"),
         (("process.self", "--owner", ""), 2, "`--owner`: expected text of at least 1 character"),
@@ -83,6 +96,22 @@ def test_explain_as_json_has_the_whole_question_and_answer(aios: Aios) -> None:
     assert isinstance(request, dict)
     assert decision["policies"] == ["mine.fence"]
     assert request["resource"] == {"type": "Path", "id": "/shared/vault/x"}
+
+
+@pytest.mark.usefixtures("mine")
+def test_explain_counts_what_is_granted_to_a_program_as_it_is(aios: Aios, tmp_path: Path) -> None:
+    folder = tmp_path / "prog"
+    folder.mkdir()
+    (folder / "agent.toml").write_text('name = "prog"\nrights = ["tool.run Tool::base/launch"]\n')
+    (folder / "main.py").write_text("")
+    asked = ("tool.run", "Tool::base/launch", "--effect", "irreversible", "--program", str(folder))
+    assert aios("policy", "explain", *asked).code == 1
+    assert aios("grant", "--yes", str(folder)).code == 0
+    ran = aios("policy", "explain", *asked)
+    assert (ran.code, "the owner granted `tool.run Tool::base/launch`" in ran.out) == (0, True)
+    assert aios("policy", "explain", *asked, "--tainted").code == 1
+    (folder / "main.py").write_text("# another")
+    assert aios("policy", "explain", *asked).code == 1
 
 
 def test_test_compares_what_is_decided_with_what_is_expected(

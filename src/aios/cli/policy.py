@@ -14,6 +14,8 @@ from aios.cli.options import examples, json_option
 from aios.cli.output import write_json
 from aios.configload import load
 from aios.errors import AiosError, ConfigError, InvalidCall
+from aios.kernel.access import requests
+from aios.kernel.access.grants import Grants
 from aios.kernel.access.naming import RESOURCES
 from aios.kernel.access.policy import ACTIONS, TOOL_RUN, Policies
 from aios.kernel.access.policyfiles import PROFILES, file_source, load_sources, profile_source
@@ -25,9 +27,6 @@ EXIT_OF = {
     Verdict.ASK: ExitCode.FAILED,
     Verdict.DENY: ExitCode.DENIED,
 }
-ABOUT = {"file.read": ("Path",), "file.write": ("Path",), TOOL_RUN: ("Tool",)}
-OTHERWISE = ("Kernel", "Process")
-"""The types of what the other actions are asked about."""
 KINDS = ("program", "task", "guest", "init")
 MAX_TEST_BYTES = 1 << 20
 ShortName = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -45,15 +44,20 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["program", "task", "guest", "init"] = "program"
     owner: ShortName = "owner"
     program: str = ""
-    effect: Literal["pure", "reversible", "compensable", "irreversible"] = "pure"
+    effect: Literal["", "pure", "reversible", "compensable", "irreversible"] = ""
+    """Empty: the mildest that a call of this kind has."""
     is_own: bool = False
     is_tainted: bool = False
     is_installed: bool = False
 
-    def principals(self) -> tuple[Principal, ...]:
-        """Who asks, outermost first."""
+    def principals(self, grants: Grants) -> tuple[Principal, ...]:
+        """Who asks, outermost first, with what is granted to its program."""
         names = (self.agent,) if isinstance(self.agent, str) else self.agent
-        return tuple(Principal(name, self.owner, self.kind, self.program) for name in names)
+        program = str(Path(self.program).resolve()) if self.program else ""
+        found = [Principal(name, self.owner, self.kind, program) for name in names]
+        if program:
+            found[-1] = msgspec.structs.replace(found[-1], granted=grants.rights_of(program))
+        return tuple(found)
 
     def request(self) -> Request:
         """What is asked.
@@ -67,20 +71,26 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True):
                 f"{self.action!r} is no action", hint=f"the actions are {', '.join(ACTIONS)}"
             )
         resource = resource_of(self.resource)
-        types = ABOUT.get(self.action, OTHERWISE)
+        types = requests.ASKED[self.action]
         if resource.type not in types:
             raise ConfigError(
                 f"`{self.action}` is never asked about {resource.type}::{resource.id}",
                 hint=f"say a resource of type {' or '.join(types)}",
             )
-        return Request(
-            self.action,
-            resource,
-            self.effect,
-            self.is_tainted,
-            self.is_own,
-            self.is_installed,
-        )
+        effects = types[resource.type]
+        if self.effect and self.effect not in effects:
+            raise ConfigError(
+                f"`{self.action}` on a {resource.type} is never {self.effect}",
+                hint=f"it is {' or '.join(effects)}",
+            )
+        if self.action != TOOL_RUN and (self.is_own or self.is_installed):
+            raise ConfigError(
+                f"`{self.action}` is about no tool, so about none that is its own or installed",
+                hint=f"leave that out, or ask about `{TOOL_RUN}`",
+            )
+        effect = self.effect or effects[0]
+        is_own = self.is_own or requests.is_own(self.action, resource)
+        return Request(self.action, resource, effect, self.is_tainted, is_own, self.is_installed)
 
 
 class Cases(Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,15 +156,15 @@ def explain(
 
     Exit codes: 0 allow, 1 ask, 5 deny.
     """
-    fields = {**asked, "expect": "allow", "effect": effect or "pure", "agent": agent or ("agent",)}
+    fields = {**asked, "expect": "allow", "effect": effect or "", "agent": agent or ("agent",)}
     try:
         case = msgspec.convert(fields, Case)
     except msgspec.ValidationError as error:
         raise InvalidCall(named(error), hint="say it otherwise") from error
     request = case.request()
-    decision = _policies(profile).decide(case.principals(), request)
+    principals, decision = _decided(case, request, _policies(profile))
     if as_json:
-        write_json({"decision": decision, "request": request, "principals": case.principals()})
+        write_json({"decision": decision, "request": request, "principals": principals})
     else:
         click.echo(decision.verdict.value)
         for reason in decision.reasons:
@@ -178,7 +188,7 @@ def test(*, file: Path, profile: str | None, as_json: bool) -> int:
             request = case.request()
         except AiosError as error:
             raise ConfigError(f"case {number}: {error.message}", hint=error.hint) from error
-        decision = policies.decide(case.principals(), request)
+        _, decision = _decided(case, request, policies)
         is_expected = decision.verdict is case.expect
         n_failed += not is_expected
         if as_json:
@@ -229,6 +239,16 @@ def resource_of(text: str) -> Resource:
 def _policies(profile: str | None) -> Policies:
     loaded = load()
     return Policies(load_sources(profile or loaded.config.access.profile, loaded.home.policies))
+
+
+def _decided(
+    case: Case, request: Request, policies: Policies
+) -> tuple[tuple[Principal, ...], Decision]:
+    """Who asks, and what a kernel of this home would do."""
+    loaded = load()
+    principals = case.principals(Grants(loaded.home.grants))
+    can_ask = loaded.config.approvals.timeout_s > 0
+    return principals, requests.decide(policies, principals, request, can_ask=can_ask)
 
 
 def _line(number: int, case: Case, decision: Decision) -> str:
