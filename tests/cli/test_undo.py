@@ -2,6 +2,7 @@
 
 import msgspec
 from tests.cli.conftest import Aios, Served
+from tests.kernel.tools.offering import idle
 
 from aios.abi.calls import ExitSelf
 from aios.abi.types import Pid
@@ -28,6 +29,18 @@ def test_what_a_process_did_is_taken_back_and_what_others_did_is_left(
     assert aios("fs", "cat", "/shared/list").out == "by the owner"
     assert aios("undo", "1", "--last", "1").code == 0
     assert aios("fs", "cat", "/agents/bob/note").out == "one"
+
+
+def test_with_tree_what_its_children_did_is_taken_back_too(served: Served, aios: Aios) -> None:
+    kernel = served.kernel
+    boss = served.portal.call(kernel.spawn_task, "boss", idle)
+    kid = served.portal.call(lambda: kernel.spawn_task("kid", idle, ppid=boss))
+    served.portal.call(Files(kernel.gate(kid)).write, "/shared/list", "by the kid")
+    assert "0 files brought back" in aios("undo", "boss").out
+    done = aios("undo", "boss", "--tree")
+    assert f"process {kid}: a call about files" in done.out
+    assert done.out.endswith("1 file brought back, 0 left\n")
+    assert aios("undo", "1", "--tree", "--last", "1").code == 2
 
 
 def test_an_end_is_nothing_that_could_not_be_undone(served: Served, aios: Aios) -> None:

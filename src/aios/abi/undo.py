@@ -15,6 +15,8 @@ class UndoneAct(Struct, frozen=True):
     unix_s: float
     message: str
     n_files: Count
+    pid: Pid = Pid(0)
+    """Whose act it was."""
 
 
 class UndonePath(Struct, frozen=True):
@@ -54,15 +56,17 @@ class Undone(Answer, frozen=True):
 class Undo(Call[Undone], frozen=True):
     """Bring the files that a process has changed back to what they were, by new versions; `last` of its acts only, newest first.
 
+    `with_children`: also what all that descend from it have changed; the `last` are then the newest acts of all of them.
     What somebody else has changed since is told and left. The process may have ended, also under an earlier kernel; the caller must reach it.
 
     Raises:
         AccessDenied: The caller does not reach the process.
         Conflict: A tool of the process runs in a workspace now.
-        InvalidCall: All acts of the owner are asked for; say how many.
+        InvalidCall: All acts of the owner are asked for; say how many. Or those of all that descend from init.
         NotFound: There is no such process, and it has changed no file.
     """
 
     pid: Pid
     last: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     is_dry_run: bool = False
+    with_children: bool = False

@@ -18,21 +18,24 @@ from aios.sdk.blocking import Client
         "aios undo 17 --dry-run",
         "aios undo 17",
         "aios undo writer --last 1",
+        "aios undo crew --tree",
         "aios undo 1 --last 1",
     )
 )
 @click.argument("process", metavar="ID")
 @click.option("--last", type=click.IntRange(1, 10_000), help="Only so many of its acts.")
+@click.option("--tree", is_flag=True, help="Also what all that it started did.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @json_option
-def undo(*, process: str, last: int | None, dry_run: bool, as_json: bool) -> None:
+def undo(*, process: str, last: int | None, tree: bool, dry_run: bool, as_json: bool) -> None:
     """Bring files back to what they were before process ID changed them, in its workspace too.
 
     What others have changed since is told and left: the exit code is then 6. The undo is an act of yours, which
     `aios undo 1 --last 1` takes back.
     """
     with connect() as client:
-        done = client.files.undo(_pid(client, process), last=last, is_dry_run=dry_run)
+        pid = _pid(client, process)
+        done = client.files.undo(pid, last=last, is_dry_run=dry_run, with_children=tree)
     if as_json:
         write_json(done)
     else:
@@ -54,7 +57,8 @@ def _show(done: Undone) -> None:
     for act in done.acts:
         when = datetime.fromtimestamp(act.unix_s).astimezone().isoformat(" ", "seconds")[:19]
         what = printable(act.message) or "a call about files"
-        click.echo(f"{when}  {what}  ({counted(act.n_files, 'file')})")
+        whose = f"process {act.pid}: " if act.pid not in (0, done.pid) else ""
+        click.echo(f"{when}  {whose}{what}  ({counted(act.n_files, 'file')})")
     for path in done.paths:
         click.echo(f"  {path.what:<9} {printable(path.real or path.path)}")
     for each in done.conflicts:

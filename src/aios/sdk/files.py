@@ -203,17 +203,25 @@ class Files(FileSearch, FileCommands):
         )
         return (await self._gate.call(call)).value
 
-    async def undo(self, pid: int, *, last: int | None = None, is_dry_run: bool = False) -> Undone:
-        """Take back what a process did to files, in its workspace too; `last` of its acts only.
+    async def undo(
+        self,
+        pid: int,
+        *,
+        last: int | None = None,
+        is_dry_run: bool = False,
+        with_children: bool = False,
+    ) -> Undone:
+        """Take back what a process did to files, in its workspace too; `last` of its acts only; `with_children` also what it started did.
 
         Raises:
             AccessDenied: The caller does not reach the process.
             Conflict: A tool of it is running in its workspace.
             NotFound: There is no such process, and it has changed no file.
         """
-        return (
-            await self._gate.call(build(Undo, pid=Pid(pid), last=last, is_dry_run=is_dry_run))
-        ).value
+        call = build(
+            Undo, pid=Pid(pid), last=last, is_dry_run=is_dry_run, with_children=with_children
+        )
+        return (await self._gate.call(call)).value
 
     async def purge(self, path: str, *, keep: int = 1) -> Purged:
         """Forget all but the newest `keep` versions; this cannot be undone."""

@@ -7,23 +7,26 @@ from tests.kernel.conftest import UNASKED
 from tests.kernel.tools.offering import idle, run_tool
 
 from aios.abi.access import Decision, Request
+from aios.abi.calls import Kill
 from aios.abi.types import Kind, Pid
 from aios.abi.undo import Undo, Undone
 from aios.config import Config, Home, StorageConfig
 from aios.errors import AccessDenied, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.process import Run
+from aios.kernel.process import INIT_PID, Run
 from aios.kernel.sandbox.view import View
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
 
 
-def agent(kernel: Kernel, work: Path, name: str = "ann") -> tuple[Pid, LocalGate]:
+def agent(
+    kernel: Kernel, work: Path, name: str = "ann", *, ppid: Pid = INIT_PID
+) -> tuple[Pid, LocalGate]:
     """A process that works in a folder."""
     work.mkdir(exist_ok=True)
-    pid = kernel.spawn_task(name, idle)
+    pid = kernel.spawn_task(name, idle, ppid=ppid)
     kernel.table.get(pid).view = View(work, (), (work,))
     return pid, kernel.gate(pid)
 
@@ -34,9 +37,14 @@ async def shell(gate: LocalGate, command: str) -> None:
 
 
 async def undo(
-    kernel: Kernel, pid: int, *, last: int | None = None, is_dry_run: bool = False
+    kernel: Kernel,
+    pid: int,
+    *,
+    last: int | None = None,
+    is_dry_run: bool = False,
+    with_children: bool = False,
 ) -> Undone:
-    return (await kernel.init_gate().call(Undo(Pid(pid), last, is_dry_run))).value
+    return (await kernel.init_gate().call(Undo(Pid(pid), last, is_dry_run, with_children))).value
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -240,3 +248,39 @@ async def test_workspaces_are_the_owners_to_look_at_and_nobodys_to_write(tmp_pat
                 await Files(gate).read_text(act.path)
             with pytest.raises(InvalidCall):
                 await owner.write(act.path, "y")
+
+
+async def test_with_its_children_all_that_a_process_and_those_below_it_did_is_taken_back(
+    tmp_path: Path,
+) -> None:
+    work, home = tmp_path / "work", Home(tmp_path / "home")
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        with anyio.fail_after(30):
+            boss = kernel.spawn_task("boss", idle)
+            kid, kid_gate = agent(kernel, work, "kid", ppid=boss)
+            toy, toy_gate = agent(kernel, work, "toy", ppid=kid)
+            _, other_gate = agent(kernel, work, "other")
+            await Files(kernel.gate(boss)).write("/shared/plan", b"1")
+            await shell(kid_gate, "echo kid > a")
+            await Files(toy_gate).write("/shared/plan", b"2")
+            await shell(toy_gate, "echo toy >> a; echo toy > b")
+            await shell(other_gate, "echo other > c")
+            await kernel.init_gate().call(Kill(pid=kid))
+            seen = await undo(kernel, boss, with_children=True, is_dry_run=True)
+            assert [act.pid for act in seen.acts] == [toy, toy, kid, boss]
+            last = await undo(kernel, boss, with_children=True, last=1)
+            assert ([act.pid for act in last.acts], tree(work)) == (
+                [toy],
+                {"a": "kid\n", "c": "other\n"},
+            )
+            assert (await undo(kernel, boss)).conflicts, "the plan lies under that of the toy"
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        with anyio.fail_after(30):
+            done = await undo(kernel, boss, with_children=True)
+            assert (done.conflicts, tree(work)) == ((), {"c": "other\n"})
+            with pytest.raises(NotFound):
+                await Files(kernel.init_gate()).read("/shared/plan")
+            await undo(kernel, 1, last=1)
+            assert tree(work) == {"a": "kid\n", "c": "other\n"}
+            with pytest.raises(InvalidCall, match="all processes descend"):
+                await undo(kernel, 1, last=1, with_children=True)

@@ -33,9 +33,9 @@ def family_of(pid: int, homes: Mapping[int, str]) -> frozenset[int]:
 
 
 def find_family(
-    connection: apsw.Connection, pid: Pid, *, boot: int, table: Collection[Process]
+    connection: apsw.Connection, pid: Pid, *, boots: tuple[int, int], table: Collection[Process]
 ) -> frozenset[int]:
-    """As `family_of`, of the processes that are remembered; versions of this kernel tell of others.
+    """As `family_of`, of the processes that are remembered; the versions of these kernels, from the first to the last, tell of others.
 
     Raises:
         InvalidCall: It is init, from which all descend.
@@ -45,8 +45,8 @@ def find_family(
             f"all processes descend from {pid}", hint="name one of them, or roll back a path"
         )
     rows = connection.execute(
-        "SELECT pid, max(author) FROM versions WHERE boot = ? AND pid > ? GROUP BY pid",
-        (boot, INIT_PID),
+        "SELECT pid, max(author) FROM versions WHERE boot BETWEEN ? AND ? AND pid > ? GROUP BY pid",
+        (*boots, INIT_PID),
     )
     known: dict[int, str] = {
         each: author for each, author in rows if author.startswith(f"/{AGENTS}/")

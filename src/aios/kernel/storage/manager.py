@@ -168,8 +168,8 @@ class StorageManager:
         """Whose acts are rolled back."""
         if call.pid is None or not call.with_children:
             return () if call.pid is None else (call.pid,)
-        table = list(self._table or ())
-        return await self._db.read(partial(find_family, pid=call.pid, boot=self._boot, table=table))
+        pid, boots, table = call.pid, (self._boot, self._boot), list(self._table or ())
+        return await self._db.read(lambda c: find_family(c, pid, boots=boots, table=table))
 
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""

@@ -5,7 +5,7 @@ that is killed in between carries that out when the folder is next used. What el
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.storage import workspace_tables
 from aios.kernel.storage.authors import author_shown
+from aios.kernel.storage.family import find_family
 from aios.kernel.storage.history import restore
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mount_tables import set_pending
@@ -45,7 +46,7 @@ WHYS: Mapping[str, str] = MappingProxyType(
     {
         "send": "a letter that was delivered cannot be called back",
         "publish": "a letter that was delivered cannot be called back",
-        "spawn": "what a child did is undone by its own pid",
+        "spawn": "what a child did is undone by its own pid, or with `--tree`",
         "file_purge": "versions that were purged are gone",
         "tool:http_fetch": "what was asked of a host cannot be called back",
     }
@@ -83,8 +84,10 @@ class Undoer:
         """Bring files back."""
         self._check(run.process, call)
         await self._storage.open()
+        pids = sorted(await self._db.read(lambda c: self._pids(c, call)))
+        self._check_idle(pids)
         await self._storage.mounts.take_notices()
-        acts = await self._db.read(lambda c: _acts_of(c, self._table.find(call.pid), call))
+        acts = await self._db.read(lambda c: self._acts_of(c, pids, call))
         if not acts and self._table.find(call.pid) is None:
             raise NotFound(
                 f"no process {call.pid} has changed a file, or all of it is undone",
@@ -98,7 +101,8 @@ class Undoer:
             transaction = 0
         else:
             transaction = await self._carry_out(run, call, work)
-        cannot = await self._cannot(call.pid, work)
+        told = [each for pid in pids for each in await self._cannot(Pid(pid), work, call)]
+        cannot = list(dict.fromkeys(told))[:MAX_TOLD]
         return Undone(
             pid=call.pid,
             is_dry_run=call.is_dry_run,
@@ -121,11 +125,45 @@ class Undoer:
             raise InvalidCall(
                 "all that the owner ever did is too much", hint="say how many acts: `last`"
             )
-        if self._storage.workspaces.is_busy(call.pid):
-            raise Conflict(
-                f"a tool of process {call.pid} is running in its workspace",
-                hint="wait for it, or `aios kill` the process",
+
+    def _check_idle(self, pids: Sequence[int]) -> None:
+        for pid in pids:
+            if self._storage.workspaces.is_busy(Pid(pid)):
+                raise Conflict(
+                    f"a tool of process {pid} is running in its workspace",
+                    hint="wait for it, or `aios kill` the process",
+                )
+
+    def _pids(self, connection: apsw.Connection, call: Undo) -> frozenset[int]:
+        """Whose acts are undone."""
+        if not call.with_children:
+            return frozenset((call.pid,))
+        process, boot = self._table.find(call.pid), self._storage.boot
+        if process is None:
+            query, value = "SELECT max(boot) FROM versions WHERE pid = ?", float(call.pid)
+        else:
+            query, value = (
+                "SELECT min(boot) FROM versions WHERE unix_s >= ?",
+                process.started_unix_s,
             )
+        first = connection.execute(query, (value,)).get or boot
+        boots = (first, first if process is None else boot)
+        table = [] if process is None else list(self._table)
+        return find_family(connection, call.pid, boots=boots, table=table)
+
+    def _acts_of(
+        self, connection: apsw.Connection, pids: Sequence[int], call: Undo
+    ) -> list[UndoneAct]:
+        """The acts that are not undone, newest first, at most `last` of them."""
+        gone = _Gone(connection)
+        acts = [
+            act
+            for pid in pids
+            for act in islice(
+                _acts_of(connection, self._table.find(Pid(pid)), pid, gone), call.last
+            )
+        ]
+        return sorted(acts, key=lambda each: -each.transaction)[: call.last]
 
     async def _find_spaces(self, work: _Work) -> None:
         """Look at the workspaces that the acts were in: what others have changed since is a version then."""
@@ -172,7 +210,7 @@ class Undoer:
             self._storage.boot,
             self._storage.home_of(process),
             self._clock.unix_s(),
-            f"undo of process {call.pid}",
+            f"undo of process {call.pid}" + " and what it started" * call.with_children,
             source_of(process),
         )
 
@@ -217,7 +255,7 @@ class Undoer:
 
     # --- what stays ----------------------------------------------------------------------------------------------
 
-    async def _cannot(self, pid: Pid, work: _Work) -> list[NotUndone]:
+    async def _cannot(self, pid: Pid, work: _Work, call: Undo) -> list[NotUndone]:
         notes = await self._db.read(
             lambda c: workspace_tables.notes_of(c, pid, work.since_unix_s - 1.0)
         )
@@ -226,6 +264,8 @@ class Undoer:
         for row in await self._records(pid):
             if row.record.begun_unix_s >= work.since_unix_s - 1.0:
                 counts.update(_outside_of_files(row))
+        if call.with_children:
+            counts = Counter({what: n for what, n in counts.items() if what[0] != "spawn"})
         told += [
             NotUndone(name.removeprefix("tool:"), f"{effect}: {WHYS.get(name, 'no version has it')}", n)
             for (name, effect), n in sorted(counts.items())
@@ -240,7 +280,7 @@ class Undoer:
             told.append(
                 NotUndone(folders, "what the program itself wrote there, without a tool, is no version")
             )  # fmt: skip
-        return list(dict.fromkeys(told))[:MAX_TOLD]
+        return told
 
     async def _records(self, pid: Pid) -> Sequence[Row]:
         if self._journal.disk is not None:
@@ -272,8 +312,10 @@ def _tool_of(intent: bytes) -> str:
     return f"tool:{call.name}" if isinstance(call, ToolRun) else "tool_run"
 
 
-def _acts_of(connection: apsw.Connection, process: Process | None, call: Undo) -> list[UndoneAct]:
-    """The acts of a process that are not undone, newest first, at most `last` of them.
+def _acts_of(
+    connection: apsw.Connection, process: Process | None, pid: int, gone: "_Gone"
+) -> Iterator[UndoneAct]:
+    """The acts of a process that are not undone, newest first.
 
     Pids of kernels without a journal begin again: one that is known began at its time.
     """
@@ -283,11 +325,13 @@ def _acts_of(connection: apsw.Connection, process: Process | None, call: Undo) -
     rows = connection.execute(
         f"SELECT tx, max(unix_s), max(message), count(DISTINCT path) FROM versions WHERE pid = ?1 AND {where} "  # noqa: S608 - our own words
         "GROUP BY tx ORDER BY tx DESC",
-        (call.pid, value),
+        (pid, value),
     )
-    gone = _Gone(connection)
-    acts = (UndoneAct(*row) for row in rows if not gone.has_all(row[0], call.pid))
-    return list(islice(acts, call.last))
+    return (
+        UndoneAct(tx, unix_s, message, n_files, Pid(pid))
+        for tx, unix_s, message, n_files in rows
+        if not gone.has_all(tx, pid)
+    )
 
 
 class _Gone:
