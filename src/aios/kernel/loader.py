@@ -28,7 +28,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.egress.egress import Egress, Way
 from aios.kernel.process import Process
 from aios.kernel.sandbox.launch import Confined, Launcher
-from aios.kernel.sandbox.places import python_places
+from aios.kernel.sandbox.places import python_places, real_places
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 from aios.malformed import named
@@ -189,14 +189,14 @@ class Launch(Struct, frozen=True):
 
     def profile(self) -> Profile:
         """What it sees and takes: its view, Python, and the kernel's socket."""
-        readable = [*self.view.readable]
+        sockets = [self.way.socket] if self.way is not None else []
         if self.url.startswith(UNIX):
-            readable.append(Path(self.url.removeprefix(UNIX)))
-        if self.way is not None:
-            readable.append(self.way.socket)
-        python = python_places()
-        there = tuple(path for path in (*readable, *python.readable) if path.exists())
-        return Profile(there, self.view.writable, python.links, env=self.environment())
+            sockets.append(Path(self.url.removeprefix(UNIX)))
+        kernel, python = real_places(sockets), python_places()
+        readable = (*self.view.readable, *kernel.readable, *python.readable)
+        there = tuple(path for path in readable if path.exists())
+        links = {**kernel.links, **python.links}
+        return Profile(there, self.view.writable, links, env=self.environment())
 
 
 class Child:

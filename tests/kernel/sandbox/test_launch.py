@@ -193,6 +193,28 @@ async def test_state_and_keys_behind_symlinks_are_hidden_in_what_lies_around_the
 
 
 @pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
+@pytest.mark.parametrize("right", ["readable", "writable"])
+async def test_a_symlink_that_was_put_into_a_path_since_it_was_checked_leads_nowhere(
+    launcher: Launcher, tmp_path: Path, right: str
+) -> None:
+    work = tmp_path / "work"
+    for folder in (work, tmp_path / "other" / "sub"):
+        folder.mkdir(parents=True)
+    (tmp_path / "other" / "sub" / "secret").write_text("of others")
+    (work / "x").symlink_to("../other")
+    read, write = ((work / "x" / "sub",), ()) if right == "readable" else ((), (work / "x",))
+    profile = Profile(read, (work, *write), env=ENV)
+    with anyio.fail_after(10):
+        try:
+            confined = await launcher.open(["cat", "x/sub/secret"], profile, cwd=work)
+        except ProgramFailed as error:
+            assert "was changed while" in error.message  # noqa: PT017 - Landlock tells later
+        else:
+            assert await text_of(confined) == ""
+            assert confined.process.returncode
+
+
+@pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
 async def test_no_program_works_among_keys_unless_they_are_named(
     launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,13 +5,14 @@ import can be led astray:
 
     python -I -S confine.py FD
 
-`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value) and `walls`: `readable`, `writable`, `seccomp`
-(base64), or nothing where programs are only limited.
+`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value) and `walls`: `system`, `readable`, `writable`, `seccomp`
+(base64), or nothing where programs are only limited. What lies in `system` is read, and no program can change it.
 Numbers and layouts: linux/landlock.h, linux/prctl.h. What this cannot do is in docs/concepts/sandbox.md.
 """
 
 import base64
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -44,14 +45,20 @@ def version() -> int:
     return max(0, found)
 
 
-def restrict(readable: list[str], writable: list[str]) -> None:
-    """From here on this process and its children reach these paths and no others."""
+def restrict(system: list[str], readable: list[str], writable: list[str]) -> None:
+    """From here on this process and its children reach these paths and no others.
+
+    Raises:
+        OSError: Landlock does not work, or a symlink was put into a path that had none when it was checked.
+    """
     now = version()
     handled = ALL_BY_VERSION.get(now, ALL_NOW)
     # `struct landlock_ruleset_attr`, whose later fields older kernels do not know.
     known = 8 if now < TCP_SINCE else 16 if now < SCOPES_SINCE else 24
     ruleset = pack("<QQQ", handled, TCP, SCOPES)[:known]
     fd = check(libc.syscall(CREATE_RULESET, ruleset, known, 0), "landlock")
+    for path in system:
+        allow(fd, os.path.realpath(path), READING & handled)
     for path in readable:
         allow(fd, path, READING & handled)
     for path in writable:
@@ -64,14 +71,34 @@ def restrict(readable: list[str], writable: list[str]) -> None:
 def allow(ruleset: int, path: str, rights: int) -> None:
     """Add a path; one that is not there is left out."""
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
+        fd = open_real(path)
+    except FileNotFoundError:
         return
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
         rights &= OF_FILES
     rule = pack("<Qi", rights, fd)  # `struct landlock_path_beneath_attr`
     check(libc.syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0), path)
     os.close(fd)
+
+
+def open_real(path: str, root: str = "/") -> int:
+    """Open a path below a root, for its place only, if nothing in it is a symlink.
+
+    Raises:
+        OSError: It is not there, or something in it is one.
+    """
+    fd = os.open(root, os.O_PATH | os.O_CLOEXEC)
+    for part in path.split("/"):
+        if part:
+            around = fd
+            try:
+                fd = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=around)
+            finally:
+                os.close(around)
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise OSError(errno.ELOOP, f"{path} leads through a symlink now")
+    return fd
 
 
 def limit(bounds: dict[str, int]) -> None:
@@ -109,7 +136,7 @@ def main() -> None:
     os.chdir(order["cwd"])
     limit(order["bounds"])
     if walls := order["walls"]:
-        restrict(walls["readable"], walls["writable"])
+        restrict(walls["system"], walls["readable"], walls["writable"])
         filter_calls(base64.b64decode(walls["seccomp"]))
     os.execve(order["command"][0], order["command"], order["env"])  # noqa: S606 - to become a program is its purpose
 

@@ -28,6 +28,7 @@ from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
 from aios.kernel.sandbox.apart import check_apart, key_places, state_of
 from aios.kernel.sandbox.cgroup import ControlGroup, hasten
+from aios.kernel.sandbox.mounted import HELD, let_go
 from aios.kernel.sandbox.probe import Wall, Walls, probe
 from aios.kernel.sandbox.processes import (
     MARK,
@@ -49,6 +50,7 @@ from aios.kernel.sandbox.profile import (
     Bounds,
     Files,
     Profile,
+    bound_paths,
     bubblewrap_options,
 )
 from aios.kernel.sandbox.scratch import scratch_folder
@@ -247,9 +249,9 @@ class Launcher:
         with ExitStack() as files:
             told, tell = os.pipe2(os.O_CLOEXEC)
             files.callback(os.close, told)
-            go, let_go = os.pipe2(os.O_CLOEXEC)
+            go, begin = os.pipe2(os.O_CLOEXEC)
             files.callback(os.close, go)
-            files.callback(os.close, let_go)
+            files.callback(os.close, begin)
             try:  # each number is closed once, or another's file goes with it
                 process = self._start_bubblewrap(order, walls, files, info=tell, go=go)
             finally:
@@ -264,9 +266,9 @@ class Launcher:
                     root_fd = os.pidfd_open(root)
                     undo.callback(os.close, root_fd)
                     await _bound(root, order.bounds, group)
-                    os.write(let_go, b"\0")
-                    await _wait_started(process, root)
-                except ProcessLookupError:
+                    os.write(begin, b"\0")
+                    await let_go(process, root, bound_paths(order.profile), within_s=GRACE_S)
+                except (ProcessLookupError, TimeoutError):
                     raise await _failed(process) from None
             return _Started(process, root, root_fd)
 
@@ -283,7 +285,7 @@ class Launcher:
         options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
         arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
         return start_program(
-            [walls.bwrap, "--args", str(arguments), "--", *order.command],
+            [walls.bwrap, "--args", str(arguments), "--", *HELD, *order.command],
             stdin=order.stdin,
             env={MARK: new_mark()},  # its own: the program's is cleared
             pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),
@@ -304,7 +306,8 @@ class Launcher:
             name: tmp if value == HOME else value for name, value in profile.environment().items()
         }
         walls = {
-            "readable": [*SYSTEM, *ETC, *map(str, profile.readable), *DEVICES],
+            "system": [*SYSTEM, *ETC, *DEVICES],
+            "readable": [*map(str, profile.readable)],
             "writable": [*map(str, profile.writable), tmp, "/dev/null"],
             "seccomp": b64encode(filter_program(self._machine, has_namespaces=False)).decode(),
         }
@@ -449,13 +452,6 @@ async def _read_info(fd: int) -> int | None:
         pid: int = json.loads(said)["child-pid"]
         return pid
     return None
-
-
-async def _wait_started(process: ChildProcess, root: int) -> None:
-    """Return when the first of the namespace has started the program; some 3 ms, and nothing tells."""
-    with anyio.move_on_after(GRACE_S):
-        while process.returncode is None and not descendants(root):  # noqa: ASYNC110 - nothing tells
-            await anyio.sleep(0.001)
 
 
 async def _failed(process: ChildProcess) -> ProgramFailed:

@@ -29,14 +29,14 @@ def python_places() -> Places:
     names += [*site.getsitepackages(), str(Path(aios.__file__).parent.parent)]
     names += os.environ.get("PYTHONPATH", "").split(os.pathsep)
     names.append(str(Path(sys.executable).resolve().parent))
-    return _places(Path(name).absolute() for name in names if name.strip("/"))
+    return real_places(Path(name).absolute() for name in names if name.strip("/"))
 
 
 def command_places(words: Iterable[str]) -> Places:
     """What an installed command needs: each file or folder that its words name, and the folder around a `bin` that it lies in."""
     named = [Path(word) for word in words if word.startswith("/") and Path(word).exists()]
     around = [_around(each) for path in named for each in (path, path.resolve())]
-    return _places([*named, *around])
+    return real_places([*named, *around])
 
 
 def _around(path: Path) -> Path:
@@ -45,7 +45,8 @@ def _around(path: Path) -> Path:
     return root if path.parent.name in BIN and len(root.parts) > 2 else path
 
 
-def _places(paths: Iterable[Path]) -> Places:
+def real_places(paths: Iterable[Path]) -> Places:
+    """Paths as they are without symlinks, and the symlinks by which they were named; what the system has anyway is left out."""
     readable: dict[Path, None] = {}
     links: dict[Path, Path] = {}
     for path in paths:

@@ -129,6 +129,11 @@ def bubblewrap_options(profile: Profile, *, cwd: Path, files: "Files") -> list[s
     return options
 
 
+def bound_paths(profile: Profile) -> list[Path]:
+    """What of the host is mounted at its own path."""
+    return [path for path, mount in _mounts(profile) if mount[-1] == str(path)]
+
+
 class Files(Struct, frozen=True):
     """Numbers of the open files that `bwrap` inherits.
 
