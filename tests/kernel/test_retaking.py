@@ -73,6 +73,39 @@ async def main(client: aios.Client, ledger: str):
 aios.run(main)
 """
 
+TALKING = """\
+import anyio
+import aios
+
+clients, contexts = [], []
+
+@aios.tool(effect="reversible")
+async def order(what: str) -> str:
+    \"\"\"Tell the assistant.\"\"\"
+    client, words = clients[0], what.split()
+    async with client.context() as own:
+        await own.append("to be forgotten")
+    if words[0] == "open":
+        context = await client.contexts.open(system=words[1])
+        return str(context.id)
+    context = client.contexts.get(int(words[0])) if words[0] != "main" else contexts[0]
+    await context.chat(words[1])
+    said = [message.text() for message in await context.messages()]
+    return " ".join(text for text in said if "said" not in text)
+
+async def main(client: aios.Client, ledger: str):
+    clients.append(client)
+    contexts.append(await client.contexts.open(system="main"))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(client.tools.serve, order)
+        while True:
+            letter = await client.mail.receive()
+            await contexts[0].append(letter.body)
+            await client.mail.reply(letter, "added")
+
+aios.run(main)
+"""
+
 
 @pytest.fixture
 def home() -> Iterator[Path]:
@@ -170,3 +203,33 @@ def test_what_a_function_asks_is_not_taken_for_what_its_program_asks_meanwhile(h
         order(client, "d")
         assert notes(client) == expected("abcd")
         assert orders(ledger) == ["a", "b", "c", "d"]
+
+
+def test_what_a_function_said_in_a_context_is_in_it_when_its_program_comes_back(home: Path) -> None:
+    def ask(what: str) -> str:
+        return client.tools.run("shop/order", {"what": what}).text
+
+    def contexts() -> list[int]:
+        return sorted(each.id for each in client.contexts.list_all())
+
+    with daemon(home) as process, owner(home) as client:
+        start(client, home, TALKING)
+        (shop,) = (each.pid for each in client.ps() if each.name == "shop")
+        session = ask("open session")
+        for number in range(2):
+            ask(f"main function{number}")
+            assert client.mail.ask(shop, f"letter{number}", deadline_s=30).body == "added"
+            ask(f"{session} word{number}")
+        ask("main last")
+        before = contexts()
+        client.memory.remember("what was said until now is on disk")
+        pull_the_plug(process, with_children=True)
+    for number in range(2):
+        with daemon(home) as process, owner(home) as client:
+            more = " more0" if number else ""
+            told = ask(f"main more{number}")
+            assert told == f"main function0 letter0 function1 letter1 last{more} more{number}"
+            assert ask(f"{session} more{number}") == f"session word0 word1{more} more{number}"
+            assert contexts() == before
+            client.memory.remember("so is this")
+            pull_the_plug(process, with_children=True)

@@ -9,10 +9,12 @@ waits until the others have caught up, if calls of this program ever overlapped,
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice, pairwise
 
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
+from aios.kernel.jobwork import JobWork
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
@@ -33,6 +35,8 @@ class Replay:
         for seq, row in self._rows.items():
             self._by_digest.setdefault(row.record.digest, deque()).append(seq)
         self._all = rows
+        self.is_ending = False
+        """Nothing is left, and what functions did is being done again."""
         self.n_replayed = 0
         self._within: dict[int, list[Row]] = {}
         for row in settled:
@@ -40,6 +44,11 @@ class Replay:
                 self._within.setdefault(row.record.within, []).append(row)
         self.has_overlaps = _has_overlaps(asked, _is_gap(settled))
         """Calls were in flight at the same time."""
+
+    @cached_property
+    def job_work(self) -> JobWork:
+        """What functions did to contexts. Cost: reads their calls, once."""
+        return JobWork(self._all)
 
     @property
     def is_over(self) -> bool:

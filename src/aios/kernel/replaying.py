@@ -4,20 +4,34 @@ What a call did to the database or the world is done. What it did to the kernel'
 it is done again from the answer (`redo`), without what it cost the first time.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
 import msgspec
 
 from aios.abi.call import Answer, Call
-from aios.abi.calls import ChatAnswer, CompleteAnswer
+from aios.abi.calls import Chat, ChatAnswer, CompleteAnswer
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextClose,
+    ContextCompact,
+    ContextFault,
+    ContextFork,
+    ContextOpen,
+    ContextRestore,
+    ContextUndo,
+)
 from aios.abi.gate import Result, Token, error_of
 from aios.abi.tools import ToolJobs
 from aios.abi.wire import decode_answer, decode_call, decode_fault
-from aios.errors import AiosError, ReplayDivergence
+from aios.errors import AiosError, KernelStopping, ProcessGone, ReplayDivergence
+from aios.kernel import redo as redoing
 from aios.kernel.cures import MakeUndo, cure
 from aios.kernel.handlers import Services
+from aios.kernel.jobwork import Work
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
@@ -28,6 +42,20 @@ from aios.kernel.retaking import with_ends
 A = TypeVar("A", bound=Answer)
 Redo = Callable[[Services, Run, Any, Any], Awaitable[Answer]]
 
+CONTEXT_REDOS: Mapping[type, Redo] = MappingProxyType(
+    {
+        Chat: redoing.chat,
+        ContextAppend: redoing.append,
+        ContextClose: redoing.close_context,
+        ContextCompact: redoing.compact,
+        ContextFault: redoing.fault,
+        ContextFork: redoing.fork,
+        ContextOpen: redoing.open_context,
+        ContextRestore: redoing.restore,
+        ContextUndo: redoing.undo,
+    }
+)
+"""What functions did to contexts, by the class of the call: the functions do not run again (`jobwork.py`)."""
 PATIENCE_S, MAX_PATIENCE_S = 10.0, 600.0
 """A call that is not in the journal waits so long after the last one that another task of its program has made and that is; longer if
 the program was silent for longer in the life before."""
@@ -51,15 +79,16 @@ async def replayed(
     if replay is None:
         return None
     row = replay.take(write_call(call).digest)
-    if replay.is_over:
-        kernel.programs.catch_up(run.process, replay.n_replayed)
-    if row is not None and row.record.outcome is not Outcome.CANCELLED:
-        told = await _told(kernel, run, call, row=row, redo=redo)
-        if isinstance(told.value, ToolJobs):
-            value = with_ends(told.value, replay.behind(row.record.seq))
-            told = msgspec.structs.replace(told, value=value)
-        return told
+    try:
+        if row is not None and row.record.outcome is not Outcome.CANCELLED:
+            return await _told_again(kernel, run, call, row=row, redo=redo)
+    finally:
+        if replay.is_over:
+            await _catch_up(kernel, run, replay)
     await _wait_for_others(run, replay, row)
+    while replay.is_over and run.process.replay is replay:
+        await _catch_up(kernel, run, replay)
+        await _wait_for_others(run, replay, row)
     if run.process.replay is None:
         if row is not None:
             within = replay.within(row.record.seq)
@@ -67,6 +96,7 @@ async def replayed(
         return None
     error = _divergence(run, call, replay)
     if kernel.programs.diverge(run, error):
+        await _done_again(kernel, run, replay.job_work.take)
         return None
     raise error
 
@@ -85,6 +115,47 @@ async def retold(
     return await _told(kernel, run, call, row=row, redo=redo)
 
 
+async def _told_again(
+    kernel: Services, run: Run, call: Call[A], *, row: Row, redo: Redo | None
+) -> Result[Any]:
+    """The answer to a call, whose context is what it was when it got that."""
+    replay = run.process.replay
+    assert replay is not None, "it is told by its replay"
+    seq, context = row.record.seq, getattr(call, "context", None)
+    if redo is not None and context is not None:
+        await _done_again(kernel, run, partial(replay.job_work.take, context, seq))
+    told = await _told(kernel, run, call, row=row, redo=redo)
+    if isinstance(told.value, ToolJobs):
+        told = msgspec.structs.replace(told, value=with_ends(told.value, replay.behind(seq)))
+    return told
+
+
+async def _catch_up(kernel: Services, run: Run, replay: Replay) -> None:
+    """Everything was asked for: do again what functions did to contexts, and serve the process."""
+    if replay.is_ending or run.process.replay is not replay:
+        return
+    replay.is_ending = True
+    try:
+        await _done_again(kernel, run, replay.job_work.take)
+        if run.process.replay is replay:
+            kernel.programs.catch_up(run.process, replay.n_replayed)
+    finally:
+        replay.is_ending = False
+
+
+async def _done_again(kernel: Services, run: Run, next_one: Callable[[], Work | None]) -> None:
+    """Do again what functions did to contexts. What is not possible any more is left out, and the log says so."""
+    while (work := next_one()) is not None:
+        try:
+            await CONTEXT_REDOS[type(work.call)](kernel, run, work.call, work.answer)
+        except (ProcessGone, KernelStopping):
+            raise
+        except AiosError as error:
+            record = work.row.record
+            what = f"call {record.seq} ({record.call}, for tool call {record.job})"
+            kernel.note(run.process, f"what {what} did is not there again: {error.message}")
+
+
 async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
     """Wait, parked, until the other tasks of the program have caught up, or it has ended.
 
@@ -92,7 +163,7 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
     """
     process, is_new = run.process, row is None
     patience_s = 0.0
-    if replay.has_overlaps or not is_new:
+    if replay.has_overlaps or replay.is_over or not is_new:
         patience_s = min(max(PATIENCE_S, THOUGHTS * replay.longest_thought_s()), MAX_PATIENCE_S)
     with run.parked():
         while process.replay is not None:
@@ -101,7 +172,7 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
                 await process.wait_replayed()
             if process.exiting is not None:
                 raise process.gone()
-            if replay.n_replayed == n_replayed and is_new:
+            if replay.is_over or (replay.n_replayed == n_replayed and is_new):
                 return
 
 

@@ -2,7 +2,8 @@
 
 A function acts outside of the kernel, and nothing says what it did there. So it runs once for each call: its end is in the journal, with the
 take or return by which the program handed it in; or it was cut off, and then its caller's call is settled by its effect, and comes anew if it
-is made again. What the function asked of the kernel bears the number of the call (`Record.job`), and is not asked for again.
+is made again. What the function asked of the kernel bears the number of the call (`Record.job`), and is not asked for again; what it did to contexts is
+done again (`jobwork.py`).
 """
 
 from collections.abc import Iterable, Iterator
