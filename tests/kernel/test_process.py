@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aios.abi.approvals import WAITS_FOR
 from aios.abi.types import Exit, Kind, Right, State
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import SystemClock
@@ -124,6 +125,18 @@ async def test_the_row_of_ps_adds_what_calls_in_flight_have_cost() -> None:
     row = process.info(now_s=14.0)
     assert (row.waited_s, row.ran_s, row.n_preemptions) == (1.5, 6.0, 3)
     assert (row.activity, row.n_calls) == ("embed", 2)
+
+
+@pytest.mark.anyio
+async def test_ps_shows_a_call_that_waits_for_a_human_before_newer_ones() -> None:
+    process = add(table_of(), "a", None)
+    with process.begin("tool_run", max_calls=9).saying("base/launch"):
+        process.begin("ps", max_calls=9)
+        assert process.info(0.0).activity == "ps"
+    asking = process.begin("tool_run", max_calls=9)
+    process.begin("ps", max_calls=9)
+    with asking.saying(f"base/launch {WAITS_FOR}7"):
+        assert process.info(0.0).activity == "tool_run base/launch waits for approval 7"
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ import anyio
 from msgspec import Struct
 
 from aios.abi.access import Principal
+from aios.abi.approvals import WAITS_FOR
 from aios.abi.call import Answer
 from aios.abi.contexts import ContextId
 from aios.abi.gate import Progress
@@ -452,9 +453,7 @@ class Process:
             kind=self.kind,
             state=self.state,
             nice=self.nice,
-            activity=next(
-                (f"{run.name} {run.detail}".rstrip() for run in reversed(runs)), self.waits_for
-            ),
+            activity=self._activity(),
             started_unix_s=self.started_unix_s,
             ended_unix_s=self.ended_unix_s,
             exit=self.exit,
@@ -473,6 +472,12 @@ class Process:
             n_block_faults=self.n_block_faults,
             taint=self.taint,
         )
+
+    def _activity(self) -> str:
+        """What its newest call does, but before that one that waits for a human: nobody else can let that go on."""
+        told = [f"{run.name} {run.detail}".rstrip() for run in reversed(self.runs.values())]
+        newest = told[0] if told else self.waits_for
+        return next((each for each in told if WAITS_FOR in each), newest)
 
 
 def _spent(settled_s: float, since_s: float | None, now_s: float) -> float:
