@@ -125,7 +125,6 @@ class Kernel:
         self.budgets.open(self.init)
         self.owner_token = self.tokens.issue(INIT_PID)
         tasks.start_soon(self.gaps.run)
-        tasks.start_soon(self.budgets.run)
 
     def _boot(self, config: Config, policies: Policies) -> None:
         """Build the managers, lower floors first."""
@@ -471,6 +470,7 @@ async def open_kernel(
         )
         if kernel.is_durable:
             await kernel.resume()
+        tasks.start_soon(kernel.budgets.run)  # it asks, and the questions of before must be known
         for core in (
             given_cores(engines)
             if engines is not None

@@ -320,3 +320,37 @@ def test_a_daemon_killed_while_a_budget_is_asked_about_comes_back_with_the_quest
         assert (end.status, end.result) == (0, "42 42 42")
         about = client.budget(pid)
         assert (about.limits.tool_calls, about.spent.tool_calls) == (9, 3)
+
+
+TICKS = """\
+import time
+from aios.sdk.blocking import connect
+with connect() as client:
+    while not client.files.list("/shared"):
+        time.sleep(0.02)
+    client.exit(0, "went on")
+"""
+
+
+def test_a_question_about_time_outlives_the_kernel_and_its_answer_lets_the_program_go_on(
+    home: Path,
+) -> None:
+    (home / "ticker").mkdir()
+    (home / "ticker" / "agent.toml").write_text('name = "ticker"\n')
+    (home / "ticker" / "main.py").write_text(TICKS)
+    with daemon(home), owner_of(home) as client:
+        earlier = client.spawn(str(home / "ticker"), budget=Limits(wall_ms=1)).pid
+        withdrawn = wait_asked(client).id
+        client.kill(earlier)
+        restart = Restart(policy="on-failure")
+        pid = client.spawn(str(home / "ticker"), restart=restart, budget=Limits(wall_ms=300)).pid
+        first = wait_asked(client)
+    with daemon(home), owner_of(home) as client:
+        assert wait_asked(client) == first
+        client.files.write("/shared/go", b"")
+        client.approvals.answer(first.id, "60000")
+        assert client.wait(pid, deadline_s=20).exit.result == "went on"
+        over = client.approvals.list(include_over=True)
+        states = {each.id: each.state for each in over}
+        assert states.pop(first.id) is ApprovalState.USED
+        assert states.pop(withdrawn) is ApprovalState.WITHDRAWN, "its number was not given again"
