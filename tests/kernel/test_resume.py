@@ -292,3 +292,23 @@ def test_agents_survive_kills_of_their_kernel(home: Path, seed: int) -> None:
     print(  # noqa: T201 - `pytest -s` shows what a long run did
         f"{n_kills} kills, {n_acknowledged} writes acknowledged, {len(server.asked)} answers, {n_redone} asked for again"
     )
+
+
+def test_who_was_asked_to_end_is_not_started_by_the_next_kernel(home: Path) -> None:
+    program = home / "program"
+    program.mkdir()
+    (program / "agent.toml").write_text(MANIFEST)
+    (program / "main.py").write_text(
+        "import signal\nfrom aios.sdk.blocking import connect\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it cleans up for long\n"
+        "with connect() as client:\n    client.mail.send(1, 'here')\n    client.mail.receive()\n"
+    )
+    with daemon(home) as process, owner(home) as client:
+        pid = client.spawn(str(program)).pid
+        assert client.mail.receive(sender=pid, deadline_s=LONGEST_S).body == "here"
+        client.signal(pid, "TERM")
+        pull_the_plug(process, with_children=False)
+    with daemon(home), owner(home) as client:
+        (found,) = workers(client)
+        assert found.exit is not None
+        assert (found.exit.status, found.exit.reason) == (143, "terminated")

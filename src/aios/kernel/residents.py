@@ -85,6 +85,7 @@ class Resident(Struct, frozen=True):
     payer: Pid | None = None
     confines: Confines | None = None
     taint: Taint | None = None
+    is_terminated: bool = False
 
     def process(self, log: LogBuffer) -> Process:
         """The process, as far as it outlives a kernel."""
@@ -114,6 +115,7 @@ class Resident(Struct, frozen=True):
             payer=self.payer,
             confines=self.confines,
             taint=self.taint,
+            is_terminated=self.is_terminated,
         )
         if self.exit is not None:
             process.log.close()
@@ -155,6 +157,7 @@ def resident_of(
         launched=_kept(process, launched),
         bounds=process.bounds,
         taint=process.taint,
+        is_terminated=process.is_terminated,
         budget=budget,
     )
 

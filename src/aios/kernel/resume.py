@@ -27,7 +27,7 @@ from aios.kernel.process_table import ProcessTable
 from aios.kernel.programs import Programs
 from aios.kernel.recovery import LOST_STATUS, Fate, Verdict, fate_of
 from aios.kernel.residents import Resident, Residents
-from aios.kernel.signals import Signals
+from aios.kernel.signals import TERMINATED_STATUS, Signals
 from aios.kernel.spending import Budgets
 
 TOLD_CHARS = 200
@@ -160,6 +160,8 @@ async def _decide(kernel: Resumed, row: Resident, open_records: list[Record]) ->
         is_parent_back=parent is not None and parent.is_alive and parent.kind is Kind.PROGRAM,
     )
     end = kernel.branches.find_end(process)
+    if end is None and row.is_terminated:
+        end = Exit(TERMINATED_STATUS, "terminated")
     if end is not None:
         verdict = Verdict(Fate.END, end.reason)
     match verdict.fate:

@@ -28,7 +28,7 @@ class Signals(Struct, frozen=True):
     table: ProcessTable
     scheduler: Scheduler
     on_change: Callable[[Process], None] = lambda _: None
-    """Told who was stopped, let go on or made nicer."""
+    """Told who was stopped, let go on, made nicer or asked to end."""
 
     async def kill(self, target: Process, *, reason: str, by: Run | None = None) -> list[Pid]:
         """End a process and its descendants.
@@ -159,6 +159,7 @@ class Signals(Struct, frozen=True):
         if process.kind is not Kind.PROGRAM:
             return False
         process.is_terminated = True
+        self.on_change(process)
         if process.on_terminate is not None:
             process.on_terminate()
         else:  # nothing of it runs: it waits to be started
