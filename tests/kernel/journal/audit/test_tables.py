@@ -173,6 +173,22 @@ def test_growth_is_bounded_and_the_chain_goes_on(connection: apsw.Connection) ->
     assert verify(connection, KEY).faults
 
 
+def test_a_note_of_a_record_that_was_let_go_of_proves_nothing(
+    connection: apsw.Connection,
+) -> None:
+    fill(connection, ROTATE_EVERY)
+    early = verify(connection, KEY).head
+    fill(connection, ROTATE_EVERY, max_records=ROTATE_EVERY)
+    found = verify(connection, KEY, noted=early)
+    assert (found.first, found.faults) == (ROTATE_EVERY + 1, ()), "the last that went is known"
+    fill(connection, ROTATE_EVERY, max_records=ROTATE_EVERY)
+    assert verify(connection, KEY).faults == ()
+    (fault,) = verify(connection, KEY, noted=early).faults
+    assert "is no longer here" in fault
+    wrong = f"{2 * ROTATE_EVERY}:{'0' * 64}"
+    assert verify(connection, KEY, noted=wrong).faults
+
+
 def test_records_are_found_by_what_they_are(connection: apsw.Connection) -> None:
     fill(connection, N)
     assert [link.seq for link in read(connection, Wanted(pid=2))] == [3, 7, 11]

@@ -105,7 +105,8 @@ def verify(connection: apsw.Connection, key: bytes, *, noted: str = "") -> Verif
     Cost: 5 us a record.
     """
     faults: list[str] = []
-    first, code = _marked(connection, key, Mark.BASE, faults)
+    first, base = _marked(connection, key, Mark.BASE, faults)
+    code = base
     seq, n_records = first, 0
     noted_seq, _, noted_code = noted.partition(":")
     for row in connection.execute(f"SELECT {_COLUMNS} FROM audit_records ORDER BY seq"):  # noqa: S608 - a constant
@@ -131,6 +132,10 @@ def verify(connection: apsw.Connection, key: bytes, *, noted: str = "") -> Verif
         faults.append(f"the log ends with record {seq}; it was written up to {head}")
     if noted and int(noted_seq or 0) > seq:
         faults.append(f"record {noted_seq}, which was noted, is missing")
+    if noted and int(noted_seq or 0) <= first and noted != f"{first}:{base.hex()}":
+        faults.append(
+            f"record {noted_seq}, which was noted, is no longer here: the log begins behind record {first}, so nobody can tell; note a head more often"
+        )
     return Verified(n_records, first + 1, seq, f"{seq}:{code.hex()}", tuple(faults))
 
 
