@@ -43,3 +43,21 @@ def test_what_is_no_policy_file_stops_the_start_and_is_named(tmp_path: Path) -> 
     (tmp_path / "full.cedar").write_text("")
     with pytest.raises(ConfigError, match="name of a shipped profile"):
         load_sources("workspace", tmp_path)
+
+
+def test_a_folder_of_policies_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "policies"
+    assert len(load_sources("workspace", folder)) == 1
+    folder.write_text("no folder")
+    with pytest.raises(ConfigError, match="policies cannot be read: Not a directory"):
+        load_sources("workspace", folder)
+    folder.unlink()
+    folder.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_sources("workspace", folder)
+    folder.unlink()
+    folder.symlink_to(folder)
+    with pytest.raises(ConfigError, match="cannot be read: Too many levels of symbolic links"):
+        load_sources("workspace", folder)

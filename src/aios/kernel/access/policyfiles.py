@@ -1,5 +1,6 @@
 """The policies of a kernel as texts: the shipped profile, and the files of its owner."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def load_sources(profile: str, folder: Path) -> list[Source]:
     Raises:
         ConfigError: One cannot be read. A kernel does not start without a rule that its owner wrote.
     """
-    own = [file_source(file) for file in sorted(folder.glob(f"*{SUFFIX}"))]
+    own = [file_source(file) for file in _files_in(folder)]
     taken = [source.name for source in own if source.name in PROFILES]
     if taken:
         raise ConfigError(
@@ -62,3 +63,16 @@ def load_sources(profile: str, folder: Path) -> list[Source]:
             hint="rename it; `access.profile` chooses a profile",
         )
     return [profile_source(profile), *own]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The policy files of a folder, which need not be there. `glob` would find none in one that may not be read."""
+    if not os.path.lexists(folder):
+        return []
+    try:
+        return sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIX))
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be read: {error.strerror}",
+            hint="policies are files in this folder; check what it is, and its permissions",
+        ) from error
