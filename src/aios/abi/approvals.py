@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from aios.abi.call import Answer, Call
-from aios.abi.types import Pid
+from aios.abi.types import MAX_INT, Pid
 
 MAX_TEXT_CHARS = 8_192
 """Of a question, and of an answer in words."""
@@ -26,7 +26,7 @@ RECOVER = "process.recover"
 WAITS_FOR = "waits for approval "
 """How the `Advance` of a call begins that waits for an answer; the number of the question follows."""
 
-ApprovalId = Annotated[int, Meta(ge=1)]
+ApprovalId = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Choice = Annotated[str, Meta(min_length=1, max_length=256)]
 

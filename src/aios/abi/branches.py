@@ -7,9 +7,9 @@ from msgspec import Meta, Struct
 from aios.abi.budget import Limits
 from aios.abi.call import Answer, Call
 from aios.abi.fork import Forked
-from aios.abi.types import Count, Pid, ShortText
+from aios.abi.types import MAX_INT, Count, Pid, ShortText
 
-GroupId = Annotated[int, Meta(ge=1)]
+GroupId = Annotated[int, Meta(ge=1, le=MAX_INT)]
 """The branches of one call; given once."""
 GroupState = Literal["open", "committed", "discarded"]
 MAX_BRANCHES = 256
@@ -40,7 +40,7 @@ class Branch(Call[Branched], frozen=True):
 
     pid: Pid | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_BRANCHES)] = 2
-    at: Annotated[int, Meta(ge=0)] | None = None
+    at: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
     instructions: Annotated[tuple[ShortText, ...], Meta(max_length=MAX_BRANCHES)] = ()
     budget: Limits | None = None
     may_act: bool = False

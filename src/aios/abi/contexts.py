@@ -9,8 +9,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call, Done, ModelName
+from aios.abi.types import MAX_INT, Count, Message, Pid, ToolSpec
 from aios.abi.types import ContextId as ContextId
-from aios.abi.types import Count, Message, Pid, ToolSpec
 
 
 class WindowPolicy(Enum):
@@ -163,7 +163,7 @@ class ContextCompact(Call[Compacted], frozen=True, tag="context_compact"):
 
     context: ContextId
     window: WindowPolicy | None = None
-    target_tokens: Annotated[int, Meta(ge=1)] | None = None
+    target_tokens: Annotated[int, Meta(ge=1, le=MAX_INT)] | None = None
 
 
 class ContextUndo(Call[ContextInfo], frozen=True, tag="context_undo"):
@@ -185,7 +185,7 @@ class ContextFault(Call[ContextMessages], frozen=True, tag="context_fault"):
     """
 
     context: ContextId
-    pointer: Annotated[int, Meta(ge=1)]
+    pointer: Annotated[int, Meta(ge=1, le=MAX_INT)]
     is_restoring: bool = False
 
 

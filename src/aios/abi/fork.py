@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from aios.abi.budget import Limits
 from aios.abi.call import Answer, Call
-from aios.abi.types import Name, Pid, ShortText
+from aios.abi.types import MAX_INT, Name, Pid, ShortText
 
 
 class Forked(Answer, frozen=True):
@@ -31,7 +31,7 @@ class Fork(Call[Forked], frozen=True):
     """
 
     pid: Pid
-    at: Annotated[int, Meta(ge=0)] | None = None
+    at: Annotated[int, Meta(ge=0, le=MAX_INT)] | None = None
     instruction: ShortText = ""
     name: Name | None = None
     budget: Limits | None = None

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call
-from aios.abi.types import Count, JsonObject, Pid
+from aios.abi.types import Count, JsonObject, Pid, SomeInt
 
 
 class Recorded(Struct, frozen=True):
@@ -50,7 +50,7 @@ class JournalRead(Call[JournalRecords], frozen=True, tag="journal_read"):
     """
 
     pid: Pid
-    after: int = 0
+    after: SomeInt = 0
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     is_full: bool = False
 

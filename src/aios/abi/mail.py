@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call, Done
-from aios.abi.types import Count, Pid
+from aios.abi.types import MAX_INT, Count, Pid
 
-LetterId = Annotated[int, Meta(ge=0)]
+LetterId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 """Positive and growing; 0 stands for none."""
 
 Topic = Annotated[

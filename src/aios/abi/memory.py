@@ -6,9 +6,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call
-from aios.abi.types import Count, Pid, ShortText
+from aios.abi.types import MAX_INT, Count, Pid, ShortText
 
-NoteId = Annotated[int, Meta(ge=1)]
+NoteId = Annotated[int, Meta(ge=1, le=MAX_INT)]
 """Positive and growing; never given twice."""
 NoteText = Annotated[str, Meta(pattern=r"\S", max_length=1 << 16)]
 Tag = Annotated[str, Meta(pattern=r"\S", max_length=64)]

@@ -7,11 +7,11 @@ from msgspec import Meta
 from aios.abi.call import Answer, Call
 from aios.abi.recovery import Moment
 from aios.abi.spawn import Spawn, Spawned
-from aios.abi.types import Count
+from aios.abi.types import MAX_INT, Count
 
 Missed = Literal["skip", "once", "all"]
 UnixSeconds = Annotated[float, Meta(ge=0, lt=1e11)]
-TimerId = Annotated[int, Meta(ge=1)]
+TimerId = Annotated[int, Meta(ge=1, le=MAX_INT)]
 
 
 class SleepUntil(Call[Moment], frozen=True, tag="sleep_until"):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call, Done
-from aios.abi.types import Count, JsonObject, Pid, ShortText
+from aios.abi.types import MAX_INT, Count, JsonObject, Pid, ShortText
 
 ToolName = Annotated[
     str, Meta(min_length=1, max_length=192, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(?!\n)$")
@@ -28,7 +28,7 @@ UNDOABLE = ("reversible", "compensable")
 MAX_RESULT_BYTES = 8 << 20
 """The longest result of a tool; a longer one is a failure of the tool."""
 ResultText = Annotated[str, Meta(max_length=MAX_RESULT_BYTES)]
-JobId = Annotated[int, Meta(ge=1)]
+JobId = Annotated[int, Meta(ge=1, le=MAX_INT)]
 
 
 class ToolKind(Enum):

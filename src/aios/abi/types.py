@@ -11,10 +11,14 @@ from msgspec import Meta, Struct
 
 from aios.abi.taint import Taint
 
-Pid = NewType("Pid", int)
+MAX_INT = 2**63 - 1
+"""What the database and the wire can hold; a number over it is refused where it comes in."""
+SomeInt = Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)]
+
+Pid = NewType("Pid", SomeInt)
 """Process id: positive, unique for the life of a kernel, never given twice."""
 
-ContextId = NewType("ContextId", int)
+ContextId = NewType("ContextId", SomeInt)
 """A context: positive, unique for the life of a kernel, never given twice."""
 
 JsonObject = dict[str, object]
@@ -24,8 +28,8 @@ Name = Annotated[
     str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*(?!\n)$")
 ]
 ShortText = Annotated[str, Meta(max_length=4096)]
-Count = Annotated[int, Meta(ge=0)]
-VersionNumber = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
+VersionNumber = Annotated[int, Meta(ge=0, le=MAX_INT)]
 """Counts from 1 for each path; 0 stands for none."""
 
 

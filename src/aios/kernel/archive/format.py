@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aios.abi.memory import MAX_TAGS, Importance, UnixSeconds
-from aios.abi.types import ShortText
+from aios.abi.types import MAX_INT, ShortText
 from aios.errors import InvalidCall
 
 MAGIC = b"aios-archive"
@@ -24,7 +24,6 @@ LENGTH_BYTES, DIGEST_BYTES = 4, 32
 MAX_ENTRY_BYTES = 64 << 20
 """A version of a file of 700 GB is this long; nothing else comes near."""
 
-MAX_INT = (1 << 63) - 1
 
 Hash = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Positive = Annotated[int, Meta(ge=1, le=MAX_INT)]
