@@ -11,6 +11,11 @@ def test_a_burst_passes_and_then_so_much_a_second() -> None:
     assert sum(flow.admit(1_000.0) for _ in range(100)) == 10
 
 
+def test_what_is_large_takes_more_and_nothing_where_there_is_too_little() -> None:
+    flow = Flow(burst=10, per_s=1.0)
+    assert [flow.admit(0.0, n) for n in (7, 4, 3, 1)] == [True, False, True, False]
+
+
 @given(st.lists(st.floats(0, 1_000), min_size=1, max_size=200))
 def test_no_more_passes_than_the_burst_and_the_rate_allow(gaps_s: list[float]) -> None:
     flow, now_s, n_passed = Flow(burst=5, per_s=0.5), 0.0, 0

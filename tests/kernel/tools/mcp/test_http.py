@@ -87,6 +87,26 @@ async def test_a_long_or_compressed_answer_fails_its_call(tmp_path: Path) -> Non
                     await run_tool(kernel.init_gate(), "it/echo")
 
 
+async def test_a_stream_of_events_without_an_end_ends_its_server(tmp_path: Path) -> None:
+    """Comments of a stream are nobody's message; of them the SDK says nothing."""
+
+    def answer(_: dict[str, object]) -> bytes:
+        return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + b": x\n" * 10_000_000
+
+    async with by_hand(answer) as url, kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+        with anyio.fail_after(40), pytest.raises(ToolFailed, match="floods the kernel"):
+            await run_tool(kernel.init_gate(), "it/echo")
+
+
+async def test_a_key_that_is_refused_is_said(tmp_path: Path) -> None:
+    def answer(_: dict[str, object]) -> bytes:
+        return b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+    async with by_hand(answer) as url, kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+        with anyio.fail_after(40), pytest.raises(ToolFailed, match="401: check its `headers`"):
+            await run_tool(kernel.init_gate(), "it/echo")
+
+
 async def test_an_endpoint_that_is_not_there_fails_its_call(tmp_path: Path) -> None:
     knobs = McpConfig(start_timeout_s=5.0)
     server = McpServer(url="http://127.0.0.1:9/mcp")

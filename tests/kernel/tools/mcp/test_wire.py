@@ -3,7 +3,7 @@ import json
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from aios.kernel.tools.mcp.flow import BURST
+from aios.kernel.tools.mcp.flow import BURST, BYTES, REQUEST
 from aios.kernel.tools.mcp.wire import TOOLS_CHANGED, Traffic
 
 
@@ -59,9 +59,11 @@ def test_notifications_end_here_and_that_tools_changed_is_noted() -> None:
 
 
 def test_who_goes_on_saying_what_nobody_asked_for_is_ended() -> None:
-    for junk in (line(method="ping", id=1), line(id=9, result={}), b"junk"):
+    large = line(method="notifications/message", params={"data": "x" * 9 * BYTES})
+    costs = {line(method="ping", id=1): REQUEST, line(id=9, result={}): 1, b"junk": 1, large: 10}
+    for junk, cost in costs.items():
         traffic = traffic_with()
-        for _ in range(BURST):
+        for _ in range(BURST // cost):
             traffic.read_line(junk)
         assert not traffic.ended.is_set()
         traffic.read_line(junk)

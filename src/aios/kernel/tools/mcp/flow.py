@@ -6,6 +6,10 @@ through at a rate; a server that goes on over it is ended.
 
 BURST = 2_000
 PER_S = 200.0
+REQUEST = 20
+"""So much does a request take, for each must be answered."""
+BYTES = 4096
+"""So much of what is unasked takes one more."""
 
 
 class Flow:
@@ -16,15 +20,15 @@ class Flow:
         self._left = float(burst)
         self._seen_s: float | None = None
 
-    def admit(self, now_s: float) -> bool:
-        """Take one. Returns: whether there was one."""
+    def admit(self, now_s: float, n: int = 1) -> bool:
+        """Take `n`. Returns: whether there were so many."""
         if self._seen_s is not None:
             gained = max(0.0, now_s - self._seen_s) * self._per_s
             self._left = min(float(self._burst), self._left + gained)
         self._seen_s = now_s
-        if self._left < 1:
+        if self._left < n:
             return False
-        self._left -= 1
+        self._left -= n
         return True
 
     def check_invariants(self) -> None:

@@ -1,6 +1,6 @@
 """A server over Streamable HTTP: the transport of the SDK, whose client is bounded.
 
-Answers are taken uncompressed and up to a length, redirects are followed within the endpoint's origin only (the SDK's own rule), and
+Answers are taken uncompressed and up to a length, streams of events up to a rate; redirects are followed within the endpoint's origin only (the SDK's own rule), and
 no proxy or key of the environment is used.
 """
 
@@ -14,9 +14,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
-from aios.kernel.tools.mcp.wire import BUFFERED, Incoming, Streams, Traffic
+from aios.kernel.tools.mcp.flow import Flow
+from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traffic
 
 CONNECT_S = 10.0
+STREAM_BURST, STREAM_S = 4, 60.0
+"""A stream of events may hold so many of the longest messages at once, and one more in each so many seconds: most hold one answer."""
+DENIED = (401, 403)
 MAX_CONNECTIONS = 64
 
 
@@ -51,7 +55,7 @@ async def http_streams(
     client = httpx2.AsyncClient(
         headers={**headers, "accept-encoding": "identity"},
         timeout=httpx2.Timeout(CONNECT_S, read=silence_s),
-        transport=_Bounded(max_message_bytes),
+        transport=_Bounded(max_message_bytes, traffic),
         trust_env=False,
     )
     try:
@@ -100,22 +104,29 @@ async def _send(
 class _Bounded(httpx2.AsyncHTTPTransport):
     """Refuses answers that are compressed, and cuts those that are too long."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, traffic: Traffic) -> None:
         super().__init__(limits=httpx2.Limits(max_connections=MAX_CONNECTIONS), trust_env=False)
         self._max_bytes = max_bytes
+        self._traffic = traffic
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
+        if (
+            request.method == "POST" and response.status_code in DENIED
+        ):  # else the SDK says nothing of why
+            self._traffic.end(f"the endpoint answers {response.status_code}: check its `headers`")
         if response.headers.pop("content-encoding", "identity") != "identity":
             response.stream = _Cut(response.stream, 0)
-        elif not response.headers.get("content-type", "").startswith("text/event-stream"):
+        elif response.headers.get("content-type", "").startswith("text/event-stream"):
+            response.stream = _Events(response.stream, self._max_bytes, self._traffic)
+        else:
             response.stream = _Cut(response.stream, self._max_bytes)
         return response
 
 
 class _Cut(httpx2.AsyncByteStream):
-    """The body of an answer up to a length. Streams of events have no end; the SDK bounds each event."""
+    """The body of an answer up to a length."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
         self._stream, self._left = stream, max_bytes
@@ -125,6 +136,24 @@ class _Cut(httpx2.AsyncByteStream):
             self._left -= len(piece)
             if self._left < 0:
                 raise httpx2.StreamError("the answer is too long, or compressed")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Events(httpx2.AsyncByteStream):
+    """A stream of events, which has no end, up to a rate. The SDK bounds each event, and reads on after its call has ended."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int, traffic: Traffic) -> None:
+        self._stream, self._traffic = stream, traffic
+        self._flow = Flow(STREAM_BURST * max_bytes, max_bytes / STREAM_S)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            if not self._flow.admit(self._traffic.now_s(), len(piece)):
+                self._traffic.end(FLOOD)
+                raise httpx2.StreamError(FLOOD)
             yield piece
 
     async def aclose(self) -> None:

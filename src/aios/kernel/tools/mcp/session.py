@@ -83,9 +83,17 @@ class Session:
             params=types.CallToolRequestParams(name=name, arguments=arguments)
         )
         with contained(self._traffic, f"{name}"):
-            result = await self._client.session.send_request(
-                request, _RESULT, request_read_timeout_seconds=timeout_s
-            )
+            try:
+                result = await self._client.session.send_request(
+                    request, _RESULT, request_read_timeout_seconds=timeout_s
+                )
+            except MCPError as error:
+                if error.error.code != types.REQUEST_TIMEOUT or self._traffic.why:
+                    raise
+                raise ToolFailed(
+                    f"{name}: no answer within {timeout_s:g} s",
+                    hint="a larger `timeout_s` of the server waits longer",
+                ) from error
             if isinstance(result, types.InputRequiredResult):
                 raise ToolFailed(
                     f"{name} asks for something of a user in the middle, which agents do not give",

@@ -22,11 +22,12 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 
-from aios.kernel.tools.mcp.flow import Flow
+from aios.kernel.tools.mcp.flow import BYTES, REQUEST, Flow
 
 TOOLS_CHANGED = "notifications/tools/list_changed"
 BUFFERED = 64
 """Messages on the way in each direction."""
+FLOOD = "it floods the kernel with what nobody asked for"
 MAX_BATCH = 256
 """Servers of 2025-03-26 may put several messages into one line."""
 
@@ -72,7 +73,7 @@ class Traffic:
             self.is_admitted()
             return []
         if isinstance(inner, JSONRPCRequest):
-            return [message] if self.is_admitted() else []
+            return [message] if self.is_admitted(REQUEST) else []
         if inner.id is None or self._asked.pop(str(inner.id), None) is None:
             self.is_admitted()
             return []
@@ -80,6 +81,12 @@ class Traffic:
 
     def read_line(self, line: bytes) -> list[SessionMessage]:
         """What of a line goes on to the SDK. A line that is no JSON object is a log line that went astray."""
+        found = self._read_line(line)
+        if not found and (more := len(line) // BYTES):
+            self.is_admitted(more)
+        return found
+
+    def _read_line(self, line: bytes) -> list[SessionMessage]:
         try:
             value: object = msgspec.json.decode(line)
         except (ValueError, RecursionError):
@@ -92,11 +99,11 @@ class Traffic:
             found += self._read(each)
         return found
 
-    def is_admitted(self) -> bool:
+    def is_admitted(self, n: int = 1) -> bool:
         """Count something unasked. Returns: whether it may pass; else the connection has ended."""
-        if self._flow.admit(self.now_s()):
+        if self._flow.admit(self.now_s(), n):
             return True
-        self.end("it floods the kernel with what nobody asked for")
+        self.end(FLOOD)
         return False
 
     def _read(self, value: object) -> list[SessionMessage]:
