@@ -94,6 +94,7 @@ async def test_the_child_gets_a_scrubbed_environment(
     assert "MINE 1" in text
     assert f"AIOS_URL {URL}" in text
     assert "AIOS_TOKEN aios_" in text
+    assert "PYTHONDONTWRITEBYTECODE 1" in text, "compiled Python ends what is granted to a folder"
 
 
 @pytest.mark.anyio

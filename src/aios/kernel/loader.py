@@ -181,6 +181,7 @@ class Launch(Struct, frozen=True):
         own = {
             "AIOS_URL": self.url,
             "AIOS_TOKEN": self.token,
+            "PYTHONDONTWRITEBYTECODE": "1",  # what is granted to a folder ends when anything comes into it
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
         }

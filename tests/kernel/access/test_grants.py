@@ -30,8 +30,13 @@ def test_what_is_granted_is_remembered_until_anything_in_the_folder_changes(
     grants.grant(folder, (WISH,), 1.0)
     assert grants.rights_of(str(folder)) == (WISH,)
     assert grants.file.stat().st_mode & 0o777 == 0o600
-    (folder / "__pycache__").mkdir()
-    (folder / "__pycache__" / "main.pyc").write_bytes(b"made by Python")
+    compiled = folder / "__pycache__" / "helper.cpython-311.pyc"
+    compiled.parent.mkdir()
+    compiled.write_bytes(b"made by whom?")
+    assert grants.rights_of(str(folder)) == (), "it could be run in the place of a source"
+    with pytest.raises(TooLarge, match="__pycache__"):
+        grants.grant(folder, (WISH,), 1.0)
+    compiled.unlink()
     assert grants.rights_of(str(folder)) == (WISH,)
     data = folder / "data.txt"
     data.write_text("read by exec")

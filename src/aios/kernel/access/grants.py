@@ -17,7 +17,8 @@ from aios.kernel.access.policy import ACTIONS
 
 MAX_FILES, MAX_BYTES = 4_096, 64 << 20
 MAX_GRANTS_BYTES = 4 << 20
-LEFT_OUT = "__pycache__"
+COMPILED = "__pycache__"
+"""What Python runs in the place of a source that has the right age and size, whatever is in it."""
 
 
 class Grant(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,8 +75,8 @@ class Grants(Struct, frozen=True):
         digest = digest_of_folder(folder)
         if not digest:
             raise TooLarge(
-                f"{folder} has over {MAX_FILES} files or {MAX_BYTES} bytes, or what is no file",
-                hint="keep data outside of a program's folder",
+                f"{folder} has over {MAX_FILES} files or {MAX_BYTES} bytes, or what is no file, or a {COMPILED}",
+                hint=f"keep data outside of a program's folder; remove {COMPILED}, which is run in the place of the sources",
             )
         grant = Grant(str(folder), digest, rights, unix_s)
         self._write((*(each for each in self.all() if each.program != grant.program), grant))
@@ -119,16 +120,16 @@ def check_wish(text: str) -> None:
 
 
 def digest_of_folder(folder: Path) -> str:
-    """The digest of every name and byte in a folder but Python's caches; empty if it is too large or has what is no file."""
+    """The digest of every name and byte in a folder; empty if it is too large, or has what is no file or compiled Python."""
     digest, n_files, n_bytes = blake2b(digest_size=16), 0, 0
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if LEFT_OUT in name.parts:
-            continue
         try:
             status = path.lstat()
             if stat.S_ISDIR(status.st_mode):
                 continue
+            if COMPILED in name.parts:
+                return ""
             n_files, n_bytes = n_files + 1, n_bytes + status.st_size
             if not stat.S_ISREG(status.st_mode) or n_files > MAX_FILES or n_bytes > MAX_BYTES:
                 return ""  # a link or a pipe may be something else tomorrow
