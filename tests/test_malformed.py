@@ -72,8 +72,8 @@ def test_what_has_no_pattern_is_told_as_it_is() -> None:
     [
         ({"note": "x"}, "`ID`: expected a whole number, got text"),
         ({"note": 1.5}, "`ID`: expected a whole number, got a number"),
-        ({}, "object missing required field `note`"),
-        ({"note": 1, "nose": 2}, "object contains unknown field `nose`"),
+        ({}, "missing required field `note`"),
+        ({"note": 1, "nose": 2}, "unknown field `nose`"),
         ({"note": 1, "tags": ["a", ""]}, "`tags[1]`: expected text of at least 1 character"),
         ({"note": 1, "tags": ["abcd"]}, "`tags[0]`: expected text of at most 3 characters"),
         ({"note": 1, "tags": ["a"] * 3}, "`tags`: expected a list of at most 2 items"),

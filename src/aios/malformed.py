@@ -62,7 +62,8 @@ def named(error: Exception, names: Mapping[str, str] = NOT_RENAMED) -> str:
     place = _PLACE.search(text)
     if place is not None:
         text = text[: place.start()]
-    if text.startswith(("Expected ", "Invalid ", "Object ")):
+    text = text.removeprefix("Object contains ").removeprefix("Object ")
+    if text.startswith(("Expected ", "Invalid ")):
         text = text[0].lower() + text[1:]
         text = _LENGTH.sub(_length, text)
         text = _KIND.sub(_kinds, text)

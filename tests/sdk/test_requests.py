@@ -7,12 +7,14 @@ from typing import get_args
 
 import pytest
 
+from aios.abi.budget import Limits, SetBudget
 from aios.abi.every import AnyCall
 from aios.abi.mail import Receive
 from aios.abi.memory import MemoryGet, Recall, Remember
+from aios.abi.storage import Delete, Move, Put
 from aios.errors import InvalidCall
 from aios.sdk import requests
-from aios.sdk.requests import ARGUMENTS, build, chat_call
+from aios.sdk.requests import ARGUMENTS, build, chat_call, checked
 
 SDK = Path(requests.__file__).parent
 INNER = {"_all_in", "_hits", "_one_source"}
@@ -63,6 +65,9 @@ def test_each_field_that_a_client_calls_otherwise_is_told_by_its_argument() -> N
         (lambda: build(Recall, query=" "), "`query`: expected text that is not only blanks"),
         (lambda: build(Receive, limit=0), "`limit`: expected a whole number >= 1"),
         (lambda: chat_call("x", temperature=-1), "`temperature`: expected a number >= 0.0"),
+        (lambda: build(Remember, text="x", colour="red"), "unknown field `colour`"),
+        (lambda: build(SetBudget, pid=2, limits=Limits(calls=-1)), "`limits.calls`: expected a"),
+        (lambda: checked(Put(path="x", data=5)), "`data`: expected bytes, got a whole number"),  # type: ignore[arg-type]  # the mistake
         (lambda: chat_call("x", max_tokens=0), "`max_tokens`: expected a whole number >= 1"),
         (lambda: chat_call([{"role": "wizard"}]), "message 0: `role`: invalid enum value 'wizard'"),
         (
@@ -83,3 +88,9 @@ def test_the_hint_names_what_help_understands() -> None:
     with pytest.raises(InvalidCall) as raised:
         build(Remember, text="")
     assert raised.value.hint == "see `help('aios.abi.memory.Remember')`"
+
+
+def test_what_is_right_is_taken_as_it_is() -> None:
+    for edit in (Put(path="a", data=b"1", if_version=2), Move(source="a", target="b"), Delete("c")):
+        assert checked(edit) == edit
+    assert checked(5) == 5, "no edit at all: the call says so"

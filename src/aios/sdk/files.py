@@ -49,7 +49,7 @@ from aios.abi.types import Pid
 from aios.abi.undo import Undo, Undone
 from aios.errors import AiosError
 from aios.sdk.filecommand import FileCommands
-from aios.sdk.requests import build
+from aios.sdk.requests import build, checked
 from aios.sdk.retrieval import FileSearch
 
 if TYPE_CHECKING:
@@ -100,7 +100,11 @@ class Files(FileSearch, FileCommands):
 
     async def edit(self, edits: Iterable[Edit], *, message: str = "") -> Edited:
         """Do several edits, all or none of them; see `aios.abi.storage.FileEdit`."""
-        return (await self._gate.call(build(FileEdit, edits=tuple(edits), message=message))).value
+        return (
+            await self._gate.call(
+                build(FileEdit, edits=tuple(map(checked, edits)), message=message)
+            )
+        ).value
 
     async def upload(self, path: str, pieces: AsyncIterator[bytes], *, message: str = "") -> Edited:
         """Make or replace a file of any length from pieces of at most 8 MiB, which are never all in memory."""

@@ -48,7 +48,7 @@ from aios.abi.undo import Undo, Undone
 from aios.errors import AiosError
 from aios.sdk.filecommand import BlockingFileCommands
 from aios.sdk.files import LIST_PAGE, encoded
-from aios.sdk.requests import build
+from aios.sdk.requests import build, checked
 from aios.sdk.retrieval_blocking import BlockingFileSearch
 
 
@@ -80,7 +80,9 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
 
     def edit(self, edits: Iterable[Edit], *, message: str = "") -> Edited:
         """Do several edits, all or none of them; see `aios.abi.storage.FileEdit`."""
-        return (self._gate.call(build(FileEdit, edits=tuple(edits), message=message))).value
+        return (
+            self._gate.call(build(FileEdit, edits=tuple(map(checked, edits)), message=message))
+        ).value
 
     def upload(self, path: str, pieces: Iterator[bytes], *, message: str = "") -> Edited:
         """Make or replace a file of any length from pieces of at most 8 MiB, which are never all in memory."""

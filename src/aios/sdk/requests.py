@@ -33,6 +33,7 @@ from aios.malformed import named
 from aios.sdk.schemas import name_of, schema_of
 
 C = TypeVar("C", bound=Call[Answer])
+S = TypeVar("S")
 
 MODES = frozenset({"auto", "none", "required"})
 ARGUMENTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -119,12 +120,33 @@ def build(cls: type[C], **fields: object) -> C:
     Raises:
         InvalidCall: A field is malformed, out of range or unknown.
     """
+    for name, value in fields.items():
+        if isinstance(value, msgspec.Struct):
+            fields[name] = checked(value, f"{name}.")
     try:
         return msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
         names = ARGUMENTS.get(str(cls.__struct_config__.tag), {})
         raise InvalidCall(
             named(error, names), hint=f"see `help('{cls.__module__}.{cls.__name__}')`"
+        ) from error
+
+
+def checked(part: S, where: str = "") -> S:
+    """A part of a call, such as an edit or limits, checked as the call is: msgspec takes what is a `Struct` already as it is.
+
+    Raises:
+        InvalidCall: A field is malformed or out of range; `where` stands before its name.
+    """
+    if not isinstance(part, msgspec.Struct):
+        return part  # refused with the whole call
+    cls = type(part)
+    try:
+        return msgspec.convert(msgspec.structs.asdict(part), cls)
+    except msgspec.ValidationError as error:
+        raise InvalidCall(
+            named(error).replace("`", f"`{where}", 1),
+            hint=f"see `help('{cls.__module__}.{cls.__name__}')`",
         ) from error
 
 
