@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from aios.cli.durations import Duration, parse_duration
+from aios.cli.durations import Duration, Seconds, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,27 @@ def test_an_option_takes_one() -> None:
     refused = CliRunner().invoke(command, ["--for", "long"])
     assert refused.exit_code == 2
     assert "'long' is no duration" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("60", "60.0"),
+        ("0.5", "0.5"),
+        ("5m", "300.0"),
+        ("7d", "604800.0"),
+        ("0", "is not between 0 and 7 days"),
+        ("8d", "is not between 0 and 7 days"),
+        ("-1", "say 60, 0.5, 5m"),
+        ("1e3", "say 60, 0.5, 5m"),
+        ("nan", "say 60, 0.5, 5m"),
+        ("soon", "say 60, 0.5, 5m"),
+    ],
+)
+def test_how_long_to_wait_is_seconds_or_a_duration(text: str, told: str) -> None:
+    @click.command()
+    @click.option("--wait", "wait_s", type=Seconds())
+    def command(wait_s: float) -> None:
+        click.echo(wait_s)
+
+    assert told in CliRunner().invoke(command, ["--wait", text]).output

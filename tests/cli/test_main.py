@@ -199,3 +199,19 @@ def test_the_guide_names_every_verb_and_every_exit_code() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "command-line.md").read_text()
     assert [name for name in VERBS if f"`{name}" not in guide] == []
     assert [int(code) for code in ExitCode if f"| {int(code)}" not in guide and code < 100] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("mem", "search", "x", "-n", "many"), "`many` is no whole number"),
+        (("nice", "-n", "1.5", "x"), "`1.5` is no whole number"),
+        (("chat", "x", "--temperature", "hot"), "`hot` is no number"),
+        (("mem", "add", "x", "--importance", "much"), "`much` is no number"),
+    ],
+)
+def test_what_is_no_number_is_said_in_plain_words(
+    aios: Aios, words: tuple[str, ...], told: str
+) -> None:
+    ran = aios(*words)
+    assert (ran.code, told in ran.err) == (2, True), ran.err

@@ -10,9 +10,11 @@ UNITS_S: Mapping[str, int] = MappingProxyType(
     {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 )
 LONGEST_S = 36_500 * 86_400
+LONGEST_WAIT_S = 7 * 86_400
 SAY = "say 45s, 30m, 1h30m, 7d or 2w"
 
 _PART = re.compile(rf"([0-9]{{1,12}})([{''.join(UNITS_S)}])")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 
 
@@ -45,3 +47,22 @@ class Duration(click.ParamType[float]):
             return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Seconds(click.ParamType[float]):
+    """How long to wait: seconds such as 60 or 0.5, or a duration such as 5m; at most as long as a call may take."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it, or refuse it as click does."""
+        text = str(value)
+        try:
+            found = float(text) if _NUMBER.fullmatch(text) else parse_duration(text)
+        except ValueError:
+            self.fail(f"{text!r} is no time to wait: say 60, 0.5, 5m or 1h30m", param, ctx)
+        if not 0 < found <= LONGEST_WAIT_S:
+            self.fail(f"{text!r} is not between 0 and 7 days", param, ctx)
+        return found

@@ -5,6 +5,7 @@ import click
 from aios.abi.deadletters import DeadLetter
 from aios.abi.mail import Letter
 from aios.cli.connecting import connect
+from aios.cli.durations import Seconds
 from aios.cli.ids import find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, printable, write_json
@@ -45,8 +46,8 @@ def mail() -> None:
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(0.1),
-    help="Wait up to so many seconds for room in a full mailbox.",
+    type=Seconds(),
+    help="Wait so long for room in a full mailbox: 60 (seconds) or 5m.",
 )
 @receipt_option
 @urgent_option
@@ -86,7 +87,7 @@ def send(
 
 @mail.command(epilog=examples("aios mail read", "aios mail read --wait 60 --json | jq -r .body"))
 @click.option(
-    "--wait", "wait_s", type=click.FloatRange(0.1), help="Wait up to so many seconds for a letter."
+    "--wait", "wait_s", type=Seconds(), help="Wait so long for a letter: 60 (seconds) or 5m."
 )
 @json_option
 def read(*, wait_s: float | None, as_json: bool) -> None:

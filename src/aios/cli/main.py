@@ -117,6 +117,16 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
 QUOTED = re.compile(r"(?<!\w)'([^'\n]*)'(?!\w)")
 """What click puts between single quotes; an apostrophe is none."""
 
+NUMBERS: Mapping[str, str] = MappingProxyType(
+    {
+        "integer range": "whole number",
+        "integer": "whole number",
+        "float range": "number",
+        "float": "number",
+    }
+)
+"""What click calls numbers, and what they are called."""
+
 EPILOG = """\b
 Examples:
   aios pull                             fetch the default model, once
@@ -234,6 +244,8 @@ def _refuse(error: click.ClickException, *, as_json: bool) -> int:
         click.echo(message, err=True, color=wants_color())
         return ExitCode.USAGE
     message = QUOTED.sub(r"`\1`", message.rstrip("."))
+    for range_, words in NUMBERS.items():
+        message = message.replace(f"is not a valid {range_}", f"is no {words}")
     tell(message, hint=hint, code="usage", exit_code=ExitCode.USAGE, as_json=as_json)
     return ExitCode.USAGE
 

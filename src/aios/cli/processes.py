@@ -11,6 +11,7 @@ from aios.abi.calls import SignalName
 from aios.abi.types import Pid, ProcessInfo, State
 from aios.cli.cells import attained_tokens, count_or_dash, described_place, shared_part
 from aios.cli.connecting import connect
+from aios.cli.durations import Seconds
 from aios.cli.exits import Outcomes
 from aios.cli.ids import find_again, find_processes
 from aios.cli.options import examples, ids_argument, json_option
@@ -141,8 +142,8 @@ def described_exit(process: ProcessInfo) -> str:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Longest wait for all of them, in seconds.",
+    type=Seconds(),
+    help="Longest wait for all of them: 60 (seconds), 5m or 1h.",
 )
 @json_option
 def wait(*, ids: Sequence[str], timeout_s: float | None, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import msgspec
 from aios.abi.tools import ToolInfo
 from aios.abi.types import JsonObject
 from aios.cli.connecting import connect
+from aios.cli.durations import Seconds
 from aios.cli.options import examples, json_option
 from aios.cli.output import Column, printable, short_count, shortened, write_json, write_table
 from aios.errors import InvalidCall
@@ -71,7 +72,7 @@ def show(*, name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("words", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--json-args", metavar="TEXT", help="All arguments as one JSON object; - reads it.")
-@click.option("--timeout", "deadline_s", type=click.FloatRange(0.001, 604800), help="Seconds.")
+@click.option("--timeout", "deadline_s", type=Seconds(), help="60 (seconds), 5m or 1h.")
 @json_option
 def run(
     *,
