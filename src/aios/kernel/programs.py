@@ -366,7 +366,10 @@ class Programs:
             self._tokens.issue(process.pid),
         )
         await self._take_grants(process, launch.program)
-        process.code = await anyio.to_thread.run_sync(digest_of_folder, launch.program.folder)
+        if not launched.env or len(process.bounds) == 1:
+            # an environment can have Python run other code, so a parent's makes it another program
+            read = partial(digest_of_folder, launch.program.folder)
+            process.code = await anyio.to_thread.run_sync(read)
         process.on_end_soon = child.end_soon
         begun_s = kernel.clock.now_s()
         async with anyio.create_task_group() as tasks:
