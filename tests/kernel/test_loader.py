@@ -3,6 +3,7 @@ import signal
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.kernel.conftest import MakeProgram, OpenKernel
 
@@ -11,7 +12,16 @@ from aios.abi.gate import Line
 from aios.abi.types import Exit, Kind, Pid, State
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
-from aios.kernel.loader import Child, Launch, exit_of, load_program, view_for
+from aios.kernel.loader import (
+    LINES_AT_ONCE,
+    Child,
+    Launch,
+    exit_of,
+    keep_lines,
+    load_program,
+    view_for,
+)
+from aios.kernel.logs import LogBuffer
 from aios.kernel.sandbox.processes import descendants
 
 URL = "unix:///nowhere"
@@ -162,6 +172,35 @@ async def test_a_flood_without_line_ends_stays_within_the_log(
             log = kernel.table.get(pid).log
             assert log.size_bytes <= log.max_bytes
             assert log.n_dropped > 0
+
+
+@pytest.mark.anyio
+async def test_others_have_their_turn_while_many_lines_are_put_into_a_log() -> None:
+    log, n_turns = LogBuffer(Pid(2), 1 << 24), 0
+
+    async def count() -> None:
+        nonlocal n_turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            n_turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        await keep_lines(log, b"\n" * 65_535, stream="out", unix_s=0.0)
+        tasks.cancel_scope.cancel()
+    assert len(log.lines) == 65_536
+    assert n_turns >= 65_536 // LINES_AT_ONCE - 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [(b"", [""]), (b"a\n", ["a", ""]), (b"\n\na", ["", "", "a"]), (b"a\r\nb\r", ["a", "b"])],
+)
+async def test_empty_lines_are_lines(data: bytes, lines: list[str]) -> None:
+    log = LogBuffer(Pid(2), 1 << 20)
+    await keep_lines(log, data, stream="out", unix_s=0.0)
+    assert [line.text for line in log.lines] == lines
 
 
 @pytest.mark.anyio
