@@ -4,6 +4,7 @@ from tests.server.serving import serving
 
 from aios.abi.gate import Advance
 from aios.abi.storage import FileCheck
+from aios.errors import InvalidCall
 from aios.sdk.files import Files
 from aios.sdk.http import HttpGate
 from aios.sdk.socket import UnixGate
@@ -48,3 +49,12 @@ async def test_a_long_check_says_how_far_it_is() -> None:
             assert (await frames.result()).value.faults == ()
         advances = [frame for frame in read if isinstance(frame, Advance)]
         assert advances[-1] == Advance("contents", 5, 5)
+
+
+async def test_what_is_no_text_is_told_with_how_to_read_it() -> None:
+    async with serving() as served, UnixGate.connect(served.path, served.token) as gate:
+        files = Files(gate)
+        await files.write("/shared/picture", b"ab\xff")
+        with pytest.raises(InvalidCall, match="/shared/picture is no text in UTF-8, from byte 2"):
+            await files.read_text("/shared/picture")
+        assert await files.read("/shared/picture") == b"ab\xff"

@@ -286,7 +286,8 @@ def stat(*, as_json: bool) -> None:
         write_json(used)
         return
     click.echo(f"notes     {used.n_notes} of {used.max_notes} of this owner")
-    click.echo(f"embedder  {used.embedder or 'none, or it has not answered yet'}")
+    silent = "none" if used.setting == "none" else "none, or it has not answered yet"
+    click.echo(f"embedder  {used.embedder or silent}")
     click.echo(f"waiting   {counted(used.n_waiting, 'note')} without a vector of it yet")
 
 

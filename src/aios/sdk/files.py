@@ -47,7 +47,7 @@ from aios.abi.storage import (
 )
 from aios.abi.types import Pid
 from aios.abi.undo import Undo, Undone
-from aios.errors import AiosError
+from aios.errors import AiosError, InvalidCall
 from aios.sdk.filecommand import FileCommands
 from aios.sdk.requests import build, checked
 from aios.sdk.retrieval import FileSearch
@@ -134,8 +134,12 @@ class Files(FileSearch, FileCommands):
         return b"".join([piece async for piece in self.download(path, version=version)])
 
     async def read_text(self, path: str, *, version: int | None = None) -> str:
-        """The whole content of a text in UTF-8."""
-        return (await self.read(path, version=version)).decode()
+        """The whole content of a text in UTF-8.
+
+        Raises:
+            InvalidCall: It is none.
+        """
+        return decoded(path, await self.read(path, version=version))
 
     async def read_piece(
         self, path: str, *, offset: int, length: int = MAX_PIECE_BYTES, version: int | None = None
@@ -357,3 +361,18 @@ class ChangesAsTheyCome:
 def encoded(data: str | bytes) -> bytes:
     """Text as UTF-8, bytes as they are."""
     return data.encode() if isinstance(data, str) else data
+
+
+def decoded(path: str, data: bytes) -> str:
+    """The text of a file.
+
+    Raises:
+        InvalidCall: It is no UTF-8.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidCall(
+            f"{path} is no text in UTF-8, from byte {error.start} on",
+            hint="`read` gives its bytes",
+        ) from error

@@ -47,7 +47,7 @@ from aios.abi.types import Pid
 from aios.abi.undo import Undo, Undone
 from aios.errors import AiosError
 from aios.sdk.filecommand import BlockingFileCommands
-from aios.sdk.files import LIST_PAGE, encoded
+from aios.sdk.files import LIST_PAGE, decoded, encoded
 from aios.sdk.requests import build, checked
 from aios.sdk.retrieval_blocking import BlockingFileSearch
 
@@ -108,8 +108,12 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
         return b"".join(self.download(path, version=version))
 
     def read_text(self, path: str, *, version: int | None = None) -> str:
-        """The whole content of a text in UTF-8."""
-        return (self.read(path, version=version)).decode()
+        """The whole content of a text in UTF-8.
+
+        Raises:
+            InvalidCall: It is none.
+        """
+        return decoded(path, self.read(path, version=version))
 
     def read_piece(
         self, path: str, *, offset: int, length: int = MAX_PIECE_BYTES, version: int | None = None
