@@ -8,7 +8,7 @@ from tests.cli.rows import ended, process
 
 from aios.abi.types import Pid
 from aios.cli.exits import ExitCode, Outcomes
-from aios.cli.ids import family, find_again, find_process, find_processes
+from aios.cli.ids import as_pid, family, find_again, find_process, find_processes
 from aios.errors import InvalidCall, NotFound
 
 READERS = [process(2, "reader"), process(3, "reader-3"), process(4, "editor"), ended(5, "old")]
@@ -20,6 +20,12 @@ READERS = [process(2, "reader"), process(3, "reader-3"), process(4, "editor"), e
 )
 def test_a_pid_a_name_or_its_unique_beginning_finds_a_process(reference: str, pid: int) -> None:
     assert find_process(reference, READERS).pid == pid
+
+
+def test_a_number_is_a_pid_if_it_can_be_one() -> None:
+    assert (as_pid("17"), as_pid("9" * 18)) == (17, 10**18 - 1)
+    for name in ("9" * 19, "reader", "\u00b2", "-1", "1.5", ""):
+        assert as_pid(name) is None
 
 
 def test_an_ambiguous_beginning_lists_the_candidates() -> None:

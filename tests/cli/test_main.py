@@ -215,3 +215,19 @@ def test_what_is_no_number_is_said_in_plain_words(
 ) -> None:
     ran = aios(*words)
     assert (ran.code, told in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.usefixtures("served")
+def test_a_number_that_is_too_large_is_no_bug(aios: Aios) -> None:
+    huge = "9" * 20
+    for words, code in (
+        (("undo", huge), 4),
+        (("undo", "\u00b2"), 4),
+        (("journal", huge), 4),
+        (("audit", "log", "--last", huge), 2),
+        (("audit", "log", "--pid", huge), 2),
+        (("timer", "rm", huge), 2),
+        (("mem", "show", huge), 2),
+    ):
+        ran = aios(*words)
+        assert (ran.code, "bug" in ran.err) == (code, False), ran

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import Struct
 
+from aios.abi.types import MAX_INT
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, printable, write_json
@@ -60,8 +61,10 @@ def audit() -> None:
 
 
 @audit.command(epilog=examples("aios audit log -n 20", "aios audit log -f --pid 7 --kind denied"))
-@click.option("-n", "--last", type=click.IntRange(1), metavar="N", help="Only the last N records.")
-@click.option("--pid", type=int, help="Only what this process did.")
+@click.option(
+    "-n", "--last", type=click.IntRange(1, MAX_INT), metavar="N", help="Only the last N records."
+)
+@click.option("--pid", type=click.IntRange(0, MAX_INT), help="Only what this process did.")
 @click.option(
     "--kind",
     type=click.Choice(KINDS),

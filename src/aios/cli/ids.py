@@ -7,6 +7,7 @@ from aios.cli.exits import Outcomes
 from aios.errors import InvalidCall, NotFound
 
 MAX_CANDIDATES = 10
+MAX_PID_DIGITS = 18
 
 
 def find_process(reference: str, processes: Sequence[ProcessInfo]) -> ProcessInfo:
@@ -34,6 +35,12 @@ def find_process(reference: str, processes: Sequence[ProcessInfo]) -> ProcessInf
     if not begun:
         raise NotFound(f"no process {reference!r}", hint="`aios ps --all` lists them")
     return max(begun, key=_preference)
+
+
+def as_pid(reference: str) -> Pid | None:
+    """The pid that a reference is, also of a process that no table knows any more; None if it is no number that a pid can be."""
+    is_pid = reference.isdecimal() and len(reference) <= MAX_PID_DIGITS
+    return Pid(int(reference)) if is_pid else None
 
 
 def find_processes(

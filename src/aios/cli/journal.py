@@ -12,7 +12,7 @@ from aios.abi.journal import Event, EventList, Recorded
 from aios.abi.types import Pid, ProcessInfo
 from aios.cli.connecting import connect
 from aios.cli.gist import lines_of
-from aios.cli.ids import find_process
+from aios.cli.ids import as_pid, find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, printable, short_seconds, short_size, write_json
 from aios.cli.patience import follow_patiently
@@ -189,9 +189,8 @@ def events(*, process: str | None, follow: bool, has_text: bool, as_json: bool) 
 
 def _pid_of(client: Client, reference: str) -> Pid:
     """The pid of a process; a number may be of one that the table has forgotten."""
-    if reference.isdecimal():
-        return Pid(int(reference))
-    return find_process(reference, client.ps(include_ended=True)).pid
+    pid = as_pid(reference)
+    return pid if pid is not None else find_process(reference, client.ps(include_ended=True)).pid
 
 
 def _has_ended(client: Client, pid: Pid) -> bool:

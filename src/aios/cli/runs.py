@@ -7,7 +7,7 @@ from pathlib import Path
 from aios.abi.calls import ExitSelf
 from aios.abi.types import Exit, Kind, Pid, ProcessInfo, Usage
 from aios.abi.wire import decode_answer, decode_call
-from aios.cli.ids import find_process
+from aios.cli.ids import as_pid, find_process
 from aios.config import Home
 from aios.configload import load
 from aios.disk.connection import connect, translated
@@ -145,8 +145,9 @@ def _ended(run: Run, pid: Pid, name: str, whence: str) -> Resident:
 
 def _find_pid(reference: str, residents: list[Resident]) -> tuple[Pid, Resident | None]:
     by_pid = {each.pid: each for each in residents}
-    if reference.isdecimal():
-        return Pid(int(reference)), by_pid.get(Pid(int(reference)))
+    pid = as_pid(reference)
+    if pid is not None:
+        return pid, by_pid.get(pid)
     found = find_process(reference, [_info(each) for each in residents])
     return found.pid, by_pid[found.pid]
 

@@ -7,7 +7,7 @@ import click
 from aios.abi.undo import Undone
 from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
-from aios.cli.ids import find_process
+from aios.cli.ids import as_pid, find_process
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, printable, write_json
 from aios.sdk.blocking import Client
@@ -46,11 +46,8 @@ def undo(*, process: str, last: int | None, tree: bool, dry_run: bool, as_json: 
 
 def _pid(client: Client, process: str) -> int:
     """A number is taken as it is: the process may have ended under an earlier kernel."""
-    return (
-        int(process)
-        if process.isdigit()
-        else find_process(process, client.ps(include_ended=True)).pid
-    )
+    pid = as_pid(process)
+    return pid if pid is not None else find_process(process, client.ps(include_ended=True)).pid
 
 
 def _show(done: Undone) -> None:
