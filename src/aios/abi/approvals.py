@@ -48,7 +48,7 @@ class Approval(Answer, frozen=True, tag="approval"):
     """A question to a human, and what became of it.
 
     `action`, `resource` and `digest` say what is asked about: an answer is for that process (or, if it is `always`, for that program with
-    that code), for that tool as it is defined and for exactly those arguments. `arguments` shows them, cut short past 16 KiB. `holds`: the
+    that code), for that tool as it is defined and for exactly those arguments. `arguments` shows them; past 16 KiB long texts and lists in them are cut short. `holds`: the
     answer counts when the same is asked again. `action` is `human.ask` for a question in words.
     """
 

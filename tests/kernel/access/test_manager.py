@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from aios.abi.types import Kind, Right
 from aios.config import AccessConfig, ApprovalsConfig, Config, Home
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AccessDenied, ConfigError, Conflict, NotFound
-from aios.kernel.access.manager import AccessManager
+from aios.kernel.access.manager import MAX_SHOWN_CHARS, AccessManager, shown
 from aios.kernel.clock import SystemClock
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
@@ -290,6 +291,21 @@ async def test_a_tool_that_changes_while_somebody_is_asked_is_not_run(tmp_path: 
         gate = kernel.gate(kernel.spawn_task("ann", idle))
         with pytest.raises(Conflict, match="another tool than the one that was asked about"):
             await run_tool(gate, "base/launch", n=1)
+
+
+def test_a_long_argument_hides_no_other_from_who_is_asked() -> None:
+    fields: dict[str, object] = {
+        "body": "x" * 40_000,
+        "copies": list(range(9_000)),
+        "to": {"name": "y" * 40_000, "at": "evil"},
+    }
+    text = shown(fields)
+    assert len(text) <= MAX_SHOWN_CHARS
+    told = json.loads(text)
+    assert told["to"]["at"] == "evil"
+    assert told["body"].endswith("characters more)")
+    assert told["copies"][-1].endswith("more)")
+    assert shown({"body": "x" * 9_000}) == '{"body":"' + "x" * 9_000 + '"}'
 
 
 def recording(kernel: Kernel) -> tuple[list[Request], list[str]]:

@@ -28,6 +28,10 @@ RESTRAINING = frozenset({"kill", "signal", "exit", "shutdown"})
 LEAVING = "exit"
 KERNEL = Resource()
 HIDDEN = "(hidden)"
+MAX_SHOWN_CHARS = 16 << 10
+"""What a human is shown of the arguments of a call."""
+SHORTER_CHARS = (4096, 1024, 256, 64)
+"""To so much each text in them is cut, one after the other, until they fit."""
 
 
 class Act(Struct, frozen=True):
@@ -220,7 +224,26 @@ def shown(fields: dict[str, object]) -> str:
     env = kept.get("env")
     if isinstance(env, dict):
         kept["env"] = dict.fromkeys(env, HIDDEN)
-    return msgspec.json.encode(kept).decode()
+    text = msgspec.json.encode(kept).decode()
+    for longest in SHORTER_CHARS:  # a long value must not push the others out of sight
+        if len(text) <= MAX_SHOWN_CHARS:
+            break
+        text = msgspec.json.encode(_shortened(kept, longest)).decode()
+    return text
+
+
+def _shortened(value: object, longest: int) -> object:
+    """A value in which no text and no list is longer; what is left out is counted."""
+    match value:
+        case str() if len(value) > longest:
+            return f"{value[:longest]}... (and {len(value) - longest} characters more)"
+        case list() | tuple():
+            more = [f"... (and {len(value) - longest} more)"] if len(value) > longest else []
+            return [*(_shortened(each, longest) for each in value[:longest]), *more]
+        case dict():
+            return {name: _shortened(each, longest) for name, each in value.items()}
+        case _:
+            return value
 
 
 def hint_for(decision: Decision) -> str:

@@ -4,10 +4,10 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.approvals import HUMAN_ASK, Approval
+from aios.kernel.access.manager import MAX_SHOWN_CHARS
 from aios.kernel.approvals import book
 from aios.kernel.process import Process
 
-MAX_SHOWN_CHARS = 16 << 10
 LASTING_S = 10 * 365 * 86_400.0
 
 
