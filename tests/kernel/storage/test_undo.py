@@ -206,6 +206,21 @@ async def test_what_cannot_be_undone_is_said(tmp_path: Path) -> None:
     assert "without a tool" in told["work"]
 
 
+async def test_that_a_script_is_made_again_without_its_mode_is_said(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        for name in ("run", "stay"):
+            (work / name).write_text("#!/bin/sh\n")
+            (work / name).chmod(0o755)
+        with anyio.fail_after(30):
+            await shell(gate, "rm run; echo echo >> stay")
+            done = await undo(kernel, pid)
+        lost = [(each.what, each.n) for each in done.cannot if "right to be run" in each.why]
+        modes = [(work / name).stat().st_mode & 0o111 for name in ("run", "stay")]
+        assert (lost, modes) == ([(str(work), 1)], [0, 0o111])
+
+
 async def test_a_folder_that_is_too_large_is_left_out_and_said(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -102,7 +102,7 @@ class Undoer:
         else:
             transaction = await self._carry_out(run, call, work)
         told = [each for pid in pids for each in await self._cannot(Pid(pid), work, call)]
-        cannot = list(dict.fromkeys(told))[:MAX_TOLD]
+        cannot = list(dict.fromkeys([*_modes_lost(work), *told]))[:MAX_TOLD]
         return Undone(
             pid=call.pid,
             is_dry_run=call.is_dry_run,
@@ -286,6 +286,13 @@ class Undoer:
         if self._journal.disk is not None:
             return await self._journal.disk.load(pid)
         return [Row(record) for record in self._journal.records(pid)]
+
+
+def _modes_lost(work: _Work) -> list[NotUndone]:
+    """The files of workspaces that are made again without what no version has, by folder."""
+    roots = Counter(_root(each.path) for each in work.paths if each.real and each.what == "remade")
+    why = "the mode of a file that was deleted, such as its right to be run, is in no version"
+    return [NotUndone(str(work.spaces[root].mount.folder), why, n) for root, n in roots.items()]
 
 
 def _outside_of_files(row: Row) -> list[tuple[str, str]]:
