@@ -5,12 +5,13 @@ import pytest
 
 from aios.abi.recovery import Restart, RestartPolicy
 from aios.abi.types import Exit, Kind, Pid
-from aios.kernel.journal.records import Effect, Record, Where
+from aios.kernel.journal.records import Effect, Outcome, Record, Where
 from aios.kernel.recovery import (
     Fate,
     Life,
     Next,
     Settling,
+    failed_of,
     fate_of,
     next_life,
     policy_below,
@@ -143,3 +144,49 @@ def test_who_is_done_or_was_killed_is_not_started_again() -> None:
 def test_who_diverged_begins_anew() -> None:
     diverged = Life(Exit(137), 1.0, 0, is_ended_on_purpose=False, wants_fresh=True)
     assert next_life(FAILING, diverged) == Next(1.0, 1, False)
+
+
+def told(seq: int, call: str, code: str = "", *, begun: float, ended: float) -> Record:
+    outcome = Outcome.FAULT if code else Outcome.DONE
+    return Record(
+        Pid(2), seq, call, b"", Effect.PURE, begun, outcome=outcome, code=code, ended_unix_s=ended
+    )
+
+
+DOWN = "engine_unavailable"
+
+
+def failed(*records: Record) -> list[int]:
+    return sorted(each.seq for each in failed_of(records))
+
+
+def test_the_call_by_which_a_program_crashed_is_made_again_with_what_it_asked_on_its_way_out() -> (
+    None
+):
+    earlier = told(1, "chat", DOWN, begun=1, ended=2)
+    opened = told(2, "context_open", begun=3, ended=3)
+    down = told(3, "chat", DOWN, begun=4, ended=5)
+    closed = told(4, "context_close", begun=6, ended=6)
+    assert failed(earlier, opened, down, closed) == [3, 4]
+    assert failed(earlier, down, closed) == [3, 4], "the earlier one was heard, and asked again"
+    assert failed(opened, closed) == []
+    assert failed(down, told(4, "file_edit", begun=6, ended=6)) == []
+    assert failed(opened, told(3, "chat", "access_denied", begun=4, ended=5), closed) == []
+
+
+def test_calls_that_failed_beside_the_last_one_are_made_again_too() -> None:
+    beside = [told(seq, "chat", DOWN, begun=1, ended=seq) for seq in (2, 3, 4)]
+    cut_off = replace(beside[0], seq=5, outcome=Outcome.CANCELLED, code="")
+    assert failed(*beside, cut_off) == [2, 3, 4]
+
+
+def test_a_failed_call_that_may_have_done_something_is_told_again() -> None:
+    for effect in (Effect.REVERSIBLE, Effect.IRREVERSIBLE):
+        tool = replace(told(1, "tool_run", "tool_failed", begun=1, ended=2), effect=effect)
+        assert failed(tool) == []
+        assert failed(replace(tool, where=Where.DISK)) == [1]
+
+
+def test_what_functions_and_tools_of_the_kernel_asked_is_not_what_a_program_crashed_by() -> None:
+    down = told(1, "chat", DOWN, begun=1, ended=2)
+    assert failed(replace(down, job=9)) == failed(replace(down, within=3)) == []

@@ -31,3 +31,27 @@ async def test_a_program_that_thought_for_long_is_given_time_to_think_again(
     began = anyio.current_time()
     await replaying._wait_for_others(run, process.replay, None)
     assert 0.95 * expected_s <= anyio.current_time() - began < expected_s + 5
+
+
+@pytest.mark.anyio
+async def test_the_time_for_which_a_program_is_stopped_is_none_to_think(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replaying, "PATIENCE_S", PATIENCE_S)
+    process = Process(
+        Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000)
+    )
+    replay = Replay([row(1, b"a", begun=1, ended=5), row(2, b"b", begun=2, ended=3)])
+    process.replay = replay
+    run = process.begin("tool_take", max_calls=9)
+    process.set_stopped(True)
+    with anyio.move_on_after(4 * PATIENCE_S) as stopped:
+        await replaying._wait_for_others(run, replay, None)
+    assert stopped.cancelled_caught
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(replaying._wait_for_others, run, replay, None)
+            await anyio.sleep(4 * PATIENCE_S)
+            process.set_stopped(False)
+            began = anyio.current_time()
+    assert anyio.current_time() - began >= 0.95 * PATIENCE_S, "it has the whole time again"

@@ -7,10 +7,14 @@ from typing import TypeVarTuple
 import anyio
 
 from aios.abi.recovery import Choice, Question
+from aios.errors import DiskFailed, ResourceExhausted
 from aios.kernel.process import Process
 from aios.kernel.residents import Launched
 
 Ts = TypeVarTuple("Ts")
+
+DISK_PAUSE_S = 1.0
+"""Between two tries at a disk that takes nothing."""
 
 
 @dataclass(eq=False)
@@ -45,3 +49,18 @@ async def waited(
         await wait(*args)
     process.on_kill, process.waits_for = None, ""
     return not scope.cancel_called
+
+
+async def with_disk(process: Process, act: Callable[[], Awaitable[object]]) -> bool:
+    """Do what must be on disk before a program is started, again until the disk takes it; a kill of the process ends that.
+
+    Returns: Whether it is done.
+    """
+    while True:
+        try:
+            await act()
+        except (DiskFailed, ResourceExhausted):
+            if not await waited(process, anyio.sleep, DISK_PAUSE_S, why="waits for the disk"):
+                return False
+        else:
+            return True

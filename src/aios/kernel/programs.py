@@ -30,7 +30,7 @@ from aios.kernel.access.grants import Grants, digest_of_folder
 from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.approvals.recovering import asked_owner, settle
-from aios.kernel.bodies import Body, waited
+from aios.kernel.bodies import Body, waited, with_disk
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.egress.egress import Egress, network_of
@@ -47,6 +47,7 @@ from aios.kernel.recovery import (
     NOT_BACK,
     Life,
     end_of_open,
+    failed_of,
     next_life,
     policy_below,
 )
@@ -399,10 +400,11 @@ class Programs:
         how = "with its journal" if is_replayed else "from the beginning"
         why = f"{end.status} {end.reason}".rstrip()
         kernel.note(process, f"ended ({why}); starts again {how} in {follow.delay_s:g} s")
-        await self.prepare(process, is_replayed=is_replayed)
+        prepare = partial(self.prepare, process, is_replayed=is_replayed, is_crash=True)
+        await with_disk(process, prepare)
         return end, follow.delay_s
 
-    async def prepare(self, process: Process, *, is_replayed: bool) -> None:
+    async def prepare(self, process: Process, *, is_replayed: bool, is_crash: bool = False) -> None:
         """Give a process its journal to answer from, or cut it off from what was before, and from its children."""
         body, disk = self._bodies[process.pid], self._kernel.journal.disk
         self._kernel.context_table.close_all(process)
@@ -414,15 +416,17 @@ class Programs:
             return
         rows = await disk.load(process.pid, after=body.launched.first_seq - 1)
         process.n_journalled = max([process.n_journalled, *(row.record.seq for row in rows)])
+        for record in failed_of([row.record for row in rows]) if is_crash else ():
+            self._kernel.note(process, f"call {record.seq} ({record.call}) is made again")
+            disk.take_back(record)
         process.replay = Replay(rows) if rows else None
 
     async def _note_started(self, process: Process, body: Body, child: Child) -> None:
         """Write down which process of the operating system it is, for a kernel that finds it left over."""
         await child.started.wait()
         if child.error is None and process.os_pid is not None:
-            start = os_start_of(process.os_pid)
             body.launched = msgspec.structs.replace(
-                body.launched, os_pid=process.os_pid, os_start=start
+                body.launched, os_pid=process.os_pid, os_start=os_start_of(process.os_pid)
             )
             self._tell(process, "started")
             self._changed(process)
@@ -431,8 +435,7 @@ class Programs:
         """Settle what the kernel before left open, if need be as the owner decides. Returns: whether the program is started."""
         if body.question is not None:
             return await self._decided(process, body, self._settle_open)
-        await self._settle_open(process, body)
-        return True
+        return await with_disk(process, partial(self._settle_open, process, body))
 
     async def _is_let_on(self, process: Process, body: Body) -> bool:
         """Look at the code before the next life: one that is another is not replayed without its owner's word. Returns: whether it is started."""
@@ -461,8 +464,7 @@ class Programs:
             if not await waited(process, body.answered.wait, why=waits) or body.choice == "end":
                 return False
             await self._take_new_code(process, body)
-            await act(process, body)
-        return True
+            return await with_disk(process, partial(act, process, body))
 
     async def _settle_open(self, process: Process, body: Body) -> None:
         disk = self._kernel.journal.disk

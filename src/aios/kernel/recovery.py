@@ -9,7 +9,19 @@ from msgspec.structs import replace
 from aios.abi.gate import Fault
 from aios.abi.recovery import Choice, Restart
 from aios.abi.types import Exit, Kind
-from aios.errors import OutcomeUnknown
+from aios.errors import (
+    DeadlineExceeded,
+    DiskFailed,
+    EngineFailed,
+    EngineRefused,
+    EngineUnavailable,
+    ModelMissing,
+    OutcomeUnknown,
+    ProgramFailed,
+    RateLimited,
+    ResourceExhausted,
+    ToolFailed,
+)
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
 
 MAX_DELAY_S = 60.0
@@ -25,6 +37,25 @@ ENDED_WITH_KERNEL = "ended with its kernel"
 CODE_CHANGED = "its code has changed since it began"
 CODE_CHOICES: tuple[Choice, ...] = ("replay", "fresh", "end")
 """What may be answered to that."""
+
+PASSING = frozenset(
+    error.code
+    for error in (
+        DeadlineExceeded,
+        DiskFailed,
+        EngineFailed,
+        EngineRefused,
+        EngineUnavailable,
+        ModelMissing,
+        ProgramFailed,
+        RateLimited,
+        ResourceExhausted,
+        ToolFailed,
+    )
+)
+"""Faults that may be over when a program asks again."""
+CLEANING = frozenset({"context_close", "file_unlock", "log", "tool_unregister"})
+"""What a program that fails still asks on its way out."""
 
 
 class Settling(Enum):
@@ -68,6 +99,28 @@ def end_of_open(record: Record, *, is_again: bool) -> Fault | Outcome | None:
         f"the kernel ended in the middle of {record.call} (call {record.seq}); it may have happened, and is not done again",
         "look whether it happened before asking again",
     )
+
+
+def failed_of(records: Sequence[Record]) -> list[Record]:
+    """The calls by whose faults a program crashed, and what it asked on its way out: told the same again, it would only crash again.
+
+    That is the last one that it asked, with those that failed beside it, if none of them has done anything and the faults are of a kind that passes.
+    """
+    told = [each for each in records if not (each.within or each.job)]
+    told = [each for each in told if each.outcome in {Outcome.DONE, Outcome.FAULT}]
+    told.sort(key=lambda each: (each.ended_unix_s, each.seq), reverse=True)
+    found, failed = list[Record](), list[Record]()
+    for record in told:
+        if record.code in PASSING and not record.is_doubtful:
+            if failed and record.ended_unix_s <= failed[0].begun_unix_s:
+                break
+            failed.append(record)
+            found.append(record)
+        elif record.call in CLEANING and not failed:
+            found.append(record)
+        else:
+            break
+    return found if failed else []
 
 
 class Fate(Enum):

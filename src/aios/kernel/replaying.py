@@ -172,7 +172,9 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
                 await process.wait_replayed()
             if process.exiting is not None:
                 raise process.gone()
-            if replay.is_over or (replay.n_replayed == n_replayed and is_new):
+            if process.is_stopped:
+                await process.wait_continued()
+            elif replay.is_over or (replay.n_replayed == n_replayed and is_new):
                 return
 
 

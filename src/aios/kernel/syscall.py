@@ -315,7 +315,7 @@ def _why_cancelled(run: Run, call: Call[Any]) -> AiosError:
     if process.exiting is not None:
         return process.gone()
     return DeadlineExceeded(
-        f"{run.name} was not done within {call.deadline_s} s (it waited {run.waited_s:.1f} s for turns)",
+        f"{run.name} was not done within {call.deadline_s:.6g} s (it waited {run.waited_s:.1f} s for turns)",
         hint="allow more time (`deadline_s`), ask for fewer tokens, or see `aios top` for what is in the way",
     )
 

@@ -61,6 +61,11 @@ class JournalDisk:
         self._pending.append(entry)
         self.push()
 
+    def take_back(self, record: Record) -> None:
+        """Tell a process no more how a call of its life before ended: it makes it again."""
+        record.outcome = Outcome.UNDONE
+        self.add(lambda connection: tables.take_back(connection, record))
+
     def push(self) -> None:
         """Give what waits a place in the queue of writes, before whatever is written next."""
         if self._pending and not self._is_queued:

@@ -40,7 +40,9 @@ class Outcome(Enum):
     DONE = "done"
     FAULT = "fault"
     CANCELLED = "cancelled"
-    UNDONE = "undone"  # it was cut off, and what it may have done was taken back
+    UNDONE = (
+        "undone"  # what it may have done was taken back, or it failed, and its program asks again
+    )
 
 
 AGAIN = "again"

@@ -114,6 +114,14 @@ def save(connection: apsw.Connection, record: Record) -> None:
     )  # fmt: skip
 
 
+def take_back(connection: apsw.Connection, record: Record) -> None:
+    """A call that failed is made again: what it was told is no part of its process's journal any more."""
+    connection.execute(
+        "UPDATE journal_records SET outcome = ?, answer = NULL, answer_text = NULL, message = NULL WHERE pid = ? AND seq = ?",
+        (Outcome.UNDONE.value, record.pid, record.seq),
+    )
+
+
 def load(
     connection: apsw.Connection, pid: Pid, *, after: int = 0, limit: int = -1, texts: bool = True
 ) -> list[Row]:
@@ -397,4 +405,6 @@ def _row(columns: Iterable[object], reader: Reader | None) -> Row:
     if answer is None and answer_text is not None:
         answer = reader.text(answer_text)
     told = b"" if answer is None else join_answer(answer, reader.text(message) if message else None)
+    if record.outcome is Outcome.FAULT:
+        record.code = decode_fault(told).code
     return Row(record, asked, told)
