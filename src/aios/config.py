@@ -417,7 +417,7 @@ class SandboxConfig(Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             pattern="^(auto|bubblewrap|landlock|none)(?!\\n)$",
-            description="auto: bubblewrap where it works, else landlock, else none, and the kernel says what is missing",
+            description="auto: bubblewrap where it works, else landlock, else none, and the kernel says what is missing; a wall by its name: that or no programs",
         ),
     ] = "auto"
     strict: Annotated[

@@ -6,6 +6,7 @@ import pytest
 
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
+from aios.kernel.sandbox import probe as probing
 from aios.kernel.sandbox.launch import Confined, Launcher, bounds_of
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.processes import descendants
@@ -125,6 +126,17 @@ async def test_no_token_shows_in_the_command_line_of_the_host(
 async def test_strict_refuses_walls_that_are_not_whole(tmp_path: Path) -> None:
     launcher = Launcher(SandboxConfig(mode="none", strict=True), tmp_path)
     with pytest.raises(ProgramFailed, match="not whole"):
+        await launcher.open(["true"], Profile(env=ENV), cwd=tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["bubblewrap", "landlock"])
+async def test_a_wall_that_is_asked_for_by_its_name_is_not_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(probing, "version", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    launcher = Launcher(SandboxConfig(mode=mode), tmp_path / "home")
+    with pytest.raises(ProgramFailed, match=f"asks for {mode}, and there is none"):
         await launcher.open(["true"], Profile(env=ENV), cwd=tmp_path)
 
 

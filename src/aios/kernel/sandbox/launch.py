@@ -201,6 +201,11 @@ class Launcher:
                 f"`sandbox.strict` is set, and the walls are not whole: {'; '.join(walls.missing)}",
                 hint="mend that, or unset `sandbox.strict`",
             )
+        if self.config.mode not in {"auto", walls.wall.value}:
+            raise ProgramFailed(
+                f"`sandbox.mode` asks for {self.config.mode}, and there is none: {walls.missing[0]}",
+                hint='mend that; `sandbox.mode = "auto"` takes the best that works',
+            )
         found = shutil.which(command[0], path=profile.env.get("PATH"))
         if found is None:
             raise ProgramFailed(f"{command[0]} is not there", hint="check the command and `PATH`")

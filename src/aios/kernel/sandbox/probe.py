@@ -59,8 +59,7 @@ def probe(mode: str = "auto") -> Walls:
     sweep()  # first: a folder or a group goes only when its processes have
     sweep_folders()
     if mode == Wall.NONE.value or platform.machine() not in MACHINES:
-        why = "programs run without a sandbox: they read and write whatever you can"
-        return Walls(Wall.NONE, missing=(why,))
+        return Walls(Wall.NONE, missing=(NO_WALL,))
     groups = find_groups()
     missing = [] if groups else [NO_GROUPS]
     bwrap, why = _find_bubblewrap()
@@ -70,9 +69,12 @@ def probe(mode: str = "auto") -> Walls:
         older = (text for since, text in OLDER if version() < since)
         why = why or CHOSEN
         return Walls(Wall.LANDLOCK, bwrap, version(), groups, (why, WEAKER, *older, *missing))
-    return Walls(Wall.NONE, bwrap, version(), groups, (why or NO_LANDLOCK, *missing))
+    meaning = NO_WALL if mode == "auto" else NOT_STARTED.format(mode)
+    return Walls(Wall.NONE, bwrap, version(), groups, (why or NO_LANDLOCK, meaning, *missing))
 
 
+NO_WALL = "programs run without a sandbox: they read and write whatever you can"
+NOT_STARTED = "no program is started, for `sandbox.mode` asks for {}"
 NO_GROUPS = (
     "memory and processes are bounded one by one, not together: no control group can be made here"
 )
