@@ -233,3 +233,12 @@ def test_what_a_function_said_in_a_context_is_in_it_when_its_program_comes_back(
             assert contexts() == before
             client.memory.remember("so is this")
             pull_the_plug(process, with_children=True)
+
+
+def test_a_tool_is_described_when_its_program_has_come_back(home: Path) -> None:
+    with daemon(home) as process, owner(home) as client:
+        start(client, home, BLOCKING.replace("MEANWHILE", "pass"))
+        pull_the_plug(process, with_children=True)
+    with daemon(home), owner(home) as client:
+        (tool,) = client.tools.describe("shop/order")
+        assert tool.description == "Order something."

@@ -163,7 +163,7 @@ class ToolManager:
     async def describe(self, run: Run, call: ToolDescribe) -> Tools:
         """Look at some."""
         for name in call.names:
-            await self.servers.make_known(run, name)
+            await self._make_known(run, name, lambda provider: provider.is_coming_back)
         return self._shown(run, [self._registry.get(run.process, name) for name in call.names])
 
     async def take(self, run: Run, call: ToolTake) -> ToolJobs:
