@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,31 @@ def test_a_grant_answers_what_is_asked_or_not_spoken_of_but_never_a_ban() -> Non
     assert Policies([profile_source("read-only"), ban]).decide([ann], inside).verdict is (
         Verdict.DENY
     )
+
+
+ONE_OF_MANY = """
+import sys
+from pathlib import Path
+from aios.kernel.access.grants import Grants
+grants, folder = Grants(Path(sys.argv[1])), Path(sys.argv[2])
+for number in range(20):
+    grants.grant(folder, ("model.use",), float(number))
+    if number % 2:
+        grants.revoke(folder)
+"""
+
+
+def test_of_grants_made_at_once_none_is_lost_and_none_taken_back_returns(
+    grants: Grants, tmp_path: Path
+) -> None:
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "main.py").write_text("")
+    command = [sys.executable, "-c", ONE_OF_MANY, str(grants.file)]
+    working = [subprocess.Popen([*command, str(folder)]) for folder in folders]  # noqa: S603 - our own
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    grants.grant(kept, (WISH,), 1.0)
+    assert [each.wait(20) for each in working] == [0, 0, 0, 0]
+    assert [each.program for each in grants.all()] == [str(kept)]

@@ -4,7 +4,10 @@ A wish is an action, alone or with a resource: `file.write Path::/shared/reports
 would ask or do not speak of. It never answers a ban, and gives nothing to those that started the program or that it starts.
 """
 
+import fcntl
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -79,7 +82,8 @@ class Grants(Struct, frozen=True):
                 hint=f"keep data outside of a program's folder; remove {COMPILED}, which is run in the place of the sources",
             )
         grant = Grant(str(folder), digest, rights, unix_s)
-        self._write((*(each for each in self.all() if each.program != grant.program), grant))
+        with self._alone():
+            self._write((*(each for each in self.all() if each.program != grant.program), grant))
         return grant
 
     def revoke(self, folder: Path) -> Grant:
@@ -88,15 +92,23 @@ class Grants(Struct, frozen=True):
         Raises:
             NotFound: Nothing was.
         """
-        kept = self.all()
-        for grant in kept:
-            if grant.program == str(folder):
-                self._write(tuple(each for each in kept if each is not grant))
-                return grant
+        with self._alone():
+            kept = self.all()
+            for grant in kept:
+                if grant.program == str(folder):
+                    self._write(tuple(each for each in kept if each is not grant))
+                    return grant
         raise NotFound(f"nothing is granted to {folder}", hint="`aios grant` lists all grants")
 
-    def _write(self, grants: tuple[Grant, ...]) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the file while the block runs: what one takes back another must not bring back."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, grants: tuple[Grant, ...]) -> None:
         draft = self.file.with_suffix(".new")
         ordered = sorted(grants, key=lambda each: each.program)
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(ordered)))
