@@ -11,6 +11,7 @@ from aios.kernel.sandbox.launch import Confined, Launcher, bounds_of
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.processes import descendants
 from aios.kernel.sandbox.profile import Profile
+from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 
 pytestmark = pytest.mark.anyio
 MODES = [mode for mode in ("bubblewrap", "landlock", "none") if probe(mode).wall.value == mode]
@@ -183,6 +184,24 @@ async def test_no_program_is_given_a_file_of_the_state_to_read(
     profile = Profile((tmp_path / "home" / "token",), (work,), env=ENV)
     with anyio.fail_after(10), pytest.raises(ProgramFailed, match="home/token, where the kernel"):
         await launcher.open(["true"], profile, cwd=work)
+
+
+@pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
+async def test_who_works_in_the_temporary_folder_sees_nothing_that_others_use_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    monkeypatch.setattr("aios.kernel.sandbox.scratch.default_base", lambda: tmp)
+    launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path / "home")
+    profile = Profile(writable=(tmp,), env=ENV)
+    with anyio.fail_after(10), scratch_folder("egress", hidden_base()) as folder:
+        (folder / "proxy").touch()
+        confined = await launcher.open(["find", ".", "-name", "proxy"], profile, cwd=tmp)
+        assert await text_of(confined) == ""
+        own = Profile(readable=(folder / "proxy",), writable=(tmp,), env=ENV)
+        confined = await launcher.open(["find", ".", "-name", "proxy"], own, cwd=tmp)
+        assert await text_of(confined) == f"./{(folder / 'proxy').relative_to(tmp)}\n"
 
 
 @pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")

@@ -9,6 +9,7 @@ from aios.kernel.sandbox.scratch import (
     MAX_BASE_CHARS,
     Scratch,
     default_base,
+    hidden_base,
     scratch_folder,
     sweep_folders,
 )
@@ -78,3 +79,18 @@ def test_below_a_long_path_no_socket_could_be(
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
     assert len(str(default_base())) <= MAX_BASE_CHARS
+
+
+def test_the_hidden_base_is_of_this_user_alone_or_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.sandbox.scratch.default_base", lambda: tmp_path)
+    base = hidden_base()
+    assert base.parent == tmp_path
+    assert base.stat().st_mode & 0o777 == 0o700
+    assert hidden_base() == base
+    base.chmod(0o755)
+    assert hidden_base() == tmp_path
+    base.rmdir()
+    base.symlink_to(tmp_path / "elsewhere")
+    assert hidden_base() == tmp_path

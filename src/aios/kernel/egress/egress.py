@@ -28,7 +28,7 @@ from aios.kernel.sandbox import relay
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sandbox.places import Places, python_places
 from aios.kernel.sandbox.probe import Wall
-from aios.kernel.sandbox.scratch import scratch_folder
+from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 from aios.kernel.taint import mark
 
 PORT = 3128
@@ -115,7 +115,7 @@ class Egress:
             return
         lists = (self._config.hosts, *network)
         post = _Post(Rules(process, lists, self._config, self._secrets))
-        with scratch_folder("egress") as folder:
+        with scratch_folder("egress", hidden_base()) as folder:
             socket = folder / "proxy"
             listener = await anyio.create_unix_listener(socket, mode=0o600)
             self._tasks.start_soon(self._serve, listener, post)

@@ -53,7 +53,7 @@ from aios.kernel.sandbox.profile import (
     bound_paths,
     bubblewrap_options,
 )
-from aios.kernel.sandbox.scratch import scratch_folder
+from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 from aios.kernel.sandbox.seccomp import filter_program
 from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
@@ -239,7 +239,7 @@ class Launcher:
         keys, state = key_places(), state_of(self._home)
         if walls.wall is not Wall.NONE:
             check_apart(profile, state=state, keys=keys, cwd=cwd)
-        places = [*keys, *state.elsewhere]
+        places = [*keys, *state.elsewhere, hidden_base()]
         return replace(
             profile,
             hidden=(*profile.hidden, state.home, *filter(Path.is_dir, places)),
@@ -306,7 +306,7 @@ class Launcher:
                     f"Landlock cannot hide {path} from a program that works above it",
                     hint="run it in another folder, or install bubblewrap",
                 )
-        tmp = str(undo.enter_context(scratch_folder("tmp")))
+        tmp = str(undo.enter_context(scratch_folder("tmp", hidden_base())))
         env = {
             name: tmp if value == HOME else value for name, value in profile.environment().items()
         }

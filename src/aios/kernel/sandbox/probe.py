@@ -11,7 +11,7 @@ from msgspec import Struct
 from aios.kernel.sandbox.cgroup import ControlGroups, find_groups
 from aios.kernel.sandbox.confine import version
 from aios.kernel.sandbox.processes import sweep
-from aios.kernel.sandbox.scratch import sweep_folders
+from aios.kernel.sandbox.scratch import hidden_base, sweep_folders
 from aios.kernel.sandbox.seccomp import MACHINES
 
 TRIAL_S = 5
@@ -58,6 +58,7 @@ def probe(mode: str = "auto") -> Walls:
     """
     sweep()  # first: a folder or a group goes only when its processes have
     sweep_folders()
+    sweep_folders(hidden_base())
     if mode == Wall.NONE.value or platform.machine() not in MACHINES:
         return Walls(Wall.NONE, missing=(NO_WALL,))
     groups = find_groups()

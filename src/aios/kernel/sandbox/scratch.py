@@ -78,6 +78,19 @@ def default_base() -> Path:
     return found if len(os.fsencode(found)) <= MAX_BASE_CHARS else SHORT_BASE
 
 
+def hidden_base() -> Path:
+    """Where kernels of this user put what their programs use, a folder that each sandbox hides from who works around it: `/tmp/aios-1000`.
+
+    Where another user has taken its name it is `default_base()`, which is not hidden.
+    """
+    folder = default_base().resolve() / f"{PREFIX}{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return folder if is_ours and not status.st_mode & 0o077 else folder.parent
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder whatever modes a program gave to those in it; what cannot be is left. Nothing that acts may be in it any more."""
     for root, names, _ in os.walk(folder):

@@ -15,7 +15,7 @@ from aios.abi.tools import ToolKind
 from aios.errors import ToolFailed
 from aios.kernel.sandbox.launch import Confined
 from aios.kernel.sandbox.places import command_places
-from aios.kernel.sandbox.scratch import Scratch
+from aios.kernel.sandbox.scratch import Scratch, hidden_base
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.launcher import PATH, Launcher, Order
 from aios.kernel.tools.manifest import Manifest, command_of, fill
@@ -78,7 +78,7 @@ def executable(manifest: Manifest, launcher: Launcher) -> Tool:
 @asynccontextmanager
 async def own_folder() -> AsyncIterator[Path]:
     """A folder for one run, gone after it."""
-    folder = await anyio.to_thread.run_sync(Scratch, "tool")
+    folder = await anyio.to_thread.run_sync(Scratch, "tool", hidden_base())
     try:
         yield folder.path
     finally:
