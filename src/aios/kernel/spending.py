@@ -308,8 +308,10 @@ class Budgets:
         over = [
             process
             for process in self._at_work.values()
-            if account in self._ledger.get(process.pid).chain()
+            if account in self._ledger.get(process.pid).chain() and process.exiting is None
         ]
+        if not over:  # who ends anyway is asked about no more
+            return
         if self.asks is not None:
             shortage = Shortage(account.pid, Good.WALL, 1, 0, limit_ms)
             await self.asks.ask_for_time(shortage, why, over)

@@ -354,3 +354,4 @@ def test_a_question_about_time_outlives_the_kernel_and_its_answer_lets_the_progr
         states = {each.id: each.state for each in over}
         assert states.pop(first.id) is ApprovalState.USED
         assert states.pop(withdrawn) is ApprovalState.WITHDRAWN, "its number was not given again"
+        assert states == {}, "nobody is asked about a process that is being killed"
