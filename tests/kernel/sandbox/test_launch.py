@@ -1,3 +1,4 @@
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import probe as probing
-from aios.kernel.sandbox.launch import Confined, Launcher, bounds_of
+from aios.kernel.sandbox.launch import Confined, Launcher, _bound, bounds_of
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.processes import descendants
 from aios.kernel.sandbox.profile import Profile
@@ -302,3 +303,19 @@ def is_still(pid: int) -> bool:
 
 def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+async def test_where_the_machine_allows_less_a_program_gets_that() -> None:
+    bounds = bounds_of(SandboxConfig())
+    with anyio.fail_after(10):
+        async with await anyio.open_process(
+            ["sh", "-c", "ulimit -f 100; exec sleep 60"]
+        ) as process:
+            while command_of(process.pid) != "sleep":
+                await anyio.sleep(0.01)
+            allowed = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            assert allowed[1] < bounds.file_bytes
+            await _bound(process.pid, bounds, None)
+            assert resource.prlimit(process.pid, resource.RLIMIT_FSIZE) == allowed
+            assert resource.prlimit(process.pid, resource.RLIMIT_CPU)[0] == bounds.cpu_s
+            process.kill()

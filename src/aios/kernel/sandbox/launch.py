@@ -405,13 +405,16 @@ def limits(bounds: Bounds) -> dict[str, int]:
 
 
 async def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
-    """Limit a program that waits behind its wall.
+    """Limit a program that waits behind its wall; where less is allowed on this machine, to that.
 
     Raises:
         ProcessLookupError: It has ended.
     """
-    for name, value in limits(bounds).items():
-        resource.prlimit(root, getattr(resource, name), (value, value))
+    for name, wanted in limits(bounds).items():
+        number = getattr(resource, name)
+        _, hard = resource.prlimit(root, number)
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.prlimit(root, number, (value, value))
     if group is not None:
         await anyio.to_thread.run_sync(group.add, root)
 
