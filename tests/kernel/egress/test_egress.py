@@ -9,12 +9,13 @@ import pytest
 from tests.kernel.egress.hosts import host
 from tests.kernel.tools.offering import idle
 
-from aios.config import Config, EgressConfig, Home
+from aios.config import Config, EgressConfig, Home, SandboxConfig
 from aios.errors import AccessDenied
 from aios.kernel.egress.egress import Way, network_of
 from aios.kernel.egress.secrets import Secret, SecretStore
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import Process
+from aios.kernel.sandbox.probe import Wall, probe
 
 pytestmark = pytest.mark.anyio
 CANARY = "canary-5b1f0c77aa"
@@ -157,6 +158,20 @@ async def test_a_stopped_process_sends_nothing_until_it_goes_on(tmp_path: Path) 
                 assert web.said == []
                 kernel.signals.cont(process)
                 assert await stream.receive()
+
+
+async def test_who_asks_for_the_network_where_there_is_no_way_to_it_is_told(tmp_path: Path) -> None:
+    if probe("landlock").wall is not Wall.LANDLOCK:
+        pytest.skip("this machine has no Landlock")
+    config = Config(sandbox=SandboxConfig(mode="landlock"))
+    async with open_kernel(config, Home(tmp_path), engines={}) as kernel:
+        process = kernel.table.get(kernel.spawn_task("ann", idle))
+        for network, n_told in ((None, 0), ((("a.example",),), 1)):
+            process.network = network
+            async with kernel.egress.open_way(process) as way:
+                assert way is None
+            lines, *_ = process.log.read(0)
+            assert ["install bubblewrap" in line.text for line in lines] == [True] * n_told
 
 
 def test_a_child_gets_at_most_its_parents_network() -> None:

@@ -33,6 +33,7 @@ from aios.kernel.taint import mark
 
 PORT = 3128
 """On the loopback of each sandbox, which nobody else shares."""
+NO_WAY = "network: none, though it is asked for: behind Landlock there is no way to it; install bubblewrap"
 STATUS: Mapping[type[AiosError], str] = MappingProxyType(
     {AccessDenied: "403 Forbidden", InvalidCall: "400 Bad Request"}
 )
@@ -111,6 +112,8 @@ class Egress:
         walls = await self._launcher.find_walls()
         network = process.network if hosts is None else (hosts,)
         if network is None or walls.wall is not Wall.BUBBLEWRAP:
+            if network is not None and walls.wall is Wall.LANDLOCK:
+                process.log.write(NO_WAY, stream="kernel", unix_s=self._journal.unix_s())
             yield None
             return
         lists = (self._config.hosts, *network)
