@@ -180,6 +180,15 @@ def test_calls_that_failed_beside_the_last_one_are_made_again_too() -> None:
     assert failed(*beside, cut_off) == [2, 3, 4]
 
 
+def test_a_program_that_went_on_from_an_error_did_not_crash_by_it() -> None:
+    """Found by a simulation: what it went on to was cut off by its crash, and it diverged."""
+    down = told(1, "chat", DOWN, begun=1, ended=2)
+    cut_off = replace(told(2, "remember", begun=2, ended=3), outcome=Outcome.CANCELLED)
+    assert failed(down, cut_off) == []
+    beside = told(3, "chat", DOWN, begun=1.5, ended=4)
+    assert failed(down, cut_off, beside) == [3]
+
+
 def test_a_failed_call_that_may_have_done_something_is_told_again() -> None:
     for effect in (Effect.REVERSIBLE, Effect.IRREVERSIBLE):
         tool = replace(told(1, "tool_run", "tool_failed", begun=1, ended=2), effect=effect)

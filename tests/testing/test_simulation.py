@@ -31,6 +31,7 @@ FOUND_BUGS = {
     503669: "the simulation held a line of cron for a timer of one moment, since the answer to its removal was lost",
     700133: "a program that crashed while it was paused for its budget stayed stopped, and nobody was asked",
     200052: "the simulation held for lost what was undone after a crash, made again, and failed then",
+    70_249: "a program that had gone on from an error was asked again for what it had gone on from",
 }
 
 

@@ -106,21 +106,30 @@ def failed_of(records: Sequence[Record]) -> list[Record]:
 
     That is the last one that it asked, with those that failed beside it, if none of them has done anything and the faults are of a kind that passes.
     """
-    told = [each for each in records if not (each.within or each.job)]
-    told = [each for each in told if each.outcome in {Outcome.DONE, Outcome.FAULT}]
+    own = [each for each in records if not (each.within or each.job)]
+    told = [each for each in own if each.outcome in {Outcome.DONE, Outcome.FAULT}]
     told.sort(key=lambda each: (each.ended_unix_s, each.seq), reverse=True)
     found, failed = list[Record](), list[Record]()
     for record in told:
         if record.code in PASSING and not record.is_doubtful:
             if failed and record.ended_unix_s <= failed[0].begun_unix_s:
                 break
-            failed.append(record)
-            found.append(record)
+            if not _is_gone_on_from(record, own):
+                failed.append(record)
+                found.append(record)
         elif record.call in CLEANING and not failed:
             found.append(record)
         else:
             break
     return found if failed else []
+
+
+def _is_gone_on_from(failed: Record, own: Sequence[Record]) -> bool:
+    """Whether its program asked for something else behind it, be it cut off."""
+    later = (
+        each for each in own if each.seq > failed.seq and each.begun_unix_s >= failed.ended_unix_s
+    )
+    return any(each.outcome is not Outcome.UNDONE and each.call not in CLEANING for each in later)
 
 
 class Fate(Enum):
