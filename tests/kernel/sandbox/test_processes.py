@@ -17,7 +17,7 @@ def test_only_what_a_dead_kernel_started_is_swept() -> None:
         subprocess.Popen(["/bin/sleep", "60"], env={MARK: mark} if mark else {}) for mark in marks
     ]
     try:
-        assert sweep() >= 1
+        sweep()  # or that of a test beside this one
         assert started[0].wait(10) == -signal.SIGKILL
         assert [process.poll() for process in started[1:]] == [None, None, None]
     finally:
