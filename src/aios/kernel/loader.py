@@ -173,6 +173,8 @@ class Launch(Struct, frozen=True):
     url: str
     token: str
     way: Way | None = None
+    code: Path | None = None
+    """A copy of the program's folder, which it is to see in the place of that."""
 
     def command(self) -> list[str]:
         """The command line."""
@@ -201,7 +203,8 @@ class Launch(Struct, frozen=True):
         readable = (*self.view.readable, *kernel.readable, *python.readable)
         there = tuple(path for path in readable if path.exists())
         links = {**kernel.links, **python.links}
-        return Profile(there, self.view.writable, links, env=self.environment())
+        covered = {} if self.code is None else {self.program.folder: self.code}
+        return Profile(there, self.view.writable, links, covered=covered, env=self.environment())
 
 
 class Child:

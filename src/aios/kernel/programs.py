@@ -26,7 +26,8 @@ from aios.errors import (
     ProgramFailed,
     ReplayDivergence,
 )
-from aios.kernel.access.grants import Grants, digest_of_folder
+from aios.kernel.access.grants import Grants
+from aios.kernel.access.keptcode import kept_code
 from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.approvals.recovering import asked_owner, settle
@@ -366,16 +367,18 @@ class Programs:
             kernel.urls[0],
             self._tokens.issue(process.pid),
         )
-        await self._take_grants(process, launch.program)
-        if not launched.env or len(process.bounds) == 1:
-            # an environment can have Python run other code, so a parent's makes it another program
-            read = partial(digest_of_folder, launch.program.folder)
-            process.code = await anyio.to_thread.run_sync(read)
         process.on_end_soon = child.end_soon
-        begun_s = kernel.clock.now_s()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._note_started, process, body, child)
-            end = await child.run(launch)
+        async with kept_code(
+            launch.program.folder, partial(self._is_trusted, process.program)
+        ) as code:
+            await self._take_grants(process, launch.program, code.digest)
+            if not launched.env or len(process.bounds) == 1:
+                # an environment can have Python run other code, so a parent's makes it another program
+                process.code = code.digest
+            begun_s = kernel.clock.now_s()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._note_started, process, body, child)
+                end = await child.run(msgspec.structs.replace(launch, code=code.copy))
         if child.error is not None:
             return end, None
         process.end_replay()
@@ -474,12 +477,18 @@ class Programs:
         self._kernel.approvals.settle_doubts(process.pid, is_again=is_again)
         await self.prepare(process, is_replayed=body.choice != "fresh")
 
-    async def _take_grants(self, process: Process, program: Program) -> None:
+    async def _is_trusted(self, program: str, digest: str) -> bool:
+        """Whether something was granted to a program with that code, or is always allowed to it."""
+        read = partial(self._kernel.grants.rights_of, program, digest)
+        is_granted = bool(await anyio.to_thread.run_sync(read))
+        return is_granted or self._kernel.approvals.is_trusted(program, digest)
+
+    async def _take_grants(self, process: Process, program: Program, digest: str) -> None:
         """Give it what the owner granted to its folder as it is now: each life anew, for the code may be another."""
         asked = program.manifest.rights
         if not asked:
             return
-        read = partial(self._kernel.grants.rights_of, str(program.folder))
+        read = partial(self._kernel.grants.rights_of, str(program.folder), digest)
         granted = tuple(right for right in await anyio.to_thread.run_sync(read) if right in asked)
         own = msgspec.structs.replace(principal_of(process), granted=granted)
         process.bounds = (*process.bounds[:-1], own)

@@ -55,15 +55,16 @@ class Grants(Struct, frozen=True):
                 f"{self.file} cannot be read: {error}", hint="remove it, and grant again"
             ) from error
 
-    def rights_of(self, program: str) -> tuple[str, ...]:
-        """What is granted to a program folder as it is now. Waits for the disk.
+    def rights_of(self, program: str, digest: str | None = None) -> tuple[str, ...]:
+        """What is granted to a program folder with that digest, else as it is now. Waits for the disk.
 
         Raises:
             ConfigError: The file of grants cannot be read.
         """
         for grant in self.all():
             if grant.program == program:
-                return grant.rights if digest_of_folder(Path(program)) == grant.digest else ()
+                found = digest_of_folder(Path(program)) if digest is None else digest
+                return grant.rights if found == grant.digest else ()
         return ()
 
     def grant(self, folder: Path, rights: tuple[str, ...], unix_s: float) -> Grant:

@@ -204,6 +204,10 @@ class Approvals:
         """A question as it is now."""
         return self._book.get(number)
 
+    def is_trusted(self, program: str, code: str) -> bool:
+        """Whether an answer holds for a program with that code, whichever process of it asks."""
+        return self._book.is_trusted(program, code)
+
     def open_about(self, pid: Pid, action: str, resource: str) -> list[Approval]:
         """The open questions of a process about an act."""
         about = (OPEN, action, resource)

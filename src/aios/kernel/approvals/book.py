@@ -170,6 +170,11 @@ class Book:
             del self._over[number], self._all[number]
             self.dropped.append(number)
 
+    def is_trusted(self, program: str, code: str) -> bool:
+        """Whether an answer holds for a program with that code, whichever process of it asks."""
+        who = _program_of(program, code)
+        return any(key.who == who for key in self._by_key)
+
     def _forget_key(self, row: Approval) -> None:
         if row.holds and self._by_key.get(key_of(row)) == row.id:
             del self._by_key[key_of(row)]
@@ -185,7 +190,11 @@ def keys_of(row: Approval) -> tuple[Key, ...]:
     mine = Key(row.pid, row.action, row.resource, row.effect, row.is_tainted, row.digest)
     if not row.code:
         return (mine,)
-    return (mine, mine._replace(who=f"{row.program}\0{row.code}"))
+    return (mine, mine._replace(who=_program_of(row.program, row.code)))
+
+
+def _program_of(program: str, code: str) -> str:
+    return f"{program}\0{code}"
 
 
 def answered(row: Approval, answer: str, *, by: str, unix_s: float) -> Approval:

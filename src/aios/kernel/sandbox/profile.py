@@ -64,6 +64,7 @@ class Profile(Struct, frozen=True):
         links: Symlinks that lead to some of these, each with where it leads; by the name it has outside.
         hidden: Folders within the others that it sees empty: the kernel's own state, keys.
         blanked: The same of files.
+        covered: Folders in whose place it sees others, read-only; behind Landlock it sees them as they are.
         env: Its whole environment; nothing of the kernel's is added but `HOME` and `TMPDIR`.
         bounds: How much it may take; None: what the configuration says.
     """
@@ -73,6 +74,7 @@ class Profile(Struct, frozen=True):
     links: Mapping[Path, Path] = msgspec.field(default_factory=dict)
     hidden: tuple[Path, ...] = ()
     blanked: tuple[Path, ...] = ()
+    covered: Mapping[Path, Path] = msgspec.field(default_factory=dict)
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     bounds: Bounds | None = None
 
@@ -173,6 +175,7 @@ def _mounts(profile: Profile) -> list[tuple[Path, tuple[str, ...]]]:
         if not contains(profile, path):  # else it can be seen as it is
             wanted[path] = ("--symlink", str(target))
     wanted |= {path: ("--bind", str(path)) for path in _pinned(wanted, hidden)}
+    wanted |= {path: ("--ro-bind", str(other)) for path, other in profile.covered.items()}
     return sorted(wanted.items(), key=lambda item: (len(item[0].parts), item[0]))
 
 

@@ -1,0 +1,67 @@
+"""The code of a program to which something is granted, as it was when it was judged: it runs from a copy that no other program can write to.
+
+Between the look at a folder and the moment at which Python reads a file of it, whoever may write there could put other code in its place.
+"""
+
+import shutil
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from msgspec import Struct
+
+from aios.kernel.access.grants import MAX_BYTES, MAX_FILES, digest_of_folder
+from aios.kernel.sandbox.scratch import Scratch
+
+
+class Code(Struct, frozen=True):
+    """The digest of a program's folder, empty if nobody can tell whether it changed; and where the copy is that has it, if one was made."""
+
+    digest: str
+    copy: Path | None = None
+
+
+@asynccontextmanager
+async def kept_code(
+    folder: Path, is_trusted: Callable[[str], Awaitable[bool]]
+) -> AsyncIterator[Code]:
+    """What is in a program's folder; copied, while the block runs, if something hangs on its digest. Cost: reads all files, thrice with a copy.
+
+    Args:
+        folder: Of the program.
+        is_trusted: Whether code of that digest may what other code may not.
+    """
+    digest = await anyio.to_thread.run_sync(digest_of_folder, folder)
+    if not digest or not await is_trusted(digest):
+        yield Code(digest)
+        return
+    scratch = await anyio.to_thread.run_sync(partial(Scratch, "code"))
+    try:
+        copy = scratch.path / folder.name
+        yield Code(await anyio.to_thread.run_sync(_copied, folder, copy), copy)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(scratch.close)
+
+
+def _copied(folder: Path, copy: Path) -> str:
+    """Copy a folder. Returns: the digest of the copy; empty if it is not whole, for the folder changed meanwhile."""
+    copy.mkdir()
+    room_bytes, n_files = MAX_BYTES, 0
+    try:
+        for path in sorted(folder.rglob("*")):
+            status, target = path.lstat(), copy / path.relative_to(folder)
+            if stat.S_ISDIR(status.st_mode):
+                target.mkdir()
+                continue
+            room_bytes, n_files = room_bytes - status.st_size, n_files + 1
+            if not stat.S_ISREG(status.st_mode) or room_bytes < 0 or n_files > MAX_FILES:
+                return ""
+            shutil.copy(path, target, follow_symlinks=False)
+    except OSError:
+        return ""
+    return digest_of_folder(copy)
