@@ -224,6 +224,24 @@ async def test_state_and_keys_behind_symlinks_are_hidden_in_what_lies_around_the
         assert await text_of(confined) == ""
 
 
+@pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
+async def test_keys_stay_hidden_when_a_program_removes_the_symlink_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = tmp_path / "me"
+    (me / "dotfiles" / "ssh").mkdir(parents=True)
+    (me / "dotfiles" / "ssh" / "id").write_text("a key")
+    (me / ".ssh").symlink_to("dotfiles/ssh")
+    monkeypatch.setenv("HOME", str(me))
+    launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path / "home")
+    profile = Profile(writable=(me,), env=ENV)
+    with anyio.fail_after(10):
+        assert await text_of(await launcher.open(["rm", ".ssh"], profile, cwd=me)) == ""
+        assert not (me / ".ssh").is_symlink()
+        reading = await launcher.open(["cat", "dotfiles/ssh/id"], profile, cwd=me)
+        assert await text_of(reading) == ""
+
+
 @pytest.mark.parametrize("launcher", [m for m in MODES if m != "none"], indirect=True)
 @pytest.mark.parametrize("right", ["readable", "writable"])
 async def test_a_symlink_that_was_put_into_a_path_since_it_was_checked_leads_nowhere(

@@ -52,6 +52,19 @@ async def test_only_a_folder_of_the_users_own_gets_a_name_of_its_own(tmp_path: P
         assert [each.path for each in await files.mounts()] == ["/other"]
 
 
+async def test_keys_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me, home = tmp_path / "me", tmp_path / "home"
+    for folder in (me / ".ssh" / "old", me / ".config" / "gh", me / "notes"):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(me))
+    async with open_kernel(Config(), Home(home), engines={}) as kernel:
+        files = Files(kernel.init_gate())
+        for folder in (me, me / ".ssh", me / ".ssh" / "old", me / ".config"):
+            with pytest.raises(AccessDenied, match="where you keep keys"):
+                await files.mount(str(folder), "/mine")
+        await files.mount(str(me / "notes"), "/notes")
+
+
 async def test_a_mount_that_is_not_waited_for_says_when_it_was_read(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()

@@ -166,6 +166,8 @@ class Launcher:
         self.config = config
         self._home = home.resolve()  # once: a program may change the symlinks on the way
         self._machine = platform.machine()
+        self._keys: dict[Path, None] = {}
+        """Each place of keys that was ever seen: a program may have removed a symlink that led there."""
         self._walls: Walls | None = None
 
     async def find_walls(self) -> Walls:
@@ -236,7 +238,8 @@ class Launcher:
 
     def _walled(self, profile: Profile, walls: Walls, cwd: Path) -> Profile:
         """A profile with what holds for every program: bounds, and what nobody sees."""
-        keys, state = key_places(), state_of(self._home)
+        self._keys.update(dict.fromkeys(key_places()))
+        keys, state = [*self._keys], state_of(self._home)
         if walls.wall is not Wall.NONE:
             check_apart(profile, state=state, keys=keys, cwd=cwd)
         places = [*keys, *state.elsewhere, hidden_base()]

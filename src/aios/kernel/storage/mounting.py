@@ -12,6 +12,7 @@ from aios.config import StorageConfig
 from aios.disk.db import Database
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.sandbox.apart import key_places
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mount_folders import is_overlap, open_real
 from aios.kernel.storage.mount_tables import Mount, add_mount
@@ -131,6 +132,12 @@ class Mounting:
             )
         if any(is_overlap(str(folder), each) for each in MACHINE_FOLDERS):
             raise AccessDenied(f"{folder} is of the machine itself", hint="mount another folder")
+        for place in key_places():
+            if is_overlap(str(folder), str(place)):
+                raise AccessDenied(
+                    f"{folder} holds, or is in, {place}, where you keep keys",
+                    hint="mount another folder, or one in it",
+                )
         for other in self._mounts.all():
             if other.path == path:
                 raise Conflict(f"{path} is a mount already", hint="`aios fs umount` it first")
