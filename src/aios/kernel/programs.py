@@ -28,18 +28,18 @@ from aios.errors import (
 )
 from aios.kernel.access.grants import Grants
 from aios.kernel.access.keptcode import kept_code
-from aios.kernel.access.manager import principal_of
 from aios.kernel.approvals.approvals import Approvals
 from aios.kernel.approvals.recovering import asked_owner, settle
 from aios.kernel.bodies import Body, waited, with_disk
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.egress.egress import Egress, network_of
+from aios.kernel.granting import is_trusted, take_grants
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash, os_start_of
-from aios.kernel.loader import Child, Launch, Program, load_program, view_for
+from aios.kernel.loader import Child, Launch, load_program, view_for
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.recovery import (
@@ -369,9 +369,9 @@ class Programs:
         )
         process.on_end_soon = child.end_soon
         async with kept_code(
-            launch.program.folder, partial(self._is_trusted, process.program)
+            launch.program.folder, partial(is_trusted, kernel, process.program)
         ) as code:
-            await self._take_grants(process, launch.program, code.digest)
+            await take_grants(kernel, process, launch.program, code.digest)
             if not launched.env or len(process.bounds) == 1:
                 # an environment can have Python run other code, so a parent's makes it another program
                 process.code = code.digest
@@ -476,25 +476,6 @@ class Programs:
         await disk.settle_open(process.pid, partial(end_of_open, is_again=is_again))
         self._kernel.approvals.settle_doubts(process.pid, is_again=is_again)
         await self.prepare(process, is_replayed=body.choice != "fresh")
-
-    async def _is_trusted(self, program: str, digest: str) -> bool:
-        """Whether something was granted to a program with that code, or is always allowed to it."""
-        read = partial(self._kernel.grants.rights_of, program, digest)
-        is_granted = bool(await anyio.to_thread.run_sync(read))
-        return is_granted or self._kernel.approvals.is_trusted(program, digest)
-
-    async def _take_grants(self, process: Process, program: Program, digest: str) -> None:
-        """Give it what the owner granted to its folder as it is now: each life anew, for the code may be another."""
-        asked = program.manifest.rights
-        if not asked:
-            return
-        read = partial(self._kernel.grants.rights_of, str(program.folder), digest)
-        granted = tuple(right for right in await anyio.to_thread.run_sync(read) if right in asked)
-        own = msgspec.structs.replace(principal_of(process), granted=granted)
-        process.bounds = (*process.bounds[:-1], own)
-        for right in sorted(set(asked) - set(granted)):
-            hint = f"`aios grant {program.folder}`"
-            self._kernel.note(process, f"asks for `{right}`, which is not granted; {hint}")
 
     async def _take_new_code(self, process: Process, body: Body) -> None:
         digest = await anyio.to_thread.run_sync(partial(code_hash, process.program))
