@@ -226,6 +226,21 @@ async def test_lists_folders_and_what_was_named_before_are_understood(tmp_path: 
                 await ann.plan(command)
 
 
+async def test_what_is_not_to_be_done_is_not_done(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        before = await names(ann)
+        for command in (
+            "do not delete draft-1.md",
+            "copy draft-1.md to trips, but never delete draft-2.md",
+            "delete all drafts except draft-1.md",
+            "how do I purge draft-1.md?",
+        ):
+            with pytest.raises(InvalidCall, match="what is not to be done"):
+                await ann.command(command, consents=True)
+        assert await names(ann) == before
+        assert (await ann.command("find notes that do not mention Paris")).found
+
+
 async def test_files_are_looked_for_and_written(tmp_path: Path) -> None:
     async with saying(tmp_path) as (_, ann):
         outcome = await ann.command("find train to Rome, append 'bring water' to travel notes")

@@ -11,6 +11,7 @@ from aios.sdk.filewords import (
     choose,
     clauses,
     folder_of_name,
+    held_back,
     named_in,
     names_in,
 )
@@ -138,3 +139,26 @@ def test_a_whole_name_comes_before_a_part_of_one_and_a_folder_is_one_too() -> No
     twice = [*hits, hit("/agents/ann/trips/x.md")]
     assert folder_of_name("trips", twice) == ""
     assert named_in("the report is old", hits) == ["/shared/old-report.txt", "/shared/report.md"]
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("do not delete a.md", "not"),
+        ("please don't delete a.md", "don't"),
+        ("don\u2019t purge a.md", "don\u2019t"),
+        ("Never purge a.md!", "Never"),
+        ("should I delete a.md?", "should"),
+        ("can you tell me how to delete a.md", "how"),
+        ("delete all drafts except b.md", "except"),
+        ("delete everything other than b.md", "other than"),
+        ("copy a.md to x, do not delete it", "not"),
+        ("delete a.md unless b.md exists", "unless"),
+        ("could you delete a.md?", ""),
+        ("delete not.md and do-not-disturb.md", ""),
+        ("write 'do not enter' to sign.md", ""),
+        ("move the other notes to x", ""),
+    ],
+)
+def test_what_is_not_to_be_done_is_heard(command: str, word: str) -> None:
+    assert held_back(command) == word

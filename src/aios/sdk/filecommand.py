@@ -61,6 +61,7 @@ from aios.sdk.filewords import (
     clauses,
     folder_of_all,
     folder_of_name,
+    held_back,
     named_in,
     names_in,
 )
@@ -116,6 +117,12 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
         raise InvalidCall(
             f"the command asks for {len(asked)} things, the limit is {MAX_CLAUSES}",
             hint="say it in several commands",
+        )
+    word = held_back(command)
+    if word and any(clause.kinds != (Do.FIND,) for clause in asked):
+        raise InvalidCall(
+            f"`{word}` says what is not to be done, or only perhaps; a command that changes files says what to do",
+            hint=f"say it without `{word}`; put it into quotation marks where it is part of a name or a text",
         )
     steps: list[PlannedStep] = []
     problems: list[str] = []

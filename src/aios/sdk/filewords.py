@@ -51,6 +51,12 @@ _VERBS: Mapping[str, tuple[Do, ...]] = MappingProxyType(
     }
 )
 _FOR_GOOD = re.compile(r"(?i)\b(permanently|for good|for ever|forever)\b")
+_HOLDS_BACK = re.compile(
+    r"(?i)\w+n['\u2019]t|dont|cant|wont|not|cannot|never|neither|nor|without|unless|except|excluding|but|apart|if|whether|should|shall|how|why|"
+    r"avoid|refrain|instead|rather"
+)
+"""Words that say what is not to be done, or only perhaps."""
+_OTHER_THAN = re.compile(r"(?i)\bother than\b")
 _TO_PLACE, _IN_PLACE = frozenset(("to", "into", "onto")), frozenset(("in", "inside", "under", "at"))
 _AS_NAME = frozenset(("as", "called", "named"))
 _WITH_TEXT = frozenset(("with", "containing", "saying"))
@@ -150,6 +156,15 @@ def clauses(command: str) -> list[Clause]:
             clause = Clause(clause.words, clause.kinds, found[-1].names, clause.places)
         found.append(clause)
     return found
+
+
+def held_back(command: str) -> str:
+    """The first word that says what is not to be done, or only perhaps, outside of quotation marks; empty if there is none."""
+    plain = _unquoted(_TOKEN.findall(command))
+    if _OTHER_THAN.search(" ".join(plain)):
+        return "other than"
+    words = (_bare(token).strip(".,;:!?()") for token in plain)
+    return next((word for word in words if _HOLDS_BACK.fullmatch(word)), "")
 
 
 def spans(words: str) -> list[str]:
