@@ -9,7 +9,7 @@ import pytest
 from tests.kernel.test_programs import booted
 
 from aios.abi.types import Pid
-from aios.kernel.access import keptcode
+from aios.kernel.access import grants
 from aios.kernel.access.grants import Grants, digest_of_folder
 from aios.kernel.access.keptcode import kept_code
 from aios.kernel.kernel import Kernel
@@ -131,8 +131,12 @@ async def test_what_changes_while_it_is_copied_is_not_what_was_trusted(
     async with kept_code(folder, links_it) as code:
         assert code.digest == ""
     (folder / "more.py").unlink()
-    monkeypatch.setattr(keptcode, "MAX_FILES", 2)
-    async with kept_code(folder, trusts) as code:
+
+    async def bounds_it(_: str) -> bool:
+        monkeypatch.setattr(grants, "MAX_FILES", 2)
+        return True
+
+    async with kept_code(folder, bounds_it) as code:
         assert code.digest == ""
     os.mkfifo(folder / "pipe")
     async with kept_code(folder, trusts) as code:
@@ -141,8 +145,8 @@ async def test_what_changes_while_it_is_copied_is_not_what_was_trusted(
 
 async def test_rights_are_those_of_the_digest_that_is_named(place: Path) -> None:
     _, folder = project(place)
-    grants = Grants(place / "grants.json")
-    digest = grants.grant(folder, (WISH,), 1.0).digest
+    file = Grants(place / "grants.json")
+    digest = file.grant(folder, (WISH,), 1.0).digest
     (folder / "helper.py").write_text('WHO = "evil"\n')
-    assert grants.rights_of(str(folder), digest) == (WISH,)
-    assert grants.rights_of(str(folder)) == ()
+    assert file.rights_of(str(folder), digest) == (WISH,)
+    assert file.rights_of(str(folder)) == ()

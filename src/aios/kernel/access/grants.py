@@ -134,21 +134,35 @@ def check_wish(text: str) -> None:
 
 def digest_of_folder(folder: Path) -> str:
     """The digest of every name and byte in a folder; empty if it is too large, or has what is no file or compiled Python."""
-    digest, n_files, n_bytes = blake2b(digest_size=16), 0, 0
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        try:
-            status = path.lstat()
-            if stat.S_ISDIR(status.st_mode):
+    digest = blake2b(digest_size=16)
+    try:
+        for path, is_folder in contents_of(folder):
+            if is_folder:
                 continue
-            if COMPILED in name.parts:
-                return ""
-            n_files, n_bytes = n_files + 1, n_bytes + status.st_size
-            if not stat.S_ISREG(status.st_mode) or n_files > MAX_FILES or n_bytes > MAX_BYTES:
-                return ""  # a link or a pipe may be something else tomorrow
-            data = path.read_bytes()
-        except OSError:
-            return ""
-        for part in (str(name).encode("utf-8", "surrogateescape"), data):
-            digest.update(len(part).to_bytes(8, "big") + part)
+            name = str(path.relative_to(folder)).encode("utf-8", "surrogateescape")
+            for part in (name, path.read_bytes()):
+                digest.update(len(part).to_bytes(8, "big") + part)
+    except (OSError, TooLarge):
+        return ""
     return digest.hexdigest()
+
+
+def contents_of(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """All that is in a folder, outer folders first, each with whether it is a folder.
+
+    Raises:
+        TooLarge: It is more than can be looked at, or nobody can tell by its files whether it changed.
+        OSError: It cannot be read.
+    """
+    n_files, n_bytes = 0, 0
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if not is_folder:
+            n_files, n_bytes = n_files + 1, n_bytes + status.st_size
+            is_compiled = COMPILED in path.relative_to(folder).parts
+            # a link or a pipe may be something else tomorrow
+            is_odd = is_compiled or not stat.S_ISREG(status.st_mode)
+            if is_odd or n_files > MAX_FILES or n_bytes > MAX_BYTES:
+                raise TooLarge(f"{path} is no plain file, or one too many", hint="remove it")
+        yield path, is_folder

@@ -4,7 +4,6 @@ Between the look at a folder and the moment at which Python reads a file of it, 
 """
 
 import shutil
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +13,8 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from aios.kernel.access.grants import MAX_BYTES, MAX_FILES, digest_of_folder
+from aios.errors import TooLarge
+from aios.kernel.access.grants import contents_of, digest_of_folder
 from aios.kernel.sandbox.scratch import Scratch
 
 
@@ -51,17 +51,13 @@ async def kept_code(
 def _copied(folder: Path, copy: Path) -> str:
     """Copy a folder. Returns: the digest of the copy; empty if it is not whole, for the folder changed meanwhile."""
     copy.mkdir()
-    room_bytes, n_files = MAX_BYTES, 0
     try:
-        for path in sorted(folder.rglob("*")):
-            status, target = path.lstat(), copy / path.relative_to(folder)
-            if stat.S_ISDIR(status.st_mode):
+        for path, is_folder in contents_of(folder):
+            target = copy / path.relative_to(folder)
+            if is_folder:
                 target.mkdir()
-                continue
-            room_bytes, n_files = room_bytes - status.st_size, n_files + 1
-            if not stat.S_ISREG(status.st_mode) or room_bytes < 0 or n_files > MAX_FILES:
-                return ""
-            shutil.copy(path, target, follow_symlinks=False)
-    except OSError:
+            else:
+                shutil.copy(path, target, follow_symlinks=False)
+    except (OSError, TooLarge):
         return ""
     return digest_of_folder(copy)
