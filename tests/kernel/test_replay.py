@@ -60,14 +60,13 @@ def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
 def test_silence_before_a_call_is_thought_and_a_call_that_takes_long_is_none() -> None:
     def longest(*times: tuple[float, float]) -> float:
         rows = [row(n, b"a", begun=begun, ended=ended) for n, (begun, ended) in enumerate(times, 1)]
-        return Replay(rows).longest_thought_s()
+        return Replay(rows).longest_thought_s
 
     assert longest() == longest((5, 90)) == 0
     assert longest((1, 61), (62, 63)) == 1
     assert longest((1, 100), (2, 3), (10, 11), (11, 12)) == 7, "beside a call that waits"
     assert (
-        Replay([row(1, b"a", begun=1, is_open=True), row(2, b"b", begun=9)]).longest_thought_s()
-        == 8
+        Replay([row(1, b"a", begun=1, is_open=True), row(2, b"b", begun=9)]).longest_thought_s == 8
     )
 
 

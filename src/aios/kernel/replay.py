@@ -77,8 +77,9 @@ class Replay:
         begin = bisect_right(self._all, seq, key=lambda row: row.record.seq)
         return islice(self._all, begin, None)
 
+    @cached_property
     def longest_thought_s(self) -> float:
-        """The longest that its program did something else before it asked. Cost: sorts the times of all records."""
+        """The longest that its program did something else before it asked. Cost: sorts the times of all records, once."""
         records = [row.record for row in self._all]
         begins = [(record.begun_unix_s, True) for record in records]
         ends = [(r.ended_unix_s, False) for r in records if r.ended_unix_s > r.begun_unix_s]

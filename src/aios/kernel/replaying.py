@@ -164,7 +164,7 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
     process, is_new = run.process, row is None
     patience_s = 0.0
     if replay.has_overlaps or replay.is_over or not is_new:
-        patience_s = min(max(PATIENCE_S, THOUGHTS * replay.longest_thought_s()), MAX_PATIENCE_S)
+        patience_s = min(max(PATIENCE_S, THOUGHTS * replay.longest_thought_s), MAX_PATIENCE_S)
     with run.parked():
         while process.replay is not None:
             n_replayed = replay.n_replayed
