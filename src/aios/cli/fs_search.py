@@ -10,7 +10,7 @@ from aios.abi.retrieval import MAX_PENDING, FileHit, GroupKey, IndexInfo
 from aios.cli.connecting import connect
 from aios.cli.durations import parse_duration
 from aios.cli.meanings import why_only_words
-from aios.cli.options import examples, json_option
+from aios.cli.options import examples, json_option, limit_option
 from aios.cli.output import (
     Column,
     counted,
@@ -68,14 +68,7 @@ wait_option = click.option("--wait", is_flag=True, help="Until all that was writ
     )
 )
 @click.argument("query", default="")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1, 200),
-    default=10,
-    show_default=True,
-    help="How many at most.",
-)
+@limit_option(200)
 @under_option
 @type_option
 @since_option
@@ -161,14 +154,7 @@ def group(
 @click.command(epilog=examples("aios fs join /shared/questions /shared/answers -n 3"))
 @click.argument("left")
 @click.argument("right")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1, 20),
-    default=1,
-    show_default=True,
-    help="How many of RIGHT for each of LEFT.",
-)
+@limit_option(20, default=1, about="How many of RIGHT for each of LEFT.")
 @type_option
 @wait_option
 @json_option

@@ -9,7 +9,7 @@ from aios.cli.connecting import connect
 from aios.cli.meanings import why_only_words
 from aios.cli.mem_files import SCOPES, export, import_, scope_option, tags_option
 from aios.cli.mem_records import records
-from aios.cli.options import examples, json_option
+from aios.cli.options import examples, json_option, limit_option
 from aios.cli.output import Column, counted, moment, printable, shortened, write_json, write_table
 from aios.cli.when import Moment
 from aios.sdk.memory import RecallOptions, RememberOptions, ScopeName, UpdateOptions
@@ -81,14 +81,7 @@ def ls(
     epilog=examples("aios mem search 'what does the user eat?'", "aios mem search cats -n 3")
 )
 @click.argument("query", type=Words())
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1, 100),
-    default=10,
-    show_default=True,
-    help="How many at most.",
-)
+@limit_option(100)
 @scope_option
 @tags_option
 @all_option

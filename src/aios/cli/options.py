@@ -1,10 +1,13 @@
 """Arguments and options that several verbs share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import click
 
 from aios.sizes import LARGEST_BYTES, parse_size
+
+F = TypeVar("F", bound=Callable[..., object])
 
 NO_WORDS: Mapping[str, int] = {}
 
@@ -40,6 +43,17 @@ class Size(click.ParamType[int]):
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="JSON, one object a line; errors too."
 )
+
+
+def limit_option(
+    most: int, *, default: int = 10, about: str = "How many at most."
+) -> Callable[[F], F]:
+    """`-n`: how many hits a search shows."""
+    amount = click.IntRange(1, most)
+    return click.option(
+        "-n", "--limit", type=amount, default=default, show_default=True, help=about
+    )
+
 
 ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
