@@ -31,6 +31,7 @@ from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Process
 from aios.kernel.sandbox.launch import Confined, Launcher
 from aios.kernel.sandbox.places import python_places, real_places
+from aios.kernel.sandbox.probe import Wall
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 from aios.malformed import named
@@ -45,6 +46,8 @@ EXIT_GRACE_S = 2.0
 """How long a program may go on after its `exit` call before it is killed."""
 PUMP_GRACE_S = 1.0
 """How long its output is still read after it has ended."""
+KEPT = Path("/.kept")
+"""Where inside its sandbox a program lies whose code is a copy, by the path of its folder: in that folder's own place it could be moved away, mount and all."""
 
 UNIX = "unix://"
 KEPT_ENVIRONMENT = (
@@ -139,7 +142,7 @@ def view_for(call: Spawn, program: Program, parent: View | None) -> View:
         AccessDenied: The parent does not see that much itself.
     """
     start = parent.cwd if parent is not None else Path.cwd()
-    cwd = (start / call.cwd).resolve()
+    cwd = (start / unkept(call.cwd)).resolve()
     if not cwd.is_dir():
         raise NotFound(f"the working directory {cwd} is not a folder", hint="set `cwd`")
     asked = None
@@ -158,9 +161,15 @@ def resolved(path: str, cwd: Path) -> Path:
         NotFound: There is nothing.
     """
     try:
-        return (cwd / path).resolve(strict=True)
+        return (cwd / unkept(path)).resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise NotFound(f"{path} is not there", hint="name a file or folder that exists") from error
+
+
+def unkept(path: str) -> str:
+    """A path as the kernel has it, of one that a program may have found from its own place in `KEPT`."""
+    is_kept = Path(path).is_relative_to(KEPT)
+    return str("/" / Path(path).relative_to(KEPT)) if is_kept else path
 
 
 class Launch(Struct, frozen=True):
@@ -174,11 +183,18 @@ class Launch(Struct, frozen=True):
     token: str
     way: Way | None = None
     code: Path | None = None
-    """A copy of the program's folder, which it is to see in the place of that."""
+    """A copy of the program's folder, from which it is to run."""
+
+    @property
+    def place(self) -> Path:
+        """Where it sees its code."""
+        folder = self.program.folder
+        return folder if self.code is None else KEPT / folder.relative_to("/")
 
     def command(self) -> list[str]:
         """The command line."""
-        command = [sys.executable, str(self.program.entry), *self.args]
+        entry = self.place / self.program.entry.relative_to(self.program.folder)
+        command = [sys.executable, str(entry), *self.args]
         return command if self.way is None else self.way.command(command)
 
     def environment(self) -> dict[str, str]:
@@ -203,8 +219,8 @@ class Launch(Struct, frozen=True):
         readable = (*self.view.readable, *kernel.readable, *python.readable)
         there = tuple(path for path in readable if path.exists())
         links = {**kernel.links, **python.links}
-        covered = {} if self.code is None else {self.program.folder: self.code}
-        return Profile(there, self.view.writable, links, covered=covered, env=self.environment())
+        copies = {} if self.code is None else {self.place: self.code}
+        return Profile(there, self.view.writable, links, copies=copies, env=self.environment())
 
 
 class Child:
@@ -229,6 +245,9 @@ class Child:
             return await self._run(replace(launch, way=way))
 
     async def _run(self, launch: Launch) -> Exit:
+        walls = await self._launcher.find_walls()
+        if walls.wall is not Wall.BUBBLEWRAP:
+            launch = replace(launch, code=None)  # there is no other place for it
         try:
             confined = self._confined = await self._launcher.open(
                 launch.command(), launch.profile(), cwd=launch.view.cwd

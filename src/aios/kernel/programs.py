@@ -39,7 +39,7 @@ from aios.kernel.identity import Tokens
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash, os_start_of
-from aios.kernel.loader import Child, Launch, load_program, view_for
+from aios.kernel.loader import Child, Launch, load_program, unkept, view_for
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.recovery import (
@@ -128,7 +128,7 @@ class Programs:
             )
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
-        program = load_program(call.program)
+        program = load_program(unkept(call.program))
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
         parent = self.launched_of(run.process.pid)
@@ -349,8 +349,9 @@ class Programs:
                     return
                 child = self.make_child(process, kernel.clock, self._launcher)
         except AiosError as error:
-            end = Exit(126, f"{error.code}: {error.message}")
+            end, child.error = Exit(126, f"{error.code}: {error.message}"), error
         finally:
+            child.started.set()  # who waits for that is told, also if it came to nothing
             process.has_body = False
             if end.status and not process.exiting:
                 kernel.note(process, f"exited with status {end.status} {end.reason}".rstrip())

@@ -9,12 +9,13 @@ import pytest
 from tests.kernel.test_programs import booted
 
 from aios.abi.types import Pid
+from aios.errors import ConfigError, ProgramFailed, TooLarge
 from aios.kernel.access import grants
-from aios.kernel.access.grants import Grants, digest_of_folder
-from aios.kernel.access.keptcode import kept_code
+from aios.kernel.access.grants import Grants, content_of, digest_of_folder
+from aios.kernel.access.keptcode import TRIES, kept_code
 from aios.kernel.kernel import Kernel
 from aios.kernel.sandbox.probe import Wall, probe
-from aios.kernel.sandbox.scratch import scratch_folder
+from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 from aios.sdk.client import Client
 
 pytestmark = pytest.mark.anyio
@@ -83,9 +84,65 @@ async def test_a_program_with_a_grant_runs_the_code_that_was_looked_at(place: Pa
         (folder / "data").unlink()
         kernel.grants.grant(folder, (WISH,), 1.0)
         granted = await result_of_a_swap(kernel, client, work, folder)
-        assert granted == f"good read-only {folder}/helper.py"
+        assert granted == f"good read-only /.kept{folder}/helper.py"
         assert (work / "written").read_text() == "in the workspace"
         assert kernel.grants.rights_of(str(folder)) == (WISH,)
+
+
+@pytest.mark.skipif(probe().wall is not Wall.BUBBLEWRAP, reason="Landlock hides no folder")
+async def test_a_folder_that_is_put_in_the_place_of_a_granted_one_is_not_run(place: Path) -> None:
+    (place / "home").mkdir()
+    work, folder = project(place)
+    async with booted(place / "home") as (kernel, client):
+        kernel.grants.grant(folder, (WISH,), 1.0)
+        pid = (await client.spawn(str(folder), cwd=str(work), write=(str(work),))).pid
+        while "looked at" not in said_by(kernel, pid):
+            await anyio.sleep(0.01)
+        folder.rename(work / "moved")  # a mount in another sandbox moves with it
+        folder.mkdir()
+        (folder / "helper.py").write_text('WHO = "evil"\n')
+        (work / "go").touch()
+        assert "good" in (await client.wait(pid)).exit.result
+
+
+PARENT = """\
+from pathlib import Path
+from aios.sdk.blocking import connect
+
+with connect() as client:
+    child = client.spawn(Path(__file__).parent / "child", read=[Path(__file__).with_name("data")])
+    client.exit(0, client.wait(child.pid).exit.result)
+"""
+CHILD = """\
+from aios.sdk.blocking import connect
+
+with connect() as client:
+    client.exit(0, __file__)
+"""
+
+
+async def test_a_program_with_a_grant_finds_its_children_beside_itself(place: Path) -> None:
+    (place / "home").mkdir()
+    work, folder = project(place)
+    (folder / "child").mkdir()
+    (folder / "child" / "agent.toml").write_text('name = "child"\n')
+    (folder / "child" / "main.py").write_text(CHILD)
+    (folder / "main.py").write_text(PARENT)
+    (folder / "data").touch()
+    async with booted(place / "home") as (kernel, client):
+        kernel.grants.grant(folder, (WISH,), 1.0)
+        pid = (await client.spawn(str(folder), cwd=str(work), write=(str(work),))).pid
+        assert (await client.wait(pid)).exit.result == f"{folder}/child/main.py"
+
+
+async def test_a_program_that_cannot_be_begun_is_answered(place: Path) -> None:
+    (place / "home").mkdir()
+    work, folder = project(place)
+    async with booted(place / "home") as (kernel, client):
+        kernel.grants.file.parent.mkdir(exist_ok=True)
+        kernel.grants.file.write_text("[{")
+        with anyio.fail_after(5), pytest.raises(ConfigError, match="grants"):
+            await client.spawn(str(folder), cwd=str(work))
 
 
 async def trusts(_: str) -> bool:
@@ -105,42 +162,62 @@ async def test_a_copy_is_there_only_for_as_long_as_it_is_needed(place: Path) -> 
         assert code.digest == digest_of_folder(folder) == digest_of_folder(code.copy)
         assert (code.copy / "empty").is_dir()
         assert code.copy.parent.stat().st_mode & 0o777 == 0o700
+        assert code.copy.is_relative_to(hidden_base()), "who works in /tmp could change it"
     assert not code.copy.parent.exists()
 
 
-async def test_what_changes_while_it_is_copied_is_not_what_was_trusted(
+async def test_what_changes_while_it_is_copied_is_looked_at_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = project(place)
     trusted = digest_of_folder(folder)
 
     async def changes_it(digest: str) -> bool:
-        assert digest == trusted
         (folder / "helper.py").write_text('WHO = "evil"\n')
-        return True
+        return digest == trusted
 
     async with kept_code(folder, changes_it) as code:
-        assert code.digest not in {"", trusted}
-        assert code.copy is not None
-        assert "evil" in (code.copy / "helper.py").read_text()
+        assert (code.digest, code.copy) == (digest_of_folder(folder), None)
 
     async def links_it(_: str) -> bool:
         (folder / "more.py").symlink_to(place / "elsewhere.py")
         return True
 
     async with kept_code(folder, links_it) as code:
-        assert code.digest == ""
+        assert (code.digest, code.copy) == ("", None)
     (folder / "more.py").unlink()
+
+    n_times = 0
+
+    async def keeps_changing_it(_: str) -> bool:
+        nonlocal n_times
+        n_times += 1
+        (folder / "helper.py").write_text(f"WHO = {n_times}\n")
+        return True
+
+    with pytest.raises(ProgramFailed, match="changes while"):
+        async with kept_code(folder, keeps_changing_it):
+            pytest.fail("it runs from a copy that is not what was looked at")
+    assert n_times == TRIES
 
     async def bounds_it(_: str) -> bool:
         monkeypatch.setattr(grants, "MAX_FILES", 2)
         return True
 
     async with kept_code(folder, bounds_it) as code:
-        assert code.digest == ""
+        assert (code.digest, code.copy) == ("", None)
     os.mkfifo(folder / "pipe")
     async with kept_code(folder, trusts) as code:
         assert (code.digest, code.copy) == ("", None)
+
+
+def test_a_file_that_became_a_pipe_since_it_was_looked_at_keeps_nobody_waiting(place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    with pytest.raises(TooLarge):
+        content_of(place / "pipe")
+    (place / "link").symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="symbolic"):
+        content_of(place / "link")
 
 
 async def test_rights_are_those_of_the_digest_that_is_named(place: Path) -> None:

@@ -120,3 +120,23 @@ def test_folders_on_the_way_to_what_is_hidden_are_mounts_where_they_could_be_mov
         ("--bind", "/w/a/b"),
         ("--tmpfs", "/w/a/b/secret"),
     ]
+
+
+def test_what_is_fixed_lies_read_only_on_top_of_what_is_changed_around_it() -> None:
+    profile = Profile(
+        readable=(Path("/w/a/venv"), Path("/w/a/venv/lib"), Path("/w/file")),
+        writable=(Path("/w"), Path("/w/a/venv/cache")),
+        fixed=(Path("/w/a/venv"),),
+    )
+    assert mounts(profile) == [
+        ("--bind", "/w"),
+        ("--bind", "/w/a"),
+        ("--ro-bind", "/w/a/venv"),
+        ("--bind", "/w/a/venv/cache"),
+        ("--ro-bind", "/w/a/venv/lib"),
+    ]
+
+
+def test_a_copy_is_seen_at_the_place_that_it_is_for() -> None:
+    profile = Profile(writable=(Path("/w"),), copies={Path("/r/kept"): Path("/x/copy")})
+    assert mounts(profile) == [("--bind", "/w"), ("--ro-bind", "/r/kept")]

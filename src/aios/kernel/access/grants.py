@@ -5,10 +5,12 @@ would ask or do not speak of. It never answers a ban, and gives nothing to those
 """
 
 import fcntl
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -79,7 +81,7 @@ class Grants(Struct, frozen=True):
         digest = digest_of_folder(folder)
         if not digest:
             raise TooLarge(
-                f"{folder} has over {MAX_FILES} files or {MAX_BYTES} bytes, or what is no file, or a {COMPILED}",
+                f"{folder} has over {MAX_FILES} files and folders or {MAX_BYTES} bytes, or what is no file, or a {COMPILED}",
                 hint=f"keep data outside of a program's folder; remove {COMPILED}, which is run in the place of the sources",
             )
         grant = Grant(str(folder), digest, rights, unix_s)
@@ -140,7 +142,7 @@ def digest_of_folder(folder: Path) -> str:
             if is_folder:
                 continue
             name = str(path.relative_to(folder)).encode("utf-8", "surrogateescape")
-            for part in (name, path.read_bytes()):
+            for part in (name, content_of(path)):
                 digest.update(len(part).to_bytes(8, "big") + part)
     except (OSError, TooLarge):
         return ""
@@ -154,15 +156,43 @@ def contents_of(folder: Path) -> Iterator[tuple[Path, bool]]:
         TooLarge: It is more than can be looked at, or nobody can tell by its files whether it changed.
         OSError: It cannot be read.
     """
-    n_files, n_bytes = 0, 0
-    for path in sorted(folder.rglob("*")):
+    n_found, n_bytes, ahead = 0, 0, [folder]
+    while ahead:
+        path = ahead.pop()
         status = path.lstat()
         is_folder = stat.S_ISDIR(status.st_mode)
         if not is_folder:
-            n_files, n_bytes = n_files + 1, n_bytes + status.st_size
+            n_bytes += status.st_size
             is_compiled = COMPILED in path.relative_to(folder).parts
             # a link or a pipe may be something else tomorrow
-            is_odd = is_compiled or not stat.S_ISREG(status.st_mode)
-            if is_odd or n_files > MAX_FILES or n_bytes > MAX_BYTES:
-                raise TooLarge(f"{path} is no plain file, or one too many", hint="remove it")
-        yield path, is_folder
+            if is_compiled or not stat.S_ISREG(status.st_mode) or n_bytes > MAX_BYTES:
+                raise _odd(path)
+        if path != folder:
+            yield path, is_folder
+        if is_folder:
+            inside = list(islice(path.iterdir(), MAX_FILES + 1 - n_found))
+            n_found += len(inside)
+            if n_found > MAX_FILES:
+                raise _odd(path)
+            ahead += sorted(inside, reverse=True)
+
+
+def content_of(path: Path) -> bytes:
+    """What is in a plain file. It may have become something else: a pipe, to read which would take for ever.
+
+    Raises:
+        TooLarge: It is more than can be looked at, or no plain file.
+        OSError: It cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _odd(path)
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise _odd(path)
+    return data
+
+
+def _odd(path: Path) -> TooLarge:
+    return TooLarge(f"{path} is no plain file, or one too many", hint="remove it")

@@ -1,21 +1,23 @@
-"""The code of a program to which something is granted, as it was when it was judged: it runs from a copy that no other program can write to.
+"""The code of a program to which something is granted, as it was when it was judged: it runs from a copy that no other program sees.
 
 Between the look at a folder and the moment at which Python reads a file of it, whoever may write there could put other code in its place.
 """
 
-import shutil
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from aios.errors import TooLarge
-from aios.kernel.access.grants import contents_of, digest_of_folder
-from aios.kernel.sandbox.scratch import Scratch
+from aios.errors import ProgramFailed, TooLarge
+from aios.kernel.access.grants import content_of, contents_of, digest_of_folder
+from aios.kernel.sandbox.scratch import Scratch, hidden_base
+
+TRIES = 5
+"""So often a folder is copied that changes meanwhile."""
 
 
 class Code(Struct, frozen=True):
@@ -34,18 +36,27 @@ async def kept_code(
     Args:
         folder: Of the program.
         is_trusted: Whether code of that digest may what other code may not.
+
+    Raises:
+        ProgramFailed: It changes while it is copied, again and again.
     """
-    digest = await anyio.to_thread.run_sync(digest_of_folder, folder)
-    if not digest or not await is_trusted(digest):
-        yield Code(digest)
-        return
-    scratch = await anyio.to_thread.run_sync(partial(Scratch, "code"))
-    try:
-        copy = scratch.path / folder.name
-        yield Code(await anyio.to_thread.run_sync(_copied, folder, copy), copy)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(scratch.close)
+    for _ in range(TRIES):
+        digest = await anyio.to_thread.run_sync(digest_of_folder, folder)
+        if not digest or not await is_trusted(digest):
+            yield Code(digest)
+            return
+        scratch = await anyio.to_thread.run_sync(Scratch, "code", hidden_base())
+        try:
+            copy = scratch.path / "code"
+            if await anyio.to_thread.run_sync(_copied, folder, copy) == digest:
+                yield Code(digest, copy)
+                return
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(scratch.close)
+    raise ProgramFailed(
+        f"{folder} changes while its code is read", hint="start it again when nobody writes into it"
+    )
 
 
 def _copied(folder: Path, copy: Path) -> str:
@@ -57,7 +68,8 @@ def _copied(folder: Path, copy: Path) -> str:
             if is_folder:
                 target.mkdir()
             else:
-                shutil.copy(path, target, follow_symlinks=False)
+                target.write_bytes(content_of(path))
+                target.chmod((path.lstat().st_mode & 0o777) | stat.S_IRUSR)
     except (OSError, TooLarge):
         return ""
     return digest_of_folder(copy)

@@ -64,7 +64,8 @@ class Profile(Struct, frozen=True):
         links: Symlinks that lead to some of these, each with where it leads; by the name it has outside.
         hidden: Folders within the others that it sees empty: the kernel's own state, keys.
         blanked: The same of files.
-        covered: Folders in whose place it sees others, read-only; behind Landlock it sees them as they are.
+        copies: Folders that it sees read-only, by the places where it does, in which there is nothing else; behind Landlock there are none.
+        fixed: Folders and files within the writable ones that it may only read; behind Landlock it may change them.
         env: Its whole environment; nothing of the kernel's is added but `HOME` and `TMPDIR`.
         bounds: How much it may take; None: what the configuration says.
     """
@@ -74,7 +75,8 @@ class Profile(Struct, frozen=True):
     links: Mapping[Path, Path] = msgspec.field(default_factory=dict)
     hidden: tuple[Path, ...] = ()
     blanked: tuple[Path, ...] = ()
-    covered: Mapping[Path, Path] = msgspec.field(default_factory=dict)
+    copies: Mapping[Path, Path] = msgspec.field(default_factory=dict)
+    fixed: tuple[Path, ...] = ()
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     bounds: Bounds | None = None
 
@@ -163,28 +165,29 @@ def _mounts(profile: Profile) -> list[tuple[Path, tuple[str, ...]]]:
         for path, cover in covers.items()
         if contains(profile, path) and path not in profile.roots
     }
-    hidden = tuple(wanted)
+    walls = (*wanted, *profile.fixed)
     wanted |= {path: ("--ro-bind", str(path)) for path in profile.readable}
     wanted |= {path: ("--bind", str(path)) for path in profile.writable}
     # What lies in a mount of the same or more rights needs none of its own: a file that is a mount cannot be replaced.
     for path in profile.roots:
         around = profile.writable if path in profile.writable else profile.roots
-        if _lies_in(path, around) and not _lies_in(path, hidden):
+        if _lies_in(path, around) and not _lies_in(path, walls):
             wanted.pop(path, None)
+    wanted |= {path: ("--ro-bind", str(path)) for path in profile.fixed}
     for path, target in profile.links.items():
         if not contains(profile, path):  # else it can be seen as it is
             wanted[path] = ("--symlink", str(target))
-    wanted |= {path: ("--bind", str(path)) for path in _pinned(wanted, hidden)}
-    wanted |= {path: ("--ro-bind", str(other)) for path, other in profile.covered.items()}
+    wanted |= {path: ("--bind", str(path)) for path in _pinned(wanted, walls)}
+    wanted |= {path: ("--ro-bind", str(copy)) for path, copy in profile.copies.items()}
     return sorted(wanted.items(), key=lambda item: (len(item[0].parts), item[0]))
 
 
-def _pinned(mounts: Mapping[Path, tuple[str, ...]], hidden: Iterable[Path]) -> list[Path]:
-    """The folders on the way to what is hidden that the program could move: then it would lie where the next start hides nothing.
+def _pinned(mounts: Mapping[Path, tuple[str, ...]], walls: Iterable[Path]) -> list[Path]:
+    """The folders on the way to what is hidden or fixed that the program could move: then it would lie where the next start looks for nothing.
 
     A folder that is a mount cannot be moved.
     """
-    on_the_way = dict.fromkeys(path for cover in hidden for path in cover.parents)
+    on_the_way = dict.fromkeys(path for wall in walls for path in wall.parents)
     around = {path: next((up for up in path.parents if up in mounts), None) for path in on_the_way}
     return [
         path
