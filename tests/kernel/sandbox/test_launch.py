@@ -9,6 +9,7 @@ from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import probe as probing
 from aios.kernel.sandbox.launch import Confined, Launcher, _bound, bounds_of
+from aios.kernel.sandbox.places import Places
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.processes import descendants
 from aios.kernel.sandbox.profile import Profile
@@ -203,6 +204,39 @@ async def test_who_works_in_the_temporary_folder_sees_nothing_that_others_use_th
         own = Profile(readable=(folder / "proxy",), writable=(tmp,), env=ENV)
         confined = await launcher.open(["find", ".", "-name", "proxy"], own, cwd=tmp)
         assert await text_of(confined) == f"./{(folder / 'proxy').relative_to(tmp)}\n"
+
+
+TAKE = """
+for place in venv/lib venv venv/bin/python config.toml; do mv $place moved || rm -r $place; echo evil >> $place; done 2>/dev/null
+echo mine > mine; cat venv/lib mine
+"""
+
+
+@pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
+async def test_no_program_may_change_what_the_kernel_itself_runs_and_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    (work / "venv" / "bin").mkdir(parents=True)
+    (work / "venv" / "lib").write_text("good ")
+    (work / "venv" / "bin" / "python").touch()
+    (work / "config.toml").touch()
+    monkeypatch.setenv("AIOS_CONFIG", str(work / "config.toml"))
+    places = Places((work / "venv", work / "venv" / "bin"), {})
+    monkeypatch.setattr("aios.kernel.sandbox.apart.python_places", lambda: places)
+    launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path / "home")
+    with anyio.fail_after(10):
+        profile = Profile(writable=(work,), env=ENV)
+        assert await text_of(await launcher.open(["sh", "-c", TAKE], profile, cwd=work)) == (
+            "good mine\n"
+        )
+    assert (work / "venv" / "bin" / "python").read_bytes() == b""
+    assert (work / "config.toml").read_bytes() == b""
+    with anyio.fail_after(10):  # whoever names it is taken at their word
+        profile = Profile(writable=(work, work / "venv"), env=ENV)
+        confined = await launcher.open(["touch", "venv/new"], profile, cwd=work)
+        assert await text_of(confined) == ""
+    assert (work / "venv" / "new").exists()
 
 
 @pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")

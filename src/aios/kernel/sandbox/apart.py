@@ -1,4 +1,4 @@
-"""What no program is given: the kernel's own state, and the user's keys."""
+"""What no program is given, or may change: the kernel's own state and code, and the user's keys."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from aios.configfile import file_path
 from aios.errors import ProgramFailed
+from aios.kernel.sandbox.places import python_places
 from aios.kernel.sandbox.profile import Profile, is_within
 
 SECRETS = (
@@ -82,6 +84,19 @@ def check_apart(profile: Profile, *, state: State, keys: Sequence[Path], cwd: Pa
             f"a program cannot be started in {place}, where you keep keys",
             hint="run it in another folder, or with `--cwd`",
         )
+
+
+def obeyed(profile: Profile) -> list[Path]:
+    """What the kernel runs or reads at its start of that a program may change: Python, AIOS and the configuration, where they lie within its workspace.
+
+    Whoever names one of these as something to change is taken at their word.
+    """
+    named = [*python_places().readable, file_path(os.environ).resolve()]
+    return [
+        path
+        for path in named
+        if path not in profile.writable and _lies_in(path, profile.writable) and path.exists()
+    ]
 
 
 def _lies_in(path: Path, places: Sequence[Path]) -> bool:

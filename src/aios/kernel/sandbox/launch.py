@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
-from aios.kernel.sandbox.apart import check_apart, key_places, state_of
+from aios.kernel.sandbox.apart import check_apart, key_places, obeyed, state_of
 from aios.kernel.sandbox.cgroup import ControlGroup, hasten
 from aios.kernel.sandbox.mounted import HELD, let_go
 from aios.kernel.sandbox.probe import Wall, Walls, probe
@@ -247,6 +247,7 @@ class Launcher:
             profile,
             hidden=(*profile.hidden, state.home, *filter(Path.is_dir, places)),
             blanked=(*profile.blanked, *filter(Path.is_file, places)),
+            fixed=(*profile.fixed, *obeyed(profile)),
             env=profile.env if walls.wall is Wall.BUBBLEWRAP else {**profile.env, MARK: new_mark()},
             bounds=profile.bounds or bounds_of(self.config),
         )

@@ -81,7 +81,7 @@ NO_GROUPS = (
 )
 CHOSEN = "bubblewrap works here, but `sandbox.mode` asks for Landlock"
 NO_LANDLOCK = "this kernel of the operating system has no Landlock (Linux 5.13 or later has)"
-WEAKER = "under Landlock a program sees that other processes exist, and may connect to Unix sockets that have a path"
+WEAKER = "under Landlock a program sees that other processes exist, may connect to Unix sockets that have a path, and may change Python and AIOS where they lie in its workspace"
 OLDER = (
     (3, "under Landlock before Linux 6.2 a program may empty files wherever they lie"),
     (
