@@ -94,7 +94,7 @@ async def test_all_means_all_and_a_deletion_can_be_undone(tmp_path: Path) -> Non
 async def test_so_many_that_some_may_be_missing_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aios.sdk.filecommand.N_CANDIDATES", 2)
+    monkeypatch.setattr("aios.sdk.filelookup.N_CANDIDATES", 2)
     async with saying(tmp_path) as (_, ann):
         with pytest.raises(InvalidCall, match="2 files or more are 'all drafts'"):
             await ann.plan("delete all drafts")
@@ -190,7 +190,10 @@ BELONGS = "the travel notes belong in the archive"
 async def test_a_model_chooses_where_the_words_leave_a_choice(tmp_path: Path) -> None:
     notes = "/agents/ann/trips/travel-notes.md"
     async with saying(tmp_path, do="move", source=notes, target="the archive") as (_, ann):
-        outcome = await ann.command(BELONGS)
+        with pytest.raises(Conflict, match="a guess: a model made it"):
+            await ann.command(BELONGS)
+        assert "trips/travel-notes.md" in await names(ann), "nobody has seen that plan"
+        outcome = await ann.command(BELONGS, consents=True)
         assert outcome.plan.steps[0].paths == (notes,)
         assert "archive/travel-notes.md" in await names(ann)
 
@@ -239,6 +242,64 @@ async def test_what_is_not_to_be_done_is_not_done(tmp_path: Path) -> None:
                 await ann.command(command, consents=True)
         assert await names(ann) == before
         assert (await ann.command("find notes that do not mention Paris")).found
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("it is forbidden to delete draft-1.md", "`it is forbidden to` stands before"),
+        ("nicht delete draft-1.md", "`nicht` stands before"),
+        ("when I say so, delete draft-1.md", "stands before"),
+        ("before you purge draft-1.md, copy it to trips", "stands before"),
+        ("move draft-1.md to trips and keep a copy", "nothing is called `trips and keep a copy`"),
+        ("move draft-1.md to /agents/ann/trips now", "nothing is called"),
+        ("write 'x' to draft-1.md and then tell me", "nothing is called"),
+        ("append 'x' to it", "nothing is called `it`"),
+    ],
+)
+async def test_words_that_may_change_what_is_meant_are_not_passed_over(
+    tmp_path: Path, command: str, why: str
+) -> None:
+    async with saying(tmp_path) as (_, ann):
+        before = await names(ann)
+        with pytest.raises(InvalidCall, match=why):
+            await ann.command(command, consents=True)
+        assert await names(ann) == before
+
+
+async def test_it_means_no_file_unless_one_was_named_before(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        await ann.write("weather.md", "It rained.")
+        assert "no file is 'it'" in (await ann.command("delete it")).fault
+
+
+async def test_what_is_meant_by_what_is_in_it_is_done_only_if_somebody_has_seen_it(
+    tmp_path: Path,
+) -> None:
+    async with saying(tmp_path) as (_, ann):
+        command = "delete the thing with the train"
+        with pytest.raises(Conflict, match="meant by what is in it") as refused:
+            await ann.command(command)
+        assert "--yes" in refused.value.hint
+        assert (await ann.command(command, dry_run=True)).plan.is_guess
+        assert (await ann.command(command, consents=True)).is_done
+        assert not (await ann.plan("find the train")).is_guess
+
+
+async def test_what_takes_the_place_of_a_file_says_so_and_what_is_made_does_not(
+    tmp_path: Path,
+) -> None:
+    async with saying(tmp_path) as (_, ann):
+        for command in ("write 'x' to draft-1.md", "copy draft-2.md to draft-1.md"):
+            (step,) = (await ann.plan(command)).steps
+            assert step.said().endswith(", in place of what is in /agents/ann/draft-1.md")
+        for command in ("create draft-1.md with 'x'", "rename draft-2.md to draft-1.md"):
+            outcome = await ann.command(command)
+            assert "/agents/ann/draft-1.md is there already" in outcome.fault
+        assert await ann.read_text("draft-1.md") == "one"
+        await ann.command("create 'new list.md' with 'x'")
+        assert "new list.md" in await names(ann)
+        assert (await ann.plan("throw draft-1.md into trips")).steps[0].do == "move"
 
 
 async def test_files_are_looked_for_and_written(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def answer(**fields: str) -> str:
     return json.dumps(fields)
 
 
+def test_a_name_in_quotation_marks_is_taken_as_it_is_said() -> None:
+    (clause,) = clauses("rename a.md to 'the plan and me.md'")
+    assert place_of(clause.places[0], "/shared/a.md") == "/shared/the plan and me.md"
+
+
 def test_a_model_is_asked_only_about_what_the_words_leave_open() -> None:
     assert only_wish(OPEN) is None
     clear = menu("move the notes to box", NOTES)

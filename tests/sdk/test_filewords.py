@@ -12,6 +12,7 @@ from aios.sdk.filewords import (
     clauses,
     folder_of_name,
     held_back,
+    is_vague,
     named_in,
     names_in,
 )
@@ -142,6 +143,43 @@ def test_a_whole_name_comes_before_a_part_of_one_and_a_folder_is_one_too() -> No
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "Please, delete a.md",
+        "could you please delete a.md?",
+        "I'd like you to delete a.md",
+        "let\u2019s delete a.md",
+        "ok, go ahead and delete a.md",
+        "1. delete a.md",
+        "permanently delete a.md",
+        "get rid of a.md",
+    ],
+)
+def test_polite_words_before_a_verb_leave_its_meaning(command: str) -> None:
+    assert clauses(command)[-1].before == ""
+
+
+def test_all_other_words_before_a_verb_are_kept() -> None:
+    for before in ("do n't", "no need to", "can I", "may I", "she said", "undo", "in /x", "'a.md'"):
+        (clause,) = clauses(f"{before} delete a.md")
+        assert clause.before == before.strip("'")
+    assert clauses("create a.md with 'x'")[0].is_new
+
+
+def test_where_to_is_vague_if_more_than_a_name_is_said() -> None:
+    for words, is_there in (
+        ("copy a.md to archive and keep it", True),
+        ("copy a.md to tax papers", True),
+        ("rename a.md to b.md now", True),
+        ("rename a.md to old plan and tell me", True),
+        ("rename a.md to the old plan.md", False),
+        ("copy a.md to 'archive and keep'", False),
+        ("copy a.md to my archive", False),
+    ):
+        assert is_vague(clauses(words)[0].places[0]) == is_there, words
+
+
+@pytest.mark.parametrize(
     ("command", "word"),
     [
         ("do not delete a.md", "not"),
@@ -154,6 +192,7 @@ def test_a_whole_name_comes_before_a_part_of_one_and_a_folder_is_one_too() -> No
         ("delete everything other than b.md", "other than"),
         ("copy a.md to x, do not delete it", "not"),
         ("delete a.md unless b.md exists", "unless"),
+        ("delete a.md?", "?"),
         ("could you delete a.md?", ""),
         ("delete not.md and do-not-disturb.md", ""),
         ("write 'do not enter' to sign.md", ""),

@@ -21,13 +21,18 @@ from aios.sdk.fileplan import FilePlan
 )
 @click.argument("command")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
-@click.option("-y", "--yes", is_flag=True, help="Do it without asking, also what cannot be undone.")
+@click.option(
+    "-y",
+    "--yes",
+    is_flag=True,
+    help="Do it without asking, also a guess and what cannot be undone.",
+)
 @click.option("--model", default="", help="Which model plans; the default one unless you say.")
 @json_option
 def do(*, command: str, dry_run: bool, yes: bool, model: str, as_json: bool) -> None:
     """Do what COMMAND says with files. A model makes a plan of it, which is shown; a small one may be wrong.
 
-    On a terminal you are asked before anything is changed. Elsewhere what can be undone is done; what cannot needs --yes.
+    On a terminal you are asked before anything is changed. Elsewhere what can be undone is done; what cannot, and a guess, needs --yes.
     """
     with connect() as client:
         plan = client.files.plan(command, model=model)
@@ -57,6 +62,7 @@ def _show(plan: FilePlan) -> None:
     """The plan on stderr, for stdout has what happened."""
     for number, step in enumerate(plan.steps, 1):
         why = click.style(f"  ({printable(step.why)})" if step.why else "", dim=True)
-        click.echo(f"{number}. {printable(step.said())}{why}", err=True)
+        guess = click.style("  a guess", fg="yellow") if step.is_guess else ""
+        click.echo(f"{number}. {printable(step.said())}{guess}{why}", err=True)
     for problem in plan.problems:
         click.echo(f"problem: {printable(problem)}", err=True)

@@ -4,15 +4,12 @@ Each procedure is a generator that yields a call and is sent its answer (or has 
 blocking one run the same. Every effect is a system call of the caller: what it may not do, no plan does for it.
 """
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat, ChatAnswer
-from aios.abi.retrieval import MAX_HITS, FileHit, FileRetrieve, Retrieved
 from aios.abi.storage import (
     Append,
     Copy,
@@ -20,21 +17,27 @@ from aios.abi.storage import (
     Edit,
     Edited,
     FileEdit,
-    FileList,
     FilePurge,
     FileRollback,
-    Files,
-    FileStat,
     FileVersion,
     Move,
     Purged,
     Put,
 )
 from aios.abi.types import Finish, JsonSchema, Message, Role, Sampling
-from aios.errors import AiosError, Conflict, InvalidCall, NotFound
+from aios.errors import AiosError, Conflict, InvalidCall
+from aios.sdk.filelookup import (
+    N_SHOWN,
+    Procedure,
+    T,
+    file_for_text,
+    files_at,
+    hits_for,
+    sources_of,
+    target_of,
+)
 from aios.sdk.fileplan import (
     FOUND_BY_NAME,
-    HINT,
     MAX_CLAUSES,
     MAX_COMMAND_CHARS,
     FilePlan,
@@ -42,28 +45,20 @@ from aios.sdk.fileplan import (
     PlannedStep,
     Source,
     Wish,
-    lands_at,
     menu_of,
     only_wish,
     overlaps,
-    place_of,
     question_of,
     schema_for,
     targets_of,
     wish_of,
 )
 from aios.sdk.filewords import (
-    Choice,
     Clause,
     Do,
-    Place,
-    choose,
     clauses,
-    folder_of_all,
-    folder_of_name,
     held_back,
     named_in,
-    names_in,
 )
 from aios.sdk.requests import build
 
@@ -71,12 +66,6 @@ if TYPE_CHECKING:
     from aios.abi.gate import Gate
     from aios.sdk.blocking import BlockingGate
 
-T = TypeVar("T")
-Procedure = Generator[Call[Answer], Answer, T]
-
-N_CANDIDATES, N_SHOWN = MAX_HITS, 10
-MAX_FILES = 1_000
-"""As many as one call changes."""
 PLAN_TOKENS = 400
 PROMPT = (
     "Say what the user's command about files means, as JSON; choose from what is listed. "
@@ -127,11 +116,23 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
     steps: list[PlannedStep] = []
     problems: list[str] = []
     for clause in asked:
+        if clause.before and clause.kinds != (Do.FIND,):
+            raise InvalidCall(
+                f"`{clause.before}` stands before what is to be done and may change what is meant",
+                hint="begin with what to do, as in `delete a.md`",
+            )
         menu = yield from _menu(clause)
-        wish = only_wish(menu) or (yield from _chosen(menu, model))
-        step = yield from _resolved(wish, menu)
-        steps.append(step)
+        wish = only_wish(menu)
+        step = yield from _resolved(wish or (yield from _chosen(menu, model)), menu)
+        if step.do is not Do.APPEND:
+            there = yield from files_at(targets_of(step))
+            step = msgspec.structs.replace(step, replaces=there)
+        is_found = step.why in FOUND_BY_NAME or not step.paths
+        is_guess = step.do is not Do.FIND and not (wish and is_found)
+        steps.append(msgspec.structs.replace(step, is_guess=is_guess))
         problems += yield from _problems(step)
+        if step.replaces and (clause.is_new or step.do is Do.MOVE):
+            problems.append(f"{step.replaces[0]} is there already")
     problems += overlaps(steps)
     return FilePlan(command, tuple(steps), tuple(problems))
 
@@ -140,7 +141,7 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
     """Do what a plan says: all its edits or none of them, then what cannot be undone.
 
     Raises:
-        Conflict: It is not ready, or cannot be undone and nobody has consented.
+        Conflict: It is not ready; or it cannot be undone or is a guess, and nobody has consented.
     """
     if not plan.is_ready:
         raise Conflict(
@@ -148,6 +149,11 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
         )
     if plan.is_irreversible and not consents:
         raise Conflict("the plan cannot be undone", hint="look at it, and consent (--yes)")
+    if plan.is_guess and not consents:
+        raise Conflict(
+            "the plan is a guess: a model made it, or a file is meant by what is in it",
+            hint="look at it, and consent (--yes); or say the names of the files",
+        )
     edits = [edit for step in plan.steps for edit in _edits(step)]
     outcome = Outcome(plan, found=tuple(p for s in plan.steps if s.do is Do.FIND for p in s.paths))
     if outcome.found:
@@ -228,7 +234,7 @@ class FileCommands:
         return await drive(self._gate, planning(command, model))
 
     async def carry_out(self, plan: FilePlan, *, consents: bool = False) -> Outcome:
-        """Do what a plan says. `consents` allows what cannot be undone."""
+        """Do what a plan says. `consents` allows what cannot be undone, and what is a guess."""
         return await drive(self._gate, carrying_out(plan, consents=consents))
 
     async def command(
@@ -237,7 +243,7 @@ class FileCommands:
         """Plan a command and carry it out, if it is clear and permitted; the outcome tells what really happened.
 
         Raises:
-            Conflict: The plan cannot be undone, and `consents` is false.
+            Conflict: The plan cannot be undone or is a guess, and `consents` is false.
             InvalidCall: The model made no plan of it.
         """
         procedure = commanding(command, model, dry_run=dry_run, consents=consents)
@@ -273,12 +279,12 @@ def _menu(clause: Clause) -> Procedure[Menu]:
     if clause.kinds == (Do.FIND,):
         return menu_of(clause, [])
     if clause.is_open:
-        hits = yield from _hits(clause.words, N_SHOWN)
+        hits = yield from hits_for(clause.words, N_SHOWN)
         paths = named_in(clause.words, hits) or [hit.path for hit in hits]
         return menu_of(clause, [Source(path, (path,), "as chosen") for path in paths])
     sources: list[Source] = []
     for name in clause.names:
-        sources.append((yield from _source(name)))  # noqa: PERF401 - no comprehension can yield
+        sources.append((yield from sources_of(name)))  # noqa: PERF401 - no comprehension can yield
     return menu_of(clause, sources)
 
 
@@ -303,18 +309,18 @@ def _chosen(menu: Menu, model: str) -> Procedure[Wish]:
 def _resolved(wish: Wish, menu: Menu) -> Procedure[PlannedStep]:
     """A step with paths in the place of its words."""
     if wish.do in (Do.WRITE, Do.APPEND):
-        target = yield from _file_for_text(menu.places[wish.target])
+        target = yield from file_for_text(menu.places[wish.target])
         return PlannedStep(wish.do, wish.target, target=target, text=wish.text)
     if wish.do is Do.FIND:
         words = menu.clause.names[0]
-        hits = yield from _hits(words, N_SHOWN)
+        hits = yield from hits_for(words, N_SHOWN)
         return PlannedStep(wish.do, words, tuple(hit.path for hit in hits), why="by content")
     source = menu.sources[wish.source]
     if wish.do is Do.PURGE and source.why not in FOUND_BY_NAME:  # never what is only like it
         source = Source(source.words, candidates=source.candidates or source.paths)
     target = ""
     if wish.target and source.paths:
-        target = yield from _target(menu.places[wish.target], source.paths)
+        target = yield from target_of(menu.places[wish.target], source.paths)
     return PlannedStep(
         wish.do,
         source.words,
@@ -323,111 +329,6 @@ def _resolved(wish: Wish, menu: Menu) -> Procedure[PlannedStep]:
         why=source.why,
         candidates=source.candidates,
     )
-
-
-def _source(name: str) -> Procedure[Source]:
-    """The files that a name means, or the names of a list; or what it could mean."""
-    whole = yield from _one_source(name)
-    names = names_in(name)
-    if whole.why in FOUND_BY_NAME or len(names) < 2:
-        return whole
-    paths: list[str] = []
-    for each in names:
-        part = yield from _one_source(each)
-        if part.why not in FOUND_BY_NAME:
-            return part if part.candidates else Source(each)
-        paths += part.paths
-    return Source(name, tuple(dict.fromkeys(paths)), "by name")
-
-
-def _one_source(name: str) -> Procedure[Source]:
-    """The files that one name means.
-
-    Raises:
-        InvalidCall: They may be more than are looked for.
-    """
-    if name.startswith("/") or " " not in name:
-        try:
-            found = yield build(FileStat, path=name)
-            assert isinstance(found, Files)
-        except (NotFound, InvalidCall):
-            pass  # no path, then: words
-        else:
-            return Source(name, (found.files[0].path,), "by path")
-    if (folder := folder_of_all(name)) and (files := (yield from _all_in(folder))):
-        return Source(name, files, "by path")
-    hits = yield from _hits(name, N_CANDIDATES)
-    choice: Choice = choose(name, hits)
-    if len(choice.paths) >= N_CANDIDATES:  # there may be more that no search has shown
-        raise InvalidCall(
-            f"{N_CANDIDATES} files or more are {name!r}",
-            hint="name their folder: `all files in FOLDER`",
-        )
-    return Source(name, choice.paths, choice.why, choice.candidates[:N_SHOWN])
-
-
-def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
-    """All files below a folder, by its path or else by its name; none if there is no such folder.
-
-    Raises:
-        InvalidCall: There are more than one call changes.
-    """
-    try:
-        found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
-    except (NotFound, InvalidCall):
-        path = folder_of_name(folder, (yield from _hits(folder, N_CANDIDATES)))
-        if not path:
-            return ()
-        found = yield build(FileList, path=path, is_deep=True, limit=MAX_FILES)
-    assert isinstance(found, Files)
-    if found.next:
-        raise InvalidCall(f"{folder} has more than {MAX_FILES} files", hint=HINT)
-    return tuple(each.path for each in found.files)
-
-
-def _hits(words: str, k: int) -> Procedure[tuple[FileHit, ...]]:
-    answer = yield build(FileRetrieve, query=words, k=k, is_waiting=True)
-    assert isinstance(answer, Retrieved)
-    return answer.hits
-
-
-def _file_for_text(place: Place) -> Procedure[str]:
-    """The file that a text is written to: one that is there already if it has just that name."""
-    path = place_of(place, "")
-    if path.startswith("/"):
-        return path
-    choice = choose(place.words, (yield from _hits(place.words, N_CANDIDATES)))
-    if choice.why == "by name" and len(choice.paths) == 1:
-        return choice.paths[0]
-    try:
-        home = yield build(FileStat, path=".")
-        assert isinstance(home, Files)
-    except NotFound:  # its folder is empty
-        return path
-    # That of the owner holds the folders of all, and no file.
-    return f"/shared/{path}" if home.files[0].path == "/" else path
-
-
-def _target(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
-    """Where files come to lie; of several, the folder. A folder of that name that is there is meant before a new one."""
-    path = place_of(place, sources[0])
-    is_folder = yield from _is_folder(path)
-    if not is_folder and "/" not in place.words and not place.is_name and "." not in place.words:
-        found = folder_of_name(place.words, (yield from _hits(place.words, N_CANDIDATES)))
-        path, is_folder = found or path, bool(found)
-    if len(sources) > 1:
-        return path
-    is_name = not is_folder and (place.is_name or "." in path.rpartition("/")[2])
-    return lands_at(path, sources[0], is_name=is_name)
-
-
-def _is_folder(path: str) -> Procedure[bool]:
-    try:
-        found = yield build(FileStat, path=path)
-    except (NotFound, InvalidCall):
-        return False
-    assert isinstance(found, Files)
-    return found.files[0].is_folder
 
 
 def _problems(step: PlannedStep) -> Procedure[list[str]]:

@@ -76,7 +76,10 @@ class Menu(Struct, frozen=True):
 
 
 class PlannedStep(Struct, frozen=True):
-    """A step with the paths that it is about. `candidates` are the files that its words could mean when that is not clear."""
+    """A step with the paths that it is about. `candidates` are the files that its words could mean when that is not clear.
+
+    `is_guess` says that it changes something, and that a model, or what is in a file, not its name, led to it. `replaces` are the files whose content another takes the place of.
+    """
 
     do: Do
     words: str
@@ -85,15 +88,18 @@ class PlannedStep(Struct, frozen=True):
     text: str = ""
     why: str = ""
     candidates: tuple[str, ...] = ()
+    is_guess: bool = False
+    replaces: tuple[str, ...] = ()
 
     def said(self) -> str:
         """The step in a line."""
         what = ", ".join(self.paths) or f"{self.words!r}"
+        instead = f", in place of what is in {', '.join(self.replaces)}" if self.replaces else ""
         match self.do:
             case Do.MOVE | Do.COPY:
-                return f"{self.do} {what} to {self.target}"
+                return f"{self.do} {what} to {self.target}{instead}"
             case Do.WRITE | Do.APPEND:
-                return f"{self.do} {self.text!r} to {self.target}"
+                return f"{self.do} {self.text!r} to {self.target}{instead}"
             case Do.PURGE:
                 return f"purge {what}: delete it with all versions, for good"
             case Do.FIND | Do.DELETE:
@@ -116,6 +122,11 @@ class FilePlan(Struct, frozen=True):
     def is_irreversible(self) -> bool:
         """One of the steps cannot be undone."""
         return any(step.do in IRREVERSIBLE for step in self.steps)
+
+    @property
+    def is_guess(self) -> bool:
+        """One of the steps may not be what was meant: somebody should have seen it first."""
+        return any(step.is_guess for step in self.steps)
 
 
 def menu_of(clause: Clause, sources: Sequence[Source]) -> Menu:
@@ -224,11 +235,12 @@ def root_of(path: str) -> str:
 
 def place_of(place: Place, near: str) -> str:
     """The path that words mean which name none: beside the file `near` if they are a name for it, else in the folder that all of its owner's is in."""
-    bare = without_filling(place.words)
+    bare = place.words if place.is_quoted else without_filling(place.words)
     if bare.startswith("/"):
         return bare.rstrip("/")
     folder, _, own = near.rpartition("/")
-    inside = (bare if "/" in bare else bare.replace(" ", "-")).strip("/")
+    is_as_said = place.is_quoted or "/" in bare
+    inside = (bare if is_as_said else bare.replace(" ", "-")).strip("/")
     if not near or "/" in inside:
         return f"{root_of(near)}/{inside}" if near else inside
     if place.is_name and "." not in inside and "." in own:

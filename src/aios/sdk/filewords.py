@@ -10,6 +10,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.retrieval import FileHit
 
@@ -57,6 +58,13 @@ _HOLDS_BACK = re.compile(
 )
 """Words that say what is not to be done, or only perhaps."""
 _OTHER_THAN = re.compile(r"(?i)\bother than\b")
+_ASKS_YOU = re.compile(r"(?i)\b(?:can|could|would|will) you\b")
+_POLITE = re.compile(
+    r"(?i)(?:(?:please|kindly|just|now|then|and|also|next|first|finally|so|ok|okay|hey|hi|hello|aios|get|permanently|quickly|immediately|go ahead"
+    r"|let us|let['\u2019]?s|(?:can|could|would|will|must) you|you (?:can|must)|(?:i|we) (?:want|need|would like)(?: you)? to"
+    r"|i['\u2019]d like (?:you )?to|[\d.,:;!*-]+)(?:\s+|(?=[.,:!])|$))*"
+)
+"""What may stand before a verb and leaves its meaning as it is; all else might turn it round, as `it is forbidden to` does."""
 _TO_PLACE, _IN_PLACE = frozenset(("to", "into", "onto")), frozenset(("in", "inside", "under", "at"))
 _AS_NAME = frozenset(("as", "called", "named"))
 _WITH_TEXT = frozenset(("with", "containing", "saying"))
@@ -115,6 +123,8 @@ _TOKEN = re.compile(r"\"[^\"]+\"|\u201c[^\u201d]+\u201d|(?<!\w)'[^']+'(?!\w)|[^\
 _LABEL = re.compile(r"(?i)^(?:the |a )?(?:line|text|words?|sentence)\s+")
 _WORD = re.compile(r"[^\W_]+")
 _FILE_NAME = re.compile(r"/|\.[^\W_]{1,8}$")
+_NEW_NAME = re.compile(r"[\w -]+(?:\.\w+)?")
+_AND = re.compile(r"(?i)\b(?:and|then|also)\b")
 _MEANING = re.compile(r"meaning (\d\.\d+)")
 
 
@@ -123,12 +133,14 @@ class Place(Struct, frozen=True):
 
     words: str
     is_name: bool = False
+    is_quoted: bool = False
 
 
 class Clause(Struct, frozen=True):
     """A part of a command that asks for one thing: of which kinds, and the pieces that may name files, places and texts.
 
-    Without a known verb (`is_open`) a model says what it means; what takes something away must be said.
+    Without a known verb (`is_open`) a model says what it means; what takes something away must be said. `before` is what stands before the verb
+    if that may change what it means. `is_new` says that a file is to be made, not written over.
     """
 
     words: str
@@ -137,6 +149,8 @@ class Clause(Struct, frozen=True):
     places: tuple[Place, ...] = ()
     texts: tuple[str, ...] = ()
     is_open: bool = False
+    before: str = ""
+    is_new: bool = False
 
 
 class Choice(Struct, frozen=True):
@@ -152,19 +166,34 @@ def clauses(command: str) -> list[Clause]:
     found: list[Clause] = []
     for tokens in _split(_TOKEN.findall(command)):
         clause = _clause(tokens)
-        if found and any(name.lower() in _PRONOUNS for name in clause.names):
-            clause = Clause(clause.words, clause.kinds, found[-1].names, clause.places)
+        if found and any(map(is_pronoun, clause.names)):
+            clause = replace(clause, names=found[-1].names, texts=(), is_open=False)
         found.append(clause)
     return found
 
 
 def held_back(command: str) -> str:
-    """The first word that says what is not to be done, or only perhaps, outside of quotation marks; empty if there is none."""
+    """The first word that says what is not to be done, or only perhaps, outside of quotation marks, or the `?` of a question; else empty."""
     plain = _unquoted(_TOKEN.findall(command))
     if _OTHER_THAN.search(" ".join(plain)):
         return "other than"
     words = (_bare(token).strip(".,;:!?()") for token in plain)
-    return next((word for word in words if _HOLDS_BACK.fullmatch(word)), "")
+    is_question = command.rstrip().endswith("?") and not _ASKS_YOU.search(" ".join(plain))
+    last = "?" if is_question else ""
+    return next((word for word in words if _HOLDS_BACK.fullmatch(word)), last)
+
+
+def is_pronoun(name: str) -> bool:
+    """Whether a name only points at what was said before."""
+    return name.lower() in _PRONOUNS
+
+
+def is_vague(place: Place) -> bool:
+    """Whether words for what is not there yet may have more in them than its name: `archive and keep a copy`, `archive now`."""
+    bare = without_filling(place.words)
+    if place.is_quoted or " " not in bare:
+        return False
+    return not place.is_name or not _NEW_NAME.fullmatch(bare) or bool(_AND.search(place.words))
 
 
 def spans(words: str) -> list[str]:
@@ -277,11 +306,16 @@ def _clause(tokens: list[str]) -> Clause:
     kinds = _VERBS[verb]
     if verb == "put" and not any(map(_is_quoted, rest)):
         kinds = (Do.MOVE,)
+    into = _TO_PLACE if verb == "drop" else _TO_PLACE - {"to"}
+    if kinds == (Do.DELETE,) and _marks(rest, into):
+        kinds = (Do.MOVE,)  # thrown into a folder is not thrown away
     if kinds == (Do.DELETE,) and _FOR_GOOD.search(" ".join(_unquoted(tokens))):
         kinds = (Do.PURGE,)
     if kinds == (Do.PURGE,) and _FOR_GOOD.search(" ".join(_unquoted(rest))):
         rest = _TOKEN.findall(_FOR_GOOD.sub("", " ".join(rest)))
-    return _told(words, kinds, rest, is_name=verb == "rename")
+    told = _told(words, kinds, rest, is_name=verb == "rename")
+    before = "" if _POLITE.fullmatch(" ".join(tokens[:at])) else _joined(tokens[:at])
+    return replace(told, before=before, is_new=verb == "create")
 
 
 def _open(words: str, tokens: list[str]) -> Clause:
@@ -304,10 +338,10 @@ def _told(words: str, kinds: tuple[Do, ...], rest: list[str], *, is_name: bool) 
         n_names = len(rest) - _ends_in_place(rest)
         before, places = (
             [_joined(rest[:n_names])],
-            [Place(_joined([each])) for each in rest[n_names:]],
+            [_place([each]) for each in rest[n_names:]],
         )
     if is_name:
-        places = [Place(place.words, is_name=True) for place in places]
+        places = [replace(place, is_name=True) for place in places]
     texts = before
     if Do.WRITE in kinds or Do.APPEND in kinds:
         texts, places = _texts(rest, before, places)
@@ -326,26 +360,35 @@ def _places(rest: list[str]) -> tuple[list[str], list[Place]]:
     ends = [*marks[1:], len(rest)][: len(marks)]
     before = [_joined(rest[:at]) for at in marks]
     places = [
-        Place(_joined(rest[at + 1 : end]), is_name=rest[at].lower() in _AS_NAME)
+        _place(rest[at + 1 : end], is_name=rest[at].lower() in _AS_NAME)
         for at, end in zip(marks, ends, strict=True)
     ]
     if len(places) > 1 and places[-1].is_name and not places[-2].is_name:
         *_, folder, name = places
-        return before[-2:-1], [Place(f"{folder.words.rstrip('/')}/{name.words}", is_name=True)]
+        both = Place(f"{folder.words.rstrip('/')}/{name.words}", is_name=True)
+        return before[-2:-1], [replace(both, is_quoted=folder.is_quoted and name.is_quoted)]
     places = [place for place in places if place.words]
     return before, [place for place in places if place.words.startswith("/")] or places
+
+
+def _place(tokens: Sequence[str], *, is_name: bool = False) -> Place:
+    told = [token for token in tokens if token.lower() not in _FILLING]
+    is_quoted = len(told) == 1 and _is_quoted(told[0])
+    return Place(_joined(told if is_quoted else tokens), is_name=is_name, is_quoted=is_quoted)
 
 
 def _texts(
     rest: list[str], before: list[str], places: list[Place]
 ) -> tuple[list[str], list[Place]]:
     """The texts of a clause that writes, and where to: `x with TEXT`, or `TEXT to x`."""
-    quoted = [_bare(token) for token in rest if _is_quoted(token)]
     if with_text := _marks(rest, _WITH_TEXT):
         at = with_text[0]
-        place = Place(without_filling(_joined(rest[:at])))
-        return quoted or [_LABEL.sub("", _joined(rest[at + 1 :]))], [place]
+        told = [token for token in rest[:at] if token.lower() not in _FILLING]
+        place = _place(told or rest[:at])
+        texts = [_bare(token) for token in rest[at + 1 :] if _is_quoted(token)]
+        return texts or [_LABEL.sub("", _joined(rest[at + 1 :]))], [place]
     said = {place.words for place in places}
+    quoted = [_bare(token) for token in rest if _is_quoted(token)]
     bare = [_LABEL.sub("", text) for text in before]
     return [text for text in quoted if text not in said] or bare, places
 

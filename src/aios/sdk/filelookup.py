@@ -1,0 +1,162 @@
+"""Looks up what the words of a command mean: the files of a name, and where to. Each procedure yields calls and is sent their answers."""
+
+from collections.abc import Generator, Sequence
+from typing import TypeVar
+
+from aios.abi.call import Answer, Call
+from aios.abi.retrieval import MAX_HITS, FileHit, FileRetrieve, Retrieved
+from aios.abi.storage import FileInfo, FileList, Files, FileStat
+from aios.errors import AccessDenied, InvalidCall, NotFound
+from aios.sdk.fileplan import FOUND_BY_NAME, HINT, Source, lands_at, place_of
+from aios.sdk.filewords import (
+    Choice,
+    Place,
+    choose,
+    folder_of_all,
+    folder_of_name,
+    is_pronoun,
+    is_vague,
+    names_in,
+)
+from aios.sdk.requests import build
+
+T = TypeVar("T")
+Procedure = Generator[Call[Answer], Answer, T]
+
+N_CANDIDATES, N_SHOWN = MAX_HITS, 10
+MAX_FILES = 1_000
+"""As many as one call changes."""
+
+
+def sources_of(name: str) -> Procedure[Source]:
+    """The files that a name means, or the names of a list; or what it could mean."""
+    whole = yield from _one_source(name)
+    names = names_in(name)
+    if whole.why in FOUND_BY_NAME or len(names) < 2:
+        return whole
+    paths: list[str] = []
+    for each in names:
+        part = yield from _one_source(each)
+        if part.why not in FOUND_BY_NAME:
+            return part if part.candidates else Source(each)
+        paths += part.paths
+    return Source(name, tuple(dict.fromkeys(paths)), "by name")
+
+
+def file_for_text(place: Place) -> Procedure[str]:
+    """The file that a text is written to: one that is there already if it has just that name."""
+    path = place_of(place, "")
+    if path.startswith("/") and not is_vague(place):
+        return path
+    choice = choose(place.words, (yield from hits_for(place.words, N_CANDIDATES)))
+    if choice.why == "by name" and len(choice.paths) == 1:
+        return choice.paths[0]
+    _check_new(place)
+    try:
+        home = yield build(FileStat, path=".")
+        assert isinstance(home, Files)
+    except NotFound:  # its folder is empty
+        return path
+    # That of the owner holds the folders of all, and no file.
+    return f"/shared/{path}" if home.files[0].path == "/" else path
+
+
+def target_of(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
+    """Where files come to lie; of several, the folder. A folder of that name that is there is meant before a new one."""
+    path = place_of(place, sources[0])
+    there = yield from _found(path)
+    is_folder = bool(there and there.is_folder)
+    if not is_folder and "/" not in place.words and not place.is_name and "." not in place.words:
+        found = folder_of_name(place.words, (yield from hits_for(place.words, N_CANDIDATES)))
+        path, is_folder = found or path, bool(found)
+    if not is_folder:
+        _check_new(place)
+    if len(sources) > 1:
+        return path
+    is_name = not is_folder and (place.is_name or "." in path.rpartition("/")[2])
+    return lands_at(path, sources[0], is_name=is_name)
+
+
+def files_at(paths: Sequence[str]) -> Procedure[tuple[str, ...]]:
+    """Those of some paths where a file is that the caller may see."""
+    there: list[str] = []
+    for path in paths:
+        try:
+            found = yield from _found(path)
+        except AccessDenied:
+            continue
+        if found and not found.is_folder:
+            there.append(path)
+    return tuple(there)
+
+
+def hits_for(words: str, k: int) -> Procedure[tuple[FileHit, ...]]:
+    """What a search for words finds, at most `k` files, best first."""
+    answer = yield build(FileRetrieve, query=words, k=k, is_waiting=True)
+    assert isinstance(answer, Retrieved)
+    return answer.hits
+
+
+def _one_source(name: str) -> Procedure[Source]:
+    """The files that one name means.
+
+    Raises:
+        InvalidCall: They may be more than are looked for.
+    """
+    if is_pronoun(name):
+        return Source(name)
+    if name.startswith("/") or " " not in name:
+        there = yield from _found(name)
+        if there:
+            return Source(name, (there.path,), "by path")
+    if (folder := folder_of_all(name)) and (files := (yield from _all_in(folder))):
+        return Source(name, files, "by path")
+    hits = yield from hits_for(name, N_CANDIDATES)
+    choice: Choice = choose(name, hits)
+    if len(choice.paths) >= N_CANDIDATES:  # there may be more that no search has shown
+        raise InvalidCall(
+            f"{N_CANDIDATES} files or more are {name!r}",
+            hint="name their folder: `all files in FOLDER`",
+        )
+    return Source(name, choice.paths, choice.why, choice.candidates[:N_SHOWN])
+
+
+def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
+    """All files below a folder, by its path or else by its name; none if there is no such folder.
+
+    Raises:
+        InvalidCall: There are more than one call changes.
+    """
+    try:
+        found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
+    except (NotFound, InvalidCall):
+        path = folder_of_name(folder, (yield from hits_for(folder, N_CANDIDATES)))
+        if not path:
+            return ()
+        found = yield build(FileList, path=path, is_deep=True, limit=MAX_FILES)
+    assert isinstance(found, Files)
+    if found.next:
+        raise InvalidCall(f"{folder} has more than {MAX_FILES} files", hint=HINT)
+    return tuple(each.path for each in found.files)
+
+
+def _check_new(place: Place) -> None:
+    """See that words are a name for what is not there yet.
+
+    Raises:
+        InvalidCall: They may say something else besides.
+    """
+    if is_pronoun(place.words) or is_vague(place):
+        raise InvalidCall(
+            f"nothing is called `{place.words}`",
+            hint="put a new name of several words into quotation marks, and say nothing behind it",
+        )
+
+
+def _found(path: str) -> Procedure[FileInfo | None]:
+    try:
+        found = yield build(FileStat, path=path)
+    except (NotFound, InvalidCall):
+        return None
+    assert isinstance(found, Files)
+    return found.files[0]
