@@ -8,7 +8,7 @@ each key at most one question is open or answered: who asks the same waits for t
 """
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -58,6 +58,9 @@ class Book:
         self._max_kept = max_kept
         self._all: dict[int, Approval] = {}
         self._by_key: dict[Key, int] = {}
+        self._of: defaultdict[Pid, dict[int, None]] = defaultdict(dict)
+        """The ids of those of a process that are open or hold."""
+        self._n_open = 0
         self._over: dict[int, None] = {}
         """The ids of those that are over, the first to end first."""
         self._last_id = 0
@@ -108,26 +111,26 @@ class Book:
 
     def of_process(self, pid: Pid) -> list[Approval]:
         """Those of a process that are open or hold."""
-        return [each for each in self._all.values() if each.pid == pid and each.holds]
+        return [self._all[number] for number in self._of.get(pid, ())]
 
     # --- transitions ---------------------------------------------------------------------------------------------
 
     def add(self, asked: Approval) -> None:
-        """A new question, which must not be there yet.
+        """A new question, which must not be there yet. Cost: that of the questions of its process.
 
         Raises:
             ResourceExhausted: Too many are open.
         """
         assert self.find(asked) is None, f"{asked} is in the book"
-        n_open = Counter(each.pid for each in self._all.values() if each.state is OPEN)
-        if n_open[asked.pid] >= self._max_open:
+        n_open = sum(each.state is OPEN for each in self.of_process(asked.pid))
+        if n_open >= self._max_open:
             raise ResourceExhausted(
-                f"process {asked.pid} has {n_open[asked.pid]} questions open, the limit is {self._max_open}",
+                f"process {asked.pid} has {n_open} questions open, the limit is {self._max_open}",
                 hint="wait for an answer (`aios approvals`), or raise approvals.max_open",
             )
-        if n_open.total() >= self._max_open_in_all:
+        if self._n_open >= self._max_open_in_all:
             raise ResourceExhausted(
-                f"{n_open.total()} questions are open, the limit is {self._max_open_in_all}",
+                f"{self._n_open} questions are open, the limit is {self._max_open_in_all}",
                 hint="answer some (`aios approvals`), or raise approvals.max_open_in_all",
             )
         self._put(asked)
@@ -147,6 +150,9 @@ class Book:
         for key, number in self._by_key.items():
             assert key == key_of(self._all[number]), f"question {number} is under another's key"
         assert set(self._over) == set(self._all) - holding
+        of = {(each.pid, number) for number, each in self._all.items() if each.holds}
+        assert {(pid, number) for pid, numbers in self._of.items() for number in numbers} == of
+        assert self._n_open == sum(each.state is OPEN for each in self._all.values())
         assert len(self._over) <= self._max_kept
         for each in self._all.values():
             assert each.state is not OPEN or each.holds
@@ -154,8 +160,10 @@ class Book:
             assert each.id <= self._last_id
 
     def _put(self, row: Approval) -> None:
+        self._n_open += (row.state is OPEN) - self._is_open(row.id)
         self._all[row.id] = row
         if row.holds:
+            self._of[row.pid][row.id] = None
             key = key_of(row)
             before = self._by_key.get(key)
             self._by_key[key] = row.id
@@ -164,11 +172,17 @@ class Book:
                 self.replaced.append(over(self._all[before], self._all[before].state))
                 self._put(self.replaced[-1])
             return
+        self._of[row.pid].pop(row.id, None)
+        if not self._of[row.pid]:
+            del self._of[row.pid]
         self._over[row.id] = None
         while len(self._over) > self._max_kept:
             number = next(iter(self._over))
             del self._over[number], self._all[number]
             self.dropped.append(number)
+
+    def _is_open(self, number: int) -> bool:
+        return number in self._all and self._all[number].state is OPEN
 
     def is_trusted(self, program: str, code: str) -> bool:
         """Whether an answer holds for a program with that code, whichever process of it asks."""
