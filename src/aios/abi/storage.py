@@ -83,7 +83,8 @@ class Edited(Answer, frozen=True):
     transaction: Count
     versions: tuple[FileVersion, ...]
     left: tuple[str, ...] = ()
-    """Of a rollback of a transaction or a process: the paths that somebody else has changed since, which stay as they are."""
+    """Of a rollback: the paths that stay as they are. Somebody else has changed them since; or, in a mount, something is there that is never
+    written to, such as a link or a file with several names."""
 
 
 class FileEdit(Call[Edited], frozen=True, tag="file_edit"):

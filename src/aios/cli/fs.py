@@ -468,7 +468,8 @@ def _show_edited(edited: Edited, *, as_json: bool) -> None:
     if not edited.versions:
         click.echo("nothing has changed")
     for path in edited.left:
-        click.echo(f"{path} is left as it is: somebody else has changed it since", err=True)
+        why = "somebody else has changed it since, or nothing is written there (`aios fs mounts`)"
+        click.echo(f"{path} is left as it is: {why}", err=True)
 
 
 def _row(info: FileInfo) -> list[str]:

@@ -13,7 +13,7 @@ from aios.disk.blobs import BlobStore
 from aios.errors import AccessDenied, NotFound
 from aios.kernel.storage.content import release_content, retain_content
 from aios.kernel.storage.paths import Reach
-from aios.kernel.storage.tables import PAST, check_versions, no_file, taint_of
+from aios.kernel.storage.tables import PAST, check_versions, find_file, no_file, taint_of
 from aios.kernel.storage.versions import Transaction
 
 
@@ -46,8 +46,8 @@ def purge(connection: apsw.Connection, blobs: BlobStore, path: str, keep: int) -
 
 def rollback_to(
     transaction: Transaction, path: str, *, version: int | None, unix_s: float | None
-) -> None:
-    """Bring a file, or all below a folder, back to a version or a moment.
+) -> list[FileVersion]:
+    """Bring a file, or all below a folder, back to a version or a moment; what is closed below it is left, and named in the transaction.
 
     Raises:
         NotFound: There is no such version.
@@ -55,7 +55,7 @@ def rollback_to(
     connection = transaction.connection
     if version is not None:
         restore(transaction, path, version)
-        return
+        return transaction.versions()
     rows = list(
         connection.execute(
             "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) FROM versions "
@@ -66,7 +66,11 @@ def rollback_to(
     if not rows:
         raise no_file(path)
     for each, number in rows:
-        restore(transaction, each, number)
+        if each == path:
+            restore(transaction, each, number)
+        else:
+            _restore_open(transaction, each, number)
+    return transaction.versions()
 
 
 def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> None:
@@ -79,6 +83,19 @@ def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> N
             restore(transaction, path, first - 1)
         else:
             transaction.left.append(path)
+
+
+def _restore_open(transaction: Transaction, path: str, version: int) -> None:
+    """As `restore`, but what is closed is left, and named in the transaction if it would change."""
+    if not transaction.is_closed(path):
+        restore(transaction, path, version)
+        return
+    row = transaction.connection.execute(
+        "SELECT content FROM versions WHERE path = ? AND version = ?", (path, version)
+    ).fetchone()
+    now = find_file(transaction.connection, path)
+    if (row[0] if row else None) != (now.content if now else None):
+        transaction.left.append(path)
 
 
 def restore(transaction: Transaction, path: str, version: int) -> None:

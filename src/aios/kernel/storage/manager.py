@@ -152,9 +152,7 @@ class StorageManager:
         if call.version is not None or call.unix_s is not None:
             path = self._path(run.process, call.path, is_write=True)
             back = partial(history.rollback_to, path=path, version=call.version, unix_s=call.unix_s)
-            return await self._transact(
-                run, call.message, lambda tx: (back(tx), tx.versions())[1], paths=[path]
-            )
+            return await self._transact(run, call.message, back, paths=[path])
         undo = partial(
             history.undo_acts,
             reach=self._reaches.of(run.process),
@@ -234,6 +232,7 @@ class StorageManager:
         def write(connection: apsw.Connection) -> Edited:
             kept = [] if staged is None else staged
             tx = Transaction(connection, self._blobs, author, self._config.quota_bytes, kept)
+            tx.is_closed = self.mounts.is_closed
             return run.sealed(connection, Edited(tx.number, tuple(change(tx)), tuple(tx.left)))
 
         try:

@@ -91,6 +91,14 @@ class Mount:
         """Why a path is not shown; empty if it is, or nothing is there."""
         return self._skipped.get(parent(path), {}).get(path, "")
 
+    def is_closed(self, path: str) -> bool:
+        """Whether a path, or a folder that it is in, is not shown."""
+        while path != self.path:
+            if self.why_skipped(path):
+                return True
+            path = parent(path)
+        return False
+
     def skipped(self, limit: int) -> list[tuple[str, str]]:
         """The first of what is not shown, and why, in the order of their paths."""
         return nsmallest(limit, (each for here in self._skipped.values() for each in here.items()))

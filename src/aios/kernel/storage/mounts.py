@@ -94,6 +94,11 @@ class Mounts:
         """The mount that a path is in."""
         return self._mounts.get(f"/{path.split('/', 2)[1]}") if self._mounts else None
 
+    def is_closed(self, path: str) -> bool:
+        """Whether something is there that is neither shown nor written: a link, or a file with several names."""
+        mount = self.find(path)
+        return mount is not None and mount.is_closed(path)
+
     def is_mount(self, path: str) -> bool:
         """Whether a path is that of a mount, and not only in one."""
         return path in self._mounts

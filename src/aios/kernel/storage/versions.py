@@ -1,6 +1,6 @@
 """One transaction on files: every edit of a call becomes versions, all of them or none. Runs in the database's writer thread."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import apsw
@@ -92,6 +92,10 @@ def paths_of(steps: Sequence[Step]) -> list[str]:
     ]
 
 
+def _is_nothing_closed(_: str) -> bool:
+    return False
+
+
 @dataclass
 class Transaction:
     """The changes of one call. Made inside `Database.write`; the pieces that it stages are settled by who made it."""
@@ -102,7 +106,8 @@ class Transaction:
     quota_bytes: int
     staged: list[Piece] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    """Paths that were to go back and do not: somebody else has changed them since."""
+    """Paths that were to go back and do not: somebody else has changed them since, or they are closed."""
+    is_closed: Callable[[str], bool] = _is_nothing_closed
     number: int = 0
 
     def __post_init__(self) -> None:

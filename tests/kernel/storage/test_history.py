@@ -1,0 +1,64 @@
+"""Going back in a mount that has something in it which is never written to."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.abi.storage import Put
+from aios.config import Config, Home
+from aios.errors import AccessDenied
+from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.sdk.files import Files
+
+pytestmark = pytest.mark.anyio
+
+
+async def idle(_: LocalGate) -> None:
+    await anyio.sleep_forever()
+
+
+@asynccontextmanager
+async def changed(tmp_path: Path) -> AsyncIterator[tuple[Kernel, Files, Path]]:
+    """A mount in which ann has changed three files, of which one has a second name since, and one lies behind a link."""
+    real = tmp_path / "real"
+    real.mkdir()
+    for name in ("a", "b", "sub/c"):
+        (real / name).parent.mkdir(exist_ok=True)
+        (real / name).write_text("old")
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        owner = Files(kernel.init_gate())
+        await owner.mount(str(real), "/notes")
+        with anyio.fail_after(10):
+            await kernel.storage.mounts.all()[0].settled.wait()
+        await owner.share("/notes", "/agents/ann", "write")
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        paths = ("/notes/a", "/notes/b", "/notes/sub/c")
+        await ann.edit([Put(path, b"new") for path in paths])
+        (tmp_path / "second").hardlink_to(real / "b")
+        (real / "sub").rename(tmp_path / "moved")
+        (real / "sub").symlink_to(tmp_path / "moved")
+        await owner.list("/notes")
+        yield kernel, owner, real
+
+
+def texts(real: Path) -> list[str]:
+    return [(real / name).read_text() for name in ("a", "b", "sub/c")]
+
+
+async def test_a_rollback_to_a_moment_leaves_and_names_what_is_never_written_to(
+    tmp_path: Path,
+) -> None:
+    async with changed(tmp_path) as (kernel, owner, real):
+        now_unix_s = kernel.clock.unix_s() + 1
+        assert (await owner.rollback("/notes", unix_s=now_unix_s)).left == (), "it is so already"
+        (newest, *_) = await owner.versions("/notes/a")
+        edited = await owner.rollback("/notes", unix_s=newest.unix_s - 1e-6)
+        assert edited.left == ("/notes/b", "/notes/sub/c")
+        assert [each.path for each in edited.versions] == ["/notes/a"]
+        assert texts(real) == ["old", "new", "new"]
+        with pytest.raises(AccessDenied, match="2 names"):
+            await owner.rollback("/notes/b", version=1)
