@@ -63,6 +63,24 @@ async def test_an_upload_that_breaks_off_leaves_no_draft(booted: OpenKernel) -> 
         assert not kernel.storage.drafts._open
 
 
+async def test_what_a_killed_client_has_left_is_collected(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        (pid, _), drafts = agent(kernel, "ann"), kernel.storage.drafts
+        ann, owner = kernel.gate(pid), Files(kernel.init_gate())
+        files = kernel.storage.parts[1].folder
+        for content in (b"x", b"y"):
+            await ann.call(FileDraft(content * (3 << 20)))
+        await owner.collect()
+        assert sorted(drafts._open) == [1, 2], "somebody may be adding to them"
+        drafts._open[1].touched_s -= 1_000
+        await owner.collect()
+        assert sorted(drafts._open) == [2]
+        drafts._open[2].touched_s -= 100_000
+        await kernel.init_gate().call(FileDraft(b"z"))
+        assert sorted(drafts._open) == [3]
+        assert not list(files.glob("??/*")), "nothing of them is on disk"
+
+
 async def test_drafts_that_are_left_make_room_and_are_no_way_around_quotas(
     tmp_path: Path,
 ) -> None:

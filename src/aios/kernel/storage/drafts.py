@@ -21,7 +21,9 @@ from aios.kernel.clock import Clock
 from aios.kernel.storage.tables import largest_quota
 
 IDLE_S = 600.0
-"""A draft that nobody adds to for so long makes room for another one of its process."""
+"""A draft that nobody adds to for so long makes room for another one of its process, and is collected with what no version needs."""
+ABANDONED_S = 86_400.0
+"""One that nobody adds to for so long goes when any other begins: its client was killed, for a pipe is not slow for a day."""
 
 
 @dataclass
@@ -118,13 +120,15 @@ class Drafts:
         for number, draft in list(self._open.items()):
             self.drop(draft.pid, number)
 
-    def close_idle(self, pid: Pid) -> None:
-        """Drop what a process has begun and left: a command that was cut off says nothing."""
+    def close_idle(self, pid: Pid | None = None, *, idle_s: float = IDLE_S) -> None:
+        """Drop what a process, or any, has begun and left: a command that was cut off says nothing."""
         for number, draft in list(self._open.items()):
-            if draft.pid == pid and self._clock.now_s() - draft.touched_s > IDLE_S:
-                self.drop(pid, number)
+            is_theirs = pid is None or draft.pid == pid
+            if is_theirs and self._clock.now_s() - draft.touched_s > idle_s:
+                self.drop(draft.pid, number)
 
     def _begin(self, pid: Pid) -> int:
+        self.close_idle(idle_s=ABANDONED_S)
         if self._n_open(pid) >= self._config.max_drafts:
             self.close_idle(pid)
         if (n_open := self._n_open(pid)) >= self._config.max_drafts:

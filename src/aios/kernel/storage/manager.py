@@ -406,7 +406,7 @@ class StorageManager:
     async def collect(self, run: Run, _: FileCollect) -> Purged:
         """Remove what no version needs."""
         self._check_owner(run)
-        self.drafts.close_idle(INIT_PID)
+        self.drafts.close_idle()
         report = partial(reporter(run, self._clock), "contents")
         collected = await self._blobs.collect(self._db, report)
         return Purged(collected.n_blobs, collected.size_bytes)
