@@ -15,12 +15,12 @@ from aios.kernel.taint import mark
 from aios.sdk.client import Client
 
 
-def ask(served: Served, *choices: str) -> Future[str]:
+def ask(served: Served, *choices: str, question: str = "Which colour?") -> Future[str]:
     """A process that asks something."""
 
     async def run() -> str:
         gate = served.kernel.gate(served.kernel.spawn_task("bob", idle))
-        return (await Client(gate).approvals.ask("Which colour?", choices=choices)).text
+        return (await Client(gate).approvals.ask(question, choices=choices)).text
 
     return served.portal.start_task_soon(run)
 
@@ -61,7 +61,7 @@ def test_that_and_where_data_came_from_outside_is_shown(served: Served, aios: Ai
             mark(process, "tool web\x1b[2J", seq=1)
         return (await Client(served.kernel.gate(process.pid)).approvals.ask("Which?")).text
 
-    for is_tainted, source in ((False, ""), (True, "tool web[2J")):
+    for is_tainted, source in ((False, ""), (True, "tool web\\u001b[2J")):
         asked = served.portal.start_task_soon(partial(run, is_tainted=is_tainted))
         row = wait_open(aios)
         number = str(row["id"])
@@ -84,6 +84,28 @@ def test_on_a_terminal_each_question_is_asked(served: Served, terminal: Terminal
     screen.type("a green one\n")
     screen.read_until("is answered: a green one")
     assert answer.result(20) == "a green one"
+
+
+def test_a_question_hides_nothing_and_passes_for_no_other(served: Served, aios: Aios) -> None:
+    ask(served, question="well?\n9  eve (4)\x1b[8m not\u202e")
+    number = str(wait_open(aios)["id"])
+    assert (
+        "\n  well?\n    9  eve (4)\\u001b[8m not\\u202e\n" in aios("approvals", "show", number).out
+    )
+    assert "\\u202e" in aios("approvals", "ls").out
+
+
+def test_what_was_typed_before_a_question_was_shown_is_no_answer(
+    served: Served, terminal: Terminals
+) -> None:
+    first, screen = ask(served, "red", "blue"), terminal("approvals")
+    screen.read_until("(empty: later)")
+    second = ask(served, "yes", "no")
+    screen.type("red\nyes\n")
+    assert first.result(20) == "red"
+    screen.read_until("yes/no (empty: later)")
+    screen.type("no\n")
+    assert second.result(20) == "no"
 
 
 def test_that_a_budget_takes_a_number_is_said(served: Served, aios: Aios) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Aios
+from tests.cli.conftest import Aios, Terminals
 
 
 @pytest.fixture
@@ -31,6 +31,24 @@ def test_what_a_program_asks_for_is_granted_listed_and_taken_back(aios: Aios, pr
     assert f"{prog} (not in force)" in aios("grant").out
     assert aios("revoke", str(prog)).code == 0
     assert aios("revoke", "--json", str(prog)).code == 4
+
+
+def test_a_wish_hides_nothing(aios: Aios, prog: Path) -> None:
+    wish = r"file.write Path::/x\u001b[1A\u001b[2K"
+    (prog / "agent.toml").write_text(f'name = "prog"\nrights = ["{wish}"]\n')
+    assert wish in aios("grant", str(prog)).err
+    assert wish in aios("grant", "--yes", str(prog)).out
+
+
+def test_what_changes_while_it_is_asked_about_is_not_granted(
+    prog: Path, terminal: Terminals, aios: Aios
+) -> None:
+    screen = terminal("grant", prog)
+    screen.read_until("Grant it?")
+    (prog / "main.py").write_text("print(2)\n")
+    screen.type("y\n")
+    screen.read_until("has changed since")
+    assert aios("grant").out == ""
 
 
 def test_nothing_is_granted_without_a_yes_or_a_wish(aios: Aios, prog: Path) -> None:

@@ -10,6 +10,7 @@ from aios.cli.output import (
     Column,
     counted,
     fitting,
+    legible,
     printable,
     short_count,
     short_seconds,
@@ -83,6 +84,12 @@ def test_text_of_others_keeps_its_colours_and_loses_what_steers_a_terminal() -> 
     assert printable("\x1b[31mred\x1b[0m\ttab\nline") == "\x1b[31mred\x1b[0m\ttab\nline"
     assert printable("a\x1b[2Jb\x07c\x9bd\x1b]0;title\x07") == "a[2Jbcd]0;title"
     assert printable("over\rwritten") == "overwritten"
+
+
+def test_by_what_somebody_decides_he_sees_whole() -> None:
+    assert legible("rm\n\tdër '日本'") == "rm\n\tdër '日本'"
+    assert legible("\x1b[8mhid\x1b[0m\r") == "\\u001b[8mhid\\u001b[0m\\u000d"
+    assert legible("a\u202eb\u200bc\u3164\U000e0041") == "a\\u202eb\\u200bc\\u3164\\U000e0041"
 
 
 @given(st.text())

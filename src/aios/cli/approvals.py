@@ -1,6 +1,7 @@
 """The verb `approvals`: what agents ask their owner, and the answers."""
 
 import sys
+import termios
 from collections.abc import Sequence
 
 import click
@@ -20,7 +21,7 @@ from aios.abi.approvals import (
 )
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, printable, short_seconds, shortened, write_json, write_table
+from aios.cli.output import Column, legible, short_seconds, shortened, write_json, write_table
 from aios.cli.patience import follow_patiently
 from aios.errors import (
     AiosError,
@@ -186,6 +187,9 @@ def _wait(client: Client, after: int) -> int:
 
 def _ask(client: Client, question: Approval) -> None:
     """Let who sits there answer; an empty answer leaves it open."""
+    termios.tcflush(
+        sys.stdin, termios.TCIFLUSH
+    )  # what was typed before it was shown answers something else
     prompt = "/".join(question.choices) or "your answer"
     if question.action == BUDGET_RAISE:
         prompt += "/NUMBER"
@@ -209,7 +213,7 @@ def _tell(found: Approval, *, as_json: bool) -> None:
     if as_json:
         write_json(found)
     else:
-        said = "" if found.said in ("", DENY) else f": {printable(found.said)}"
+        said = "" if found.said in ("", DENY) else f": {legible(found.said)}"
         click.echo(f"question {found.id} of {found.name} is {found.state.value}{said}")
 
 
@@ -249,17 +253,17 @@ def _row(each: Approval, taint: str, now_unix_s: float) -> tuple[str, ...]:
         left = short_seconds(left_s) if left_s <= LONGEST_S else "never"
     return (
         str(each.id),
-        printable(f"{each.name} ({each.pid})"),
-        printable(shortened(" ".join(what.split()), SHOWN_CHARS)),
-        click.style(printable(shortened(taint, TAINT_CHARS)), fg="red"),
+        legible(f"{each.name} ({each.pid})"),
+        legible(shortened(" ".join(what.split()), SHOWN_CHARS)),
+        click.style(legible(shortened(taint, TAINT_CHARS)), fg="red"),
         each.state.value,
-        printable(shortened(each.said, SHOWN_CHARS)),
+        legible(shortened(each.said, SHOWN_CHARS)),
         left,
     )
 
 
 def _show(each: Approval, taint: str) -> None:
-    click.echo(click.style(f"{each.id}  {printable(each.name)} ({each.pid})", bold=True))
+    click.echo(click.style(f"{each.id}  {legible(each.name)} ({each.pid})", bold=True))
     _say(f"{each.action} on {each.resource}, {each.effect}")
     if taint:
         _say(f"TAINTED: data from {taint} has reached it")
@@ -291,4 +295,6 @@ def _how(each: Approval) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(f"  {printable(text)}")
+    """A line of a question; further lines of its text are set further in, so that they pass for none."""
+    shown = legible(text).replace("\n", "\n    ")
+    click.echo(f"  {shown}")

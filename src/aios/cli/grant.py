@@ -6,7 +6,7 @@ import click
 
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
-from aios.cli.output import write_json
+from aios.cli.output import legible, write_json
 from aios.configload import load
 from aios.errors import InvalidCall
 from aios.kernel.access.grants import Grant, Grants, check_wish, digest_of_folder
@@ -39,13 +39,14 @@ def grant(*, program: Path | None, yes: bool, as_json: bool) -> int:
         raise InvalidCall(f"{program} asks for no rights", hint="`rights` in agent.toml names them")
     for right in rights:
         check_wish(right)
+    seen = digest_of_folder(loaded.folder)
     if not yes:
-        click.echo(f"{loaded.manifest.name} in {loaded.folder} asks for:", err=True)
+        click.echo(legible(f"{loaded.manifest.name} in {loaded.folder} asks for:"), err=True)
         for right in rights:
-            click.echo(f"  {right}", err=True)
+            click.echo(f"  {legible(right)}", err=True)
         if not _is_agreed():
             return ExitCode.FAILED
-    given = grants.grant(loaded.folder, rights, SystemClock().unix_s())
+    given = grants.grant(loaded.folder, rights, SystemClock().unix_s(), seen=seen)
     _show(given, is_current=True, as_json=as_json)
     return ExitCode.OK
 
@@ -82,6 +83,6 @@ def _show(grant: Grant, *, is_current: bool, as_json: bool) -> None:
         write_json({"program": grant.program, "rights": grant.rights, "is_current": is_current})
         return
     note = "" if is_current else " (not in force)"
-    click.echo(f"{grant.program}{note}")
+    click.echo(f"{legible(grant.program)}{note}")
     for right in grant.rights:
-        click.echo(f"  {right}")
+        click.echo(f"  {legible(right)}")

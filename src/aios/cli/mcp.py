@@ -10,7 +10,7 @@ from aios.abi.types import JsonObject
 from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, counted, printable, shortened, write_json, write_table
+from aios.cli.output import Column, counted, legible, printable, shortened, write_json, write_table
 from aios.errors import AccessDenied, ToolFailed
 from aios.sdk.blocking import Client
 
@@ -178,22 +178,22 @@ def _tool_row(found: McpTool) -> list[str]:
 
 
 def _show_server(found: McpServerInfo) -> None:
-    click.echo(printable(f"{found.name}: {found.transport}, {found.where}, from {found.source}"))
+    click.echo(legible(f"{found.name}: {found.transport}, {found.where}, from {found.source}"))
 
 
 def _show_changes(found: McpToolList) -> None:
     """Each field of a tool that is not as it was trusted, before and after, whole: a change hides at the end of a long text."""
     for tool in found.tools:
         if tool.state is McpState.NEW and tool.now is not None:
-            click.echo(printable(f"\nnew: {tool.name}\n  {_shown(tool.now)}"))
+            click.echo(legible(f"\nnew: {tool.name}\n  {_shown(tool.now)}"))
         elif tool.state is McpState.CHANGED and tool.now is not None:
             before = tool.trusted or {}
-            click.echo(printable(f"\nchanged: {tool.name}"))
+            click.echo(legible(f"\nchanged: {tool.name}"))
             for key in sorted({*before, *tool.now}):
                 if before.get(key) != tool.now.get(key):
-                    click.echo(printable(f"  {key}"))
-                    click.echo(printable(f"    - {_shown(before.get(key))}"))
-                    click.echo(printable(f"    + {_shown(tool.now.get(key))}"))
+                    click.echo(legible(f"  {key}"))
+                    click.echo(legible(f"    - {_shown(before.get(key))}"))
+                    click.echo(legible(f"    + {_shown(tool.now.get(key))}"))
 
 
 def _shown(value: object) -> str:

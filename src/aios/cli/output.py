@@ -12,6 +12,8 @@ from msgspec import Struct
 GAP = "  "
 MIN_WORDS_CHARS = 8
 """Of a column of words that is cut, so that something is left to tell its rows apart by."""
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+"""What looks like a space, though it counts as a letter or a sign."""
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 
 _COLOR = r"\x1b\[[0-9;]{0,32}m"
@@ -21,6 +23,20 @@ _UNSAFE = re.compile(rf"({_COLOR})|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def printable(text: str) -> str:
     """Text of a program or a model without the control characters that could take a terminal over; colours may stay."""
     return _UNSAFE.sub(lambda match: match[1] or "", text)
+
+
+def legible(text: str) -> str:
+    """Text by which somebody decides: each character that is not seen, or that changes how others are seen, as its number.
+
+    A program could else hide what it asks for behind a colour, or have a terminal show it in another order.
+    """
+    return "".join(map(_legible, text))
+
+
+def _legible(char: str) -> str:
+    if (char.isprintable() and char not in BLANKS) or char in "\n\t":
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) <= 0xFFFF else f"\\U{ord(char):08x}"
 
 
 def write_json(value: object) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from aios.errors import ConfigError, NotFound, TooLarge
+from aios.errors import ConfigError, Conflict, NotFound, TooLarge
 from aios.kernel.access.naming import RESOURCES
 from aios.kernel.access.policy import ACTIONS
 
@@ -69,11 +69,14 @@ class Grants(Struct, frozen=True):
                 return grant.rights if found == grant.digest else ()
         return ()
 
-    def grant(self, folder: Path, rights: tuple[str, ...], unix_s: float) -> Grant:
+    def grant(
+        self, folder: Path, rights: tuple[str, ...], unix_s: float, *, seen: str | None = None
+    ) -> Grant:
         """Remember rights for a folder as it is now, in the place of what it had.
 
         Raises:
             ConfigError: A right is none, or the file cannot be read.
+            Conflict: The folder is not that of the digest `seen` any more.
             TooLarge: The folder is too large to tell whether it has changed.
         """
         for right in rights:
@@ -83,6 +86,11 @@ class Grants(Struct, frozen=True):
             raise TooLarge(
                 f"{folder} has over {MAX_FILES} files and folders or {MAX_BYTES} bytes, or what is no file, or a {COMPILED}",
                 hint=f"keep data outside of a program's folder; remove {COMPILED}, which is run in the place of the sources",
+            )
+        if seen not in (None, digest):
+            raise Conflict(
+                f"{folder} has changed since it was looked at",
+                hint="look at it again, when no program writes into it",
             )
         grant = Grant(str(folder), digest, rights, unix_s)
         with self._alone():
