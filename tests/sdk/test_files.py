@@ -51,6 +51,15 @@ async def test_a_long_check_says_how_far_it_is() -> None:
         assert advances[-1] == Advance("contents", 5, 5)
 
 
+async def test_text_that_utf_8_cannot_hold_is_refused_before_anything_is_sent() -> None:
+    async with serving() as served, UnixGate.connect(served.path, served.token) as gate:
+        files = Files(gate)
+        for write in (files.write, files.append):
+            with pytest.raises(InvalidCall, match=r"half of a character .\\ud800. at place 1"):
+                await write("/shared/a", "x\ud800")
+        assert await files.list("/shared") == []
+
+
 async def test_what_is_no_text_is_told_with_how_to_read_it() -> None:
     async with serving() as served, UnixGate.connect(served.path, served.token) as gate:
         files = Files(gate)

@@ -359,8 +359,18 @@ class ChangesAsTheyCome:
 
 
 def encoded(data: str | bytes) -> bytes:
-    """Text as UTF-8, bytes as they are."""
-    return data.encode() if isinstance(data, str) else data
+    """Text as UTF-8, bytes as they are.
+
+    Raises:
+        InvalidCall: It has half of a character, which UTF-8 cannot hold.
+    """
+    try:
+        return data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as error:
+        raise InvalidCall(
+            f"the text has half of a character (\\u{ord(error.object[error.start]):04x}) at place {error.start}, which UTF-8 cannot hold",
+            hint="write bytes, such as `text.encode('utf-8', 'replace')`",
+        ) from error
 
 
 def decoded(path: str, data: bytes) -> str:
