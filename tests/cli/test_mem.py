@@ -31,6 +31,38 @@ def test_notes_are_added_found_listed_and_forgotten(served: Served, aios: Aios) 
         assert f"`{word}` is no number of a note; `aios mem ls`" in wrong.err
 
 
+def test_of_notes_of_which_one_is_not_there_none_is_forgotten(served: Served, aios: Aios) -> None:
+    assert served.kernel is not None
+    for text in ("one", "two", "three"):
+        aios("mem", "add", text)
+    failed = aios("mem", "forget", "1", "2", "999")
+    assert (failed.code, failed.out) == (4, "")
+    assert "no note 999" in failed.err
+    assert len(aios("mem", "ls", "--json").rows()) == 3
+    aios("mem", "update", "2", "two, again")
+    assert aios("mem", "forget", "4", "2", "1").out == "forgot 4, 2\nforgot 1\n"
+    assert [row["id"] for row in aios("mem", "ls", "--json").rows()] == [3]
+
+
+def test_notes_are_imported_from_standard_input(
+    served: Served, aios: Aios, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served.kernel is not None
+    aios("mem", "add", "the tide is high")
+    file = tmp_path / "notes.jsonl"
+    file.write_text(aios("mem", "export").out)
+    aios("mem", "forget", "1")
+    with file.open(encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert aios("mem", "import", "-", "--json").rows() == [{"n_notes": 1, "n_left_out": 0}]
+    file.write_text("{}")
+    with file.open(encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        broken = aios("mem", "import", "-")
+    assert "line 1 of standard input is no exported note" in broken.err
+    assert [row["text"] for row in aios("mem", "ls", "--json").rows()] == ["the tide is high"]
+
+
 def test_a_note_is_shown_whole_with_what_became_of_it(served: Served, aios: Aios) -> None:
     memory = Memory(served.kernel.init_gate())
     long = "boat " * 50

@@ -288,10 +288,16 @@ def stat(*, as_json: bool) -> None:
 @click.argument("notes", metavar="ID...", type=NoteNumber(), nargs=-1, required=True)
 @json_option
 def forget(*, notes: tuple[int, ...], as_json: bool) -> None:
-    """Delete notes, and all those whose place they took."""
+    """Delete notes, and all those whose place they took; none if one of them is not there."""
     with connect() as client:
         for note in notes:
+            client.memory.get(note)
+        gone: set[int] = set()
+        for note in notes:
+            if note in gone:  # another of them took its place
+                continue
             ids = client.memory.forget(note)
+            gone.update(ids)
             if as_json:
                 write_json({"ids": ids})
             else:

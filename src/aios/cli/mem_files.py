@@ -1,8 +1,13 @@
 """`aios mem export` and `import`: notes as a file of JSON lines, for people and other programs."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import click
 import msgspec
@@ -39,8 +44,15 @@ def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: boo
             write_json(note)
 
 
-@click.command("import", epilog=examples("aios mem import notes.jsonl --scope shared"))
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.command(
+    "import",
+    epilog=examples(
+        "aios mem import notes.jsonl --scope shared", "zcat notes.jsonl.gz | aios mem import -"
+    ),
+)
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
 @click.option(
     "--scope",
     type=click.Choice(SCOPES[1:]),
@@ -48,7 +60,7 @@ def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: boo
 )
 @json_option
 def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
-    """Keep the notes of a file that `export` wrote, as the owner's own.
+    """Keep the notes of a file that `export` wrote, as the owner's own; `-` is standard input.
 
     Text, tags, importance, validity and expiry come along; who wrote a note is named in its source. What an agent kept for itself is
     then for the owner alone, unless `--scope` says otherwise. Notes that have expired are left out, and so are those that were imported
@@ -56,9 +68,10 @@ def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
     """
     import anyio  # noqa: PLC0415 - start-up time of the other commands
 
-    n_all = sum(1 for _ in _exported(file))  # all are read before the first is kept
-    with advance_bar(shows=not as_json) as draw:
-        n_kept = anyio.run(_import_all, file, scope, lambda n_done: draw("notes", n_done, n_all))
+    name = "standard input" if str(file) == "-" else str(file)
+    with _opened(file) as lines, advance_bar(shows=not as_json) as draw:
+        n_all = sum(1 for _ in _exported(lines, name))  # all are read before the first is kept
+        n_kept = anyio.run(_import_all, lines, scope, lambda n_done: draw("notes", n_done, n_all))
     n_left = n_all - n_kept
     if as_json:
         write_json({"n_notes": n_kept, "n_left_out": n_left})
@@ -67,31 +80,45 @@ def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
         click.echo(f"{counted(n_kept, 'note')}{left}")
 
 
-def _exported(file: Path) -> Iterator[Note]:
-    """The notes of a file, a line each."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield msgspec.json.decode(line, type=Note)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise InvalidCall(
-                    f"line {number} of {file} is no exported note: {named(error)}",
-                    hint="give a file that `aios mem export` wrote",
-                ) from error
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file that can be read twice; standard input is kept on disk until then."""
+    if str(file) != "-":
+        with file.open("rb") as lines:
+            yield lines
+        return
+    with TemporaryFile() as lines:
+        shutil.copyfileobj(sys.stdin.buffer, lines)
+        yield lines
 
 
-def _fresh(file: Path, known: set[tuple[str, str]]) -> Iterator[Note]:
+def _exported(lines: BinaryIO, name: str = "it") -> Iterator[Note]:
+    """The notes of a file from its beginning, a line each."""
+    lines.seek(0)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield msgspec.json.decode(line, type=Note)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidCall(
+                f"line {number} of {name} is no exported note: {named(error)}",
+                hint="give a file that `aios mem export` wrote",
+            ) from error
+
+
+def _fresh(lines: BinaryIO, known: set[tuple[str, str]]) -> Iterator[Note]:
     """The notes of a file that have not expired and are not known."""
     clock = SystemClock()
-    for note in _exported(file):
+    for note in _exported(lines):
         is_over = note.expires_unix_s is not None and note.expires_unix_s <= clock.unix_s()
         if not is_over and (note.text, imported_source(note)) not in known:
             yield note
 
 
-async def _import_all(file: Path, scope: ScopeName | None, report: Callable[[int], None]) -> int:
+async def _import_all(
+    lines: BinaryIO, scope: ScopeName | None, report: Callable[[int], None]
+) -> int:
     """Keep notes, some at a time, in about their order. Returns: how many."""
     import anyio  # noqa: PLC0415 - start-up time of the other commands
 
@@ -103,7 +130,7 @@ async def _import_all(file: Path, scope: ScopeName | None, report: Callable[[int
         known = {(note.text, note.origin.source) for note in held}  # an imported one has them
         if scope is None:
             known |= {(note.text, imported_source(note)) for note in held}  # one that is here still
-        notes = _fresh(file, known)
+        notes = _fresh(lines, known)
         while part := list(islice(notes, N_AT_ONCE)):
             async with anyio.create_task_group() as tasks:
                 for note in part:
