@@ -34,6 +34,17 @@ def test_a_file_is_found_by_what_is_in_it(aios: Aios, tmp_path: Path) -> None:
     assert aios("fs", "search").code == 2
 
 
+def test_a_type_that_is_none_is_refused_with_those_there_are(aios: Aios, tmp_path: Path) -> None:
+    put(aios, tmp_path, "/shared/a.odd", "The train to Rome.\n")
+    for command in (("search", "train"), ("group", "folder")):
+        assert "/shared" in aios("fs", *command, "--wait", "--type", "odd").out
+        assert aios("fs", *command, "--type", ".PY").code == 0, "there is none yet"
+        ran = aios("fs", *command, "--type", "bogus")
+        assert (ran.code, ran.out) == (2, "")
+        assert "no file is of the type 'bogus'\nhint: types are text, markdown, html" in ran.err
+    assert aios("fs", "search", "elephants", "--keywords", "zebra", "--type", "odd").code == 0
+
+
 def test_a_path_where_nothing_is_is_told_and_not_taken_for_no_hits(
     aios: Aios, tmp_path: Path
 ) -> None:

@@ -20,7 +20,8 @@ from aios.cli.output import (
     write_json,
     write_table,
 )
-from aios.errors import DeadlineExceeded
+from aios.errors import DeadlineExceeded, InvalidCall
+from aios.kernel.retrieval.formats import Form, is_known_type
 from aios.sdk.blocking import Client
 
 SHOWN_CHARS = 160
@@ -98,6 +99,8 @@ def search(
             is_waiting=wait or _is_own_kernel(client),
         )
         only_words = why_only_words(client, found.embedder, "files")
+        if not found.hits:
+            _check_type(client, type_)
     for hit in found.hits:
         write_json(hit) if as_json else _show(hit)
     if not as_json:
@@ -139,6 +142,8 @@ def group(
             since_unix_s=_unix_s(client, since),
             is_waiting=wait or _is_own_kernel(client),
         )
+        if not found.groups:
+            _check_type(client, type_)
     if as_json:
         for each in found.groups:
             write_json(each)
@@ -223,6 +228,19 @@ def _after_a_while(client: Client) -> IndexInfo:
         return client.files.index(is_waiting=True, deadline_s=POLL_S)
     except DeadlineExceeded:
         return client.files.index()
+
+
+def _check_type(client: Client, type_: str) -> None:
+    """Refuse a type that neither is one nor an extension of any file.
+
+    Raises:
+        InvalidCall: It is not.
+    """
+    if not is_known_type(type_) and not client.files.group_by("type", type=type_).n_files:
+        raise InvalidCall(
+            f"no file is of the type {type_!r}",
+            hint=f"types are {', '.join(Form)}, and the extensions of files, such as md",
+        )
 
 
 def _is_own_kernel(client: Client) -> bool:

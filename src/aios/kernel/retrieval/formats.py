@@ -42,6 +42,12 @@ def form_of(path: str) -> Form:
     return _FORM_OF.get(extension_of(path), Form.TEXT)
 
 
+def is_known_type(wanted: str) -> bool:
+    """Whether a type is a kind, or an extension that says something; files may have others."""
+    name = wanted.lower().lstrip(".")
+    return name in {"", "txt", "log", *_FORM_OF} or name in set(Form)
+
+
 def is_of_type(path: str, wanted: str) -> bool:
     """Whether a file is of a type: an extension (`md`, `.py`) or a kind (`code`, `markdown`); empty is any."""
     name = wanted.lower().lstrip(".")
