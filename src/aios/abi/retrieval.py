@@ -145,16 +145,17 @@ class FileJoin(Call[FileJoined], frozen=True, tag="file_join"):
 
 
 class IndexProblem(Struct, frozen=True):
-    """A file that is found by its name only, and why."""
+    """A file that is found by its name only, and why; or with `is_partial` by a part of it, and which."""
 
     path: str
     problem: str
+    is_partial: bool = False
 
 
 class IndexInfo(Answer, frozen=True):
     """How far the index is, counted over what the caller may read.
 
-    `n_pending` changes are not in it yet, 1,000 stands for more. `n_text_files` have text; `problems` are the first of the others. `n_unlike` passages wait for a vector of this embedder. `disk_bytes` and
+    `n_pending` changes are not in it yet, 1,000 stands for more. `n_text_files` have text; `problems` are the first of the others, and of those that have it in part. `n_unlike` passages wait for a vector of this embedder. `disk_bytes` and
     `fault`, which says what keeps the index from going on, are told to the owner only.
     """
 

@@ -198,7 +198,8 @@ def index(*, wait: bool, rebuild: bool, as_json: bool) -> None:
         f"{short_size(info.disk_bytes)} on disk"
     )
     for each in info.problems:
-        click.echo(f"by name only: {printable(each.path)} ({printable(each.problem)})")
+        how = "in part only" if each.is_partial else "by name only"
+        click.echo(f"{how}: {printable(each.path)} ({printable(each.problem)})")
     if info.n_unlike and info.embedder:
         click.echo(f"without a vector yet: {counted(info.n_unlike, 'passage')}")
     if info.fault:

@@ -237,8 +237,14 @@ async def test_a_long_text_is_found_by_its_beginning(tmp_path: Path) -> None:
         await ann.write("long.pdf", b"%PDF" + b"x" * 30_000)
         assert await paths(ann, "begin") == ["/agents/ann/long.txt"]
         assert await paths(ann, "end") == []
-        (problem,) = (await ann.index()).problems
-        assert "max_indexed_bytes" in problem.problem
+        info = await ann.index()
+        told = {each.path: (each.problem, each.is_partial) for each in info.problems}
+        limit = "20000 bytes (storage.max_indexed_bytes)"
+        assert told == {
+            "/agents/ann/long.txt": (f"its first {limit}", True),
+            "/agents/ann/long.pdf": (f"over {limit}", False),
+        }
+        assert info.n_text_files == 1
 
 
 async def test_a_kernel_that_nobody_asks_about_files_opens_no_index(tmp_path: Path) -> None:

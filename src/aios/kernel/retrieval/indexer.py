@@ -218,7 +218,10 @@ class Indexer:
             return Read(change, replace(file, problem=data))
         extracted = await self._reader.extract(form_of(change.path), data)
         pieces = extracted.pieces[: tables.MAX_PIECES]
-        return Read(change, replace(file, n_pieces=len(pieces), problem=extracted.problem), pieces)
+        problem, limit_bytes = extracted.problem, self._config.max_indexed_bytes
+        if not problem and change.size_bytes > limit_bytes:
+            problem = f"its first {limit_bytes} bytes (storage.max_indexed_bytes)"
+        return Read(change, replace(file, n_pieces=len(pieces), problem=problem), pieces)
 
     async def _data_of(self, change: Change) -> bytes | str:
         """The bytes to read, or why not: a long text is read from its beginning, a long document not at all."""

@@ -300,11 +300,15 @@ class Retriever:
     ) -> tuple[int, int, int, list[IndexProblem], int]:
         numbers = tables.numbers_of(connection, which)
         files = tables.files_of(connection, numbers).values()
-        problems = [IndexProblem(each.path, each.problem) for each in files if each.problem]
+        problems = [
+            IndexProblem(each.path, each.problem, is_partial=bool(each.n_pieces))
+            for each in files
+            if each.problem
+        ]
         n_passages = sum(each.n_pieces for each in files)
         embedder = self._indexer.embedder
         n_unlike = tables.n_without_vector(connection, numbers, embedder) if embedder else 0
-        n_texts = sum(1 for each in files if not each.problem)
+        n_texts = sum(1 for each in files if each.n_pieces or not each.problem)
         return len(files), n_texts, n_passages, problems[:N_SHOWN], n_unlike
 
 

@@ -53,7 +53,7 @@ SCHEMA = Schema(
 
 
 class IndexedFile(Struct, frozen=True):
-    """A file as it was indexed; `problem` says why it has no text, if it has none."""
+    """A file as it was indexed; `problem` says why it has no text, if it has none, or how much of it was read if that is not all."""
 
     file: int
     path: str
