@@ -151,6 +151,7 @@ async def test_who_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) ->
         {"type": "request", "id": 7, "call": {"call": "nice", "pid": 1, "nice": 10**6}},
         {"type": "request", "id": 7, "call": {"call": "chat", "messages": []}},
         {"type": "request", "id": 7, "call": {"call": "log", "text": 5}},
+        {"type": "request", "id": 7, "call": {"call": "getpid"}, "job": 1 << 63},
     ],
 )
 async def test_a_malformed_call_fails_alone(request_: object) -> None:

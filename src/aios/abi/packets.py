@@ -9,14 +9,14 @@ A client reads the answers of the calls that it makes and no others, so it need 
 
 from collections.abc import Callable
 from functools import cache
-from typing import Generic, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Advance, Change, Fault, Line, Progress, Result, Token
-from aios.abi.types import Pid
+from aios.abi.types import MAX_INT, Pid
 from aios.errors import InvalidCall, TooLarge
 from aios.malformed import told
 
@@ -60,7 +60,7 @@ class Request(Packet, Generic[C], frozen=True, tag="request", omit_defaults=True
     id: int
     call: C
     stream: bool = False
-    job: int = 0
+    job: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
 
 
 class Cancel(Packet, frozen=True, tag="cancel"):
