@@ -1,5 +1,7 @@
 """Which of the calls of functions are done again, in which order."""
 
+import time
+
 from aios.abi.call import Answer, Call, Done
 from aios.abi.calls import Chat, GetPid
 from aios.abi.contexts import (
@@ -74,3 +76,41 @@ def test_a_context_is_made_again_for_the_sake_of_its_fork() -> None:
     assert seqs(JobWork(rows)) == [1, 2, 3]
     rows.append(row(4, ContextClose(ContextId(2)), job=7))
     assert seqs(JobWork(rows)) == []
+
+
+def test_a_fork_is_made_again_of_what_was_said_before_it() -> None:
+    rows = [
+        row(1, ContextOpen(), job=7, made=1),
+        append(2, 1, job=7),
+        row(3, ContextFork(ContextId(1)), job=7, made=2),
+        append(4, 1, job=7),
+        row(5, ContextFork(ContextId(2)), job=7, made=3),
+        append(6, 3, job=7),
+        append(7, 2, job=7),
+    ]
+    work = JobWork(rows)
+    assert seqs(work, 3, 8) == [1, 2, 3, 5, 6]
+    assert seqs(work, 1, 8) == [4]
+    assert seqs(work) == [7]
+    assert seqs(JobWork([append(2, 1, job=7), *rows[2:]]), 2, 4) == [2, 3], "of the program's own"
+
+
+def test_a_context_of_functions_that_the_program_spoke_in_is_made_again_and_closed() -> None:
+    def made(*between: Row) -> list[Row]:
+        opened, closed = row(1, ContextOpen(), job=7, made=1), ContextClose(ContextId(1))
+        return [opened, *between, row(9, closed, job=8)]
+
+    assert seqs(JobWork(made(append(2, 1, job=0)))) == [1, 9]
+    assert seqs(JobWork(made(row(2, ContextFork(ContextId(1)), job=0, made=2)))) == [1, 9]
+    assert seqs(JobWork(made(row(2, ContextFork(ContextId(1)), job=7, made=2), append(3, 2, job=0)))) == [1, 2, 9]
+    assert seqs(JobWork(made(append(2, 1, job=7)))) == []
+
+
+def test_much_work_is_given_in_little_time() -> None:
+    n_works = 20_000
+    rows = [append(seq, 1 + seq % 2, job=7) for seq in range(1, n_works + 1)]
+    work = JobWork(rows)
+    began_s = time.process_time()
+    assert len(seqs(work, 2, n_works)) == n_works / 2
+    assert len(seqs(work)) == n_works / 2
+    assert time.process_time() - began_s < 1

@@ -1,9 +1,9 @@
 """What functions that a program serves did to its contexts, for a program that runs again: the functions are not, but a conversation is the kernel's. Pure.
 
-A context that a function made and a function closed is left out.
+A context that a function made and a function closed is left out, unless the program itself asked something of it.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -37,21 +37,41 @@ class Work(Struct, frozen=True):
 
 
 class JobWork:
-    """The calls that are not done again yet, by number."""
+    """The calls that are not done again yet."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         works = [work for row in rows if (work := _work_of(row)) is not None]
-        gone = _gone(works)
-        self._works = [work for work in works if not gone & {work.context, work.made}]
+        gone = _gone(works, rows)
+        kept = [work for work in works if not gone & {work.context, work.made}]
+        self._works = {work.row.record.seq: work for work in kept}
+        self._order = deque(self._works)
+        self._making = {work.made: work for work in kept if work.made is not None}
+        self._on: defaultdict[ContextId, deque[int]] = defaultdict(deque)
+        for seq, work in self._works.items():
+            for each in (work.context, work.made):
+                if each is not None:
+                    self._on[each].append(seq)
 
     def take(self, context: ContextId | None = None, before: int | None = None) -> Work | None:
-        """The oldest, which is given once: of those on that context, and of those before that call of the program."""
-        for place, work in enumerate(self._works):
-            if before is not None and work.row.record.seq > before:
-                return None
-            if context is None or context in {work.context, work.made}:
-                return self._works.pop(place)
-        return None
+        """The oldest, which is given once; for a context the oldest that it needs, of those before that call of the program."""
+        order = self._order
+        if context is not None:
+            source, before = self._source(context, before)
+            order = self._on[source]
+        while order and order[0] not in self._works:
+            order.popleft()
+        if not order or (before is not None and order[0] > before):
+            return None
+        return self._works.pop(order.popleft())
+
+    def _source(self, context: ContextId, before: int | None) -> tuple[ContextId, int | None]:
+        """Where to begin: at what a context was forked from, up to the fork, as long as that is not done."""
+        while (making := self._making.get(context)) is not None and making.context is not None:
+            seq = making.row.record.seq
+            if seq not in self._works or (before is not None and seq > before):
+                break
+            context, before = making.context, seq
+        return context, before
 
 
 def _work_of(row: Row) -> Work | None:
@@ -69,9 +89,12 @@ def _work_of(row: Row) -> Work | None:
     return Work(row, call, answer, context, made)
 
 
-def _gone(works: Sequence[Work]) -> set[ContextId]:
-    """Contexts that functions made and closed, and all forks of them."""
+def _gone(works: Sequence[Work], rows: Sequence[Row]) -> set[ContextId]:
+    """Contexts that functions made and closed, and all forks of them; not those that the program asked something of itself."""
     closed = {work.context for work in works if isinstance(work.call, ContextClose)}
+    if not any(work.made in closed for work in works):
+        return set()
+    closed -= _used(rows)
     forks: defaultdict[ContextId, set[ContextId]] = defaultdict(set)
     gone = set[ContextId]()
     for work in reversed(works):
@@ -82,3 +105,9 @@ def _gone(works: Sequence[Work]) -> set[ContextId]:
         if work.context is not None:
             forks[work.context].add(work.made)
     return gone
+
+
+def _used(rows: Sequence[Row]) -> set[ContextId | None]:
+    """The contexts on which the program itself made calls."""
+    own = (row for row in rows if not row.record.job and row.record.call in WRITING and row.intent)
+    return {getattr(decode_call(row.intent), "context", None) for row in own}
