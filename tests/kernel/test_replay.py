@@ -57,17 +57,18 @@ def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
     assert Replay(between).has_overlaps, "call 2 was cut off while call 3 was made"
 
 
-def test_silence_before_a_call_is_thought_and_a_call_that_takes_long_is_none() -> None:
-    def longest(*times: tuple[float, float]) -> float:
-        rows = [row(n, b"a", begun=begun, ended=ended) for n, (begun, ended) in enumerate(times, 1)]
-        return Replay(rows).longest_thought_s
-
-    assert longest() == longest((5, 90)) == 0
-    assert longest((1, 61), (62, 63)) == 1
-    assert longest((1, 100), (2, 3), (10, 11), (11, 12)) == 7, "beside a call that waits"
-    assert (
-        Replay([row(1, b"a", begun=1, is_open=True), row(2, b"b", begun=9)]).longest_thought_s == 8
-    )
+def test_a_program_is_as_late_as_it_made_the_oldest_call_that_is_left() -> None:
+    replay = Replay([
+        row(1, b"a", begun=1, is_open=True),
+        row(2, b"b", begun=5, ended=90),
+        row(3, b"c", begun=9, ended=10),
+    ])
+    lags = [replay.lag_s]
+    for digest in (b"b", b"c"):
+        replay.take(digest)
+        lags.append(replay.lag_s)
+    assert lags == [4, 8, 0]
+    assert Replay([]).lag_s == 0
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"])), st.randoms())

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice
 
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
@@ -77,14 +77,12 @@ class Replay:
         begin = bisect_right(self._all, seq, key=lambda row: row.record.seq)
         return islice(self._all, begin, None)
 
-    @cached_property
-    def longest_thought_s(self) -> float:
-        """The longest that its program did something else before it asked. Cost: sorts the times of all records, once."""
-        records = [row.record for row in self._all]
-        begins = [(record.begun_unix_s, True) for record in records]
-        ends = [(r.ended_unix_s, False) for r in records if r.ended_unix_s > r.begun_unix_s]
-        gaps = pairwise(sorted(begins + ends))
-        return max((at - before for (before, _), (at, is_begin) in gaps if is_begin), default=0.0)
+    @property
+    def lag_s(self) -> float:
+        """How long after its first call the program made the oldest one that is left; 0 if none is. Cost: looks at all that are left."""
+        if self.is_over:
+            return 0.0
+        return self.expected().record.begun_unix_s - self._all[0].record.begun_unix_s
 
     def expected(self) -> Row:
         """The oldest record that is left."""

@@ -56,11 +56,11 @@ CONTEXT_REDOS: Mapping[type, Redo] = MappingProxyType(
     }
 )
 """What functions did to contexts, by the class of the call: the functions do not run again (`jobwork.py`)."""
-PATIENCE_S, MAX_PATIENCE_S = 10.0, 600.0
+PATIENCE_S, MAX_PATIENCE_S = 10.0, 7_200.0
 """A call that is not in the journal waits so long after the last one that another task of its program has made and that is; longer if
-the program was silent for longer in the life before."""
-THOUGHTS = 2.0
-"""It waits for so many of the longest silences."""
+the next one came later in the life before."""
+SLOWNESS = 2.0
+"""Times as long as until then: the program waits for no answers now, but as long as before for what it does itself."""
 SHOWN_CHARS = 300
 """Of each call in a divergence."""
 
@@ -162,13 +162,10 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
     A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off.
     """
     process, is_new = run.process, row is None
-    patience_s = 0.0
-    if replay.has_overlaps or replay.is_over or not is_new:
-        patience_s = min(max(PATIENCE_S, THOUGHTS * replay.longest_thought_s), MAX_PATIENCE_S)
-    with run.parked():
+    with run.parked(), run.saying("waits for other tasks of its program"):
         while process.replay is not None:
             n_replayed = replay.n_replayed
-            with anyio.move_on_after(patience_s):
+            with anyio.move_on_after(_patience_s(replay, is_new=is_new)):
                 await process.wait_replayed()
             if process.exiting is not None:
                 raise process.gone()
@@ -176,6 +173,13 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
                 await process.wait_continued()
             elif replay.is_over or (replay.n_replayed == n_replayed and is_new):
                 return
+
+
+def _patience_s(replay: Replay, *, is_new: bool) -> float:
+    """How long to wait for another call that is in the journal. Which task makes it is not known, nor since when that does something else."""
+    if is_new and not (replay.has_overlaps or replay.is_over):
+        return 0.0
+    return min(max(PATIENCE_S, SLOWNESS * replay.lag_s), MAX_PATIENCE_S)
 
 
 async def _told(
