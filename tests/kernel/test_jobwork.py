@@ -102,7 +102,9 @@ def test_a_context_of_functions_that_the_program_spoke_in_is_made_again_and_clos
 
     assert seqs(JobWork(made(append(2, 1, job=0)))) == [1, 9]
     assert seqs(JobWork(made(row(2, ContextFork(ContextId(1)), job=0, made=2)))) == [1, 9]
-    assert seqs(JobWork(made(row(2, ContextFork(ContextId(1)), job=7, made=2), append(3, 2, job=0)))) == [1, 2, 9]
+    assert seqs(
+        JobWork(made(row(2, ContextFork(ContextId(1)), job=7, made=2), append(3, 2, job=0)))
+    ) == [1, 2, 9]
     assert seqs(JobWork(made(append(2, 1, job=7)))) == []
 
 

@@ -58,11 +58,13 @@ def test_overlapping_calls_are_told_from_those_that_follow_each_other() -> None:
 
 
 def test_a_program_is_as_late_as_it_made_the_oldest_call_that_is_left() -> None:
-    replay = Replay([
-        row(1, b"a", begun=1, is_open=True),
-        row(2, b"b", begun=5, ended=90),
-        row(3, b"c", begun=9, ended=10),
-    ])
+    replay = Replay(
+        [
+            row(1, b"a", begun=1, is_open=True),
+            row(2, b"b", begun=5, ended=90),
+            row(3, b"c", begun=9, ended=10),
+        ]
+    )
     lags = [replay.lag_s]
     for digest in (b"b", b"c"):
         replay.take(digest)

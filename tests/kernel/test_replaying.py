@@ -46,11 +46,13 @@ async def test_a_task_that_did_something_else_for_long_is_given_time_to_do_it_ag
     process = Process(
         Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000)
     )
-    process.replay = Replay([
-        row(1, b"a", begun=1, ended=1 + lag_s),
-        row(2, b"a", begun=1 + lag_s / 2, ended=1 + lag_s),
-        row(3, b"b", begun=1 + lag_s, ended=1 + lag_s),
-    ])
+    process.replay = Replay(
+        [
+            row(1, b"a", begun=1, ended=1 + lag_s),
+            row(2, b"a", begun=1 + lag_s / 2, ended=1 + lag_s),
+            row(3, b"b", begun=1 + lag_s, ended=1 + lag_s),
+        ]
+    )
     process.replay.has_overlaps = True
     assert process.replay.take(b"a")
     assert process.replay.take(b"a")

@@ -9,7 +9,7 @@ import pytest
 from tests.kernel.test_resume import daemon, owner, pull_the_plug
 
 from aios.abi.tools import ToolRun
-from aios.errors import AiosError
+from aios.errors import AiosError, ToolFailed
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.blocking import Client
 
@@ -242,3 +242,12 @@ def test_a_tool_is_described_when_its_program_has_come_back(home: Path) -> None:
     with daemon(home), owner(home) as client:
         (tool,) = client.tools.describe("shop/order")
         assert tool.description == "Order something."
+
+
+def test_who_called_a_function_hears_that_its_program_began_anew(home: Path) -> None:
+    crash = BLOCKING.replace("MEANWHILE", "what == 'crash' and os._exit(3)")
+    with daemon(home, {"AIOS_JOURNAL_IS_ON": "false"}), owner(home) as client:
+        start(client, home, crash.replace("import sys", "import os, sys"))
+        with pytest.raises(ToolFailed, match="began anew"):
+            order(client, "crash")
+        assert order(client, "next").startswith("ordered next")

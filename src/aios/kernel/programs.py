@@ -58,6 +58,7 @@ from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sealing import Sealer
 from aios.kernel.signals import KILLED_STATUS, Signals
 from aios.kernel.spending import Budgets
+from aios.kernel.tools.manager import ToolManager
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class ProgramKernel(Protocol):
     signals: Signals
     budgets: Budgets
     context_table: ContextTable
+    tools: ToolManager
     grants: Grants
     home: Home
     is_durable: bool
@@ -416,6 +418,7 @@ class Programs:
             first = process.n_journalled + 1
             body.launched = msgspec.structs.replace(body.launched, first_seq=first)
             self._changed(process)
+            self._kernel.tools.begin_anew(process)
             await self._kernel.signals.end_children(process)
             return
         rows = await disk.load(process.pid, after=body.launched.first_seq - 1)

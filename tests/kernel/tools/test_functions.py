@@ -165,3 +165,29 @@ async def test_who_leaves_while_it_is_woken_lets_the_next_one_take(booted: OpenK
                 assert not taken.is_set()
                 await owner.call(Cont(pid=pid))
                 await taken.wait()
+
+
+async def test_a_program_that_begins_anew_has_no_call_any_more_that_it_took(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        pid = kernel.spawn_task("ann", idle)
+        gate, told = kernel.gate(pid), list[str]()
+        await gate.call(ToolRegister(tools=(declared("f"),)))
+
+        async def use() -> None:
+            try:
+                told.append((await run_tool(kernel.init_gate(), "ann/f")).text)
+            except ToolFailed as error:
+                told.append(error.message)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(use)
+                await gate.call(ToolTake(limit=1))
+                kernel.tools.begin_anew(kernel.table.get(pid))
+                (job,) = (await gate.call(ToolTake())).value.jobs
+                await gate.call(ToolReturn(id=job.id, text="6"))
+        assert "began anew in the middle of it" in told[0]
+        assert told[1:] == ["6"]

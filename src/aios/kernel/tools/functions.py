@@ -220,6 +220,17 @@ class Functions:
         for handed in (*desk.queued, *desk.taken.values()):
             handed.end(None, _ended(handed.job.tool).message)
 
+    def begin_anew(self, process: Process) -> None:
+        """Its program begins from the beginning and knows of no call that it took; those that wait are for its new life."""
+        desk = self._desks.get(process.pid)
+        if desk is None:
+            return
+        for handed in desk.taken.values():
+            handed.end(None, _cut_off(handed.job.tool))
+        desk.taken.clear()
+        desk.cancelled.clear()
+        desk.n_promised = 0
+
     def check_invariants(self) -> None:
         """Raise AssertionError if a call is in two places, or is over and not gone."""
         for desk in self._desks.values():
@@ -245,3 +256,7 @@ def _ended(name: str) -> ToolFailed:
     return ToolFailed(
         f"the process that offers {name} has ended", hint="start it again, or use another tool"
     )
+
+
+def _cut_off(name: str) -> str:
+    return f"the program that offers {name} began anew in the middle of it; it may or may not have taken effect"

@@ -181,6 +181,10 @@ class ToolManager:
         self.servers.close(process)
         self._claims.forget(process.pid)
 
+    def begin_anew(self, process: Process) -> None:
+        """Its program begins from the beginning: the calls that it was in the middle of fail."""
+        self._functions.begin_anew(process)
+
     # --- a run ---------------------------------------------------------------------------------------------------
 
     def effect(self, process: Process, call: ToolRun) -> Effect:
