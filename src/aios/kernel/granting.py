@@ -32,12 +32,12 @@ async def is_trusted(kernel: Grantor, program: str, digest: str) -> bool:
 
 
 async def take_grants(kernel: Grantor, process: Process, program: Program, digest: str) -> None:
-    """Give a process what was granted to its program with that code, and say in its log what it lacks."""
+    """Give a process what was granted to its program with that code, nothing of what its last life had, and say in its log what it lacks."""
     asked = program.manifest.rights
-    if not asked:
-        return
-    read = partial(kernel.grants.rights_of, str(program.folder), digest)
-    granted = tuple(right for right in await anyio.to_thread.run_sync(read) if right in asked)
+    granted: tuple[str, ...] = ()
+    if asked:
+        read = partial(kernel.grants.rights_of, str(program.folder), digest)
+        granted = tuple(right for right in await anyio.to_thread.run_sync(read) if right in asked)
     own = msgspec.structs.replace(principal_of(process), granted=granted)
     process.bounds = (*process.bounds[:-1], own)
     for right in sorted(set(asked) - set(granted)):
