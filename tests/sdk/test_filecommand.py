@@ -286,6 +286,21 @@ async def test_what_is_meant_by_what_is_in_it_is_done_only_if_somebody_has_seen_
         assert not (await ann.plan("find the train")).is_guess
 
 
+async def test_a_name_that_is_only_like_a_files_is_not_taken_for_it(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        await ann.write("plan-b.txt", "kept")
+        for command in ("delete plan.txt", "move plan.txt to trips"):
+            outcome = await ann.command(command, consents=True)
+            assert "'plan.txt' could be /agents/ann/plan-b.txt" in outcome.fault
+        with pytest.raises(InvalidCall, match="`plan` could be"):
+            await ann.command("write 'x' to plan")
+        await ann.command("write 'x' to plan.txt")
+        assert await ann.read_text("plan.txt") == "x"
+        assert await ann.read_text("plan-b.txt") == "kept"
+        with pytest.raises(InvalidCall, match="2 files cannot be called 'old'"):
+            await ann.command("rename all drafts to old")
+
+
 async def test_what_takes_the_place_of_a_file_says_so_and_what_is_made_does_not(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ from aios.sdk.filewords import (
     Place,
     choose,
     clauses,
+    files_of_name,
     folder_of_name,
     held_back,
     is_vague,
@@ -129,6 +130,43 @@ def test_a_name_is_chosen_only_when_it_is_clear() -> None:
     )
     assert choose("all", one) == Choice(), "what says nothing means no file"
     assert choose("anything", []) == choose("nothing", []) == Choice()
+
+
+def test_a_file_name_means_no_file_whose_name_has_its_words_and_others() -> None:
+    hits = [hit("/shared/plan-b.txt"), hit("/shared/archive/my-letter.md")]
+    for name in ("plan.txt", "PLAN.txt", "the plan.txt"):
+        assert choose(name, hits) == Choice(candidates=("/shared/plan-b.txt",))
+    assert choose("plan.md", hits) == Choice()
+    assert choose("the plan", hits).paths == ("/shared/plan-b.txt",), "a description"
+    for name in ("plan-b.txt", "Plan b.TXT", "shared/plan-b.txt"):
+        assert choose(name, hits).paths == ("/shared/plan-b.txt",)
+    assert choose("the letter in /shared/archive", hits).paths == ("/shared/archive/my-letter.md",)
+
+
+def test_a_text_goes_to_the_file_of_just_that_name() -> None:
+    hits = [hit("/shared/plan-b.txt"), hit("/shared/diary.md"), hit("/shared/old/diary.txt")]
+    assert files_of_name("the plan b", hits).paths == ("/shared/plan-b.txt",)
+    assert files_of_name("the plan", hits) == Choice(candidates=("/shared/plan-b.txt",))
+    assert files_of_name("plan.txt", hits) == Choice(), "it is a new one"
+    assert len(files_of_name("diary", hits).candidates) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "'not it.md'",
+        '"don\'t.md"',
+        "`not it.md`",
+        "\u00abnot it.md\u00bb",
+        "\u2018not it.md\u2019",
+        "\u201enot it.md\u201c",
+        "\u201cnot it.md\u201d",
+    ],
+)
+def test_quotation_marks_of_any_kind_hold_a_name_together(name: str) -> None:
+    (clause,) = clauses(f"delete {name}")
+    assert clause.names == (name[1:-1],)
+    assert held_back(f"delete {name}") == ""
 
 
 def test_a_whole_name_comes_before_a_part_of_one_and_a_folder_is_one_too() -> None:

@@ -12,6 +12,7 @@ from aios.sdk.filewords import (
     Choice,
     Place,
     choose,
+    files_of_name,
     folder_of_all,
     folder_of_name,
     is_pronoun,
@@ -48,9 +49,14 @@ def file_for_text(place: Place) -> Procedure[str]:
     path = place_of(place, "")
     if path.startswith("/") and not is_vague(place):
         return path
-    choice = choose(place.words, (yield from hits_for(place.words, N_CANDIDATES)))
-    if choice.why == "by name" and len(choice.paths) == 1:
+    choice = files_of_name(place.words, (yield from hits_for(place.words, N_CANDIDATES)))
+    if choice.paths:
         return choice.paths[0]
+    if choice.candidates and not place.is_quoted:
+        raise InvalidCall(
+            f"`{place.words}` could be {', '.join(choice.candidates[:N_SHOWN])}",
+            hint="say which; put a new name into quotation marks",
+        )
     _check_new(place)
     try:
         home = yield build(FileStat, path=".")
@@ -72,6 +78,11 @@ def target_of(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
     if not is_folder:
         _check_new(place)
     if len(sources) > 1:
+        if place.is_name and not is_folder:
+            raise InvalidCall(
+                f"{len(sources)} files cannot be called {place.words!r}",
+                hint="name one file, or the folder that they should go to",
+            )
         return path
     is_name = not is_folder and (place.is_name or "." in path.rpartition("/")[2])
     return lands_at(path, sources[0], is_name=is_name)

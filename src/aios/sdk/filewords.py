@@ -82,7 +82,6 @@ _FILLING = frozenset(
         "all",
         "an",
         "and",
-        "any",
         "are",
         "at",
         "away",
@@ -119,7 +118,11 @@ _FILLING = frozenset(
         "with",
     ]
 )
-_TOKEN = re.compile(r"\"[^\"]+\"|\u201c[^\u201d]+\u201d|(?<!\w)'[^']+'(?!\w)|[^\s,;]+|[,;]")
+_OPENING, _CLOSING = "\"'`\u201c\u201e\u00ab\u2018", "\"'`\u201d\u201c\u00bb\u2019"
+_TOKEN = re.compile(
+    r"\"[^\"]+\"|`[^`]+`|\u201c[^\u201d]+\u201d|\u201e[^\u201c\u201d]+[\u201c\u201d]|\u00ab[^\u00bb]+\u00bb"
+    r"|(?<!\w)'[^']+'(?!\w)|(?<!\w)\u2018[^\u2019]+\u2019(?!\w)|[^\s,;]+|[,;]"
+)
 _LABEL = re.compile(r"(?i)^(?:the |a )?(?:line|text|words?|sentence)\s+")
 _WORD = re.compile(r"[^\W_]+")
 _FILE_NAME = re.compile(r"/|\.[^\W_]{1,8}$")
@@ -216,24 +219,45 @@ def names_in(name: str) -> list[str]:
 def choose(name: str, hits: Sequence[FileHit]) -> Choice:
     """The files that a name means, by the hits of a search for it, best first.
 
-    By name before by meaning, a whole name before a part of one; more than one only if the words ask for all. What is not clear is not chosen.
+    By name before by meaning, a whole name before a part of one; more than one only if the words ask for all. What is not clear is not chosen,
+    and neither is `plan-b.txt` for the file name `plan.txt`.
     """
     telling, paths = _telling(name), list(dict.fromkeys(hit.path for hit in hits))
     named = [path for path in paths if telling and telling <= _telling(path)]
     if _ALL.search(name) and named:
         is_clear = len(named) == 2 or not re.search(r"(?i)\bboth\b", name)
         return Choice(tuple(named), "by name") if is_clear else Choice(candidates=tuple(named))
-    for fitting in (_of_just_that_name(name, paths), _folders(telling, paths), named):
+    whole = (_of_just_that_name(name, paths), _folders(telling, paths))
+    if is_file_name(name) and not any(whole):
+        return Choice(candidates=tuple(named))  # a name that is nowhere is not like another file
+    for fitting in (*whole, named):
         if len(fitting) == 1:
             return Choice((fitting[0],), "by name")
         if fitting:
             return Choice(candidates=tuple(fitting))
     if not (hits and telling) or _FILE_NAME.search(without_filling(name)):
-        return Choice()  # a name that is nowhere is not like another file
+        return Choice()
     is_ahead = len(hits) == 1 or hits[0].score >= CLEAR_LEAD * hits[1].score
     if is_ahead and _is_like(hits[0]):
         return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
     return Choice(candidates=tuple(paths))
+
+
+def is_file_name(words: str) -> bool:
+    """Whether words are the name or path of a file, rather than a description: `a.md`, `x/a`, `my plan.txt`."""
+    bare = without_filling(words)
+    return bool(_FILE_NAME.search(bare)) and (" " not in bare or "/" not in bare)
+
+
+def files_of_name(words: str, hits: Sequence[FileHit]) -> Choice:
+    """The one file that has just that name; or the files that it may mean."""
+    paths = list(dict.fromkeys(hit.path for hit in hits))
+    whole = _of_just_that_name(words, paths)
+    if len(whole) == 1:
+        return Choice((whole[0],), "by name")
+    telling = _telling(words)
+    part = [path for path in paths if telling and telling <= _telling(path)]
+    return Choice(candidates=tuple(whole or ([] if is_file_name(words) else part)))
 
 
 def _is_like(hit: FileHit) -> bool:
@@ -409,7 +433,7 @@ def _unquoted(tokens: Sequence[str]) -> list[str]:
 
 
 def _is_quoted(token: str) -> bool:
-    return len(token) > 2 and token[0] in "\"'\u201c" and token[-1] in "\"'\u201d"
+    return len(token) > 2 and token[0] in _OPENING and token[-1] in _CLOSING
 
 
 def _joined(tokens: Sequence[str]) -> str:
@@ -429,11 +453,13 @@ def _bare(token: str) -> str:
 
 
 def _of_just_that_name(name: str, paths: Sequence[str]) -> list[str]:
-    """The files that are called so, with or without their extension."""
+    """The files that are called so, with or without their extension; of a path, those that end in it."""
     bare, telling = without_filling(name), _telling(name)
     last = [(path, path.rpartition("/")[2]) for path in paths]
-    return [path for path, own in last if own == bare] or [
-        path for path, own in last if telling and telling == _telling(own.partition(".")[0])
+    return [path for path in paths if path.endswith(f"/{bare.strip('/')}")] or [
+        path
+        for path, own in last
+        if telling and telling in (_telling(own.partition(".")[0]), _telling(own))
     ]
 
 

@@ -239,10 +239,10 @@ async def test_a_long_text_is_found_by_its_beginning(tmp_path: Path) -> None:
         assert await paths(ann, "end") == []
         info = await ann.index()
         told = {each.path: (each.problem, each.is_partial) for each in info.problems}
-        limit = "20000 bytes (storage.max_indexed_bytes)"
+        limit = "storage.max_indexed_bytes"
         assert told == {
-            "/agents/ann/long.txt": (f"its first {limit}", True),
-            "/agents/ann/long.pdf": (f"over {limit}", False),
+            "/agents/ann/long.txt": (f"its first 20000 bytes, {limit}", True),
+            "/agents/ann/long.pdf": (f"over 20000 bytes ({limit})", False),
         }
         assert info.n_text_files == 1
 

@@ -220,7 +220,7 @@ class Indexer:
         pieces = extracted.pieces[: tables.MAX_PIECES]
         problem, limit_bytes = extracted.problem, self._config.max_indexed_bytes
         if not problem and change.size_bytes > limit_bytes:
-            problem = f"its first {limit_bytes} bytes (storage.max_indexed_bytes)"
+            problem = f"its first {limit_bytes} bytes, storage.max_indexed_bytes"
         return Read(change, replace(file, n_pieces=len(pieces), problem=problem), pieces)
 
     async def _data_of(self, change: Change) -> bytes | str:
