@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import anyio
 import apsw
@@ -96,6 +97,40 @@ async def test_a_writer_that_is_cancelled_in_the_queue_has_written_nothing(tmp_p
             await anyio.wait_all_tasks_blocked()
             db._turn.release()
     assert await db.read(texts) == ["kept"]
+    await db.aclose()
+
+
+async def test_a_writer_that_is_cancelled_while_it_is_written_hears_of_it(tmp_path: Path) -> None:
+    db = database(tmp_path)
+    await db.open()
+    begun, go, n_written = Event(), Event(), list[int]()
+
+    def slow(_: apsw.Connection) -> None:
+        begun.set()
+        assert go.wait(5)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            scope = anyio.CancelScope()
+
+            async def write() -> None:
+                with scope:
+                    await db.write(insert("kept"))
+                    n_written.append(1)
+                    await anyio.sleep_forever()
+
+            await db._turn.acquire()
+            tasks.start_soon(db.write, slow)
+            tasks.start_soon(write)
+            await anyio.wait_all_tasks_blocked()
+            db._turn.release()
+            while not begun.is_set():
+                await anyio.sleep(0.001)
+            scope.cancel()
+            await anyio.sleep(0.01)
+            go.set()
+    assert await db.read(texts) == ["kept"]
+    assert (n_written, scope.cancelled_caught) == ([1], True), "it is cancelled where it waits next"
     await db.aclose()
 
 

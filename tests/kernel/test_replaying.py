@@ -7,11 +7,16 @@ import anyio
 import pytest
 from tests.kernel.test_programs import ONCE, booted, program, work
 from tests.kernel.test_replay import row
+from tests.kernel.tools.offering import idle
 
-from aios.abi.types import Kind, Pid
+from aios.abi.calls import Spawn
+from aios.abi.types import Exit, Kind, Pid
+from aios.errors import DeadlineExceeded
 from aios.kernel import replaying
+from aios.kernel.loader import Child, Launch
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Process
+from aios.kernel.recovery import failed_of
 from aios.kernel.replay import Replay
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
@@ -108,3 +113,26 @@ async def test_a_program_answers_letters_again_though_another_task_of_it_sleeps(
         while (after := await client.files.read(path)) == before:
             await anyio.sleep(0.05)
         assert after.startswith(before)
+
+
+@pytest.mark.anyio
+async def test_a_program_that_was_not_started_in_time_is_not_started_twice(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is on disk when the deadline comes."""
+
+    async def begin_late(self: Child, launch: Launch) -> Exit:
+        await anyio.sleep(1)
+        return await run(self, launch)
+
+    run = Child.run
+    monkeypatch.setattr(Child, "run", begin_late)
+    async with booted(home) as (kernel, client):
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        with pytest.raises(DeadlineExceeded):
+            await gate.call(Spawn(program(home, "    pass\n"), deadline_s=0.5))
+        ann = next(each.pid for each in await client.ps() if each.name == "ann")
+        assert kernel.journal.disk is not None
+        rows = await kernel.journal.disk.load(ann)
+        assert [row.record.code for row in rows] == ["deadline_exceeded"]
+        assert failed_of([row.record for row in rows]) == []

@@ -69,6 +69,11 @@ class Job(Generic[T_co]):
         if self._publish is not None and self.error is None:
             self._publish(self._value[0])
 
+    @property
+    def is_written(self) -> bool:
+        """It is on disk."""
+        return self.is_done and self.error is None
+
     def result(self) -> T_co:
         """What the write returned.
 

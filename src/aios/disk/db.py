@@ -103,7 +103,7 @@ class Database:
         """Run `write` in the writer's thread; when this returns, what it changed is on disk.
 
         `write` must not commit. It is undone if it raises. A call that is cancelled before its turn has done nothing;
-        after that it may have been done. `publish` gets what `write` returned, in the same thread, in the order of the
+        after that it returns, if it could be done. `publish` gets what `write` returned, in the same thread, in the order of the
         writes, and only once they are on disk, also when the caller was cancelled meanwhile; it must not raise.
         `queueing` is entered for the wait, and may hold the write back as long as nobody writes it. `closing` is done
         once for all writes of a commit that name it, after them.
@@ -118,9 +118,10 @@ class Database:
         try:
             with queueing(place.hold):
                 await self._queue.wait_done(place)
-        except BaseException:
+        except BaseException as error:
             await self._queue.leave(place)
-            raise
+            if not (place.is_written and isinstance(error, anyio.get_cancelled_exc_class())):
+                raise
         with translated(self.path):
             return place.result()
 

@@ -227,6 +227,8 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     except AiosError as error:
         if isinstance(error, AccessDenied):  # wherever it was decided: of a call, a path or a tool
             kernel.audit.deny(record, call)
+        if isinstance(error, DeadlineExceeded) and record.is_sealed:
+            record.where = Where.WORLD  # it is there, or not: nothing makes it again
         outcome, end = Outcome.FAULT, fault_of(error)
         raise
     except Exception as error:

@@ -103,8 +103,8 @@ def save(connection: apsw.Connection, record: Record) -> None:
     answer, answer_text, message = _put_answer(connection, record.answer, said)
     connection.execute(
         "INSERT INTO journal_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (pid, seq) DO UPDATE SET outcome = excluded.outcome, ended = excluded.ended, waited = excluded.waited, "
-        "ran = excluded.ran, n_preemptions = excluded.n_preemptions, answer = excluded.answer, "
+        "ON CONFLICT (pid, seq) DO UPDATE SET place = excluded.place, outcome = excluded.outcome, ended = excluded.ended, "
+        "waited = excluded.waited, ran = excluded.ran, n_preemptions = excluded.n_preemptions, answer = excluded.answer, "
         "answer_text = excluded.answer_text, message = excluded.message, n_urgent = excluded.n_urgent "
         "WHERE outcome <> 'done' OR excluded.outcome = 'fault'",
         (record.pid, record.seq, record.call, record.digest, record.effect.value, record.where.value,
