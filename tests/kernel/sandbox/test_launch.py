@@ -1,3 +1,4 @@
+import os
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import probe as probing
-from aios.kernel.sandbox.launch import Confined, Launcher, _bound, bounds_of
+from aios.kernel.sandbox.launch import BEHIND, Confined, Launcher, _bound, bounds_of
 from aios.kernel.sandbox.places import Places
 from aios.kernel.sandbox.probe import probe
 from aios.kernel.sandbox.processes import descendants
@@ -105,6 +106,14 @@ async def test_what_it_may_take_is_bounded_behind_every_wall_and_behind_none(
         said = await text_of(confined)
     bounds = bounds_of(launcher.config)
     assert said.split() == [str(bounds.memory_bytes >> 10), str(bounds.n_files), "0"]
+
+
+async def test_it_stands_behind_the_kernel_where_processors_are_scarce(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    with anyio.fail_after(10):
+        said = await text_of(await started(launcher, tmp_path, "sh", "-c", "nice"))
+    assert int(said) == min(os.getpriority(os.PRIO_PROCESS, 0) + BEHIND, 19)
 
 
 async def test_a_command_that_is_not_there_is_said(launcher: Launcher, tmp_path: Path) -> None:

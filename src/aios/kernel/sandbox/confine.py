@@ -5,7 +5,7 @@ import can be led astray:
 
     python -I -S confine.py FD
 
-`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value) and `walls`: `system`, `readable`, `writable`, `seccomp`
+`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value), `behind` (steps of niceness) and `walls`: `system`, `readable`, `writable`, `seccomp`
 (base64), or nothing where programs are only limited. What lies in `system` is read, and no program can change it.
 Numbers and layouts: linux/landlock.h, linux/prctl.h. What this cannot do is in docs/concepts/sandbox.md.
 """
@@ -135,6 +135,7 @@ def main() -> None:
         order = json.load(file)
     os.chdir(order["cwd"])
     limit(order["bounds"])
+    os.nice(order["behind"])
     if walls := order["walls"]:
         restrict(walls["system"], walls["readable"], walls["writable"])
         filter_calls(base64.b64decode(walls["seccomp"]))

@@ -59,6 +59,8 @@ from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
 GRACE_S = 5.0
 """How long the wall may take to stand, and its remains to go."""
+BEHIND = 5
+"""Steps of niceness by which programs stand behind the kernel and its owner's commands where processors are scarce: a fork bomb could else leave them none."""
 DEVICES = ("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -342,6 +344,7 @@ class Launcher:
             "cwd": str(order.cwd),
             "env": dict(env),
             "bounds": bounds,
+            "behind": BEHIND,
             "walls": walls,
         }
         with ExitStack() as files:
@@ -419,6 +422,8 @@ async def _bound(root: int, bounds: Bounds, group: ControlGroup | None) -> None:
         _, hard = resource.prlimit(root, number)
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.prlimit(root, number, (value, value))
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, root, min(here + BEHIND, 19))
     if group is not None:
         await anyio.to_thread.run_sync(group.add, root)
 
