@@ -286,6 +286,24 @@ async def test_what_is_meant_by_what_is_in_it_is_done_only_if_somebody_has_seen_
         assert not (await ann.plan("find the train")).is_guess
 
 
+async def test_words_that_may_be_no_text_are_written_only_after_a_look(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        for command in (
+            "write a poem about rain to draft-1.md",
+            "append the content of draft-2.md to draft-1.md",
+        ):
+            with pytest.raises(Conflict, match="no quotation marks"):
+                await ann.command(command)
+        assert await ann.read_text("draft-1.md") == "one"
+        for command in (
+            "append a line to draft-1.md",
+            "write a poem to poem.md",
+            "write 'see a.md' to draft-1.md",
+        ):
+            assert (await ann.command(command)).is_done
+        assert await ann.read_text("draft-1.md") == "see a.md"
+
+
 async def test_a_name_that_is_only_like_a_files_is_not_taken_for_it(tmp_path: Path) -> None:
     async with saying(tmp_path) as (_, ann):
         await ann.write("plan-b.txt", "kept")

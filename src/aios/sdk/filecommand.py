@@ -58,7 +58,9 @@ from aios.sdk.filewords import (
     Do,
     clauses,
     held_back,
+    is_loose,
     named_in,
+    names_file,
 )
 from aios.sdk.requests import build
 
@@ -129,6 +131,8 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
             step = msgspec.structs.replace(step, replaces=there)
         is_found = step.why in FOUND_BY_NAME or not step.paths
         is_guess = step.do is not Do.FIND and not (wish and is_found)
+        if step.do in (Do.WRITE, Do.APPEND) and is_loose(step.text, command):
+            is_guess = is_guess or bool(step.replaces) or names_file(step.text)
         steps.append(msgspec.structs.replace(step, is_guess=is_guess))
         problems += yield from _problems(step)
         if step.replaces and (clause.is_new or step.do is Do.MOVE):
@@ -151,8 +155,8 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
         raise Conflict("the plan cannot be undone", hint="look at it, and consent (--yes)")
     if plan.is_guess and not consents:
         raise Conflict(
-            "the plan is a guess: a model made it, or a file is meant by what is in it",
-            hint="look at it, and consent (--yes); or say the names of the files",
+            "the plan is a guess: a model made it, a file is meant by what is in it, or a text has no quotation marks",
+            hint="look at it, and consent (--yes); or say the names of the files, and texts in quotation marks",
         )
     edits = [edit for step in plan.steps for edit in _edits(step)]
     outcome = Outcome(plan, found=tuple(p for s in plan.steps if s.do is Do.FIND for p in s.paths))

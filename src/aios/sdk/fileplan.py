@@ -78,7 +78,8 @@ class Menu(Struct, frozen=True):
 class PlannedStep(Struct, frozen=True):
     """A step with the paths that it is about. `candidates` are the files that its words could mean when that is not clear.
 
-    `is_guess` says that it changes something, and that a model, or what is in a file, not its name, led to it. `replaces` are the files whose content another takes the place of.
+    `is_guess` says that it changes something, and that a model, or what is in a file, not its name, led to it; or that words
+    without quotation marks take the place of a file, or name one, and so may not be the text. `replaces` are the files whose content another takes the place of.
     """
 
     do: Do

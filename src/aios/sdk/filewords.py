@@ -199,6 +199,16 @@ def is_vague(place: Place) -> bool:
     return not place.is_name or not _NEW_NAME.fullmatch(bare) or bool(_AND.search(place.words))
 
 
+def is_loose(text: str, command: str) -> bool:
+    """Whether a text to write stands in a command without quotation marks."""
+    return all(_bare(token) != text for token in _TOKEN.findall(command) if _is_quoted(token))
+
+
+def names_file(text: str) -> bool:
+    """Whether a word of a text looks like the name of a file."""
+    return any(_FILE_NAME.search(word) for word in text.split())
+
+
 def spans(words: str) -> list[str]:
     """What stands in quotation marks, and runs of words, longest last."""
     tokens = _TOKEN.findall(words)
