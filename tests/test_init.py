@@ -38,6 +38,25 @@ def test_a_plain_program_loads_no_event_loop() -> None:
     assert not loaded & {"asyncio", "anyio", "httpx", "aios.config", "aios.kernel"}
 
 
+def test_a_program_without_tools_loads_nothing_that_looks_at_code() -> None:
+    loaded = set(python("import sys, aios.sdk.blocking; print(*sys.modules)").split())
+    assert not loaded & {"inspect", "ast", "typing_extensions"}
+
+
+def test_a_program_that_imports_typing_extensions_later_has_it() -> None:
+    code = "import aios.abi, typing_extensions; print(typing_extensions.Required)"
+    assert python(code).strip() == "typing.Required"
+
+
+def test_no_other_thread_finds_that_there_are_no_typing_extensions() -> None:
+    code = (
+        "import sys, threading; done = threading.Event();"
+        "threading.Thread(target=done.wait).start(); import aios.abi; done.set();"
+        "print('msgspec' in sys.modules)"
+    )
+    assert python(code).strip() == "False"
+
+
 def test_every_public_name_can_be_had() -> None:
     for name in aios.__all__:
         assert getattr(aios, name) is not None
