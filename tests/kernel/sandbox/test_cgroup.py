@@ -34,6 +34,23 @@ def test_version_2_without_the_controllers_is_none(tmp_path: Path) -> None:
     assert find_groups(root=tmp_path, own=own) is None
 
 
+def test_version_1_makes_a_group_in_each_tree_that_there_is(tmp_path: Path) -> None:
+    own = tmp_path / "none"
+    for n, name in enumerate(("cpu", "pids", "memory")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tasks").touch()
+        groups = find_groups(root=tmp_path, own=own)
+        if n == 0:  # it bounds nothing alone
+            assert groups is None
+            continue
+        assert groups is not None
+        made = groups.make(BOUNDS)
+        assert made is not None
+        trees = [folder.parent.name for folder in made.folders]
+        assert trees == [["pids", "cpu"], ["memory", "pids", "cpu"]][n - 1]
+        made.remove()
+
+
 def test_where_nothing_can_be_made_there_are_no_groups(tmp_path: Path) -> None:
     assert find_groups(root=tmp_path, own=tmp_path / "none") is None
     groups = ControlGroups((tmp_path / "absent",), is_v2=True)

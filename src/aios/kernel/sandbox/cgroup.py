@@ -1,7 +1,7 @@
 """Control groups: bounds on all processes of a program together, where this user may make groups.
 
 Version 2 (one tree; a group beside the kernel's own, as systemd delegates it to a desktop's user) or version 1 (a tree for
-each of `pids`, `memory`, `freezer`). Where neither can be written there is no group, and `probe.py` says what that leaves open.
+each of `pids`, `memory`, `cpu`). A group also gets the processor as one: a program with hundreds of processes gets as much as another with one. Where neither can be written there is no group, and `probe.py` says what that leaves open.
 """
 
 import os
@@ -154,4 +154,7 @@ def _parent_v2(root: Path, own: Path) -> tuple[Path, ...]:
 
 
 def _parents_v1(root: Path) -> tuple[Path, ...]:
-    return tuple(root / name for name in CONTROLLERS if (root / name / "tasks").exists())
+    found = tuple(root / name for name in CONTROLLERS if (root / name / "tasks").exists())
+    processors = root / "cpu"  # of version 2 it comes with the others where it is handed on
+    is_ours = found and (processors / "tasks").exists() and os.access(processors, os.W_OK)
+    return (*found, processors) if is_ours else found
