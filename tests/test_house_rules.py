@@ -5,27 +5,23 @@ reason; an exception that is no longer needed fails too. `BREACHES` holds for ea
 """
 
 import ast
-import io
 import re
-import tokenize
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from tests.sources import LEFT_TO_DO, ROOT, File, read_files
 
 pytestmark = pytest.mark.no_cover  # no line of the project runs here
-ROOT = Path(__file__).resolve().parent.parent
 
 FILE_LINES = 500
 FUNCTION_LINES = 50
 TEST_FUNCTION_LINES = 80
 POSITIONAL_ARGUMENTS = 4
-LEFT_TO_DO = r"\b(TODO|FIXME|XXX|HACK)\b"
-MARKS = rf"{LEFT_TO_DO}|noqa|type: ignore"
+PATIENCE_S = 30
 MANAGERS = {"ContextManager", "MemoryManager", "StorageManager", "ToolManager", "AccessManager"}
 
 # rule -> file -> why. For `mirrors-the-source`, what the test file is about instead.
@@ -71,56 +67,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "tests/server/test_attacks.py": "malformed requests against every route",
     },
 }
-
-
-@dataclass(frozen=True)
-class File:
-    """A Python file of the project."""
-
-    name: str
-    text: str
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        return ast.parse(self.text, self.name)
-
-    @cached_property
-    def nodes(self) -> list[ast.AST]:
-        return list(ast.walk(self.tree))
-
-    @cached_property
-    def marks(self) -> list[tokenize.TokenInfo]:
-        """The comments with a word that a rule looks for; most files have none, which is soon seen."""
-        if not re.search(MARKS, self.text):
-            return []
-        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
-        return [
-            token
-            for token in tokens
-            if token.type == tokenize.COMMENT and re.search(MARKS, token.string)
-        ]
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return self.text.splitlines()
-
-    @property
-    def is_source(self) -> bool:
-        return self.name.startswith("src/")
-
-    @property
-    def is_test(self) -> bool:
-        return self.name.startswith("tests/")
-
-    @cached_property
-    def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-        return [
-            node for node in self.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        ]
-
-    @property
-    def classes(self) -> Iterator[ast.ClassDef]:
-        return (node for node in self.nodes if isinstance(node, ast.ClassDef))
 
 
 PATTERN_END = "(?!" + r"\n)$"
@@ -341,6 +287,19 @@ def checks(function: ast.AST, known: set[str]) -> bool:
     return False
 
 
+def waits_patiently(file: File) -> Complaints:
+    """A wait that ends too early fails on a busy machine; one that ends late costs only who fails anyway."""
+    for node in file.nodes if file.is_test else ():
+        if isinstance(node, ast.Call) and called_name(node) == "fail_after":
+            limit = node.args[0]
+            value = limit.value if isinstance(limit, ast.Constant) else None
+            if isinstance(value, int | float) and value < PATIENCE_S:
+                yield (
+                    node.lineno,
+                    f"give it {PATIENCE_S} s, or measure the time and say what it may be",
+                )
+
+
 def names_no_machine(file: File) -> Complaints:
     for number, line in enumerate(file.lines, 1):
         if found := re.search(r"(?<![\w.~/-])/(?:home|Users|root|work|workspace)/[\w.-]+", line):
@@ -419,6 +378,7 @@ RULES: dict[str, Rule] = {
         leaves_nothing_to_do,
         gives_reasons,
         asserts_something,
+        waits_patiently,
         names_no_machine,
         declares_what_it_imports,
         ends_its_patterns,
@@ -443,20 +403,11 @@ BREACHES: dict[str, tuple[str, str]] = {
     "leaves-nothing-to-do": ("src/aios/x.py", "a = 1  # " + "TO" + "DO: more"),
     "gives-reasons": ("src/aios/x.py", "import a  # " + "no" + "qa: PLC0415"),
     "asserts-something": ("tests/test_x.py", "def test_it_works():\n    f()"),
+    "waits-patiently": ("tests/test_x.py", "fail_after(5)"),
     "names-no-machine": ("docs/x.md", "a = '/ho" + "me/someone/aios'"),
     "declares-what-it-imports": ("src/aios/x.py", "from pytest import raises"),
     "ends-its-patterns": ("src/aios/x.py", "Meta(pattern='^a$')"),
 }
-
-
-def read_files() -> Iterator[File]:
-    """Every Python file of the project: sources, tests, scripts, examples."""
-    paths = [
-        path for folder in ("src", "tests", "examples") for path in (ROOT / folder).rglob("*.py")
-    ]
-    paths += [ROOT / "scripts" / name for name in ("docs-check", "gen-docs", "setup")]
-    for path in sorted(paths):
-        yield File(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
 
 
 @cache

@@ -50,7 +50,7 @@ def _exists(os_pid: int) -> bool:
 
 
 async def test_leaving_the_block_ends_the_program_and_what_it_started(folder: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with running(
             [sys.executable, "-c", PARENT], env=environment({}), folder=folder
         ) as child:
@@ -71,31 +71,31 @@ async def test_an_error_in_the_block_ends_the_program_too(folder: Path) -> None:
             found.append(child.process.pid)
             raise BenchFailed("something else broke")
 
-    with anyio.fail_after(20), pytest.raises(BenchFailed):
+    with anyio.fail_after(30), pytest.raises(BenchFailed):
         await breaks()
     assert not _exists(found[0])
 
 
 async def test_a_command_is_timed_to_its_end(folder: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         seconds = await run_command(["sleep", "0.1"], env=environment({}), folder=folder)
     assert 0.1 <= seconds < 10
 
 
 async def test_a_command_that_fails_says_what_it_wrote(folder: Path) -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('no such thing')"]
-    with anyio.fail_after(20), pytest.raises(BenchFailed, match="ended with 1: no such thing"):
+    with anyio.fail_after(30), pytest.raises(BenchFailed, match="ended with 1: no such thing"):
         await run_command(command, env=environment({}), folder=folder)
 
 
 async def test_a_command_that_hangs_is_ended(folder: Path) -> None:
-    with anyio.fail_after(20), pytest.raises(BenchFailed, match="not done within"):
+    with anyio.fail_after(30), pytest.raises(BenchFailed, match="not done within"):
         await run_command(["sleep", "600"], env=environment({}), folder=folder, within_s=0.05)
 
 
 async def test_waiting_for_a_child_that_ended_fails_at_once(folder: Path) -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('broken')"]
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with running(command, env=environment({}), folder=folder) as child:
             with pytest.raises(BenchFailed, match="ended with 1 before it was up: broken"):
                 await wait_until(lambda: False, child, what="it was up")
@@ -103,7 +103,7 @@ async def test_waiting_for_a_child_that_ended_fails_at_once(folder: Path) -> Non
 
 async def test_a_failure_after_the_end_of_the_server_says_how_it_ended(folder: Path) -> None:
     command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with running(command, env=environment({}), folder=folder) as child:
             await child.process.wait()
             with pytest.raises(
@@ -113,7 +113,7 @@ async def test_a_failure_after_the_end_of_the_server_says_how_it_ended(folder: P
 
 
 async def test_a_failure_beside_a_running_server_is_left_as_it_is(folder: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with running(["sleep", "600"], env=environment({}), folder=folder) as child:
             with pytest.raises(BenchFailed, match=r"^no answer$"):
                 _fail_beside(child)
@@ -126,7 +126,7 @@ def _fail_beside(child: Child) -> None:
 
 async def test_a_server_that_never_gets_healthy_fails_the_bench(folder: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with running(["sleep", "600"], env=environment({}), folder=folder) as child:
             with pytest.raises(BenchFailed, match="did not get ready"):
                 await wait_healthy(url, child, within_s=0.1)

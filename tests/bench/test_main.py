@@ -62,7 +62,7 @@ def _bench(measure: Measure) -> Bench:
 
 async def _run(measure: Measure) -> list[Row]:
     display = JsonLines(StringIO())
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await run_one(_bench(measure), Settings(quick=True, say=lambda _: None), display)
 
 

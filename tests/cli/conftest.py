@@ -28,7 +28,7 @@ from aios.kernel.sandbox.scratch import scratch_folder
 from aios.server.daemon import open_server
 
 COMMAND = (sys.executable, "-m", "aios.cli.main")
-LONGEST_S = 20.0
+LONGEST_S = 60.0
 MEMORY = MemoryConfig()
 
 PROGRAMS = {

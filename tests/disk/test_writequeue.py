@@ -40,7 +40,7 @@ async def test_a_group_is_the_oldest_writes_and_no_more_than_its_limit() -> None
     disk = Disk()
     disk.free.set()
     places = [disk.place() for _ in range(2 * MAX_GROUP + 1)]
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for place in reversed(places):
                 tasks.start_soon(disk.queue.wait_done, place)
@@ -52,7 +52,7 @@ async def test_a_write_that_is_held_back_is_not_written_and_delays_nobody() -> N
     disk = Disk()
     disk.free.set()
     first, second = disk.place(), disk.place()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             assert first.hold(True)
             assert first.hold(True)  # twice is once
@@ -67,7 +67,7 @@ async def test_a_write_that_is_held_back_is_not_written_and_delays_nobody() -> N
 async def test_the_one_that_was_to_lead_is_held_back_and_the_next_leads() -> None:
     disk = Disk()
     first, second, third = disk.place(), disk.place(), disk.place()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(disk.queue.wait_done, first)
             await anyio.wait_all_tasks_blocked()  # it leads, and has taken all
@@ -87,7 +87,7 @@ async def test_the_one_that_was_to_lead_is_held_back_and_the_next_leads() -> Non
 async def test_what_is_being_written_cannot_be_held_back_and_is_waited_for() -> None:
     disk = Disk()
     place = disk.place()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(disk.queue.wait_done, place)
             await anyio.wait_all_tasks_blocked()
@@ -104,7 +104,7 @@ async def test_what_is_being_written_cannot_be_held_back_and_is_waited_for() -> 
 async def test_a_held_write_that_nobody_wants_any_more_is_never_written() -> None:
     disk = Disk()
     place = disk.place()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         assert place.hold(True)
         await disk.queue.leave(place)
         assert not disk.queue.withdraw(place)
@@ -117,7 +117,7 @@ async def test_what_is_owed_goes_before_all_that_came_meanwhile() -> None:
     owed = Job(nothing, is_owed=True)
     disk.queue.add(owed)
     first = disk.place()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await disk.queue.wait_done(first)
         second = disk.place()
         await disk.queue.wait_done(second)

@@ -46,7 +46,7 @@ async def succeeds(source: str, folder: Path) -> None:
     """Run a program; it says nothing to stderr and has a result."""
     (folder / "agent.toml").write_text('name = "block"\n')
     (folder / "main.py").write_text(source)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(Script(answer_tokens=8)) as kernel:
             async with connect(kernel.urls[0], kernel.owner_token) as client:
                 child = await client.spawn(folder)

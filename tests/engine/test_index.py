@@ -23,7 +23,7 @@ def html_page(body: str) -> Reply:
 
 
 async def find(server: FileServer, *urls: str) -> Wheel | None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with open_client(Limits(), allow_http=False) as client:
             where = list(urls) or [server.url + "/simple"]
             return await find_wheel(client, where, distribution="tiny.model", version="1.0")

@@ -75,7 +75,7 @@ async def pull(
     seen: list[Progress] | None = None,
 ) -> Path:
     watch = ([] if seen is None else seen).append
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         return await pull_model(name, home, progress=watch, limits=FAST, env=env or {})
 
 
@@ -278,7 +278,7 @@ async def test_of_two_pulls_at_once_the_second_waits_and_nothing_is_fetched_twic
             server.gate.set()
 
     async with serving(server), anyio.create_task_group() as group:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             url = server.url + "/m.gguf"
             group.start_soon(pull, url, home)
             while not server.requests:
@@ -297,7 +297,7 @@ async def test_a_pull_cancelled_while_it_verifies_keeps_what_was_downloaded(home
                 scope.cancel()
 
         async with serving(FileServer({"/m.gguf": GOOD})) as server:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await pull_model(server.url + "/m.gguf", home, progress=watch, env={})
     assert scope.cancelled_caught
     assert part_path(home.models / "m.gguf").read_bytes() == GOOD

@@ -130,7 +130,7 @@ async def test_a_reader_that_waits_is_woken_when_the_sequence_or_the_engine_clos
         ended.append(end)
 
     ended: list[object] = []
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         sequence = await engine.open(chat())
         for close in (sequence.close, engine.aclose):
             if close == engine.aclose:

@@ -43,7 +43,7 @@ def test_what_is_counted_is_the_equal_answers_at_the_end(answers: list[bytes]) -
 
 @pytest.mark.anyio
 async def test_who_repeats_itself_in_vain_is_held_until_it_is_let_go_on(booted: OpenKernel) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             booted(slow_engine(n_tokens=2, token_delay_s=0), limits=PAUSE) as kernel,
             anyio.create_task_group() as tasks,
@@ -73,7 +73,7 @@ async def test_who_repeats_itself_in_vain_is_held_until_it_is_let_go_on(booted: 
 async def test_a_call_that_repeats_in_vain_fails_if_asked_until_another_is_made(
     booted: OpenKernel,
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=2, token_delay_s=0), limits=FAIL) as kernel:
             _, gate = guest(kernel)
             for _ in range(5):
@@ -89,7 +89,7 @@ async def test_a_call_that_repeats_in_vain_fails_if_asked_until_another_is_made(
 async def test_a_tool_that_fails_alike_counts_whatever_the_model_is_asked_between(
     booted: OpenKernel,
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=2, token_delay_s=0), limits=FAIL) as kernel:
             _, gate = guest(kernel)
             for turn in range(5):
@@ -105,7 +105,7 @@ async def test_cheap_calls_calls_side_by_side_and_the_owners_are_no_loop(
     booted: OpenKernel,
 ) -> None:
     engine = slow_engine(n_slots=4, n_tokens=2, token_delay_s=0.001)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(engine, limits=FAIL) as kernel:
             _, gate = guest(kernel)
             for _ in range(20):

@@ -127,7 +127,7 @@ async def test_tool_calls_must_be_answered_and_have_ids_of_their_own(booted: Ope
 
 
 async def test_a_second_writer_is_refused_and_a_reader_is_not(booted: OpenKernel) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel:
             gate = kernel.init_gate()
             context = await opened(gate, SYSTEM)
@@ -144,7 +144,7 @@ async def test_a_second_writer_is_refused_and_a_reader_is_not(booted: OpenKernel
 
 
 async def test_what_ends_a_chat_early_leaves_the_context_as_it_was(booted: OpenKernel) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel:
             gate = kernel.init_gate()
             context = await opened(gate, SYSTEM)
@@ -175,7 +175,7 @@ async def test_a_context_that_ends_under_its_writer_fails_that_call_alone(
     async def idle(_: LocalGate) -> None:
         await anyio.sleep_forever()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=50)) as kernel:
             pid = kernel.spawn_task("agent", idle)
             context = await opened(kernel.gate(pid))
@@ -190,7 +190,7 @@ async def test_a_context_that_ends_under_its_writer_fails_that_call_alone(
 
 
 async def test_a_context_can_be_closed_under_its_writer(booted: OpenKernel) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=50)) as kernel:
             gate = kernel.init_gate()
             context = await opened(gate)

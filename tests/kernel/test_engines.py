@@ -35,7 +35,7 @@ def test_two_embedded_engines_with_too_many_threads_are_warned_of() -> None:
 async def test_a_kernel_runs_all_engines_of_its_configuration(tmp_path: Path) -> None:
     other = EngineConfig(kind="scripted", model="other", aliases=("tiny",))
     config = Config(engine=SCRIPTED, engines={"second": other})
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with open_kernel(config, Home(tmp_path)) as kernel:
             gate = kernel.init_gate()
             for model, served_by in {"": "made-up", "tiny": "other", "second": "other"}.items():

@@ -92,7 +92,7 @@ async def test_a_task_that_raises_ends_alone_and_its_error_is_its_exit(booted: O
     async def faulty(gate: LocalGate) -> None:
         await gate.call(Wait(pid=Pid(999)))
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             first, second = kernel.spawn_task("broken", broken), kernel.spawn_task("faulty", faulty)
             gate = kernel.init_gate()
@@ -112,7 +112,7 @@ async def test_leaving_the_kernel_kills_what_still_runs(booted: OpenKernel) -> N
         finally:
             ended.append("cleaned up")
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel:
             kernel.spawn_task("talker", talk)
             await anyio.wait_all_tasks_blocked()
@@ -120,7 +120,7 @@ async def test_leaving_the_kernel_kills_what_still_runs(booted: OpenKernel) -> N
 
 
 async def test_draining_lets_calls_in_flight_end(booted: OpenKernel) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=30)) as kernel, anyio.create_task_group() as tasks:
             texts: list[str] = []
 
@@ -135,7 +135,7 @@ async def test_draining_lets_calls_in_flight_end(booted: OpenKernel) -> None:
 
 
 async def test_the_configured_engine_is_started_in_the_background(tmp_path: Path) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         config = Config(engine=EngineConfig(kind="scripted"))
         async with open_kernel(config, Home(tmp_path)) as kernel:
             answer = (await kernel.init_gate().call(chat())).value
@@ -195,7 +195,7 @@ async def test_a_kernel_that_forgets_ended_processes_while_it_ends_still_ends(
     async with booted(limits=KernelConfig(max_exited=2)) as kernel:
         pids = [kernel.spawn_task("stay", stay) for _ in range(3)]
         ended = [kernel.spawn_task("end", end) for _ in range(2)]
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             for pid in ended:
                 await kernel.table.get(pid).wait_ended()
     assert not any(kernel.table.find(pid) for pid in ended), "they were forgotten on the way"

@@ -36,7 +36,7 @@ async def test_a_call_that_is_cut_off_counts_its_prompt(booted: OpenKernel) -> N
         agent = kernel.admit("agent")[0]
         async with kernel.gate(agent.pid).open_call(chat("hi there")) as frames:
             await anext(aiter(frames))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await agent.wait_drained()
         assert agent.usage.prompt_tokens == whole.prompt_tokens > 0
         assert 0 < agent.usage.completion_tokens < 1000
@@ -69,7 +69,7 @@ async def test_no_more_generations_run_at_once_than_the_engine_has_slots(
 ) -> None:
     engine = slow_engine(n_slots=2, n_tokens=10)
     most = 0
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(engine) as kernel:
 
             async def talk() -> None:
@@ -85,7 +85,7 @@ async def test_no_more_generations_run_at_once_than_the_engine_has_slots(
 
 
 async def test_waiting_and_running_times_are_told_apart(booted: OpenKernel) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=20, token_delay_s=0.005)) as kernel:
             waited: list[float] = []
 
@@ -158,7 +158,7 @@ async def test_a_short_call_takes_the_slot_of_a_long_one_which_then_goes_on_wher
     engine = slow_engine(n_slots=1, n_tokens=100, token_delay_s=0.002)
     config = SchedulerConfig(policy="mlfq")
     long_call = chat("word " * 200)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(engine, scheduler=config) as kernel, anyio.create_task_group() as tasks:
             gate, ended = kernel.init_gate(), list[str]()
             undisturbed = (await gate.call(long_call)).value.message.content
@@ -182,7 +182,7 @@ async def test_a_short_call_takes_the_slot_of_a_long_one_which_then_goes_on_wher
 async def test_under_fifo_nobody_is_preempted(booted: OpenKernel) -> None:
     engine = slow_engine(n_slots=1, n_tokens=50, token_delay_s=0.001)
     config = SchedulerConfig(policy="fifo")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(engine, scheduler=config) as kernel, anyio.create_task_group() as tasks:
 
             async def talk(text: str) -> None:
@@ -204,7 +204,7 @@ async def test_kill_cancel_and_stop_at_any_step_of_a_turn_harm_nobody_else(
         n_slots=2, n_tokens=64, token_delay_s=0.001
     )  # nobody ends before the attack
     config = SchedulerConfig(policy=policy, quantum_tokens=4)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted(engine, scheduler=config) as kernel:
             answers: dict[str, str] = {}
             scope = anyio.CancelScope()
@@ -250,7 +250,7 @@ async def test_a_process_that_floods_the_engine_delays_others_by_little(
 ) -> None:
     engine = slow_engine(n_slots=2, n_tokens=20, token_delay_s=0.0005)
     config = SchedulerConfig(policy=policy, quantum_tokens=8)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted(engine, scheduler=config) as kernel:
             flooder, other = (kernel.admit(name)[0].pid for name in ("flooder", "other"))
             n_done = 0

@@ -65,7 +65,7 @@ async def test_a_program_runs_with_its_arguments_and_its_output_is_its_log(
     booted: OpenKernel, program: MakeProgram
 ) -> None:
     path = program("import sys\nprint('args', sys.argv[1:])\nprint('oh', file=sys.stderr)\n")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=path, args=("a", "b c")))
             assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 0
@@ -79,7 +79,7 @@ async def test_a_program_runs_with_its_arguments_and_its_output_is_its_log(
 async def test_a_crash_leaves_its_traceback_in_the_log_and_its_status_in_the_table(
     booted: OpenKernel, program: MakeProgram
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=program("raise SystemError('boom')")))
             assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 1
@@ -95,7 +95,7 @@ async def test_the_child_gets_a_scrubbed_environment(
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
     monkeypatch.setenv("AIOS_HOME", "/canary")
     path = program("import os\nfor k in sorted(os.environ): print(k, os.environ[k])")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=path, env={"MINE": "1"}))
             await kernel.init_gate().call(Wait(pid=pid))
@@ -116,7 +116,7 @@ async def test_kill_ends_all_that_a_program_started_at_once(
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(child.pid, flush=True)\ntime.sleep(60)\n"
     )
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=program(source)))
             process = kernel.table.get(pid)
@@ -136,7 +136,7 @@ async def test_kill_ends_all_that_a_program_started_at_once(
 async def test_stop_freezes_the_operating_system_process(
     booted: OpenKernel, program: MakeProgram
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=program("import time; time.sleep(60)")))
             await kernel.init_gate().call(Stop(pid=pid))
@@ -152,7 +152,7 @@ async def test_a_program_that_exits_by_call_and_lingers_is_killed(
     booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aios.kernel.loader.EXIT_GRACE_S", 0.1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=program("import time; time.sleep(60)")))
             await kernel.gate(pid).call(ExitSelf(status=4, result="mine"))
@@ -165,7 +165,7 @@ async def test_a_flood_without_line_ends_stays_within_the_log(
     booted: OpenKernel, program: MakeProgram
 ) -> None:
     path = program("import sys\nfor _ in range(300): sys.stdout.write('x' * 65536)")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid = await spawned(kernel, Spawn(program=path))
             await kernel.init_gate().call(Wait(pid=pid))
@@ -274,7 +274,7 @@ async def test_a_child_that_nobody_awaits_any_more_leaves_no_control_group(
     booted: OpenKernel, program: MakeProgram
 ) -> None:
     path = program("import time; time.sleep(60)")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             if (await kernel.launcher.find_walls()).groups is None:
                 pytest.skip("this machine lets us make no control group")

@@ -92,7 +92,7 @@ async def test_a_log_goes_with_its_process(tmp_path: Path) -> None:
 
 async def test_lines_are_written_soon_and_at_the_end(tmp_path: Path) -> None:
     one = files(tmp_path)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(one.run)
             log = one.open(PID)

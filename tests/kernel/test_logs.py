@@ -69,7 +69,7 @@ async def test_a_follower_is_woken_by_a_line_and_by_the_end() -> None:
         await log.wait_changed()
         woken.append(log.is_closed)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(follow)
             await anyio.wait_all_tasks_blocked()

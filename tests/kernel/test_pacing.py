@@ -25,7 +25,7 @@ def limit(kernel: Kernel, rate: Rate) -> None:
 
 async def test_calls_wait_before_their_turn_seen_and_counted(booted: OpenKernel) -> None:
     engine = ScriptedEngine(n_slots=8, script=Script(answer_tokens=2))
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted(engine) as kernel:
             limit(kernel, SLOW)
             process, _ = kernel.admit("ann")
@@ -44,7 +44,7 @@ async def test_calls_wait_before_their_turn_seen_and_counted(booted: OpenKernel)
 
 async def test_a_stopped_process_gives_its_place_to_others(booted: OpenKernel) -> None:
     engine = ScriptedEngine(n_slots=8, script=Script(answer_tokens=2))
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted(engine) as kernel, anyio.create_task_group() as tasks:
             limit(kernel, SLOW)
             ann, _ = kernel.admit("ann")

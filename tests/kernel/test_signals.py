@@ -43,7 +43,7 @@ def guest(kernel: Kernel, name: str = "guest", *, parent: Pid = Pid(1)) -> tuple
 async def test_a_call_of_a_stopped_process_waits_at_the_door_until_it_goes_on(
     booted: OpenKernel,
 ) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel, anyio.create_task_group() as tasks:
             pid, gate = guest(kernel)
             await kernel.init_gate().call(Stop(pid=pid))
@@ -66,7 +66,7 @@ async def test_a_call_of_a_stopped_process_waits_at_the_door_until_it_goes_on(
 async def test_who_is_frozen_goes_on_when_it_thaws_if_whoever_spoke_last_lets_it(
     booted: OpenKernel, is_stopped_before: bool, meanwhile: str
 ) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel, anyio.create_task_group() as tasks:
             pid, gate = guest(kernel)
             process, owner = kernel.table.get(pid), kernel.init_gate()
@@ -100,7 +100,7 @@ async def test_who_is_frozen_goes_on_when_it_thaws_if_whoever_spoke_last_lets_it
 async def test_stop_halts_a_generation_and_cont_lets_it_go_on_without_a_gap(
     booted: OpenKernel,
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_tokens=200, token_delay_s=0)) as plain:
             whole = (await plain.init_gate().call(chat(max_tokens=200))).value.message.text()
         async with booted(slow_engine(n_tokens=200)) as kernel, anyio.create_task_group() as tasks:
@@ -137,7 +137,7 @@ async def test_stop_halts_a_generation_and_cont_lets_it_go_on_without_a_gap(
 
 @pytest.mark.anyio
 async def test_kill_ends_the_calls_in_flight_and_refuses_new_ones(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel, anyio.create_task_group() as tasks:
             pid, gate = guest(kernel)
             faults: list[AiosError] = []
@@ -160,7 +160,7 @@ async def test_kill_ends_the_calls_in_flight_and_refuses_new_ones(booted: OpenKe
 
 @pytest.mark.anyio
 async def test_kill_and_stop_reach_the_whole_tree_and_nobody_else(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             top, _ = guest(kernel, "top")
             child, _ = guest(kernel, "child", parent=top)
@@ -178,7 +178,7 @@ async def test_kill_and_stop_reach_the_whole_tree_and_nobody_else(booted: OpenKe
 
 @pytest.mark.anyio
 async def test_a_process_can_kill_itself(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid, gate = guest(kernel)
             assert (await gate.call(Kill(pid=pid))).value.pids == (pid,)
@@ -187,7 +187,7 @@ async def test_a_process_can_kill_itself(booted: OpenKernel) -> None:
 
 @pytest.mark.anyio
 async def test_a_process_can_stop_itself_and_is_let_go_by_another(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid, gate = guest(kernel)
             assert (await gate.call(Stop(pid=pid))).value.pids == (pid,)
@@ -213,7 +213,7 @@ async def test_init_cannot_be_signalled_and_the_dead_cannot_either(booted: OpenK
 
 @pytest.mark.anyio
 async def test_a_stopped_process_can_be_killed(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel, anyio.create_task_group() as tasks:
             pid, gate = guest(kernel)
 
@@ -236,7 +236,7 @@ async def test_an_engine_that_cannot_suspend_is_not_read_while_its_process_is_st
         script=Script(answer_tokens=50, token_delay_s=0.002),
         abilities=ABILITIES - {Ability.SUSPEND},
     )
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(engine) as kernel, anyio.create_task_group() as tasks:
             pid, gate = guest(kernel)
             texts: list[str] = []
@@ -259,7 +259,7 @@ async def test_an_engine_that_cannot_suspend_is_not_read_while_its_process_is_st
 async def test_term_asks_guests_by_a_letter_and_usr1_writes_to_one_alone(
     booted: OpenKernel,
 ) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             top, gate = guest(kernel, "top")
             child, child_gate = guest(kernel, "child", parent=top)
@@ -279,7 +279,7 @@ async def test_term_asks_guests_by_a_letter_and_usr1_writes_to_one_alone(
 
 @pytest.mark.anyio
 async def test_signals_by_name_are_kill_stop_and_cont(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             pid, _ = guest(kernel)
             init, process = kernel.init_gate(), kernel.table.get(pid)
@@ -325,7 +325,7 @@ async def test_nothing_leaks_whatever_is_stopped_killed_or_cancelled_and_when(
                 if isinstance(error, ProcessGone):
                     return
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted(slow_engine(n_slots=2, n_tokens=20, token_delay_s=0.0005)) as kernel:
             init = kernel.init_gate()
             async with anyio.create_task_group() as tasks:
@@ -360,7 +360,7 @@ async def test_nothing_leaks_whatever_is_stopped_killed_or_cancelled_and_when(
 async def test_a_write_of_a_stopped_process_leaves_the_queue_and_is_done_when_it_goes_on(
     booted: OpenKernel,
 ) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with booted() as kernel, anyio.create_task_group() as tasks:
             pid, gate = guest(kernel)
             reading = threading.Event()

@@ -77,14 +77,14 @@ async def test_an_unknown_call_is_refused(booted: OpenKernel) -> None:
 
 
 async def test_a_call_that_takes_too_long_ends_with_its_deadline(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel:
             with pytest.raises(DeadlineExceeded, match=r"chat was not done within 0\.05 s"):
                 await kernel.init_gate().call(chat(deadline_s=0.05))
 
 
 async def test_a_deadline_holds_in_the_queue_too(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted(slow_engine()) as kernel, anyio.create_task_group() as tasks:
             tasks.start_soon(kernel.init_gate().call, chat())
             await anyio.wait_all_tasks_blocked()
@@ -129,7 +129,7 @@ async def test_a_call_that_no_wire_carries_is_the_callers_mistake_and_leaks_noth
 
 
 async def test_calls_in_flight_are_bounded_per_process(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with (
             booted(slow_engine(), limits=KernelConfig(max_calls_per_process=2)) as kernel,
             anyio.create_task_group() as tasks,
@@ -145,7 +145,7 @@ async def test_calls_in_flight_are_bounded_per_process(booted: OpenKernel) -> No
 
 
 async def test_the_queue_of_an_engine_is_bounded(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with (
             booted(slow_engine(), limits=KernelConfig(max_queue=2)) as kernel,
             anyio.create_task_group() as tasks,
@@ -194,7 +194,7 @@ async def test_only_the_owner_makes_a_process_less_nice(booted: OpenKernel) -> N
 
 
 async def test_exit_ends_the_process_with_its_result(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             process, _ = kernel.admit("worker")
             await kernel.gate(process.pid).call(ExitSelf(status=3, result="done"))
@@ -218,7 +218,7 @@ async def test_wait_without_a_pid_returns_each_child_once(booted: OpenKernel) ->
 
         return body
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel, anyio.create_task_group() as tasks:
             events = [anyio.Event(), anyio.Event()]
             for number, event in enumerate(events):
@@ -250,7 +250,7 @@ async def test_wait_says_when_there_is_nobody_to_wait_for(booted: OpenKernel) ->
 
 
 async def test_a_log_can_be_followed_to_the_end_of_its_process(booted: OpenKernel) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel, anyio.create_task_group() as tasks:
             process, _ = kernel.admit("worker")
             gate = kernel.gate(process.pid)
@@ -288,7 +288,7 @@ async def test_shutdown_tells_whoever_serves_the_kernel(booted: OpenKernel) -> N
 async def test_nice_ranks_calls_that_wait_at_once(booted: OpenKernel) -> None:
     engine = slow_engine(n_slots=1, n_tokens=50, token_delay_s=0.01)
     config = SchedulerConfig(policy="priority")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with booted(engine, scheduler=config) as kernel, anyio.create_task_group() as tasks:
             ended: list[str] = []
 
@@ -330,7 +330,7 @@ async def test_while_a_human_is_asked_the_effect_has_not_begun_for_any_who_look_
         return job.arguments
 
     home = Home(tmp_path)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
             kernel.access.on_ask = ask
             await offer(kernel, "base", carry, declared("launch", Traits(effect="irreversible")))

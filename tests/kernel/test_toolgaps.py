@@ -171,7 +171,7 @@ async def test_what_is_due_is_done_by_itself(house: House) -> None:
     house.gaps.clock = clock
     agent, mine = house.process("agent"), house.pages(0)
     house.compute(mine)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(house.gaps.run)
             for _ in range(5):

@@ -49,7 +49,7 @@ async def test_an_agents_conversation_lives_in_the_kernel() -> None:
         seen.append(len(job.prompt.messages))
         return next(replies)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with (
             served(Script(answer=answer)) as kernel,
             connect(kernel.urls[0], kernel.owner_token) as client,
@@ -71,7 +71,7 @@ async def test_an_agents_conversation_lives_in_the_kernel() -> None:
 
 async def test_a_run_that_is_cut_short_leaves_a_context_to_go_on_with() -> None:
     script = Script(replies=(calling("hang"), "never mind", calling("hang"), "well"))
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with (
             served(script) as kernel,
             connect(kernel.urls[0], kernel.owner_token) as client,
@@ -93,7 +93,7 @@ async def test_a_run_that_is_cut_short_leaves_a_context_to_go_on_with() -> None:
 
 
 async def test_a_budget_that_ends_a_run_answers_its_last_calls() -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with (
             served(Script(replies=(calling("add", '{"a":1,"b":2}'), "ok"))) as kernel,
             connect(kernel.urls[0], kernel.owner_token) as client,
@@ -108,7 +108,7 @@ async def test_a_budget_that_ends_a_run_answers_its_last_calls() -> None:
 
 
 async def test_a_model_reads_back_what_left_its_window() -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with (
             served(
                 Script(replies=("ok", calling("context_fault", '{"pointer":1}'), "sea"))

@@ -45,7 +45,7 @@ async def test_what_fits_is_recalled_before_a_run_and_the_exchange_is_kept_after
     tmp_path: Path,
 ) -> None:
     prompts, script = heard()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             note = await client.memory.remember("The user eats no meat, only vegetarian food")
             agent = Agent(client, memory=AgentMemory(client.memory))
@@ -63,7 +63,7 @@ async def test_what_fits_is_recalled_before_a_run_and_the_exchange_is_kept_after
 
 async def test_without_a_memory_nothing_is_recalled_and_nothing_kept(tmp_path: Path) -> None:
     prompts, script = heard()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             await client.memory.remember("The user eats no meat")
             result = await Agent(client).run("What does the user eat?")
@@ -74,7 +74,7 @@ async def test_without_a_memory_nothing_is_recalled_and_nothing_kept(tmp_path: P
 
 async def test_the_notes_never_take_more_than_the_allowance(tmp_path: Path) -> None:
     prompts, script = heard()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             for number in range(20):
                 await client.memory.remember(
@@ -99,7 +99,7 @@ async def test_a_run_that_is_cut_short_is_not_kept_and_a_full_memory_costs_no_an
             raise ResourceExhausted(f"no room for {text}", hint="forget some")
 
     script = scripted("one two three four five", "Done.")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             agent = Agent(client, memory=AgentMemory(client.memory), max_tokens=2)
             cut = await agent.run("Count.")
@@ -127,7 +127,7 @@ async def test_an_allowance_of_nothing_is_refused(tmp_path: Path) -> None:
 
 async def test_an_agent_that_begins_anew_is_shown_its_last_records_once(tmp_path: Path) -> None:
     prompts, script = heard()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             memory = AgentMemory(client.memory, recent=2, is_logging=True, is_recording=False)
             agent = Agent(client, memory=memory)
@@ -152,7 +152,7 @@ async def test_an_agent_that_begins_anew_is_shown_its_last_records_once(tmp_path
 
 async def test_records_take_what_the_notes_leave_of_the_allowance(tmp_path: Path) -> None:
     prompts, script = heard()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             await client.memory.remember("The boat is white")
             for number in range(1, 21):
@@ -174,7 +174,7 @@ async def test_records_take_what_the_notes_leave_of_the_allowance(tmp_path: Path
 
 async def test_a_context_that_holds_a_conversation_is_no_new_beginning(tmp_path: Path) -> None:
     prompts, script = heard()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with own_client(tmp_path, script) as client:
             await client.memory.log("a boat", "got")
             context = await client.contexts.open()

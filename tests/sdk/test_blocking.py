@@ -27,7 +27,7 @@ async def run(body: Body, script: Script = SILENT, *, over: str = "unix") -> Non
         with blocking.connect(url, token) as client:
             body(client)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(script, http=over == "http") as kernel:
             url = next(url for url in kernel.urls if url.startswith(over))
             await to_thread.run_sync(work, url, kernel.owner_token)
@@ -136,7 +136,7 @@ async def test_processes_can_be_seen_held_and_ended() -> None:
 
 
 async def test_a_guest_ends_itself_with_a_result() -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with served() as kernel:
             guest = await Client(kernel.init_gate()).admit("visitor")
 

@@ -27,7 +27,7 @@ async def in_thread(served: Served, body: Callable[[BlockingUnixGate], None]) ->
         with BlockingUnixGate(served.path, served.token) as gate:
             body(gate)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await anyio.to_thread.run_sync(run)
 
 
@@ -117,7 +117,7 @@ async def test_a_timeout_delays_no_call_that_is_answered() -> None:
                     gate.call(GetPid())
                 assert len(gate._idle) == 1
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await anyio.to_thread.run_sync(script)
 
 

@@ -221,7 +221,7 @@ async def test_a_wrong_message_is_the_callers_mistake(messages: list[object]) ->
 
 async def test_a_stream_brings_the_pieces_and_then_the_reply() -> None:
     script = Script(answer_tokens=40, token_delay_s=0.0005)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with own_client(script) as client, client.stream_chat("tell") as stream:
             pieces = [piece async for piece in stream]
             reply = await stream.reply()
@@ -232,7 +232,7 @@ async def test_a_stream_brings_the_pieces_and_then_the_reply() -> None:
 
 async def test_leaving_a_stream_early_cancels_the_call() -> None:
     script = Script(answer_tokens=5000, token_delay_s=0.01)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with own_client(script) as client:
             async with client.stream_chat("tell") as stream:
                 async for _ in stream:
@@ -261,7 +261,7 @@ async def test_completions_go_on_with_a_text() -> None:
 
 async def test_a_deadline_ends_a_call() -> None:
     script = Script(answer_tokens=5000, token_delay_s=0.01)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with own_client(script) as client:
             with pytest.raises(DeadlineExceeded):
                 await client.chat("x", deadline_s=0.05)
@@ -287,7 +287,7 @@ async def test_an_unknown_model_is_not_found() -> None:
 
 
 async def test_processes_can_be_seen_held_and_ended() -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             owner = Client(kernel.init_gate())
             guest = await owner.admit("visitor")
@@ -321,7 +321,7 @@ async def test_kill_names_whom_it_reached() -> None:
 
 
 async def test_waiting_has_a_deadline() -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with booted() as kernel:
             owner = Client(kernel.init_gate())
             guest = await owner.admit("sleeper")
@@ -345,7 +345,7 @@ async def test_a_program_is_started_from_the_callers_folder(
         "import os, sys; print(os.getcwd(), os.environ['X'], *sys.argv[1:])"
     )
     monkeypatch.chdir(tmp_path)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served() as kernel, connect(kernel.urls[0], kernel.owner_token) as client:
             child = await client.spawn("prog", "a", "b c", name="kid", nice=3, env={"X": "y"})
             assert child.name == "kid"
@@ -357,7 +357,7 @@ async def test_a_program_is_started_from_the_callers_folder(
 async def test_connecting_finds_the_kernel_in_the_environment_and_in_its_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with served(http=True) as kernel:
             for name in ("AIOS_URL", "AIOS_TOKEN", "AIOS_CONFIG"):
                 monkeypatch.delenv(name, raising=False)

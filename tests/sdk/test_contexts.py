@@ -35,7 +35,7 @@ def test_both_have_the_same_methods(plain: type, waiting: type) -> None:
 
 @pytest.mark.parametrize("over", ["unix", "http"])
 async def test_a_conversation_over_a_socket(over: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(SCRIPT, http=over == "http") as kernel:
             url = next(url for url in kernel.urls if url.startswith(over))
             async with connect(url, kernel.owner_token) as client:
@@ -70,7 +70,7 @@ async def test_a_conversation_over_a_socket(over: str) -> None:
 
 async def test_leaving_a_stream_early_leaves_the_context_as_it_was() -> None:
     script = Script(answer_tokens=1000, token_delay_s=0.002)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(script) as kernel, connect(kernel.urls[0], kernel.owner_token) as client:
             async with client.context() as context:
                 async with context.stream_chat("first") as stream:
@@ -111,7 +111,7 @@ async def test_plain_code_pages_out_and_faults_in() -> None:
             with pytest.raises(InvalidCall, match="window"):
                 client.contexts.open(window="some")
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(SCRIPT) as kernel:
             url = next(url for url in kernel.urls if url.startswith("unix"))
             await to_thread.run_sync(work, url, kernel.owner_token)

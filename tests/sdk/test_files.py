@@ -25,7 +25,7 @@ async def test_changes_are_followed_over_the_line_until_the_block_is_left(over: 
             await files.write("/shared/a", "1")
             since = (await files.watch("/shared", since=0)).next
             seen: list[tuple[str, int]] = []
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with files.follow("/shared", since=since) as changes:
                     for number in range(3):
                         await files.write("/shared/b", str(number))

@@ -25,7 +25,7 @@ def test_both_have_the_same_methods() -> None:
 
 @pytest.mark.parametrize("over", ["unix", "http"])
 async def test_a_guest_and_the_owner_write_to_each_other_over_a_socket(over: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(http=over == "http") as kernel:
             url = next(url for url in kernel.urls if url.startswith(over))
             guest, token = kernel.admit("ann")
@@ -63,7 +63,7 @@ async def test_plain_code_has_topics_and_receipts() -> None:
             mail.send(me, "a", reply_to=asked)
             assert mail.receive(reply_to=asked).body == "a"
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served() as kernel:
             url = next(url for url in kernel.urls if url.startswith("unix"))
             await to_thread.run_sync(work, url, kernel.owner_token)

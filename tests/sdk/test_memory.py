@@ -30,7 +30,7 @@ async def test_one_remembers_and_another_recalls_over_a_socket(
     over: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAGE_NOTES", 2)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(http=over == "http") as kernel:
             url = next(url for url in kernel.urls if url.startswith(over))
             _, token = kernel.admit("ann")

@@ -15,7 +15,7 @@ from aios.errors import InvalidCall
 from aios.sdk.client import Client, connect
 from aios.sdk.program import result_text
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 @dataclass

@@ -23,7 +23,7 @@ def pair() -> tuple[UnixStream, UnixStream]:
 async def test_a_megabyte_passes_a_small_buffer_whole() -> None:
     sender, receiver = pair()
     data, found = bytes(range(256)) * 4096, bytearray()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sender.send, data)
             while len(found) < len(data):
@@ -47,7 +47,7 @@ async def test_cancelling_a_receiver_loses_nothing() -> None:
 
 async def test_closing_wakes_who_waits() -> None:
     sender, receiver = pair()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
 
             async def receive() -> None:
@@ -71,7 +71,7 @@ async def test_who_sends_without_end_does_not_keep_others_from_running() -> None
             ticks += 1
             await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(tick)
             for _ in range(100):
@@ -92,7 +92,7 @@ async def test_connecting_waits_while_the_queue_is_full() -> None:
         async def connect() -> None:
             streams.append(await UnixStream.connect(str(folder / "s")))
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
                     tasks.start_soon(connect)

@@ -50,7 +50,7 @@ def test_both_have_the_same_methods() -> None:
 
 @pytest.mark.parametrize("over", ["unix", "http"])
 async def test_functions_are_served_to_others_over_a_socket(over: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served(http=over == "http") as kernel:
             url = next(url for url in kernel.urls if url.startswith(over))
             _, token = kernel.admit("desk")
@@ -96,7 +96,7 @@ async def test_a_call_that_nobody_wants_any_more_is_cancelled_where_it_runs(
 
     async with booted() as kernel:
         desk, user = Client(kernel.gate(kernel.admit("desk")[0].pid)), Client(kernel.init_gate())
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 await tasks.start(partial(desk.tools.serve, hang, max_parallel=max_parallel))
                 async with anyio.create_task_group() as callers:
@@ -124,7 +124,7 @@ async def test_calls_run_side_by_side_and_one_takes_one_call_of_the_kernel() -> 
     async with booted() as kernel:
         process, _ = kernel.admit("desk")
         desk, user = Client(kernel.gate(process.pid)), Client(kernel.init_gate())
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 await tasks.start(partial(desk.tools.serve, meet, max_parallel=5))
                 for _ in range(20):
@@ -143,7 +143,7 @@ async def test_calls_run_side_by_side_and_one_takes_one_call_of_the_kernel() -> 
 
 
 async def test_a_plain_program_serves_its_functions_one_after_another() -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with served() as kernel:
             process, token = kernel.admit("desk")
             url = kernel.urls[0]

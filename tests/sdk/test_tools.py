@@ -372,7 +372,7 @@ async def test_a_tool_that_hangs_is_left_behind() -> None:
         await anyio.sleep_forever()
 
     try:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             assert (await invoke(waiting, "{}")).text == "error: waiting did not end within 0.02 s"
             assert (await invoke(plain, "{}")).text == "error: plain did not end within 0.02 s"
             assert not has_ended.is_set()

@@ -48,7 +48,7 @@ class Served:
     def client(self, token: str | None = None) -> httpx.AsyncClient:
         """An HTTP client with a token."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=10)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30)
 
 
 @asynccontextmanager
@@ -90,13 +90,13 @@ def chat(text: str = "hello", *, max_tokens: int | None = 8) -> Chat:
 
 async def until_idle(kernel: Kernel) -> None:
     """Return when no call is in flight."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while kernel.info().n_in_flight:
             await anyio.sleep(0.005)
 
 
 async def until_running(kernel: Kernel, n_calls: int = 1) -> None:
     """Return when that many calls hold turns."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while sum(lane.n_granted for lane in kernel.scheduler.statistics().values()) < n_calls:
             await anyio.sleep(0.005)

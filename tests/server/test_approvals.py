@@ -47,7 +47,7 @@ async def test_questions_are_listed_answered_and_taken_back_with_the_owners_toke
         assert (await client.get("/aios/approvals?all=2")).status_code == 400
         reply = await client.post(path, json={"answer": "y"})
         assert (reply.status_code, reply.json()["value"]["said"]) == (200, "y")
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not answers:
                 await said.wait()
         assert answers == ["y"]
@@ -76,7 +76,7 @@ async def test_of_many_answers_at_once_one_counts_and_is_in_the_audit_log(tmp_pa
             except Conflict as error:
                 conflicts.append(error.message)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as answering:
                 for said in answers:
                     answering.start_soon(answer, said)
@@ -104,7 +104,7 @@ async def _try(gate: LocalGate, call: ToolRun) -> None:
 async def _wait_asked(kernel: Kernel) -> int:
     changed, owner = WaitQueue(), Client(kernel.init_gate())
     kernel.approvals.watchers.append(lambda _: changed.wake_all())
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while not (found := await owner.approvals.list()):
             await changed.wait()
     return found[0].id

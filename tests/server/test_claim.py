@@ -57,7 +57,7 @@ async def test_looking_at_the_lock_does_not_keep_a_kernel_from_starting(tmp_path
     home = Home(tmp_path)
     async with claim_home(home):
         pass
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
 
             async def look() -> None:

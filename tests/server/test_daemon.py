@@ -228,7 +228,7 @@ def test_the_call_shutdown_ends_it_as_sigterm_does(home: Path) -> None:
 def test_a_second_daemon_refuses_and_says_who_serves(home: Path) -> None:
     with running(home) as daemon:
         second = Daemon(home)
-        output, _ = second.process.communicate(timeout=10)
+        output, _ = second.process.communicate(timeout=30)
         assert second.process.returncode == 3
         assert f"already served by pid {daemon.process.pid}" in output
         assert str(daemon.address.http_url) in output

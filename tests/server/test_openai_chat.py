@@ -39,7 +39,7 @@ WEATHER: openai.types.chat.ChatCompletionToolParam = {
 async def client_of(engine: Engine | None = None) -> AsyncIterator[tuple[AsyncOpenAI, Served]]:
     async with serving(engine) as served:
         async with AsyncOpenAI(
-            base_url=f"{served.url}/v1", api_key=served.token, max_retries=0, timeout=10
+            base_url=f"{served.url}/v1", api_key=served.token, max_retries=0, timeout=30
         ) as client:
             yield client, served
 
@@ -215,7 +215,7 @@ async def test_models_are_listed_and_found_by_any_name() -> None:
         async with AsyncOpenAI(
             base_url=f"{served.url}/v1", api_key=served.token, max_retries=0
         ) as client:
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while {model.id async for model in client.models.list()} != {"small", "org/big"}:
                     await anyio.sleep(0.01)
             for name, model in [

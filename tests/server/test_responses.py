@@ -40,7 +40,7 @@ class Person(BaseModel):
 async def client_of(engine: Engine | None = None) -> AsyncIterator[AsyncOpenAI]:
     async with serving(engine) as served:
         async with AsyncOpenAI(
-            base_url=f"{served.url}/v1", api_key=served.token, max_retries=0, timeout=10
+            base_url=f"{served.url}/v1", api_key=served.token, max_retries=0, timeout=30
         ) as client:
             yield client
 

@@ -33,7 +33,7 @@ async def test_native_calls_end_with_their_client_too(path: str) -> None:
 
 
 async def leave_early(served: Served, path: str, body: bytes) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with served.client() as client:
             async with anyio.create_task_group() as tasks:
 
@@ -76,7 +76,7 @@ async def test_a_reader_that_pauses_gets_everything_and_delays_nobody() -> None:
         script=Script(replies=(text,)), tokens_per_read=64, window_tokens=10_000_000
     )
     async with serving(engine) as served, served.client() as client:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             async with client.stream(
                 "POST", "/v1/chat/completions", json={**CHAT, "stream": True}
             ) as reply:

@@ -55,7 +55,7 @@ class Receiver:
 
 @asynccontextmanager
 async def told(*statuses: int) -> AsyncIterator[tuple[Receiver, Webhook]]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         port = listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django here
         receiver = Receiver(list(statuses), f"http://127.0.0.1:{port}/hook")
@@ -107,7 +107,7 @@ async def test_a_reply_without_end_is_not_read_and_holds_no_other_notice_up(begi
     port = listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django here
     url = f"http://127.0.0.1:{port}/"
     webhook = Webhook(url, SECRET, SystemClock(), delays_s=(), timeout_s=0.2)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with listener, anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, drip)
             tasks.start_soon(webhook.run)

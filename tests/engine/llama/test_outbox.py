@@ -21,7 +21,7 @@ async def test_what_a_thread_puts_arrives_in_order_and_in_the_event_loop() -> No
         outbox.put(lambda _: done.set(), None)
         outbox.flush()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await anyio.to_thread.run_sync(thread)
         await done.wait()
     assert got == list(range(1000))
@@ -71,7 +71,7 @@ async def test_a_reply_gives_its_value_or_its_error() -> None:
     good, bad = Reply[int](), Reply[int]()
     good.receive(7)
     bad.fail(EngineFailed("it broke"))
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         assert await good.wait() == 7
         with pytest.raises(EngineFailed, match="it broke"):
             await bad.wait()

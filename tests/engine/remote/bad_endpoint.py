@@ -174,7 +174,7 @@ async def engine_at(
 
 async def failure(reply: Reply, **knobs: object) -> AiosError:
     """The error that a generation ends in."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with engine_at(BadEndpoint([reply]), **knobs) as engine:
             with pytest.raises(AiosError) as caught:
                 await run(engine, chat())

@@ -83,7 +83,7 @@ async def fenced(
         owner = Client(kernel.init_gate())
         await owner.files.write("/shared/vault/deep/er/key", b"canary")
         await owner.files.write("/shared/open", b"hello")
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             yield kernel
 
 

@@ -186,7 +186,7 @@ async def _compare(kernel: Kernel, policies: Policies, kind: Kind, text: str) ->
                 continue
         told = requests.decide(policies, principals, request, can_ask=True)
         n_asked = len(asked)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             done = await _done(kernel, ann, call)
         if len(asked) > n_asked:
             done = Verdict.ASK

@@ -56,7 +56,7 @@ async def kernel_with_launcher(
     home: Path, config: ApprovalsConfig = ASKING
 ) -> AsyncIterator[tuple[Kernel, Client]]:
     """A kernel on a real disk in which `base/launch` cannot be undone, and its owner."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with open_kernel(
             Config(approvals=config), Home(home), engines={}, is_durable=True
         ) as kernel:

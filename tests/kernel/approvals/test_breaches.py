@@ -33,7 +33,7 @@ async def asking_kernel(
     home: Path, *, timeout_s: float = 3600.0, max_open: int = 8
 ) -> AsyncIterator[tuple[Kernel, Client]]:
     config = ApprovalsConfig(timeout_s=timeout_s, max_open=max_open)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with open_kernel(
             Config(approvals=config), Home(home), engines={}, is_durable=True
         ) as kernel:

@@ -59,7 +59,7 @@ from aios.sdk.blocking import connect
 ask = urllib.request.Request("http://localhost:PORT/", headers={"X-Key": os.environ.get("KEY", "none")})
 with connect() as client:
     try:
-        said = urllib.request.urlopen(ask, timeout=9).read().decode()
+        said = urllib.request.urlopen(ask, timeout=30).read().decode()
     except OSError as error:
         said = type(error).__name__
     client.log(f"{said} {os.environ}")

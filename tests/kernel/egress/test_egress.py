@@ -61,7 +61,7 @@ def request(port: int, *headers: str, method: str = "GET", body: str = "") -> by
 
 
 async def test_a_request_and_a_tunnel_pass_to_a_host_that_is_allowed(tmp_path: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with host() as web, proxied(tmp_path, local(web.port)) as (kernel, process, way):
             answer = await say(
                 way, request(web.port, "Accept: */*", "Proxy-Connection: keep-alive")
@@ -80,7 +80,7 @@ async def test_a_request_and_a_tunnel_pass_to_a_host_that_is_allowed(tmp_path: P
 
 
 async def test_bodies_pass_by_length_and_by_chunks_and_nothing_behind_them(tmp_path: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with host() as web, proxied(tmp_path, local(web.port)) as (_, __, way):
             body = request(web.port, "Content-Length: 4", method="POST", body="BODY")
             smuggled = b"GET /admin HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -94,7 +94,7 @@ async def test_bodies_pass_by_length_and_by_chunks_and_nothing_behind_them(tmp_p
 
 
 async def test_limits_hold(tmp_path: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with host(lambda _: b"x" * 5000) as web:
             async with proxied(tmp_path, local(web.port, max_bytes=2000)) as (kernel, process, way):
                 assert len(await say(way, request(web.port))) < 5000
@@ -110,7 +110,7 @@ async def test_a_secret_is_put_in_on_the_way_and_never_comes_back(tmp_path: Path
     def echo(said: bytes) -> bytes:
         return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + said
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with host(echo) as web, host() as other:
             config = EgressConfig(
                 hosts=(f"localhost:{web.port}", f"127.0.0.1:{other.port}"),
@@ -142,13 +142,13 @@ async def test_a_secret_leaves_without_encryption_only_to_a_host_of_the_owners_o
     SecretStore(Home(tmp_path).secrets).put("KEY", Secret(CANARY, ("example.com:8080",)))
     config = EgressConfig(hosts=("example.com:8080",))
     asked = b"GET http://example.com:8080/ HTTP/1.1\r\nX-Key: aios-secret:KEY\r\n\r\n"
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with proxied(tmp_path, config) as (_, __, way):
             assert "without encryption" in await say(way, asked)
 
 
 async def test_a_stopped_process_sends_nothing_until_it_goes_on(tmp_path: Path) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with host() as web, proxied(tmp_path, local(web.port)) as (kernel, process, way):
             await kernel.signals.stop(process)
             async with await anyio.connect_unix(way.socket) as stream:

@@ -105,7 +105,7 @@ async def test_no_name_and_no_number_leads_inward(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SPLIT)
 async def test_what_could_be_read_in_two_ways_is_refused(tmp_path: Path, name: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with world(tmp_path, private=("localhost:{port}",)) as (_, way, web):
             payload = SPLIT[name].replace("{port}", str(web.port)).encode("latin-1")
             answer = await say(way, payload)
@@ -132,7 +132,7 @@ async def test_a_name_that_changes_its_mind_is_resolved_once(
     async with world(tmp_path) as (_, way, web):
         monkeypatch.setattr(anyio, "getaddrinfo", resolve)
         monkeypatch.setattr(anyio, "connect_tcp", connect)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await say(way, f"CONNECT rebind.example:{web.port} HTTP/1.1\r\n\r\n".encode())
     assert (asked, reached) == (["rebind.example"], ["93.184.216.34"])
 
@@ -147,7 +147,7 @@ async def test_a_mixed_answer_of_the_name_service_gives_only_what_is_public(
 
     async with world(tmp_path) as (_, way, web):
         monkeypatch.setattr(anyio, "getaddrinfo", resolve)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             said = await say(way, f"CONNECT mixed.example:{web.port} HTTP/1.1\r\n\r\n".encode())
     assert "is at no public address" in said
     assert "10.0.0.1" not in said
@@ -179,7 +179,7 @@ def greeting(name: str, *, more: str = "") -> bytes:
 async def test_a_tunnel_greets_the_host_that_it_is_for(
     tmp_path: Path, said: bytes, passes: bool
 ) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with world(tmp_path, hosts=("localhost:{port}",), private=("*:{port}",)) as w:
             _, way, web = w
             opened = f"CONNECT localhost:{web.port} HTTP/1.1\r\n\r\n".encode()
@@ -215,7 +215,7 @@ port, said = int(os.environ["P"] if "P" in os.environ else input()), {}
 def tries(name, act):
     try: said[name] = act()
     except Exception as error: said[name] = type(error).__name__
-tries("proxied", lambda: urllib.request.urlopen(f"http://localhost:{port}/", timeout=9).read().decode())
+tries("proxied", lambda: urllib.request.urlopen(f"http://localhost:{port}/", timeout=30).read().decode())
 tries("direct", lambda: socket.create_connection(("127.0.0.1", port), 2) and "ESCAPED")
 tries("public", lambda: socket.create_connection(("93.184.216.34", 80), 2) and "ESCAPED")
 tries("udp", lambda: socket.socket(2, 2).sendto(b"x", ("8.8.8.8", 53)) and "ESCAPED")

@@ -101,7 +101,7 @@ async def test_what_was_queued_while_a_commit_failed_is_not_there_without_the_re
     db = Database(tmp_path / "aios.db", [tables.SCHEMA], prepare=(connections.append,))
     disk, seen = JournalDisk(db, 1_000), list[list[int]]()
     await db.open()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
 
             async def go_on() -> None:

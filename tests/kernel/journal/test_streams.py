@@ -57,7 +57,7 @@ async def cut_off(home: Home) -> tuple[Pid, str]:
                 with pytest.raises(AiosError):
                     await listen(frames, said)
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
                 while len("".join(said).split()) < N_TOKENS // 4:

@@ -51,7 +51,7 @@ async def test_a_letter_that_cannot_be_delivered_dies_if_its_sender_wants_that(
         async def wait_for_room() -> None:
             waited.append(await ann_mail.send(bob, "3", when_full="wait", wants_dead_letter=True))
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait_for_room)
                 await anyio.wait_all_tasks_blocked()

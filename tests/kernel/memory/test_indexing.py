@@ -90,7 +90,7 @@ async def test_an_embedder_that_fails_once_fails_one_note_and_holds_up_nobody(
             except AiosError as error:
                 failed.append(error)
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 for number in range(10):
                     tasks.start_soon(remember, f"number {number}")
@@ -133,7 +133,7 @@ async def test_old_notes_get_vectors_in_small_writes_and_each_once(
             await memory.remember(f"number {number}")
     async with opened(tmp_path, "wordllama") as kernel:
         memory = Memory(kernel.init_gate())
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await memory.remember("a new one")
             while kernel.memory.statistics().n_vectors < 21:
                 await memory.recall("number")
@@ -142,7 +142,7 @@ async def test_old_notes_get_vectors_in_small_writes_and_each_once(
 
 async def indexed_all(memory: Memory, embedder: str) -> None:
     """Wait until every note has a vector of this embedder."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while True:
             used = await memory.usage()
             if used.embedder.startswith(embedder) and not used.n_waiting:
@@ -215,7 +215,7 @@ async def test_another_model_of_the_same_name_makes_vectors_of_its_own(tmp_path:
         assert (await memory.recall("the boat number 3")).hits[0].note.text == "the boat number 3"
         other.is_other = False
         await memory.remember("a new one, which shows that another model answers")
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while (await memory.usage()).embedder != first:
                 await anyio.sleep(0.01)
         await indexed_all(memory, first)

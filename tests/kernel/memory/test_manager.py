@@ -72,7 +72,7 @@ async def test_without_an_embedder_words_alone_are_compared_and_it_is_said(tmp_p
     async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
         memory = Memory(kernel.init_gate())
         hits: tuple[Hit, ...] = ()
-        with anyio.fail_after(5):  # notes from before the embedder get vectors in the background
+        with anyio.fail_after(30):  # notes from before the embedder get vectors in the background
             while not hits:
                 hits = (await memory.recall("which meals does he enjoy: pasta, salad, tofu?")).hits
                 await anyio.wait_all_tasks_blocked()
@@ -272,7 +272,7 @@ async def test_uses_are_written_down_now_and_then(
             for number in range(n_pending + 1):
                 tasks.start_soon(memory.remember, f"thing {number}")
         async with kernel.db._turn:  # the disk takes nothing: a recall does not wait for it
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 for number in range(n_pending + 1):
                     await memory.recall(f"thing {number}", limit=1)
         assert sum(note.n_used for note in await listed(memory)) == 0

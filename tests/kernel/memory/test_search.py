@@ -80,7 +80,7 @@ async def test_notes_from_before_the_embedder_are_linked_when_it_comes(
         assert (await memory.get(ids[0])).links == ()
     async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
         memory = Memory(kernel.init_gate())
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while kernel.memory.statistics().n_vectors < len(BERLIN):
                 await memory.recall("capital")
         assert (await memory.get(ids[2])).links == (ids[0], ids[1])

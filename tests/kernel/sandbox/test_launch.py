@@ -42,7 +42,7 @@ async def text_of(confined: Confined) -> str:
 
 
 async def test_output_status_and_files_come_through(launcher: Launcher, tmp_path: Path) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "pwd; echo x > made; exit 7")
         assert (await text_of(confined)).strip() == str(tmp_path / "work")
     assert confined.process.returncode == 7
@@ -50,7 +50,7 @@ async def test_output_status_and_files_come_through(launcher: Launcher, tmp_path
 
 
 async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Path) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")
         while not any(command_of(pid) == "sleep" for pid in descendants(confined.root)):
             await anyio.sleep(0.01)
@@ -85,7 +85,7 @@ async def test_many_that_start_at_once_leave_the_files_of_others_alone(
 
 
 async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: Path) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")
         while len(descendants(confined.root)) < 2:
             await anyio.sleep(0.01)
@@ -101,7 +101,7 @@ async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: 
 async def test_what_it_may_take_is_bounded_behind_every_wall_and_behind_none(
     launcher: Launcher, tmp_path: Path
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "ulimit -v; ulimit -n; ulimit -c")
         said = await text_of(confined)
     bounds = bounds_of(launcher.config)
@@ -124,7 +124,7 @@ async def test_a_command_that_is_not_there_is_said(launcher: Launcher, tmp_path:
 async def test_no_token_shows_in_the_command_line_of_the_host(
     launcher: Launcher, tmp_path: Path
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         work = tmp_path / "work"
         work.mkdir()
         profile = Profile(writable=(work,), env={**ENV, "AIOS_TOKEN": "canary-token"})
@@ -170,7 +170,7 @@ async def test_no_program_is_given_the_folder_of_the_kernel_itself(
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)
     seen = Profile(readable=(tmp_path,), env=ENV)
     profile = seen if right == "readable" else Profile(writable=(tmp_path,), env=ENV)
-    with anyio.fail_after(10), pytest.raises(ProgramFailed, match="keeps its state"):
+    with anyio.fail_after(30), pytest.raises(ProgramFailed, match="keeps its state"):
         await launcher.open(["true"], profile, cwd=tmp_path)
 
 
@@ -181,7 +181,7 @@ async def test_no_program_may_change_the_state_of_the_kernel(
 ) -> None:
     folder = tmp_path / "home" / name
     folder.mkdir(parents=True)
-    with anyio.fail_after(10), pytest.raises(ProgramFailed, match="keeps its state"):
+    with anyio.fail_after(30), pytest.raises(ProgramFailed, match="keeps its state"):
         await launcher.open(["true"], Profile(writable=(folder,), env=ENV), cwd=folder)
 
 
@@ -193,7 +193,7 @@ async def test_no_program_is_given_a_file_of_the_state_to_read(
     work = tmp_path / "work"
     work.mkdir()
     profile = Profile((tmp_path / "home" / "token",), (work,), env=ENV)
-    with anyio.fail_after(10), pytest.raises(ProgramFailed, match="home/token, where the kernel"):
+    with anyio.fail_after(30), pytest.raises(ProgramFailed, match="home/token, where the kernel"):
         await launcher.open(["true"], profile, cwd=work)
 
 
@@ -206,7 +206,7 @@ async def test_who_works_in_the_temporary_folder_sees_nothing_that_others_use_th
     monkeypatch.setattr("aios.kernel.sandbox.scratch.default_base", lambda: tmp)
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path / "home")
     profile = Profile(writable=(tmp,), env=ENV)
-    with anyio.fail_after(10), scratch_folder("egress", hidden_base()) as folder:
+    with anyio.fail_after(30), scratch_folder("egress", hidden_base()) as folder:
         (folder / "proxy").touch()
         confined = await launcher.open(["find", ".", "-name", "proxy"], profile, cwd=tmp)
         assert await text_of(confined) == ""
@@ -261,7 +261,7 @@ async def test_state_and_keys_behind_symlinks_are_hidden_in_what_lies_around_the
     (tmp_path / "me").symlink_to(disk / "me")
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), home)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         profile = Profile(writable=(disk,), env=ENV)
         confined = await launcher.open(["cat", "blobs/b", "me/.ssh/id"], profile, cwd=disk)
         assert await text_of(confined) == ""
@@ -278,7 +278,7 @@ async def test_keys_stay_hidden_when_a_program_removes_the_symlink_to_them(
     monkeypatch.setenv("HOME", str(me))
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path / "home")
     profile = Profile(writable=(me,), env=ENV)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert await text_of(await launcher.open(["rm", ".ssh"], profile, cwd=me)) == ""
         assert not (me / ".ssh").is_symlink()
         reading = await launcher.open(["cat", "dotfiles/ssh/id"], profile, cwd=me)
@@ -297,7 +297,7 @@ async def test_a_symlink_that_was_put_into_a_path_since_it_was_checked_leads_now
     (work / "x").symlink_to("../other")
     read, write = ((work / "x" / "sub",), ()) if right == "readable" else ((), (work / "x",))
     profile = Profile(read, (work, *write), env=ENV)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         try:
             confined = await launcher.open(["cat", "x/sub/secret"], profile, cwd=work)
         except ProgramFailed as error:
@@ -316,7 +316,7 @@ async def test_no_program_works_among_keys_unless_they_are_named(
     keys.mkdir(parents=True)
     work.mkdir()
     (keys / "id").write_text("a key")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         with pytest.raises(ProgramFailed, match="where you keep keys"):
             await launcher.open(["true"], Profile(writable=(keys,), env=ENV), cwd=keys)
         named = Profile(readable=(keys,), writable=(work,), env=ENV)
@@ -328,7 +328,7 @@ async def test_no_program_works_among_keys_unless_they_are_named(
 async def test_a_workspace_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path)
     gone = tmp_path / "gone"
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         try:
             confined = await launcher.open(["true"], Profile(writable=(gone,), env=ENV), cwd=gone)
         except ProgramFailed as error:
@@ -368,7 +368,7 @@ def state_of(pid: int) -> str:
 
 async def test_where_the_machine_allows_less_a_program_gets_that() -> None:
     bounds = bounds_of(SandboxConfig())
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with await anyio.open_process(
             ["sh", "-c", "ulimit -f 100; exec sleep 60"]
         ) as process:

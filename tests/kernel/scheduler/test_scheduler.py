@@ -40,7 +40,7 @@ async def test_a_cancelled_wait_is_withdrawn_and_the_next_gets_the_turn() -> Non
             order.append(number)
             await release.wait()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             release, give_up = anyio.Event(), anyio.CancelScope()
 
@@ -91,7 +91,7 @@ async def test_a_hold_interrupts_the_holder_and_it_gets_its_turn_back_after() ->
             await turn.renew()
             steps.append("renewed")
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work)
             await anyio.wait_all_tasks_blocked()
@@ -114,7 +114,7 @@ async def test_waiting_and_running_are_accounted_to_the_run() -> None:
         async with scheduler.turn(first, "engine"):
             await anyio.sleep(0.05)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold_a_while)
             await anyio.wait_all_tasks_blocked()

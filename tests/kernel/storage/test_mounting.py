@@ -75,7 +75,7 @@ async def test_a_mount_that_is_not_waited_for_says_when_it_was_read(tmp_path: Pa
         info = await files.mount(str(real), "/notes", is_waiting=False)
         assert not info.is_settled
         assert await files.read_text("/notes/299") == "299", "what is asked for is read first"
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while not (await files.mounts())[0].is_settled:
                 await anyio.lowlevel.checkpoint()
         (info,) = await files.mounts()

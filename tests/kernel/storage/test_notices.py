@@ -25,7 +25,7 @@ async def test_what_one_leaves_of_the_notices_is_recorded_without_a_further_one(
             (real / name).write_text(name)
         assert [path for path, _ in notices.take("/notes/b")] == ["/notes/b"]
         assert notices.count() == 2
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             changes = await files.watch("/notes", since=since)
         assert [each.path for each in changes.versions] == ["/notes/a", "/notes/c"]
 

@@ -68,7 +68,7 @@ async def test_a_command_gets_its_arguments_and_brings_its_output(
 ) -> None:
     async with booted() as kernel:
         gate = kernel.init_gate()
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await install(kernel, tmp_path, "text/words", ["wc", "-w"], stdin="{text}")
             assert (await run_tool(gate, "text/words", text="a b c")).text.strip() == "3"
             await install(kernel, tmp_path, "echo", ["echo", "--", "{a}"])
@@ -84,7 +84,7 @@ async def test_its_environment_is_clean_and_its_folder_its_own(
     monkeypatch.setenv("SECRET_KEY", "canary")
     source = "import os, json; open('left', 'w'); print(json.dumps([dict(os.environ), os.getcwd(), os.listdir('/proc/self/fd')]))"
     async with booted() as kernel:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await install(
                 kernel, tmp_path, "look", python(source), output="json", env={"EXTRA": "1"}
             )
@@ -113,7 +113,7 @@ async def test_a_program_that_fails_or_takes_too_much_is_a_fault(
     booted: OpenKernel, tmp_path: Path, source: str, bounds: dict[str, int], words: str
 ) -> None:
     async with booted() as kernel:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await install(kernel, tmp_path, "bad", python(source), bounds=bounds)
             with pytest.raises(ToolFailed, match=words):
                 await run_tool(kernel.init_gate(), "bad")
@@ -124,7 +124,7 @@ async def test_output_to_standard_error_without_end_harms_nobody(
 ) -> None:
     source = "import sys\nfor _ in range(2000): sys.stderr.write('x' * 65536)\nprint('ok')"
     async with booted() as kernel:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await install(kernel, tmp_path, "loud", python(source))
             assert (await run_tool(kernel.init_gate(), "loud")).text == "ok\n"
 
@@ -192,7 +192,7 @@ async def test_stop_freezes_it_and_cont_lets_it_go_on(booted: OpenKernel, tmp_pa
         async def use() -> None:
             texts.append((await run_tool(kernel.gate(pid), "ticker", path=str(ticks))).text)
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             command = [*python(source), "{path}"]
             await install(kernel, tmp_path, "ticker", command, write=[str(ticks.parent)])
             async with anyio.create_task_group() as tasks:
@@ -223,7 +223,7 @@ async def test_only_the_owner_installs_and_nothing_replaces_a_tool_of_the_kernel
             await kernel.init_gate().call(ToolUnregister(names=("calculator",)))
         await install(kernel, tmp_path, "mine", ["true"])
         await install(kernel, tmp_path, "mine", ["echo", "new"])
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert (await run_tool(gate, "mine")).text == "new\n"
         with pytest.raises(NotFound):
             await gate.call(ToolUnregister(names=("mine",)))
@@ -243,7 +243,7 @@ async def test_a_folder_of_manifests_is_there_from_the_start(
     async with booted() as kernel:
         assert len(kernel.warnings) == 1
         assert "bad.toml" in kernel.warnings[0]
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert (await run_tool(kernel.init_gate(), "a/good")).text == "hi\n"
             with pytest.raises(InvalidCall):
                 await kernel.init_gate().call(ToolRun(name="a/good", arguments={"x": 1}))

@@ -21,7 +21,7 @@ async def test_a_tool_asks_for_no_more_memory_than_the_sandbox_allows(tmp_path: 
     work = tmp_path / "work"
     work.mkdir()
     launcher = Launcher(Sandbox(SandboxConfig(memory_bytes=128 << 20), tmp_path / "home"))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         running = await launcher.open(
             order(work, "sh", "-c", "ulimit -v", bounds=Bounds(memory_bytes=8 << 30))
         )

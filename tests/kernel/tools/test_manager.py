@@ -39,7 +39,7 @@ NUMBER: JsonObject = {"type": "object", "properties": {"n": {"type": "integer"}}
 async def test_a_tool_of_a_program_runs_in_that_program(booted: OpenKernel) -> None:
     async with booted() as kernel:
         gate = kernel.init_gate()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             pid = await offer(kernel, "editor", echo, declared("say"), is_json=True)
             result = await run_tool(gate, "editor/say", a=1)
             (info,) = (await gate.call(ToolDescribe(names=("editor/say",)))).value.tools
@@ -101,7 +101,7 @@ async def test_a_bad_schema_registers_nothing(booted: OpenKernel) -> None:
 async def test_arguments_are_checked_and_repaired_once(booted: OpenKernel) -> None:
     async with booted() as kernel:
         gate = kernel.init_gate()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await offer(kernel, "ann", echo, declared("say", parameters=NUMBER), is_json=True)
             result = (await gate.call(ToolRun(name="ann/say", arguments="{'n': 3,}"))).value
             assert json.loads(result.text)["arguments"] == {"n": 3}
@@ -129,7 +129,7 @@ async def test_a_tool_that_fails_hangs_or_brings_nonsense_ends_in_one_fault(
             declared("nonsense"),
             declared("liar", returns={"type": "object"}),
         )
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await offer(kernel, "bad", carry, *tools, is_json=True)
             for name, words in (("hangs", "0.05 s"), ("nonsense", "none"), ("liar", "promise")):
                 with pytest.raises(ToolFailed, match=words):
@@ -152,7 +152,7 @@ async def test_the_declared_effect_is_in_the_journal_before_the_tool_runs(
             return ""
 
         tools = (declared("look"), declared("act", Traits(effect="compensable")))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await offer(kernel, "ann", look, *tools)
             await run_tool(kernel.init_gate(), "ann/look")
             await run_tool(kernel.init_gate(), "ann/act")
@@ -176,7 +176,7 @@ async def test_calls_that_overlap_wait_and_say_so_in_ps(booted: OpenKernel) -> N
             return ""
 
         traits = Traits(effect="reversible", writes=("/shared/{name}",))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await offer(kernel, "w", carry, declared("write", traits))
             async with anyio.create_task_group() as tasks:
                 for pid, name in ((ann, "a"), (bob, "b")):
@@ -220,7 +220,7 @@ async def test_a_stopped_process_holds_no_claim_and_a_killed_one_leaves_the_queu
 
         ann, bob, eve, joe = pids
         init = kernel.init_gate()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await offer(
                 kernel,
                 "w",
@@ -253,7 +253,7 @@ async def test_results_of_pure_tools_are_kept_until_the_tool_changes(booted: Ope
             return str(n_runs)
 
         pure = declared("f", Traits(effect="pure", is_pure=True))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             pid = await offer(kernel, "ann", carry, pure)
             gate = kernel.init_gate()
             first = await run_tool(gate, "ann/f", a=1, b=2)
@@ -284,7 +284,7 @@ async def test_a_full_queue_is_refused_with_a_hint(booted: OpenKernel) -> None:
             except ResourceExhausted as error:
                 refused.append(error)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await offer(kernel, "w", carry, declared("one", Traits(max_parallel=1)))
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
@@ -331,7 +331,7 @@ async def test_a_call_is_returned_once_and_by_its_process_alone(booted: OpenKern
                 await kernel.init_gate().call(ToolReturn(id=job.id, text="forged"))
             return "true"
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             pid = await offer(kernel, "ann", carry, declared("f", FREE))
             assert (await run_tool(kernel.init_gate(), "ann/f")).text == "true"
             with pytest.raises(NotFound):

@@ -27,7 +27,7 @@ async def test_every_tool_of_the_kernel_describes_itself(booted: OpenKernel) -> 
 async def test_files_are_read_and_changed_as_the_caller(booted: OpenKernel) -> None:
     async with booted() as kernel:
         ann, bob = (kernel.gate(kernel.spawn_task(name, idle)) for name in ("ann", "bob"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             written = await run_tool(ann, "files", action="write", path="a.txt", text="one\n")
             assert json.loads(written.text)["changed"][0]["path"] == "/agents/ann/a.txt"
             await run_tool(ann, "files", action="append", path="a.txt", text="two\n")
@@ -67,7 +67,7 @@ async def test_search_finds_the_lines_with_all_words(booted: OpenKernel) -> None
     async with booted() as kernel:
         ann = kernel.gate(kernel.spawn_task("ann", idle))
         texts = {"a/1.txt": "a red boat\na blue boat", "a/2.txt": "Boat, RED", "b.txt": "red boat"}
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             for path, text in texts.items():
                 await run_tool(ann, "files", action="write", path=path, text=text)
             found = json.loads(
@@ -85,7 +85,7 @@ async def test_search_finds_the_lines_with_all_words(booted: OpenKernel) -> None
 async def test_memory_remembers_recalls_and_updates(booted: OpenKernel) -> None:
     async with booted() as kernel:
         ann = kernel.gate(kernel.spawn_task("ann", idle))
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             note = json.loads(
                 (await run_tool(ann, "memory", action="remember", text="the boat is red")).text
             )

@@ -18,7 +18,7 @@ async def test_a_command_line_is_run_and_its_status_and_output_come_back(
 ) -> None:
     async with booted() as kernel:
         gate = kernel.gate(kernel.spawn_task("ann", idle))
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             ran = await run_tool(gate, "shell", command="echo hi | tr h H; echo no >&2; exit 3")
             assert json.loads(ran.text) == {"status": 3, "output": "Hi\n", "errors": "no\n"}
             ran = await run_tool(gate, "python", code="print(input()[::-1])", input="abc")
@@ -35,7 +35,7 @@ async def test_it_works_in_the_callers_workspace_and_nowhere_else(
     async with booted() as kernel:
         pid = kernel.spawn_task("ann", idle)
         kernel.table.get(pid).view = View(work, (), (work,))
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             command = f"pwd; echo made > made; cat {other}/secret; echo bad > {other}/new"
             ran = json.loads((await run_tool(kernel.gate(pid), "shell", command=command)).text)
     assert ran["output"] == f"{work}\n"
@@ -48,7 +48,7 @@ async def test_a_caller_without_a_workspace_gets_an_empty_folder_each_time(
     booted: OpenKernel,
 ) -> None:
     async with booted() as kernel:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             for _ in range(2):
                 ran = await run_tool(kernel.init_gate(), "shell", command="ls -A; touch left")
                 assert json.loads(ran.text)["output"] == ""
@@ -64,7 +64,7 @@ async def test_there_is_no_network_and_no_other_process(booted: OpenKernel) -> N
         "except OSError: print(True)\n"
     )
     async with booted() as kernel:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             ran = await run_tool(kernel.init_gate(), "python", code=source)
     lines = json.loads(ran.text)["output"].splitlines()
     assert lines[0] in ("closed", "refused")  # the namespace's own loopback has nobody on it
@@ -74,7 +74,7 @@ async def test_there_is_no_network_and_no_other_process(booted: OpenKernel) -> N
 async def test_too_much_output_and_too_long_a_run_are_faults(booted: OpenKernel) -> None:
     async with booted() as kernel:
         gate = kernel.init_gate()
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             with pytest.raises(ToolFailed, match="was ended"):
                 await run_tool(gate, "shell", command="yes")
             kernel.tools._registry.get(kernel.init, "shell").traits = kernel.tools._registry.get(
@@ -87,5 +87,5 @@ async def test_too_much_output_and_too_long_a_run_are_faults(booted: OpenKernel)
 async def test_without_walls_no_code_is_run_unless_that_is_wanted(booted: OpenKernel) -> None:
     async with booted() as kernel:
         kernel.launcher._walls = Walls(Wall.NONE, missing=("nothing works here",))
-        with anyio.fail_after(20), pytest.raises(ToolFailed, match="no sandbox"):
+        with anyio.fail_after(30), pytest.raises(ToolFailed, match="no sandbox"):
             await run_tool(kernel.init_gate(), "shell", command="true")

@@ -67,7 +67,7 @@ async def fetch(kernel: Kernel, url: str, **rest: str) -> str:
 
 async def test_a_page_comes_as_text_or_raw(tmp_path: Path) -> None:
     page = "<html><body><p>Hello <b>sea</b></p></body></html>"
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with web(lambda _: answer(page, kind="text/html; charset=utf-8")) as (port, _):
             async with kernel_with(tmp_path, f"localhost:{port}") as kernel:
                 url = f"http://localhost:{port}/x"
@@ -76,7 +76,7 @@ async def test_a_page_comes_as_text_or_raw(tmp_path: Path) -> None:
 
 
 async def test_a_host_that_is_not_listed_or_is_private_is_never_asked(tmp_path: Path) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with web(lambda _: answer("secret")) as (port, asked):
             async with kernel_with(tmp_path, "example.com") as kernel:
                 with pytest.raises(AccessDenied, match=r"allowed hosts: example\.com"):
@@ -100,7 +100,7 @@ async def test_a_redirect_is_judged_like_an_address(tmp_path: Path) -> None:
             return answer("the end")
         return answer("", status="302 Found", more=f"Location: {path[1:]}\r\n")
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with (
             web(redirect) as (port, asked),
             kernel_with(tmp_path, f"localhost:{port}") as kernel,
@@ -137,7 +137,7 @@ async def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(
 
     monkeypatch.setattr("anyio.getaddrinfo", resolve)
     monkeypatch.setattr("anyio.connect_tcp", connect)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with kernel_with(tmp_path, "rebind.example", private=False) as kernel:
             with pytest.raises(ToolFailed):
                 await fetch(kernel, "http://rebind.example/")
@@ -160,7 +160,7 @@ async def test_what_is_too_long_no_text_or_an_error_is_told(tmp_path: Path) -> N
         "/gone": "404.*boat",
         "/broken": "read",
     }
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with web(answers.__getitem__) as (port, _):
             async with kernel_with(tmp_path, f"localhost:{port}") as kernel:
                 for path, said in words.items():
@@ -188,7 +188,7 @@ async def test_stop_breaks_the_hop_off_and_cont_makes_it_again(tmp_path: Path) -
                 url = f"http://localhost:{port}/"
                 texts.append((await run_tool(kernel.gate(pid), "http_fetch", url=url)).text)
 
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(listener.serve, attend)
                     async with anyio.create_task_group() as users:

@@ -79,7 +79,7 @@ def n_files() -> int:
 async def nothing_is_left(before: tuple[int, set[int]]) -> None:
     """Fail unless processes and files are as before; a thread may need a moment for its own."""
     n_files_before, pids_before = before
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not pids_before.issuperset(descendants(os.getpid())) or n_files() > n_files_before:
             await anyio.sleep(0.02)
 
