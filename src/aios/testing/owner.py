@@ -17,7 +17,6 @@ from aios.abi.timers import TimerInfo
 from aios.abi.types import Pid, ProcessInfo, State
 from aios.testing.agents import Agent
 from aios.testing.limited import LIMITED_DIGITS, NOT_STARTED
-from aios.testing.world import PROGRAM
 
 RETRY_S = 20.0
 PAUSE_S = 15.0
@@ -141,7 +140,7 @@ async def _set_timer(agent: Agent, *, cron: str) -> bool:
     if not rows or found is None or found or "t0" in rows:
         return bool(rows) and (bool(found) or "t0" in rows)
     restart = Restart(policy="on-failure", max_restarts=50)
-    spawn = Spawn(program=str(PROGRAM), args=("t0",), name="t0", restart=restart)
+    spawn = Spawn(program=str(world.program), args=("t0",), name="t0", restart=restart)
     at = None if cron else world.clock.unix_s() + world.draw.uniform(1, PAUSE_S)
     return await _try(agent, "timer", partial(timers.add, spawn, at_unix_s=at, cron=cron))
 

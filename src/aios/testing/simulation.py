@@ -87,6 +87,8 @@ class Simulator:
         sweep_folders(base)
         self._scratch = Scratch("sim", base)
         self._root = self._scratch.path
+        ignored = shutil.ignore_patterns("__pycache__")
+        self._program = shutil.copytree(PROGRAM, self._root / "program", ignore=ignored)
         self._template = anyio.run(_new_files, Home(self._root / "template"))
         self._policies = Policies(load_sources(CONFIG.access.profile, self._root / "policies"))
 
@@ -97,7 +99,7 @@ class Simulator:
     def run(self, seed: int, faults: Faults | None = None) -> Outcome:
         """Run a seed, with the faults that it draws if none are given."""
         drawn = faults or draw_faults(random.Random(f"faults {seed}"))  # noqa: S311 - repeatable on purpose
-        world, folder = World(seed, drawn), self._root / f"seed-{seed}"
+        world, folder = World(seed, drawn, self._program), self._root / f"seed-{seed}"
 
         def thread_s(pace: random.Random) -> float:
             return pace.expovariate(1 / drawn.thread_s) if drawn.thread_s else 0.0
@@ -192,7 +194,7 @@ class Simulator:
             while name not in names:
                 budget = LIMITS if name.startswith("l") else None
                 spawn = partial(
-                    owner.spawn, PROGRAM, name, name=name, restart=RESTART, budget=budget
+                    owner.spawn, world.program, name, name=name, restart=RESTART, budget=budget
                 )
                 await agent.told("spawn", spawn)
                 names = {process.name for process in kernel.table}

@@ -28,6 +28,7 @@ MAX_STEPS = 60_000
 SERVING_DIGITS = (1, 5)
 """Seeds that end so have a program that serves its functions as tools. No older seed of a bug does: each still means the run that found it."""
 PROGRAM = Path(__file__).with_name("program")
+"""Runs are given a copy: a grant holds for no folder with compiled Python, which a checkout has or has not."""
 """Not in the scratch folder, whose name is random: it is in what the journal keeps, and so in the order of its index."""
 
 
@@ -115,11 +116,18 @@ class Life:
 
 
 class World:
-    """All that is outside the kernel in one run."""
+    """All that is outside the kernel in one run.
 
-    def __init__(self, seed: int, faults: Faults) -> None:
+    Args:
+        seed: Of what happens by chance.
+        faults: What fails, and how often.
+        program: The folder of the program that all agents run.
+    """
+
+    def __init__(self, seed: int, faults: Faults, program: Path) -> None:
         self.seed = seed
         self.faults = faults
+        self.program = program
         self.draw = random.Random(f"world {seed}")  # noqa: S311 - repeatable on purpose
         self.ledger = Ledger()
         self.trace = Trace()
