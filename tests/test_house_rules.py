@@ -403,7 +403,7 @@ BREACHES: dict[str, tuple[str, str]] = {
     "leaves-nothing-to-do": ("src/aios/x.py", "a = 1  # " + "TO" + "DO: more"),
     "gives-reasons": ("src/aios/x.py", "import a  # " + "no" + "qa: PLC0415"),
     "asserts-something": ("tests/test_x.py", "def test_it_works():\n    f()"),
-    "waits-patiently": ("tests/test_x.py", "fail_after(5)"),
+    "waits-patiently": ("tests/test_x.py", f"fail_after({PATIENCE_S - 1})"),
     "names-no-machine": ("docs/x.md", "a = '/ho" + "me/someone/aios'"),
     "declares-what-it-imports": ("src/aios/x.py", "from pytest import raises"),
     "ends-its-patterns": ("src/aios/x.py", "Meta(pattern='^a$')"),

@@ -109,7 +109,7 @@ async def test_a_writer_that_is_cancelled_while_it_is_written_hears_of_it(tmp_pa
         begun.set()
         assert go.wait(5)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             scope = anyio.CancelScope()
 

@@ -41,7 +41,7 @@ async def test_other_code_that_asks_for_nothing_keeps_nothing_of_a_grant(tmp_pat
     (folder / "main.py").write_text(MAIN)
     async with booted(home) as (kernel, client):
         kernel.grants.grant(folder, (WISH,), 1.0)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             pid = (await client.spawn(str(folder), cwd=str(work))).pid
             assert await begun(kernel, pid, 1) == (WISH,)
             (folder / "agent.toml").write_text(MANIFEST)

@@ -118,10 +118,13 @@ class Database:
         try:
             with queueing(place.hold):
                 await self._queue.wait_done(place)
-        except BaseException as error:
+        except anyio.get_cancelled_exc_class():
             await self._queue.leave(place)
-            if not (place.is_written and isinstance(error, anyio.get_cancelled_exc_class())):
+            if not place.is_written:
                 raise
+        except BaseException:
+            await self._queue.leave(place)
+            raise
         with translated(self.path):
             return place.result()
 

@@ -141,7 +141,7 @@ async def test_a_program_that_cannot_be_begun_is_answered(place: Path) -> None:
     async with booted(place / "home") as (kernel, client):
         kernel.grants.file.parent.mkdir(exist_ok=True)
         kernel.grants.file.write_text("[{")
-        with anyio.fail_after(5), pytest.raises(ConfigError, match="grants"):
+        with anyio.fail_after(30), pytest.raises(ConfigError, match="grants"):
             await client.spawn(str(folder), cwd=str(work))
 
 

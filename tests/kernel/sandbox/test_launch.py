@@ -111,7 +111,7 @@ async def test_what_it_may_take_is_bounded_behind_every_wall_and_behind_none(
 async def test_it_stands_behind_the_kernel_where_processors_are_scarce(
     launcher: Launcher, tmp_path: Path
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         said = await text_of(await started(launcher, tmp_path, "sh", "-c", "nice"))
     assert int(said) == min(os.getpriority(os.PRIO_PROCESS, 0) + BEHIND, 19)
 
@@ -234,14 +234,14 @@ async def test_no_program_may_change_what_the_kernel_itself_runs_and_reads(
     places = Places((work / "venv", work / "venv" / "bin"), {})
     monkeypatch.setattr("aios.kernel.sandbox.apart.python_places", lambda: places)
     launcher = Launcher(SandboxConfig(mode="bubblewrap"), tmp_path / "home")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         profile = Profile(writable=(work,), env=ENV)
         assert await text_of(await launcher.open(["sh", "-c", TAKE], profile, cwd=work)) == (
             "good mine\n"
         )
     assert (work / "venv" / "bin" / "python").read_bytes() == b""
     assert (work / "config.toml").read_bytes() == b""
-    with anyio.fail_after(10):  # whoever names it is taken at their word
+    with anyio.fail_after(30):  # whoever names it is taken at their word
         profile = Profile(writable=(work, work / "venv"), env=ENV)
         confined = await launcher.open(["touch", "venv/new"], profile, cwd=work)
         assert await text_of(confined) == ""

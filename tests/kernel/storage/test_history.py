@@ -32,7 +32,7 @@ async def changed(tmp_path: Path) -> AsyncIterator[tuple[Kernel, Files, Path]]:
     async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
         owner = Files(kernel.init_gate())
         await owner.mount(str(real), "/notes")
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await kernel.storage.mounts.all()[0].settled.wait()
         await owner.share("/notes", "/agents/ann", "write")
         ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))

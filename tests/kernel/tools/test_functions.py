@@ -181,7 +181,7 @@ async def test_a_program_that_begins_anew_has_no_call_any_more_that_it_took(
             except ToolFailed as error:
                 told.append(error.message)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 for _ in range(2):
                     tasks.start_soon(use)
