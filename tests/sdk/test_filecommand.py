@@ -252,7 +252,7 @@ async def test_what_is_not_to_be_done_is_not_done(tmp_path: Path) -> None:
         ("when I say so, delete draft-1.md", "stands before"),
         ("before you purge draft-1.md, copy it to trips", "stands before"),
         ("move draft-1.md to trips and keep a copy", "nothing is called `trips and keep a copy`"),
-        ("move draft-1.md to /agents/ann/trips now", "nothing is called"),
+        ("move draft-1.md to /agents/ann/trips tomorrow", "nothing is called"),
         ("write 'x' to draft-1.md and then tell me", "nothing is called"),
         ("append 'x' to it", "nothing is called `it`"),
     ],

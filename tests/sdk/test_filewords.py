@@ -197,6 +197,17 @@ def test_polite_words_before_a_verb_leave_its_meaning(command: str) -> None:
     assert clauses(command)[-1].before == ""
 
 
+def test_polite_words_at_the_end_are_no_part_of_a_name() -> None:
+    for end in (", please?", " now", " immediately.", " please, thanks!"):
+        (clause,) = clauses(f"could you move a.md to archive{end}")
+        assert (clause.names, clause.places) == (("a.md",), (Place("archive"),))
+        assert clauses(f"delete a.md{end}")[0].names == ("a.md",)
+    assert clauses("delete now")[0].names == ("now",)
+    assert clauses("delete 'a now'")[0].names == ("a now",)
+    assert clauses("create a.md saying do it now")[0].texts == ("do it now",)
+    assert clauses("find what is due now")[0].names == ("what is due now",)
+
+
 def test_all_other_words_before_a_verb_are_kept() -> None:
     for before in ("do n't", "no need to", "can I", "may I", "she said", "undo", "in /x", "'a.md'"):
         (clause,) = clauses(f"{before} delete a.md")
@@ -208,7 +219,7 @@ def test_where_to_is_vague_if_more_than_a_name_is_said() -> None:
     for words, is_there in (
         ("copy a.md to archive and keep it", True),
         ("copy a.md to tax papers", True),
-        ("rename a.md to b.md now", True),
+        ("rename a.md to b.md tomorrow", True),
         ("rename a.md to old plan and tell me", True),
         ("rename a.md to the old plan.md", False),
         ("copy a.md to 'archive and keep'", False),

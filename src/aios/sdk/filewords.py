@@ -60,11 +60,12 @@ _HOLDS_BACK = re.compile(
 _OTHER_THAN = re.compile(r"(?i)\bother than\b")
 _ASKS_YOU = re.compile(r"(?i)\b(?:can|could|would|will) you\b")
 _POLITE = re.compile(
-    r"(?i)(?:(?:please|kindly|just|now|then|and|also|next|first|finally|so|ok|okay|hey|hi|hello|aios|get|permanently|quickly|immediately|go ahead"
+    r"(?i)(?:(?:please|kindly|just|now|then|and|also|next|first|finally|so|ok|okay|hey|hi|hello|aios|get|permanently|quickly|immediately|thanks|go ahead"
     r"|let us|let['\u2019]?s|(?:can|could|would|will|must) you|you (?:can|must)|(?:i|we) (?:want|need|would like)(?: you)? to"
     r"|i['\u2019]d like (?:you )?to|[\d.,:;!*-]+)(?:\s+|(?=[.,:!])|$))*"
 )
 """What may stand before a verb and leaves its meaning as it is; all else might turn it round, as `it is forbidden to` does."""
+_POLITE_END = frozenset(("please", "thanks", "now", "immediately", "and", ",", ";"))
 _TO_PLACE, _IN_PLACE = frozenset(("to", "into", "onto")), frozenset(("in", "inside", "under", "at"))
 _AS_NAME = frozenset(("as", "called", "named"))
 _WITH_TEXT = frozenset(("with", "containing", "saying"))
@@ -192,7 +193,7 @@ def is_pronoun(name: str) -> bool:
 
 
 def is_vague(place: Place) -> bool:
-    """Whether words for what is not there yet may have more in them than its name: `archive and keep a copy`, `archive now`."""
+    """Whether words for what is not there yet may have more in them than its name: `archive and keep a copy`, `archive tomorrow`."""
     bare = without_filling(place.words)
     if place.is_quoted or " " not in bare:
         return False
@@ -347,9 +348,18 @@ def _clause(tokens: list[str]) -> Clause:
         kinds = (Do.PURGE,)
     if kinds == (Do.PURGE,) and _FOR_GOOD.search(" ".join(_unquoted(rest))):
         rest = _TOKEN.findall(_FOR_GOOD.sub("", " ".join(rest)))
+    if kinds != (Do.FIND,) and not _marks(rest, _WITH_TEXT):
+        rest = _without_polite_end(rest)
     told = _told(words, kinds, rest, is_name=verb == "rename")
     before = "" if _POLITE.fullmatch(" ".join(tokens[:at])) else _joined(tokens[:at])
     return replace(told, before=before, is_new=verb == "create")
+
+
+def _without_polite_end(rest: list[str]) -> list[str]:
+    n_told = len(rest)
+    while n_told > 1 and rest[n_told - 1].rstrip(".!?").lower() in _POLITE_END:
+        n_told -= 1
+    return rest[:n_told]
 
 
 def _open(words: str, tokens: list[str]) -> Clause:
