@@ -189,6 +189,16 @@ def test_a_program_that_went_on_from_an_error_did_not_crash_by_it() -> None:
     assert failed(down, cut_off, beside) == [3]
 
 
+def test_what_other_tasks_are_told_meanwhile_hides_no_error() -> None:
+    down = told(2, "chat", DOWN, begun=4, ended=5)
+    assert failed(told(1, "receive", begun=1, ended=6), down) == [2]
+    assert failed(told(1, "receive", begun=5, ended=6), replace(down, seq=1)) == []
+    taken = [told(3, "tool_take", begun=5.5, ended=6), told(4, "tool_take", begun=6, ended=7)]
+    cut_off = replace(taken[1], seq=5, outcome=Outcome.CANCELLED)
+    assert failed(down, *taken, cut_off) == [2], "its functions are called until it is gone"
+    assert failed(down, told(3, "tool_take", "disk_failed", begun=6, ended=7)) == [3]
+
+
 def test_a_failed_call_that_may_have_done_something_is_told_again() -> None:
     for effect in (Effect.REVERSIBLE, Effect.IRREVERSIBLE):
         tool = replace(told(1, "tool_run", "tool_failed", begun=1, ended=2), effect=effect)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from math import inf
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -104,24 +105,32 @@ def end_of_open(record: Record, *, is_again: bool) -> Fault | Outcome | None:
 def failed_of(records: Sequence[Record]) -> list[Record]:
     """The calls by whose faults a program crashed, and what it asked on its way out: told the same again, it would only crash again.
 
-    That is the last one that it asked, with those that failed beside it, if none of them has done anything and the faults are of a kind that passes.
+    That is the last one from whose error it did not go on, with those that failed beside it, if none of them has done anything and the faults
+    are of a kind that passes. What other tasks asked before it failed may have ended behind it; a program that serves functions takes calls
+    until it is gone.
     """
-    own = [each for each in records if not (each.within or each.job)]
+    own = [each for each in records if not (each.within or each.job or _is_taking(each))]
     told = [each for each in own if each.outcome in {Outcome.DONE, Outcome.FAULT}]
     told.sort(key=lambda each: (each.ended_unix_s, each.seq), reverse=True)
-    found, failed = list[Record](), list[Record]()
+    found, failed, last_begun_s = list[Record](), list[Record](), -inf
     for record in told:
+        since_s = failed[0].begun_unix_s if failed else last_begun_s
+        if record.ended_unix_s <= since_s:
+            break
         if record.code in PASSING and not record.is_doubtful:
-            if failed and record.ended_unix_s <= failed[0].begun_unix_s:
-                break
             if not _is_gone_on_from(record, own):
                 failed.append(record)
                 found.append(record)
-        elif record.call in CLEANING and not failed:
+        elif record.call not in CLEANING:
+            last_begun_s = max(last_begun_s, record.begun_unix_s)
+        elif not failed:
             found.append(record)
-        else:
-            break
     return found if failed else []
+
+
+def _is_taking(record: Record) -> bool:
+    """Whether it waited for calls of served functions, and no more."""
+    return record.call == "tool_take" and record.outcome is not Outcome.FAULT
 
 
 def _is_gone_on_from(failed: Record, own: Sequence[Record]) -> bool:
