@@ -63,8 +63,14 @@ async def test_a_task_that_did_something_else_for_long_is_given_time_to_do_it_ag
     assert process.replay.take(b"a")
     run = process.begin("tool_take", max_calls=9)
     began = anyio.current_time()
-    await replaying._wait_for_others(run, process.replay, None)
+    told = list[str]()
+    await replaying._wait_for_others(run, process.replay, None, lambda _, text: told.append(text))
     assert 0.95 * expected_s <= anyio.current_time() - began < expected_s + 5
+    assert ["asks tool_take, which" in each for each in told] == [True] * (lag_s > 0)
+
+
+def process_note(process: Process, text: str) -> None:
+    process.log.write(text, stream="kernel", unix_s=1.0)
 
 
 @pytest.mark.anyio
@@ -80,11 +86,11 @@ async def test_the_time_for_which_a_program_is_stopped_is_none_to_think(
     run = process.begin("tool_take", max_calls=9)
     process.set_stopped(True)
     with anyio.move_on_after(4 * PATIENCE_S) as stopped:
-        await replaying._wait_for_others(run, replay, None)
+        await replaying._wait_for_others(run, replay, None, process_note)
     assert stopped.cancelled_caught
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(replaying._wait_for_others, run, replay, None)
+            tasks.start_soon(replaying._wait_for_others, run, replay, None, process_note)
             await anyio.sleep(4 * PATIENCE_S)
             process.set_stopped(False)
             began = anyio.current_time()

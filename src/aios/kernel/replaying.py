@@ -35,12 +35,14 @@ from aios.kernel.jobwork import Work
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
-from aios.kernel.process import Run
+from aios.kernel.process import Process, Run
 from aios.kernel.replay import Replay
 from aios.kernel.retaking import with_ends
 
 A = TypeVar("A", bound=Answer)
 Redo = Callable[[Services, Run, Any, Any], Awaitable[Answer]]
+Note = Callable[[Process, str], None]
+"""Writes into the log of a process."""
 
 CONTEXT_REDOS: Mapping[type, Redo] = MappingProxyType(
     {
@@ -85,10 +87,10 @@ async def replayed(
     finally:
         if replay.is_over:
             await _catch_up(kernel, run, replay)
-    await _wait_for_others(run, replay, row)
+    await _wait_for_others(run, replay, row, kernel.note)
     while replay.is_over and run.process.replay is replay:
         await _catch_up(kernel, run, replay)
-        await _wait_for_others(run, replay, row)
+        await _wait_for_others(run, replay, row, kernel.note)
     if run.process.replay is None:
         if row is not None:
             within = replay.within(row.record.seq)
@@ -156,23 +158,29 @@ async def _done_again(kernel: Services, run: Run, next_one: Callable[[], Work | 
             kernel.note(run.process, f"what {what} did is not there again: {error.message}")
 
 
-async def _wait_for_others(run: Run, replay: Replay, row: Row | None) -> None:
+async def _wait_for_others(run: Run, replay: Replay, row: Row | None, note: Note) -> None:
     """Wait, parked, until the other tasks of the program have caught up, or it has ended.
 
     A call that was cancelled waits to be cancelled again; if all else is done, it was the end of its program that cut it off.
     """
-    process, is_new = run.process, row is None
+    process, is_new, silent_s = run.process, row is None, 0.0
     with run.parked(), run.saying("waits for other tasks of its program"):
         while process.replay is not None:
-            n_replayed = replay.n_replayed
-            with anyio.move_on_after(_patience_s(replay, is_new=is_new)):
+            n_replayed, patience_s = replay.n_replayed, _patience_s(replay, is_new=is_new)
+            pause_s = min(PATIENCE_S, patience_s - silent_s)
+            with anyio.move_on_after(pause_s):
                 await process.wait_replayed()
             if process.exiting is not None:
                 raise process.gone()
+            silent_s = silent_s + pause_s if replay.n_replayed == n_replayed else 0.0
             if process.is_stopped:
                 await process.wait_continued()
-            elif replay.is_over or (replay.n_replayed == n_replayed and is_new):
+                silent_s = 0.0
+            elif replay.is_over or (silent_s >= patience_s and is_new):
                 return
+            elif silent_s == PATIENCE_S and is_new:
+                told = f"asks {run.name}, which its journal has not; other tasks of it have {patience_s:.0f} s to ask the {replay.n_left} calls that it has"
+                note(process, told)
 
 
 def _patience_s(replay: Replay, *, is_new: bool) -> float:
