@@ -120,12 +120,15 @@ class Drafts:
         for number, draft in list(self._open.items()):
             self.drop(draft.pid, number)
 
-    def close_idle(self, pid: Pid | None = None, *, idle_s: float = IDLE_S) -> None:
-        """Drop what a process, or any, has begun and left: a command that was cut off says nothing."""
+    def close_idle(self, pid: Pid | None = None, *, idle_s: float = IDLE_S) -> int:
+        """Drop what a process, or any, has begun and left: a command that was cut off says nothing. Returns: the bytes of it that were in files."""
+        freed_bytes = 0
         for number, draft in list(self._open.items()):
             is_theirs = pid is None or draft.pid == pid
             if is_theirs and self._clock.now_s() - draft.touched_s > idle_s:
                 self.drop(draft.pid, number)
+                freed_bytes += sum(each.size_bytes for each in draft.pieces if each.data is None)
+        return freed_bytes
 
     def _begin(self, pid: Pid) -> int:
         self.close_idle(idle_s=ABANDONED_S)

@@ -406,10 +406,10 @@ class StorageManager:
     async def collect(self, run: Run, _: FileCollect) -> Purged:
         """Remove what no version needs."""
         self._check_owner(run)
-        self.drafts.close_idle()
+        draft_bytes = self.drafts.close_idle()
         report = partial(reporter(run, self._clock), "contents")
         collected = await self._blobs.collect(self._db, report)
-        return Purged(collected.n_blobs, collected.size_bytes)
+        return Purged(collected.n_blobs, collected.size_bytes + draft_bytes)
 
     async def check(self, run: Run, _: FileCheck) -> Checked:
         """Read and compare everything."""
