@@ -108,6 +108,25 @@ async def test_the_child_gets_a_scrubbed_environment(
 
 
 @pytest.mark.anyio
+async def test_a_program_imports_nothing_from_its_workspace_by_a_careless_path(
+    booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", entries, "lib"]))
+    path = program("import colorsys\nprint(colorsys.__file__)")
+    work = Path(path) / "work"
+    (work / "lib").mkdir(parents=True)
+    for place in (work, work / "lib"):
+        (place / "colorsys.py").touch()
+    with anyio.fail_after(30):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=path, cwd=str(work)))
+            assert (await kernel.init_gate().call(Wait(pid=pid))).value.exit.status == 0
+            ((_, found),) = await log_of(kernel, pid)
+    assert not found.startswith(str(work))
+
+
+@pytest.mark.anyio
 async def test_kill_ends_all_that_a_program_started_at_once(
     booted: OpenKernel, program: MakeProgram
 ) -> None:

@@ -200,6 +200,10 @@ class Launch(Struct, frozen=True):
     def environment(self) -> dict[str, str]:
         """The whole environment of the child: nothing of the kernel's but a few harmless variables."""
         kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+        if "PYTHONPATH" in kept:
+            # an entry that is empty or relative would be the workspace, into which others may write
+            entries = filter(None, kept["PYTHONPATH"].split(os.pathsep))
+            kept["PYTHONPATH"] = os.pathsep.join(str(Path(each).absolute()) for each in entries)
         own = {
             "AIOS_URL": self.url,
             "AIOS_TOKEN": self.token,
