@@ -11,9 +11,14 @@ import msgspec
 
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
+from aios.kernel.tools.schema_cost import Cost
 
 MAX_SCHEMA_BYTES = 64 << 10
 MAX_INSTANCE_DEPTH = 128
+MAX_LOOKS = 1_000_000
+"""How often a schema may have parts of a value looked at, and 16 times for each of them besides: 0.1 s."""
+DEPTHS_CHECKED = 4
+"""So deep a schema is counted before there is a value."""
 MAX_FAULTS = 5
 """Faults that a model is told at once."""
 MAX_FAULT_CHARS = 300
@@ -46,6 +51,7 @@ class Schema:
     def __init__(self, schema: JsonObject) -> None:
         self.schema = schema
         self._validator: Validator | None = None
+        self._cost: Cost | None = None
 
     def check(self) -> None:
         """Compile it.
@@ -57,9 +63,12 @@ class Schema:
 
     def faults(self, instance: object) -> list[str]:
         """What is wrong with a value, for a model to read; nothing if it fits."""
-        if _depth(instance) > MAX_INSTANCE_DEPTH:
+        sizes = _sizes(instance)
+        if len(sizes) > MAX_INSTANCE_DEPTH:
             return [f"it is nested more than {MAX_INSTANCE_DEPTH} deep"]
         validator = self._compiled()
+        if self._looks(sizes) > MAX_LOOKS + 16 * sum(sizes):
+            return ["to check it would take too long: say less, or nest it less deep"]
         if validator.is_valid(instance):
             return []
         found: list[str] = []
@@ -73,7 +82,18 @@ class Schema:
     def _compiled(self) -> Validator:
         if self._validator is None:
             self._validator = _compile(self.schema)
+            if self._looks([1] * DEPTHS_CHECKED) > MAX_LOOKS:
+                self._validator = None
+                raise InvalidCall(
+                    "to check a value against the schema would take too long",
+                    hint="say less with `anyOf`, `allOf`, `oneOf` and `$ref` in one another",
+                )
         return self._validator
+
+    def _looks(self, sizes: list[int]) -> int:
+        """How often parts of a value would be looked at of which there are so many at each depth."""
+        self._cost = self._cost or Cost(self.schema)
+        return sum(n * self._cost.at(depth) for depth, n in enumerate(sizes))
 
 
 def usage(name: str, parameters: Mapping[str, object]) -> str:
@@ -126,18 +146,19 @@ def _told(fault: Fault) -> str:
     return f"{where}: {words}" if where else words
 
 
-def _depth(value: object) -> int:
-    """How deep a value is nested, without recursion of our own."""
-    depth, level = 0, [value]
-    while level and depth <= MAX_INSTANCE_DEPTH:
+def _sizes(value: object) -> list[int]:
+    """How many values there are at each depth, without recursion of our own."""
+    sizes, level = list[int](), [value]
+    while level and len(sizes) <= MAX_INSTANCE_DEPTH:
         inner: list[object] = []
         for each in level:
             if isinstance(each, dict):
                 inner += each.values()
             elif isinstance(each, list):
                 inner += each
-        depth, level = depth + 1, inner
-    return depth
+        sizes.append(len(level))
+        level = inner
+    return sizes
 
 
 def _type_words(part: object) -> str:

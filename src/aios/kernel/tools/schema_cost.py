@@ -1,0 +1,116 @@
+"""How often a schema may have one value looked at, so that no schema keeps the kernel busy for ever. Pure.
+
+Schemas come from programs and servers. Ten lines of them can say that a value fits one of ten, each of which says the same of the next: what checks
+them looks 10^12 times, in the kernel's own time. Nobody needs that, so it is counted before it is done.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from aios.abi.types import JsonObject
+
+ENOUGH = 1 << 40
+"""Counts stop here; what never ends counts as that."""
+LISTS, ONES, TABLES = (
+    ("allOf", "anyOf", "oneOf"),
+    ("not", "if", "then", "else"),
+    ("dependentSchemas", "dependencies"),
+)
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+REST = (
+    "additionalProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+    "items",
+    "contains",
+    "unevaluatedItems",
+    "additionalItems",
+)
+AGAIN = ("unevaluatedProperties", "unevaluatedItems")
+"""To know what was looked at, all that is said of a value is looked at again."""
+
+
+class Cost:
+    """Counts for one schema."""
+
+    def __init__(self, schema: JsonObject) -> None:
+        self._root = schema
+        self._known: dict[tuple[int, int], int] = {}
+        self._names: dict[str, object] = {}
+        for each in _parts(schema):
+            for key in ("$anchor", "$dynamicAnchor"):
+                self._names[f"#{each.get(key)}"] = each
+            self._names[str(each.get("$id"))] = each
+
+    def at(self, depth: int) -> int:
+        """How many parts of the schema look at one value so deep inside the whole; at most `ENOUGH`."""
+        try:
+            return self._looks(self._root, depth)
+        except RecursionError:
+            return ENOUGH
+
+    def _looks(self, part: object, depth: int) -> int:
+        if not isinstance(part, Mapping):
+            return int(depth == 0)
+        key = (id(part), depth)
+        if key not in self._known:
+            self._known[key] = ENOUGH  # for one that leads to itself
+            n = int(depth == 0)
+            n += sum(self._looks(each, depth) for each in self._same(part)) * self._times(part)
+            if depth:
+                n += self._below(part, depth - 1)
+            self._known[key] = min(n, ENOUGH)
+        return self._known[key]
+
+    def _times(self, part: Mapping[str, object]) -> int:
+        return 2 if any(key in part for key in AGAIN) else 1
+
+    def _same(self, part: Mapping[str, object]) -> Iterator[object]:
+        """What is said of the same value."""
+        for key in LISTS:
+            yield from _listed(part.get(key))
+        yield from (part[key] for key in ONES if key in part)
+        for key in TABLES:
+            yield from (each for each in _named(part.get(key)) if isinstance(each, Mapping))
+        yield from (self._led_to(part[key]) for key in REFERENCES if key in part)
+
+    def _below(self, part: Mapping[str, object], depth: int) -> int:
+        """What is said of one of the values inside: of those with names of their own only one can be it."""
+        own = (self._looks(each, depth) for each in _named(part.get("properties")))
+        places = (self._looks(each, depth) for each in _listed(part.get("prefixItems")))
+        n = max(own, default=0) + max(places, default=0)
+        n += sum(self._looks(each, depth) for each in _named(part.get("patternProperties")))
+        return n + sum(self._looks(part[key], depth) for key in REST if key in part)
+
+    def _led_to(self, reference: object) -> object:
+        """Where a reference leads; a strange one to the whole, which counts as what never ends if it is said of the same value."""
+        name = str(reference)
+        if name in self._names:
+            return self._names[name]
+        start, _, pointer = name.partition("#")
+        found: object = self._names.get(start, self._root)
+        for word in filter(None, pointer.split("/")):
+            key = word.replace("%25", "%").replace("~1", "/").replace("~0", "~")
+            if isinstance(found, Mapping):
+                found = found.get(key)
+            elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
+                found = found[int(key)]
+        return found
+
+
+def _parts(value: object) -> Iterator[Mapping[str, object]]:
+    ahead = [value]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, Mapping):
+            yield each
+            ahead += each.values()
+        elif isinstance(each, list):
+            ahead += each
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _named(value: object) -> list[object]:
+    return [*value.values()] if isinstance(value, Mapping) else []

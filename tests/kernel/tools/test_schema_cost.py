@@ -1,0 +1,71 @@
+"""No schema has the kernel look at a value more often than it has time for."""
+
+import json
+import time
+
+import pytest
+
+from aios.abi.types import JsonObject
+from aios.errors import InvalidCall
+from aios.kernel.tools.schema import MAX_LOOKS, Schema
+from aios.kernel.tools.schema_cost import ENOUGH, Cost
+
+LADDER: JsonObject = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 10} for i in range(12)}
+NODE: JsonObject = {
+    "type": "object",
+    "properties": {
+        "value": {"type": "integer"},
+        "children": {"type": "array", "items": {"$ref": "#"}},
+    },
+    "required": ["value"],
+}
+NOT: JsonObject = {"type": "object", "properties": {"not": {"$ref": "#"}}}
+FORMULA: JsonObject = {"anyOf": [{"type": "number"}, *[NOT] * 4]}
+
+
+def test_what_is_looked_at_is_counted_at_each_depth() -> None:
+    assert [Cost({"type": "object"}).at(depth) for depth in (0, 1)] == [1, 0]
+    both: JsonObject = {
+        "allOf": [{"minimum": 1}, {"maximum": 2}],
+        "properties": {"a": {}, "b": {"not": {}}},
+    }
+    assert [Cost(both).at(depth) for depth in (0, 1, 2)] == [3, 2, 0]
+    assert [Cost(NODE).at(depth) for depth in range(5)] == [1, 1, 2, 1, 2]
+    assert [Cost(FORMULA).at(depth) for depth in range(3)] == [6, 28, 112]
+    assert Cost({"prefixItems": [{}, {}], "items": {}, "unevaluatedItems": {}}).at(1) == 3
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**LADDER, "d12": {"type": "string"}}},
+        {"$ref": "#"},
+        {"anyOf": [{"$dynamicRef": "#me"}], "$dynamicAnchor": "me"},
+        {"$defs": {f"d{i}": {"oneOf": [{"$ref": f"d{i + 1}"}] * 9, "$id": f"d{i}"} for i in range(9)} | {"e": {"$id": "d9"}},
+         "items": {"items": {"$ref": "d0"}}},
+    ],
+)  # fmt: skip
+def test_a_schema_that_takes_for_ever_is_none(schema: JsonObject) -> None:
+    assert any(Cost(schema).at(depth) > MAX_LOOKS for depth in range(3))
+    with pytest.raises(InvalidCall):
+        Schema({"type": "object", **schema}).check()
+
+
+def test_a_chain_without_end_is_counted_as_such() -> None:
+    chain: JsonObject = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(5_000)}
+    assert Cost({"$ref": "#/$defs/d0", "$defs": chain}).at(0) == ENOUGH
+
+
+def test_a_value_is_checked_as_deep_as_there_is_time_for() -> None:
+    schema, value = Schema(FORMULA), "x"
+    assert schema.faults(json.loads('{"not":' * 6 + '"x"' + "}" * 6))
+    begun_s = time.perf_counter()
+    assert schema.faults(json.loads('{"not":' * 60 + '"x"' + "}" * 60)) == [
+        "to check it would take too long: say less, or nest it less deep"
+    ]
+    assert time.perf_counter() - begun_s < 2
+    assert schema.faults(value) != []
+    tree = Schema(NODE)
+    leaves = [{"value": 1, "children": []}] * 100_000
+    assert tree.faults({"value": 1, "children": leaves}) == []
+    assert tree.faults(json.loads('{"value":1,"children":[' * 30 + "]}" * 30)) == []
