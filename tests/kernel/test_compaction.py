@@ -201,6 +201,16 @@ async def test_what_must_stay_and_does_not_fit_is_refused(booted: OpenKernel) ->
         assert await kept(gate, context) == turns(2)
 
 
+async def test_what_must_stay_and_fits_is_not_refused(booted: OpenKernel) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, Message(Role.SYSTEM, "be brief"))
+        call = ContextCompact(context=context, target_tokens=1)
+        assert (await gate.call(call)).value.compaction.n_messages == 0
+        assert await say(gate, context, "word " * 220) == "yes"
+        assert WINDOW * 3 / 4 < (await info_of(gate, context)).n_tokens < WINDOW
+
+
 class Blind(ScriptedEngine):
     """An engine that cannot count and tells no window, as many endpoints do."""
 
@@ -223,6 +233,16 @@ async def test_an_engine_that_cannot_count_is_believed_when_it_refuses(booted: O
         assert compaction.is_estimated
 
 
+async def test_what_cannot_leave_is_not_said_to_fill_a_window_that_nobody_knows(
+    booted: OpenKernel,
+) -> None:
+    async with booted(Blind(window_tokens=WINDOW)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, user("hello"))
+        call = ContextCompact(context=context, target_tokens=1)
+        assert (await gate.call(call)).value.compaction.n_messages == 0
+
+
 @pytest.mark.no_cover
 async def test_many_chats_in_a_small_window_go_on_for_ever(booted: OpenKernel) -> None:
     async with booted(talker([])) as kernel:
@@ -233,3 +253,16 @@ async def test_many_chats_in_a_small_window_go_on_for_ever(booted: OpenKernel) -
         info = await info_of(gate, context)
         assert info.n_pages >= 5
         assert info.n_tokens <= WINDOW
+
+
+async def test_a_context_that_pages_out_goes_on_when_its_memory_is_full(tmp_path: Path) -> None:
+    config = Config(context=ContextConfig(max_bytes=8_000), access=UNASKED, approvals=NOBODY)
+    async with open_kernel(config, Home(tmp_path), engines={"local": talker([])}) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.PAGE_TO_MEMORY, *turns(1))
+        for i in range(40):
+            assert await say(gate, context, f"question {i} " + "word " * 20) == "yes"
+        info = await info_of(gate, context)
+        assert info.size_bytes <= 8_000
+        with pytest.raises(NotFound, match="leads nowhere any more"):
+            await gate.call(ContextFault(context=context, pointer=1))

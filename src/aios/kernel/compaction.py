@@ -132,11 +132,13 @@ class Compactor:
         placeholder = self._placeholder(aim.policy, transcript)
         n_spans = await _fewest(gauge, items, placeholder, target=target)
         n_after = await gauge.count(without(items, spans[:n_spans], placeholder))
-        if not spans or n_after >= window_tokens:
+        if 0 < gauge.window_tokens <= n_after:
             raise ContextWindowExceeded(
                 f"{n_after} tokens must stay in the context; the window of {gauge.core.model} holds {window_tokens}",
                 hint="pin less, send less, or start with a larger engine.window_tokens",
             )
+        if not spans:
+            return transcript
         leaving = within(items, spans[:n_spans])
         note = await self._note(run, transcript, leaving, aim=replace(aim, target_tokens=target))
         after = without(items, spans[:n_spans], note)

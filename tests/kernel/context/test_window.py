@@ -165,6 +165,20 @@ def test_the_oldest_compactions_are_forgotten_first() -> None:
     assert slimmed(transcript, 0).rewrites == ()
 
 
+def test_the_oldest_pages_go_when_nothing_is_left_to_undo() -> None:
+    pages = tuple(built(user(str(n) * 100)) for n in range(3))
+    items = built(user("now"))
+    transcript = Transcript(items, (Rewrite("page-to-memory", 1, removed=pages[2]),), pages)
+    whole = transcript.size_bytes
+    assert slimmed(transcript, whole - 1).pages == pages, "what can be undone goes first"
+    slim = slimmed(transcript, whole - pages[2][0].size_bytes - 1)
+    assert (slim.items, slim.rewrites, slim.pages) == (items, (), ((), *pages[1:]))
+    with pytest.raises(NotFound, match="pointer 1 leads nowhere any more"):
+        page(slim, 1)
+    assert page(slim, 2) == pages[1]
+    assert slimmed(transcript, 0).pages == ((), (), ())
+
+
 def test_an_estimate_grows_with_what_is_said() -> None:
     assert estimated_tokens([user("x" * 400)]) >= 100
     assert estimated_tokens([user("x")], 400) >= 100

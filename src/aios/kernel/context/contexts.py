@@ -250,7 +250,7 @@ class ContextTable:
             context.writer = None
 
     def fitted(self, transcript: Transcript, *, n_more: int = 0) -> Transcript:
-        """It as a context may hold it, with room for `n_more` messages: the oldest compactions are forgotten if need be.
+        """It as a context may hold it, with room for `n_more` messages: the oldest compactions and pages are forgotten if need be.
 
         Raises:
             TooLarge: A context may not hold it; says the numbers.

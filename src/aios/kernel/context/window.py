@@ -149,7 +149,10 @@ def undone(transcript: Transcript) -> Transcript:
 
 
 def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
-    """The transcript with so few of its oldest compactions left to undo that it takes `max_bytes`, if that is enough."""
+    """The transcript with so few compactions left to undo that it takes `max_bytes`, and then so few pages; if that is enough.
+
+    The oldest go first. The pointers of pages that went lead nowhere.
+    """
     n_over = transcript.size_bytes - max_bytes
     n_forgotten = 0
     for rewrite in transcript.rewrites:
@@ -157,7 +160,14 @@ def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
             break
         n_over -= sum(item.size_bytes for item in rewrite.removed)
         n_forgotten += 1
-    return msgspec.structs.replace(transcript, rewrites=transcript.rewrites[n_forgotten:])
+    pages = list(transcript.pages)
+    for i, each in enumerate(transcript.pages):
+        if n_over <= 0:
+            break
+        n_over -= sum(item.size_bytes for item in each)
+        pages[i] = ()
+    rewrites = transcript.rewrites[n_forgotten:]
+    return msgspec.structs.replace(transcript, rewrites=rewrites, pages=tuple(pages))
 
 
 def page(transcript: Transcript, pointer: int) -> Items:
@@ -174,8 +184,8 @@ def page(transcript: Transcript, pointer: int) -> Items:
     found = transcript.pages[pointer - 1]
     if not found:
         raise NotFound(
-            f"pointer {pointer} leads nowhere any more: the compaction that made it was undone",
-            hint="its messages are in the context again",
+            f"pointer {pointer} leads nowhere any more: its compaction was undone, or the context was full",
+            hint="what was undone is in the context again; to keep more, raise context.max_bytes",
         )
     return found
 
