@@ -8,7 +8,14 @@ from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 
 from aios.abi.calls import Chat, Embed, Wait
-from aios.abi.contexts import ContextFork, ContextId, ContextOpen
+from aios.abi.contexts import (
+    ContextFork,
+    ContextId,
+    ContextOpen,
+    ContextRestore,
+    ContextSnapshot,
+    WindowPolicy,
+)
 from aios.abi.gate import Token
 from aios.abi.types import EngineState, Message, Role, ToolSpec
 from aios.engine.base import Ability, ChatPrompt, Engine, Job
@@ -176,6 +183,43 @@ async def test_a_break_in_mid_stream_fails_the_call_once_something_was_handed_ou
             with pytest.raises(EngineFailed, match="engine a: "):
                 await frames.result()
         assert await text_of(kernel, chat()) == "other", "nobody saw the beginning of this one"
+
+
+@pytest.mark.parametrize("policy", list(WindowPolicy))
+async def test_a_chat_in_a_context_moves_whatever_its_window_policy(
+    booted: OpenKernel, policy: WindowPolicy
+) -> None:
+    first = says("first")
+    makers = {"a": made(first), "b": made(says("other"))}
+    clock = ToolSpec("clock", "tells the time", {"type": "object", "properties": {}})
+    async with fleet(booted, makers, max_restarts=1, a=("b",)) as kernel:
+        gate = kernel.init_gate()
+        context = (await gate.call(ContextOpen(window=policy, tools=(clock,)))).value.id
+        call = msgspec.structs.replace(chat(), context=context)
+        assert await text_of(kernel, call) == "first"
+        await first.aclose()  # it dies, and nobody has noticed
+        assert await text_of(kernel, call) == "other"
+        assert state_of(kernel, "a") is EngineState.DOWN
+        assert await text_of(kernel, call) == "other"
+        with pytest.raises(EngineUnavailable, match="engine a"):
+            await text_of(kernel, msgspec.structs.replace(call, may_move=False))
+
+
+async def test_contexts_are_saved_and_restored_while_their_engine_is_down(
+    booted: OpenKernel,
+) -> None:
+    first = says("first")
+    async with fleet(booted, {"a": made(first)}, max_restarts=1) as kernel:
+        gate = kernel.init_gate()
+        context = (await gate.call(ContextOpen())).value.id
+        await text_of(kernel, msgspec.structs.replace(chat(), context=context))
+        await first.aclose()
+        with pytest.raises(EngineUnavailable):
+            await text_of(kernel, chat())
+        assert state_of(kernel, "a") is EngineState.DOWN
+        saved = (await gate.call(ContextSnapshot(context=context, name="talk"))).value
+        assert saved.fingerprint == "scripted:first"
+        assert (await gate.call(ContextRestore(name="talk"))).value.n_messages == 2
 
 
 async def test_a_broken_engine_is_started_again_and_serves(booted: OpenKernel) -> None:

@@ -30,7 +30,7 @@ from aios.kernel.context.window import (
     without,
 )
 from aios.kernel.cores import Core, Cores
-from aios.kernel.llm import ModelCalls
+from aios.kernel.llm import BROKEN, ModelCalls
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 
@@ -48,12 +48,16 @@ _SPEAKERS = {
 
 
 class Aim(Struct, frozen=True):
-    """What is to fit: the tools and model of the prompts, and the policy. `target_tokens` None: the configured share."""
+    """What is to fit: the tools and model of the prompts, and the policy. `target_tokens` None: the configured share.
+
+    With `may_move` the engine that counts is the one that the call would move to while that of the model is down.
+    """
 
     policy: WindowPolicy
     model: str = ""
     tools: tuple[ToolSpec, ...] = ()
     target_tokens: int | None = None
+    may_move: bool = True
 
 
 @dataclass
@@ -76,7 +80,10 @@ class _Gauge:
             try:
                 with self.core.in_use() as engine:
                     return await engine.count_tokens(ChatPrompt(messages, self.tools))
-            except Unsupported:
+            except (
+                Unsupported,
+                *BROKEN,
+            ):  # whether it is broken, and who serves, is the call's matter
                 self.is_estimated = True
         return estimated_tokens(messages, sum(len(str(tool)) for tool in self.tools))
 
@@ -172,7 +179,7 @@ class Compactor:
         return await self.compact(run, transcript, replace(aim, target_tokens=max(target, 1)))
 
     async def _gauge(self, run: Run, aim: Aim) -> _Gauge:
-        core = await self._cores.find(run, Wish(aim.model, may_fall_back=False))
+        core = await self._cores.find(run, Wish(aim.model, may_fall_back=aim.may_move))
         return _Gauge(core, aim.tools)
 
     def _target(self, window_tokens: int, aim: Aim) -> int:
@@ -214,6 +221,7 @@ class Compactor:
                 model=aim.model,
                 sampling=Sampling(temperature=0.0, repeat_penalty=1.1, seed=0),
                 max_tokens=self._config.summary_tokens,
+                may_move=aim.may_move,
             )
             try:
                 with _in_background(run):

@@ -83,7 +83,8 @@ class Conversations:
         self, run: Run, context: Context, draft: Transcript, *, call: Chat
     ) -> tuple[ChatAnswer, Transcript]:
         """The model's answer, and the transcript that it answers: compacted if it did not fit."""
-        aim = Aim(context.window, call.model or context.model, call.tools or context.tools)
+        model, tools = call.model or context.model, call.tools or context.tools
+        aim = Aim(context.window, model, tools, may_move=call.may_move)
         draft = await self._compactor.fit(run, draft, aim, max_tokens=call.max_tokens)
         try:
             return await self._models.chat(run, _instructed(run, _shown(draft, aim, call))), draft

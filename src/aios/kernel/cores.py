@@ -245,6 +245,19 @@ class Cores:
                 return core
             await _loaded(run, core)
 
+    async def find_known(self, run: Run, model: str) -> Core:
+        """The engine that a model's name stands for, also one that is down, of which it is still known what it offers.
+
+        Raises:
+            AiosError: As `find`, without a fallback; that it is down, if it never ran.
+        """
+        named = find_named(self._candidates(), model)
+        if named and all(each.state is EngineState.DOWN for each in named):
+            for core in (self._cores[each.name] for each in named):
+                if core.offer is not None:
+                    return core
+        return await self.find(run, Wish(model, may_fall_back=False))
+
     def infos(self) -> tuple[EngineInfo, ...]:
         """The engines as `info` shows them."""
         lanes = self._scheduler.statistics()

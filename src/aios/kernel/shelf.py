@@ -26,7 +26,6 @@ from aios.kernel.context.snapshots import Saved, Snapshots
 from aios.kernel.cores import Core, Cores
 from aios.kernel.homes import Home
 from aios.kernel.process import Run
-from aios.kernel.router import Wish
 from aios.kernel.taint import source_of, take
 
 
@@ -122,7 +121,7 @@ class Shelf:
         return Done()
 
     async def _core(self, run: Run, model: str) -> Core:
-        return await self._cores.find(run, Wish(model, may_fall_back=False))
+        return await self._cores.find_known(run, model)
 
 
 def _fingerprint(core: Core) -> str:
