@@ -78,7 +78,7 @@ from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.undo import Undoer
-from aios.kernel.taint import take_from
+from aios.kernel.taint import mark, source_of, take_from, told
 from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
 
@@ -268,10 +268,18 @@ async def _first_end(processes: list[Process]) -> None:
 
 async def kill(kernel: Services, run: Run, call: Kill) -> Signalled:
     """End a process and all below it."""
+    target = kernel.table.get(call.pid)
     reason = call.reason or f"killed by process {run.process.pid} ({run.process.name})"
-    return Signalled(
-        tuple(await kernel.signals.kill(kernel.table.get(call.pid), reason=reason, by=run))
-    )
+    if call.reason:
+        _mark_reason(kernel, run.process, target)
+    return Signalled(tuple(await kernel.signals.kill(target, reason=reason, by=run)))
+
+
+def _mark_reason(kernel: Services, killer: Process, target: Process) -> None:
+    """What the killer writes is told as the end of each that it kills, so they end with its mark."""
+    for process in kernel.table.tree(target):
+        if process.exiting is None and process is not killer:
+            mark(process, source_of(killer), told(killer), seq=process.n_journalled)
 
 
 async def stop(kernel: Services, run: Run, call: Stop) -> Signalled:
@@ -314,7 +322,7 @@ async def ps(kernel: Services, run: Run, call: Ps) -> Processes:
         if (call.all or p.is_alive) and kernel.access.may_reach(run.process, p)
     ]
     for process in seen:
-        if process.exit is not None and process.exit.result:
+        if process.exit is not None and (process.exit.result or process.exit.reason):
             take_from(run, process)
     return Processes(tuple(p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen))
 

@@ -29,6 +29,8 @@ from aios.kernel.taint import take_from
 
 MAX_PAGE_BYTES = 4 << 20
 """Of what was asked and answered, on one page."""
+OF_THE_KERNEL = frozenset({"started", "replayed", "adopted", "tainted", "braked"})
+"""Events in whose details nothing is that a process wrote, but for names."""
 
 
 class Inspection:
@@ -42,15 +44,16 @@ class Inspection:
     async def read(self, run: Run, call: JournalRead) -> JournalRecords:
         """Read records."""
         disk = self._journal.disk
-        take_from(run, self._table.get(call.pid))
+        process = self._table.get(call.pid)
         after = call.after
         if after < 0:
-            after = max(0, self._table.get(call.pid).n_journalled + after)
+            after = max(0, process.n_journalled + after)
         if disk is None:
             records = [each for each in self._journal.records(call.pid) if each.seq > after]
             rows = [Row(each) for each in records[: call.limit]]
         else:
             rows = await disk.load(call.pid, after=after, limit=call.limit, texts=call.is_full)
+        take_from(run, process)  # now: what is read may be of after the call began
         page = _page(rows)
         is_last = len(page) == len(rows) < call.limit
         next_seq = None if is_last else page[-1].seq
@@ -67,11 +70,15 @@ class Inspection:
             items, n_dropped = ring.read(after, call.limit)
             n_missed += n_dropped
             after = items[-1][0] if items else after + n_dropped
-            found = [
-                _event(number, item)
+            seen = [
+                (number, item)
                 for number, item in items
                 if (call.has_text or not _is_piece(item)) and self._sees(run, item, above)
             ]
+            for _, item in seen:
+                if _has_words(item):
+                    take_from(run, self._table.get(item.pid))
+            found = [_event(number, item) for number, item in seen]
             if found or is_restarted or not call.is_waiting:
                 return EventList(tuple(found), after, n_missed, is_restarted)
             if not items:
@@ -126,6 +133,13 @@ def recorded(row: Row) -> Recorded:
 
 def _is_piece(item: Item) -> bool:
     return isinstance(item, ProcessEvent) and item.what == PIECE
+
+
+def _has_words(item: Item) -> bool:
+    """Whether an event may say what its process, or who ended it, has written; a status alone is none."""
+    if not isinstance(item, ProcessEvent) or item.what in OF_THE_KERNEL:
+        return False
+    return bool(item.detail) and not item.detail.isdecimal()
 
 
 def _page(rows: list[Row]) -> list[Recorded]:

@@ -234,7 +234,11 @@ class ToolManager:
         if run.record is not None:  # at the first call of a server nobody knew its tools yet
             run.record.effect, run.record.cure = Effect(tool.traits.effect), tool.cure
         self._check_held(run.process, call, Effect(tool.traits.effect))
-        arguments, notes = read_arguments(tool, call.arguments, run.key)
+        try:
+            arguments, notes = read_arguments(tool, call.arguments, run.key)
+        except InvalidCall:  # it says how the tool is called, in the words of who registered it
+            self._take_description(run, tool)
+            raise
         await self._admit(run, tool, arguments)
         key = cache_key(tool.version, arguments) if tool.traits.is_pure else b""
         kept = self._cache.find(key) if key else None
@@ -290,6 +294,9 @@ class ToolManager:
             take(run, f"tool {tool.name}")
         elif provider is not None:
             take_from(run, provider)
+
+    def _take_description(self, run: Run, tool: Tool) -> None:
+        take(run, tool.taint, f"the description of {tool.name}")
 
     async def _carry_out(self, run: Run, tool: Tool, arguments: JsonObject) -> tuple[Outcome, Job]:
         """Wait until nothing is in the way, run it, and check what it brought."""
@@ -367,7 +374,7 @@ class ToolManager:
     def _shown(self, run: Run, tools: list[Tool]) -> Tools:
         """Tools as the caller sees them; what it is told of them was written by who registered them."""
         for tool in tools:
-            take(run, tool.taint, f"the description of {tool.name}")
+            self._take_description(run, tool)
         counts = self._claims.counts()
         return Tools(tuple(tool.info(*counts.get(tool.name, (0, 0))) for tool in tools))
 
