@@ -23,6 +23,11 @@ def test_an_address_is_read(url: str, host: str, port: int) -> None:
     assert (target.host, target.port) == (host, port)
 
 
+def test_a_scheme_in_capitals_asks_for_tls_all_the_same() -> None:
+    target = read_url("HTTPS://Example.com/A?B")
+    assert (target.url, target.port) == ("https://Example.com/A?B", 443)
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -58,6 +58,7 @@ def read_url(url: str) -> Target:
         raise InvalidCall(f"{url[:80]!r} is no http or https address", hint=hint)
     if parts.username is not None or parts.password is not None:
         raise InvalidCall("an address may hold no name and password", hint="leave them out")
+    url = parts.scheme + url[len(parts.scheme) :]  # in small letters, as all who ask for TLS by it
     return Target(url, host, PORTS[parts.scheme] if port is None else port)
 
 

@@ -12,10 +12,12 @@ import os
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 
 PIECE_BYTES = 64 << 10
 BACKLOG = 64
+PAUSE_S = 0.1
 
 
 def carry(source: socket.socket, target: socket.socket) -> None:
@@ -35,16 +37,26 @@ def attend(inner: socket.socket, path: str) -> None:
         except OSError:
             return
         back = threading.Thread(target=carry, args=(outer, inner), daemon=True)  # noqa: TID251 - a script of its own
-        back.start()
+        try:
+            back.start()
+        except RuntimeError:  # no thread is left
+            return
         carry(inner, outer)
         back.join()
 
 
 def serve(listener: socket.socket, path: str) -> None:
-    """Attend to connections, each in a thread."""
+    """Attend to connections, each in a thread. What the program's limits leave no room for is closed, and the next one looked at."""
     while True:
-        inner, _ = listener.accept()
-        threading.Thread(target=attend, args=(inner, path), daemon=True).start()  # noqa: TID251 - a script of its own
+        try:
+            inner, _ = listener.accept()
+        except OSError:  # no descriptor is left
+            time.sleep(PAUSE_S)  # noqa: TID251 - a script of its own
+            continue
+        try:
+            threading.Thread(target=attend, args=(inner, path), daemon=True).start()  # noqa: TID251 - a script of its own
+        except RuntimeError:  # no thread is left
+            inner.close()
 
 
 def main() -> None:
