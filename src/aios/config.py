@@ -139,6 +139,7 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`[kernel]`: limits that keep one process from harming the others."""
 
     max_processes: Annotated[PositiveInt, Meta(description="processes alive at once")] = 20_000
+    max_children: Annotated[PositiveInt, Meta(description="programs alive below one process")] = 256
     max_exited: Annotated[
         NonNegativeInt, Meta(description="ended processes that `ps --all` remembers")
     ] = 1_000

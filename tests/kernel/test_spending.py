@@ -13,6 +13,7 @@ from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spe
 from aios.abi.calls import Chat, Cont, Embed, Spawn
 from aios.abi.tools import ToolJob, Traits
 from aios.abi.types import Pid, State
+from aios.config import KernelConfig
 from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
@@ -22,6 +23,7 @@ from aios.errors import (
     BudgetExceeded,
     DeadlineExceeded,
     ProcessGone,
+    ResourceExhausted,
     ToolFailed,
 )
 from aios.kernel.budget import Amounts, Ledger, Reservation, Shortage
@@ -311,6 +313,19 @@ async def test_children_count_while_they_live(booted: OpenKernel, program: MakeP
         with pytest.raises(AiosError):
             await gate.call(Spawn(program="/nowhere"))
         assert (await budget(kernel, parent)).held.children == 0
+
+
+async def test_programs_below_one_are_bounded(booted: OpenKernel, program: MakeProgram) -> None:
+    spawn = Spawn(program=program("import time; time.sleep(60)"))
+    async with booted(limits=KernelConfig(max_children=1)) as kernel:
+        kernel.urls.append("unix:///nowhere")
+        above = kernel.spawn_task("above", idle)
+        below = kernel.spawn_task("below", idle, ppid=above)
+        await kernel.gate(below).call(spawn)
+        with pytest.raises(ResourceExhausted, match=f"process {above} and what it started"):
+            await kernel.gate(above).call(spawn)
+        await limit(kernel, above, Limits(children=2))
+        await kernel.gate(above).call(spawn)
 
 
 async def test_a_program_brings_its_budget_and_who_starts_it_may_give_another(

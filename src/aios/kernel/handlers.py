@@ -150,7 +150,7 @@ async def spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
         raise AccessDenied(
             "a child cannot be less nice than its parent", hint=f"use nice >= {run.process.nice}"
         )
-    one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
+    one_child = await kernel.budgets.reserve_child(run)
     with ExitStack() as undo:
         undo.callback(one_child.settle, {})
         process = await kernel.programs.spawn(run, call)

@@ -153,7 +153,7 @@ class Kernel:
         snapshots.sweep()
         self.contexts = ContextManager(config.context, self.home.pages, snapshots.is_wanted)
         self.cores = Cores(self.scheduler, self.contexts.find_room_tokens, recorder)
-        self.budgets = Budgets(self.clock, self._pause, self._changed)
+        self.budgets = Budgets(self.clock, self._pause, limits, self._changed)
         self.gaps = ToolGaps(self.contexts, self.clock, is_on=config.context.tool_gaps)
         self.models = ModelCalls(self.scheduler, self.cores, self.budgets, self.gaps)
         self.post = PostOffice(self.table, self.access, self.clock, limits, disk=disk)

@@ -10,7 +10,8 @@ import anyio
 
 from aios.abi.budget import Budget, BudgetInfo, Limits, OnBreach, SetBudget, Spent
 from aios.abi.types import Kind, Pid
-from aios.errors import AccessDenied, AiosError, BudgetExceeded
+from aios.config import KernelConfig
+from aios.errors import AccessDenied, AiosError, BudgetExceeded, ResourceExhausted
 from aios.kernel.budget import Account, Amounts, Good, Ledger, Reservation, Shortage
 from aios.kernel.clock import Clock
 from aios.kernel.process import INIT_PID, Process, Run
@@ -58,9 +59,14 @@ class Budgets:
     """Reserves for calls what they may spend at most; the handlers of the calls about budgets."""
 
     def __init__(
-        self, clock: Clock, pause: Pause, on_change: Callable[[Process], None] = lambda _: None
+        self,
+        clock: Clock,
+        pause: Pause,
+        config: KernelConfig,
+        on_change: Callable[[Process], None] = lambda _: None,
     ) -> None:
         self._clock = clock
+        self._max_children = config.max_children
         self._ledger = Ledger()
         self._known: dict[Pid, Process] = {}
         self._walls = WallTimes(self._ledger)
@@ -223,6 +229,23 @@ class Budgets:
     def left(self, process: Process, good: Good) -> int | None:
         """What a process may still spend of a good; None without any limit."""
         return self._ledger.left(process.pid, good)
+
+    async def reserve_child(self, run: Run) -> Reservation:
+        """Hold one child more for the caller and all above it.
+
+        Raises:
+            BudgetExceeded: One of them has a limit on children, and as many.
+            ResourceExhausted: One that has none has as many as anybody may have.
+        """
+        for account in self._ledger.get(run.process.pid).chain():
+            n_alive = account.reserved.get(Good.CHILDREN, 0)
+            is_bounded = account.pid != INIT_PID and Good.CHILDREN not in account.limits
+            if is_bounded and n_alive >= self._max_children:
+                raise ResourceExhausted(
+                    f"process {account.pid} and what it started have {n_alive} programs alive",
+                    hint=f"wait for some; `aios budget {account.pid} children=N`, `[budget]` of its agent.toml or kernel.max_children allow more",
+                )
+        return await self.reserve(run, {Good.CHILDREN: 1})
 
     def hold_child(self, child: Process, reservation: Reservation) -> None:
         """Keep a reservation of one child until that child has ended."""

@@ -270,6 +270,7 @@ class Client:
             InvalidCall: The manifest is malformed.
             NotFound: No such program or working directory.
             ProgramFailed: It could not be started.
+            ResourceExhausted: The caller, or one above it, has as many programs alive as one may have.
         """
         call = spawn_call(
             program,

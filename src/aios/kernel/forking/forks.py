@@ -21,7 +21,6 @@ from aios.abi.fork import Fork, Forked
 from aios.abi.types import Exit, Kind
 from aios.config import Config
 from aios.errors import Conflict, InvalidCall
-from aios.kernel.budget import Good
 from aios.kernel.forking.copies import Copied, Copy, Estate, Past, Store, find_point, make_copy
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash
@@ -209,7 +208,7 @@ class Forks:
     async def _sprout(self, run: Run, origin: Origin, twig: Twig, undo: ExitStack) -> Grown:
         """A process for a branch, which is not on disk yet; `undo` ends it."""
         kernel = self._kernel
-        one_child = await kernel.budgets.reserve(run, {Good.CHILDREN: 1})
+        one_child = await kernel.budgets.reserve_child(run)
         with ExitStack() as giving_back:
             giving_back.callback(one_child.settle, {})
             name = self._unused_name(run.process, origin, twig)
