@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aios.abi.types import Finish
 from aios.engine.base import Delta
-from aios.engine.remote.chunks import ChunkReader
+from aios.engine.remote.chunks import MAX_COUNT, ChunkReader
 from aios.errors import EngineFailed
 
 
@@ -223,3 +223,20 @@ def test_an_echo_of_what_it_goes_on_from_is_left_out_once(pieces: list[str], exp
     assert delta.text == expected
     assert delta.usage is not None
     assert (delta.usage.prompt_tokens, delta.usage.completion_tokens) == (16, 6)
+
+
+@pytest.mark.parametrize("told", [10**30, -(10**30)])
+def test_no_count_of_an_endpoint_is_more_than_there_can_be(told: int) -> None:
+    usage = {
+        "prompt_tokens": told,
+        "completion_tokens": told,
+        "prompt_tokens_details": {"cached_tokens": told},
+    }
+    timings = {"cache_n": float(told), "prompt_n": float(told), "predicted_n": float(told)}
+    for fields in ({"usage": usage}, {"timings": timings}):
+        delta = last(text("a"), chunk(choices=[], **fields), text("", "stop"), chunk(**fields))
+        assert delta.usage is not None
+        assert 0 <= delta.usage.prompt_tokens <= 2 * MAX_COUNT
+        assert 0 <= delta.usage.completion_tokens <= MAX_COUNT
+        assert 0 <= delta.usage.cached_tokens <= delta.usage.prompt_tokens
+        assert 0 <= delta.n_tokens <= MAX_COUNT

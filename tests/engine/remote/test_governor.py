@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aios.engine.remote.governor import (
+    MAX_BLOCK_S,
     MAX_WAIT_S,
     Governor,
     Governors,
@@ -67,6 +68,20 @@ def test_a_request_over_the_whole_limit_waits_for_a_full_allowance_and_not_for_e
     assert rate.wait_s(5000, 0) == 0
     rate.start(5000)
     assert rate.wait_s(5000, 0) == 10
+
+
+@pytest.mark.parametrize("told_s", [1e11, 1.7e9, 1e308])
+def test_nothing_that_an_endpoint_says_shuts_it_for_ever(told_s: float) -> None:
+    rate = Rate()
+    rate.start(1)
+    rate.throttle({}, told_s, 100)
+    rate.end()
+    assert rate.wait_s(1, 100) == MAX_BLOCK_S
+    assert rate.wait_s(1, 100 + MAX_BLOCK_S) == 0
+    for kind in ("requests", "tokens"):
+        rate.succeed(limits(kind, 0, f"{told_s:.0f}s"), 1000)
+        assert rate.wait_s(1, 1000) == MAX_BLOCK_S
+        assert rate.wait_s(1, 1000 + MAX_BLOCK_S) == 0
 
 
 def test_a_429_halts_everybody_and_cuts_the_concurrency_once() -> None:

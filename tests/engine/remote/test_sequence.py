@@ -44,6 +44,7 @@ pytestmark = pytest.mark.anyio
         (stream("data: " + "[" * 100_000 + "\n\n"), ["malformed"]),
         (stream(*(text("", delta={"tool_calls": [{"index": i}]}) for i in range(300))), ["tool calls"]),
         (flood(b"x" * 65536, 1600), ["line of over"]),
+        (stream(*[text("a")] * 2_000, end()), ["the most that it was asked for"]),
     ],
 )  # fmt: skip
 async def test_a_stream_that_breaks_says_how_far_it_came(reply: Reply, words: list[str]) -> None:

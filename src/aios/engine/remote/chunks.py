@@ -11,6 +11,8 @@ from aios.engine.remote.problems import Problem, problem_in_stream
 from aios.errors import EngineFailed
 
 MAX_TOOL_CALLS = 256
+MAX_COUNT = 1 << 31
+"""No count of tokens is taken for more than this, whatever an endpoint says: sums of them must fit 64 bits everywhere."""
 DONE = "[DONE]"
 
 _FINISHES = {
@@ -138,7 +140,7 @@ class ChunkReader:
             or self._usage.prompt_tokens is None
         ):
             return self.n_prompt_before
-        return max(0, self._usage.prompt_tokens - self.n_before)
+        return max(0, count_of(self._usage.prompt_tokens) - self.n_before)
 
     @property
     def is_finished(self) -> bool:
@@ -166,7 +168,7 @@ class ChunkReader:
         if usage is not None:
             self._usage = usage
             if usage.completion_tokens is not None and not self.is_finished:
-                self.n_tokens = max(self._n_taken, usage.completion_tokens)
+                self.n_tokens = max(self._n_taken, count_of(usage.completion_tokens))
 
     def take(self) -> Delta | None:
         """What has come since the last call; None if there is nothing to tell."""
@@ -189,8 +191,8 @@ class ChunkReader:
 
     def _usage_so_far(self, told: _Timings) -> _Usage:
         """What llama-server tells with every chunk, until it tells the usage; its first chunk counts no token."""
-        n_cached, n_computed = int(told.cache_n), int(told.prompt_n)
-        n_tokens = max(self.n_tokens, int(told.predicted_n))
+        n_cached, n_computed = count_of(told.cache_n), count_of(told.prompt_n)
+        n_tokens = max(self.n_tokens, count_of(told.predicted_n))
         return _Usage(n_cached + n_computed, n_tokens, _PromptDetails(n_cached))
 
     def _add(self, choice: _Choice) -> None:
@@ -238,14 +240,20 @@ class ChunkReader:
 
     def _final_usage(self) -> Usage:
         told = self._usage or _Usage()
-        n_completion = self.n_tokens if told.completion_tokens is None else told.completion_tokens
+        n_told = told.completion_tokens
+        n_completion = self.n_tokens if n_told is None else count_of(n_told)
         details = told.prompt_tokens_details or _PromptDetails()
         n_prompt = self.n_prompt or 0
         return Usage(
             prompt_tokens=n_prompt,
             cached_tokens=min(n_prompt, max(0, details.cached_tokens or 0)),
-            completion_tokens=self.n_before + max(0, n_completion),
+            completion_tokens=self.n_before + n_completion,
         )
+
+
+def count_of(told: float) -> int:
+    """A number of tokens that an endpoint tells, as one that can be."""
+    return int(min(max(0, told), MAX_COUNT))
 
 
 def _rows(told: _Logprobs) -> list[TokenLogprob]:

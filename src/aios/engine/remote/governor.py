@@ -26,6 +26,8 @@ from aios.errors import RateLimited
 
 MAX_WAIT_S = 60.0
 """A wait longer than this is told to the caller instead of waited for."""
+MAX_BLOCK_S = 600.0
+"""An endpoint is asked again after this, whatever it said: some tell moments or milliseconds where seconds are meant."""
 CUT = 0.7
 CUT_PAUSE_S = 1.0
 DEFAULT_PAUSE_S = 1.0
@@ -116,7 +118,7 @@ class Rate:
         self._learn(headers, now_s)
         self.n_throttled += 1
         pause_s = DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s
-        self.blocked_until_s = max(self.blocked_until_s, now_s + pause_s)
+        self.blocked_until_s = max(self.blocked_until_s, now_s + min(pause_s, MAX_BLOCK_S))
         if now_s - self._last_cut_s >= CUT_PAUSE_S:
             self._last_cut_s = now_s
             self.concurrency_limit = max(1.0, min(self.concurrency_limit, self.n_in_flight) * CUT)
@@ -146,7 +148,7 @@ class Rate:
             limit = _number(headers.get(f"x-ratelimit-limit-{kind}"))
             allowance.limit = limit or allowance.limit
             allowance.remaining = remaining
-            allowance.resets_at_s = now_s + reset_s
+            allowance.resets_at_s = now_s + min(reset_s, MAX_BLOCK_S)
 
 
 @dataclass(eq=False)

@@ -30,6 +30,7 @@ from aios.engine.base import (
     Job,
     Suspended,
 )
+from aios.engine.remote.chunks import count_of
 from aios.engine.remote.dialect import Dialect, GoingOn
 from aios.engine.remote.endpoint import Answer, Endpoint, Patience
 from aios.engine.remote.governor import Governor, Governors
@@ -197,7 +198,7 @@ class OpenAIEngine:
             batch = texts[start : start + EMBED_BATCH]
             answer = await self._embed_batch(batch)
             vectors += _in_order(answer, len(batch), self._endpoint.site.host)
-            n_tokens += answer.usage.prompt_tokens if answer.usage else 0
+            n_tokens += count_of(answer.usage.prompt_tokens) if answer.usage else 0
         return tuple(vectors), Usage(prompt_tokens=n_tokens)
 
     async def tokenize(self, text: str) -> tuple[int, ...]:

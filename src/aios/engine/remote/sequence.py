@@ -23,6 +23,9 @@ from aios.engine.remote.endpoint import Answer, Endpoint, EventStream, Patience
 from aios.engine.remote.problems import DROPPED, SILENT, Problem, error_of
 from aios.errors import AiosError, EngineFailed, EngineUnavailable, Unsupported
 
+MAX_TIMES_OVER = 8
+"""Some endpoints cut tokens into several pieces; one that sends so many times as many as it may heeds no limit."""
+SPARE_PIECES = 64
 USAGE_TIMEOUT_S = 5.0
 """How long to wait for the usage, once everything else has come."""
 
@@ -223,11 +226,22 @@ class RemoteSequence:
                 return reader.problem
             if reader.is_done:
                 return None
+            if not reader.is_finished:
+                self._check_length(reader.n_tokens)
         if is_over and reader.is_finished:
             reader.is_done = True
         elif is_over:
             return problem or Problem(0, "the stream ended in the middle", DROPPED)
         return None
+
+    def _check_length(self, n_tokens: int) -> None:
+        """Raises EngineFailed if the endpoint goes on far beyond what was asked for: it would go on for ever, and be paid for."""
+        most = self.job.max_tokens
+        if most is not None and n_tokens > most * MAX_TIMES_OVER + SPARE_PIECES:
+            raise EngineFailed(
+                f"{self.endpoint.site.host} sent over {n_tokens} tokens, and {most} are the most that it was asked for",
+                hint="look into why it heeds no `max_tokens`",
+            )
 
     async def _begin_again(self, problem: Problem) -> None:
         """Ask once more, if nothing has come yet.

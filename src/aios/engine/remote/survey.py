@@ -9,6 +9,7 @@ from aios.abi.calls import Info, KernelInfo
 from aios.abi.types import JsonObject
 from aios.config import EngineConfig
 from aios.engine.base import Ability
+from aios.engine.remote.chunks import count_of
 from aios.engine.remote.dialect import Flavour, GoingOn, flavour_of, usual_abilities
 from aios.engine.remote.endpoint import Endpoint
 from aios.engine.remote.problems import Problem, error_of, listed
@@ -207,4 +208,4 @@ async def _small_object(
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return count_of(value) if isinstance(value, int) and not isinstance(value, bool) else 0

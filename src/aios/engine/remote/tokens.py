@@ -11,6 +11,7 @@ from aios.abi.gate import Fault, Result, error_of
 from aios.abi.types import JsonObject
 from aios.abi.wire import call_to_json, frame_from_json
 from aios.engine.base import ChatPrompt
+from aios.engine.remote.chunks import count_of
 from aios.engine.remote.dialect import Flavour, message_json, tool_json
 from aios.engine.remote.endpoint import Endpoint
 from aios.errors import EngineFailed, InvalidCall
@@ -66,7 +67,7 @@ async def count_chat(
         body["tools"] = [tool_json(tool) for tool in prompt.tools]
     if flavour is Flavour.VLLM:
         body |= {"model": model, "add_generation_prompt": True}
-        return (await _post(endpoint, "/tokenize", body, _Count)).count
+        return count_of((await _post(endpoint, "/tokenize", body, _Count)).count)
     rendered = await _post(endpoint, "/apply-template", body, _Rendered)
     body = {"content": rendered.prompt, "add_special": True, "parse_special": True}
     return len((await _post(endpoint, "/tokenize", body, _Ids)).tokens)
