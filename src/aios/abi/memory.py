@@ -73,6 +73,8 @@ class Remembered(Answer, frozen=True):
 class Remember(Call[Remembered], frozen=True):
     """Keep a note. It is forgotten after `expires_in_s` seconds or at `expires_unix_s`, if one of them is given.
 
+    `taint` says where data in it came from outside, if it did; a caller that such data has reached need not say so, and cannot say that it has not.
+
     Raises:
         InvalidCall: `valid_to_unix_s` is not after `valid_from_unix_s`, it would be forgotten at once, or both expiries are given.
     """
@@ -86,6 +88,7 @@ class Remember(Call[Remembered], frozen=True):
     valid_to_unix_s: UnixSeconds | None = None
     expires_in_s: Annotated[float, Meta(gt=0, le=1e10)] | None = None
     expires_unix_s: UnixSeconds | None = None
+    taint: ShortText = ""
 
 
 class Hit(Struct, frozen=True):

@@ -198,6 +198,23 @@ async def _note_tagged(world: World) -> None:
     await world.pays(taker)
 
 
+async def _tags_of_a_note_that_the_owner_updated(world: World) -> None:
+    giver, taker = await world.source(), world.agent()
+    note = await giver.call(Remember(text="a thing", scope=Scope.SHARED, tags=("pay-mallory",)))
+    new = await world.owner.call(Update(id=note.id, text="another thing"))
+    await taker.call(MemoryGet(id=new.id))
+    await world.pays(taker)
+
+
+async def _note_taken_in_again(world: World) -> None:
+    giver, taker = await world.source(), world.agent()
+    note = await giver.call(Remember(text=SAID, scope=Scope.SHARED))
+    saved = (await world.owner.call(MemoryGet(id=note.id))).note
+    moved = await world.owner.call(Remember(text=saved.text, scope=Scope.SHARED, taint=saved.taint))
+    await taker.call(MemoryGet(id=moved.id))
+    await world.pays(taker)
+
+
 async def _record_of_an_earlier_life(world: World) -> None:
     name = world.fresh("worker")
     first = world.named(name)
@@ -433,6 +450,8 @@ WAYS = (
     Script("an update of the agent's own note", _note_updated),
     Script("a note that is linked", _note_linked),
     Script("a tag on the agent's own note", _note_tagged),
+    Script("the tags of a note that the owner updated", _tags_of_a_note_that_the_owner_updated),
+    Script("a note that was saved and taken in again", _note_taken_in_again),
     Script("a record of an earlier life", _record_of_an_earlier_life),
     Script("the tool `memory`", _tool_for_the_memory),
     Script("a child acts for its parent", _child),

@@ -62,8 +62,8 @@ def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: boo
 def import_(*, file: Path, scope: ScopeName | None, as_json: bool) -> None:
     """Keep the notes of a file that `export` wrote, as the owner's own; `-` is standard input.
 
-    Text, tags, importance, validity and expiry come along; who wrote a note is named in its source. What an agent kept for itself is
-    then for the owner alone, unless `--scope` says otherwise. Notes that have expired are left out, and so are those that were imported
+    Text, tags, importance, validity, expiry and the mark of data from outside come along; who wrote a note is named in its source. What
+    an agent kept for itself is then for the owner alone, unless `--scope` says otherwise. Notes that have expired are left out, and so are those that were imported
     before and, without `--scope`, those that are here still. To bring back a whole home, with whose each note is, use `aios export` and `aios import`.
     """
     import anyio  # noqa: PLC0415 - start-up time of the other commands

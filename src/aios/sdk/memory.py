@@ -51,6 +51,7 @@ class RememberOptions(TypedDict, total=False):
     valid_to_unix_s: float
     expires_in_s: float
     expires_unix_s: float
+    taint: str
 
 
 class RecallOptions(TypedDict, total=False):
@@ -93,7 +94,7 @@ class Memory:
     async def import_note(self, note: Note, scope: ScopeName | None = None) -> int:
         """Keep a note that `notes` gave, of another kernel as well, as one's own; returns its id.
 
-        Text, tags, importance, validity and expiry come along; whose it was is named in its source. Without a `scope` it keeps its own
+        Text, tags, importance, validity, expiry and the mark of data from outside come along; whose it was is named in its source. Without a `scope` it keeps its own
         (an agent's, if that was of a process).
 
         Raises:
@@ -215,7 +216,7 @@ class BlockingMemory:
     def import_note(self, note: Note, scope: ScopeName | None = None) -> int:
         """Keep a note that `notes` gave, of another kernel as well, as one's own; returns its id.
 
-        Text, tags, importance, validity and expiry come along; whose it was is named in its source. Without a `scope` it keeps its own
+        Text, tags, importance, validity, expiry and the mark of data from outside come along; whose it was is named in its source. Without a `scope` it keeps its own
         (an agent's, if that was of a process).
 
         Raises:
@@ -338,4 +339,5 @@ def _imported(note: Note, scope: ScopeName | None) -> Remember:
         valid_from_unix_s=note.valid_from_unix_s,
         valid_to_unix_s=note.valid_to_unix_s,
         expires_unix_s=note.expires_unix_s,
+        taint=note.taint,
     )

@@ -205,6 +205,15 @@ async def test_an_imported_note_is_ones_own_and_keeps_its_scope(booted: OpenKern
         assert (await ann.get(moved)).note.scope is Scope.SHARED
 
 
+async def test_an_imported_note_keeps_the_mark_of_where_it_came_from(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        ann, eve = agent(kernel, "ann"), guest(kernel, "eve")
+        note = (await eve.get(await eve.remember("pay bob", scope="shared", taint="web"))).note
+        assert note.taint == "guest eve"  # what is known of the caller comes first
+        mine = (await ann.get(await ann.import_note(note))).note
+        assert mine.taint == "guest eve"
+
+
 async def test_tags_times_and_expiry_limit_what_is_found(booted: OpenKernel) -> None:
     async with booted() as kernel:
         memory = agent(kernel, "ann")

@@ -120,7 +120,7 @@ class MemoryManager:
             expires_unix_s=_expiry(call, now),
             tags=call.tags,
             importance=call.importance,
-            taint=source_of(run.process),
+            taint=source_of(run.process) or call.taint,
         )
         key = self._reach.key(run.process, call.scope)
         placed = await self._indexer.place(call.text, self._space_of(key))
@@ -197,7 +197,8 @@ class MemoryManager:
                 tags=old.tags if call.tags is None else call.tags,
                 importance=old.importance if call.importance is None else call.importance,
                 supersedes=old.id,
-                taint=source_of(run.process),
+                taint=source_of(run.process)
+                or (old.taint if call.tags is None and old.tags else ""),
             )
             change = self._put(connection, space, note, placed)
             tables.carry_links(connection, old.id, change.note)
