@@ -115,6 +115,11 @@ def _compile(schema: JsonObject) -> Validator:
 
     try:
         size_bytes = len(msgspec.json.encode(schema))
+        msgspec.msgpack.encode(schema)  # as it is listed, described and kept
+    except OverflowError as error:
+        raise InvalidCall(
+            "a number in the schema is out of range", hint="integers have 64 bits here"
+        ) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidCall(f"the schema is no JSON: {error}", hint="pass a JSON object") from error
     if size_bytes > MAX_SCHEMA_BYTES:
