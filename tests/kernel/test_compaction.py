@@ -122,6 +122,16 @@ async def test_a_summary_stands_for_what_left(booted: OpenKernel) -> None:
         assert kernel.init.usage.completion_tokens > 4, "a summary is paid for by its process"
 
 
+async def test_a_summary_leaves_room_for_what_must_stay_in_a_small_window(
+    booted: OpenKernel,
+) -> None:
+    async with booted(talker([])) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.SUMMARISE, *turns(20))
+        assert await say(gate, context, "word " * 120) == "yes"
+        assert "they spoke of words" in (await kept(gate, context))[1].text()
+
+
 async def test_what_was_paged_out_can_be_read_back_and_put_back(booted: OpenKernel) -> None:
     async with booted(talker([])) as kernel:
         gate = kernel.init_gate()

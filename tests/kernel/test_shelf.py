@@ -81,7 +81,7 @@ async def test_another_model_is_refused_unless_the_text_is_enough(tmp_path: Path
         gate = kernel.init_gate()
         with pytest.raises(SnapshotIncompatible, match="here runs") as caught:
             await gate.call(ContextRestore(name="talk"))
-        assert "--text" in caught.value.hint
+        assert "`is_text_only`" in caught.value.hint
         restored = (await gate.call(ContextRestore(name="talk", is_text_only=True))).value
         assert restored.n_messages == 1
 

@@ -36,6 +36,8 @@ from aios.kernel.router import Wish
 
 OUTPUT_SHARE = 0.25
 """The most of a window that is kept free for an answer when the caller has no smaller `max_tokens`."""
+SUMMARY_SHARE = 0.125
+"""The most of a window that a summary takes: where the window is small, what must stay needs the rest."""
 N_SUMMARY_TRIES = 4
 """Each try shows the model half as much of what leaves."""
 INSTRUCTION = "Summarise the conversation below in a few plain sentences. Keep names, numbers, decisions and open tasks."
@@ -136,7 +138,7 @@ class Compactor:
             return transcript
         items = transcript.items
         spans = removable(items)
-        placeholder = self._placeholder(aim.policy, transcript)
+        placeholder = self._placeholder(aim.policy, transcript, window_tokens)
         n_spans = await _fewest(gauge, items, placeholder, target=target)
         n_after = await gauge.count(without(items, spans[:n_spans], placeholder))
         if 0 < gauge.window_tokens <= n_after:
@@ -186,10 +188,16 @@ class Compactor:
         """How many tokens a compaction should leave."""
         return aim.target_tokens or int(window_tokens * self._config.target_share)
 
-    def _placeholder(self, policy: WindowPolicy, transcript: Transcript) -> Item | None:
+    def _summary_tokens(self, window_tokens: int) -> int:
+        """How long a summary may become."""
+        return max(1, min(self._config.summary_tokens, int(window_tokens * SUMMARY_SHARE)))
+
+    def _placeholder(
+        self, policy: WindowPolicy, transcript: Transcript, window_tokens: int
+    ) -> Item | None:
         """A note as long as the real one will be."""
         if policy is WindowPolicy.SUMMARISE:
-            return summary_note("word " * self._config.summary_tokens)
+            return summary_note("word " * self._summary_tokens(window_tokens))
         if policy is WindowPolicy.PAGE_TO_MEMORY:
             return pointer_note(len(transcript.pages) + 1, transcript.items)
         return None
@@ -211,7 +219,8 @@ class Compactor:
         )
         gauge = await self._gauge(run, aim)
         window_tokens = gauge.window_tokens or aim.target_tokens or 0
-        n_chars = max(256, 3 * (window_tokens - self._config.summary_tokens))
+        n_summary = self._summary_tokens(window_tokens)
+        n_chars = max(256, 3 * (window_tokens - n_summary))
         for i in range(N_SUMMARY_TRIES):
             call = Chat(
                 messages=(
@@ -220,7 +229,7 @@ class Compactor:
                 ),
                 model=aim.model,
                 sampling=Sampling(temperature=0.0, repeat_penalty=1.1, seed=0),
-                max_tokens=self._config.summary_tokens,
+                max_tokens=n_summary,
                 may_move=aim.may_move,
             )
             try:

@@ -91,7 +91,7 @@ class Shelf:
         if ours != info.fingerprint:
             raise SnapshotIncompatible(
                 f"snapshot {call.name!r} was made by `{info.fingerprint}`; here runs `{ours}`",
-                hint="run that model, or restore only the text (`is_text_only`, `--text`)",
+                hint="run that model, or restore only the text (`is_text_only`)",
             )
         context = self._contexts.restore(run.process, info.model, saved)
         context.homes[info.model] = Home(core.pages, saved.n_tokens)
