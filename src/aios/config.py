@@ -147,7 +147,8 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True):
         PositiveInt, Meta(description="calls of one process in flight")
     ] = 256
     max_queue: Annotated[
-        PositiveInt, Meta(description="calls that wait for one engine before the next is refused")
+        PositiveInt,
+        Meta(description="calls that wait for one engine before a process may have only one"),
     ] = 20_000
     max_log_bytes: Annotated[
         PositiveInt, Meta(description="log kept for each process, in memory and on disk")

@@ -69,6 +69,8 @@ def test_a_full_queue_refuses_and_says_how_long_it_is() -> None:
     for n in (1, 2, 3):
         handle(core, Arrive(ticket(n)))
     assert handle(core, Arrive(ticket(4))) == [Refuse(4, 2)]
+    assert handle(core, Arrive(ticket(5, pid=2))) == [], "who floods keeps nobody else out"
+    assert handle(core, Arrive(ticket(6, pid=2))) == [Refuse(6, 3)]
     core.check_invariants()
 
 

@@ -72,9 +72,12 @@ async def test_a_turn_that_fails_is_given_back() -> None:
 
 async def test_a_full_queue_refuses_and_the_turn_leaves_nothing_behind() -> None:
     scheduler = scheduler_of(1, max_queue=0)
-    with pytest.raises(ResourceExhausted):
-        async with scheduler.turn(run_of(1), "engine"):
-            pass
+    run = run_of(1)
+    async with scheduler.turn(run, "engine"):
+        with pytest.raises(ResourceExhausted):
+            async with scheduler.turn(run, "engine"):
+                pass
+    assert scheduler.statistics()["engine"].n_granted == 0
     scheduler.check_invariants()
 
 

@@ -105,7 +105,7 @@ class Yield(Struct, frozen=True):
 
 
 class Refuse(Struct, frozen=True):
-    """The queue is full; the ticket is forgotten."""
+    """The queue is full; the ticket is forgotten. The first of a process never is: those who flood must not keep others out."""
 
     ticket_id: int
     n_queued: int
@@ -205,7 +205,7 @@ class Core:
 
     def _arrive(self, ticket: Ticket, now_s: float) -> list[Instruction]:
         lane = self._lanes[ticket.resource]
-        if lane.n_queued >= self._max_queue:
+        if lane.n_queued >= self._max_queue and self._of_pid.get(ticket.pid):
             return [Refuse(ticket.id, lane.n_queued)]
         self._tickets[ticket.id] = ticket
         self._of_pid.setdefault(ticket.pid, set()).add(ticket.id)

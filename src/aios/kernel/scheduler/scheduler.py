@@ -146,7 +146,7 @@ class Scheduler:
             n_context_tokens: About what prompt and output may take together.
 
         Raises:
-            ResourceExhausted: `max_queue` calls wait for it already.
+            ResourceExhausted: `max_queue` calls wait for it already, and the process has another one.
         """
         self._last_ticket += 1
         process = run.process
