@@ -1,10 +1,14 @@
 """The proxy as a program meets it: what passes, what does not, and what is never told."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.kernel.egress.hosts import host
 from tests.kernel.tools.offering import idle
@@ -58,6 +62,60 @@ def request(port: int, *headers: str, method: str = "GET", body: str = "") -> by
         *headers,
     ]
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+async def turns() -> None:
+    """Let all others do what they can."""
+    for _ in range(100):
+        await anyio.lowlevel.checkpoint()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Nothing can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_connection_for_which_no_descriptor_is_left_waits_and_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    with anyio.fail_after(30), socket.socket(socket.AF_UNIX) as early:
+        async with host() as web, proxied(tmp_path, local(web.port)) as (_, _, way):
+            with no_descriptors():
+                early.connect(str(way.socket))
+                await turns()
+            assert (await say(way, request(web.port))).endswith("\r\n\r\nhello")
+
+
+async def test_a_way_that_closes_while_no_descriptor_is_left_leaves_no_connection(
+    tmp_path: Path,
+) -> None:
+    lack = no_descriptors()
+
+    async def give_back() -> None:
+        await turns()
+        lack.__exit__(None, None, None)
+
+    with anyio.fail_after(30), socket.socket(socket.AF_UNIX) as early:
+        async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+            process = kernel.table.get(kernel.spawn_task("ann", idle))
+            process.network = ((),)
+            async with anyio.create_task_group() as tasks, kernel.egress.open_way(process) as way:
+                if way is None:
+                    pytest.skip("this machine has no bubblewrap")
+                early.connect(str(way.socket))
+                await turns()
+                lack.__enter__()
+                tasks.start_soon(give_back)
+            early.setblocking(False)
+            assert early.recv(1) == b""
 
 
 async def test_a_request_and_a_tunnel_pass_to_a_host_that_is_allowed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ that HTTP clients find in their environment. Which program asks is known by the 
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,7 @@ from aios.kernel.taint import mark
 
 PORT = 3128
 """On the loopback of each sandbox, which nobody else shares."""
+PAUSE_S = 0.1
 NO_WAY = "network: none, though it is asked for: behind Landlock there is no way to it; install bubblewrap"
 STATUS: Mapping[type[AiosError], str] = MappingProxyType(
     {AccessDenied: "403 Forbidden", InvalidCall: "400 Bad Request"}
@@ -72,6 +73,8 @@ class _Post:
     is_closing: bool = False
     over: anyio.Event = field(default_factory=anyio.Event)
     n_open: int = 0
+    scopes: set[anyio.CancelScope] = field(default_factory=set)
+    """Of its connections."""
 
 
 class Egress:
@@ -129,11 +132,16 @@ class Egress:
                     await self._close(post, socket)
 
     async def _close(self, post: _Post, socket: Path) -> None:
-        """End the post and its connections: one more wakes it."""
+        """End the post and its connections: one more wakes it, for which there may be a descriptor only once some of those have ended."""
         post.is_closing = True
-        with suppress(*BROKEN):
-            async with await anyio.connect_unix(socket):
-                await post.over.wait()
+        while not post.over.is_set():
+            try:
+                async with await anyio.connect_unix(socket):
+                    await post.over.wait()
+            except BROKEN:
+                for scope in post.scopes:
+                    scope.cancel()
+                await anyio.sleep(PAUSE_S)
 
     async def _names(self, lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
         """The secrets for hosts that these lists have."""
@@ -149,7 +157,13 @@ class Egress:
         try:
             async with listener, anyio.create_task_group() as tasks:
                 while True:
-                    stream = await listener.accept()
+                    try:
+                        stream = await listener.accept()
+                    except (
+                        anyio.BrokenResourceError
+                    ):  # no descriptor is left: some will be given back
+                        await anyio.sleep(PAUSE_S)
+                        continue
                     if post.is_closing:
                         await stream.aclose()
                         tasks.cancel_scope.cancel()
@@ -165,13 +179,17 @@ class Egress:
         process = post.rules.process
         mark(process, "network", seq=process.n_journalled)
         why: AiosError | None = None
+        scope = anyio.CancelScope()
+        post.scopes.add(scope)
         try:
-            async with stream:
-                why = await self._carried(post, connection, stream)
+            with scope:
+                async with stream:
+                    why = await self._carried(post, connection, stream)
         except BROKEN:
             pass  # the program has gone
         finally:
             post.n_open -= 1
+            post.scopes.discard(scope)
             self._tell(post.rules.process, connection, why)
 
     async def _carried(
