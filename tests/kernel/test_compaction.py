@@ -23,7 +23,7 @@ from aios.config import Config, ContextConfig, Home
 from aios.engine.base import Ability, Capabilities, ChatPrompt, Job
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import Conflict, ContextWindowExceeded, NotFound, Unsupported
+from aios.errors import Conflict, ContextWindowExceeded, NotFound, TooLarge, Unsupported
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
 
@@ -251,6 +251,26 @@ async def test_what_cannot_leave_is_not_said_to_fill_a_window_that_nobody_knows(
         context = await opened(gate, WindowPolicy.DROP_OLDEST, user("hello"))
         call = ContextCompact(context=context, target_tokens=1)
         assert (await gate.call(call)).value.compaction.n_messages == 0
+
+
+class Short(ScriptedEngine):
+    """An engine that counts no more than 4,000 characters, as the embedded one does with 4 million."""
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        if sum(len(message.text()) for message in prompt.messages) > 4_000:
+            raise TooLarge("too long to be counted")
+        return await super().count_tokens(prompt)
+
+
+async def test_a_context_that_is_too_long_to_be_counted_is_compacted(booted: OpenKernel) -> None:
+    async with booted(Short(window_tokens=WINDOW, script=Script(replies=("yes",)))) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.DROP_OLDEST, *turns(60))
+        assert await say(gate, context, "more") == "yes"
+        info = await info_of(gate, context)
+        [compaction] = info.compactions
+        assert compaction.is_estimated
+        assert info.n_messages > 3, "what is left was counted"
 
 
 @pytest.mark.no_cover

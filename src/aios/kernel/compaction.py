@@ -16,7 +16,7 @@ from aios.abi.contexts import WindowPolicy
 from aios.abi.types import Message, Role, Sampling, ToolSpec
 from aios.config import ContextConfig
 from aios.engine.base import ChatPrompt
-from aios.errors import ContextWindowExceeded, Unsupported
+from aios.errors import ContextWindowExceeded, TooLarge, Unsupported
 from aios.kernel.clock import Clock
 from aios.kernel.context.transcript import Item, Items, Rewrite, Transcript
 from aios.kernel.context.window import (
@@ -68,7 +68,9 @@ class _Gauge:
 
     core: Core
     tools: tuple[ToolSpec, ...]
+    can_count: bool = True
     is_estimated: bool = False
+    """Whether any count was no more than an estimate."""
 
     @property
     def window_tokens(self) -> int:
@@ -78,15 +80,15 @@ class _Gauge:
     async def count(self, items: Items) -> int:
         """Tokens of a prompt."""
         messages = shown(items)
-        if not self.is_estimated:
+        if self.can_count:
             try:
                 with self.core.in_use() as engine:
                     return await engine.count_tokens(ChatPrompt(messages, self.tools))
-            except (
-                Unsupported,
-                *BROKEN,
-            ):  # whether it is broken, and who serves, is the call's matter
-                self.is_estimated = True
+            except TooLarge:  # than anybody counts, and than any window
+                pass
+            except (Unsupported, *BROKEN):  # whether it is broken is for the call to find
+                self.can_count = False
+        self.is_estimated = True
         return estimated_tokens(messages, sum(len(str(tool)) for tool in self.tools))
 
 
