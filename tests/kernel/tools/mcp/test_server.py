@@ -1,6 +1,14 @@
-import pytest
+from contextlib import suppress
+from pathlib import Path
 
-from aios.abi.mcp import McpState, McpStatus
+import anyio
+import pytest
+from tests.kernel.tools.mcp.serving import check, kernel_with
+from tests.kernel.tools.mcp.serving import server as started
+from tests.kernel.tools.offering import idle
+
+from aios.abi.mcp import McpList, McpState, McpStatus
+from aios.abi.tools import ToolRun
 from aios.errors import AccessDenied, ToolFailed
 from aios.kernel.tools.mcp.definitions import Definition, Offer
 from aios.kernel.tools.mcp.pins import Pinned
@@ -67,3 +75,20 @@ def test_what_is_shown_holds_no_arguments() -> None:
     info = trusted().info()
     assert info.where == "x"
     assert "canary" not in repr(info)
+
+
+@pytest.mark.anyio
+async def test_what_a_server_says_of_its_failure_is_data_from_outside(tmp_path: Path) -> None:
+    async with kernel_with(tmp_path, dead=started("old.py", "1", "dies")) as kernel:
+        with anyio.fail_after(40):
+            calm = kernel.spawn_task("calm", idle)
+            await kernel.gate(calm).call(McpList())
+            assert kernel.table.get(calm).taint is None
+            assert "ended with status 3" in (await check(kernel, "dead")).note
+            for call in (McpList(), ToolRun(name="dead/echo", arguments={})):
+                pid = kernel.spawn_task(type(call).__name__, idle)
+                with suppress(ToolFailed):
+                    await kernel.gate(pid).call(call)
+                taint = kernel.table.get(pid).taint
+                assert taint is not None
+                assert taint.source == "MCP server dead"

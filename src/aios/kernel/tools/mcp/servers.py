@@ -124,7 +124,11 @@ class Servers:
         if not server.is_listed:
             await self._ask_to_start(run, server)
             with run.parked():
-                await self._connected(server, run.process.pid)
+                try:
+                    await self._connected(server, run.process.pid)
+                except ToolFailed:
+                    take(run, _source(server))  # it may have said why
+                    raise
             await run.runnable()
 
     def close(self, process: Process) -> None:
@@ -144,9 +148,12 @@ class Servers:
 
     # --- the calls about servers ---------------------------------------------------------------------------------
 
-    async def list_servers(self, _: Run, _call: McpList) -> McpServers:
+    async def list_servers(self, run: Run, _call: McpList) -> McpServers:
         """All servers."""
         await self._begin()
+        for server in self._servers.values():
+            if server.note:  # of one that failed, perhaps in its own words
+                take(run, _source(server))
         return McpServers(tuple(self._servers[name].info() for name in sorted(self._servers)))
 
     async def check(self, run: Run, call: McpCheck) -> McpServers:
@@ -161,8 +168,9 @@ class Servers:
     async def list_tools(self, run: Run, call: McpTools) -> McpToolList:
         """The tools of a server, as they are trusted and as they are."""
         await self._begin()
-        take(run, f"MCP server {call.name}")  # what it offers now, nobody may have looked at
-        return _listed(self._get(call.name))
+        server = self._get(call.name)
+        take(run, _source(server))  # what it offers now, nobody may have looked at
+        return _listed(server)
 
     async def trust(self, run: Run, call: McpTrust) -> McpToolList:
         """Take what a server offers now for what it is to be."""
@@ -414,6 +422,11 @@ class Servers:
                 hint="name its file in `mcp.files`, or write [mcp.servers.NAME]",
             )
         return server
+
+
+def _source(server: Server) -> str:
+    """What is written down where data came from a server itself."""
+    return f"MCP server {server.spec.name}"
 
 
 def _listed(server: Server) -> McpToolList:
