@@ -36,7 +36,7 @@ from aios.kernel.storage.tables import find_file
 from aios.kernel.storage.undo_plan import Plan, Version, plan, undone
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.storage.workspaces import Workspace, real_path
-from aios.kernel.taint import source_of
+from aios.kernel.taint import source_of, take_from
 
 IN_VERSIONS = frozenset({"file_edit", "file_draft", "file_rollback", "undo", "tool:files"})
 """What versions have, and so what is undone here, or is no change of the world."""
@@ -93,6 +93,10 @@ class Undoer:
                 f"no process {call.pid} has changed a file, or all of it is undone",
                 hint="`aios ps --all`",
             )
+        for act in acts:  # what it said of it is told
+            author = self._table.find(act.pid)
+            if author is not None:
+                take_from(run, author)
         since_unix_s = min((act.unix_s for act in acts), default=0.0) if call.last else 0.0
         work = _Work(acts, since_unix_s, await self._storage.reach_of(run.process))
         await self._find_spaces(work)
