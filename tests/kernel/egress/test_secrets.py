@@ -31,3 +31,15 @@ def test_no_way_of_cutting_lets_a_secret_through_or_changes_a_length(
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     told = b"".join(map(mask.feed, pieces)) + mask.finish()
     assert told == data.replace(VALUE.encode(), b"*" * len(VALUE))
+
+
+@given(st.integers(1, 40))
+def test_a_secret_that_begins_with_another_is_taken_out_whole(size: int) -> None:
+    short, long = "canary-0123", "canary-0123-4567-89ab"
+    said = f"a {long} b {short} c {short}{long}".encode()
+    mask = Mask([short, long])
+    pieces = [mask.feed(said[at : at + size]) for at in range(0, len(said), size)]
+    answer = b"".join((*pieces, mask.finish()))
+    assert answer == said.replace(long.encode(), b"*" * len(long)).replace(
+        short.encode(), b"*" * len(short)
+    )
