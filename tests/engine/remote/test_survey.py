@@ -117,6 +117,21 @@ async def test_tokens_that_make_no_sense_are_an_error(answer: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tokens", "said"), [([10**30], "/tokenize"), ([1] * 1_000_000, "an answer of over")]
+)
+async def test_ids_that_nobody_can_be_told_or_that_are_far_too_many_are_an_error(
+    tokens: list[int], said: str
+) -> None:
+    routes: dict[str, object] = {
+        "/v1/models": model(owned_by="llamacpp"),
+        "/tokenize": {"tokens": tokens},
+    }
+    async with engine_of(routes) as engine:
+        with pytest.raises(EngineFailed, match=said):
+            await engine.tokenize("abc")
+
+
+@pytest.mark.parametrize(
     ("fields", "configured", "window_tokens"),
     [
         ({"max_model_len": 4096}, 0, 4096),

@@ -1,9 +1,9 @@
 """Token ids and counts from servers that have a route for them, which OpenAI's API does not."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import CountTokens, TokenCount, Tokenize, Tokens
@@ -11,19 +11,21 @@ from aios.abi.gate import Fault, Result, error_of
 from aios.abi.types import JsonObject
 from aios.abi.wire import call_to_json, frame_from_json
 from aios.engine.base import ChatPrompt
-from aios.engine.remote.chunks import count_of
+from aios.engine.remote.chunks import MAX_COUNT, count_of
 from aios.engine.remote.dialect import Flavour, message_json, tool_json
 from aios.engine.remote.endpoint import Endpoint
 from aios.errors import EngineFailed, InvalidCall
 
-MAX_TOKENS_BYTES = 512 << 20
+SPARE_BYTES = 1 << 20
+BYTES_A_CHAR = 64
+"""What may be answered to each character of a question: one is four tokens at most, and an id is said in less than 16 bytes."""
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T", bound=Struct)
 
 
 class _Ids(Struct):
-    tokens: list[int]
+    tokens: list[Annotated[int, Meta(ge=0, le=MAX_COUNT)]]
 
 
 class _Count(Struct):
@@ -61,7 +63,7 @@ async def count_chat(
     """
     if flavour is Flavour.AIOS:
         call = CountTokens(messages=prompt.messages, tools=prompt.tools, model=model)
-        return (await call_aios(endpoint, call, TokenCount)).n_tokens
+        return count_of((await call_aios(endpoint, call, TokenCount)).n_tokens)
     body: JsonObject = {"messages": [message_json(message) for message in prompt.messages]}
     if prompt.tools:
         body["tools"] = [tool_json(tool) for tool in prompt.tools]
@@ -81,7 +83,7 @@ async def call_aios(endpoint: Endpoint, call: Call[A], kind: type[A]) -> A:
     """
     body: JsonObject = msgspec.json.decode(call_to_json(call))
     url = f"{endpoint.root_url}/aios/call"
-    answer = await endpoint.fetch("POST", url, max_bytes=MAX_TOKENS_BYTES, body=lambda: body)
+    answer = await endpoint.fetch("POST", url, max_bytes=_max_bytes(body), body=lambda: body)
     try:
         frame = frame_from_json(answer)
     except InvalidCall as error:
@@ -97,7 +99,7 @@ async def call_aios(endpoint: Endpoint, call: Call[A], kind: type[A]) -> A:
 
 async def _post(endpoint: Endpoint, route: str, body: JsonObject, kind: type[T]) -> T:
     answer = await endpoint.fetch(
-        "POST", endpoint.root_url + route, max_bytes=MAX_TOKENS_BYTES, body=lambda: body
+        "POST", endpoint.root_url + route, max_bytes=_max_bytes(body), body=lambda: body
     )
     try:
         return msgspec.json.decode(answer, type=kind)
@@ -105,3 +107,7 @@ async def _post(endpoint: Endpoint, route: str, body: JsonObject, kind: type[T])
         raise EngineFailed(
             f"{endpoint.site.host} answered {route} with something else: {error}"
         ) from error
+
+
+def _max_bytes(body: JsonObject) -> int:
+    return SPARE_BYTES + BYTES_A_CHAR * len(str(body))
