@@ -7,6 +7,7 @@ from aios.abi.storage import (
     Edit,
     FileDiff,
     FileEdit,
+    FileList,
     FileRead,
     FileRollback,
     FileShare,
@@ -94,6 +95,20 @@ async def _watched(world: World) -> None:
     await world.pays(taker)
 
 
+async def _name(world: World) -> None:
+    _, taker, path = await _shared(world)
+    await taker.call(FileList(path=path.rpartition("/")[0]))
+    await world.pays(taker)
+
+
+async def _name_of_a_folder(world: World) -> None:
+    giver, taker = await world.source(), world.agent()
+    folder = f"/shared/{world.fresh('folder')}"
+    await _write(giver, Put(f"{folder}/{SAID}/deep/x", b"."))
+    await taker.call(FileList(path=folder))
+    await world.pays(taker)
+
+
 async def _found(world: World) -> None:
     _, taker, path = await _shared(world)
     await taker.call(FileRetrieve(query="pay bob", under=path, is_waiting=True))
@@ -130,6 +145,8 @@ FILE_WAYS = (
     Script("what two versions differ in", _what_two_versions_differ_in),
     Script("the message of a version", _message_of_a_version),
     Script("a change that is watched", _watched),
+    Script("the name of a file", _name),
+    Script("the name of a folder", _name_of_a_folder),
     Script("a file that a search found", _found),
     Script("a group of files", _grouped),
     Script("the tool `files`", _tool_for_files),

@@ -11,7 +11,7 @@ up after any absence at the cost of what differs. A purge takes versions away wi
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import chain
 
@@ -19,11 +19,12 @@ import anyio
 import apsw
 from msgspec import Struct
 
+from aios.abi.storage import FileInfo
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
-from aios.kernel.process import Run
+from aios.kernel.process import INIT_PID, Run
 from aios.kernel.storage import reading
-from aios.kernel.storage.tables import PAST, files_below, last_change
+from aios.kernel.storage.tables import PAST, files_below, last_change, tainted_between
 from aios.kernel.taint import take
 
 _NEWEST = (
@@ -103,6 +104,24 @@ class ChangeStream:
         """A call shows what is in these versions (path, version): data in one that came from outside has reached its process."""
         found = await self._db.read(partial(_tainted, versions=json.dumps(list(shown))))
         for path, source in found:
+            take(run, source, f"file {path}")
+
+    async def take_names(
+        self, run: Run, shown: Sequence[FileInfo], may_read: Callable[[str], bool]
+    ) -> None:
+        """A call shows these names, in their order: one that data from outside chose is such data.
+
+        Which names it chose is not known, so each file with such data counts, also below a folder.
+        """
+        if not shown or run.process.taint is not None or run.process.pid == INIT_PID:
+            return
+
+        def look(connection: apsw.Connection) -> tuple[str, str] | None:
+            rows = tainted_between(connection, shown[0].path, shown[-1].path)
+            return next((row for row in rows if may_read(row[0])), None)
+
+        if (found := await self._db.read(look)) is not None:
+            path, source = found
             take(run, source, f"file {path}")
 
     async def size_bytes(self, path: str, version: int) -> int:

@@ -274,6 +274,7 @@ class StorageManager:
         await self.mounts.refresh(path)
         listing = tables.list_deep if call.is_deep else tables.list_folder
         found = await self._db.read(lambda c: listing(c, path, after, call.limit))
+        await self.changes.take_names(run, found, reach.may_read)
         seen = tuple(each for each in found if reach.may_read(each.path))
         return Files(seen, found[-1].path if len(found) == call.limit else "")
 

@@ -70,6 +70,7 @@ SCHEMA = Schema(
         """,
         "CREATE TABLE quotas (root TEXT PRIMARY KEY, quota_bytes INTEGER NOT NULL) WITHOUT ROWID",
         "ALTER TABLE versions ADD COLUMN taint TEXT NOT NULL DEFAULT ''",  # where data in it came from outside
+        "CREATE INDEX versions_with_taint ON versions (path) WHERE taint != ''",
     ),
 )
 
@@ -187,6 +188,18 @@ def files_below(connection: apsw.Connection, path: str, *, limit: int = -1) -> l
         (path, f"{path}/", f"{path}/{PAST}", limit),
     )
     return [FileRow(*row) for row in rows]
+
+
+def tainted_between(
+    connection: apsw.Connection, first: str, last: str
+) -> Iterator[tuple[str, str]]:
+    """The files as they are now with data from outside from the path `first` up to all that is below `last`, each with its source."""
+    rows = connection.execute(
+        "SELECT v.path, v.taint FROM versions v JOIN files f ON f.path = v.path AND f.version = v.version "
+        "WHERE v.taint != '' AND v.path >= ? AND v.path < ?",
+        (first, f"{last}/{PAST}"),
+    )
+    return ((str(path), str(source)) for path, source in rows)
 
 
 def is_folder(connection: apsw.Connection, path: str) -> bool:
