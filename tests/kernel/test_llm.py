@@ -155,7 +155,7 @@ async def test_a_short_call_takes_the_slot_of_a_long_one_which_then_goes_on_wher
     booted: OpenKernel,
 ) -> None:
     """Under mlfq; the one slot must be free before it is given to the newcomer, or the engine would refuse it."""
-    engine = slow_engine(n_slots=1, n_tokens=100, token_delay_s=0.002)
+    engine = slow_engine(n_slots=1, n_tokens=100, token_delay_s=0.01)
     config = SchedulerConfig(policy="mlfq")
     long_call = chat("word " * 200)
     with anyio.fail_after(30):

@@ -101,9 +101,9 @@ def files_at(paths: Sequence[str]) -> Procedure[tuple[str, ...]]:
     return tuple(there)
 
 
-def hits_for(words: str, k: int) -> Procedure[tuple[FileHit, ...]]:
-    """What a search for words finds, at most `k` files, best first."""
-    answer = yield build(FileRetrieve, query=words, k=k, is_waiting=True)
+def hits_for(query: str, k: int) -> Procedure[tuple[FileHit, ...]]:
+    """What a search finds, at most `k` files, best first."""
+    answer = yield build(FileRetrieve, query=query, k=k, is_waiting=True)
     assert isinstance(answer, Retrieved)
     return answer.hits
 
