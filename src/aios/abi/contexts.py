@@ -190,7 +190,10 @@ class ContextFault(Call[ContextMessages], frozen=True, tag="context_fault"):
 
 
 class SnapshotInfo(Answer, frozen=True):
-    """A named snapshot of a context. `fingerprint` names the model, its quantisation and the type of its KV cells."""
+    """A named snapshot of a context. `fingerprint` names the model, its quantisation and the type of its KV cells.
+
+    `taint` is where data in it came from outside, empty if none did.
+    """
 
     name: str
     owner: str
@@ -199,6 +202,7 @@ class SnapshotInfo(Answer, frozen=True):
     n_messages: Count
     size_bytes: Count
     saved_unix_s: float
+    taint: str = ""
 
 
 class ContextSnapshot(Call[SnapshotInfo], frozen=True, tag="context_snapshot"):

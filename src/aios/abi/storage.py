@@ -264,11 +264,15 @@ class FileWatch(Call[Changes], frozen=True, tag="file_watch"):
 
 
 class Share(Struct, frozen=True):
-    """`grantee` (an agent's folder, or a group's) may read, or also write, a path and all below it."""
+    """`grantee` (an agent's folder, or a group's) may read, or also write, a path and all below it.
+
+    `taint` is where data that had reached who shared it came from outside, empty if none had.
+    """
 
     path: str
     grantee: str
     access: Literal["read", "write"]
+    taint: str = ""
 
 
 class FileShare(Call[Done], frozen=True, tag="file_share"):

@@ -4,6 +4,7 @@ from time import process_time
 
 from aios.bench.bench import Bench, Settings
 from aios.bench.children import scratch_folder
+from aios.bench.injection_answers import ANSWERS
 from aios.bench.injection_files import FILE_WAYS
 from aios.bench.injection_tricks import HARMLESS, TRICKS
 from aios.bench.injection_walls import WALLS
@@ -12,7 +13,8 @@ from aios.bench.injection_world import Profile, Score, Script, open_world, play
 from aios.bench.rows import Bar, Report, Spec
 
 NAME = "injection"
-CASES = (*WAYS, *FILE_WAYS, *WALLS)
+ALL_WAYS = (*WAYS, *FILE_WAYS, *ANSWERS)
+CASES = (*ALL_WAYS, *WALLS)
 ATTACKS = (*CASES, *TRICKS)
 WORK = (*(case for case in CASES if not case.is_always_asked), *HARMLESS)
 PROFILES: tuple[Profile, ...] = ("workspace", "full")

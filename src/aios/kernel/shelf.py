@@ -52,6 +52,7 @@ class Shelf:
     async def snapshot(self, run: Run, call: ContextSnapshot) -> SnapshotInfo:
         """Put a context away as it was last committed."""
         context = self._contexts.get(run, call.context)
+        taint = source_of(context.owner) or source_of(run.process)
         fingerprint = _fingerprint(await self._core(run, context.model))
         info = SnapshotInfo(
             name=call.name,
@@ -61,6 +62,7 @@ class Shelf:
             n_messages=len(context.items),
             size_bytes=0,
             saved_unix_s=self._clock.unix_s(),
+            taint=taint,
         )
         saved = Saved(
             context.tools,
@@ -68,7 +70,7 @@ class Shelf:
             context.transcript,
             context.n_tokens,
             context.pages,
-            source_of(context.owner) or source_of(run.process),
+            taint,
         )
         write = partial(self._snapshots.write, info, saved, is_replacing=call.is_replacing)
         pin = self._snapshots.pin_name(info.owner, info.name)
@@ -100,6 +102,8 @@ class Shelf:
     async def list_all(self, run: Run, _: ContextSnapshots) -> SnapshotInfos:
         """The snapshots of the caller's owner."""
         found = await anyio.to_thread.run_sync(self._snapshots.list_all, run.process.owner)
+        for each in found:
+            take(run, each.taint, f"snapshot {each.name}")
         return SnapshotInfos(tuple(found))
 
     async def look(self, owner: str, name: str) -> None:

@@ -7,9 +7,13 @@ from tests.kernel.forking.test_forks import ended, waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.budget import Limits
-from aios.abi.types import Pid
+from aios.abi.checkpoints import Checkpoint, CheckpointList
+from aios.abi.spawn import Spawn
+from aios.abi.taint import Taint
+from aios.abi.types import Kind, Pid
 from aios.errors import AccessDenied, Conflict, NotFound
 from aios.kernel.kernel import Kernel
+from aios.kernel.taint import mark
 from aios.sdk.client import Client
 
 __all__ = ["home"]
@@ -147,3 +151,20 @@ async def test_other_code_and_other_processes_are_refused(home: Path) -> None:
         back = await client.checkpoints.restore(made.id, may_differ=True)
         assert "asks chat where it asked chat" in (await client.wait(back.pid)).exit.reason
         assert kernel.table.get(Pid(source)).is_alive
+
+
+async def test_who_lists_the_name_of_a_checkpoint_has_the_mark_of_who_chose_it(home: Path) -> None:
+    async with booted(home) as (kernel, _):
+        parent = kernel.add_process("parent", Kind.TASK, kernel.init)
+        calls = kernel.gate(parent.pid)
+        spawned = await calls.call(Spawn(program=str(program(home, KEEPER))))
+        child = spawned.value.pid
+        await waiting(kernel, child)
+        await calls.call(Checkpoint(pid=child, name="mine"))
+        await calls.call(CheckpointList())
+        assert parent.taint is None
+        mark(kernel.table.get(child), "tool web")
+        await kernel.gate(child).call(Checkpoint(name="pay-bob"))
+        await calls.call(CheckpointList())
+        assert parent.taint is not None
+        assert parent.taint == Taint("tool web", "checkpoint pay-bob", parent.taint.seq)

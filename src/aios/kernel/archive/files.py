@@ -54,7 +54,7 @@ def save_files(connection: apsw.Connection, blobs: BlobStore) -> Iterator[FileEn
         yield SavedVersion(path, version, hashes, *rest)
     for share in tables.all_shares(connection):
         if share.path.split("/", 2)[1] in ROOTS:
-            yield SavedShare(share.path, share.grantee, share.access)
+            yield SavedShare(share.path, share.grantee, share.access, share.taint)
 
 
 class FileIntake:
@@ -175,9 +175,8 @@ class FileIntake:
         path = _own_path(saved.path)
         if parse(saved.grantee, "/") != saved.grantee:
             raise damaged(f"nobody is {saved.grantee!r}")
-        self._connection.execute(
-            "INSERT OR IGNORE INTO shares VALUES (?, ?, ?)", (path, saved.grantee, saved.access)
-        )
+        row = (path, saved.grantee, saved.access, saved.taint)
+        self._connection.execute("INSERT OR IGNORE INTO shares VALUES (?, ?, ?, ?)", row)
         self._taken.n_shares += self._connection.changes()
 
     def _is_kept(self, path: str) -> bool:

@@ -116,6 +116,7 @@ class SavedShare(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
     path: ShortText
     grantee: ShortText
     access: Literal["read", "write"]
+    taint: ShortText = ""
 
 
 class Sealed(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="sealed"):

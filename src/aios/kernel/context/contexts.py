@@ -171,8 +171,12 @@ class ContextTable:
 
     async def list_all(self, run: Run, _: ContextList) -> ContextInfos:
         """The contexts that the caller reaches."""
-        reached = (c for c in self._by_id.values() if self._access.may_reach(run.process, c.owner))
-        return ContextInfos(tuple(context.info() for context in reached))
+        reached = [c for c in self._by_id.values() if self._access.may_reach(run.process, c.owner)]
+        infos = tuple(context.info() for context in reached)
+        for context, info in zip(reached, infos, strict=True):
+            if info.model or info.unanswered:  # which are words of its owner's
+                take_from(run, context.owner)
+        return ContextInfos(infos)
 
     async def read(self, run: Run, call: ContextRead) -> ContextMessages:
         """The messages of a context."""

@@ -37,6 +37,8 @@ class Kept(Struct, frozen=True):
     n_letters: int = 0
     n_pages: int = 0
     pins: tuple[str, ...] = ()
+    taint: str = ""
+    """Where data that had reached who named it came from outside, empty if none had."""
 
     @property
     def label(self) -> str:

@@ -33,6 +33,7 @@ from aios.kernel.forking.copies import Copied, Copy, make_copy
 from aios.kernel.forking.forks import ForkKernel, Forks, Grown, Origin, Twig
 from aios.kernel.leftovers import code_hash
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.taint import source_of, take
 
 MAX_CHECKPOINTS = 1_000
 
@@ -68,6 +69,7 @@ class Checkpoints:
             launched=origin.launched,
             code_hash=digest,
             made_unix_s=kernel.clock.unix_s(),
+            taint=source_of(run.process),
         )
         self._kept[kept.id] = kept  # its name is taken from here on
         try:
@@ -110,7 +112,9 @@ class Checkpoints:
     async def list_all(self, run: Run, _: CheckpointList) -> CheckpointInfos:
         """The checkpoints that the caller may restore."""
         found = sorted(self._kept.values(), key=lambda kept: -kept.id)
-        mine = (kept for kept in found if self._may_use(run.process, kept))
+        mine = [kept for kept in found if self._may_use(run.process, kept)]
+        for kept in mine:
+            take(run, kept.taint, f"checkpoint {kept.label}")
         return CheckpointInfos(tuple(kept.info() for kept in mine))
 
     def look(self, run: Run, which: str) -> None:

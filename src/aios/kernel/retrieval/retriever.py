@@ -163,15 +163,18 @@ class Retriever:
         )
         seen = {path for path in there if left.reach.may_read(path)}
         pairs = [pair for pair in found if {pair.path, pair.hit.path} <= seen]
-        await self._storage.changes.take(run, [(p.hit.path, p.hit.version) for p in pairs])
+        shown = [(p.path, p.version) for p in pairs] + [(p.hit.path, p.hit.version) for p in pairs]
+        await self._storage.changes.take(run, shown)
         return FileJoined(tuple(pairs), max(left.n_pending, right.n_pending))
 
     async def index(self, run: Run, call: FileIndex) -> IndexInfo:
         """How far the index is."""
         view = await self._view(run, call, under="/")
-        n_files, n_texts, n_passages, problems, n_unlike = await self._indexer.db.read(
+        n_files, n_texts, n_passages, unread, n_unlike = await self._indexer.db.read(
             partial(self._count, which=view.which)
         )
+        unread = [each for each in unread if view.reach.may_read(each.path)]
+        await self._storage.changes.take(run, [(each.path, each.version) for each in unread])
         is_owner = run.process.pid == INIT_PID
         return IndexInfo(
             n_files=n_files,
@@ -180,7 +183,10 @@ class Retriever:
             n_pending=view.n_pending,
             embedder=self._indexer.embedder,
             n_unlike=n_unlike,
-            problems=tuple(each for each in problems if view.reach.may_read(each.path)),
+            problems=tuple(
+                IndexProblem(each.path, each.problem, is_partial=bool(each.n_pieces))
+                for each in unread
+            ),
             disk_bytes=self._indexer.db.statistics().size_bytes if is_owner else 0,
             fault=self._indexer.fault if is_owner else "",
         )
@@ -297,19 +303,15 @@ class Retriever:
 
     def _count(
         self, connection: apsw.Connection, *, which: Which
-    ) -> tuple[int, int, int, list[IndexProblem], int]:
+    ) -> tuple[int, int, int, list[tables.IndexedFile], int]:
         numbers = tables.numbers_of(connection, which)
         files = tables.files_of(connection, numbers).values()
-        problems = [
-            IndexProblem(each.path, each.problem, is_partial=bool(each.n_pieces))
-            for each in files
-            if each.problem
-        ]
+        unread = [each for each in files if each.problem]
         n_passages = sum(each.n_pieces for each in files)
         embedder = self._indexer.embedder
         n_unlike = tables.n_without_vector(connection, numbers, embedder) if embedder else 0
         n_texts = sum(1 for each in files if each.n_pieces or not each.problem)
-        return len(files), n_texts, n_passages, problems[:N_SHOWN], n_unlike
+        return len(files), n_texts, n_passages, unread[:N_SHOWN], n_unlike
 
 
 class RetrieverServices(Protocol):

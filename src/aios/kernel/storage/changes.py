@@ -11,7 +11,7 @@ up after any absence at the cost of what differs. A purge takes versions away wi
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain
 
@@ -113,14 +113,34 @@ class ChangeStream:
 
         Which names it chose is not known, so each file with such data counts, also below a folder.
         """
-        if not shown or run.process.taint is not None or run.process.pid == INIT_PID:
+        if not shown:
             return
 
-        def look(connection: apsw.Connection) -> tuple[str, str] | None:
+        def look(connection: apsw.Connection) -> Iterator[tuple[str, str]]:
             rows = tainted_between(connection, shown[0].path, shown[-1].path)
-            return next((row for row in rows if may_read(row[0])), None)
+            return (row for row in rows if may_read(row[0]))
 
-        if (found := await self._db.read(look)) is not None:
+        await self.take_first(run, look)
+
+    async def take_below(self, run: Run, folders: Sequence[str]) -> None:
+        """A call tells the names of all files below these folders."""
+
+        def look(connection: apsw.Connection) -> Iterator[tuple[str, str]]:
+            return chain.from_iterable(
+                tainted_between(connection, f"{each}/", each) for each in folders
+            )
+
+        if folders:
+            await self.take_first(run, look)
+
+    async def take_first(
+        self, run: Run, look: Callable[[apsw.Connection], Iterator[tuple[str, str]]]
+    ) -> None:
+        """A call tells of the first of these files (path, source of the data in it)."""
+        if run.process.taint is not None or run.process.pid == INIT_PID:
+            return
+        found = await self._db.read(lambda connection: next(look(connection), None))
+        if found is not None:
             path, source = found
             take(run, source, f"file {path}")
 

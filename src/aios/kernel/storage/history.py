@@ -4,7 +4,7 @@ Each function runs in the database's writer thread, inside a write.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import apsw
 
@@ -134,6 +134,24 @@ def undo_acts(
         )
     undo(transaction, changes)
     return transaction.versions()
+
+
+def tainted_below(connection: apsw.Connection, path: str) -> Iterator[tuple[str, str]]:
+    """The paths below a folder where something ever was that has data from outside, each with its source."""
+    rows = connection.execute(
+        "SELECT path, taint FROM versions WHERE taint != '' AND path > ? AND path < ?",
+        (f"{path}/", f"{path}/{PAST}"),
+    )
+    return ((str(each), str(source)) for each, source in rows)
+
+
+def tainted_acts(
+    connection: apsw.Connection, *, tx: int | None, boot: int, pids: Collection[int]
+) -> Iterator[tuple[str, str]]:
+    """As `tainted_below`, of the paths that `undo_acts` tells."""
+    for path, _, _ in changes_of(connection, tx=tx, boot=boot, pids=pids):
+        if source := taint_of(connection, path):
+            yield path, source
 
 
 def changes_of(

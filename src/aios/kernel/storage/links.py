@@ -140,7 +140,9 @@ class Links:
                 )
             )
         )
-        return LinkInfos(tuple(LinkInfo(*row) for row in rows if is_within(str(row[1]), home)))
+        mine = tuple(LinkInfo(*row) for row in rows if is_within(str(row[1]), home))
+        await self._storage.changes.take(run, [(each.path, each.version) for each in mine])
+        return LinkInfos(mine)
 
     # --- for the server ------------------------------------------------------------------------------------------
 

@@ -84,6 +84,7 @@ from aios.kernel.storage.versions import (
     Step,
     Transaction,
     paths_of,
+    sources_of,
 )
 from aios.kernel.storage.workspaces import Workspaces
 from aios.kernel.taint import source_of, take
@@ -128,6 +129,7 @@ class StorageManager:
             if call.is_trial:
                 return Edited(0, ())
             paths = paths_of(steps)
+            await self.changes.take_below(run, sources_of(steps))  # the answer names all that goes
             return await self._transact(
                 run, call.message, lambda tx: tx.run(steps), staged=staged, paths=paths
             )
@@ -151,15 +153,15 @@ class StorageManager:
         await self._open()
         if call.version is not None or call.unix_s is not None:
             path = self._path(run.process, call.path, is_write=True)
+            if call.unix_s is not None:
+                await self.changes.take_first(run, partial(history.tainted_below, path=path))
             back = partial(history.rollback_to, path=path, version=call.version, unix_s=call.unix_s)
             return await self._transact(run, call.message, back, paths=[path])
-        undo = partial(
-            history.undo_acts,
-            reach=self._reaches.of(run.process),
-            tx=call.transaction,
-            boot=self._boot,
-            pids=await self._pids_of(call),
-        )
+        tx, boot, pids = call.transaction, self._boot, await self._pids_of(call)
+        told = partial(history.tainted_acts, tx=tx, boot=boot, pids=pids)
+        await self.changes.take_first(run, told)
+        reach = self._reaches.of(run.process)
+        undo = partial(history.undo_acts, reach=reach, tx=tx, boot=boot, pids=pids)
         return await self._transact(run, call.message, undo)
 
     async def _pids_of(self, call: FileRollback) -> Collection[int]:
@@ -269,6 +271,8 @@ class StorageManager:
         path = parse(call.path, reach.home)
         after = parse(call.after, path) if call.after else ""
         if not reach.may_read(path) and not call.is_deep and (ways := reach.ways_from(path)):
+            shares = self._reaches.shares_of(run.process)
+            reading.take_shares(run, (each for each in shares if is_within(each.path, path)))
             return Files(tuple(FileInfo(way, is_folder=True) for way in ways if way > after))
         self.check_root(reach.check(path, is_write=False))
         await self.mounts.refresh(path)
@@ -283,15 +287,7 @@ class StorageManager:
         await self._open()
         path = self._path(run.process, call.path)
         await self.mounts.refresh(path)
-
-        def look(connection: apsw.Connection) -> FileInfo:
-            found = tables.find_file(connection, path)
-            if found is not None:
-                return found.info()
-            if path.count("/") == 1 or tables.is_folder(connection, path):  # also one that is empty
-                return FileInfo(path, is_folder=True)
-            raise tables.no_file(path)
-
+        look = partial(tables.get_info, path=path)
         return Files((self.mounts.look_up(path, look, run.process),))
 
     async def versions(self, run: Run, call: FileVersions) -> Versions:
@@ -359,9 +355,8 @@ class StorageManager:
         def write(connection: apsw.Connection) -> list[Share]:
             connection.execute("DELETE FROM shares WHERE path = ? AND grantee = ?", (path, grantee))
             if call.access != "none":
-                connection.execute(
-                    "INSERT INTO shares VALUES (?, ?, ?)", (path, grantee, call.access)
-                )
+                row = (path, grantee, call.access, source_of(run.process))
+                connection.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", row)
             run.sealed(connection, Done())
             return tables.all_shares(connection)
 
@@ -371,7 +366,9 @@ class StorageManager:
     async def shares(self, run: Run, _: FileShares) -> Shares:
         """What is shared by the caller and with it."""
         await self._open()
-        return Shares(tuple(self._reaches.shares_of(run.process)))
+        found = self._reaches.shares_of(run.process)
+        reading.take_shares(run, found)
+        return Shares(tuple(found))
 
     async def lock(self, run: Run, call: FileLock) -> Done:
         """Take an advisory lock."""

@@ -1,12 +1,12 @@
 """Look into the contents of files: a piece of a version, and what two versions differ in. Runs inside a read of the database."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 from struct import Struct
 
 import apsw
 
-from aios.abi.storage import Content, FileVersion
+from aios.abi.storage import Content, FileVersion, Share
 from aios.disk.blobs import BlobStore
 from aios.errors import Unsupported
 from aios.kernel.process import Run
@@ -95,6 +95,12 @@ def take_versions(run: Run, versions: Sequence[FileVersion]) -> None:
     """A call shows versions with what their authors said of them."""
     for each in versions:
         take(run, each.taint, f"file {each.path}")
+
+
+def take_shares(run: Run, shares: Iterable[Share]) -> None:
+    """A call shows paths that their owners chose to share."""
+    for each in shares:
+        take(run, each.taint, f"share of {each.path}")
 
 
 def _lines(connection: apsw.Connection, blobs: BlobStore, path: str, version: int) -> list[str]:

@@ -71,6 +71,7 @@ SCHEMA = Schema(
         "CREATE TABLE quotas (root TEXT PRIMARY KEY, quota_bytes INTEGER NOT NULL) WITHOUT ROWID",
         "ALTER TABLE versions ADD COLUMN taint TEXT NOT NULL DEFAULT ''",  # where data in it came from outside
         "CREATE INDEX versions_with_taint ON versions (path) WHERE taint != ''",
+        "ALTER TABLE shares ADD COLUMN taint TEXT NOT NULL DEFAULT ''",  # of who chose the path
     ),
 )
 
@@ -114,6 +115,20 @@ def get_file(connection: apsw.Connection, path: str) -> FileRow:
     if found is None:
         raise no_file(path)
     return found
+
+
+def get_info(connection: apsw.Connection, path: str) -> FileInfo:
+    """What is at a path, a file or a folder, also one of the first that is empty.
+
+    Raises:
+        NotFound: Nothing is.
+    """
+    found = find_file(connection, path)
+    if found is not None:
+        return found.info()
+    if path.count("/") == 1 or is_folder(connection, path):
+        return FileInfo(path, is_folder=True)
+    raise no_file(path)
 
 
 class Held(Struct, frozen=True):
@@ -339,7 +354,7 @@ def last_change(connection: apsw.Connection) -> int:
 
 def all_shares(connection: apsw.Connection) -> list[Share]:
     """Every share."""
-    return [Share(*row) for row in connection.execute("SELECT path, grantee, access FROM shares")]
+    return [Share(*row) for row in connection.execute("SELECT * FROM shares")]
 
 
 def spaces_used(connection: apsw.Connection, quota_bytes: int) -> list[SpaceUsed]:

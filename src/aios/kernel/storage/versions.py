@@ -92,6 +92,15 @@ def paths_of(steps: Sequence[Step]) -> list[str]:
     ]
 
 
+def sources_of(steps: Sequence[Step]) -> list[str]:
+    """The paths that the steps take all of, whatever is below them."""
+    return [
+        step.source if isinstance(step, CopyTo) else step.path
+        for step in steps
+        if isinstance(step, CopyTo | DeleteAt)
+    ]
+
+
 def _is_nothing_closed(_: str) -> bool:
     return False
 
@@ -239,6 +248,8 @@ class Transaction:
                     release_content(self.connection, self.blobs, content)
                 return
             version = self._next_version(path)
+            if now is not None and content is None:  # whoever is told of it is told the name
+                taint = taint_of(self.connection, path, now.version)
         if now is None and content is not None:
             self._check_place(path)
         author = self.author
