@@ -10,11 +10,13 @@ import pytest
 from tests.kernel.forking.test_forks import ended, waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
-from aios.abi.branches import BranchEnd
+from aios.abi.branches import BranchEnd, BranchJoin
 from aios.abi.budget import Limits
+from aios.abi.taint import Taint
 from aios.abi.types import Exit, Pid
 from aios.errors import AccessDenied, AiosError, BudgetExceeded, Conflict, DiskFailed, ProcessGone
 from aios.kernel.kernel import Kernel
+from aios.kernel.taint import mark
 from aios.sdk.client import Client
 
 __all__ = ["home"]
@@ -129,6 +131,18 @@ async def test_what_a_branch_does_stays_in_it_until_it_is_committed(home: Path) 
         with pytest.raises(Conflict, match=f"branch {one} was committed first"):
             await client.branches.commit(pid=two)
         await nothing_is_left(kernel, client, {two})
+
+
+async def test_who_joins_a_group_has_the_mark_of_its_winner(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source, (one, _), group = await started(kernel, client, home, 2)
+        mark(kernel.table.get(one), "tool web")
+        await client.branches.commit("pay bob", pid=one)
+        assert kernel.table.get(source).taint is None
+        await kernel.gate(source).call(BranchJoin(group=group))
+        taint = kernel.table.get(source).taint
+        assert taint is not None
+        assert taint == Taint("tool web", f"branch group {group}", taint.seq)
 
 
 async def test_a_change_outside_since_the_fork_is_a_conflict_and_merges_nothing(home: Path) -> None:

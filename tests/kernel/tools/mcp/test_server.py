@@ -7,7 +7,7 @@ from tests.kernel.tools.mcp.serving import check, kernel_with
 from tests.kernel.tools.mcp.serving import server as started
 from tests.kernel.tools.offering import idle
 
-from aios.abi.mcp import McpList, McpState, McpStatus
+from aios.abi.mcp import McpList, McpState, McpStatus, McpTools
 from aios.abi.tools import ToolRun
 from aios.errors import AccessDenied, ToolFailed
 from aios.kernel.tools.mcp.definitions import Definition, Offer
@@ -85,7 +85,7 @@ async def test_what_a_server_says_of_its_failure_is_data_from_outside(tmp_path: 
             await kernel.gate(calm).call(McpList())
             assert kernel.table.get(calm).taint is None
             assert "ended with status 3" in (await check(kernel, "dead")).note
-            for call in (McpList(), ToolRun(name="dead/echo", arguments={})):
+            for call in (McpList(), McpTools(name="dead"), ToolRun(name="dead/echo", arguments={})):
                 pid = kernel.spawn_task(type(call).__name__, idle)
                 with suppress(ToolFailed):
                     await kernel.gate(pid).call(call)
