@@ -319,6 +319,21 @@ async def test_a_name_that_is_only_like_a_files_is_not_taken_for_it(tmp_path: Pa
             await ann.command("rename all drafts to old")
 
 
+async def test_a_name_in_quotation_marks_is_meant_whole(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        await ann.write("plan.txt", "short")
+        for command in ("delete 'my plan.txt'", "purge `my plan.txt`", "move 'my plan.txt' to x"):
+            refused = await ann.command(command, consents=True)
+            assert refused.plan.steps[0].candidates == ("/agents/ann/plan.txt",), command
+        await ann.command("write 'long' to 'my plan.txt'")
+        assert await ann.read("my plan.txt") == b"long"
+        await ann.command("append 'er' to 'my plan.txt'")
+        purged = await ann.plan("purge 'my plan.txt'")
+        assert purged.steps[0].paths == ("/agents/ann/my plan.txt",)
+        assert (await ann.command("delete my plan.txt")).is_done
+        assert await ann.read("plan.txt") == b"short"
+
+
 async def test_what_takes_the_place_of_a_file_says_so_and_what_is_made_does_not(
     tmp_path: Path,
 ) -> None:

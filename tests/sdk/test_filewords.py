@@ -143,6 +143,24 @@ def test_a_file_name_means_no_file_whose_name_has_its_words_and_others() -> None
     assert choose("the letter in /shared/archive", hits).paths == ("/shared/archive/my-letter.md",)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["my plan.txt", "the file my plan.txt", "of my plan.txt", "My plan.txt file", "/my plan.txt"],
+)
+def test_words_that_say_nothing_are_a_part_of_the_name_that_has_them(name: str) -> None:
+    hits = [hit("/shared/plan.txt"), hit("/shared/my plan.txt")]
+    assert choose(name, hits).paths == ("/shared/my plan.txt",)
+    assert files_of_name(name, hits).paths == ("/shared/my plan.txt",)
+    assert choose("the plan.txt", hits).paths == ("/shared/plan.txt",)
+    assert choose(name, hits[:1]).paths == ("/shared/plan.txt",), "no other has more of it"
+
+
+def test_a_file_that_is_called_all_is_one() -> None:
+    hits = [hit("/shared/notes.md"), hit("/shared/all notes.md"), hit("/shared/my-notes.md")]
+    assert choose("all notes.md", hits).paths == ("/shared/all notes.md",)
+    assert len(choose("all notes", hits).paths) == 3
+
+
 def test_a_text_goes_to_the_file_of_just_that_name() -> None:
     hits = [hit("/shared/plan-b.txt"), hit("/shared/diary.md"), hit("/shared/old/diary.txt")]
     assert files_of_name("the plan b", hits).paths == ("/shared/plan-b.txt",)

@@ -59,6 +59,7 @@ from aios.sdk.filewords import (
     clauses,
     held_back,
     is_loose,
+    is_part,
     named_in,
     names_file,
 )
@@ -288,7 +289,9 @@ def _menu(clause: Clause) -> Procedure[Menu]:
         return menu_of(clause, [Source(path, (path,), "as chosen") for path in paths])
     sources: list[Source] = []
     for name in clause.names:
-        sources.append((yield from sources_of(name)))  # noqa: PERF401 - no comprehension can yield
+        source = yield from sources_of(name)
+        is_other = not is_loose(name, clause.words) and any(is_part(name, p) for p in source.paths)
+        sources.append(Source(name, candidates=source.paths) if is_other else source)
     return menu_of(clause, sources)
 
 

@@ -49,7 +49,8 @@ def file_for_text(place: Place) -> Procedure[str]:
     path = place_of(place, "")
     if path.startswith("/") and not is_vague(place):
         return path
-    choice = files_of_name(place.words, (yield from hits_for(place.words, N_CANDIDATES)))
+    hits = yield from hits_for(place.words, N_CANDIDATES)
+    choice = files_of_name(place.words, hits, is_quoted=place.is_quoted)
     if choice.paths:
         return choice.paths[0]
     if choice.candidates and not place.is_quoted:

@@ -76,49 +76,11 @@ _ALL_IN = re.compile(
     r"(?i)(?:all|every|everything|each)(?:\s+(?:the\s+)?(?:files?|documents?))?"
     r"\s+(?:in|inside|under|below|from|of)\s+(?:the\s+)?(?:folder\s+)?([^\s,]+)(?:\s+folder)?"
 )
-_FILLING = frozenset(
-    [
-        "a",
-        "about",
-        "all",
-        "an",
-        "and",
-        "are",
-        "at",
-        "away",
-        "both",
-        "called",
-        "document",
-        "documents",
-        "each",
-        "every",
-        "everything",
-        "file",
-        "files",
-        "folder",
-        "folders",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "me",
-        "mention",
-        "mentions",
-        "my",
-        "named",
-        "of",
-        "on",
-        "our",
-        "out",
-        "that",
-        "the",
-        "this",
-        "to",
-        "up",
-        "with",
-    ]
+_SAYS_NOTHING = (
+    "a about all an and are at away both called document documents each every everything file files folder folders for from in into is "
+    "me mention mentions my named of on our out that the this to up with"
 )
+_FILLING = frozenset(_SAYS_NOTHING.split())
 _OPENING, _CLOSING = "\"'`\u201c\u201e\u00ab\u2018", "\"'`\u201d\u201c\u00bb\u2019"
 _TOKEN = re.compile(
     r"\"[^\"]+\"|`[^`]+`|\u201c[^\u201d]+\u201d|\u201e[^\u201c\u201d]+[\u201c\u201d]|\u00ab[^\u00bb]+\u00bb"
@@ -235,7 +197,8 @@ def choose(name: str, hits: Sequence[FileHit]) -> Choice:
     """
     telling, paths = _telling(name), list(dict.fromkeys(hit.path for hit in hits))
     named = [path for path in paths if telling and telling <= _telling(path)]
-    if _ALL.search(name) and named:
+    is_whole = any(path.lower().endswith(f"/{name.lower()}") for path in paths)
+    if _ALL.search(name) and named and not is_whole:
         is_clear = len(named) == 2 or not re.search(r"(?i)\bboth\b", name)
         return Choice(tuple(named), "by name") if is_clear else Choice(candidates=tuple(named))
     whole = (_of_just_that_name(name, paths), _folders(telling, paths))
@@ -260,15 +223,23 @@ def is_file_name(words: str) -> bool:
     return bool(_FILE_NAME.search(bare)) and (" " not in bare or "/" not in bare)
 
 
-def files_of_name(words: str, hits: Sequence[FileHit]) -> Choice:
+def files_of_name(words: str, hits: Sequence[FileHit], *, is_quoted: bool = False) -> Choice:
     """The one file that has just that name; or the files that it may mean."""
     paths = list(dict.fromkeys(hit.path for hit in hits))
     whole = _of_just_that_name(words, paths)
+    if is_quoted:
+        whole = [path for path in whole if not is_part(words, path)]
     if len(whole) == 1:
         return Choice((whole[0],), "by name")
     telling = _telling(words)
     part = [path for path in paths if telling and telling <= _telling(path)]
     return Choice(candidates=tuple(whole or ([] if is_file_name(words) else part)))
+
+
+def is_part(name: str, path: str) -> bool:
+    """Whether a file is called by only a part of the name in quotation marks, as `plan.txt` is by `my plan.txt`."""
+    is_whole = path.lower().endswith(f"/{name.strip('/').lower()}")
+    return without_filling(name) != name and is_file_name(name) and not is_whole
 
 
 def _is_like(hit: FileHit) -> bool:
@@ -473,10 +444,22 @@ def _bare(token: str) -> str:
 
 
 def _of_just_that_name(name: str, paths: Sequence[str]) -> list[str]:
-    """The files that are called so, with or without their extension; of a path, those that end in it."""
-    bare, telling = without_filling(name), _telling(name)
+    """The files that are called so, with or without their extension; of a path, those that end in it.
+
+    `my plan.txt` is the file of that name if there is one, and else `plan.txt`: as much of what is said as can be is the name.
+    """
+    words = name.split()
+    told = [n for n, word in enumerate(words) if word.lower() not in _FILLING] or [0]
+    pieces = [
+        words[n:end] for n in range(told[0] + 1) for end in range(told[-1] + 1, len(words) + 1)
+    ]
+    for piece in sorted(pieces, key=len, reverse=True):
+        said = f"/{' '.join(piece).strip('/')}"
+        if found := [path for path in paths if path.lower().endswith(said.lower())]:
+            return [path for path in found if path.endswith(said)] or found
+    telling = _telling(name)
     last = [(path, path.rpartition("/")[2]) for path in paths]
-    return [path for path in paths if path.endswith(f"/{bare.strip('/')}")] or [
+    return [
         path
         for path, own in last
         if telling and telling in (_telling(own.partition(".")[0]), _telling(own))
