@@ -13,6 +13,7 @@ from aios.abi.calls import Spawn
 from aios.abi.types import Exit, Kind, Pid
 from aios.errors import DeadlineExceeded
 from aios.kernel import replaying
+from aios.kernel.journal.records import Outcome
 from aios.kernel.loader import Child, Launch
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Process
@@ -95,6 +96,33 @@ async def test_the_time_for_which_a_program_is_stopped_is_none_to_think(
             process.set_stopped(False)
             began = anyio.current_time()
     assert anyio.current_time() - began >= 0.95 * PATIENCE_S, "it has the whole time again"
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waits_to_be_cancelled_again_waits_in_peace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program may be slower now than it was before."""
+    monkeypatch.setattr(replaying, "PATIENCE_S", PATIENCE_S)
+    process = Process(
+        Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000)
+    )
+    cut_off = row(1, b"a", begun=1, ended=1)
+    cut_off.record.outcome = Outcome.CANCELLED
+    replay = process.replay = Replay([cut_off, row(2, b"b", begun=1, ended=1)])
+    assert replay.take(b"a") == cut_off
+    looks = list[float]()
+
+    async def wait_replayed(_: Process) -> None:
+        looks.append(anyio.current_time())
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Process, "wait_replayed", wait_replayed)
+    run = process.begin("mail_receive", max_calls=9)
+    with anyio.move_on_after(10 * PATIENCE_S) as scope:
+        await replaying._wait_for_others(run, replay, cut_off, process_note)
+    assert scope.cancelled_caught
+    assert 1 < len(looks) <= 11
 
 
 @pytest.mark.anyio

@@ -167,7 +167,7 @@ async def _wait_for_others(run: Run, replay: Replay, row: Row | None, note: Note
     with run.parked(), run.saying("waits for other tasks of its program"):
         while process.replay is not None:
             n_replayed, patience_s = replay.n_replayed, _patience_s(replay, is_new=is_new)
-            pause_s = min(PATIENCE_S, patience_s - silent_s)
+            pause_s = min(PATIENCE_S, patience_s - silent_s) if is_new else PATIENCE_S
             with anyio.move_on_after(pause_s):
                 await process.wait_replayed()
             if process.exiting is not None:
