@@ -20,6 +20,13 @@ NODE: JsonObject = {
     "required": ["value"],
 }
 NOT: JsonObject = {"type": "object", "properties": {"not": {"$ref": "#"}}}
+ANYTHING: JsonObject = {
+    "anyOf": [
+        {"type": ["string", "number", "boolean", "null"]},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"type": "object", "additionalProperties": {"$ref": "#"}},
+    ]
+}
 FORMULA: JsonObject = {"anyOf": [{"type": "number"}, *[NOT] * 4]}
 
 
@@ -69,3 +76,12 @@ def test_a_value_is_checked_as_deep_as_there_is_time_for() -> None:
     leaves = [{"value": 1, "children": []}] * 100_000
     assert tree.faults({"value": 1, "children": leaves}) == []
     assert tree.faults(json.loads('{"value":1,"children":[' * 30 + "]}" * 30)) == []
+
+
+def test_what_is_said_of_lists_costs_nothing_where_an_object_is() -> None:
+    """Any JSON, as it is said with types, is as long as it looks."""
+    cost = Cost(ANYTHING)
+    assert [cost.at(depth) for depth in range(100)] == [4, *[5] * 99]
+    assert Schema(ANYTHING).faults(json.loads('{"a":[' * 60 + "1" + "]}" * 60)) == []
+    both: JsonObject = {**ANYTHING, "items": {"$ref": "#"}}
+    assert Cost(both).at(30) > MAX_LOOKS

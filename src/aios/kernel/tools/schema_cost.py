@@ -16,15 +16,8 @@ LISTS, ONES, TABLES = (
     ("dependentSchemas", "dependencies"),
 )
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-REST = (
-    "additionalProperties",
-    "unevaluatedProperties",
-    "propertyNames",
-    "items",
-    "contains",
-    "unevaluatedItems",
-    "additionalItems",
-)
+REST_OF_OBJECTS = ("additionalProperties", "unevaluatedProperties", "propertyNames")
+REST_OF_LISTS = ("items", "contains", "unevaluatedItems", "additionalItems")
 AGAIN = ("unevaluatedProperties", "unevaluatedItems")
 """To know what was looked at, all that is said of a value is looked at again."""
 
@@ -34,7 +27,7 @@ class Cost:
 
     def __init__(self, schema: JsonObject) -> None:
         self._root = schema
-        self._known: dict[tuple[int, int], int] = {}
+        self._known: dict[tuple[int, int, bool], int] = {}
         self._names: dict[str, object] = {}
         for each in _parts(schema):
             for key in ("$anchor", "$dynamicAnchor"):
@@ -49,15 +42,21 @@ class Cost:
             return ENOUGH
 
     def _looks(self, part: object, depth: int) -> int:
+        """The most of what a value can be: what is said of objects costs nothing where it is a list."""
+        return max(self._looks_at(part, depth, is_list) for is_list in (False, True))
+
+    def _looks_at(self, part: object, depth: int, is_list: bool) -> int:
         if not isinstance(part, Mapping):
             return int(depth == 0)
-        key = (id(part), depth)
+        key = (id(part), depth, is_list)
         if key not in self._known:
             self._known[key] = ENOUGH  # for one that leads to itself
             n = int(depth == 0)
-            n += sum(self._looks(each, depth) for each in self._same(part)) * self._times(part)
+            said = sum(self._looks_at(each, depth, is_list) for each in self._same(part))
+            n += said * self._times(part)
             if depth:
-                n += self._below(part, depth - 1)
+                inside = self._in_list if is_list else self._in_object
+                n += inside(part, depth - 1)
             self._known[key] = min(n, ENOUGH)
         return self._known[key]
 
@@ -73,13 +72,18 @@ class Cost:
             yield from (each for each in _named(part.get(key)) if isinstance(each, Mapping))
         yield from (self._led_to(part[key]) for key in REFERENCES if key in part)
 
-    def _below(self, part: Mapping[str, object], depth: int) -> int:
+    def _in_object(self, part: Mapping[str, object], depth: int) -> int:
         """What is said of one of the values inside: of those with names of their own only one can be it."""
         own = (self._looks(each, depth) for each in _named(part.get("properties")))
-        places = (self._looks(each, depth) for each in _listed(part.get("prefixItems")))
-        n = max(own, default=0) + max(places, default=0)
+        n = max(own, default=0)
         n += sum(self._looks(each, depth) for each in _named(part.get("patternProperties")))
-        return n + sum(self._looks(part[key], depth) for key in REST if key in part)
+        return n + sum(self._looks(part[key], depth) for key in REST_OF_OBJECTS if key in part)
+
+    def _in_list(self, part: Mapping[str, object], depth: int) -> int:
+        """The same of a list, whose places are their names."""
+        places = [*_listed(part.get("prefixItems")), *_listed(part.get("items"))]
+        n = max((self._looks(each, depth) for each in places), default=0)
+        return n + sum(self._looks(part[key], depth) for key in REST_OF_LISTS if key in part)
 
     def _led_to(self, reference: object) -> object:
         """Where a reference leads; a strange one to the whole, which counts as what never ends if it is said of the same value."""
