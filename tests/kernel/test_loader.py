@@ -13,9 +13,11 @@ from aios.abi.types import Exit, Kind, Pid, State
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
 from aios.kernel.loader import (
+    KEPT,
     LINES_AT_ONCE,
     Child,
     Launch,
+    by_folder,
     exit_of,
     keep_lines,
     load_program,
@@ -314,3 +316,10 @@ async def test_a_child_that_nobody_awaits_any_more_leaves_no_control_group(
 def own_groups() -> set[Path]:
     """The control groups that this very process has made."""
     return set(Path("/sys/fs/cgroup").rglob(f"aios-{os.getpid()}-*"))
+
+
+def test_a_spawn_is_the_same_from_a_copy_of_its_program_and_from_its_folder() -> None:
+    call = Spawn(program="/a/b", cwd="/a", read=("/c", "d"), write=())
+    kept = Spawn(program=f"{KEPT}/a/b", cwd=f"{KEPT}/a", read=(f"{KEPT}/c", "d"), write=())
+    assert by_folder(kept) == by_folder(call) == call
+    assert by_folder(Spawn(program="b")) == Spawn(program="b")

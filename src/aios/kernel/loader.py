@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import anyio
 import anyio.abc
@@ -36,6 +36,8 @@ from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 from aios.malformed import named
 from aios.sizes import sized
+
+C = TypeVar("C")
 
 MANIFEST = "agent.toml"
 MAX_MANIFEST_BYTES = 64 << 10
@@ -170,6 +172,19 @@ def unkept(path: str) -> str:
     """A path as the kernel has it, of one that a program may have found from its own place in `KEPT`."""
     is_kept = Path(path).is_relative_to(KEPT)
     return str("/" / Path(path).relative_to(KEPT)) if is_kept else path
+
+
+def by_folder(call: C) -> C:
+    """A call; a start of a program is the same whether its caller runs from a copy or not, so that a replay knows it again when that has changed."""
+    if not isinstance(call, Spawn):
+        return call
+
+    def unkept_each(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if paths is None else tuple(map(unkept, paths))
+
+    program, cwd = unkept(call.program), unkept(call.cwd)
+    read, write = unkept_each(call.read), unkept_each(call.write)
+    return replace(call, program=program, cwd=cwd, read=read, write=write)
 
 
 class Launch(Struct, frozen=True):

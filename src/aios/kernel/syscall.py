@@ -78,6 +78,7 @@ from aios.kernel import handlers, looks, redo
 from aios.kernel.access.manager import Act
 from aios.kernel.handlers import Services
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
+from aios.kernel.loader import by_folder
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.replaying import Redo, replayed, retold
 
@@ -153,6 +154,7 @@ async def perform(
         raise InvalidCall(
             f"{type(call).__name__} is no system call", hint="see docs/reference/calls.md"
         )
+    call = by_folder(call)
     tag = str(call.__struct_config__.tag)
     max_calls = kernel.max_calls_per_process
     if process.pid == INIT_PID:
