@@ -9,6 +9,7 @@ from tests.kernel.conftest import MakeProgram, OpenKernel
 
 from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
 from aios.abi.gate import Line
+from aios.abi.timers import TimerAdd
 from aios.abi.types import Exit, Kind, Pid, State
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.kernel import Kernel
@@ -323,3 +324,4 @@ def test_a_spawn_is_the_same_from_a_copy_of_its_program_and_from_its_folder() ->
     kept = Spawn(program=f"{KEPT}/a/b", cwd=f"{KEPT}/a", read=(f"{KEPT}/c", "d"), write=())
     assert by_folder(kept) == by_folder(call) == call
     assert by_folder(Spawn(program="b")) == Spawn(program="b")
+    assert by_folder(TimerAdd(kept, at_unix_s=1.0)) == TimerAdd(call, at_unix_s=1.0)

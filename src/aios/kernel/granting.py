@@ -1,5 +1,6 @@
 """What the owner has granted or always allowed to a program, when a life of it begins: each life anew, for the code may be another."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -24,20 +25,17 @@ class Grantor(Protocol):
         ...
 
 
-async def is_trusted(kernel: Grantor, program: str, digest: str) -> bool:
-    """Whether something was granted to a program with that code, or is always allowed to it."""
+async def granted_to(kernel: Grantor, program: str, digest: str) -> tuple[str, ...] | None:
+    """The rights that a program with that code was granted; None: none, and nothing is always allowed to it either."""
     read = partial(kernel.grants.rights_of, program, digest)
-    is_granted = bool(await anyio.to_thread.run_sync(read))
-    return is_granted or kernel.approvals.is_trusted(program, digest)
+    granted = await anyio.to_thread.run_sync(read)
+    return granted if granted or kernel.approvals.is_trusted(program, digest) else None
 
 
-async def take_grants(kernel: Grantor, process: Process, program: Program, digest: str) -> None:
-    """Give a process what was granted to its program with that code, nothing of what its last life had, and say in its log what it lacks."""
+def take_grants(kernel: Grantor, process: Process, program: Program, rights: Sequence[str]) -> None:
+    """Give a process those rights that were granted to its code and that it asks for, nothing of what its last life had, and say in its log what it lacks."""
     asked = program.manifest.rights
-    granted: tuple[str, ...] = ()
-    if asked:
-        read = partial(kernel.grants.rights_of, str(program.folder), digest)
-        granted = tuple(right for right in await anyio.to_thread.run_sync(read) if right in asked)
+    granted = tuple(right for right in rights if right in asked)
     own = msgspec.structs.replace(principal_of(process), granted=granted)
     process.bounds = (*process.bounds[:-1], own)
     for right in sorted(set(asked) - set(granted)):

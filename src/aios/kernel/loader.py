@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from aios.abi.budget import Limits
 from aios.abi.calls import Spawn
 from aios.abi.recovery import Restart
+from aios.abi.timers import TimerAdd
 from aios.abi.types import BlockBytes, Exit
 from aios.errors import AiosError, InvalidCall, NotFound
 from aios.kernel.clock import Clock
@@ -144,7 +145,7 @@ def view_for(call: Spawn, program: Program, parent: View | None) -> View:
         AccessDenied: The parent does not see that much itself.
     """
     start = parent.cwd if parent is not None else Path.cwd()
-    cwd = (start / unkept(call.cwd)).resolve()
+    cwd = (start / call.cwd).resolve()
     if not cwd.is_dir():
         raise NotFound(f"the working directory {cwd} is not a folder", hint="set `cwd`")
     asked = None
@@ -163,21 +164,24 @@ def resolved(path: str, cwd: Path) -> Path:
         NotFound: There is nothing.
     """
     try:
-        return (cwd / unkept(path)).resolve(strict=True)
+        return (cwd / path).resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise NotFound(f"{path} is not there", hint="name a file or folder that exists") from error
 
 
-def unkept(path: str) -> str:
-    """A path as the kernel has it, of one that a program may have found from its own place in `KEPT`."""
-    is_kept = Path(path).is_relative_to(KEPT)
-    return str("/" / Path(path).relative_to(KEPT)) if is_kept else path
-
-
 def by_folder(call: C) -> C:
-    """A call; a start of a program is the same whether its caller runs from a copy or not, so that a replay knows it again when that has changed."""
+    """A call by the paths that the kernel has: a start of a program, now or by a timer, is the same whether its caller runs from a copy in `KEPT` or not.
+
+    So the kernel finds what it names, and a replay knows the call again when a grant came or went since.
+    """
+    if isinstance(call, TimerAdd):
+        return replace(call, spawn=by_folder(call.spawn))
     if not isinstance(call, Spawn):
         return call
+
+    def unkept(path: str) -> str:
+        is_kept = Path(path).is_relative_to(KEPT)
+        return str("/" / Path(path).relative_to(KEPT)) if is_kept else path
 
     def unkept_each(paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if paths is None else tuple(map(unkept, paths))

@@ -34,12 +34,12 @@ from aios.kernel.bodies import Body, waited, with_disk
 from aios.kernel.clock import Clock
 from aios.kernel.context.contexts import ContextTable
 from aios.kernel.egress.egress import Egress, network_of
-from aios.kernel.granting import is_trusted, take_grants
+from aios.kernel.granting import granted_to, take_grants
 from aios.kernel.identity import Tokens
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash, os_start_of
-from aios.kernel.loader import Child, Launch, load_program, unkept, view_for
+from aios.kernel.loader import Child, Launch, load_program, view_for
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.recovery import (
@@ -130,7 +130,7 @@ class Programs:
             )
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
-        program = load_program(unkept(call.program))
+        program = load_program(call.program)
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
         parent = self.launched_of(run.process.pid)
@@ -372,9 +372,9 @@ class Programs:
         )
         process.on_end_soon = child.end_soon
         async with kept_code(
-            launch.program.folder, partial(is_trusted, kernel, process.program)
+            launch.program.folder, partial(granted_to, kernel, process.program)
         ) as code:
-            await take_grants(kernel, process, launch.program, code.digest)
+            take_grants(kernel, process, launch.program, code.granted)
             if not launched.env or len(process.bounds) == 1:
                 # an environment can have Python run other code, so a parent's makes it another program
                 process.code = code.digest

@@ -12,7 +12,7 @@ from aios.abi.types import Pid
 from aios.errors import ConfigError, ProgramFailed, TooLarge
 from aios.kernel.access import grants
 from aios.kernel.access.grants import Grants, content_of, digest_of_folder
-from aios.kernel.access.keptcode import TRIES, kept_code
+from aios.kernel.access.keptcode import TRIES, Code, kept_code
 from aios.kernel.kernel import Kernel
 from aios.kernel.sandbox.probe import Wall, probe
 from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
@@ -145,20 +145,21 @@ async def test_a_program_that_cannot_be_begun_is_answered(place: Path) -> None:
             await client.spawn(str(folder), cwd=str(work))
 
 
-async def trusts(_: str) -> bool:
-    return True
+async def trusts(_: str) -> tuple[str, ...]:
+    return (WISH,)
 
 
-async def trusts_not(_: str) -> bool:
-    return False
+async def trusts_not(_: str) -> None:
+    return None
 
 
 async def test_a_copy_is_there_only_for_as_long_as_it_is_needed(place: Path) -> None:
     _, folder = project(place)
     async with kept_code(folder, trusts_not) as code:
-        assert (code.digest, code.copy) == (digest_of_folder(folder), None)
+        assert code == Code(digest_of_folder(folder))
     async with kept_code(folder, trusts) as code:
         assert code.copy is not None
+        assert code.granted == (WISH,)
         assert code.digest == digest_of_folder(folder) == digest_of_folder(code.copy)
         assert (code.copy / "empty").is_dir()
         assert code.copy.parent.stat().st_mode & 0o777 == 0o700
@@ -172,43 +173,43 @@ async def test_what_changes_while_it_is_copied_is_looked_at_again(
     _, folder = project(place)
     trusted = digest_of_folder(folder)
 
-    async def changes_it(digest: str) -> bool:
+    async def changes_it(digest: str) -> tuple[str, ...] | None:
         (folder / "helper.py").write_text('WHO = "evil"\n')
-        return digest == trusted
+        return (WISH,) if digest == trusted else None
 
     async with kept_code(folder, changes_it) as code:
-        assert (code.digest, code.copy) == (digest_of_folder(folder), None)
+        assert code == Code(digest_of_folder(folder))
 
-    async def links_it(_: str) -> bool:
+    async def links_it(_: str) -> tuple[str, ...]:
         (folder / "more.py").symlink_to(place / "elsewhere.py")
-        return True
+        return (WISH,)
 
     async with kept_code(folder, links_it) as code:
-        assert (code.digest, code.copy) == ("", None)
+        assert code == Code("")
     (folder / "more.py").unlink()
 
     n_times = 0
 
-    async def keeps_changing_it(_: str) -> bool:
+    async def keeps_changing_it(_: str) -> tuple[str, ...]:
         nonlocal n_times
         n_times += 1
         (folder / "helper.py").write_text(f"WHO = {n_times}\n")
-        return True
+        return ()
 
     with pytest.raises(ProgramFailed, match="changes while"):
         async with kept_code(folder, keeps_changing_it):
             pytest.fail("it runs from a copy that is not what was looked at")
     assert n_times == TRIES
 
-    async def bounds_it(_: str) -> bool:
+    async def bounds_it(_: str) -> tuple[str, ...]:
         monkeypatch.setattr(grants, "MAX_FILES", 2)
-        return True
+        return ()
 
     async with kept_code(folder, bounds_it) as code:
-        assert (code.digest, code.copy) == ("", None)
+        assert code == Code("")
     os.mkfifo(folder / "pipe")
     async with kept_code(folder, trusts) as code:
-        assert (code.digest, code.copy) == ("", None)
+        assert code == Code("")
 
 
 def test_a_file_that_became_a_pipe_since_it_was_looked_at_keeps_nobody_waiting(place: Path) -> None:

@@ -118,6 +118,16 @@ async def test_a_way_that_closes_while_no_descriptor_is_left_leaves_no_connectio
             assert early.recv(1) == b""
 
 
+async def test_a_way_whose_socket_file_somebody_removed_still_closes(tmp_path: Path) -> None:
+    with anyio.fail_after(30), socket.socket(socket.AF_UNIX) as early:
+        async with host() as web, proxied(tmp_path, local(web.port)) as (_, _, way):
+            early.connect(str(way.socket))
+            await turns()
+            way.socket.unlink()
+        early.setblocking(False)
+        assert early.recv(1) == b""
+
+
 async def test_a_request_and_a_tunnel_pass_to_a_host_that_is_allowed(tmp_path: Path) -> None:
     with anyio.fail_after(30):
         async with host() as web, proxied(tmp_path, local(web.port)) as (kernel, process, way):

@@ -21,35 +21,37 @@ TRIES = 5
 
 
 class Code(Struct, frozen=True):
-    """The digest of a program's folder, empty if nobody can tell whether it changed; and where the copy is that has it, if one was made."""
+    """The digest of a program's folder, empty if nobody can tell whether it changed; the rights granted to it; and where the copy is that has it, if one was made."""
 
     digest: str
+    granted: tuple[str, ...] = ()
     copy: Path | None = None
 
 
 @asynccontextmanager
 async def kept_code(
-    folder: Path, is_trusted: Callable[[str], Awaitable[bool]]
+    folder: Path, granted_to: Callable[[str], Awaitable[tuple[str, ...] | None]]
 ) -> AsyncIterator[Code]:
     """What is in a program's folder; copied, while the block runs, if something hangs on its digest. Cost: reads all files, thrice with a copy.
 
     Args:
         folder: Of the program.
-        is_trusted: Whether code of that digest may what other code may not.
+        granted_to: The rights that code of that digest was granted; None: it may nothing that other code may not.
 
     Raises:
         ProgramFailed: It changes while it is copied, again and again.
     """
     for _ in range(TRIES):
         digest = await anyio.to_thread.run_sync(digest_of_folder, folder)
-        if not digest or not await is_trusted(digest):
+        granted = await granted_to(digest) if digest else None
+        if granted is None:
             yield Code(digest)
             return
         scratch = await anyio.to_thread.run_sync(Scratch, "code", hidden_base())
         try:
             copy = scratch.path / "code"
             if await anyio.to_thread.run_sync(_copied, folder, copy) == digest:
-                yield Code(digest, copy)
+                yield Code(digest, granted, copy)
                 return
         finally:
             with anyio.CancelScope(shield=True):

@@ -73,6 +73,7 @@ class _Post:
     is_closing: bool = False
     over: anyio.Event = field(default_factory=anyio.Event)
     n_open: int = 0
+    accepting: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     scopes: set[anyio.CancelScope] = field(default_factory=set)
     """Of its connections."""
 
@@ -138,6 +139,9 @@ class Egress:
             try:
                 async with await anyio.connect_unix(socket):
                     await post.over.wait()
+            except FileNotFoundError:  # somebody removed it: nobody connects any more
+                post.accepting.cancel()
+                await post.over.wait()
             except BROKEN:
                 for scope in post.scopes:
                     scope.cancel()
@@ -156,19 +160,18 @@ class Egress:
         """Attend to connections until the post closes. To cancel an `accept` to which somebody connects would break the event loop."""
         try:
             async with listener, anyio.create_task_group() as tasks:
-                while True:
-                    try:
-                        stream = await listener.accept()
-                    except (
-                        anyio.BrokenResourceError
-                    ):  # no descriptor is left: some will be given back
-                        await anyio.sleep(PAUSE_S)
-                        continue
-                    if post.is_closing:
-                        await stream.aclose()
-                        tasks.cancel_scope.cancel()
-                        return
-                    tasks.start_soon(self._attend, post, stream)
+                with post.accepting:
+                    while True:
+                        try:
+                            stream = await listener.accept()
+                        except anyio.BrokenResourceError:  # a descriptor will be given back
+                            await anyio.sleep(PAUSE_S)
+                            continue
+                        if post.is_closing:
+                            await stream.aclose()
+                            break
+                        tasks.start_soon(self._attend, post, stream)
+                tasks.cancel_scope.cancel()
         finally:
             post.over.set()
 
