@@ -14,12 +14,14 @@ from aios.errors import ContextWindowExceeded
 from aios.kernel.compaction import Aim, Compactor
 from aios.kernel.context.contexts import Context, ContextTable, told
 from aios.kernel.context.transcript import (
+    Items,
     Transcript,
     as_kept,
     as_spoken,
     check_answerable,
     extended,
     new_item,
+    next_number,
 )
 from aios.kernel.context.window import shown
 from aios.kernel.llm import ModelCalls
@@ -46,7 +48,7 @@ class Conversations:
             draft = self._contexts.fitted(before.put(items), n_more=1)
             answer, draft = await self._answered(run, context, draft, call=call)
             message = as_spoken(answer.message)
-            draft = draft.put((*draft.items, new_item(as_kept(message))))
+            draft = draft.put(_answered_by(draft.items, message))
             self._commit(context, draft, n_rewrites=len(before.rewrites))
             context.pages = run.pages
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
@@ -59,7 +61,7 @@ class Conversations:
         with self._contexts.writing(run, call.context) as context:
             before = context.transcript
             items = extended(before.items, call.messages)
-            draft = before.put((*items, new_item(as_kept(answer.message))))
+            draft = before.put(_answered_by(items, answer.message))
             self._contexts.commit(context, draft)
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
 
@@ -102,6 +104,11 @@ class Conversations:
         self._contexts.commit(context, after)
         for rewrite in after.rewrites[n_rewrites:]:
             self._contexts.note(context, rewrite)
+
+
+def _answered_by(items: Items, message: Message) -> Items:
+    """The conversation with a model's answer, whatever that is: it was given, and is not refused now."""
+    return (*items, new_item(as_kept(message), number=next_number(items)))
 
 
 def _instructed(run: Run, call: Chat) -> Chat:

@@ -13,6 +13,7 @@ from aios.kernel.context.transcript import (
     tail_of,
 )
 from aios.kernel.context.window import (
+    Span,
     estimated_tokens,
     faulted_in,
     page,
@@ -125,6 +126,34 @@ def test_a_page_comes_back_in_the_place_of_its_note() -> None:
         faulted_in(faulted_in(paged, 1, unix_s=1.0), 1, unix_s=2.0)
 
 
+def paged_out(transcript: Transcript, spans: list[Span], pointer: int) -> Transcript:
+    leaving = within(transcript.items, spans)
+    after = without(transcript.items, spans, pointer_note(pointer, leaving))
+    done = rewritten(transcript, after, Rewrite("page-to-memory", len(leaving)))
+    return Transcript(done.items, done.rewrites, (*done.pages, leaving))
+
+
+def test_a_page_comes_back_around_what_was_pinned_in_between() -> None:
+    items = built(SYSTEM, user("1"), answer("A"))
+    items = extended(items, [user("rule")], is_pinned=True)
+    items = extended(items, [answer("yes"), user("2"), answer("B"), user("3"), answer("C")])
+    paged = paged_out(Transcript(items), removable(items), 1)
+    assert texts(paged.items)[2:] == ["rule", "3", "C"]
+    later = paged.put(extended(paged.items, [user("4"), answer("D")]))
+    back = faulted_in(later, 1, unix_s=1.0)
+    assert texts(back.items) == [*texts(items), "4", "D"]
+    assert undone(back) == later
+
+
+def test_a_page_that_an_undone_fault_brought_the_note_of_is_still_there() -> None:
+    items = built(user("1"), answer("A"), user("2"), answer("B"), user("3"), answer("C"), user("4"))
+    first = paged_out(Transcript(items), removable(items)[:1], 1)
+    both = paged_out(first, removable(first.items)[:1], 2)
+    again = undone(faulted_in(both, 2, unix_s=1.0))
+    assert again == both
+    assert texts(page(again, 1)) == ["1", "A"]
+
+
 def test_a_page_goes_when_what_cut_it_out_is_undone_and_not_before() -> None:
     items = built(SYSTEM, user("1"), answer("A"), user("2"), answer("B"), user("3"), answer("C"))
     spans = removable(items)
@@ -230,6 +259,8 @@ def test_whatever_leaves_a_valid_transcript_stays_and_undo_is_exact(
         assert tail_of(after) == tail_of(transcript.items), "what may follow is not changed"
         undo_to.append(transcript.items)
         transcript = rewritten(transcript, after, Rewrite("x", len(leaving)))
+        numbers = [item.number for item in transcript.items]
+        assert numbers == sorted(set(numbers)), "each has its place"
         shown(transcript.items)
         if (
             not tail_of(transcript.items).waiting
@@ -242,3 +273,22 @@ def test_whatever_leaves_a_valid_transcript_stays_and_undo_is_exact(
         transcript = undone(transcript)
         assert transcript.items == expected
         check_invariants(transcript.items)
+
+
+@given(transcripts(), st.data())
+def test_whatever_was_paged_out_comes_back_where_it_was(items: Items, data: st.DataObject) -> None:
+    transcript, said = Transcript(items), items
+    for pointer in range(1, data.draw(st.integers(2, 5))):
+        spans = removable(transcript.items)
+        n_leaving = data.draw(st.integers(0, len(spans)))
+        transcript = paged_out(transcript, spans[:n_leaving], pointer)
+        if tail_of(said).waiting:
+            continue
+        more = [user("more"), *tool_round(f"p{pointer}.")]
+        is_pinned = data.draw(st.booleans())
+        transcript = transcript.put(extended(transcript.items, more, is_pinned=is_pinned))
+        said = extended(said, more, is_pinned=is_pinned)
+    while pointers := [item.pointer for item in transcript.items if item.pointer]:
+        transcript = faulted_in(transcript, data.draw(st.sampled_from(pointers)), unix_s=1.0)
+        check_invariants(transcript.items)
+    assert transcript.items == said

@@ -25,7 +25,8 @@ EMPTY_OBJECT = "{}"
 class Item(Struct, frozen=True):
     """A message in its place. One that is pinned never leaves the window; a note stands for messages that have left it.
 
-    `pointer` names the page that a note leads to; 0 for none.
+    `pointer` names the page that a note leads to; 0 for none. `number` grows along the conversation, also over what has left
+    the window; a note has that of the first it stands for. It is 0 in snapshots of versions that did not number.
     """
 
     message: Message
@@ -33,6 +34,7 @@ class Item(Struct, frozen=True):
     is_note: bool = False
     pointer: int = 0
     size_bytes: int = 0
+    number: int = 0
 
 
 Items = tuple[Item, ...]
@@ -107,15 +109,30 @@ def extended(items: Items, messages: Sequence[Message], *, is_pinned: bool = Fal
     tail = tail_of(items)
     for i, message in enumerate(messages):
         tail = _follow(tail, message, f"message {len(items) + i}")
-    return (*items, *(new_item(message, is_pinned=is_pinned) for message in messages))
+    start = next_number(items)
+    added = (
+        new_item(message, is_pinned=is_pinned, number=number)
+        for number, message in enumerate(messages, start)
+    )
+    return (*items, *added)
 
 
 def new_item(
-    message: Message, *, is_pinned: bool = False, is_note: bool = False, pointer: int = 0
+    message: Message,
+    *,
+    is_pinned: bool = False,
+    is_note: bool = False,
+    pointer: int = 0,
+    number: int = 0,
 ) -> Item:
     """A message in its place, measured."""
     size = MESSAGE_BYTES + len(msgspec.msgpack.encode(message))
-    return Item(message, is_pinned, is_note, pointer, size)
+    return Item(message, is_pinned, is_note, pointer, size, number)
+
+
+def next_number(items: Items) -> int:
+    """The number of the message after these: the last of them never leaves."""
+    return items[-1].number + 1 if items else 1
 
 
 def check_answerable(items: Sequence[Item]) -> None:

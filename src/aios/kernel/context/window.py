@@ -9,6 +9,7 @@ stays. A note, which is a user's message, takes the place of the first that left
 
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,8 @@ CHARS_A_TOKEN = 4
 MESSAGE_TOKENS = 8
 """What a template adds to a message, in such an estimate."""
 EXCERPT_CHARS = 80
+FAULT = "fault"
+"""What a rewrite is called that brings a page back."""
 MAX_REWRITES = 64
 """Compactions of one context that can be undone; the oldest are forgotten first."""
 
@@ -62,7 +65,7 @@ def without(items: Items, spans: Sequence[Span], note: Item | None = None) -> It
     for i, span in enumerate(spans):
         kept += items[position : span.start]
         if i == 0 and note is not None:
-            kept.append(note)
+            kept.append(msgspec.structs.replace(note, number=items[span.start].number))
         position = span.stop
     return (*kept, *items[position:])
 
@@ -142,8 +145,10 @@ def undone(transcript: Transcript) -> Transcript:
     items = transcript.items
     stop = last.at + last.n_put
     restored = (*items[: last.at], *last.removed, *items[stop:])
-    # Notes that stayed between what left stand on both sides.
-    new = {item.pointer for item in items[last.at : stop]} - {i.pointer for i in last.removed}
+    new: set[int] = set()
+    if last.what != FAULT:  # which cuts nothing out, and may have brought notes of older pages
+        # Notes that stayed between what left stand on both sides.
+        new = {item.pointer for item in items[last.at : stop]} - {i.pointer for i in last.removed}
     pages = (() if n in new else page for n, page in enumerate(transcript.pages, 1))
     return Transcript(restored, transcript.rewrites[:-1], tuple(pages))
 
@@ -191,7 +196,7 @@ def page(transcript: Transcript, pointer: int) -> Items:
 
 
 def faulted_in(transcript: Transcript, pointer: int, *, unix_s: float) -> Transcript:
-    """The transcript with a page in the place of its note.
+    """The transcript with the messages of a page where they were, also between pinned ones that stayed; their note is gone.
 
     Raises:
         Conflict: The note is not in the window.
@@ -205,7 +210,7 @@ def faulted_in(transcript: Transcript, pointer: int, *, unix_s: float) -> Transc
             f"the note of pointer {pointer} is not in the window",
             hint="it has left it in its turn, or was restored: fault in the newer pointer, or only read it",
         )
-    after = (*items[:at], *restored, *items[at + 1 :])
+    after = tuple(sorted((*items[:at], *restored, *items[at + 1 :]), key=attrgetter("number")))
     try:
         extended((), [item.message for item in after])
     except InvalidCall as error:
@@ -213,7 +218,7 @@ def faulted_in(transcript: Transcript, pointer: int, *, unix_s: float) -> Transc
             f"page {pointer} was cut out around messages that stayed, and cannot come back in one piece",
             hint="only read it, or undo the compaction",
         ) from error
-    return rewritten(transcript, after, Rewrite("fault", len(restored), unix_s=unix_s))
+    return rewritten(transcript, after, Rewrite(FAULT, len(restored), unix_s=unix_s))
 
 
 def estimated_tokens(messages: Sequence[Message], n_extra_chars: int = 0) -> int:
