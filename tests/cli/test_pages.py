@@ -3,6 +3,8 @@
 import numpy as np
 from tests.cli.conftest import Aios, Served
 
+from aios.abi.types import EngineState
+
 
 def fill(served: Served) -> None:
     store = served.kernel.contexts.open_pages(fingerprint="small/q4", page_tokens=4, page_bytes=64)
@@ -19,6 +21,16 @@ def test_a_kernel_that_pages_nothing_says_so(served: Served, aios: Aios) -> None
     assert ran.out == ""
     assert "no engine has a page store" in ran.err
     assert aios("pages", "--json").rows() == []
+
+
+def test_while_an_engine_loads_its_page_store_is_said_to_follow(served: Served, aios: Aios) -> None:
+    served.kernel.cores.get("local").state = EngineState.LOADING
+    ran = aios("pages")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == "engine local is loading; it opens its page store when it is ready\n"
+    assert aios("pages", "--json").rows() == []
+    fill(served)
+    assert "small/q4" in aios("pages").out
 
 
 def test_pages_tells_what_the_stores_hold(served: Served, aios: Aios) -> None:

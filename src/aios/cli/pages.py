@@ -3,6 +3,7 @@
 import click
 
 from aios.abi.pages import PageStoreInfo
+from aios.abi.types import EngineState
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, printable, short_count, short_size, write_json
@@ -17,11 +18,15 @@ def pages(*, as_json: bool) -> None:
     """
     with connect() as client:
         stores = client.pages()
+        loading = [each for each in client.info().engines if each.state is EngineState.LOADING]
     if as_json:
         for store in stores:
             write_json(store)
         return
-    if not stores:
+    for engine in loading:
+        told = f"engine {engine.name} is loading; it opens its page store when it is ready"
+        click.echo(printable(told), err=True)
+    if not stores and not loading:
         click.echo("no engine has a page store", err=True)
     for at, store in enumerate(stores):
         if at:
