@@ -66,7 +66,7 @@ def test_a_context_is_forked_compacted_and_brought_back(served: Served, aios: Ai
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("context", ["0", "-1", "three", "9" * 30])
+@pytest.mark.parametrize("context", ["-1", "three", "9" * 30])
 def test_what_is_no_context_is_refused(aios: Aios, context: str) -> None:
     for verb in ("show", "fork", "compact", "undo", "rm"):
         assert aios("ctx", verb, "--", context).code == 2, verb
@@ -74,6 +74,30 @@ def test_what_is_no_context_is_refused(aios: Aios, context: str) -> None:
         verb = "compact" if option == "--tokens" else "show"
         assert aios("ctx", verb, "1", option, context).code == 2, option
     assert aios("ctx", "show", "99").code == 4
+    assert aios("ctx", "show", "0").code == 4
+    assert aios("ctx", "show", "1", "--pointer", "0").code == 2
+
+
+def test_the_last_digits_name_a_context_if_no_other_ends_so(served: Served, aios: Aios) -> None:
+    served.kernel.context_table.number_after(1_795_801_119_000)
+    first, second = opened(served, Message(Role.USER, "one")), opened(served, *talk(1))
+    assert (first, second) == ("1795801119001", "1795801119002")
+    assert aios("ctx", "show", "1").out == "user: one\n"
+    assert aios("ctx", "show", "001").out == "user: one\n"
+    assert aios("ctx", "fork", "2", "--json").rows()[0]["n_messages"] == 2
+    served.kernel.context_table.number_after(1_795_801_119_010)
+    opened(served, *talk(1))
+    twice = aios("ctx", "rm", "1", "--json")
+    assert (twice.code, twice.error()["code"]) == (2, "invalid_call")
+    assert "1795801119001, 1795801119011" in str(twice.error()["message"])
+    assert aios("ctx", "rm", "01", "--json").rows()[0]["context"] == int(first)
+
+
+def test_a_whole_number_comes_before_one_that_ends_so(served: Served, aios: Aios) -> None:
+    short = opened(served, Message(Role.USER, "short"))
+    served.kernel.context_table.number_after(10 + int(short) - 1)
+    assert opened(served, Message(Role.USER, "long")) == f"1{short}"
+    assert aios("ctx", "show", short).out == "user: short\n"
 
 
 def test_snapshots_are_made_listed_restored_and_removed(served: Served, aios: Aios) -> None:

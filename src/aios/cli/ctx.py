@@ -7,6 +7,7 @@ import click
 from aios.abi.contexts import ContextInfo, SnapshotInfo, WindowPolicy
 from aios.abi.types import Message
 from aios.cli.connecting import connect
+from aios.cli.ids import MAX_CANDIDATES
 from aios.cli.options import examples, json_option
 from aios.cli.output import (
     Column,
@@ -17,6 +18,9 @@ from aios.cli.output import (
     write_json,
     write_table,
 )
+from aios.errors import InvalidCall
+from aios.sdk.blocking import Client
+from aios.sdk.blocking_contexts import BlockingContext
 
 CONTEXT_COLUMNS = (
     Column("ID", is_number=True),
@@ -41,12 +45,25 @@ POLICIES = [policy.value for policy in WindowPolicy if policy is not WindowPolic
 NUMBER = click.IntRange(1, 2**63 - 1)
 """What fits into a call."""
 
-context_argument = click.argument("context_id", metavar="CONTEXT", type=NUMBER)
+MAX_DIGITS = 18
+
+
+def _digits(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    is_number = value is None or (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS)
+    if not is_number:
+        raise click.BadParameter(f"{value!r} is no number of a context; see `aios ctx ls`")
+    return value
+
+
+context_argument = click.argument("reference", metavar="CONTEXT", callback=_digits)
 
 
 @click.group()
 def ctx() -> None:
-    """List, read, save and shorten the contexts of processes."""
+    """List, read, save and shorten the contexts of processes.
+
+    CONTEXT is a number of `aios ctx ls`, or its last digits if no other ends so.
+    """
 
 
 @ctx.command(epilog=examples("aios ctx ls", "aios ctx ls --snapshots", "aios ctx ls --json"))
@@ -71,10 +88,10 @@ def ls(*, is_snapshots: bool, as_json: bool) -> None:
 @context_argument
 @click.option("--pointer", type=NUMBER, help="Show what was paged out under it.")
 @json_option
-def show(*, context_id: int, pointer: int | None, as_json: bool) -> None:
+def show(*, reference: str, pointer: int | None, as_json: bool) -> None:
     """Print the messages of a context."""
     with connect() as client:
-        context = client.contexts.get(context_id)
+        context = _find(client, reference)
         messages = context.messages() if pointer is None else context.fault(pointer)
     for message in messages:
         if as_json:
@@ -88,7 +105,7 @@ def show(*, context_id: int, pointer: int | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--replace", "is_replacing", is_flag=True, help="Replace one of that name.")
 @json_option
-def snapshot(*, context_id: int, name: str, is_replacing: bool, as_json: bool) -> None:
+def snapshot(*, reference: str, name: str, is_replacing: bool, as_json: bool) -> None:
     """Keep context CONTEXT, by its number in `aios ctx ls`, on disk under NAME; it survives the kernel.
 
     NAME is for you to choose: letters, digits and . _ -. What is kept is the context as it is now, its messages and what the model has computed of them;
@@ -96,7 +113,7 @@ def snapshot(*, context_id: int, name: str, is_replacing: bool, as_json: bool) -
     A name that is taken is refused without --replace.
     """
     with connect() as client:
-        info = client.contexts.get(context_id).snapshot(name, is_replacing=is_replacing)
+        info = _find(client, reference).snapshot(name, is_replacing=is_replacing)
     if as_json:
         write_json(info)
         return
@@ -117,10 +134,10 @@ def restore(*, name: str, is_text_only: bool, as_json: bool) -> None:
 @ctx.command(epilog=examples("aios ctx fork 3"))
 @context_argument
 @json_option
-def fork(*, context_id: int, as_json: bool) -> None:
+def fork(*, reference: str, as_json: bool) -> None:
     """Make a second context with the same messages; it belongs to the owner, who is process 1."""
     with connect() as client:
-        info = client.contexts.get(context_id).fork().stat()
+        info = _find(client, reference).fork().stat()
     _write_made(info, as_json=as_json)
 
 
@@ -134,11 +151,11 @@ def fork(*, context_id: int, as_json: bool) -> None:
 @click.option("--tokens", "target_tokens", type=NUMBER, help="How many may stay.")
 @json_option
 def compact(
-    *, context_id: int, policy: str | None, target_tokens: int | None, as_json: bool
+    *, reference: str, policy: str | None, target_tokens: int | None, as_json: bool
 ) -> None:
     """Let the oldest turns leave a context; `aios ctx undo` brings them back."""
     with connect() as client:
-        done = client.contexts.get(context_id).compact(policy, target_tokens=target_tokens)
+        done = _find(client, reference).compact(policy, target_tokens=target_tokens)
     if as_json:
         write_json(done)
         return
@@ -156,10 +173,10 @@ def compact(
 @ctx.command(epilog=examples("aios ctx undo 3"))
 @context_argument
 @json_option
-def undo(*, context_id: int, as_json: bool) -> None:
+def undo(*, reference: str, as_json: bool) -> None:
     """Undo the last compaction of a context."""
     with connect() as client:
-        info = client.contexts.get(context_id).undo()
+        info = _find(client, reference).undo()
     if as_json:
         write_json(info)
         return
@@ -168,22 +185,43 @@ def undo(*, context_id: int, as_json: bool) -> None:
 
 
 @ctx.command(epilog=examples("aios ctx rm 3", "aios ctx rm --snapshot interview"))
-@click.argument("context_id", metavar="CONTEXT", type=NUMBER, required=False)
+@click.argument("reference", metavar="CONTEXT", callback=_digits, required=False)
 @click.option("--snapshot", "name", help="Remove the snapshot of that name instead.")
 @json_option
-def rm(*, context_id: int | None, name: str | None, as_json: bool) -> None:
+def rm(*, reference: str | None, name: str | None, as_json: bool) -> None:
     """Close a context, or remove a snapshot."""
-    if (context_id is None) == (name is None):
+    if (reference is None) == (name is None):
         raise click.UsageError("name a CONTEXT, or a snapshot with --snapshot NAME")
+    context_id = None
     with connect() as client:
         if name is not None:
             client.contexts.forget(name)
-        elif context_id is not None:
-            context = client.contexts.get(context_id)
+        elif reference is not None:
+            context = _find(client, reference)
             context.stat()  # closing what is not there is nothing; here somebody meant something by it
             context.close()
+            context_id = context.id
     if as_json:
         write_json({"context": context_id, "snapshot": name, "done": True})
+
+
+def _find(client: Client, reference: str) -> BlockingContext:
+    """The context of that number, or the only one whose number ends so.
+
+    Raises:
+        InvalidCall: Several do; the message lists them.
+    """
+    ids = [info.id for info in client.contexts.list_all()]
+    found = [each for each in ids if str(each).endswith(reference)]
+    if int(reference) in ids or not found:
+        return client.contexts.get(int(reference))
+    if len(found) > 1:
+        listed = ", ".join(map(str, found[:MAX_CANDIDATES]))
+        raise InvalidCall(
+            f"{len(found)} contexts have a number that ends in {reference}: {listed}",
+            hint="give more of its digits",
+        )
+    return client.contexts.get(found[0])
 
 
 def _row(info: ContextInfo, name: str) -> list[str]:
