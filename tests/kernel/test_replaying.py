@@ -42,6 +42,10 @@ def home() -> Iterator[Path]:
         yield folder
 
 
+def shop() -> Process:
+    return Process(Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000))
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(("lag_s", "expected_s"), [(0.0, PATIENCE_S), (0.2, 0.4), (9.0, 0.6)])
 async def test_a_task_that_did_something_else_for_long_is_given_time_to_do_it_again(
@@ -49,9 +53,7 @@ async def test_a_task_that_did_something_else_for_long_is_given_time_to_do_it_ag
 ) -> None:
     monkeypatch.setattr(replaying, "PATIENCE_S", PATIENCE_S)
     monkeypatch.setattr(replaying, "MAX_PATIENCE_S", 0.6)
-    process = Process(
-        Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000)
-    )
+    process = shop()
     process.replay = Replay(
         [
             row(1, b"a", begun=1, ended=1 + lag_s),
@@ -79,9 +81,7 @@ async def test_the_time_for_which_a_program_is_stopped_is_none_to_think(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replaying, "PATIENCE_S", PATIENCE_S)
-    process = Process(
-        Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000)
-    )
+    process = shop()
     replay = Replay([row(1, b"a", begun=1, ended=5), row(2, b"b", begun=2, ended=3)])
     process.replay = replay
     run = process.begin("tool_take", max_calls=9)
@@ -104,9 +104,7 @@ async def test_a_call_that_waits_to_be_cancelled_again_waits_in_peace(
 ) -> None:
     """A program may be slower now than it was before."""
     monkeypatch.setattr(replaying, "PATIENCE_S", PATIENCE_S)
-    process = Process(
-        Pid(2), Pid(1), "shop", Kind.PROGRAM, "", frozenset(), LogBuffer(Pid(2), 1000)
-    )
+    process = shop()
     cut_off = row(1, b"a", begun=1, ended=1)
     cut_off.record.outcome = Outcome.CANCELLED
     replay = process.replay = Replay([cut_off, row(2, b"b", begun=1, ended=1)])
