@@ -1,4 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 
@@ -21,6 +23,22 @@ def test_a_model_has_one_store_and_another_model_another(tmp_path: Path) -> None
     assert contexts.open_pages(fingerprint="a", page_tokens=4, page_bytes=64) is first
     assert contexts.open_pages(fingerprint="b", page_tokens=4, page_bytes=64) is not first
     assert len(contexts.statistics()) == 2
+
+
+def test_engines_of_one_model_that_load_together_share_its_store(tmp_path: Path) -> None:
+    contexts, n_engines, n_pages = manager_in(tmp_path), 8, 2000
+    store = contexts.open_pages(fingerprint="a", page_tokens=4, page_bytes=64)
+    for key in store.keys(np.arange(4 * n_pages, dtype=np.int32)):  # to look through takes a while
+        store.add(key, None, lambda page: page.fill(7))
+    contexts.flush()
+    later, together = manager_in(tmp_path), Barrier(n_engines)
+
+    def load(_: int) -> int:
+        together.wait()
+        return id(later.open_pages(fingerprint="a", page_tokens=4, page_bytes=64))
+
+    with ThreadPoolExecutor(n_engines) as pool:
+        assert len(set(pool.map(load, range(n_engines)))) == 1
 
 
 def test_pages_survive_a_restart_and_refuse_another_model(tmp_path: Path) -> None:

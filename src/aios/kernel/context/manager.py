@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict
@@ -43,12 +44,18 @@ class ContextManager:
         self._config = config
         self._folder = folder
         self._is_wanted = is_wanted
-        self._stores: dict[str, PageStore] = {}
+        self._stores: Mapping[str, PageStore] = {}
+        """Replaced, never changed: others look through it while an engine is loaded."""
+        self._opening = Lock()
 
     def open_pages(
         self, *, fingerprint: str, page_tokens: int, page_bytes: int
     ) -> "PageStoreContract":
-        """The store for pages of a model; the same one for the same fingerprint."""
+        """The store for pages of a model; the same one for the same fingerprint. Called by the engines' threads."""
+        with self._opening:
+            return self._opened(fingerprint, page_tokens, page_bytes)
+
+    def _opened(self, fingerprint: str, page_tokens: int, page_bytes: int) -> "PageStoreContract":
         # numpy comes with the `local` extra: only engines that page need it
         from aios.kernel.context.files import PageFiles  # noqa: PLC0415
         from aios.kernel.context.pages import PageStore  # noqa: PLC0415
@@ -63,7 +70,7 @@ class ContextManager:
                     page_bytes=page_bytes,
                     budget_bytes=self._config.disk_bytes,
                 )
-            store = self._stores[name] = PageStore(
+            store = PageStore(
                 fingerprint=fingerprint,
                 page_tokens=page_tokens,
                 page_bytes=page_bytes,
@@ -71,6 +78,7 @@ class ContextManager:
                 files=files,
             )
             store.keep_pins(self._is_wanted)
+            self._stores = {**self._stores, name: store}
         return store
 
     @property
