@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 
 from aios.abi.types import Pid
 from aios.config import SchedulerConfig
-from aios.kernel.scheduler.core import Arrive, Core, Grant, Instruction, Leave, Renew, Spend, Yield
+from aios.kernel.scheduler.core import (
+    Arrive,
+    Core,
+    Grant,
+    Hold,
+    Instruction,
+    Leave,
+    Renew,
+    Spend,
+    Unhold,
+    Yield,
+)
 from aios.kernel.scheduler.fair import LIFT, BorrowedVirtualTime, Fair
 from aios.kernel.scheduler.policy import N_LEVELS, Policy, Ticket
 
@@ -19,6 +30,7 @@ LONG_TOKENS = 4000
 BOTH = pytest.mark.parametrize("make", [Fair, BorrowedVirtualTime])
 
 
+STOPPED = range(5000, 5040)
 Make = Callable[..., Fair]
 
 
@@ -92,6 +104,42 @@ def test_an_owner_that_was_idle_gains_nothing_from_it() -> None:
         (grant,) = core.handle(Renew(holder), 0.0)
         holder = grant.ticket_id
     assert got[2] == pytest.approx(30, abs=4), "half of what was served since it came"
+
+
+@BOTH
+def test_calls_of_a_process_that_was_stopped_pass_no_more_than_if_they_came_only_then(
+    make: Make,
+) -> None:
+    stopped = [ticket(n, pid=9, owner="a", n_prompt_tokens=100) for n in STOPPED]
+
+    def owners_after(*, is_queued_before: bool) -> list[str]:
+        core, order = core_of(make()), []
+        core.handle(Arrive(ticket(1, owner="b", n_prompt_tokens=100)), 0.0)
+        if is_queued_before:
+            for each in stopped:
+                core.handle(Arrive(each), 0.0)
+            core.handle(Hold(Pid(9)), 0.0)
+        for n in range(1, 400):
+            core.handle(Spend(n, 100), 0.0)
+            core.handle(Arrive(ticket(n + 1, pid=1, owner="b", n_prompt_tokens=100)), 0.0)
+            core.handle(Leave(n), 0.0)
+        if not is_queued_before:
+            core.handle(Hold(Pid(9)), 0.0)
+            for each in stopped:
+                core.handle(Arrive(each), 0.0)
+        core.handle(Unhold(Pid(9)), 0.0)
+        holder, n = 400, 1000
+        for _ in range(60):
+            n += 1
+            core.handle(Spend(holder, 100), 0.0)
+            if holder not in STOPPED:
+                core.handle(Arrive(ticket(n, pid=1, owner="b", n_prompt_tokens=100)), 0.0)
+            (holder,) = granted(core.handle(Leave(holder), 0.0))
+            order.append("a" if holder in STOPPED else "b")
+            core.check_invariants()
+        return order
+
+    assert owners_after(is_queued_before=True) == owners_after(is_queued_before=False)
 
 
 @BOTH

@@ -272,6 +272,7 @@ class Core:
                 lane.drop(ticket_id)
                 del self._stamps[ticket_id]
                 self._held.add(ticket_id)
+                self._policy.held(self._tickets[ticket_id])
                 resources.add(resource)
             elif ticket_id not in self._held:
                 instructions.append(Yield(ticket_id))
@@ -333,6 +334,7 @@ class Core:
         if ticket.pid in self._held_pids:
             self._held.add(ticket.id)
             self._stamps.pop(ticket.id, None)
+            self._policy.held(ticket)
             lane.drop(ticket.id)
             return None
         self._n_queueings += 1

@@ -25,6 +25,8 @@ class Charge:
     left: float = 0.0
     start: float = 0.0
     n_used: int = 0
+    is_active: bool = False
+    """The ticket counts among those of its owner; not while its process is stopped."""
 
 
 class Fair(RoundRobin):
@@ -67,7 +69,7 @@ class Fair(RoundRobin):
         """Charge a call that is new, or that has used up what it was charged; another goes on within its charge."""
         charge = self._charges.get(ticket.id)
         cost = TURN_COST_TOKENS
-        if charge is None:
+        if charge is None or not charge.is_active:
             charge = self._enter(ticket)
             cost = self._costs.get(ticket.owner, ticket.n_prompt_tokens + TURN_COST_TOKENS)
         if not charge.left:
@@ -91,16 +93,30 @@ class Fair(RoundRobin):
         """The present is no earlier than the start tag of the turn that was granted last."""
         self._now = max(self._now, self._tag(ticket))
 
+    def held(self, ticket: Ticket) -> None:
+        """Give back what a ticket was charged; it is charged anew when it goes on.
+
+        With the place in virtual time that it had when its process was stopped, all calls that wait in it would pass everybody.
+        """
+        charge = self._charges.get(ticket.id)
+        if charge is not None:
+            self._exit(ticket, charge)
+
     def done(self, ticket: Ticket) -> None:
         """Give back what a ticket was charged and did not use."""
         charge = self._charges.pop(ticket.id, None)
         if charge is None:
             return
+        if charge.n_used:
+            usual = self._costs.get(ticket.owner, charge.n_used)
+            self._costs[ticket.owner] = usual + LEARNED_SHARE * (charge.n_used - usual)
+        if charge.is_active:
+            self._exit(ticket, charge)
+
+    def _exit(self, ticket: Ticket, charge: Charge) -> None:
         owner = ticket.owner
         self._bill(owner, charge.rung, -charge.left)
-        if charge.n_used:
-            usual = self._costs.get(owner, charge.n_used)
-            self._costs[owner] = usual + LEARNED_SHARE * (charge.n_used - usual)
+        charge.left, charge.is_active = 0.0, False
         self._n_active[owner] -= 1
         if not self._n_active[owner]:
             del self._n_active[owner]
@@ -127,7 +143,8 @@ class Fair(RoundRobin):
             finish = self._finish.get(owner, [self._now] * self.n_rungs)
             self._finish[owner] = [max(at, self._now) for at in finish]
         self._n_active[owner] = self._n_active.get(owner, 0) + 1
-        charge = self._charges[ticket.id] = Charge(self._rung(ticket))
+        charge = self._charges.setdefault(ticket.id, Charge(self._rung(ticket)))
+        charge.is_active = True
         return charge
 
     def _tag(self, ticket: Ticket) -> float:

@@ -69,6 +69,10 @@ class Policy(Protocol):
         """The holder of a turn has used the resource for so many tokens."""
         ...
 
+    def held(self, ticket: Ticket) -> None:
+        """The ticket's process is stopped: it neither waits nor has a turn until it is queued again."""
+        ...
+
     def done(self, ticket: Ticket) -> None:
         """The ticket left, served or not."""
         ...
@@ -109,6 +113,9 @@ class Fifo:
         """Nothing to remember."""
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
+        """Nothing to remember."""
+
+    def held(self, ticket: Ticket) -> None:
         """Nothing to remember."""
 
     def done(self, ticket: Ticket) -> None:
