@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
+from aios.abi.contexts import Cut
 from aios.abi.spawn import Spawn as Spawn
 from aios.abi.spawn import Spawned as Spawned
 from aios.abi.types import (
@@ -151,13 +152,14 @@ class Nice(Call[Niced], frozen=True):
 
 
 class ChatAnswer(Answer, frozen=True):
-    """One assistant message. `logprobs` holds a row a token when they were asked for."""
+    """One assistant message. `logprobs` holds a row a token when they were asked for, `cuts` what left the window of a context before."""
 
     message: Message
     finish: Finish
     usage: Usage
     model: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
 
 class Chat(Call[ChatAnswer], frozen=True):

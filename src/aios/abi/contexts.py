@@ -45,6 +45,19 @@ class Compaction(Struct, frozen=True):
     unix_s: float
 
 
+class Cut(Struct, frozen=True):
+    """How messages left a window, such that the same can leave it again when a program is replayed.
+
+    Those in `spans` left, each from one place to before another, counted from 0. `note` is what stands in the place of the first, empty if
+    nothing does; `pointer` leads to what left, 0 for none.
+    """
+
+    compaction: Compaction
+    spans: tuple[tuple[Count, Count], ...]
+    note: str = ""
+    pointer: Count = 0
+
+
 class ContextInfo(Answer, frozen=True):
     """A context without its messages.
 
@@ -147,6 +160,7 @@ class Compacted(Answer, frozen=True):
 
     compaction: Compaction
     pointer: Count = 0
+    cut: Cut | None = None
 
 
 class ContextCompact(Call[Compacted], frozen=True, tag="context_compact"):

@@ -20,10 +20,10 @@ from aios.errors import ContextWindowExceeded, TooLarge, Unsupported
 from aios.kernel.clock import Clock
 from aios.kernel.context.transcript import Item, Items, Rewrite, Transcript
 from aios.kernel.context.window import (
+    cut_out,
     estimated_tokens,
     pointer_note,
     removable,
-    rewritten,
     shown,
     summary_note,
     within,
@@ -152,23 +152,19 @@ class Compactor:
             return transcript
         leaving = within(items, spans[:n_spans])
         note = await self._note(run, transcript, leaving, aim=replace(aim, target_tokens=target))
-        after = without(items, spans[:n_spans], note)
-        n_after = await gauge.count(after)
+        n_after = await gauge.count(without(items, spans[:n_spans], note))
         if n_after >= n_before:  # the note is longer than what it stands for
             return transcript
         rewrite = Rewrite(
             aim.policy.value,
             len(leaving),
+            note=note,
             n_tokens_before=n_before,
             n_tokens_after=n_after,
             is_estimated=gauge.is_estimated,
             unix_s=self._clock.unix_s(),
         )
-        done = rewritten(transcript, after, rewrite)
-        is_paged = aim.policy is WindowPolicy.PAGE_TO_MEMORY
-        return Transcript(
-            done.items, done.rewrites, (*done.pages, leaving) if is_paged else done.pages
-        )
+        return cut_out(transcript, spans[:n_spans], rewrite)
 
     async def shorten(self, run: Run, transcript: Transcript, aim: Aim) -> Transcript:
         """The transcript after an engine has refused it, whatever we thought its length was: about half of it stays.

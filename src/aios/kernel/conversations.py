@@ -5,6 +5,9 @@ and commits the new messages, the answer and any compaction together when the an
 a deadline, a broken engine, leaves the context as it was.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+
 import msgspec
 
 from aios.abi.calls import Chat, ChatAnswer
@@ -12,9 +15,10 @@ from aios.abi.contexts import Compacted, Compaction, ContextCompact, WindowPolic
 from aios.abi.types import Message, Role
 from aios.errors import ContextWindowExceeded
 from aios.kernel.compaction import Aim, Compactor
-from aios.kernel.context.contexts import Context, ContextTable, told
+from aios.kernel.context.contexts import Context, ContextTable, cut_of
 from aios.kernel.context.transcript import (
     Items,
+    Rewrite,
     Transcript,
     as_kept,
     as_spoken,
@@ -23,7 +27,7 @@ from aios.kernel.context.transcript import (
     new_item,
     next_number,
 )
-from aios.kernel.context.window import shown
+from aios.kernel.context.window import cut_again, shown
 from aios.kernel.llm import ModelCalls
 from aios.kernel.process import Run
 
@@ -49,10 +53,11 @@ class Conversations:
             answer, draft = await self._answered(run, context, draft, call=call)
             message = as_spoken(answer.message)
             draft = draft.put(_answered_by(draft.items, message))
-            self._commit(context, draft, n_rewrites=len(before.rewrites))
+            made = _made(before, draft)
+            self._commit(context, draft, made)
             context.pages = run.pages
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
-        return msgspec.structs.replace(answer, message=message)
+        return msgspec.structs.replace(answer, message=message, cuts=tuple(map(cut_of, made)))
 
     def keep(self, run: Run, call: Chat, answer: ChatAnswer) -> None:
         """Put a chat that was answered before into its context, without a model."""
@@ -61,7 +66,9 @@ class Conversations:
         with self._contexts.writing(run, call.context) as context:
             before = context.transcript
             items = extended(before.items, call.messages)
-            draft = before.put(_answered_by(items, answer.message))
+            draft = self._contexts.fitted(before.put(items), n_more=1)
+            draft = reduce(cut_again, answer.cuts, draft)
+            draft = draft.put(_answered_by(draft.items, answer.message))
             self._contexts.commit(context, draft)
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
 
@@ -76,10 +83,18 @@ class Conversations:
             after = await self._compactor.compact(run, before, aim)
             if after is before:
                 return Compacted(Compaction(policy.value, 0, 0, 0, False, 0.0))
-            self._commit(context, after, n_rewrites=len(before.rewrites))
+            self._commit(context, after, _made(before, after))
             context.forget_rows()
-        pointer = len(after.pages) if policy is WindowPolicy.PAGE_TO_MEMORY else 0
-        return Compacted(told(after.rewrites[-1]), pointer)
+        cut = cut_of(after.rewrites[-1])
+        return Compacted(cut.compaction, cut.pointer, cut)
+
+    async def compact_again(self, run: Run, call: ContextCompact, told: Compacted) -> None:
+        """Let the same leave a context that left it before, without a model."""
+        if told.cut is None:
+            return
+        with self._contexts.writing(run, call.context) as context:
+            self._contexts.commit(context, cut_again(context.transcript, told.cut))
+            context.forget_rows()
 
     async def _answered(
         self, run: Run, context: Context, draft: Transcript, *, call: Chat
@@ -99,16 +114,22 @@ class Conversations:
                 raise
         return await self._models.chat(run, _instructed(run, _shown(shorter, aim, call))), shorter
 
-    def _commit(self, context: Context, after: Transcript, *, n_rewrites: int) -> None:
+    def _commit(self, context: Context, after: Transcript, made: Sequence[Rewrite]) -> None:
         """Commit a transcript, and write into its owner's log what left the window."""
         self._contexts.commit(context, after)
-        for rewrite in after.rewrites[n_rewrites:]:
+        for rewrite in made:
             self._contexts.note(context, rewrite)
 
 
 def _answered_by(items: Items, message: Message) -> Items:
     """The conversation with a model's answer, whatever that is: it was given, and is not refused now."""
     return (*items, new_item(as_kept(message), number=next_number(items)))
+
+
+def _made(before: Transcript, after: Transcript) -> list[Rewrite]:
+    """The compactions of a transcript that were made since. The oldest may be forgotten, so they are told by themselves."""
+    old = {id(each) for each in before.rewrites}
+    return [each for each in after.rewrites if id(each) not in old]
 
 
 def _instructed(run: Run, call: Chat) -> Chat:

@@ -1,8 +1,4 @@
-"""What calls did to the kernel's memory, done again from their answers, for programs that are replayed. No model is asked for it.
-
-A compaction is the exception: its summary is not in its answer, so it is made anew; one that a chat made by itself is left to
-the next chat that needs it.
-"""
+"""What calls did to the kernel's memory, done again from their answers, for programs that are replayed. No model is asked for it."""
 
 from contextlib import suppress
 
@@ -21,7 +17,9 @@ from aios.abi.contexts import (
     ContextMessages,
     ContextOpen,
     ContextRestore,
+    ContextSnapshot,
     ContextUndo,
+    SnapshotInfo,
 )
 from aios.abi.storage import Draft, Edited, FileDraft, FileEdit, Put
 from aios.abi.tools import ToolNames, ToolRegister, ToolUnregister
@@ -56,9 +54,17 @@ async def fork(kernel: Services, run: Run, call: ContextFork, told: ContextInfo)
 async def restore(
     kernel: Services, run: Run, call: ContextRestore, told: ContextInfo
 ) -> ContextInfo:
-    """A context from the shelf, as the snapshot is now, under the number that it had."""
-    context = await kernel.shelf.restore(run, call)
+    """A context from a snapshot as that was, under the number that it had."""
+    context = await kernel.shelf.restore_again(run, call, told)
     kernel.context_table.renumber(context.id, told.id)
+    return told
+
+
+async def snapshot(
+    kernel: Services, run: Run, call: ContextSnapshot, told: SnapshotInfo
+) -> SnapshotInfo:
+    """What a snapshot held, for as long as the program is replayed."""
+    kernel.shelf.snapshot_again(run, call, told)
     return told
 
 
@@ -84,7 +90,7 @@ async def fault(
 
 async def compact(kernel: Services, run: Run, call: ContextCompact, told: Compacted) -> Compacted:
     """A compaction."""
-    await kernel.conversations.compact(run, call)
+    await kernel.conversations.compact_again(run, call, told)
     return told
 
 

@@ -22,6 +22,7 @@ from aios.abi.contexts import (
     ContextFork,
     ContextOpen,
     ContextRestore,
+    ContextSnapshot,
     ContextUndo,
 )
 from aios.abi.gate import Result, Token, error_of
@@ -54,6 +55,7 @@ CONTEXT_REDOS: Mapping[type, Redo] = MappingProxyType(
         ContextFork: redoing.fork,
         ContextOpen: redoing.open_context,
         ContextRestore: redoing.restore,
+        ContextSnapshot: redoing.snapshot,
         ContextUndo: redoing.undo,
     }
 )
@@ -198,7 +200,7 @@ async def _told(
         raise error_of(decode_fault(row.answer))
     answer: Answer = decode_answer(row.answer)
     if redo is not None:
-        answer = await redo(kernel, run, call, answer)
+        answer = await _redone(kernel, run, call, answer, row=row, redo=redo)
     if run.emit is not None:
         if isinstance(answer, ChatAnswer):
             n_tokens = answer.usage.completion_tokens
@@ -207,6 +209,22 @@ async def _told(
         elif isinstance(answer, CompleteAnswer):
             run.emit(Token(answer.text, answer.usage.completion_tokens, answer.logprobs))
     return Result(answer, record.waited_s, record.ran_s, record.n_preemptions, record.n_urgent)
+
+
+async def _redone(
+    kernel: Services, run: Run, call: Call[A], answer: Answer, *, row: Row, redo: Redo
+) -> Answer:
+    """The answer to a call that was done again. A context that cannot be what it was is no reason to be told otherwise than before."""
+    try:
+        return await redo(kernel, run, call, answer)
+    except (ProcessGone, KernelStopping):
+        raise
+    except AiosError as error:
+        if type(call) not in CONTEXT_REDOS:
+            raise
+        what = f"call {row.record.seq} ({row.record.call})"
+        kernel.note(run.process, f"what {what} did is not there again: {error.message}")
+        return answer
 
 
 def _divergence(run: Run, call: Call[Any], replay: Replay) -> ReplayDivergence:

@@ -5,6 +5,8 @@ pin follows the snapshot's file and leaves before it, so that no pin is without 
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import anyio.to_thread
 
@@ -20,13 +22,16 @@ from aios.abi.contexts import (
 )
 from aios.errors import SnapshotIncompatible
 from aios.kernel.clock import Clock
-from aios.kernel.context.contexts import ContextTable
+from aios.kernel.context.contexts import Context, ContextTable
 from aios.kernel.context.manager import ContextManager
 from aios.kernel.context.snapshots import Saved, Snapshots
 from aios.kernel.cores import Core, Cores
 from aios.kernel.homes import Home
 from aios.kernel.process import Run
 from aios.kernel.taint import source_of, take
+
+if TYPE_CHECKING:
+    from aios.kernel.replay import Replay
 
 
 class Shelf:
@@ -46,6 +51,10 @@ class Shelf:
         self._clock = clock
         self._snapshots = snapshots
         self._pages = pages
+        self._replayed: WeakKeyDictionary[Replay, dict[str, tuple[SnapshotInfo, Saved]]] = (
+            WeakKeyDictionary()
+        )
+        """What programs that are replayed have put away so far: on the shelf there may be other texts by these names since, or none."""
         self._changing = anyio.Lock()
         """Held from a change of a snapshot's file to that of its pin."""
 
@@ -64,14 +73,7 @@ class Shelf:
             saved_unix_s=self._clock.unix_s(),
             taint=taint,
         )
-        saved = Saved(
-            context.tools,
-            context.window,
-            context.transcript,
-            context.n_tokens,
-            context.pages,
-            taint,
-        )
+        saved = _saved(context, taint)
         write = partial(self._snapshots.write, info, saved, is_replacing=call.is_replacing)
         pin = self._snapshots.pin_name(info.owner, info.name)
         async with self._changing:
@@ -85,6 +87,37 @@ class Shelf:
         info, saved = await anyio.to_thread.run_sync(
             self._snapshots.read, run.process.owner, call.name
         )
+        return await self._put_back(run, call, info, saved)
+
+    def snapshot_again(self, run: Run, call: ContextSnapshot, told: SnapshotInfo) -> None:
+        """Remember for a replay what a snapshot held."""
+        if run.process.replay is not None:
+            saved = _saved(self._contexts.get(run, call.context), told.taint)
+            self._replayed.setdefault(run.process.replay, {})[call.name] = (told, saved)
+
+    async def restore_again(self, run: Run, call: ContextRestore, told: ContextInfo) -> ContextInfo:
+        """Take a context from a snapshot as that was when it was restored before.
+
+        Raises:
+            NotFound: The caller has not made it in this life, and it is on the shelf no more.
+            SnapshotIncompatible: Another text is there under its name.
+        """
+        replay = run.process.replay
+        kept = None if replay is None else self._replayed.get(replay, {}).get(call.name)
+        if kept is None or not _is_of(kept[1], told):
+            kept = await anyio.to_thread.run_sync(
+                self._snapshots.read, run.process.owner, call.name
+            )
+            if not _is_of(kept[1], told):
+                raise SnapshotIncompatible(
+                    f"snapshot {call.name!r} holds another text since",
+                    hint="give each text a name of its own",
+                )
+        return await self._put_back(run, call, *kept)
+
+    async def _put_back(
+        self, run: Run, call: ContextRestore, info: SnapshotInfo, saved: Saved
+    ) -> ContextInfo:
         take(run, saved.taint, f"snapshot {call.name}")
         if call.is_text_only:
             return self._contexts.restore(run.process, "", saved).info()
@@ -126,6 +159,24 @@ class Shelf:
 
     async def _core(self, run: Run, model: str) -> Core:
         return await self._cores.find_known(run, model)
+
+
+def _saved(context: Context, taint: str) -> Saved:
+    """All that a context is made of."""
+    return Saved(
+        context.tools,
+        context.window,
+        context.transcript,
+        context.n_tokens,
+        context.pages,
+        taint,
+    )
+
+
+def _is_of(saved: Saved, told: ContextInfo) -> bool:
+    """Whether a context was restored from this, as far as its size tells."""
+    transcript = saved.transcript
+    return (len(transcript.items), transcript.size_bytes) == (told.n_messages, told.size_bytes)
 
 
 def _fingerprint(core: Core) -> str:

@@ -380,7 +380,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     contexts.ContextCompact: Entry(lambda kernel, run, call: kernel.conversations.compact(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.compact),
     contexts.ContextUndo: Entry(lambda kernel, run, call: kernel.context_table.undo(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.undo),
     contexts.ContextFault: Entry(lambda kernel, run, call: kernel.context_table.fault(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.fault),
-    contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE, Where.KERNEL),
+    contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE, Where.KERNEL, redo=redo.snapshot),
     contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.restore),
     contexts.ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
     contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL, look=looks.snapshot),

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from aios.abi.types import Message, Role, ToolCall
 from aios.errors import Conflict, NotFound
+from aios.kernel.context.contexts import cut_of
 from aios.kernel.context.transcript import (
     Items,
     Rewrite,
@@ -14,6 +15,8 @@ from aios.kernel.context.transcript import (
 )
 from aios.kernel.context.window import (
     Span,
+    cut_again,
+    cut_out,
     estimated_tokens,
     faulted_in,
     page,
@@ -243,7 +246,7 @@ def test_whatever_leaves_a_valid_transcript_stays_and_undo_is_exact(
 ) -> None:
     transcript = Transcript(items)
     undo_to = []
-    for step in range(data.draw(st.integers(1, 4))):
+    for _ in range(data.draw(st.integers(1, 4))):
         spans = removable(transcript.items)
         n_leaving = data.draw(st.integers(0, len(spans)))
         if n_leaving == 0:
@@ -252,15 +255,21 @@ def test_whatever_leaves_a_valid_transcript_stays_and_undo_is_exact(
         assert not any(item.is_pinned for item in leaving)
         assert not any(item.message.role is Role.SYSTEM for item in leaving)
         note = data.draw(
-            st.sampled_from([None, summary_note("s"), pointer_note(step + 1, leaving)])
+            st.sampled_from(
+                [None, summary_note("s"), pointer_note(len(transcript.pages) + 1, leaving)]
+            )
         )
         after = without(transcript.items, spans[:n_leaving], note)
         check_invariants(after)
         assert tail_of(after) == tail_of(transcript.items), "what may follow is not changed"
         undo_to.append(transcript.items)
-        transcript = rewritten(transcript, after, Rewrite("x", len(leaving)))
+        before = transcript
+        transcript = cut_out(before, spans[:n_leaving], Rewrite("x", 0, note=note))
+        assert transcript.items == after
         numbers = [item.number for item in transcript.items]
         assert numbers == sorted(set(numbers)), "each has its place"
+        assert cut_again(before, cut_of(transcript.rewrites[-1])) == transcript
+        assert cut_again(Transcript(), cut_of(transcript.rewrites[-1])) == Transcript()
         shown(transcript.items)
         if (
             not tail_of(transcript.items).waiting

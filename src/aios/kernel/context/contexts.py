@@ -27,6 +27,7 @@ from aios.abi.contexts import (
     ContextRead,
     ContextStat,
     ContextUndo,
+    Cut,
     WindowPolicy,
 )
 from aios.abi.types import Pid, Right, ToolSpec
@@ -370,6 +371,13 @@ class ContextTable:
 def _messages(items: Items) -> ContextMessages:
     pinned = tuple(i for i, item in enumerate(items) if item.is_pinned)
     return ContextMessages(tuple(item.message for item in items), pinned)
+
+
+def cut_of(rewrite: Rewrite) -> Cut:
+    """A compaction, such that it can be done again."""
+    note = rewrite.note
+    text, pointer = (note.message.text(), note.pointer) if note is not None else ("", 0)
+    return Cut(told(rewrite), rewrite.spans, text, pointer)
 
 
 def told(rewrite: Rewrite) -> Compaction:

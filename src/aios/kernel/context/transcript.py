@@ -41,7 +41,10 @@ Items = tuple[Item, ...]
 
 
 class Rewrite(Struct, frozen=True):
-    """A change of a transcript other than at its end, such that it can be undone: `n_put` items stand for `removed` now."""
+    """A change of a transcript other than at its end, such that it can be undone: `n_put` items stand for `removed` now.
+
+    Of a compaction `spans` are the places of what left, and `note` stands for it.
+    """
 
     what: str
     n_messages: int
@@ -52,6 +55,8 @@ class Rewrite(Struct, frozen=True):
     n_tokens_after: int = 0
     is_estimated: bool = False
     unix_s: float = 0.0
+    spans: tuple[tuple[int, int], ...] = ()
+    note: Item | None = None
 
 
 class Transcript(Struct, frozen=True):

@@ -14,6 +14,7 @@ from operator import attrgetter
 import msgspec
 from msgspec import Struct
 
+from aios.abi.contexts import Cut
 from aios.abi.types import Message, Role
 from aios.errors import Conflict, InvalidCall, NotFound
 from aios.kernel.context.transcript import (
@@ -126,6 +127,48 @@ def rewritten(before: Transcript, after: Items, rewrite: Rewrite) -> Transcript:
     )
     rewrites = (*before.rewrites, rewrite)[-MAX_REWRITES:]
     return msgspec.structs.replace(before, items=after, rewrites=rewrites)
+
+
+def cut_out(before: Transcript, spans: Sequence[Span], rewrite: Rewrite) -> Transcript:
+    """A transcript without these items, with the note of `rewrite` for them, and with a page of them if the note leads to one."""
+    note, leaving = rewrite.note, within(before.items, spans)
+    places: list[tuple[int, int]] = []
+    for span in spans:
+        start = places.pop()[0] if places and places[-1][1] == span.start else span.start
+        places.append((start, span.stop))
+    rewrite = msgspec.structs.replace(rewrite, n_messages=len(leaving), spans=tuple(places))
+    after = rewritten(before, without(before.items, spans, note), rewrite)
+    is_paged = note is not None and note.pointer
+    return msgspec.structs.replace(after, pages=(*after.pages, leaving)) if is_paged else after
+
+
+def cut_again(transcript: Transcript, cut: Cut) -> Transcript:
+    """A transcript from which the same leaves as before; as it is if that cannot be, for it has not the messages that it had."""
+    spans = [Span(start, stop) for start, stop in cut.spans]
+    ends = [0, *(end for span in spans for end in (span.start, span.stop)), len(transcript.items)]
+    if ends != sorted(ends):
+        return transcript
+    told, note = cut.compaction, None
+    if cut.note:
+        message = Message(Role.USER, cut.note)
+        note = new_item(message, is_note=True, pointer=cut.pointer)
+    rewrite = Rewrite(
+        told.what,
+        told.n_messages,
+        n_tokens_before=told.n_tokens_before,
+        n_tokens_after=told.n_tokens_after,
+        is_estimated=told.is_estimated,
+        unix_s=told.unix_s,
+        note=note,
+    )
+    after = cut_out(transcript, spans, rewrite)
+    if cut.pointer not in {0, len(after.pages)} or after.rewrites[-1].n_messages != told.n_messages:
+        return transcript
+    try:
+        extended((), [item.message for item in after.items])
+    except InvalidCall:
+        return transcript
+    return after
 
 
 def undone(transcript: Transcript) -> Transcript:

@@ -1,0 +1,161 @@
+"""What programs find again in their contexts when they are replayed."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aios.abi.recovery import Restart
+from aios.config import Config, EngineConfig, Home, ServerConfig
+from aios.configload import Loaded
+from aios.engine.scripted import ScriptedEngine
+from aios.kernel.sandbox.scratch import scratch_folder
+from aios.sdk.client import Client
+from aios.server.daemon import open_server
+
+pytestmark = pytest.mark.anyio
+
+WINDOW_TOKENS = 640
+HEAD = """
+import os
+from pathlib import Path
+from aios.sdk.blocking import connect
+
+def crash_once():
+    here = Path("here")
+    if not here.exists():
+        here.touch()
+        os._exit(3)
+
+with connect() as client:
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with scratch_folder("p") as folder:
+        yield folder
+
+
+@asynccontextmanager
+async def booted(home: Path) -> AsyncIterator[Client]:
+    config = Config(engine=EngineConfig(kind="scripted"), server=ServerConfig(port=0))
+    loaded = Loaded(config, Home(home), home / "config.toml")
+    engines = {"local": ScriptedEngine(window_tokens=WINDOW_TOKENS)}
+    with anyio.fail_after(60):
+        async with open_server(loaded, http=False, engines=engines, is_durable=True) as kernel:
+            yield Client(kernel.init_gate())
+            kernel.check_invariants()
+
+
+async def end_of(home: Path, client: Client, source: str, *args: str) -> tuple[str, str]:
+    """The result of a program that crashes once, and its log."""
+    for name in ("agent", "work"):
+        (home / name).mkdir()
+    (home / "agent" / "agent.toml").write_text('name = "agent"\n')
+    (home / "agent" / "main.py").write_text(HEAD + source)
+    once = Restart(policy="on-failure", delay_s=0.01, max_restarts=1)
+    spawned = await client.spawn(str(home / "agent"), *args, restart=once, cwd=home / "work")
+    end = (await client.wait(spawned.pid)).exit
+    async with client.logs(spawned.pid) as lines:
+        said = "\n".join([line.text async for line in lines])
+    assert end.status == 0, said
+    assert "is where it was" in said
+    return end.result, said
+
+
+SHORTENED = """
+    import sys
+    context = client.contexts.open(system="Be brief.", window=sys.argv[1])
+    for number in range(16):
+        context.append(f"Pinned {number}.", is_pinned=True) if number in {1, 4} else None
+        context.chat(f"Turn {number}. " + "A word. " * 20, max_tokens=8)
+        context.compact(target_tokens=240) if number in {5, 9} else None
+        context.undo() if number == 9 else None
+    assert len(context.stat().compactions) > 1
+    before = context.messages(), context.stat().compactions, context.stat().n_pages
+    crash_once()
+    after = context.messages(), context.stat().compactions, context.stat().n_pages
+    assert after == before, f"{after} is not {before}"
+    client.exit(0, f"{len(context.fault(1)) if before[2] else 0} messages paged out")
+"""
+
+
+@pytest.mark.parametrize("window", ["drop-oldest", "summarise", "page-to-memory"])
+async def test_what_left_a_window_has_left_it_again(home: Path, window: str) -> None:
+    async with booted(home) as client:
+        result, _ = await end_of(home, client, SHORTENED, window)
+    assert result.startswith("0 ") == (window != "page-to-memory")
+
+
+BACK_IN = """
+    context = client.contexts.open(system="Be brief.", window="page-to-memory")
+    n_turns = 0
+    while not context.stat().n_pages:
+        n_turns += 1
+        context.chat(f"Turn {n_turns}. " + "A word. " * 20, max_tokens=8)
+    context.fault(1)
+    context.fault(1, is_restoring=True)
+    before = context.messages()
+    crash_once()
+    assert context.messages() == before
+    client.exit(0)
+"""
+
+
+async def test_a_page_that_a_chat_cut_out_comes_back_again(home: Path) -> None:
+    async with booted(home) as client:
+        await end_of(home, client, BACK_IN)
+
+
+PUT_AWAY = """
+    context = client.contexts.open(system="Be brief.")
+    context.chat("one")
+    context.snapshot("text")
+    other = client.contexts.restore("text")
+    other.chat("two")
+    other.snapshot("text", is_replacing=True)
+    third = client.contexts.restore("text")
+    client.contexts.forget("text")
+    before = other.messages(), third.messages()
+    crash_once()
+    assert (other.messages(), third.messages()) == before
+    client.exit(0, other.chat("three").text)
+"""
+
+
+async def test_a_snapshot_that_was_replaced_and_forgotten_since_is_restored_as_it_was(
+    home: Path,
+) -> None:
+    async with booted(home) as client:
+        result, _ = await end_of(home, client, PUT_AWAY)
+    assert "three" in result
+
+
+OF_ANOTHER = """
+    import sys
+    context = client.contexts.restore("theirs")
+    context.chat("one")
+    if sys.argv[1] == "replaced":
+        mine = client.contexts.open(system="Be long.")
+        mine.snapshot("theirs", is_replacing=True)
+        mine.close()
+    else:
+        client.contexts.forget("theirs")
+    crash_once()
+    client.exit(0, f"{len(client.contexts.list_all())} contexts")
+"""
+
+
+@pytest.mark.parametrize("fate", ["replaced", "forgotten"])
+async def test_for_a_snapshot_of_another_that_is_gone_no_other_text_is_taken(
+    home: Path, fate: str
+) -> None:
+    async with booted(home) as client:
+        theirs = await client.contexts.open(system="Be brief.")
+        await theirs.snapshot("theirs")
+        result, said = await end_of(home, client, OF_ANOTHER, fate)
+    assert result == "0 contexts"
+    assert "what call 1 (context_restore) did is not there again" in said
