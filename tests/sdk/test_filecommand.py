@@ -334,6 +334,45 @@ async def test_a_name_in_quotation_marks_is_meant_whole(tmp_path: Path) -> None:
         assert await ann.read("plan.txt") == b"short"
 
 
+async def test_each_name_of_a_list_is_meant_and_none_that_quotation_marks_hold(
+    tmp_path: Path,
+) -> None:
+    async with saying(tmp_path) as (_, ann):
+        for name in ("a.md", "b.md", "salt.md", "pepper.md", "report.md", "report 2026.md"):
+            await ann.write(name, "x")
+        for command, n_files in (
+            ("delete a.md and b.md", 2),
+            ("delete 'report.md', 'report 2026.md'", 2),
+            ("delete report.md and report 2026.md", 2),
+            ("delete salt and pepper.md", 2),
+            ("delete 'salt and pepper.md'", 0),
+            ("delete report.md report 2026.md", 0),
+            ("find 'my a.md', then delete it", 0),
+        ):
+            plan = await ann.plan(command)
+            assert len(plan.steps[-1].paths) == n_files, command
+        await ann.write("salt and pepper.md", "x")
+        assert len((await ann.plan("delete salt and pepper.md")).steps[0].candidates) == 3
+        quoted = await ann.plan("delete 'salt and pepper.md'")
+        assert quoted.steps[0].paths == ("/agents/ann/salt and pepper.md",)
+        await ann.write("old/archive/x", "x")
+        moved = await ann.plan("move a.md to 'my archive'")
+        assert moved.steps[0].target == "/agents/ann/my archive/a.md"
+
+
+async def test_what_is_called_so_is_purged_and_nothing_with_a_name_like_it(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        await ann.write("sketches/a.md", "x")
+        await ann.write("trips/sketch.md", "x")
+        folder = await ann.plan("purge the sketches")
+        assert folder.steps[0].paths == ("/agents/ann/sketches",)
+        like = await ann.plan("purge the note of travels")
+        assert like.steps[0].candidates == ("/agents/ann/trips/travel-notes.md",)
+        for command in ("purge *.md", "move trips/* to x"):
+            with pytest.raises(InvalidCall, match="is a pattern"):
+                await ann.command(command, consents=True)
+
+
 async def test_what_takes_the_place_of_a_file_says_so_and_what_is_made_does_not(
     tmp_path: Path,
 ) -> None:

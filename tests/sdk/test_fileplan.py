@@ -113,7 +113,7 @@ def test_put_and_save_are_said_of_files_and_of_texts() -> None:
 def test_a_command_that_does_not_say_enough_is_refused(command: str, lacks: str) -> None:
     (clause,) = clauses(command)
     with pytest.raises(InvalidCall, match=lacks):
-        menu_of(clause, [Source(name) for name in clause.names])
+        menu_of(clause, [Source(name.words) for name in clause.names])
 
 
 def test_a_target_lies_beside_its_source_unless_it_is_absolute() -> None:

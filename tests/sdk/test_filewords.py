@@ -1,26 +1,9 @@
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aios.abi.retrieval import FileHit
-from aios.sdk.filewords import (
-    Choice,
-    Do,
-    Place,
-    choose,
-    clauses,
-    files_of_name,
-    folder_of_name,
-    held_back,
-    is_vague,
-    named_in,
-    names_in,
-)
-
-
-def hit(path: str, score: float = 0.5) -> FileHit:
-    return FileHit(path, 1, 1, 1, "", score, ("meaning 0.50",), 0.0)
+from aios.sdk.filenames import Name
+from aios.sdk.filewords import Do, Place, clauses, held_back, is_vague, pattern_in
 
 
 @pytest.mark.parametrize(
@@ -38,7 +21,7 @@ def hit(path: str, score: float = 0.5) -> FileHit:
         ),
         ("copy a.md to x as b.md", (Do.COPY,), "a.md", "x/b.md", ""),
         ("mv a.md b", (Do.MOVE,), "a.md", "b", ""),
-        ("get rid of 'my file.txt'", (Do.DELETE,), "of my file.txt", "", ""),
+        ("get rid of 'my file.txt'", (Do.DELETE,), "my file.txt", "", ""),
         ("delete a.md for good", (Do.PURGE,), "a.md", "", ""),
         ("permanently remove a.md", (Do.PURGE,), "a.md", "", ""),
         ("delete 'gone for good.md'", (Do.DELETE,), "gone for good.md", "", ""),
@@ -66,7 +49,7 @@ def test_a_command_is_read(
     if kinds[0] in (Do.WRITE, Do.APPEND):
         assert "|".join(clause.texts) == texts
     else:
-        assert "|".join(clause.names) == names
+        assert "|".join(name.words for name in clause.names) == names
 
 
 def test_what_a_name_for_it_is_and_what_a_place() -> None:
@@ -82,9 +65,8 @@ def test_what_a_name_for_it_is_and_what_a_place() -> None:
 def test_each_verb_behind_a_comma_an_and_or_a_stop_begins_a_clause() -> None:
     found = clauses("Copy a.md and b.md to x, then delete c.md. Find the soup and remove it")
     assert [clause.kinds[0] for clause in found] == [Do.COPY, Do.DELETE, Do.FIND, Do.DELETE]
-    assert found[0].names == ("a.md and b.md",)
-    assert names_in("a.md, b.md and the plan") == ["a.md", "b.md", "the plan"]
-    assert found[3].names == ("the soup",), "it is what the one before names"
+    assert found[0].names == (Name("a.md and b.md", (), (Name("a.md"), Name("b.md"))),)
+    assert found[3].names == (Name("the soup"),), "it is what the one before names"
 
 
 def test_without_a_verb_nothing_is_taken_away_and_texts_are_in_quotation_marks() -> None:
@@ -105,68 +87,12 @@ def test_any_command_is_read_and_no_piece_is_made_up(command: str) -> None:
     """A comma goes with the word before it, which loses what ended it: `a?, b` has the pieces `a`, `b` and `a, b`."""
     said = "".join(command.split())
     for clause in clauses(command):
-        for piece in (*clause.names, *(place.words for place in clause.places), *clause.texts):
+        for piece in (
+            *(name.words for name in clause.names),
+            *(place.words for place in clause.places),
+            *clause.texts,
+        ):
             assert all("".join(word.split()).rstrip(",;") in said for word in piece.split(" "))
-
-
-def test_a_name_is_chosen_only_when_it_is_clear() -> None:
-    notes = hit("/shared/travel-notes.md", 0.5)
-    others = [hit("/shared/a.md", 0.9), hit("/shared/b.md", 0.8)]
-    assert choose("the travel note", [*others, notes]).paths == (notes.path,)
-    assert choose("the weather", others).candidates == ("/shared/a.md", "/shared/b.md")
-    one = [hit("/shared/a.md", 0.9), hit("/shared/b.md", 0.1)]
-    assert choose("the weather", one).paths == ("/shared/a.md",)
-    far = msgspec.structs.replace(one[0], why=("meaning 0.21",))
-    assert choose("the weather", [far]).candidates == ("/shared/a.md",), "the least unlike of all"
-    said = msgspec.structs.replace(far, why=("words: weather", "meaning 0.21"))
-    assert choose("the weather", [said]).paths == ("/shared/a.md",)
-    drafts = [hit("/shared/draft-1.md", 0.9), hit("/shared/draft-2.md", 0.5)]
-    assert choose("the draft", drafts).candidates == tuple(each.path for each in drafts)
-    assert len(choose("all drafts", drafts).paths) == len(choose("both drafts", drafts).paths) == 2
-    more = [*drafts, hit("/shared/draft-3.md")]
-    assert len(choose("both drafts", more).candidates) == 3
-    assert choose("old.md", one) == choose("/shared/old", one) == Choice(), (
-        "a name is no description"
-    )
-    assert choose("all", one) == Choice(), "what says nothing means no file"
-    assert choose("anything", []) == choose("nothing", []) == Choice()
-
-
-def test_a_file_name_means_no_file_whose_name_has_its_words_and_others() -> None:
-    hits = [hit("/shared/plan-b.txt"), hit("/shared/archive/my-letter.md")]
-    for name in ("plan.txt", "PLAN.txt", "the plan.txt"):
-        assert choose(name, hits) == Choice(candidates=("/shared/plan-b.txt",))
-    assert choose("plan.md", hits) == Choice()
-    assert choose("the plan", hits).paths == ("/shared/plan-b.txt",), "a description"
-    for name in ("plan-b.txt", "Plan b.TXT", "shared/plan-b.txt"):
-        assert choose(name, hits).paths == ("/shared/plan-b.txt",)
-    assert choose("the letter in /shared/archive", hits).paths == ("/shared/archive/my-letter.md",)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["my plan.txt", "the file my plan.txt", "of my plan.txt", "My plan.txt file", "/my plan.txt"],
-)
-def test_words_that_say_nothing_are_a_part_of_the_name_that_has_them(name: str) -> None:
-    hits = [hit("/shared/plan.txt"), hit("/shared/my plan.txt")]
-    assert choose(name, hits).paths == ("/shared/my plan.txt",)
-    assert files_of_name(name, hits).paths == ("/shared/my plan.txt",)
-    assert choose("the plan.txt", hits).paths == ("/shared/plan.txt",)
-    assert choose(name, hits[:1]).paths == ("/shared/plan.txt",), "no other has more of it"
-
-
-def test_a_file_that_is_called_all_is_one() -> None:
-    hits = [hit("/shared/notes.md"), hit("/shared/all notes.md"), hit("/shared/my-notes.md")]
-    assert choose("all notes.md", hits).paths == ("/shared/all notes.md",)
-    assert len(choose("all notes", hits).paths) == 3
-
-
-def test_a_text_goes_to_the_file_of_just_that_name() -> None:
-    hits = [hit("/shared/plan-b.txt"), hit("/shared/diary.md"), hit("/shared/old/diary.txt")]
-    assert files_of_name("the plan b", hits).paths == ("/shared/plan-b.txt",)
-    assert files_of_name("the plan", hits) == Choice(candidates=("/shared/plan-b.txt",))
-    assert files_of_name("plan.txt", hits) == Choice(), "it is a new one"
-    assert len(files_of_name("diary", hits).candidates) == 2
 
 
 @pytest.mark.parametrize(
@@ -183,19 +109,8 @@ def test_a_text_goes_to_the_file_of_just_that_name() -> None:
 )
 def test_quotation_marks_of_any_kind_hold_a_name_together(name: str) -> None:
     (clause,) = clauses(f"delete {name}")
-    assert clause.names == (name[1:-1],)
+    assert clause.names == (Name(name[1:-1], (name[1:-1],)),)
     assert held_back(f"delete {name}") == ""
-
-
-def test_a_whole_name_comes_before_a_part_of_one_and_a_folder_is_one_too() -> None:
-    hits = [hit("/shared/old-report.txt"), hit("/shared/report.md"), hit("/shared/trips/rome.md")]
-    assert choose("the report", hits).paths == ("/shared/report.md",)
-    assert choose("report.md", hits).paths == ("/shared/report.md",)
-    assert choose("the trips folder", hits).paths == ("/shared/trips",)
-    assert folder_of_name("trips", hits) == "/shared/trips"
-    twice = [*hits, hit("/agents/ann/trips/x.md")]
-    assert folder_of_name("trips", twice) == ""
-    assert named_in("the report is old", hits) == ["/shared/old-report.txt", "/shared/report.md"]
 
 
 @pytest.mark.parametrize(
@@ -218,12 +133,12 @@ def test_polite_words_before_a_verb_leave_its_meaning(command: str) -> None:
 def test_polite_words_at_the_end_are_no_part_of_a_name() -> None:
     for end in (", please?", " now", " immediately.", " please, thanks!"):
         (clause,) = clauses(f"could you move a.md to archive{end}")
-        assert (clause.names, clause.places) == (("a.md",), (Place("archive"),))
-        assert clauses(f"delete a.md{end}")[0].names == ("a.md",)
-    assert clauses("delete now")[0].names == ("now",)
-    assert clauses("delete 'a now'")[0].names == ("a now",)
+        assert (clause.names, clause.places) == ((Name("a.md"),), (Place("archive"),))
+        assert clauses(f"delete a.md{end}")[0].names == (Name("a.md"),)
+    assert clauses("delete now")[0].names == (Name("now"),)
+    assert clauses("delete 'a now'")[0].names == (Name("a now", ("a now",)),)
     assert clauses("create a.md saying do it now")[0].texts == ("do it now",)
-    assert clauses("find what is due now")[0].names == ("what is due now",)
+    assert clauses("find what is due now")[0].names == (Name("what is due now"),)
 
 
 def test_all_other_words_before_a_verb_are_kept() -> None:
@@ -268,3 +183,35 @@ def test_where_to_is_vague_if_more_than_a_name_is_said() -> None:
 )
 def test_what_is_not_to_be_done_is_heard(command: str, word: str) -> None:
     assert held_back(command) == word
+
+
+@pytest.mark.parametrize(
+    ("said", "parts"),
+    [
+        ("a.md, b.md and the plan", (Name("a.md"), Name("b.md"), Name("the plan"))),
+        ("'a and b.md' and c.md", (Name("a and b.md", ("a and b.md",)), Name("c.md"))),
+        ("'a.md' 'b.md'", (Name("a.md", ("a.md",)), Name("b.md", ("b.md",)))),
+        ("'salt and pepper.md'", ()),
+        ("the file 'salt, pepper.md'", ()),
+        ("a.md", ()),
+    ],
+)
+def test_a_list_has_its_names_and_quotation_marks_hold_one_together(
+    said: str, parts: tuple[Name, ...]
+) -> None:
+    (clause,) = clauses(f"delete {said}")
+    assert clause.names[0].parts == parts
+    assert clause.names[0].is_quoted == (said.count("'") == 2 and not parts)
+
+
+def test_a_pronoun_in_quotation_marks_is_a_name_and_one_without_keeps_those_before() -> None:
+    first, second = clauses("find 'my old.md' and delete it")
+    assert second.names == first.names == (Name("my old.md", ("my old.md",)),)
+    assert clauses("find a.md and delete 'it'")[1].names == (Name("it", ("it",)),)
+
+
+def test_a_pattern_is_seen_outside_of_quotation_marks() -> None:
+    for command in ("delete *.md", "move drafts/* to x", "copy a.md to x/*", "rm plan*"):
+        assert pattern_in(command), command
+    for command in ("* delete a.md", "delete '*.md'", "write '2*3' to x.md", "delete a.md"):
+        assert not pattern_in(command), command

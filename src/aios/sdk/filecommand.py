@@ -36,8 +36,10 @@ from aios.sdk.filelookup import (
     sources_of,
     target_of,
 )
+from aios.sdk.filenames import named_in
 from aios.sdk.fileplan import (
     FOUND_BY_NAME,
+    FOUND_EXACTLY,
     MAX_CLAUSES,
     MAX_COMMAND_CHARS,
     FilePlan,
@@ -59,9 +61,8 @@ from aios.sdk.filewords import (
     clauses,
     held_back,
     is_loose,
-    is_part,
-    named_in,
     names_file,
+    pattern_in,
 )
 from aios.sdk.requests import build
 
@@ -110,8 +111,14 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
             f"the command asks for {len(asked)} things, the limit is {MAX_CLAUSES}",
             hint="say it in several commands",
         )
+    is_changing = any(clause.kinds != (Do.FIND,) for clause in asked)
+    if is_changing and (pattern := pattern_in(command)):
+        raise InvalidCall(
+            f"`{pattern}` is a pattern, and files are named in words here",
+            hint="say the names, or `all files in FOLDER`; put it into quotation marks where it is a name or a text",
+        )
     word = held_back(command)
-    if word and any(clause.kinds != (Do.FIND,) for clause in asked):
+    if word and is_changing:
         raise InvalidCall(
             f"`{word}` says what is not to be done, or only perhaps; a command that changes files says what to do",
             hint=f"say it without `{word}`; put it into quotation marks where it is part of a name or a text",
@@ -289,9 +296,7 @@ def _menu(clause: Clause) -> Procedure[Menu]:
         return menu_of(clause, [Source(path, (path,), "as chosen") for path in paths])
     sources: list[Source] = []
     for name in clause.names:
-        source = yield from sources_of(name)
-        is_other = not is_loose(name, clause.words) and any(is_part(name, p) for p in source.paths)
-        sources.append(Source(name, candidates=source.paths) if is_other else source)
+        sources.append((yield from sources_of(name)))  # noqa: PERF401 - no comprehension can yield
     return menu_of(clause, sources)
 
 
@@ -319,11 +324,11 @@ def _resolved(wish: Wish, menu: Menu) -> Procedure[PlannedStep]:
         target = yield from file_for_text(menu.places[wish.target])
         return PlannedStep(wish.do, wish.target, target=target, text=wish.text)
     if wish.do is Do.FIND:
-        words = menu.clause.names[0]
+        words = menu.clause.names[0].words
         hits = yield from hits_for(words, N_SHOWN)
         return PlannedStep(wish.do, words, tuple(hit.path for hit in hits), why="by content")
     source = menu.sources[wish.source]
-    if wish.do is Do.PURGE and source.why not in FOUND_BY_NAME:  # never what is only like it
+    if wish.do is Do.PURGE and source.why not in FOUND_EXACTLY:  # never what is only like it
         source = Source(source.words, candidates=source.candidates or source.paths)
     target = ""
     if wish.target and source.paths:

@@ -7,18 +7,18 @@ from aios.abi.call import Answer, Call
 from aios.abi.retrieval import MAX_HITS, FileHit, FileRetrieve, Retrieved
 from aios.abi.storage import FileInfo, FileList, Files, FileStat
 from aios.errors import AccessDenied, InvalidCall, NotFound
-from aios.sdk.fileplan import FOUND_BY_NAME, HINT, Source, lands_at, place_of
-from aios.sdk.filewords import (
+from aios.sdk.filenames import (
+    BY_LIKE_NAME,
+    BY_NAME,
     Choice,
-    Place,
+    Name,
     choose,
     files_of_name,
     folder_of_all,
     folder_of_name,
-    is_pronoun,
-    is_vague,
-    names_in,
 )
+from aios.sdk.fileplan import FOUND_BY_NAME, FOUND_EXACTLY, HINT, Source, lands_at, place_of
+from aios.sdk.filewords import Place, is_vague
 from aios.sdk.requests import build
 
 T = TypeVar("T")
@@ -29,19 +29,26 @@ MAX_FILES = 1_000
 """As many as one call changes."""
 
 
-def sources_of(name: str) -> Procedure[Source]:
-    """The files that a name means, or the names of a list; or what it could mean."""
-    whole = yield from _one_source(name)
-    names = names_in(name)
-    if whole.why in FOUND_BY_NAME or len(names) < 2:
-        return whole
-    paths: list[str] = []
-    for each in names:
+def sources_of(name: Name) -> Procedure[Source]:
+    """The files that a name means, or the names of a list; or what it could mean.
+
+    `salt and pepper.md` is a list of two or the name of one: if there are files for both, neither is chosen.
+    """
+    if not name.parts:
+        return (yield from _one_source(name))
+    whole = Source(name.words) if name.quoted else (yield from _one_source(name))
+    parts: list[Source] = []
+    for each in name.parts:
         part = yield from _one_source(each)
         if part.why not in FOUND_BY_NAME:
-            return part if part.candidates else Source(each)
-        paths += part.paths
-    return Source(name, tuple(dict.fromkeys(paths)), "by name")
+            lacking = part if part.candidates else Source(each.words)
+            return whole if whole.why in FOUND_BY_NAME else lacking
+        parts.append(part)
+    paths = tuple(dict.fromkeys(path for part in parts for path in part.paths))
+    if whole.why in FOUND_EXACTLY:
+        return Source(name.words, candidates=(*whole.paths, *paths))
+    is_like = any(part.why == BY_LIKE_NAME for part in parts)
+    return Source(name.words, paths, BY_LIKE_NAME if is_like else BY_NAME)
 
 
 def file_for_text(place: Place) -> Procedure[str]:
@@ -50,7 +57,7 @@ def file_for_text(place: Place) -> Procedure[str]:
     if path.startswith("/") and not is_vague(place):
         return path
     hits = yield from hits_for(place.words, N_CANDIDATES)
-    choice = files_of_name(place.words, hits, is_quoted=place.is_quoted)
+    choice = files_of_name(place.name, hits)
     if choice.paths:
         return choice.paths[0]
     if choice.candidates and not place.is_quoted:
@@ -74,7 +81,7 @@ def target_of(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
     there = yield from _found(path)
     is_folder = bool(there and there.is_folder)
     if not is_folder and "/" not in place.words and not place.is_name and "." not in place.words:
-        found = folder_of_name(place.words, (yield from hits_for(place.words, N_CANDIDATES)))
+        found = folder_of_name(place.name, (yield from hits_for(place.words, N_CANDIDATES)))
         path, is_folder = found or path, bool(found)
     if not is_folder:
         _check_new(place)
@@ -109,28 +116,29 @@ def hits_for(query: str, k: int) -> Procedure[tuple[FileHit, ...]]:
     return answer.hits
 
 
-def _one_source(name: str) -> Procedure[Source]:
+def _one_source(name: Name) -> Procedure[Source]:
     """The files that one name means.
 
     Raises:
         InvalidCall: They may be more than are looked for.
     """
-    if is_pronoun(name):
-        return Source(name)
-    if name.startswith("/") or " " not in name:
-        there = yield from _found(name)
+    words = name.words
+    if name.is_pronoun:
+        return Source(words)
+    if words.startswith("/") or " " not in words or name.is_quoted:
+        there = yield from _found(words)
         if there:
-            return Source(name, (there.path,), "by path")
+            return Source(words, (there.path,), "by path")
     if (folder := folder_of_all(name)) and (files := (yield from _all_in(folder))):
-        return Source(name, files, "by path")
-    hits = yield from hits_for(name, N_CANDIDATES)
+        return Source(words, files, "by path")
+    hits = yield from hits_for(words, N_CANDIDATES)
     choice: Choice = choose(name, hits)
     if len(choice.paths) >= N_CANDIDATES:  # there may be more that no search has shown
         raise InvalidCall(
-            f"{N_CANDIDATES} files or more are {name!r}",
+            f"{N_CANDIDATES} files or more are {words!r}",
             hint="name their folder: `all files in FOLDER`",
         )
-    return Source(name, choice.paths, choice.why, choice.candidates[:N_SHOWN])
+    return Source(words, choice.paths, choice.why, choice.candidates[:N_SHOWN])
 
 
 def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
@@ -142,7 +150,7 @@ def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
     try:
         found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
     except (NotFound, InvalidCall):
-        path = folder_of_name(folder, (yield from hits_for(folder, N_CANDIDATES)))
+        path = folder_of_name(Name(folder), (yield from hits_for(folder, N_CANDIDATES)))
         if not path:
             return ()
         found = yield build(FileList, path=path, is_deep=True, limit=MAX_FILES)
@@ -158,7 +166,7 @@ def _check_new(place: Place) -> None:
     Raises:
         InvalidCall: They may say something else besides.
     """
-    if is_pronoun(place.words) or is_vague(place):
+    if place.name.is_pronoun or is_vague(place):
         raise InvalidCall(
             f"nothing is called `{place.words}`",
             hint="put a new name of several words into quotation marks, and say nothing behind it",

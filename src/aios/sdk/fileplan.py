@@ -14,7 +14,8 @@ from msgspec import Struct
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
 from aios.malformed import named
-from aios.sdk.filewords import Clause, Do, Place, without_filling
+from aios.sdk.filenames import BY_LIKE_NAME, BY_NAME, root_of, without_filling
+from aios.sdk.filewords import Clause, Do, Place
 
 MAX_COMMAND_CHARS = 500
 MAX_CLAUSES = 8
@@ -32,7 +33,8 @@ FIELDS: Mapping[Do, tuple[str, ...]] = MappingProxyType(
 )
 """What is to be chosen for each kind of step; nothing else may be set. A search has the words of its clause."""
 
-FOUND_BY_NAME = ("by path", "by name")
+FOUND_EXACTLY = ("by path", BY_NAME)
+FOUND_BY_NAME = (*FOUND_EXACTLY, BY_LIKE_NAME)
 IRREVERSIBLE = frozenset({Do.PURGE})
 HINT = "say it in other words, or use `aios fs mv`, `cp`, `rm`"
 
@@ -226,12 +228,6 @@ def wish_of(answer: str, menu: Menu) -> Wish:
 
 
 # --- where to -----------------------------------------------------------------------------------------------------
-
-
-def root_of(path: str) -> str:
-    """The agent's, group's or mount's folder of a path."""
-    parts = path.split("/")
-    return "/".join(parts[: 3 if parts[1] in ("agents", "groups") else 2])
 
 
 def place_of(place: Place, near: str) -> str:

@@ -12,14 +12,10 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aios.abi.retrieval import FileHit
+from aios.sdk.filenames import FILE_NAME, FILLING, Name, without_filling
 
 MAX_SPAN_WORDS = 8
 MAX_SPANS = 300
-CLEAR_LEAD = 1.5
-"""A hit by meaning is taken without asking when its score is so many times that of the next."""
-CLEAR_MEANING = 0.25
-"""With the embedder that comes along, files that have nothing to do with a name reach 0.22; `the recipe` and a cake have 0.28."""
 
 
 class Do(StrEnum):
@@ -69,29 +65,17 @@ _POLITE_END = frozenset(("please", "thanks", "now", "immediately", "and", ",", "
 _TO_PLACE, _IN_PLACE = frozenset(("to", "into", "onto")), frozenset(("in", "inside", "under", "at"))
 _AS_NAME = frozenset(("as", "called", "named"))
 _WITH_TEXT = frozenset(("with", "containing", "saying"))
+_LISTS = frozenset((",", ";", "and"))
 _BETWEEN = frozenset((",", ";", "and", "then", "also", "please"))
-_PRONOUNS = frozenset(("it", "them", "this", "that", "these", "those"))
-_ALL = re.compile(r"(?i)\b(all|every|everything|each|both)\b")
-_ALL_IN = re.compile(
-    r"(?i)(?:all|every|everything|each)(?:\s+(?:the\s+)?(?:files?|documents?))?"
-    r"\s+(?:in|inside|under|below|from|of)\s+(?:the\s+)?(?:folder\s+)?([^\s,]+)(?:\s+folder)?"
-)
-_SAYS_NOTHING = (
-    "a about all an and are at away both called document documents each every everything file files folder folders for from in into is "
-    "me mention mentions my named of on our out that the this to up with"
-)
-_FILLING = frozenset(_SAYS_NOTHING.split())
 _OPENING, _CLOSING = "\"'`\u201c\u201e\u00ab\u2018", "\"'`\u201d\u201c\u00bb\u2019"
 _TOKEN = re.compile(
     r"\"[^\"]+\"|`[^`]+`|\u201c[^\u201d]+\u201d|\u201e[^\u201c\u201d]+[\u201c\u201d]|\u00ab[^\u00bb]+\u00bb"
     r"|(?<!\w)'[^']+'(?!\w)|(?<!\w)\u2018[^\u2019]+\u2019(?!\w)|[^\s,;]+|[,;]"
 )
 _LABEL = re.compile(r"(?i)^(?:the |a )?(?:line|text|words?|sentence)\s+")
-_WORD = re.compile(r"[^\W_]+")
-_FILE_NAME = re.compile(r"/|\.[^\W_]{1,8}$")
 _NEW_NAME = re.compile(r"[\w -]+(?:\.\w+)?")
 _AND = re.compile(r"(?i)\b(?:and|then|also)\b")
-_MEANING = re.compile(r"meaning (\d\.\d+)")
+_PATTERN = re.compile(r"[\w./-]\*|\*[\w./-]")
 
 
 class Place(Struct, frozen=True):
@@ -100,6 +84,11 @@ class Place(Struct, frozen=True):
     words: str
     is_name: bool = False
     is_quoted: bool = False
+
+    @property
+    def name(self) -> Name:
+        """What is there already, if these words name that."""
+        return Name(self.words, (self.words,) if self.is_quoted else ())
 
 
 class Clause(Struct, frozen=True):
@@ -111,7 +100,7 @@ class Clause(Struct, frozen=True):
 
     words: str
     kinds: tuple[Do, ...]
-    names: tuple[str, ...] = ()
+    names: tuple[Name, ...] = ()
     places: tuple[Place, ...] = ()
     texts: tuple[str, ...] = ()
     is_open: bool = False
@@ -119,20 +108,12 @@ class Clause(Struct, frozen=True):
     is_new: bool = False
 
 
-class Choice(Struct, frozen=True):
-    """What a name means: `paths` and how that was found, or else `candidates` to choose from."""
-
-    paths: tuple[str, ...] = ()
-    why: str = ""
-    candidates: tuple[str, ...] = ()
-
-
 def clauses(command: str) -> list[Clause]:
     """The clauses of a command; `it` in one is what the one before names."""
     found: list[Clause] = []
     for tokens in _split(_TOKEN.findall(command)):
         clause = _clause(tokens)
-        if found and any(map(is_pronoun, clause.names)):
+        if found and any(name.is_pronoun for name in clause.names):
             clause = replace(clause, names=found[-1].names, texts=(), is_open=False)
         found.append(clause)
     return found
@@ -149,9 +130,10 @@ def held_back(command: str) -> str:
     return next((word for word in words if _HOLDS_BACK.fullmatch(word)), last)
 
 
-def is_pronoun(name: str) -> bool:
-    """Whether a name only points at what was said before."""
-    return name.lower() in _PRONOUNS
+def pattern_in(command: str) -> str:
+    """The first word with a `*` for any letters, outside of quotation marks; else empty."""
+    plain = _unquoted(_TOKEN.findall(command))
+    return next((word for word in plain if _PATTERN.search(word)), "")
 
 
 def is_vague(place: Place) -> bool:
@@ -169,7 +151,7 @@ def is_loose(text: str, command: str) -> bool:
 
 def names_file(text: str) -> bool:
     """Whether a word of a text looks like the name of a file."""
-    return any(_FILE_NAME.search(word) for word in text.split())
+    return any(FILE_NAME.search(word) for word in text.split())
 
 
 def spans(words: str) -> list[str]:
@@ -181,95 +163,6 @@ def spans(words: str) -> list[str]:
             if piece := _joined(tokens[begin : begin + n_words]):
                 found[piece] = None
     return list(found)[:MAX_SPANS]
-
-
-def names_in(name: str) -> list[str]:
-    """The names of a list such as `a.md, b.md and the plan`; just one if it is none."""
-    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", name)
-    return [part for part in parts if part]
-
-
-def choose(name: str, hits: Sequence[FileHit]) -> Choice:
-    """The files that a name means, by the hits of a search for it, best first.
-
-    By name before by meaning, a whole name before a part of one; more than one only if the words ask for all. What is not clear is not chosen,
-    and neither is `plan-b.txt` for the file name `plan.txt`.
-    """
-    telling, paths = _telling(name), list(dict.fromkeys(hit.path for hit in hits))
-    named = [path for path in paths if telling and telling <= _telling(path)]
-    is_whole = any(path.lower().endswith(f"/{name.lower()}") for path in paths)
-    if _ALL.search(name) and named and not is_whole:
-        is_clear = len(named) == 2 or not re.search(r"(?i)\bboth\b", name)
-        return Choice(tuple(named), "by name") if is_clear else Choice(candidates=tuple(named))
-    whole = (_of_just_that_name(name, paths), _folders(telling, paths))
-    if is_file_name(name) and not any(whole):
-        return Choice(candidates=tuple(named))  # a name that is nowhere is not like another file
-    for fitting in (*whole, named):
-        if len(fitting) == 1:
-            return Choice((fitting[0],), "by name")
-        if fitting:
-            return Choice(candidates=tuple(fitting))
-    if not (hits and telling) or _FILE_NAME.search(without_filling(name)):
-        return Choice()
-    is_ahead = len(hits) == 1 or hits[0].score >= CLEAR_LEAD * hits[1].score
-    if is_ahead and _is_like(hits[0]):
-        return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
-    return Choice(candidates=tuple(paths))
-
-
-def is_file_name(words: str) -> bool:
-    """Whether words are the name or path of a file, rather than a description: `a.md`, `x/a`, `my plan.txt`."""
-    bare = without_filling(words)
-    return bool(_FILE_NAME.search(bare)) and (" " not in bare or "/" not in bare)
-
-
-def files_of_name(words: str, hits: Sequence[FileHit], *, is_quoted: bool = False) -> Choice:
-    """The one file that has just that name; or the files that it may mean."""
-    paths = list(dict.fromkeys(hit.path for hit in hits))
-    whole = _of_just_that_name(words, paths)
-    if is_quoted:
-        whole = [path for path in whole if not is_part(words, path)]
-    if len(whole) == 1:
-        return Choice((whole[0],), "by name")
-    telling = _telling(words)
-    part = [path for path in paths if telling and telling <= _telling(path)]
-    return Choice(candidates=tuple(whole or ([] if is_file_name(words) else part)))
-
-
-def is_part(name: str, path: str) -> bool:
-    """Whether a file is called by only a part of the name in quotation marks, as `plan.txt` is by `my plan.txt`."""
-    is_whole = path.lower().endswith(f"/{name.strip('/').lower()}")
-    return without_filling(name) != name and is_file_name(name) and not is_whole
-
-
-def _is_like(hit: FileHit) -> bool:
-    """Whether a file has words of a name, or a meaning that is not just the least unlike of all."""
-    found = [_MEANING.fullmatch(why) for why in hit.why]
-    return any(each is None or float(each[1]) >= CLEAR_MEANING for each in found)
-
-
-def folder_of_all(name: str) -> str:
-    """The folder in a name such as `all files in /notes`; empty if a name says something else."""
-    found = _ALL_IN.fullmatch(name.strip())
-    return found[1] if found else ""
-
-
-def named_in(words: str, hits: Sequence[FileHit]) -> list[str]:
-    """The files whose whole names words have in them."""
-    telling = _telling(words)
-    stems = [(hit.path, hit.path.rpartition("/")[2].partition(".")[0]) for hit in hits]
-    return [path for path, stem in stems if _telling(stem) and _telling(stem) <= telling]
-
-
-def folder_of_name(words: str, hits: Sequence[FileHit]) -> str:
-    """The one folder that has just that name among those that hits are in; empty if there is none, or more."""
-    found = _folders(_telling(words), [hit.path for hit in hits])
-    return found[0] if len(found) == 1 else ""
-
-
-def without_filling(words: str) -> str:
-    """A name without the words that say nothing; as it is if nothing else is left."""
-    return " ".join(word for word in words.split() if word.lower() not in _FILLING) or words
 
 
 # --- clauses ------------------------------------------------------------------------------------------------------
@@ -340,40 +233,53 @@ def _open(words: str, tokens: list[str]) -> Clause:
     kinds: tuple[Do, ...] = (Do.FIND,)
     if not words.endswith("?"):
         kinds = (*kinds, Do.MOVE, Do.COPY, *((Do.WRITE, Do.APPEND) if texts else ()))
-    return Clause(words, kinds, (_joined(tokens),), tuple(places), texts, is_open=True)
+    return Clause(words, kinds, (_name(tokens),), tuple(places), texts, is_open=True)
 
 
 def _told(words: str, kinds: tuple[Do, ...], rest: list[str], *, is_name: bool) -> Clause:
     """A clause by what stands behind its verb."""
     if kinds[0] in (Do.FIND, Do.DELETE, Do.PURGE):
-        name = _joined(rest)
-        return Clause(words, kinds, (name,) if name else ())
+        return Clause(words, kinds, _names([rest]))
     before, places = _places(rest)
     if not places:
         n_names = len(rest) - _ends_in_place(rest)
-        before, places = (
-            [_joined(rest[:n_names])],
-            [_place([each]) for each in rest[n_names:]],
-        )
+        before, places = [rest[:n_names]], [_place([each]) for each in rest[n_names:]]
     if is_name:
         places = [replace(place, is_name=True) for place in places]
-    texts = before
+    texts = list(map(_joined, before))
     if Do.WRITE in kinds or Do.APPEND in kinds:
-        texts, places = _texts(rest, before, places)
-    return Clause(
-        words,
-        kinds,
-        tuple(filter(None, before)),
-        tuple(places),
-        tuple(filter(None, texts)),
-    )
+        texts, places = _texts(rest, texts, places)
+    return Clause(words, kinds, _names(before), tuple(places), tuple(filter(None, texts)))
 
 
-def _places(rest: list[str]) -> tuple[list[str], list[Place]]:
+def _names(pieces: Sequence[Sequence[str]]) -> tuple[Name, ...]:
+    """The names that pieces of a clause may be."""
+    return tuple(name for name in map(_name, pieces) if name.words)
+
+
+def _name(tokens: Sequence[str]) -> Name:
+    """What some tokens name: in quotation marks, as they stand there; or a list."""
+    told = [token for token in tokens if token.lower() not in FILLING]
+    if len(told) == 1 and _is_quoted(told[0]):
+        return Name(_bare(told[0]), (_bare(told[0]),))
+    parts: list[list[str]] = [[]]
+    for token in tokens:
+        if token.lower() in _LISTS:
+            parts.append([])
+        elif _is_quoted(token) and parts[-1] and _is_quoted(parts[-1][-1]):
+            parts.append([token])  # `"a.md" "b.md"`
+        else:
+            parts[-1].append(token)
+    parts = [part for part in parts if part]
+    quoted = tuple(_bare(token) for token in tokens if _is_quoted(token))
+    return Name(_joined(tokens), quoted, _names(parts) if len(parts) > 1 else ())
+
+
+def _places(rest: list[str]) -> tuple[list[list[str]], list[Place]]:
     """Where to, by each word that may say so, and what stands before that; `to x as y` is one place."""
     marks = _marks(rest, _TO_PLACE | _AS_NAME) or _marks(rest, _IN_PLACE)
     ends = [*marks[1:], len(rest)][: len(marks)]
-    before = [_joined(rest[:at]) for at in marks]
+    before = [rest[:at] for at in marks]
     places = [
         _place(rest[at + 1 : end], is_name=rest[at].lower() in _AS_NAME)
         for at, end in zip(marks, ends, strict=True)
@@ -387,7 +293,7 @@ def _places(rest: list[str]) -> tuple[list[str], list[Place]]:
 
 
 def _place(tokens: Sequence[str], *, is_name: bool = False) -> Place:
-    told = [token for token in tokens if token.lower() not in _FILLING]
+    told = [token for token in tokens if token.lower() not in FILLING]
     is_quoted = len(told) == 1 and _is_quoted(told[0])
     return Place(_joined(told if is_quoted else tokens), is_name=is_name, is_quoted=is_quoted)
 
@@ -398,7 +304,7 @@ def _texts(
     """The texts of a clause that writes, and where to: `x with TEXT`, or `TEXT to x`."""
     if with_text := _marks(rest, _WITH_TEXT):
         at = with_text[0]
-        told = [token for token in rest[:at] if token.lower() not in _FILLING]
+        told = [token for token in rest[:at] if token.lower() not in FILLING]
         place = _place(told or rest[:at])
         texts = [_bare(token) for token in rest[at + 1 :] if _is_quoted(token)]
         return texts or [_LABEL.sub("", _joined(rest[at + 1 :]))], [place]
@@ -410,7 +316,7 @@ def _texts(
 
 def _ends_in_place(rest: Sequence[str]) -> bool:
     """Whether the last word is a place though nothing says so, as in `mv a.md b`."""
-    is_pair = len(rest) == 2 and rest[0].lower() not in _FILLING
+    is_pair = len(rest) == 2 and rest[0].lower() not in FILLING
     return is_pair or (len(rest) > 1 and any(char in rest[-1].rstrip(".") for char in "/."))
 
 
@@ -438,46 +344,3 @@ def _bare(token: str) -> str:
     if token in (",", ";"):
         return token
     return token.lstrip("\"'`(\u201c").rstrip("\"'`.:!?)\u201d")
-
-
-# --- names -------------------------------------------------------------------------------------------------------
-
-
-def _of_just_that_name(name: str, paths: Sequence[str]) -> list[str]:
-    """The files that are called so, with or without their extension; of a path, those that end in it.
-
-    `my plan.txt` is the file of that name if there is one, and else `plan.txt`: as much of what is said as can be is the name.
-    """
-    words = name.split()
-    told = [n for n, word in enumerate(words) if word.lower() not in _FILLING] or [0]
-    pieces = [
-        words[n:end] for n in range(told[0] + 1) for end in range(told[-1] + 1, len(words) + 1)
-    ]
-    for piece in sorted(pieces, key=len, reverse=True):
-        said = f"/{' '.join(piece).strip('/')}"
-        if found := [path for path in paths if path.lower().endswith(said.lower())]:
-            return [path for path in found if path.endswith(said)] or found
-    telling = _telling(name)
-    last = [(path, path.rpartition("/")[2]) for path in paths]
-    return [
-        path
-        for path, own in last
-        if telling and telling in (_telling(own.partition(".")[0]), _telling(own))
-    ]
-
-
-def _folders(telling: set[str], paths: Sequence[str]) -> list[str]:
-    """The folders above these paths that have just that name."""
-    found: dict[str, None] = {}
-    for path in paths:
-        parts = path.split("/")
-        for n_parts in range(2, len(parts)):
-            if telling and _telling(parts[n_parts - 1]) == telling:
-                found["/".join(parts[:n_parts])] = None
-    return list(found)
-
-
-def _telling(text: str) -> set[str]:
-    """The words of a name or path, without those that say nothing, and without an `s` at the end."""
-    words = (word.lower() for word in _WORD.findall(text))
-    return {word.removesuffix("s") for word in words if word not in _FILLING}
