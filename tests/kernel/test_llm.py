@@ -8,13 +8,14 @@ from tests.kernel.conftest import OpenKernel
 from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Ps, Stop, Tokenize
 from aios.abi.gate import Token
 from aios.abi.pages import Pages
-from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec
+from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
 from aios.config import Config, EngineConfig, Home, SchedulerConfig
 from aios.engine.models import find_model
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import ContextWindowExceeded, EngineFailed, ProcessGone
 from aios.kernel.kernel import open_kernel
+from aios.kernel.scheduler.policy import Priority
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +136,36 @@ async def test_completions_embeddings_and_tokens(booted: OpenKernel) -> None:
         counted = (await gate.call(CountTokens(messages=(Message(Role.USER, "a b c"),)))).value
         assert counted.window_tokens == 8192
         assert counted.n_tokens > 3
+
+
+class SlowVectors(ScriptedEngine):
+    """Computes vectors until it is told to go on."""
+
+    go_on: anyio.Event
+
+    async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+        await self.go_on.wait()
+        return await super().embed(texts)
+
+
+async def test_a_newcomer_ends_a_generation_where_vectors_of_less_worth_are_computed(
+    booted: OpenKernel,
+) -> None:
+    script = Script(replies=("word " * 2000, "fine"), token_delay_s=0.05)
+    engine = SlowVectors(n_slots=2, script=script, tokens_per_read=1)
+    engine.go_on = anyio.Event()
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            kernel.scheduler.set_policy(Priority())
+            embedder, talker, newcomer = (kernel.admit(name)[0] for name in ("e", "t", "n"))
+            embedder.nice, talker.nice = 19, 10
+            tasks.start_soon(kernel.gate(embedder.pid).call, Embed(texts=("a",)))
+            await anyio.wait_all_tasks_blocked()
+            async with kernel.gate(talker.pid).open_call(chat()) as frames:
+                await anext(aiter(frames))
+                answer = (await kernel.gate(newcomer.pid).call(chat())).value
+                assert answer.message.content == "fine"
+            engine.go_on.set()
 
 
 async def test_the_same_seed_gives_the_same_text_and_none_draws_one(booted: OpenKernel) -> None:

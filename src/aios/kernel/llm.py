@@ -309,7 +309,7 @@ class ModelCalls:
         self, run: Run, core: Core, job: Job | None = None
     ) -> AbstractAsyncContextManager[Turn]:
         if job is None:
-            return self._scheduler.turn(run, core.resource)
+            return self._scheduler.turn(run, core.resource, is_preemptible=False)
         n_prompt = _about_tokens(job.prompt)
         window = core.engine.capabilities.window_tokens if core.engine is not None else 0
         n_context = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)

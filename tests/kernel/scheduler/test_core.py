@@ -126,6 +126,15 @@ def test_an_engine_that_cannot_suspend_is_not_asked_to() -> None:
     assert handle(core, Spend(1, 10_000), 4.0) == []
 
 
+def test_a_turn_that_cannot_end_early_is_not_asked_to_and_keeps_nobody_else_from_it() -> None:
+    core = Core(policy=Priority(), max_queue=100, capacities={"engine": 2})
+    handle(core, Arrive(Ticket(1, Pid(1), "engine", nice=19, is_preemptible=False)))
+    handle(core, Arrive(Ticket(2, Pid(2), "engine", nice=10)))
+    assert handle(core, Arrive(Ticket(3, Pid(3), "engine"))) == [Yield(2)]
+    assert handle(core, Renew(2)) == [Grant(3)]
+    core.check_invariants()
+
+
 def test_who_is_preempted_keeps_its_age_and_cannot_be_preempted_for_ever() -> None:
     core = full_of_long_calls()
     now_s, n_preempted = 3.0, 0

@@ -360,7 +360,11 @@ class Core:
             return []
         if len(lane.yielding) >= lane.n_queued or not lane.has_room(ticket_id):
             return []
-        others = [each for each in lane.granted if each not in lane.yielding]
+        others = [
+            each
+            for each in lane.granted
+            if each not in lane.yielding and self._tickets[each].is_preemptible
+        ]
         worst = max(others, key=lambda each: lane.granted[each].rank, default=None)
         if worst is None or lane.granted[worst].rank[0] < rank[0] + margin:
             return []

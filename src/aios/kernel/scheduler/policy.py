@@ -43,6 +43,8 @@ class Ticket(Struct, frozen=True):
     n_context_tokens: int = 0
     is_background: bool = False
     """The kernel made the call on behalf of a process: its nice value is not that of the process."""
+    is_preemptible: bool = True
+    """Its turn can end before it is done; a turn that computes vectors cannot."""
 
 
 class Policy(Protocol):

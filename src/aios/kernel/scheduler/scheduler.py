@@ -136,6 +136,7 @@ class Scheduler:
         *,
         n_prompt_tokens: int = 0,
         n_context_tokens: int = 0,
+        is_preemptible: bool = True,
     ) -> AsyncIterator[Turn]:
         """Hold one unit of a resource; waits, parked, until it is granted. Cancelling withdraws.
 
@@ -144,6 +145,7 @@ class Scheduler:
             resource: What of.
             n_prompt_tokens: About how long the prompt is.
             n_context_tokens: About what prompt and output may take together.
+            is_preemptible: Whether the holder heeds `must_yield`.
 
         Raises:
             ResourceExhausted: `max_queue` calls wait for it already, and the process has another one.
@@ -160,6 +162,7 @@ class Scheduler:
             n_prompt_tokens=n_prompt_tokens,
             n_context_tokens=n_context_tokens,
             is_background=run.is_background,
+            is_preemptible=is_preemptible,
         )
         turn = Turn(ticket.id, run, self)
         self._turns[ticket.id] = turn
