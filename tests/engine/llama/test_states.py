@@ -77,6 +77,7 @@ def test_the_oldest_state_goes_and_a_pinned_one_never(context: Context) -> None:
     assert states.n_stored(third) == 0, "there is room for one"
     states.unpin(kept.pin)
     states.unpin(kept.pin)
+    assert not states._counts, "nothing is left of a pin, which has all the tokens in it"
     states.save(1, third)
     assert states.n_stored(first) == 0
     assert states.n_stored(third) == 60

@@ -74,6 +74,8 @@ class States:
             key = self._pins.pop(pin, None)
             if key is not None:
                 self._counts[key] -= 1
+                if not self._counts[key]:
+                    del self._counts[key]  # the key is all the tokens
 
     def is_on_disk(self, tokens: Tokens, *, n_kept: int = 0) -> bool:  # noqa: ARG002
         return False
