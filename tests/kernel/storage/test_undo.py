@@ -103,6 +103,34 @@ async def test_an_undo_is_undone_and_done_again(tmp_path: Path) -> None:
             await undo(kernel, 1)
 
 
+async def test_what_a_process_took_back_itself_does_not_come_again_when_it_is_undone_twice(
+    tmp_path: Path,
+) -> None:
+    work = tmp_path / "work"
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, work)
+        files = Files(gate)
+        with anyio.fail_after(30):
+            await files.write("draft", "one")
+            edited = await files.write("kept", "one")
+            await files.write("draft", "two")
+            await files.delete("draft")
+            await files.rollback(transaction=edited.transaction)
+            await shell(gate, "echo one > a; echo two > b")
+            await shell(gate, "rm a")
+            done = await undo(kernel, pid)
+            assert [(Path(each.path).name, each.what) for each in done.paths] == [("b", "removed")]
+            assert tree(work) == {}
+            again = await undo(kernel, pid)
+            assert (again.acts, again.paths, tree(work)) == ((), (), {})
+            assert await files.list() == []
+            await undo(kernel, 1, last=1)
+            assert tree(work) == {"b": "two\n"}
+            await undo(kernel, pid)
+            assert tree(work) == {}
+        assert (await Files(kernel.init_gate()).check()).faults == ()
+
+
 async def test_only_the_last_acts_are_taken_back_when_so_many_are_asked_for(
     tmp_path: Path,
 ) -> None:

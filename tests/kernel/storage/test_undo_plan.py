@@ -37,6 +37,17 @@ def test_what_an_undone_undo_brought_back_can_be_undone_once_more() -> None:
     assert plan(history(THEIRS, MINE, (False, 1), (False, 2)), 4) == Plan(1)
 
 
+def test_what_was_as_it_should_be_when_it_was_undone_is_not_brought_back_later() -> None:
+    gone = Version(2, is_mine=True, author="me", back_to=0, is_undone=True)
+    versions = {**history(MINE), 2: gone}
+    assert undone(versions, 2) == {1, 2}
+    assert plan(versions, 2) == Plan(None)
+    later = {**versions, 3: Version(3, is_mine=True, author="me")}
+    assert plan(later, 3) == Plan(0)
+    theirs = {**versions, 3: Version(3, is_mine=False, author="bob")}
+    assert plan(theirs, 3) == Plan(None), "what is undone is not told as lying below another's"
+
+
 def test_below_a_purged_version_nothing_is_known() -> None:
     assert plan({3: Version(3, is_mine=True, author="me")}, 3) == Plan(2)
 

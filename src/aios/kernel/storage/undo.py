@@ -202,8 +202,8 @@ class Undoer:
                 work.conflicts.append(NotUndone(shown, why))
                 continue
             work.plans[path] = found
-            what = _what(connection, path, found.target)
-            work.paths.append(UndonePath(path, shown if space is not None else "", what))
+            if what := _what(connection, path, found.target):
+                work.paths.append(UndonePath(path, shown if space is not None else "", what))
 
     # --- doing ---------------------------------------------------------------------------------------------------
 
@@ -247,11 +247,16 @@ class Undoer:
         try:
             with tx.connection:
                 restore(tx, path, target)
-                newest = tx.connection.execute(
-                    "SELECT max(version) FROM versions WHERE path = ?", (path,)
-                ).get
+                newest, number = next(
+                    tx.connection.execute(
+                        "SELECT version, tx FROM versions WHERE path = ? ORDER BY version DESC LIMIT 1",
+                        (path,),
+                    )
+                )
+                is_made = number == tx.number
                 tx.connection.execute(
-                    "INSERT OR REPLACE INTO undo_returns VALUES (?, ?, ?)", (path, newest, target)
+                    "INSERT OR REPLACE INTO undo_returns VALUES (?, ?, ?)",
+                    (path, newest, target if is_made else _undone(target)),
                 )
         except AiosError as error:
             work.conflicts.append(NotUndone(path, error.message))
@@ -395,11 +400,17 @@ def _history(
         "ON r.path = v.path AND r.version = v.version WHERE v.path = ?",
         (path,),
     )
-    history = {
-        version: Version(version, tx in numbers, author, back_to)
-        for version, tx, author, back_to in rows
-    }
+    history: dict[int, Version] = {}
+    for version, tx, author, back_to in rows:
+        is_undone = back_to is not None and back_to < 0
+        target = _undone(back_to) if is_undone else back_to
+        history[version] = Version(version, tx in numbers, author, target, is_undone)
     return history, max(history)
+
+
+def _undone(version: int) -> int:
+    """How a version to go back to is written if nothing had to be changed for that, and how such a one is read: 0 and -1, 1 and -2."""
+    return -1 - version
 
 
 def _why_not(
@@ -418,13 +429,17 @@ def _why_not(
 
 def _what(
     connection: apsw.Connection, path: str, target: int
-) -> Literal["restored", "removed", "remade"]:
+) -> Literal["restored", "removed", "remade", ""]:
+    """What going back does to a file; empty if it is so already."""
     row = connection.execute(
         "SELECT content FROM versions WHERE path = ? AND version = ?", (path, target)
     ).fetchone()
-    if row is None or row[0] is None:
+    content, now = row[0] if row else None, find_file(connection, path)
+    if content == (now.content if now else None):
+        return ""
+    if content is None:
         return "removed"
-    return "restored" if find_file(connection, path) is not None else "remade"
+    return "restored" if now else "remade"
 
 
 def _may(process: Process, space: Workspace) -> bool:

@@ -2,6 +2,7 @@
 
     versions    1 others   2 mine   3 others   4 mine   5 mine        undo of mine -> 3, and 2 stays: it lies under 3
     versions    1 others   2 mine   3 undo, back to 1                 undo of mine -> nothing: 3 is what 1 was
+    versions    1 mine     2 mine, deleted                            undo of mine -> 0, which 2 is already: it stands for 0 from then on
 
 The walk begins at the newest version and steps over what is mine; a version that an undo made stands for the one that it went back to,
 unless it is mine itself: then the undo is undone.
@@ -20,6 +21,8 @@ class Version(Struct, frozen=True):
     author: str
     back_to: int | None = None
     """Made by an undo: the version whose content it has; 0 is that there was none."""
+    is_undone: bool = False
+    """No undo made it, but one found that nothing had to be changed to be back there: it is undone itself, and has the content of `back_to`."""
 
 
 class Plan(Struct, frozen=True):
@@ -39,10 +42,10 @@ def plan(history: Mapping[int, Version], newest: int) -> Plan:
     """
     here = newest
     while (found := history.get(here)) is not None:
-        if found.is_mine:
-            here -= 1
-        elif found.back_to is not None:
+        if found.back_to is not None and (found.is_undone or not found.is_mine):
             here = found.back_to
+        elif found.is_mine:
+            here -= 1
         else:
             break
     above = history.get(here)
@@ -60,7 +63,7 @@ def undone(history: Mapping[int, Version], newest: int) -> frozenset[int]:
         if version is None or version.back_to is None:
             here -= 1
         else:
-            found.update(range(version.back_to + 1, here))
+            found.update(range(version.back_to + 1, here + version.is_undone))
             here = version.back_to
     return frozenset(found)
 
@@ -77,7 +80,8 @@ def _mine_below(history: Mapping[int, Version], version: int) -> list[int]:
     found = []
     here = version
     while (each := history.get(here)) is not None:
-        if each.is_mine:
+        is_stepped_over = each.back_to is not None and (each.is_undone or not each.is_mine)
+        if each.is_mine and not is_stepped_over:
             found.append(here)
-        here = each.back_to if each.back_to is not None and not each.is_mine else here - 1
+        here = each.back_to if each.back_to is not None and is_stepped_over else here - 1
     return found

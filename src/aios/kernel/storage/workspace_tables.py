@@ -1,6 +1,6 @@
 """The tables of workspaces and of undoing: which folders there are, who runs in them, what was taken back, what cannot be.
 
-`undo_returns` names the versions that an undo made, with the version whose content each has; `undo_notes` what a run did that no version has.
+`undo_returns` names the versions that an undo made, with the version whose content each has, and those that an undo found as they should be (below zero: -1 - that version); `undo_notes` what a run did that no version has.
 """
 
 from collections.abc import Iterable, Mapping
