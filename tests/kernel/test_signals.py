@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -10,7 +11,9 @@ from tests.kernel.conftest import OpenKernel
 from tests.kernel.test_programs import ONCE, home, program
 from tests.kernel.test_programs import booted as durable
 
-from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Logs, Ps, SendSignal, Stop, Wait
+from aios.abi.budget import Limits, SetBudget
+from aios.abi.call import Answer, Call
+from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Logs, Nice, Ps, SendSignal, Stop, Wait
 from aios.abi.gate import Token
 from aios.abi.mail import Receive
 from aios.abi.storage import FileEdit, FileStat, Put
@@ -23,12 +26,15 @@ from aios.errors import (
     AiosError,
     Conflict,
     DeadlineExceeded,
+    DiskFailed,
     KernelStopping,
     NotFound,
     ProcessGone,
 )
 from aios.kernel.gate import LocalGate
+from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.kernel import Kernel
+from aios.kernel.residents import read_residents
 from aios.sdk.requests import build
 
 __all__ = ("home",)  # a fixture
@@ -416,3 +422,44 @@ async def test_who_waits_for_a_program_that_is_brought_back_is_told_that_the_ker
             plain: "the kernel ended", -plain: "the end",
             guest: "kernel_stopping", -guest: "kernel_stopping",
         }  # fmt: skip
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("by", [Kill, partial(SendSignal, signal="KILL")])
+async def test_who_was_killed_or_stopped_is_so_on_disk_when_the_call_returns(
+    home: Path, by: Callable[..., Call[Answer]]
+) -> None:
+    """A kernel that is killed a moment later must not bring it back, or let it go on."""
+    async with durable(home) as (kernel, client):
+        for _ in range(5):
+            ended = [(await client.admit()).pid for _ in range(3)]
+            held = (await client.admit()).pid
+            for pid in ended:
+                await client.gate.call(by(pid=pid))
+            await client.gate.call(SetBudget(pid=held, limits=Limits(calls=5)))
+            await client.gate.call(Nice(pid=held, nice=7))
+            await client.gate.call(Stop(pid=held))
+            rows = {row.pid: row for row in await kernel.db.read(read_residents)}
+            assert all(rows[pid].exit is not None for pid in ended)
+            budget = rows[held].budget
+            assert budget is not None
+            told = budget.limits.calls, rows[held].nice, rows[held].is_stopped
+            assert told == (5, 7, True)
+            await client.gate.call(Cont(pid=held))
+            rows = {row.pid: row for row in await kernel.db.read(read_residents)}
+            assert not rows[held].is_stopped
+
+
+@pytest.mark.anyio
+async def test_a_kill_needs_no_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with durable(home) as (kernel, client):
+        guest = await client.admit()
+
+        async def full(_: JournalDisk) -> None:
+            raise DiskFailed("the disk is full", hint="make room")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalDisk, "flush", full)
+            killed = await client.gate.call(Kill(pid=guest.pid))
+        assert killed.value.pids == (guest.pid,)
+        assert not kernel.table.get(guest.pid).is_alive

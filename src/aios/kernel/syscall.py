@@ -121,6 +121,8 @@ class Entry(Struct, frozen=True):
     """What the policies are asked about; None: the target, the kernel, or each path where it has become canonical."""
     look: Look | None = None
     """Before a human is asked: raises if there is nothing to be done."""
+    is_kept_first: bool = False
+    """The answer waits until the rows of the processes that it changed are on disk: a kernel that is killed behind it must not bring back whom it was told to kill."""
     judges_itself: bool = False
     """The handler asks the branch and the policies about the effect, and says when it begins (`Run.begin_effect`)."""
 
@@ -221,6 +223,8 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     end: Result[A] | Fault | None = None
     try:
         value: Any = await _within_scope(kernel, run, call, entry=entry, record=record)
+        if entry.is_kept_first:
+            await journal.flush()
         n_urgent = kernel.post.count_urgent(process)
         result: Result[A] = Result(value, run.waited_s, run.ran_s, run.n_preemptions, n_urgent)
         outcome, end = Outcome.DONE, result
@@ -343,10 +347,10 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     branches.BranchList: Entry(lambda kernel, run, call: kernel.branches.list_all(run, call), Right.SEE),
     Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.DISK, redo=handlers.admit_again),
     Wait: Entry(handlers.wait, Right.SEE, has_target=True),
-    Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True),
-    Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
-    Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
-    SendSignal: Entry(handlers.send_signal, Right.SIGNAL, Effect.IRREVERSIBLE, Where.DISK, has_target=True),
+    Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
+    Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
+    Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
+    SendSignal: Entry(handlers.send_signal, Right.SIGNAL, Effect.IRREVERSIBLE, Where.DISK, has_target=True, is_kept_first=True),
     Ps: Entry(handlers.ps, Right.SEE),
     GetPid: Entry(handlers.getpid, Right.SELF),
     Now: Entry(handlers.now, Right.SELF),
@@ -354,7 +358,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Questions: Entry(lambda kernel, run, call: kernel.programs.questions(run, call), Right.SEE),
     AnswerQuestion: Entry(lambda kernel, run, call: kernel.programs.answer(run, call), Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True, look=looks.question),
     ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE, Where.KERNEL, redo=redo.exit_self),
-    Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
+    Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
     SetSched: Entry(lambda kernel, run, call: kernel.scheduling.set_sched(run, call), Right.SCHED, Effect.REVERSIBLE, Where.KERNEL),
     SchedTrace: Entry(lambda kernel, run, call: kernel.scheduling.sched_trace(run, call), Right.SCHED),
@@ -364,7 +368,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Tokenize: Entry(lambda kernel, run, call: kernel.models.tokenize(run, call), Right.MODEL),
     CountTokens: Entry(lambda kernel, run, call: kernel.models.count_tokens(run, call), Right.MODEL),
     Budget: Entry(lambda kernel, run, call: kernel.budgets.budget(run, call), Right.SEE, has_target=True),
-    SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, Where.KERNEL, has_target=True),
+    SetBudget: Entry(lambda kernel, run, call: kernel.budgets.set_budget(run, call), Right.BUDGET, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
     mail.Send: Entry(lambda kernel, run, call: kernel.post.send(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK, resource_of=handlers.addressed),
     mail.Receive: Entry(lambda kernel, run, call: kernel.post.receive(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),
     mail.Publish: Entry(lambda kernel, run, call: kernel.post.publish(run, call), Right.MAIL, Effect.COMPENSABLE, Where.DISK),

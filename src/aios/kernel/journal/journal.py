@@ -7,6 +7,7 @@ did before are on disk. Without a disk the journal keeps the last records in mem
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Result
 from aios.abi.types import Pid
 from aios.abi.wire import encode_call
+from aios.errors import DiskFailed, ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.journal import tables
 from aios.kernel.journal.disk import JournalDisk
@@ -117,6 +119,12 @@ class Journal:
             record.is_written = True
         else:
             self.disk.push()
+
+    async def flush(self) -> None:
+        """Return when all that was noted so far is on disk. A disk that takes nothing now is asked again later, and nobody waits for it."""
+        if self.disk is not None:
+            with suppress(DiskFailed, ResourceExhausted):
+                await self.disk.flush()
 
     def seal_of(self, record: Record) -> Seal | None:
         """What writes the outcome of a call in the transaction that has its effect; None if nothing does."""
