@@ -15,6 +15,7 @@ from tests.kernel.tools.offering import idle
 
 from aios.config import Config, EgressConfig, Home, SandboxConfig
 from aios.errors import AccessDenied
+from aios.kernel.egress.connection import Connection
 from aios.kernel.egress.egress import Way, network_of
 from aios.kernel.egress.secrets import Secret, SecretStore
 from aios.kernel.kernel import Kernel, open_kernel
@@ -159,6 +160,32 @@ async def test_bodies_pass_by_length_and_by_chunks_and_nothing_behind_them(tmp_p
             assert "hello" in await say(way, chunks + smuggled)
             assert all(b"/admin" not in each for each in web.said)
             assert web.said[1].endswith(b"4\r\nBODY\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("body", ["A" * 70_000, "0\r\n" + "A" * 70_000], ids=["size", "trailer"])
+async def test_a_line_without_an_end_in_a_body_is_refused_and_ends_nothing(
+    tmp_path: Path, body: str
+) -> None:
+    with anyio.fail_after(30):
+        async with host() as web, proxied(tmp_path, local(web.port)) as (_, __, way):
+            chunks = request(web.port, "Transfer-Encoding: chunked", method="PUT", body=body)
+            assert "a line in its body is over 32768 bytes" in await say(way, chunks)
+            assert "hello" in await say(way, request(web.port))
+
+
+async def test_a_bug_of_ours_ends_the_connection_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_: Connection) -> None:
+        raise RuntimeError("on the way")
+
+    with anyio.fail_after(30):
+        async with host() as web, proxied(tmp_path, local(web.port)) as (_, process, way):
+            with monkeypatch.context() as patch:
+                patch.setattr(Connection, "carry", fails)
+                assert "X-Aios-Code: kernel_bug" in await say(way, request(web.port))
+            assert "RuntimeError: on the way" in process.log.read(0)[0][-1].text
+            assert "hello" in await say(way, request(web.port))
 
 
 async def test_limits_hold(tmp_path: Path) -> None:

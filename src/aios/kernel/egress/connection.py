@@ -183,19 +183,26 @@ class Connection:
             length -= len(piece)
             await self._pass_up(outer, piece)
         while length == CHUNKED:
-            line = await self._source.receive_until(b"\n", MAX_HEAD_BYTES) + b"\n"
+            line = await self._line()
             n_bytes = read_chunk_size(line)
             await self._pass_up(outer, line)
             if n_bytes == 0:
-                await self._source.receive_until(
-                    b"\r\n", MAX_HEAD_BYTES
-                )  # trailers are not carried
+                await self._line()  # trailers are not carried
                 await self._pass_up(outer, b"\r\n")
                 return
             await self._body(outer, n_bytes)
             if await self._source.receive_exactly(2) != b"\r\n":
                 raise InvalidCall("the request is refused: its body is not in chunks", hint="")
             await self._pass_up(outer, b"\r\n")
+
+    async def _line(self) -> bytes:
+        try:
+            return await self._source.receive_until(b"\n", MAX_HEAD_BYTES) + b"\n"
+        except anyio.DelimiterNotFound as error:
+            raise InvalidCall(
+                f"the request is refused: a line in its body is over {MAX_HEAD_BYTES} bytes",
+                hint="send the body by its length (`Content-Length`)",
+            ) from error
 
     # --- both ways -----------------------------------------------------------------------------------------------
 
