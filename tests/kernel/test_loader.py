@@ -242,6 +242,25 @@ async def test_the_kernels_own_variables_cannot_be_set(
 
 
 @pytest.mark.anyio
+async def test_what_no_program_can_be_told_starts_none(
+    booted: OpenKernel, program: MakeProgram
+) -> None:
+    """Behind a NUL, `bwrap` would read options: `--bind / /tmp/h` of an agent's own choice."""
+    path = program("")
+    async with booted() as kernel:
+        for call in (
+            Spawn(program=path, env={"X": "a\0--bind\0/\0/tmp/h"}),
+            Spawn(program=path, env={"X\0--share-net\0": "a"}),
+            Spawn(program=path, args=("a\0b",)),
+        ):
+            with pytest.raises(ProgramFailed, match="no NUL"):
+                await spawned(kernel, call)
+        with pytest.raises(NotFound, match="working directory"):
+            await spawned(kernel, Spawn(program=path, cwd="/a\0b"))
+        assert len(list(kernel.table)) == 1, "nothing is left of them"
+
+
+@pytest.mark.anyio
 async def test_a_missing_working_directory_is_said(
     booted: OpenKernel, program: MakeProgram
 ) -> None:

@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -145,7 +146,9 @@ def view_for(call: Spawn, program: Program, parent: View | None) -> View:
         AccessDenied: The parent does not see that much itself.
     """
     start = parent.cwd if parent is not None else Path.cwd()
-    cwd = (start / call.cwd).resolve()
+    cwd = start / call.cwd
+    with suppress(RuntimeError, ValueError):  # it leads in a circle, or is no path: no folder either
+        cwd = cwd.resolve()
     if not cwd.is_dir():
         raise NotFound(f"the working directory {cwd} is not a folder", hint="set `cwd`")
     asked = None

@@ -55,6 +55,7 @@ from aios.kernel.recovery import (
 from aios.kernel.replay import Replay
 from aios.kernel.residents import Launched, Residents
 from aios.kernel.sandbox.launch import Launcher
+from aios.kernel.sandbox.spawning import check_words
 from aios.kernel.sealing import Sealer
 from aios.kernel.signals import KILLED_STATUS, Signals
 from aios.kernel.spending import Budgets
@@ -130,6 +131,7 @@ class Programs:
             )
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
+        check_words((*call.args, *call.env, *call.env.values()))
         program = load_program(call.program)
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)

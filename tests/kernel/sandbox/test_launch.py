@@ -49,6 +49,14 @@ async def test_output_status_and_files_come_through(launcher: Launcher, tmp_path
     assert (tmp_path / "work" / "made").read_text() == "x\n"
 
 
+async def test_no_word_is_an_option_of_the_wall(launcher: Launcher, tmp_path: Path) -> None:
+    profile = Profile(writable=(tmp_path,), env={**ENV, "X": "a\0--bind\0/\0/tmp/h"})
+    with pytest.raises(ProgramFailed, match="no NUL"):
+        await launcher.open(["sh"], profile, cwd=tmp_path)
+    with pytest.raises(ProgramFailed, match="no NUL"):
+        await started(launcher, tmp_path, "sh", "-c", "echo a\0b")
+
+
 async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Path) -> None:
     with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from aios.kernel.sandbox.spawning import ChildProcess, start_program
+from aios.errors import ProgramFailed
+from aios.kernel.sandbox.spawning import ChildProcess, check_words, start_program
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 ENV = {"PATH": os.environ["PATH"]}
@@ -113,3 +114,10 @@ async def test_a_pipe_that_is_closed_is_no_longer_waited_for() -> None:
 async def test_a_program_that_is_not_there_is_said_to_be_missing() -> None:
     with pytest.raises(FileNotFoundError):
         start_program([f"{sys.executable}-missing"], stdin=subprocess.DEVNULL, env={})
+
+
+async def test_words_that_the_system_cannot_be_told_are_refused() -> None:
+    check_words(["all", "that", "is", "text: é\n", os.fsdecode(b"\xff")])
+    for word in ("a\0b", "\ud800"):
+        with pytest.raises(ProgramFailed, match="no NUL"):
+            check_words(["fine", word])

@@ -30,6 +30,7 @@ from aios.kernel.process import Confines, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.programs import ProgramKernel, Programs
 from aios.kernel.residents import Launched, Resident
+from aios.kernel.sandbox.spawning import check_words
 from aios.kernel.sandbox.view import View
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.branch import is_unused
@@ -303,9 +304,10 @@ def estate_of(process: Process) -> Estate:
 
 
 def check_env(env: Mapping[str, str]) -> None:
-    """Raise InvalidCall if an environment has what is the kernel's."""
+    """Raise InvalidCall if an environment has what is the kernel's, ProgramFailed if no program can be told it."""
     if any(name.startswith("AIOS_") for name in env):
         raise InvalidCall("`env` may not set AIOS_ variables", hint="they are the kernel's")
+    check_words((*env, *env.values()))
 
 
 def _held_in(process: Process, origin: Origin, *, may_act: bool) -> Launched:

@@ -55,7 +55,7 @@ from aios.kernel.sandbox.profile import (
 )
 from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 from aios.kernel.sandbox.seccomp import filter_program
-from aios.kernel.sandbox.spawning import ChildProcess, start_program
+from aios.kernel.sandbox.spawning import ChildProcess, check_words, start_program
 
 GRACE_S = 5.0
 """How long the wall may take to stand, and its remains to go."""
@@ -196,7 +196,7 @@ class Launcher:
             stdin: As for `subprocess`.
 
         Raises:
-            ProgramFailed: It is not there, the wall could not be built, or the profile holds the kernel's own state, or `cwd` keys; the
+            ProgramFailed: It is not there, a word cannot be told, the wall could not be built, or the profile holds the kernel's own state, or `cwd` keys; the
                 program did not run then.
         """
         walls = await self.find_walls()
@@ -210,6 +210,7 @@ class Launcher:
                 f"`sandbox.mode` asks for {self.config.mode}, and there is none: {walls.missing[0]}",
                 hint='mend that; `sandbox.mode = "auto"` takes the best that works',
             )
+        check_words((*command, *profile.env, *profile.env.values()))
         found = shutil.which(command[0], path=profile.env.get("PATH"))
         if found is None:
             raise ProgramFailed(f"{command[0]} is not there", hint="check the command and `PATH`")

@@ -8,12 +8,14 @@ it was not given.
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+
+from aios.errors import ProgramFailed
 
 
 class ChildProcess(anyio.abc.Process):
@@ -149,6 +151,24 @@ class PipeWriter(_Pipe, anyio.abc.ByteSendStream):
                 await anyio.wait_writable(self._fileno())
             except BrokenPipeError as error:
                 raise anyio.BrokenResourceError from error
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Refuse words that the operating system cannot be told: behind a NUL, `bwrap` would read options of its own.
+
+    Raises:
+        ProgramFailed: One has a NUL, or half of a character.
+    """
+    for word in words:
+        try:
+            is_whole = b"\0" not in os.fsencode(word)
+        except UnicodeEncodeError:
+            is_whole = False
+        if not is_whole:
+            raise ProgramFailed(
+                f"a program can be given no NUL and no half of a character: {word[:40]!r}",
+                hint="leave it out of its arguments and its environment",
+            )
 
 
 def start_program(
