@@ -40,6 +40,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "catches-no-exception": {
         "src/aios/kernel/syscall.py": "edge 1: the dispatch of system calls",
         "src/aios/kernel/kernel.py": "edge 1 for agents inside the embedding program",
+        "src/aios/kernel/programs.py": "the edge to programs, which change their folders as they like: a bug ends one of them",
         "src/aios/kernel/egress/egress.py": "the edge to strangers on both sides of the proxy: a bug ends one connection",
         "src/aios/server/app.py": "edge 2: an HTTP route",
         "src/aios/server/native.py": "edge 2: a call over the Unix socket",

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
 from aios.abi.gate import Line
 from aios.abi.timers import TimerAdd
 from aios.abi.types import Exit, Kind, Pid, State
-from aios.errors import InvalidCall, NotFound, ProgramFailed
+from aios.errors import InvalidCall, KernelBug, NotFound, ProgramFailed
+from aios.kernel import programs
 from aios.kernel.kernel import Kernel
 from aios.kernel.loader import (
     KEPT,
@@ -261,6 +263,20 @@ async def test_what_no_program_can_be_told_starts_none(
 
 
 @pytest.mark.anyio
+async def test_a_bug_of_ours_in_a_life_of_a_program_ends_that_one_alone(
+    booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("in this life")
+
+    async with booted() as kernel:
+        monkeypatch.setattr(programs, "take_grants", fails)
+        with pytest.raises(KernelBug, match="in this life"):
+            await spawned(kernel, Spawn(program=program("")))
+        assert [each.exit.status for each in kernel.table if each.exit is not None] == [126]
+
+
+@pytest.mark.anyio
 async def test_a_missing_working_directory_is_said(
     booted: OpenKernel, program: MakeProgram
 ) -> None:
@@ -302,6 +318,28 @@ def test_a_malformed_manifest_is_refused_with_the_reason(
 def test_an_entry_outside_the_folder_or_absent_is_refused(program: MakeProgram, entry: str) -> None:
     with pytest.raises(NotFound, match="entry"):
         load_program(program("", manifest=f"name = 'a'\nentry = '{entry}'"))
+
+
+def test_an_entry_that_is_no_path_or_leads_in_a_circle_is_refused(program: MakeProgram) -> None:
+    for entry in ("a\\u0000b", "é" * 250):
+        with pytest.raises(NotFound):
+            load_program(program("", manifest=f'name = "a"\nentry = "{entry}"'))
+    folder = Path(program(""))
+    (folder / "main.py").unlink()
+    (folder / "main.py").symlink_to("main.py")
+    with pytest.raises(NotFound, match="entry"):
+        load_program(str(folder))
+
+
+def test_with_a_copy_what_is_in_that_counts(program: MakeProgram, tmp_path: Path) -> None:
+    folder = Path(program(""))
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (folder / "other.py").touch()
+    (folder / "agent.toml").write_text('name = "evil"\nentry = "other.py"\n')
+    assert load_program(str(folder)).entry == folder / "other.py"
+    loaded = load_program(str(folder), copy)
+    assert (loaded.folder, loaded.entry) == (folder, folder / "main.py")
 
 
 def test_return_codes_become_exits_as_in_a_shell() -> None:

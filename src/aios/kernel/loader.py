@@ -99,14 +99,14 @@ class Program(Struct, frozen=True):
     manifest: Manifest
 
 
-def load_program(path: str) -> Program:
-    """Read and check a program folder.
+def load_program(path: str, copy: Path | None = None) -> Program:
+    """Read and check a program folder; with a `copy` of it, what is in that.
 
     Raises:
         NotFound: There is no such folder, or no `agent.toml` or entry file in it.
         InvalidCall: The manifest is malformed; the message names the field.
     """
-    folder = Path(path)
+    folder = copy or Path(path)
     file = folder / MANIFEST
     try:
         status = file.stat()
@@ -118,24 +118,34 @@ def load_program(path: str) -> Program:
             )
         table: dict[str, object] = msgspec.toml.decode(file.read_bytes())
         manifest = msgspec.convert(sized(table, "budget"), Manifest)
+        entry = _entry(folder, manifest.entry)
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "a program is a folder with an agent.toml; see docs/tutorial/first-agent.md"
         raise NotFound(f"no program at {folder}: {file} is not there", hint=hint) from error
     except OSError as error:
         raise NotFound(
-            f"{file} cannot be read: {error.strerror}", hint="check its permissions"
+            f"{error.filename} cannot be read: {error.strerror}", hint="check its permissions"
         ) from error
     except ValueError as error:  # those of tomllib and msgspec are, too
         raise InvalidCall(
             f"{file} is no manifest: {named(error)}", hint="see docs/tutorial/first-agent.md"
         ) from error
-    entry = (folder / manifest.entry).resolve()
-    if not entry.is_relative_to(folder.resolve()) or not entry.is_file():
+    if entry is None:
         raise NotFound(
             f"the entry {manifest.entry!r} of {folder} is not a file in it",
             hint="mend `entry` in agent.toml",
         )
-    return Program(folder.resolve(), entry, manifest)
+    place = folder.resolve() if copy is None else Path(path)
+    return Program(place, place / entry, manifest)
+
+
+def _entry(folder: Path, entry: str) -> Path | None:
+    """Where the entry file lies in its folder; None if it is none. Symlinks may lead in circles."""
+    with suppress(RuntimeError, ValueError):
+        found, place = (folder / entry).resolve(), folder.resolve()
+        if found.is_relative_to(place) and found.is_file():
+            return found.relative_to(place)
+    return None
 
 
 def view_for(call: Spawn, program: Program, parent: View | None) -> View:
@@ -147,7 +157,7 @@ def view_for(call: Spawn, program: Program, parent: View | None) -> View:
     """
     start = parent.cwd if parent is not None else Path.cwd()
     cwd = start / call.cwd
-    with suppress(RuntimeError, ValueError):  # it leads in a circle, or is no path: no folder either
+    with suppress(RuntimeError, ValueError):  # in a circle, or no path: no folder either
         cwd = cwd.resolve()
     if not cwd.is_dir():
         raise NotFound(f"the working directory {cwd} is not a folder", hint="set `cwd`")

@@ -6,6 +6,7 @@ spawn -> a life: the child runs -> its end -> another life (with the journal's a
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from os import urandom
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import anyio
@@ -23,6 +24,7 @@ from aios.errors import (
     AiosError,
     Conflict,
     InvalidCall,
+    KernelBug,
     ProgramFailed,
     ReplayDivergence,
 )
@@ -354,6 +356,9 @@ class Programs:
                 child = self.make_child(process, kernel.clock, self._launcher)
         except AiosError as error:
             end, child.error = Exit(126, f"{error.code}: {error.message}"), error
+        except Exception as error:  # noqa: BLE001 - the edge to programs: a bug of ours ends this one only
+            child.error = KernelBug(f"{type(error).__name__}: {error}", hint="please report it")
+            end = Exit(126, f"{child.error.code}: {child.error.message}")
         finally:
             child.started.set()  # who waits for that is told, also if it came to nothing
             process.has_body = False
@@ -364,26 +369,24 @@ class Programs:
     async def _live(self, process: Process, body: Body, child: Child) -> tuple[Exit, float | None]:
         """One life. Returns: its end, and after how many seconds the next one begins; None for never."""
         kernel, launched = self._kernel, body.launched
-        launch = Launch(
-            await anyio.to_thread.run_sync(load_program, launched.program),
-            launched.args,
-            launched.view,
-            self.sealer.open(launched.env),
-            kernel.urls[0],
-            self._tokens.issue(process.pid),
-        )
+        token = self._tokens.issue(process.pid)
         process.on_end_soon = child.end_soon
         async with kept_code(
-            launch.program.folder, partial(granted_to, kernel, process.program)
+            Path(launched.program), partial(granted_to, kernel, process.program)
         ) as code:
-            take_grants(kernel, process, launch.program, code.granted)
+            program = await anyio.to_thread.run_sync(load_program, launched.program, code.copy)
+            take_grants(kernel, process, program, code.granted)
+            env = self.sealer.open(launched.env)
+            launch = Launch(
+                program, launched.args, launched.view, env, kernel.urls[0], token, code=code.copy
+            )
             if not launched.env or len(process.bounds) == 1:
                 # an environment can have Python run other code, so a parent's makes it another program
                 process.code = code.digest
             begun_s = kernel.clock.now_s()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._note_started, process, body, child)
-                end = await child.run(msgspec.structs.replace(launch, code=code.copy))
+                end = await child.run(launch)
         if child.error is not None:
             return end, None
         process.end_replay()

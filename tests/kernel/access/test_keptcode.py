@@ -10,10 +10,12 @@ from tests.kernel.test_programs import booted
 
 from aios.abi.types import Pid
 from aios.errors import ConfigError, ProgramFailed, TooLarge
+from aios.kernel import programs
 from aios.kernel.access import grants
 from aios.kernel.access.grants import Grants, content_of, digest_of_folder
 from aios.kernel.access.keptcode import TRIES, Code, kept_code
 from aios.kernel.kernel import Kernel
+from aios.kernel.loader import Program, load_program
 from aios.kernel.sandbox.probe import Wall, probe
 from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 from aios.sdk.client import Client
@@ -228,3 +230,59 @@ async def test_rights_are_those_of_the_digest_that_is_named(place: Path) -> None
     (folder / "helper.py").write_text('WHO = "evil"\n')
     assert file.rights_of(str(folder), digest) == (WISH,)
     assert file.rights_of(str(folder)) == ()
+
+
+DECOY = """\
+import os, time
+from pathlib import Path
+Path("began").touch()
+while not os.path.exists("end"):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(probe().wall is not Wall.BUBBLEWRAP, reason="Landlock hides no folder")
+async def test_a_program_that_became_a_link_to_a_granted_one_has_no_grant(place: Path) -> None:
+    (place / "home").mkdir()
+    work, folder = project(place)
+    decoy = work / "decoy"
+    decoy.mkdir()
+    wishes = f'rights = ["{WISH}"]\n[restart]\npolicy = "always"\ndelay_s = 0.01\n'
+    (decoy / "agent.toml").write_text(f'name = "decoy"\n{wishes}')
+    (decoy / "main.py").write_text(DECOY)
+    async with booted(place / "home") as (kernel, client):
+        kernel.grants.grant(folder, (WISH,), 1.0)
+        pid = (await client.spawn(str(decoy), cwd=str(work), write=(str(work),))).pid
+        while not (work / "began").exists():
+            await anyio.sleep(0.01)
+        decoy.rename(work / "old")
+        decoy.symlink_to(folder)
+        (work / "end").touch()
+        while "looked at" not in said_by(kernel, pid):
+            await anyio.sleep(0.01)
+        assert [each.granted for each in kernel.table.get(pid).bounds] == [()]
+
+
+@pytest.mark.skipif(probe().wall is not Wall.BUBBLEWRAP, reason="Landlock hides no folder")
+async def test_what_a_granted_program_runs_is_what_the_manifest_says_that_was_looked_at(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "home").mkdir()
+    work, folder = project(place)
+    (folder / "main.py").write_text("pass\n")
+    good = (folder / "agent.toml").read_text()
+
+    def swaps(path: str, copy: Path | None = None) -> Program:
+        """Another manifest is there whenever the folder itself is read, and gone when its digest is made."""
+        (folder / "agent.toml").write_text(f'{good}entry = "helper.py"\n')
+        try:
+            return load_program(path, copy)
+        finally:
+            (folder / "agent.toml").write_text(good)
+
+    async with booted(place / "home") as (kernel, client):
+        (folder / "helper.py").write_text("raise SystemExit(7)\n")
+        kernel.grants.grant(folder, (WISH,), 1.0)
+        monkeypatch.setattr(programs, "load_program", swaps)
+        pid = (await client.spawn(str(folder), cwd=str(work))).pid
+        assert (await client.wait(pid)).exit.status == 0
