@@ -57,6 +57,21 @@ async def test_no_word_is_an_option_of_the_wall(launcher: Launcher, tmp_path: Pa
         await started(launcher, tmp_path, "sh", "-c", "echo a\0b")
 
 
+@pytest.mark.skipif(MODES[0] != "bubblewrap", reason="Landlock mounts nothing")
+async def test_nothing_that_a_program_is_given_runs_before_its_mounts_are_looked_at(
+    tmp_path: Path,
+) -> None:
+    """A library of its own, in the process that is held, could read what a symlink leads to that is put there meanwhile."""
+    launcher = Launcher(SandboxConfig(), tmp_path / "home")
+    profile = Profile(writable=(tmp_path,), env={**ENV, "LD_PRELOAD": "/not/there.so"})
+    with anyio.fail_after(30):
+        confined = await launcher.open(["/bin/true"], profile, cwd=tmp_path)
+        assert confined.process.stderr is not None
+        said = b"".join([piece async for piece in confined.process.stderr])
+        await text_of(confined)
+    assert said.count(b"/not/there.so") == 1, "of the program's own loader, and no other"
+
+
 async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Path) -> None:
     with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")

@@ -1,6 +1,7 @@
 """The swaps of tests/kernel/sandbox/test_launch.py, without a sandbox: what counts as the same."""
 
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import anyio
 import pytest
 
 from aios.errors import ProgramFailed
-from aios.kernel.sandbox.mounted import HELD, let_go
+from aios.kernel.sandbox.mounted import held, let_go
 from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +20,7 @@ WITHIN_S = 5.0
 @pytest.fixture
 async def around() -> AsyncIterator[ChildProcess]:
     """A process whose only child is held; `let_go` sees it as it sees `bwrap`."""
-    words = " ".join(f"'{word}'" for word in (*HELD, "echo", "begun"))
+    words = " ".join(f"'{word}'" for word in (*held({})[0], "echo", "begun"))
     process = start_program(
         ["/bin/sh", "-c", f"{words}; exit 3"], stdin=subprocess.DEVNULL, env={"PATH": "/bin"}
     )
@@ -60,3 +61,24 @@ async def test_a_sandbox_that_ends_before_its_program_begins_is_told() -> None:
             await let_go(ended, ended.pid, [], within_s=WITHIN_S)
     finally:
         await ended.aclose()
+
+
+async def test_a_program_gets_its_environment_when_it_is_let_go() -> None:
+    env = {"A": os.fsdecode(bytes(range(1, 256))), "Q": "'\"$(id)`id`\\ \n\n", "E": "", "IFS": "/"}
+    words, first = held({**env, "BASH_FUNC_kill%%": "() { :; }", "x;id": "a"})
+    assert not first.keys() & env.keys()
+    assert set(first.values()) == set(env.values()), "what no shell can name is left out"
+    process = start_program([*words, "/usr/bin/env", "-0"], stdin=subprocess.DEVNULL, env=first)
+    try:
+        with anyio.fail_after(30):
+            while "(sh) T" not in Path(f"/proc/{process.pid}/stat").read_text():
+                await anyio.sleep(0.01)
+            process.send_signal(signal.SIGCONT)
+            assert process.stdout is not None
+            said = b"".join([piece async for piece in process.stdout])
+        told = dict(os.fsdecode(each).split("=", 1) for each in said.split(b"\0")[:-1])
+        assert {name: value for name, value in told.items() if name in env} == env
+        assert not told.keys() & first.keys()
+    finally:
+        process.kill()
+        await process.aclose()

@@ -28,7 +28,7 @@ from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
 from aios.kernel.sandbox.apart import check_apart, key_places, obeyed, state_of
 from aios.kernel.sandbox.cgroup import ControlGroup, hasten
-from aios.kernel.sandbox.mounted import HELD, let_go
+from aios.kernel.sandbox.mounted import held, let_go
 from aios.kernel.sandbox.probe import Wall, Walls, probe
 from aios.kernel.sandbox.processes import (
     MARK,
@@ -294,10 +294,11 @@ class Launcher:
             info=info,
             go=go,
         )
-        options = bubblewrap_options(order.profile, cwd=order.cwd, files=its)
+        words, env = held(order.profile.environment())
+        options = bubblewrap_options(replace(order.profile, env=env), cwd=order.cwd, files=its)
         arguments = _file(files, b"\0".join(os.fsencode(part) for part in options))
         return start_program(
-            [walls.bwrap, "--args", str(arguments), "--", *HELD, *order.command],
+            [walls.bwrap, "--args", str(arguments), "--", *words, *order.command],
             stdin=order.stdin,
             env={MARK: new_mark()},  # its own: the program's is cleared
             pass_fds=(its.passwd, its.group, its.seccomp, its.info, its.go, arguments),

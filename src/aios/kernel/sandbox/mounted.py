@@ -5,8 +5,9 @@ symlink there meanwhile, and a child of it would get what the link leads to. A p
 """
 
 import os
+import re
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +18,33 @@ from aios.kernel.sandbox.confine import open_real
 from aios.kernel.sandbox.processes import descendants, send
 from aios.kernel.sandbox.spawning import ChildProcess
 
-HELD = ("/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
-"""Words before those of a program, which stop it before it begins."""
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What a shell can give on."""
+
+
+def held(env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Words before those of a program, which stop it before it begins, and the environment to start them with.
+
+    In that each variable has a number for a name, and gets its own when the program is let go: else the loader and the shell would heed what
+    whoever starts the program chose (`LD_PRELOAD`), and its code would run before the mounts were looked at. Names that no shell can give on are left out.
+    """
+    names = [name for name in env if NAME.fullmatch(name)]
+    numbers = [f"AIOS_{number}" for number in range(len(names))]  # nobody may name one so
+    script = ["kill -STOP $$"]
+    # `command`: what a shell keeps as its own, such as `UID` of bash, must not end it
+    script += [
+        f'command export {name}="${number}" 2>/dev/null'
+        for name, number in zip(names, numbers, strict=True)
+    ]
+    script += [f"unset {' '.join(numbers)}"] if numbers else []
+    words = ["/bin/sh", "-c", "; ".join([*script, 'exec "$@"']), "sh"]
+    return words, {number: env[name] for name, number in zip(names, numbers, strict=True)}
 
 
 async def let_go(
     process: ChildProcess, root: int, paths: Iterable[Path], *, within_s: float
 ) -> None:
-    """Wait until the program behind `HELD` is held, look at its mounts, and let it go.
+    """Wait until the program behind the words of `held` is stopped, look at its mounts, and let it go.
 
     Args:
         process: `bwrap`.
