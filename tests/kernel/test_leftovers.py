@@ -22,6 +22,15 @@ def test_the_hash_is_of_the_code_and_of_nothing_else(tmp_path: Path) -> None:
     assert code_hash(tmp_path / "nowhere") == code_hash(tmp_path / "not here either")
 
 
+def test_no_more_is_read_than_counts(tmp_path: Path) -> None:
+    with (tmp_path / "main.py").open("wb") as file:
+        file.truncate(1 << 42)  # all holes; to read it would take all memory
+    before = code_hash(tmp_path)
+    with (tmp_path / "main.py").open("r+b") as file:
+        file.write(b"x")
+    assert code_hash(tmp_path) != before
+
+
 def test_a_leftover_is_killed_and_a_stranger_with_its_pid_is_not() -> None:
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(  # noqa: S603 - our own interpreter

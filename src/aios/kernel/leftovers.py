@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +21,7 @@ def code_hash(folder: Path | str) -> bytes:
     root = Path(folder)
     for path in _files(root)[:MAX_CODE_FILES]:
         with suppress(OSError):  # it vanished meanwhile, or is not ours to read
-            data = path.read_bytes()[:room_bytes]
+            data = _read(path, room_bytes)
             room_bytes -= len(data)
             name = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
             digest.update(len(name).to_bytes(4, "big") + name)
@@ -45,6 +46,12 @@ def kill_leftover(os_pid: int, os_start: int) -> bool:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(os_pid, signal.SIGKILL)
     return True
+
+
+def _read(path: Path, n_bytes: int) -> bytes:
+    """The beginning of a plain file; a program may have made it as large as it likes, or a pipe, since it was found."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read(n_bytes) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
 
 
 def _files(root: Path) -> list[Path]:
