@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from aios.abi.access import Request, Verdict
+from aios.abi.calls import Ps
+from aios.abi.journal import Events
 from aios.abi.memory import Recall, Remember
 from aios.abi.taint import Taint
 from aios.abi.types import Kind
@@ -67,6 +69,26 @@ async def test_watchers_are_told_once(tmp_path: Path) -> None:
         mark(ann, "tool web", "letter 8")
         told_of = [each for each in kernel.journal.events if getattr(each, "what", "") == "tainted"]
         assert [getattr(each, "detail", "") for each in told_of] == ["tool web, by letter 7"]
+
+
+async def test_names_by_which_a_mark_came_are_told_to_the_owner_alone(tmp_path: Path) -> None:
+    """A child that is marked by a file of a marked agent's tells its parent nothing of how that is called."""
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        ann = agent(kernel, "ann")
+        child = agent(kernel, "child", ann)
+        mark(child, "tool web", "file /shared/please pay bob")
+        child.program = "/srv/please pay bob"
+        with child.begin("tool_run", max_calls=9).saying("files, waits for /please (process 7)"):
+            for gate, sees in ((kernel.init_gate(), True), (kernel.gate(ann.pid), False)):
+                rows = (await gate.call(Ps())).value.processes
+                told = str(next(row for row in rows if row.pid == child.pid))
+                assert ("please pay bob" in told, "/please" in told) == (sees, sees)
+                assert "tool web" in told
+                events = (await gate.call(Events(after=0, is_waiting=False))).value.events
+                details = [each.detail for each in events if each.what == "tainted"]
+                way = ", by file /shared/please pay bob" if sees else ""
+                assert details == [f"tool web{way}"]
+        assert ann.taint is None
 
 
 async def test_marks_outlive_the_kernel(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ from aios.kernel.storage.links import Links
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.undo import Undoer
-from aios.kernel.taint import mark, source_of, take_from, told
+from aios.kernel.taint import mark, source_of, take_from, told, without_words
 from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
 
@@ -324,7 +324,9 @@ async def ps(kernel: Services, run: Run, call: Ps) -> Processes:
     for process in seen:
         if process.exit is not None and (process.exit.result or process.exit.reason):
             take_from(run, process)
-    return Processes(tuple(p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen))
+    rows = (p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen)
+    is_owner = run.process.pid == INIT_PID
+    return Processes(tuple(row if is_owner else without_words(row) for row in rows))
 
 
 async def getpid(_: Services, run: Run, __: GetPid) -> Self:

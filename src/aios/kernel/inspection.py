@@ -23,12 +23,13 @@ from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.journal.streams import PIECE
 from aios.kernel.journal.tables import Row
-from aios.kernel.process import Process, Run
+from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.taint import take_from
 
 MAX_PAGE_BYTES = 4 << 20
 """Of what was asked and answered, on one page."""
+WAY = ", by "
 OF_THE_KERNEL = frozenset({"started", "replayed", "adopted", "tainted", "braked"})
 """Events in whose details nothing is that a process wrote, but for names."""
 
@@ -78,7 +79,8 @@ class Inspection:
             for _, item in seen:
                 if _has_words(item):
                     take_from(run, self._table.get(item.pid))
-            found = [_event(number, item) for number, item in seen]
+            is_owner = run.process.pid == INIT_PID
+            found = [_event(number, item, is_owner=is_owner) for number, item in seen]
             if found or is_restarted or not call.is_waiting:
                 return EventList(tuple(found), after, n_missed, is_restarted)
             if not items:
@@ -89,7 +91,7 @@ class Inspection:
     def note_taint(self, process: Process, changed: Callable[[Process], None]) -> None:
         """Data from outside has reached a process: tell those who watch, and have its row written by `changed`."""
         if process.taint is not None:
-            via = f", by {process.taint.via}" if process.taint.via else ""
+            via = f"{WAY}{process.taint.via}" if process.taint.via else ""
             self._journal.tell(process.pid, "tainted", f"{process.taint.source}{via}")
         changed(process)
 
@@ -153,9 +155,12 @@ def _page(rows: list[Row]) -> list[Recorded]:
     return page
 
 
-def _event(number: int, item: Item) -> Event:
+def _event(number: int, item: Item, *, is_owner: bool) -> Event:
     if isinstance(item, ProcessEvent):
-        return Event(number, item.pid, item.unix_s, item.what, item.detail)
+        # the way of a mark may be a file, whose name says something: for the owner alone
+        is_cut = item.what == "tainted" and not is_owner
+        detail = item.detail.partition(WAY)[0] if is_cut else item.detail
+        return Event(number, item.pid, item.unix_s, item.what, detail)
     told = recorded(Row(item))
     return Event(number, item.pid, item.ended_unix_s, item.call, item.outcome.value, told)
 

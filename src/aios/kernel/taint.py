@@ -9,7 +9,7 @@ Source: Fraser, "LOMAC: Low Water-Mark Integrity Protection for COTS Environment
 import msgspec
 
 from aios.abi.taint import Taint
-from aios.abi.types import Kind
+from aios.abi.types import Kind, ProcessInfo
 from aios.kernel.process import INIT_PID, Process, Run
 
 
@@ -57,6 +57,21 @@ def at_fork(source: Taint | None, own: Taint | None, at: int | None) -> Taint | 
     if own is not None or source is None or (at is not None and source.seq > at):
         return own
     return source
+
+
+def without_words(row: ProcessInfo) -> ProcessInfo:
+    """A row of `ps` as other processes see it: of a marked one without names that it may have chosen, which say something by themselves.
+
+    The folder of its program, what it waits for, and the file or the like by which its mark came.
+    """
+    if row.taint is None:
+        return row
+    return msgspec.structs.replace(
+        row,
+        program="",
+        activity=row.activity.partition(", waits for ")[0],
+        taint=msgspec.structs.replace(row.taint, via=""),
+    )
 
 
 def told(process: Process) -> str:
