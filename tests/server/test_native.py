@@ -2,7 +2,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import anyio
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.server.serving import Served, chat, serving, slow_engine, until_idle, until_running
 
-from aios.abi.calls import GetPid, Log, Logs, Stop, Wait
+from aios.abi.calls import GetPid, Kill, Log, Logs, Stop, Wait
 from aios.abi.every import Frame
 from aios.abi.gate import Fault, Line, Result, Token
 from aios.abi.packets import Cancel, Hello, Refusal, Reply, Request, Welcome, pack
@@ -307,15 +307,40 @@ async def test_a_client_that_never_reads_costs_bounded_memory(
 async def test_one_connection_too_many_is_told_so() -> None:
     config = ServerConfig(port=0, max_connections=2)
     async with serving(http=False, server=config) as served:
-        async with peer_of(served), peer_of(served), peer_of(served, greets=False) as third:
-            refusal = await third.hear()
-            assert isinstance(refusal, Refusal)
-            assert refusal.fault.code == ResourceExhausted.code
+        guest, token = served.kernel.admit("crew")
+        async with (
+            UnixGate.connect(served.path, token) as first,
+            UnixGate.connect(served.path, token) as second,
+        ):
+            for gate in (first, second):
+                await gate.call(GetPid())
+            async with peer_of(served, greets=False) as third:
+                await third.say(Hello(token))
+                refusal = await third.hear()
+                assert isinstance(refusal, Refusal)
+                assert refusal.fault.code == ResourceExhausted.code
+            async with UnixGate.connect(served.path, served.token) as owner:
+                await owner.call(Kill(pid=guest.pid))
         with anyio.fail_after(30):
+            other = served.kernel.admit("other")[1]
             while True:
                 with suppress(ResourceExhausted):  # until the server has seen the others go
-                    async with UnixGate.connect(served.path, served.token):
+                    async with UnixGate.connect(served.path, other):
                         break
+
+
+async def test_connections_that_say_nothing_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "MAX_SILENT", 2)
+    config = ServerConfig(port=0, max_connections=2)
+    async with serving(http=False, server=config) as served, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(peer_of(served, greets=False)) for _ in range(3)]
+        assert await silent[0].hear() is None, "the oldest has to go"
+        async with UnixGate.connect(served.path, served.token) as owner:
+            assert (await owner.call(GetPid())).value.pid == 1
+        await silent[2].say(Hello(served.token))
+        assert await silent[2].hear() == Welcome(Pid(1))
 
 
 async def test_a_stale_socket_file_is_no_obstacle() -> None:

@@ -168,7 +168,7 @@ async def _serve_native(
     await serve_unix(
         kernel,
         claim.socket,
-        max_connections=config.server.max_connections,
+        max_connections=min(config.server.max_connections, _half_of_files()),
         task_status=task_status,
     )
 
@@ -232,6 +232,12 @@ def _allow_many_files() -> None:
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _half_of_files() -> int:
+    """So many files as connections may take: the rest is for the owner, the database and the programs."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else soft // 2
 
 
 def _forbid_core_dumps() -> None:

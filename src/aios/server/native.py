@@ -45,12 +45,15 @@ from aios.errors import (
     Unsupported,
 )
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import INIT_PID
 from aios.kernel.waitqueue import WaitQueue
 from aios.sdk.packets import PacketBuffer
 from aios.sdk.stream import UnixStream
 
 HELLO_TIMEOUT_S = 5.0
 MAX_HELLO_BYTES = 64 << 10
+MAX_SILENT = 256
+"""Connections without a hello; the next takes the place of the oldest, so that nobody can keep the owner out by saying nothing."""
 MAX_IN_FLIGHT = 1_024
 """Calls of one connection; the next is refused."""
 ROOT_UID = 0
@@ -115,6 +118,9 @@ class _Server:
     def __init__(self, kernel: Kernel, max_connections: int) -> None:
         self._kernel = kernel
         self._max_connections = max_connections
+        self._n_others = 0
+        """Connections of others than the owner, who is never kept out: else a program could not be killed that takes all there are."""
+        self._silent: dict[UnixStream, anyio.CancelScope] = {}
         self.streams: set[UnixStream] = set()
         """The open connections, those included that nobody attends to yet."""
 
@@ -135,12 +141,16 @@ class _Server:
     async def _converse(self, stream: UnixStream) -> None:
         buffer = PacketBuffer()
         try:
-            self._check_room()
             _check_peer(stream)
-            with anyio.fail_after(HELLO_TIMEOUT_S):
-                hello, bodies = await _read_hello(stream, buffer)
+            greeting = await self._hear(stream, buffer)
+            if greeting is None:
+                return
+            hello, bodies = greeting
             pid = self._kernel.authenticate(hello.token)
             gate = self._kernel.gate(pid)
+            is_other = pid != INIT_PID
+            if is_other:
+                self._check_room()
         except TimeoutError:
             late = DeadlineExceeded(
                 f"no hello within {HELLO_TIMEOUT_S} s", hint="send it first of all"
@@ -151,11 +161,33 @@ class _Server:
         except AiosError as error:
             await _refuse(stream, error)
         else:
-            await stream.send(pack(Welcome(pid)))
-            await _Connection(stream, gate, buffer).attend(bodies)
+            self._n_others += is_other
+            try:
+                await stream.send(pack(Welcome(pid)))
+                await _Connection(stream, gate, buffer).attend(bodies)
+            finally:
+                self._n_others -= is_other
+
+    async def _hear(
+        self, stream: UnixStream, buffer: PacketBuffer
+    ) -> tuple[Hello, list[bytes]] | None:
+        """The hello of a connection; None if it was silent for so long that others took its place.
+
+        Raises:
+            TimeoutError: None came in time.
+        """
+        if len(self._silent) >= MAX_SILENT:
+            next(iter(self._silent.values())).cancel()
+        try:
+            with anyio.fail_after(HELLO_TIMEOUT_S), anyio.CancelScope() as scope:
+                self._silent[stream] = scope
+                return await _read_hello(stream, buffer)
+        finally:
+            del self._silent[stream]
+        return None
 
     def _check_room(self) -> None:
-        if len(self.streams) > self._max_connections:
+        if self._n_others >= self._max_connections:
             raise ResourceExhausted(
                 f"{self._max_connections} connections are open",
                 hint="one connection carries many calls; or raise server.max_connections",
