@@ -131,6 +131,23 @@ async def test_what_was_deleted_and_purged_at_once_is_forgotten(
         assert (await ann.index(is_waiting=True)).n_files == 4
 
 
+async def test_a_file_with_many_passages_hides_no_name(tmp_path: Path) -> None:
+    """Commands in plain words take a name for clear when one file has it."""
+    async with opened(tmp_path) as kernel:
+        ann = agent(kernel, "ann")
+        piece = f"The draft is a draft of {'many words ' * 150}.\n\n"
+        await ann.edit([
+            Put("draft-big.md", (piece * 1_100).encode()),
+            Put("sub/drafts.md", b"x"),
+            *(Put(f"draft-{i}.md", b"x") for i in range(1, 8)),
+        ])  # fmt: skip
+        found = await paths(ann, "the drafts")
+        assert found[0] == "/agents/ann/draft-big.md"
+        assert len(found) == 9
+        assert (await ann.plan("delete drafts")).steps[0].paths == ("/agents/ann/sub/drafts.md",)
+        assert len((await ann.plan("delete all drafts")).steps[0].paths) == 9
+
+
 async def test_keywords_must_all_be_there_and_since_and_under_narrow(tmp_path: Path) -> None:
     async with opened(tmp_path) as kernel:
         ann = agent(kernel, "ann")

@@ -81,19 +81,28 @@ def search(
 def _by_words(
     connection: apsw.Connection, words: Sequence[str], numbers: Sequence[int]
 ) -> tuple[list[int], Mapping[int, list[str]]]:
-    """The passages that share words with the query, best first, and which words each has."""
+    """The passages that share words with the query, best first, and which words each has.
+
+    Behind the best come the best names, which one file with many passages would else push out.
+    """
     among = tables.as_json(numbers)
-    n_with = {word: tables.count_with(connection, word, among) for word in words}
-    chosen = telling(n_with, MAX_MATCHES)
-    if not chosen:
-        return [], {}
-    found = tables.matches(connection, chosen, among, MAX_MATCHES)
     n_all = tables.n_passages(connection, numbers)
-    matched = {
-        each.passage: [word for word, n in zip(chosen, each.counts, strict=True) if n]
-        for each in found
-    }
-    return ranked(found, [n_with[word] for word in chosen], n_all)[:N_LISTED], matched
+    best: dict[int, None] = {}
+    matched: dict[int, list[str]] = {}
+    for is_name in (False, True):
+        n_with = {
+            word: tables.count_with(connection, word, among, is_name=is_name) for word in words
+        }
+        chosen = telling(n_with, MAX_MATCHES)
+        if not chosen:
+            continue
+        found = tables.matches(connection, chosen, among, MAX_MATCHES, is_name=is_name)
+        for each in found:
+            has = [word for word, n in zip(chosen, each.counts, strict=True) if n]
+            matched.setdefault(each.passage, has)
+        listed = ranked(found, [n_with[word] for word in chosen], n_all)[:N_LISTED]
+        best |= dict.fromkeys(listed)
+    return list(best), matched
 
 
 def _with_words(each: Ranked, matched: Mapping[int, list[str]]) -> Ranked:

@@ -225,23 +225,30 @@ def files_with(connection: apsw.Connection, phrase: str, numbers: str) -> set[in
     return set(ints(rows))
 
 
-def count_with(connection: apsw.Connection, word: str, numbers: str) -> int:
-    """How many passages of these files (a JSON list) have a word."""
+def count_with(
+    connection: apsw.Connection, word: str, numbers: str, *, is_name: bool = False
+) -> int:
+    """How many passages of these files (a JSON list) have a word; with `is_name` how many of their names."""
     total: int = connection.execute(
         f"SELECT count(*) FROM words WHERE words MATCH ?1 AND rowid >> {FILE_BITS} IN (SELECT value FROM json_each(?2))",  # noqa: S608 - a number of ours
-        (quoted(word), numbers),
+        (_phrases([word], is_name=is_name), numbers),
     ).get
     return total
 
 
 def matches(
-    connection: apsw.Connection, words: Sequence[str], numbers: str, limit: int
+    connection: apsw.Connection,
+    words: Sequence[str],
+    numbers: str,
+    limit: int,
+    *,
+    is_name: bool = False,
 ) -> list[Match]:
-    """The passages of these files (a JSON list) that have one of the words; not more than `limit`."""
+    """The passages of these files (a JSON list) that have one of the words, with `is_name` only their names; not more than `limit`."""
     rows = connection.execute(
         f"SELECT rowid, word_counts(words) FROM words WHERE words MATCH ?1 "  # noqa: S608 - a number of ours
         f"AND rowid >> {FILE_BITS} IN (SELECT value FROM json_each(?2)) LIMIT ?3",
-        (" OR ".join(map(quoted, words)), numbers, limit),
+        (_phrases(words, is_name=is_name), numbers, limit),
     )
     found = msgspec.convert(list(rows), list[tuple[int, bytes]])
     return [Match(row[0], row[1][4:], int.from_bytes(row[1][:4], "little")) for row in found]
@@ -272,6 +279,11 @@ def register(connection: apsw.Connection) -> None:
 def quoted(phrase: str) -> str:
     """A word or phrase as FTS5 takes it."""
     return '"' + phrase.replace('"', '""').replace("\0", " ") + '"'
+
+
+def _phrases(words: Sequence[str], *, is_name: bool) -> str:
+    """One of the words, as FTS5 takes it."""
+    return f"{'name : ' * is_name}({' OR '.join(map(quoted, words))})"
 
 
 def as_json(numbers: Iterable[int]) -> str:
