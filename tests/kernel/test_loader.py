@@ -377,8 +377,17 @@ def own_groups() -> set[Path]:
 
 
 def test_a_spawn_is_the_same_from_a_copy_of_its_program_and_from_its_folder() -> None:
-    call = Spawn(program="/a/b", cwd="/a", read=("/c", "d"), write=())
-    kept = Spawn(program=f"{KEPT}/a/b", cwd=f"{KEPT}/a", read=(f"{KEPT}/c", "d"), write=())
+    words, env = ("/a/b/x", "--in=/a/y", "see /.kept/a", "/.keptx"), {"DATA": "/a/z"}
+    call = Spawn(program="/a/b", args=words, cwd="/a", read=("/c", "d"), write=(), env=env)
+    words, env = (f"{KEPT}/a/b/x", f"--in={KEPT}/a/y", *words[2:]), {"DATA": f"{KEPT}/a/z"}
+    kept = Spawn(
+        program=f"{KEPT}/a/b",
+        args=words,
+        cwd=f"{KEPT}/a",
+        read=(f"{KEPT}/c", "d"),
+        write=(),
+        env=env,
+    )
     assert by_folder(kept) == by_folder(call) == call
     assert by_folder(Spawn(program="b")) == Spawn(program="b")
     assert by_folder(TimerAdd(kept, at_unix_s=1.0)) == TimerAdd(call, at_unix_s=1.0)

@@ -6,6 +6,7 @@ What it writes to stdout and stderr goes to its log. When it ends, for whatever 
 """
 
 import os
+import re
 import signal
 import stat
 import sys
@@ -52,6 +53,8 @@ PUMP_GRACE_S = 1.0
 """How long its output is still read after it has ended."""
 KEPT = Path("/.kept")
 """Where inside its sandbox a program lies whose code is a copy, by the path of its folder: in that folder's own place it could be moved away, mount and all."""
+
+_KEPT_WORD = re.compile(rf"\A([\w-]+=)?{re.escape(str(KEPT))}/")
 
 UNIX = "unix://"
 KEPT_ENVIRONMENT = (
@@ -185,7 +188,8 @@ def resolved(path: str, cwd: Path) -> Path:
 def by_folder(call: C) -> C:
     """A call by the paths that the kernel has: a start of a program, now or by a timer, is the same whether its caller runs from a copy in `KEPT` or not.
 
-    So the kernel finds what it names, and a replay knows the call again when a grant came or went since.
+    So the kernel and the new program, which has no such place, find what it names, and a replay knows the call again when a grant came or went
+    since. Of arguments and the environment that holds for what is a path, or `NAME=` and a path.
     """
     if isinstance(call, TimerAdd):
         return replace(call, spawn=by_folder(call.spawn))
@@ -201,7 +205,9 @@ def by_folder(call: C) -> C:
 
     program, cwd = unkept(call.program), unkept(call.cwd)
     read, write = unkept_each(call.read), unkept_each(call.write)
-    return replace(call, program=program, cwd=cwd, read=read, write=write)
+    args = tuple(_KEPT_WORD.sub(r"\1/", arg) for arg in call.args)
+    env = {name: _KEPT_WORD.sub(r"\1/", value) for name, value in call.env.items()}
+    return replace(call, program=program, cwd=cwd, read=read, write=write, args=args, env=env)
 
 
 class Launch(Struct, frozen=True):
