@@ -368,6 +368,8 @@ async def test_what_is_called_so_is_purged_and_nothing_with_a_name_like_it(tmp_p
         assert folder.steps[0].paths == ("/agents/ann/sketches",)
         like = await ann.plan("purge the note of travels")
         assert like.steps[0].candidates == ("/agents/ann/trips/travel-notes.md",)
+        with pytest.raises(InvalidCall, match="do not say where"):
+            await ann.command("""write "say "hi"" to draft-1.md""", consents=True)
         for command in ("purge *.md", "move trips/* to x"):
             with pytest.raises(InvalidCall, match="is a pattern"):
                 await ann.command(command, consents=True)

@@ -165,6 +165,15 @@ def test_all_of_a_word_are_not_all_files_of_the_mount_that_has_it() -> None:
     assert choose(Name("all drafts in shared"), [hit("/shared/draft.md")]).paths
 
 
+def test_all_of_a_file_name_are_those_of_just_that_name_or_extension() -> None:
+    paths = ("/a/plan.txt", "/b/plan.txt", "/b/plan-b.txt", "/b/my plan.txt", "/txt/plan.md")
+    hits = [hit(path) for path in paths]
+    for words in ("all plan.txt", "every plan.txt", "all files called plan.txt"):
+        assert choose(Name(words), hits).paths == paths[:2], words
+    assert choose(Name("all .txt files"), hits).paths == paths[:4]
+    assert choose(Name("all plans"), hits).paths == paths
+
+
 def test_two_names_with_nothing_between_are_not_one_of_them() -> None:
     hits = [hit("/shared/report.md"), hit("/shared/report 2026.md")]
     assert choose(Name("report.md report 2026.md"), hits).paths == ()

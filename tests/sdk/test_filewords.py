@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aios.sdk.filenames import Name
-from aios.sdk.filewords import Do, Place, clauses, held_back, is_vague, pattern_in
+from aios.sdk.filewords import Do, Place, clauses, held_back, is_vague, pattern_in, stray_in
 
 
 @pytest.mark.parametrize(
@@ -215,3 +215,16 @@ def test_a_pattern_is_seen_outside_of_quotation_marks() -> None:
         assert pattern_in(command), command
     for command in ("* delete a.md", "delete '*.md'", "write '2*3' to x.md", "delete a.md"):
         assert not pattern_in(command), command
+
+
+def test_quotation_marks_inside_of_others_or_alone_are_seen() -> None:
+    for command in (
+        """write "say "hi"" to x.md""",
+        """write "say "hi" now" to x.md""",
+        """delete "my "big" plan.txt\"""",
+        "delete `a.md",
+        "delete \u201ca.md",
+    ):
+        assert stray_in(command), command
+    for command in ("""write 'say "hi"' to x.md""", "delete it's mine.md", 'delete `a`, "b"'):
+        assert not stray_in(command), command

@@ -63,6 +63,7 @@ from aios.sdk.filewords import (
     is_loose,
     names_file,
     pattern_in,
+    stray_in,
 )
 from aios.sdk.requests import build
 
@@ -111,18 +112,8 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
             f"the command asks for {len(asked)} things, the limit is {MAX_CLAUSES}",
             hint="say it in several commands",
         )
-    is_changing = any(clause.kinds != (Do.FIND,) for clause in asked)
-    if is_changing and (pattern := pattern_in(command)):
-        raise InvalidCall(
-            f"`{pattern}` is a pattern, and files are named in words here",
-            hint="say the names, or `all files in FOLDER`; put it into quotation marks where it is a name or a text",
-        )
-    word = held_back(command)
-    if word and is_changing:
-        raise InvalidCall(
-            f"`{word}` says what is not to be done, or only perhaps; a command that changes files says what to do",
-            hint=f"say it without `{word}`; put it into quotation marks where it is part of a name or a text",
-        )
+    if any(clause.kinds != (Do.FIND,) for clause in asked):
+        _check_said(command)
     steps: list[PlannedStep] = []
     problems: list[str] = []
     for clause in asked:
@@ -284,6 +275,29 @@ class BlockingFileCommands:
 
 
 # --- planning ----------------------------------------------------------------------------------------------------
+
+
+def _check_said(command: str) -> None:
+    """See that a command that changes files says what it means.
+
+    Raises:
+        InvalidCall: It has a pattern, quotation marks that do not pair, or says what is not to be done.
+    """
+    if pattern := pattern_in(command):
+        raise InvalidCall(
+            f"`{pattern}` is a pattern, and files are named in words here",
+            hint="say the names, or `all files in FOLDER`; put it into quotation marks where it is a name or a text",
+        )
+    if stray := stray_in(command):
+        raise InvalidCall(
+            f"the quotation marks at `{stray}` do not say where a name or a text ends",
+            hint='put others around them: \' around ", or " around `',
+        )
+    if word := held_back(command):
+        raise InvalidCall(
+            f"`{word}` says what is not to be done, or only perhaps; a command that changes files says what to do",
+            hint=f"say it without `{word}`; put it into quotation marks where it is part of a name or a text",
+        )
 
 
 def _menu(clause: Clause) -> Procedure[Menu]:

@@ -73,6 +73,7 @@ def choose(name: Name, hits: Sequence[FileHit]) -> Choice:
         return _one(exact, BY_NAME) if exact else Choice(candidates=tuple(named))
     is_whole = any(path.lower().endswith(f"/{name.words.lower()}") for path in paths)
     if _ALL.search(name.words) and named and not is_whole:
+        named = [path for path in named if _is_of_name(without_filling(name.words), path)]
         is_clear = len(named) == 2 or not re.search(r"(?i)\bboth\b", name.words)
         return Choice(tuple(named), BY_NAME) if is_clear else Choice(candidates=tuple(named))
     if exact := exactly(name, paths):
@@ -218,6 +219,14 @@ def _is_named(telling: set[str], path: str) -> bool:
     """Whether a path has all these words, and one of them below the folder that all of its owner's is in: `notes` are not all files in /notes."""
     below = path.removeprefix(root_of(path))
     return bool(telling & _telling(below)) and telling <= _telling(path)
+
+
+def _is_of_name(bare: str, path: str) -> bool:
+    """Whether a path is one of all those of a file name, such as `plan.txt` or `.txt`; all are if it is no such name."""
+    if not is_file_name(bare):
+        return True
+    ends = bare.startswith(".") and path.lower().endswith(bare.lower())
+    return ends or _spelled(bare, path, is_strict=False) is not None
 
 
 def _names_more(words: str) -> bool:

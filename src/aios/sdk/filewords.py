@@ -75,6 +75,7 @@ _TOKEN = re.compile(
 _LABEL = re.compile(r"(?i)^(?:the |a )?(?:line|text|words?|sentence)\s+")
 _NEW_NAME = re.compile(r"[\w -]+(?:\.\w+)?")
 _AND = re.compile(r"(?i)\b(?:and|then|also)\b")
+_STRAY = re.compile('["`\u201c\u201d\u201e\u00ab\u00bb]')
 _PATTERN = re.compile(r"[\w./-]\*|\*[\w./-]")
 
 
@@ -134,6 +135,12 @@ def pattern_in(command: str) -> str:
     """The first word with a `*` for any letters, outside of quotation marks; else empty."""
     plain = _unquoted(_TOKEN.findall(command))
     return next((word for word in plain if _PATTERN.search(word)), "")
+
+
+def stray_in(command: str) -> str:
+    """The first word with a quotation mark that has no other, or is inside of others, as in `"say "hi" now"`; else empty."""
+    plain = _unquoted(_TOKEN.findall(command))
+    return next((word for word in plain if _STRAY.search(word)), "")
 
 
 def is_vague(place: Place) -> bool:
