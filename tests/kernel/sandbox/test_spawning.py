@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
+from tests.kernel.egress.test_egress import no_descriptors
 
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox.spawning import ChildProcess, check_words, start_program
@@ -114,6 +115,12 @@ async def test_a_pipe_that_is_closed_is_no_longer_waited_for() -> None:
 async def test_a_program_that_is_not_there_is_said_to_be_missing() -> None:
     with pytest.raises(FileNotFoundError):
         start_program([f"{sys.executable}-missing"], stdin=subprocess.DEVNULL, env={})
+
+
+async def test_an_end_is_seen_while_no_descriptor_is_left() -> None:
+    async with shell("sleep 0.2; exit 7") as process:
+        with anyio.fail_after(30), no_descriptors():
+            assert await process.wait() == 7
 
 
 async def test_words_that_the_system_cannot_be_told_are_refused() -> None:

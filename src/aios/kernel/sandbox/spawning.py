@@ -17,6 +17,8 @@ import anyio.lowlevel
 
 from aios.errors import ProgramFailed
 
+PAUSE_S = 0.05
+
 
 class ChildProcess(anyio.abc.Process):
     """A program that was started, with its pipes."""
@@ -56,7 +58,11 @@ class ChildProcess(anyio.abc.Process):
         """Wait until it has ended, and return its `returncode`."""
         await anyio.lowlevel.checkpoint()
         while (code := self.returncode) is None:
-            ended = os.pidfd_open(self.pid)
+            try:
+                ended = os.pidfd_open(self.pid)
+            except OSError:  # no descriptor is left: some will be given back
+                await anyio.sleep(PAUSE_S)
+                continue
             try:
                 await anyio.wait_readable(ended)
             finally:
