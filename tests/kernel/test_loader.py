@@ -27,6 +27,7 @@ from aios.kernel.loader import (
     view_for,
 )
 from aios.kernel.logs import LogBuffer
+from aios.kernel.sandbox.places import python_places
 from aios.kernel.sandbox.processes import descendants
 
 URL = "unix:///nowhere"
@@ -117,11 +118,13 @@ async def test_a_program_imports_nothing_from_its_workspace_by_a_careless_path(
     booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", entries, "lib"]))
     path = program("import colorsys\nprint(colorsys.__file__)")
     work = Path(path) / "work"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", entries, "lib", f"{work}/later"]))
+    python_places()  # when it begins, `later` is not there
     (work / "lib").mkdir(parents=True)
-    for place in (work, work / "lib"):
+    (work / "later").mkdir()
+    for place in (work, work / "lib", work / "later"):
         (place / "colorsys.py").touch()
     with anyio.fail_after(30):
         async with booted() as kernel:

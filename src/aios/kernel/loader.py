@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import stat
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ from aios.kernel.egress.egress import Egress, Way
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Process
 from aios.kernel.sandbox.launch import Confined, Launcher
-from aios.kernel.sandbox.places import python_places, real_places
+from aios.kernel.sandbox.places import interpreter, is_python, python_places, real_places
 from aios.kernel.sandbox.probe import Wall
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
@@ -232,16 +231,17 @@ class Launch(Struct, frozen=True):
     def command(self) -> list[str]:
         """The command line."""
         entry = self.place / self.program.entry.relative_to(self.program.folder)
-        command = [sys.executable, str(entry), *self.args]
+        command = [interpreter(), str(entry), *self.args]
         return command if self.way is None else self.way.command(command)
 
     def environment(self) -> dict[str, str]:
         """The whole environment of the child: nothing of the kernel's but a few harmless variables."""
         kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
         if "PYTHONPATH" in kept:
-            # an entry that is empty or relative would be the workspace, into which others may write
+            # an empty entry would be the workspace, and one that is not there others may make
             entries = filter(None, kept["PYTHONPATH"].split(os.pathsep))
-            kept["PYTHONPATH"] = os.pathsep.join(str(Path(each).absolute()) for each in entries)
+            paths = (Path(each).resolve() for each in entries)
+            kept["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if is_python(path))
         own = {
             "AIOS_URL": self.url,
             "AIOS_TOKEN": self.token,

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from aios.errors import ProgramFailed
-from aios.kernel.sandbox.apart import check_apart, key_places, state_of
+from aios.kernel.sandbox import apart
+from aios.kernel.sandbox.apart import check_apart, check_python, key_places, state_of
 from aios.kernel.sandbox.profile import Profile
 
 FILES = (
@@ -86,3 +87,18 @@ def test_keys_are_known_by_their_real_paths(
     (tmp_path / "me").symlink_to(tmp_path / "real")
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     assert set(key_places()) == {tmp_path / "real" / ".ssh", tmp_path / "vault"}
+
+
+def test_a_python_that_was_exchanged_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "python3"
+    link.symlink_to("python3.11")
+    monkeypatch.setattr(apart, "python_links", lambda: {link: Path("python3.11")})
+    check_python()
+    link.unlink()
+    for make in (lambda: None, lambda: link.symlink_to("evil"), lambda: link.write_text("evil")):
+        link.unlink(missing_ok=True)
+        make()
+        with pytest.raises(ProgramFailed, match="led to the Python of this kernel"):
+            check_python()

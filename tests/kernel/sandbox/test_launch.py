@@ -72,6 +72,15 @@ async def test_nothing_that_a_program_is_given_runs_before_its_mounts_are_looked
     assert said.count(b"/not/there.so") == 1, "of the program's own loader, and no other"
 
 
+async def test_no_program_is_started_by_another_python(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "work" / ".venv"
+    monkeypatch.setattr("aios.kernel.sandbox.apart.python_links", lambda: {gone: tmp_path})
+    with pytest.raises(ProgramFailed, match="led to the Python"):
+        await started(launcher, tmp_path, "true")
+
+
 async def test_kill_ends_all_and_leaves_nothing(launcher: Launcher, tmp_path: Path) -> None:
     with anyio.fail_after(30):
         confined = await started(launcher, tmp_path, "sh", "-c", "setsid sleep 60 & sleep 60")

@@ -1,7 +1,14 @@
 import sys
 from pathlib import Path
 
-from aios.kernel.sandbox.places import command_places, python_places
+from aios.kernel.sandbox.places import (
+    command_places,
+    followed,
+    interpreter,
+    is_python,
+    python_links,
+    python_places,
+)
 
 
 def test_a_command_brings_the_tree_around_its_bin(tmp_path: Path) -> None:
@@ -40,3 +47,24 @@ def test_python_can_be_found_by_its_name() -> None:
     real = Path(sys.executable).resolve()
     assert any(real.is_relative_to(root) for root in (*places.readable, Path("/usr")))
     assert Path("/") not in places.readable
+
+
+def test_each_symlink_on_the_way_is_found(tmp_path: Path) -> None:
+    real = tmp_path / "real" / "bin"
+    real.mkdir(parents=True)
+    (real / "python3").touch()
+    (real / "python").symlink_to("python3")
+    (tmp_path / "inner").symlink_to("real")
+    (tmp_path / "outer").symlink_to(tmp_path / "other" / ".." / "inner")
+    (tmp_path / "other").mkdir()
+    found = followed(tmp_path / "outer" / "bin" / "python")
+    assert found == [tmp_path / "outer", tmp_path / "inner", real / "python"]
+    (tmp_path / "round").symlink_to("round")
+    assert set(followed(tmp_path / "round")) == {tmp_path / "round"}
+    assert all(link.readlink() == target for link, target in python_links().items())
+    assert Path(interpreter()).parent == Path(sys.executable).parent.resolve()
+
+
+def test_what_was_not_there_is_no_place_of_python(tmp_path: Path) -> None:
+    assert is_python(python_places().readable[0] / "anything")
+    assert not is_python(tmp_path)

@@ -4,7 +4,6 @@ The sandbox of a program has no network; this socket is bound into it, and a rel
 that HTTP clients find in their environment. Which program asks is known by the socket, so nothing has to be proven.
 """
 
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from aios.kernel.journal.journal import Journal
 from aios.kernel.process import Process
 from aios.kernel.sandbox import relay
 from aios.kernel.sandbox.launch import Launcher
-from aios.kernel.sandbox.places import Places, python_places
+from aios.kernel.sandbox.places import Places, interpreter, python_places
 from aios.kernel.sandbox.probe import Wall
 from aios.kernel.sandbox.scratch import hidden_base, scratch_folder
 from aios.kernel.taint import mark
@@ -49,7 +48,7 @@ class Way(Struct, frozen=True):
     def command(self, command: Sequence[str]) -> list[str]:
         """The words that start the relay, which then becomes the program; the first word must be a path."""
         return [
-            *(sys.executable, "-I", "-S", relay.__file__, str(self.socket), str(PORT)),
+            *(interpreter(), "-I", "-S", relay.__file__, str(self.socket), str(PORT)),
             *command,
         ]
 

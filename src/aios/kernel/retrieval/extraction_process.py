@@ -11,6 +11,7 @@ import msgspec
 from aios.errors import ResourceExhausted
 from aios.kernel.retrieval.extractor import LENGTH, Extracted, Job
 from aios.kernel.retrieval.formats import Form
+from aios.kernel.sandbox.places import interpreter
 from aios.kernel.sandbox.spawning import ChildProcess, start_program
 
 MAX_REPLY_BYTES = 256 << 20
@@ -82,7 +83,7 @@ class ExtractionProcess:
         self.n_started += 1
         try:
             self._process = start_program(
-                [sys.executable, "-m", "aios.kernel.retrieval.extractor"],
+                [interpreter(), "-m", "aios.kernel.retrieval.extractor"],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

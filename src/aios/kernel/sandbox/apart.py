@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from aios.configfile import file_path
 from aios.errors import ProgramFailed
-from aios.kernel.sandbox.places import python_places
+from aios.kernel.sandbox.places import python_links, python_places
 from aios.kernel.sandbox.profile import Profile, is_within
 
 SECRETS = (
@@ -84,6 +84,20 @@ def check_apart(profile: Profile, *, state: State, keys: Sequence[Path], cwd: Pa
             f"a program cannot be started in {place}, where you keep keys",
             hint="run it in another folder, or with `--cwd`",
         )
+
+
+def check_python() -> None:
+    """That Python is still what it was: a symlink on the way to it may lie in a workspace, and no mount holds one in its place.
+
+    Raises:
+        ProgramFailed: One leads elsewhere.
+    """
+    for link, target in python_links().items():
+        if not link.is_symlink() or link.readlink() != target:
+            raise ProgramFailed(
+                f"{link} led to the Python of this kernel when that began, and does no more",
+                hint=f"look at who changed it; make it a symlink to {target} again",
+            )
 
 
 def obeyed(profile: Profile) -> list[Path]:

@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -26,9 +25,10 @@ from msgspec.structs import replace
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import confine
-from aios.kernel.sandbox.apart import check_apart, key_places, obeyed, state_of
+from aios.kernel.sandbox.apart import check_apart, check_python, key_places, obeyed, state_of
 from aios.kernel.sandbox.cgroup import ControlGroup, hasten
 from aios.kernel.sandbox.mounted import held, let_go
+from aios.kernel.sandbox.places import interpreter
 from aios.kernel.sandbox.probe import Wall, Walls, probe
 from aios.kernel.sandbox.processes import (
     MARK,
@@ -245,6 +245,7 @@ class Launcher:
         keys, state = [*self._keys], state_of(self._home)
         if walls.wall is not Wall.NONE:
             check_apart(profile, state=state, keys=keys, cwd=cwd)
+        check_python()
         places = [*keys, *state.elsewhere, hidden_base()]
         return replace(
             profile,
@@ -352,7 +353,7 @@ class Launcher:
         with ExitStack() as files:
             fd = _file(files, json.dumps(said).encode())
             process = start_program(
-                [sys.executable, "-I", "-S", confine.__file__, str(fd)],
+                [interpreter(), "-I", "-S", confine.__file__, str(fd)],
                 stdin=order.stdin,
                 env={},
                 pass_fds=(fd,),

@@ -3,7 +3,7 @@
 import os
 import site
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from msgspec import Struct
 import aios
 from aios.kernel.sandbox.profile import SYSTEM
 
+MAX_LINKS = 40
+"""As many as Linux follows."""
 BIN = ("bin", "sbin", "libexec", "scripts")
 
 
@@ -25,11 +27,51 @@ class Places(Struct, frozen=True):
 @cache
 def python_places() -> Places:
     """Where the interpreter, what is installed with it and AIOS itself lie. Cost: 0.5 ms, once."""
+    return real_places(Path(name).absolute() for name in _python_names())
+
+
+def _python_names() -> list[str]:
     names = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
     names += [*site.getsitepackages(), str(Path(aios.__file__).parent.parent)]
     names += os.environ.get("PYTHONPATH", "").split(os.pathsep)
     names.append(str(Path(sys.executable).resolve().parent))
-    return real_places(Path(name).absolute() for name in names if name.strip("/"))
+    return [name for name in names if name.strip("/")]
+
+
+def is_python(path: Path) -> bool:
+    """Whether a path leads to where Python, what is installed and `PYTHONPATH` lay when this was first asked, or to the system."""
+    real, places = path.resolve(), (*python_places().readable, *map(Path, SYSTEM))
+    return any(real.is_relative_to(place) for place in places)
+
+
+@cache
+def interpreter() -> str:
+    """The Python of this kernel, by a path on which nobody can put another one: no folder in it is a symlink."""
+    found = Path(sys.executable)
+    return str(found.parent.resolve() / found.name)
+
+
+@cache
+def python_links() -> Mapping[Path, Path]:
+    """Every symlink that is followed to Python, with where it led when this was first asked; by a name without symlinks in it."""
+    return {link: link.readlink() for link in followed(Path(interpreter()))}
+
+
+def followed(path: Path) -> list[Path]:
+    """The symlinks by which an absolute path leads where it does, one after the other."""
+    found: list[Path] = []
+    at, ahead = Path("/"), [*reversed(path.parts[1:])]
+    while ahead and len(found) < MAX_LINKS:
+        part = ahead.pop()
+        step = at.parent if part == ".." else at / part
+        if not step.is_symlink():
+            at = step
+            continue
+        found.append(step)
+        target = step.readlink()
+        at = Path("/") if target.is_absolute() else at
+        ahead += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+    return found
 
 
 def command_places(words: Iterable[str]) -> Places:

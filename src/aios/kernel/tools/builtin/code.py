@@ -3,14 +3,13 @@
 A caller that has no workspace of its own (a guest, the owner, an agent inside the kernel) gets an empty folder for each run.
 """
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aios.abi.tools import Traits
 from aios.errors import ToolFailed
-from aios.kernel.sandbox.places import Places, python_places
+from aios.kernel.sandbox.places import Places, interpreter, python_places
 from aios.kernel.sandbox.view import View
 from aios.kernel.tools.builtin.making import as_json, make, string
 from aios.kernel.tools.cache import Outcome
@@ -49,7 +48,7 @@ def python(launcher: Launcher) -> Tool:
     """Run a program in Python."""
 
     async def run(job: Job) -> Outcome:
-        command = (sys.executable, "-I", "-c", job.text("code"))
+        command = (interpreter(), "-I", "-c", job.text("code"))
         return await _run(job, launcher, command, python_places())
 
     return make(
