@@ -115,7 +115,9 @@ async def test_a_redirect_is_judged_like_an_address(tmp_path: Path) -> None:
                     await fetch(kernel, f"{start}/{bad}")
             with pytest.raises(InvalidCall):
                 await fetch(kernel, f"{start}/file:///etc/passwd")
-            assert len(asked) == n_asked + 3, "none of the targets was asked"
+            with pytest.raises(ToolFailed, match="is no address"):
+                await fetch(kernel, f"{start}/http://[")
+            assert len(asked) == n_asked + 4, "none of the targets was asked"
 
 
 async def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(

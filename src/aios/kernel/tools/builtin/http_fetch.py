@@ -75,7 +75,7 @@ class Fetcher:
             if not location:
                 self.n_fetched += 1
                 return found
-            url = urljoin(url, location)
+            url = _joined(url, location)
         raise ToolFailed(f"more than {MAX_REDIRECTS} redirects", hint="give the last address")
 
     async def _hop(self, job: Job, target: Target) -> tuple[Fetched, str]:
@@ -109,6 +109,16 @@ class Fetcher:
         location = answer.headers.get("location", "") if answer.status in REDIRECTS else ""
         kind = answer.headers.get("content-type", "")
         return Fetched(target.url, answer.status, kind, answer.body), location
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise ToolFailed(
+            f"{url} leads to {location[:80]!r}, which is no address: {error}",
+            hint="give the last address",
+        ) from error
 
 
 def http_fetch(fetcher: Fetcher) -> Tool:
