@@ -20,6 +20,7 @@ def test_a_file_goes_in_and_comes_out(aios: Aios, tmp_path: Path) -> None:
     assert aios("fs", "get", "/shared/a/hello", str(target)).code == 0
     assert target.read_bytes() == source.read_bytes()
     assert aios("fs", "get", "/shared/a/hello", str(target)).code == 6
+    assert "`aios fs cat`" in aios("fs", "get", "/shared/a/hello", "-").err
     assert aios("fs", "cat", "/shared/a/hello").out == "hello\n" * 1000
     assert "/shared/a/" in aios("fs", "ls", "/shared").out
     assert [row["path"] for row in aios("fs", "ls", "-r", "--json").rows()] == ["/shared/a/hello"]
@@ -108,7 +109,9 @@ def test_the_owner_sees_and_shares_what_agents_write(served: Served, aios: Aios)
     bob = Files(served.kernel.gate(Pid(pid)))
     served.portal.call(bob.write, "diary", "d")
     assert aios("fs", "ls", "/agents/bob", "--json").rows()[0]["path"] == "/agents/bob/diary"
-    assert aios("fs", "rm", "/agents/bob").code == 2
+    assert "with -r" in aios("fs", "rm", "/agents/bob").err
+    assert "it stays" in aios("fs", "rm", "/shared").err
+    assert aios("fs", "rm", "-r", "/shared").code == 2
     folder = aios("fs", "cat", "/agents/bob")
     assert folder.code == 4
     assert "/agents/bob is a folder" in folder.err

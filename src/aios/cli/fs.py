@@ -111,6 +111,8 @@ def put(*, source: str, path: str, message: str, as_json: bool) -> None:
 @json_option
 def get(*, path: str, target: str, version: int | None, force: bool, as_json: bool) -> None:
     """Copy a file to this machine. TARGET is complete or not there."""
+    if target == "-":
+        raise InvalidCall("- is no file", hint="`aios fs cat` writes to stdout")
     place = Path(target)
     if place.is_dir():
         place /= path.rpartition("/")[2]
@@ -168,7 +170,9 @@ def rm(*, path: str, recursive: bool, message: str, as_json: bool) -> None:
     """Delete a file. Its versions stay until `purge`: `rollback` brings it back."""
     with connect() as client:
         if client.files.stat(path).is_folder and not recursive:
-            raise InvalidCall(f"{path} is a folder", hint="delete all below it with -r")
+            is_root = path.strip("/").count("/") < 1
+            hint = "it stays; name what is in it" if is_root else "delete all below it with -r"
+            raise InvalidCall(f"{path} is a folder", hint=hint)
         edited = client.files.delete(path, message=message)
     _show_edited(edited, as_json=as_json)
 

@@ -170,7 +170,7 @@ def file_path(path: str, *, is_whole: bool = False) -> str:
     """
     depth = path.count("/")
     if path in HOLDERS or (depth < 2 and not is_whole):
-        raise InvalidCall(f"{path} is a folder", hint="give the path of a file in it")
+        raise InvalidCall(f"{path} is a folder", hint="give the path of what is in it")
     return path
 
 
