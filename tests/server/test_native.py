@@ -305,7 +305,7 @@ async def test_a_client_that_never_reads_costs_bounded_memory(
 
 
 async def test_one_connection_too_many_is_told_so() -> None:
-    config = ServerConfig(port=0, max_connections=2)
+    config = ServerConfig(port=0, max_connections=4)
     async with serving(http=False, server=config) as served:
         guest, token = served.kernel.admit("crew")
         async with (
@@ -318,7 +318,17 @@ async def test_one_connection_too_many_is_told_so() -> None:
                 await third.say(Hello(token))
                 refusal = await third.hear()
                 assert isinstance(refusal, Refusal)
+                assert "2 of crew and what it started" in refusal.fault.message
+            async with (
+                UnixGate.connect(served.path, served.kernel.admit("a")[1]),
+                UnixGate.connect(served.path, served.kernel.admit("b")[1]),
+                peer_of(served, greets=False) as last,
+            ):
+                await last.say(Hello(served.kernel.admit("c")[1]))
+                refusal = await last.hear()
+                assert isinstance(refusal, Refusal)
                 assert refusal.fault.code == ResourceExhausted.code
+                assert "4 connections are open" in refusal.fault.message
             async with UnixGate.connect(served.path, served.token) as owner:
                 await owner.call(Kill(pid=guest.pid))
         with anyio.fail_after(30):

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import struct
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -118,8 +119,9 @@ class _Server:
     def __init__(self, kernel: Kernel, max_connections: int) -> None:
         self._kernel = kernel
         self._max_connections = max_connections
-        self._n_others = 0
-        """Connections of others than the owner, who is never kept out: else a program could not be killed that takes all there are."""
+        self._n_others = Counter[str]()
+        """Connections of others than the owner, who is never kept out: else a program could not be killed that takes all there are. By the child
+        of init that they descend from: with all that it started, it has half of what there are at most."""
         self._silent: dict[UnixStream, anyio.CancelScope] = {}
         self.streams: set[UnixStream] = set()
         """The open connections, those included that nobody attends to yet."""
@@ -148,9 +150,9 @@ class _Server:
             hello, bodies = greeting
             pid = self._kernel.authenticate(hello.token)
             gate = self._kernel.gate(pid)
-            is_other = pid != INIT_PID
-            if is_other:
-                self._check_room()
+            family = next(iter(self._kernel.table.get(pid).lineage), "")
+            if pid != INIT_PID:
+                self._check_room(family)
         except TimeoutError:
             late = DeadlineExceeded(
                 f"no hello within {HELLO_TIMEOUT_S} s", hint="send it first of all"
@@ -161,12 +163,13 @@ class _Server:
         except AiosError as error:
             await _refuse(stream, error)
         else:
-            self._n_others += is_other
+            self._n_others[family] += pid != INIT_PID
             try:
                 await stream.send(pack(Welcome(pid)))
                 await _Connection(stream, gate, buffer).attend(bodies)
             finally:
-                self._n_others -= is_other
+                self._n_others[family] -= pid != INIT_PID
+                self._n_others += Counter()  # without those that have none any more
 
     async def _hear(
         self, stream: UnixStream, buffer: PacketBuffer
@@ -186,10 +189,11 @@ class _Server:
             del self._silent[stream]
         return None
 
-    def _check_room(self) -> None:
-        if self._n_others >= self._max_connections:
+    def _check_room(self, family: str) -> None:
+        n_all, n_own = self._n_others.total(), self._n_others[family]
+        if n_all >= self._max_connections or n_own >= max(1, self._max_connections // 2):
             raise ResourceExhausted(
-                f"{self._max_connections} connections are open",
+                f"{n_all} connections are open, {n_own} of {family} and what it started",
                 hint="one connection carries many calls; or raise server.max_connections",
                 retry_after_s=1.0,
             )
