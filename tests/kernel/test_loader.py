@@ -308,6 +308,7 @@ def test_a_folder_without_a_manifest_is_no_program(tmp_path: Path) -> None:
         ("name = 'a'\nblock_bytes = '2k'", "`block_bytes`: expected a whole number >= 4096"),
         ("name = 'a'\n[budget]\nwritten_bytes = 'all'", "`written_bytes`: 'all' is no size"),
         ("#" * 70_000, "over 65536 bytes"),
+        (f"name = {'[' * 20_000}", "no manifest"),
     ],
 )
 def test_a_malformed_manifest_is_refused_with_the_reason(

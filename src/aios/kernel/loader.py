@@ -128,7 +128,7 @@ def load_program(path: str, copy: Path | None = None) -> Program:
         raise NotFound(
             f"{error.filename} cannot be read: {error.strerror}", hint="check its permissions"
         ) from error
-    except ValueError as error:  # those of tomllib and msgspec are, too
+    except (ValueError, RecursionError) as error:  # those of tomllib and msgspec are, too
         raise InvalidCall(
             f"{file} is no manifest: {named(error)}", hint="see docs/tutorial/first-agent.md"
         ) from error
