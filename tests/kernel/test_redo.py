@@ -134,6 +134,29 @@ async def test_a_snapshot_that_was_replaced_and_forgotten_since_is_restored_as_i
     assert "three" in result
 
 
+GONE_ON = """
+    context = client.contexts.restore("diary")
+    for day in range(3):
+        context.chat(f"day {day}")
+        context.snapshot("diary", is_replacing=True)
+    before = context.messages()
+    crash_once()
+    assert context.messages() == before
+    client.exit(0, f"{len(before)}")
+"""
+
+
+async def test_who_puts_away_again_what_it_took_from_the_shelf_comes_back_with_it(
+    home: Path,
+) -> None:
+    async with booted(home) as client:
+        diary = await client.contexts.open(system="Be brief.")
+        await diary.chat("day before")
+        await diary.snapshot("diary")
+        result, _ = await end_of(home, client, GONE_ON)
+    assert result == "9"
+
+
 OF_ANOTHER = """
     import sys
     context = client.contexts.restore("theirs")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio.to_thread
+import msgspec
 
 from aios.abi.call import Done
 from aios.abi.contexts import (
@@ -105,9 +106,10 @@ class Shelf:
         replay = run.process.replay
         kept = None if replay is None else self._replayed.get(replay, {}).get(call.name)
         if kept is None or not _is_of(kept[1], told):
-            kept = await anyio.to_thread.run_sync(
+            info, saved = await anyio.to_thread.run_sync(
                 self._snapshots.read, run.process.owner, call.name
             )
+            kept = info, saved if _is_of(saved, told) else _begun(saved, told)
             if not _is_of(kept[1], told):
                 raise SnapshotIncompatible(
                     f"snapshot {call.name!r} holds another text since",
@@ -177,6 +179,12 @@ def _is_of(saved: Saved, told: ContextInfo) -> bool:
     """Whether a context was restored from this, as far as its size tells."""
     transcript = saved.transcript
     return (len(transcript.items), transcript.size_bytes) == (told.n_messages, told.size_bytes)
+
+
+def _begun(saved: Saved, told: ContextInfo) -> Saved:
+    """So much of a text as was there when a context was restored: whoever goes on in one puts it away again under its name."""
+    transcript = saved.transcript.put(saved.transcript.items[: told.n_messages])
+    return msgspec.structs.replace(saved, transcript=transcript, n_tokens=told.n_tokens, pages=())
 
 
 def _fingerprint(core: Core) -> str:
