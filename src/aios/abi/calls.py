@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from aios.abi.call import Answer, Call, Done, MaxTokens, ModelName, Stops
-from aios.abi.contexts import Cut
+from aios.abi.cuts import Cut
 from aios.abi.spawn import Spawn as Spawn
 from aios.abi.spawn import Spawned as Spawned
 from aios.abi.types import (

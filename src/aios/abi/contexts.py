@@ -6,9 +6,11 @@ A chat goes on in one by naming it (`Chat.context`): then only the new messages 
 from enum import Enum
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from aios.abi.call import Answer, Call, Done, ModelName
+from aios.abi.cuts import Compaction as Compaction
+from aios.abi.cuts import Cut as Cut
 from aios.abi.types import MAX_INT, Count, Message, Pid, ToolSpec
 from aios.abi.types import ContextId as ContextId
 
@@ -29,33 +31,6 @@ SnapshotName = Annotated[
 NewMessages = Annotated[tuple[Message, ...], Meta(max_length=100_000)]
 SomeMessages = Annotated[tuple[Message, ...], Meta(min_length=1, max_length=100_000)]
 ContextTools = Annotated[tuple[ToolSpec, ...], Meta(max_length=1024)]
-
-
-class Compaction(Struct, frozen=True):
-    """What once left a window, or came back into it (`what` is then `fault`), and can be undone.
-
-    Tokens are those of the prompt before and after; `is_estimated` when the engine cannot count and characters were.
-    """
-
-    what: str
-    n_messages: Count
-    n_tokens_before: Count
-    n_tokens_after: Count
-    is_estimated: bool
-    unix_s: float
-
-
-class Cut(Struct, frozen=True):
-    """How messages left a window, such that the same can leave it again when a program is replayed.
-
-    Those in `spans` left, each from one place to before another, counted from 0. `note` is what stands in the place of the first, empty if
-    nothing does; `pointer` leads to what left, 0 for none.
-    """
-
-    compaction: Compaction
-    spans: tuple[tuple[Count, Count], ...]
-    note: str = ""
-    pointer: Count = 0
 
 
 class ContextInfo(Answer, frozen=True):
