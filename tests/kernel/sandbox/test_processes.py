@@ -12,14 +12,15 @@ from aios.kernel.sandbox.processes import MARK, new_mark, sweep
 def test_only_what_a_dead_kernel_started_is_swept() -> None:
     dead = subprocess.Popen(["/bin/true"])
     dead.wait()
-    marks = (f"{dead.pid}-left", new_mark(), "neither-of-a-kernel", "")
+    marks = [f"{dead.pid}-left", new_mark(), "neither-of-a-kernel", ""]
+    marks += ["²-no-number", f"{'9' * 30}-no-pid", f"{'9' * 5000}-too-long"]
     started = [
         subprocess.Popen(["/bin/sleep", "60"], env={MARK: mark} if mark else {}) for mark in marks
     ]
     try:
         sweep()  # or that of a test beside this one
         assert started[0].wait(10) == -signal.SIGKILL
-        assert [process.poll() for process in started[1:]] == [None, None, None]
+        assert [process.poll() for process in started[1:]] == [None] * (len(marks) - 1)
     finally:
         for process in started:
             process.kill()

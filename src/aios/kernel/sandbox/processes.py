@@ -1,6 +1,7 @@
 """The processes of this machine: who is below whom, who bears a mark, who has ended; signals that hurt nobody when they come late."""
 
 import os
+import re
 import secrets
 import select
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 MARK = "AIOS_RUN"
 """A variable by which what has left its session is known: the pid of the kernel that started it, and a word of its own."""
+_PID = re.compile(r"[1-9][0-9]{0,8}")
+"""Not all that counts as digits: a program may put anything into its own environment."""
 
 
 def new_mark() -> str:
@@ -44,7 +47,7 @@ def sweep() -> int:
     n_swept, own = 0, os.environ.get(MARK)
     for pid, mark in _marks():
         kernel = mark.partition("-")[0]
-        if mark != own and kernel.isdigit() and not is_alive(int(kernel)):
+        if mark != own and _PID.fullmatch(kernel) and not is_alive(int(kernel)):
             send(pid, signal.SIGKILL)
             n_swept += 1
     return n_swept
