@@ -1,10 +1,13 @@
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import apsw
 import pytest
 
+from aios.disk.connection import connect
 from aios.disk.migrations import migrate
-from aios.kernel.journal.audit.chain import Act, Kind
+from aios.kernel.journal.audit.chain import Act, Kind, Mark
 from aios.kernel.journal.audit.tables import (
     ROTATE_EVERY,
     SCHEMA,
@@ -52,6 +55,27 @@ def test_what_was_written_is_whole(connection: apsw.Connection) -> None:
     assert (found.n_records, found.first, found.last, found.faults) == (N, 1, N, ())
     assert verify(connection, KEY, noted=found.head).faults == ()
     assert verify(connection, b"j" * 32).faults, "another key fits nothing"
+
+
+def test_what_a_kernel_writes_meanwhile_is_no_fault(tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    with (
+        closing(connect(file, is_writer=True)) as writer,
+        closing(connect(file, is_writer=False)) as reader,
+    ):
+        migrate(writer, (SCHEMA,))
+        fill(writer, N)
+
+        def write(_: apsw.Cursor, __: str, bindings: object) -> bool:
+            if bindings == (Mark.HEAD.value,):
+                reader.exec_trace = None
+                fill(writer, 1)
+            return True
+
+        reader.exec_trace = write
+        found = verify(reader, KEY)
+        assert (found.n_records, found.faults) == (N, ())
+        assert verify(reader, KEY).n_records == N + 1
 
 
 @pytest.mark.parametrize("seq", range(1, N + 1))

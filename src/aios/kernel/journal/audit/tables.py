@@ -95,7 +95,7 @@ def last(connection: apsw.Connection, wanted: Wanted, n: int) -> list[Link]:
 
 
 def verify(connection: apsw.Connection, key: bytes, *, noted: str = "") -> Verified:
-    """Check every record, the order, and both ends.
+    """Check every record, the order, and both ends, as they are at one moment: a kernel may go on writing.
 
     Args:
         connection: To the database.
@@ -104,6 +104,14 @@ def verify(connection: apsw.Connection, key: bytes, *, noted: str = "") -> Verif
 
     Cost: 5 us a record.
     """
+    connection.execute("SAVEPOINT verify")  # what is read from here on is of one moment
+    try:
+        return _verified(connection, key, noted)
+    finally:
+        connection.execute("RELEASE verify")
+
+
+def _verified(connection: apsw.Connection, key: bytes, noted: str) -> Verified:
     faults: list[str] = []
     first, base = _marked(connection, key, Mark.BASE, faults)
     code = base
