@@ -95,6 +95,14 @@ def test_a_question_hides_nothing_and_passes_for_no_other(served: Served, aios: 
     assert "\\u202e" in aios("approvals", "ls").out
 
 
+def test_what_may_be_answered_takes_over_no_terminal(served: Served, terminal: Terminals) -> None:
+    screen = terminal("approvals")
+    answer = ask(served, "yes\x1b[2J\n", "no")
+    screen.read_until("yes\\u001b[2J\\n/no (empty: later)")
+    screen.type("no\n")
+    assert answer.result(20) == "no"
+
+
 def test_what_was_typed_before_a_question_was_shown_is_no_answer(
     served: Served, terminal: Terminals
 ) -> None:

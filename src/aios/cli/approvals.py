@@ -190,7 +190,7 @@ def _ask(client: Client, question: Approval) -> None:
     termios.tcflush(
         sys.stdin, termios.TCIFLUSH
     )  # what was typed before it was shown answers something else
-    prompt = "/".join(question.choices) or "your answer"
+    prompt = legible("/".join(question.choices)).replace("\n", "\\n") or "your answer"
     if question.action == BUDGET_RAISE:
         prompt += "/NUMBER"
     said = click.prompt(f"  {prompt} (empty: later)", default="", show_default=False).strip()

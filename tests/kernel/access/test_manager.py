@@ -308,6 +308,32 @@ def test_a_long_argument_hides_no_other_from_who_is_asked() -> None:
     assert shown({"body": "x" * 9_000}) == '{"body":"' + "x" * 9_000 + '"}'
 
 
+@pytest.mark.parametrize(
+    "padding",
+    [
+        {"body": [[[[["x"] * 20] * 20] * 20] * 20]},
+        {"x" * 20_000: 1},
+        {f"{i}{'x' * 400}": i for i in range(60)},
+    ],
+)
+def test_no_argument_hides_another_by_what_lies_in_it_or_what_it_is_called(
+    padding: dict[str, object],
+) -> None:
+    text = shown({**padding, "to": "evil"})
+    assert len(text) <= MAX_SHOWN_CHARS
+    assert "evil" in json.loads(text)["to"]
+
+
+@pytest.mark.anyio
+async def test_of_a_tool_also_an_argument_called_env_is_shown(tmp_path: Path) -> None:
+    async with fenced(tmp_path, ASK_BEFORE_WHAT_IS_FINAL) as kernel:
+        _, shown = recording(kernel)
+        await offer(kernel, "base", echo, declared("launch", Traits(effect="irreversible")))
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        await run_tool(gate, "base/launch", env={"to": "evil"})
+        assert shown == ['{"env":{"to":"evil"}}']
+
+
 def recording(kernel: Kernel) -> tuple[list[Request], list[str]]:
     """Say yes to everything. Returns: what was asked, and what the human was shown."""
     asked: list[Request] = []

@@ -32,6 +32,8 @@ MAX_SHOWN_CHARS = 16 << 10
 """What a human is shown of the arguments of a call."""
 SHORTER_CHARS = (4096, 1024, 256, 64)
 """To so much each text in them is cut, one after the other, until they fit."""
+SHARE_CHARS = (2048, 512, 128, 32)
+"""The same of each argument as a whole, where it is what lies in one another or is called that is long."""
 
 
 class Act(Struct, frozen=True):
@@ -99,7 +101,7 @@ class AccessManager:
             if act.look is not None:
                 await act.look()
             fields = fields_of(act.call)
-            run.shown = partial(shown, fields)
+            run.shown = partial(shown, _without_env(fields))
             request = msgspec.structs.replace(request, digest=digest_of(fields))
         await self._conclude(run, request, decision)
 
@@ -219,24 +221,40 @@ def fields_of(call: Call[Answer]) -> dict[str, object]:
 
 
 def shown(fields: dict[str, object]) -> str:
-    """What a human reads who is asked; what a program's environment holds is nobody's to read."""
-    kept = dict(fields)
-    env = kept.get("env")
-    if isinstance(env, dict):
-        kept["env"] = dict.fromkeys(env, HIDDEN)
-    text = msgspec.json.encode(kept).decode()
-    for longest in SHORTER_CHARS:  # a long value must not push the others out of sight
+    """What a human reads who is asked: a long value must not push the others out of sight."""
+    text = msgspec.json.encode(fields).decode()
+    for longest in SHORTER_CHARS:
         if len(text) <= MAX_SHOWN_CHARS:
-            break
-        text = msgspec.json.encode(_shortened(kept, longest)).decode()
+            return text
+        text = msgspec.json.encode(_shortened(fields, longest)).decode()
+    for longest in SHARE_CHARS:
+        if len(text) <= MAX_SHOWN_CHARS:
+            return text
+        shares = {
+            _cut(name, longest): _cut(msgspec.json.encode(value).decode(), longest)
+            for name, value in fields.items()
+        }
+        text = msgspec.json.encode(shares).decode()
     return text
+
+
+def _without_env(fields: dict[str, object]) -> dict[str, object]:
+    """What a program's environment holds is nobody's to read; what a tool calls so is seen."""
+    env = fields.get("env")
+    return {**fields, "env": dict.fromkeys(env, HIDDEN)} if isinstance(env, dict) else fields
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text of which what is left out is counted."""
+    more = len(text) - longest
+    return text if more <= 0 else f"{text[:longest]}... (and {more} characters more)"
 
 
 def _shortened(value: object, longest: int) -> object:
     """A value in which no text and no list is longer; what is left out is counted."""
     match value:
-        case str() if len(value) > longest:
-            return f"{value[:longest]}... (and {len(value) - longest} characters more)"
+        case str():
+            return _cut(value, longest)
         case list() | tuple():
             more = [f"... (and {len(value) - longest} more)"] if len(value) > longest else []
             return [*(_shortened(each, longest) for each in value[:longest]), *more]
