@@ -6,7 +6,7 @@ from tests.kernel.tools.offering import declared, idle, offer, run_tool
 
 from aios.abi.calls import Cont, Kill, Stop
 from aios.abi.tools import JobEnd, ToolJob, ToolJobs, ToolList, ToolRegister, ToolReturn, ToolTake
-from aios.errors import NotFound, ToolFailed
+from aios.errors import InvalidCall, NotFound, ToolFailed
 from aios.kernel.gate import LocalGate
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +63,17 @@ async def test_who_runs_a_call_is_told_when_nobody_wants_it(booted: OpenKernel) 
 async def use_f(gate: object) -> None:
     """A process that runs the tool of `ann`."""
     await run_tool(gate, "ann/f")  # type: ignore[arg-type]  # a gate
+
+
+async def test_what_is_no_json_makes_no_tool_and_no_argument(booted: OpenKernel) -> None:
+    strange: dict[str, object] = {"default": {1: 2}}
+    async with booted() as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        for tool in (declared("f", parameters=strange), declared("f", returns=strange)):
+            with pytest.raises(InvalidCall, match="the schema is no JSON"):
+                await gate.call(ToolRegister(tools=(tool,)))
+        with pytest.raises(InvalidCall, match="what JSON cannot"):
+            await run_tool(gate, "clock", zone={1: 2})
 
 
 async def test_a_call_that_nobody_took_is_gone_when_its_caller_is(booted: OpenKernel) -> None:

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.msgpack import Ext
 
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
@@ -31,6 +32,14 @@ def test_faults_say_where_and_what() -> None:
         assert words in faults
 
 
+@pytest.mark.parametrize("value", [{1: 2}, {"1": 2, 1: 3}, {None: 1}, b"x", Ext(5, b"x")])
+def test_what_msgpack_has_and_json_has_not_is_a_fault(value: object) -> None:
+    for schema in (Schema({"type": "object"}), Schema({})):
+        assert not schema.faults({"a": [1, "x", None, True, 1.5]})
+        (fault,) = schema.faults({"a": [value]})
+        assert "what JSON cannot" in fault
+
+
 def test_many_and_long_faults_are_cut() -> None:
     many = Schema({"items": {"type": "integer"}}).faults(["x"] * 50)
     assert len(many) == 6
@@ -50,6 +59,9 @@ def test_many_and_long_faults_are_cut() -> None:
         {"properties": {"a": object()}},
         {"maximum": 10**30},
         {"properties": {"n": {"default": -(10**30)}}},
+        {"enum": [{1: 2}]},
+        {"const": b"x"},
+        {"default": Ext(5, b"x")},
     ],
 )
 def test_what_is_no_schema_is_refused(schema: JsonObject) -> None:

@@ -346,13 +346,18 @@ class ToolManager:
                 f"tools named {name} are those of an MCP server",
                 hint="give the process another name",
             )
+        parameters = Schema(declared.parameters)
+        returns = Schema(declared.returns) if declared.returns is not None else None
+        for schema in (parameters, returns):
+            if schema is not None:  # what is no JSON has no digest
+                schema.check()
         tool = Tool(
             name,
             ToolKind.FUNCTION,
             declared.description,
             partial(self._functions.carry_out, name=declared.name, provider=process),
-            Schema(declared.parameters),
-            Schema(declared.returns) if declared.returns is not None else None,
+            parameters,
+            returns,
             _with_whole_name(declared.traits, process),
             provider=process.pid,
             taint=source_of(process),

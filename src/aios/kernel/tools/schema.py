@@ -5,6 +5,7 @@ a schema by itself. It is imported with the first schema: 25 ms and 7 MB that a 
 """
 
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ DEPTHS_CHECKED = 4
 MAX_FAULTS = 5
 """Faults that a model is told at once."""
 MAX_FAULT_CHARS = 300
+PLAIN = (str, int, float, bool, NoneType)
 MAX_PATTERN_BYTES = 1 << 20
 """What a regular expression may take when it is compiled."""
 
@@ -64,6 +66,10 @@ class Schema:
     def faults(self, instance: object) -> list[str]:
         """What is wrong with a value, for a model to read; nothing if it fits."""
         sizes = _sizes(instance)
+        if not sizes:
+            return [
+                "it holds what JSON cannot: text, numbers, true, false, null, lists and objects with names of text"
+            ]
         if len(sizes) > MAX_INSTANCE_DEPTH:
             return [f"it is nested more than {MAX_INSTANCE_DEPTH} deep"]
         validator = self._compiled()
@@ -114,7 +120,7 @@ def _compile(schema: JsonObject) -> Validator:
     import jsonschema_rs  # noqa: PLC0415 - start-up time, and memory of a kernel without tools
 
     try:
-        size_bytes = len(msgspec.json.encode(schema))
+        size_bytes = len(msgspec.json.encode(schema, order="deterministic"))  # as it is digested
         msgspec.msgpack.encode(schema)  # as it is listed, described and kept
     except OverflowError as error:
         raise InvalidCall(
@@ -152,15 +158,19 @@ def _told(fault: Fault) -> str:
 
 
 def _sizes(value: object) -> list[int]:
-    """How many values there are at each depth, without recursion of our own."""
+    """How many values there are at each depth, without recursion of our own; nothing if one is what JSON has not, as msgpack has."""
     sizes, level = list[int](), [value]
     while level and len(sizes) <= MAX_INSTANCE_DEPTH:
         inner: list[object] = []
         for each in level:
             if isinstance(each, dict):
+                if not all(isinstance(name, str) for name in each):
+                    return []
                 inner += each.values()
             elif isinstance(each, list):
                 inner += each
+            elif not isinstance(each, PLAIN):
+                return []
         sizes.append(len(level))
         level = inner
     return sizes
