@@ -62,6 +62,7 @@ def test_what_a_rollback_leaves_is_told(aios: Aios, tmp_path: Path) -> None:
     back = aios("fs", "rollback", "--transaction", transactions[0])
     assert back.out == "nothing has changed\n"
     assert "/shared/a is left as it is" in back.err
+    assert back.code == 6
 
 
 @pytest.mark.usefixtures("served")

@@ -200,6 +200,7 @@ def test_what_a_note_may_not_be_is_told_in_words_of_the_command(aios: Aios) -> N
         (("add", "x", "--expires", "2020-01-01"), "hint: `--expires` is over"),
         (("search", "a" * 70_000), "`QUERY`: expected text of at most 65536 characters"),
         (("tag", "1", "--add", ""), "`--add`: expected"),
+        (("tag", "1", "--add", "x", "--remove", "x"), "`x` cannot be both added and removed"),
     ):
         ran = aios("mem", *words)
         assert (ran.code, ran.out) == (2, "")

@@ -12,6 +12,7 @@ import click
 from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.connecting import connect
 from aios.cli.durations import Duration
+from aios.cli.exits import ExitCode
 from aios.cli.fs_do import do
 from aios.cli.fs_links import links, make_link, unlink
 from aios.cli.fs_mounts import mount, mounts, umount
@@ -252,7 +253,10 @@ def rollback(
     tree: bool,
     as_json: bool,
 ) -> None:
-    """Bring files back to what they were, as a new version. Give one of the options."""
+    """Bring files back to what they were, as a new version. Give one of the options.
+
+    What others have changed since is told and left: the exit code is then 6.
+    """
     if sum(each is not None for each in (version, at, transaction, process)) != 1:
         raise InvalidCall(
             "say what to go back to: one of --version, --at, --transaction, --process",
@@ -270,6 +274,8 @@ def rollback(
             with_children=tree,
         )
     _show_edited(edited, as_json=as_json)
+    if edited.left:
+        click.get_current_context().exit(ExitCode.CONFLICT)
 
 
 @fs.command(

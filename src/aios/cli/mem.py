@@ -213,6 +213,8 @@ def tag(*, note: int, add: tuple[str, ...], remove: tuple[str, ...], as_json: bo
     """Give a note tags, and take some away; it stays the same note."""
     if not (add or remove):
         raise click.UsageError("nothing to do: say --add TAG or --remove TAG")
+    if both := sorted({*add} & {*remove}):
+        raise click.UsageError(f"{both[0]!r} cannot be both added and removed")
     with connect() as client:
         found = client.memory.tag(note, add=add, remove=remove).note
     if as_json:
