@@ -131,6 +131,28 @@ async def test_what_a_process_took_back_itself_does_not_come_again_when_it_is_un
         assert (await Files(kernel.init_gate()).check()).faults == ()
 
 
+@pytest.mark.parametrize("by_child", [False, True])
+async def test_what_a_process_or_its_child_undid_itself_does_not_come_back_when_all_is_undone(
+    tmp_path: Path, by_child: bool
+) -> None:
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        pid, gate = agent(kernel, tmp_path / "work")
+        kid, of_kid = agent(kernel, tmp_path / "work", "kid", ppid=pid)
+        with anyio.fail_after(30):
+            await Files(gate).write("kept", "one")
+            await Files(of_kid if by_child else gate).write("/shared/a", "one")
+            await gate.call(Undo(kid if by_child else pid, 1))
+            done = await undo(kernel, pid, with_children=by_child)
+            assert [each.path for each in done.paths] == ["/agents/ann/kept"]
+            assert await Files(kernel.init_gate()).list(is_deep=True) == []
+            again = await undo(kernel, pid, with_children=by_child)
+            assert (again.acts, again.paths) == ((), ())
+            await undo(kernel, 1, last=1)
+            assert [each.path for each in await Files(gate).list(is_deep=True)] == [
+                "/agents/ann/kept"
+            ]
+
+
 async def test_only_the_last_acts_are_taken_back_when_so_many_are_asked_for(
     tmp_path: Path,
 ) -> None:

@@ -48,6 +48,12 @@ def test_what_was_as_it_should_be_when_it_was_undone_is_not_brought_back_later()
     assert plan(theirs, 3) == Plan(None), "what is undone is not told as lying below another's"
 
 
+def test_an_undo_of_mine_is_taken_back_with_what_it_took_back() -> None:
+    assert plan(history(MINE, (True, 0)), 2) == Plan(0)
+    assert plan(history(THEIRS, MINE, (True, 1)), 3) == Plan(1)
+    assert plan(history(MINE, (True, 0), THEIRS), 3) == Plan(None, (2, 1), "bob")
+
+
 def test_below_a_purged_version_nothing_is_known() -> None:
     assert plan({3: Version(3, is_mine=True, author="me")}, 3) == Plan(2)
 

@@ -7,7 +7,7 @@ that is killed in between carries that out when the folder is next used. What el
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, tee
 from types import MappingProxyType
 from typing import Literal
 
@@ -60,6 +60,8 @@ class _Work:
     """What an undo is about to do, and what it finds out on the way."""
 
     acts: list[UndoneAct]
+    mine: frozenset[int]
+    """The transactions that are taken back, whether they are already or not."""
     since_unix_s: float
     reach: Reach
     plans: dict[str, Plan] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Undoer:
         pids = sorted(await self._db.read(lambda c: self._pids(c, call)))
         self._check_idle(pids)
         await self._storage.mounts.take_notices()
-        acts = await self._db.read(lambda c: self._acts_of(c, pids, call))
+        acts, mine = await self._db.read(lambda c: self._acts_of(c, pids, call))
         if not acts and self._table.find(call.pid) is None:
             raise NotFound(
                 f"no process {call.pid} has changed a file, or all of it is undone",
@@ -98,7 +100,7 @@ class Undoer:
             if author is not None:
                 take_from(run, author)
         since_unix_s = min((act.unix_s for act in acts), default=0.0) if call.last else 0.0
-        work = _Work(acts, since_unix_s, await self._storage.reach_of(run.process))
+        work = _Work(acts, mine, since_unix_s, await self._storage.reach_of(run.process))
         await self._find_spaces(work)
         if call.is_dry_run or not acts:
             await self._db.read(lambda c: self._plan(c, run.process, work))
@@ -157,17 +159,23 @@ class Undoer:
 
     def _acts_of(
         self, connection: apsw.Connection, pids: Sequence[int], call: Undo
-    ) -> list[UndoneAct]:
-        """The acts that are not undone, newest first, at most `last` of them."""
+    ) -> tuple[list[UndoneAct], frozenset[int]]:
+        """The acts that are not undone, newest first, at most `last` of them; and the transactions that are taken back.
+
+        Where all are, those that are undone belong to them: an undo of the process itself is taken back with what it took back.
+        """
         gone = _Gone(connection)
-        acts = [
-            act
-            for pid in pids
-            for act in islice(
-                _acts_of(connection, self._table.find(Pid(pid)), pid, gone), call.last
-            )
-        ]
-        return sorted(acts, key=lambda each: -each.transaction)[: call.last]
+        acts: list[UndoneAct] = []
+        every: list[UndoneAct] = []
+        for pid in pids:
+            its = _acts_of(connection, self._table.find(Pid(pid)), pid)
+            if call.last is None:
+                its, all_its = tee(its)
+                every += all_its
+            is_open = (act for act in its if not gone.has_all(act.transaction, act.pid))
+            acts += islice(is_open, call.last)
+        acts = sorted(acts, key=lambda each: -each.transaction)[: call.last]
+        return acts, frozenset(act.transaction for act in every or acts)
 
     async def _find_spaces(self, work: _Work) -> None:
         """Look at the workspaces that the acts were in: what others have changed since is a version then."""
@@ -182,11 +190,11 @@ class Undoer:
 
     def _plan(self, connection: apsw.Connection, process: Process, work: _Work) -> None:
         """Where each path goes back to; told in `work`."""
-        numbers = frozenset(act.transaction for act in work.acts)
-        for path in _paths_of(connection, sorted(numbers)):
+        numbers = sorted(act.transaction for act in work.acts)
+        for path in _paths_of(connection, numbers):
             space = work.spaces.get(_root(path))
             shown = path if space is None else real_path(space.mount, path)
-            history, newest = _history(connection, path, numbers)
+            history, newest = _history(connection, path, work.mine)
             found = plan(history, newest)
             if found.buried:
                 why = f"{author_shown(found.buried_under)} has changed it since"
@@ -328,10 +336,8 @@ def _tool_of(intent: bytes) -> str:
     return f"tool:{call.name}" if isinstance(call, ToolRun) else "tool_run"
 
 
-def _acts_of(
-    connection: apsw.Connection, process: Process | None, pid: int, gone: "_Gone"
-) -> Iterator[UndoneAct]:
-    """The acts of a process that are not undone, newest first.
+def _acts_of(connection: apsw.Connection, process: Process | None, pid: int) -> Iterator[UndoneAct]:
+    """The acts of a process, newest first.
 
     Pids of kernels without a journal begin again: one that is known began at its time.
     """
@@ -344,9 +350,7 @@ def _acts_of(
         (pid, value),
     )
     return (
-        UndoneAct(tx, unix_s, message, n_files, Pid(pid))
-        for tx, unix_s, message, n_files in rows
-        if not gone.has_all(tx, pid)
+        UndoneAct(tx, unix_s, message, n_files, Pid(pid)) for tx, unix_s, message, n_files in rows
     )
 
 

@@ -3,6 +3,7 @@
     versions    1 others   2 mine   3 others   4 mine   5 mine        undo of mine -> 3, and 2 stays: it lies under 3
     versions    1 others   2 mine   3 undo, back to 1                 undo of mine -> nothing: 3 is what 1 was
     versions    1 mine     2 mine, deleted                            undo of mine -> 0, which 2 is already: it stands for 0 from then on
+    versions    1 mine     2 mine, an undo back to 0                  the same
 
 The walk begins at the newest version and steps over what is mine; a version that an undo made stands for the one that it went back to,
 unless it is mine itself: then the undo is undone.
@@ -50,7 +51,9 @@ def plan(history: Mapping[int, Version], newest: int) -> Plan:
             break
     above = history.get(here)
     buried = tuple(_mine_below(history, here))
-    is_moved = _source(history, here) != _source(history, newest)
+    last = history.get(newest)
+    is_open = here != newest and last is not None and last.is_mine and not last.is_undone
+    is_moved = is_open or _source(history, here) != _source(history, newest)
     return Plan(here if is_moved else None, buried, above.author if above and buried else "")
 
 
