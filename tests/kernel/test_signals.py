@@ -10,13 +10,17 @@ from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 from tests.kernel.test_programs import ONCE, home, program
 from tests.kernel.test_programs import booted as durable
+from tests.kernel.tools.offering import declared, echo, offer
 
 from aios.abi.budget import Limits, SetBudget
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Cont, ExitSelf, GetPid, Kill, Logs, Nice, Ps, SendSignal, Stop, Wait
+from aios.abi.contexts import ContextForget
 from aios.abi.gate import Token
 from aios.abi.mail import Receive
+from aios.abi.mounts import FileMount, FileUmount
 from aios.abi.storage import FileEdit, FileStat, Put
+from aios.abi.tools import ToolRun, Traits
 from aios.abi.types import Pid, State
 from aios.engine.base import Ability
 from aios.engine.script import Script
@@ -33,7 +37,10 @@ from aios.errors import (
 )
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal.disk import JournalDisk
+from aios.kernel.journal.records import Outcome
+from aios.kernel.journal.tables import load
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import INIT_PID
 from aios.kernel.residents import read_residents
 from aios.sdk.requests import build
 
@@ -448,6 +455,30 @@ async def test_who_was_killed_or_stopped_is_so_on_disk_when_the_call_returns(
             await client.gate.call(Cont(pid=held))
             rows = {row.pid: row for row in await kernel.db.read(read_residents)}
             assert not rows[held].is_stopped
+
+
+@pytest.mark.anyio
+async def test_who_is_told_what_cannot_be_asked_again_has_it_in_its_journal(
+    home: Path, tmp_path: Path
+) -> None:
+    """A kernel that is killed a moment later must not tell a program that asks again that there is nobody to kill, or that nobody knows."""
+    async with durable(home) as (kernel, client):
+        await offer(kernel, "shop", echo, declared("order", Traits(effect="compensable")))
+        context = await client.contexts.open(system="Be brief.")
+        for number in range(5):
+            await context.snapshot(f"talk-{number}")
+            calls: tuple[Call[Answer], ...] = (
+                build(Kill, pid=(await client.admit()).pid),
+                build(ContextForget, name=f"talk-{number}"),
+                build(FileMount, folder=str(tmp_path), path="/notes"),
+                build(FileUmount, path="/notes"),
+                build(ToolRun, name="shop/order", arguments={}),
+            )
+            for call in calls:
+                await client.gate.call(call)
+                *_, row = await kernel.db.read(lambda c: load(c, INIT_PID, texts=False))
+                told = row.record.call, row.record.outcome
+                assert told == (call.__struct_config__.tag, Outcome.DONE)
 
 
 @pytest.mark.anyio

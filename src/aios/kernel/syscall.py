@@ -77,7 +77,7 @@ from aios.errors import (
 from aios.kernel import handlers, looks, redo
 from aios.kernel.access.manager import Act
 from aios.kernel.handlers import Services
-from aios.kernel.journal.records import Effect, Outcome, Record, Where
+from aios.kernel.journal.records import AGAIN, Effect, Outcome, Record, Where
 from aios.kernel.loader import by_folder
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.replaying import Redo, replayed, retold
@@ -122,7 +122,8 @@ class Entry(Struct, frozen=True):
     look: Look | None = None
     """Before a human is asked: raises if there is nothing to be done."""
     is_kept_first: bool = False
-    """The answer waits until the rows of the processes that it changed are on disk: a kernel that is killed behind it must not bring back whom it was told to kill."""
+    """The answer waits until it is on disk, with the rows of the processes that the call changed: a kernel that is killed behind it must not
+    bring back whom it was told to kill, nor a program, asking again, be told that there is nobody to kill."""
     judges_itself: bool = False
     """The handler asks the branch and the policies about the effect, and says when it begins (`Run.begin_effect`)."""
 
@@ -223,8 +224,6 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     end: Result[A] | Fault | None = None
     try:
         value: Any = await _within_scope(kernel, run, call, entry=entry, record=record)
-        if entry.is_kept_first:
-            await journal.flush()
         n_urgent = kernel.post.count_urgent(process)
         result: Result[A] = Result(value, run.waited_s, run.ran_s, run.n_preemptions, n_urgent)
         outcome, end = Outcome.DONE, result
@@ -246,7 +245,14 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
             kernel.approvals.give_back(run)
         journal.settle(record, outcome, end)
         journal.settle_streams(run.streams, outcome)
+        if outcome is not Outcome.CANCELLED and (entry.is_kept_first or _is_at_stake(record)):
+            await journal.flush()
     return result
+
+
+def _is_at_stake(record: Record) -> bool:
+    """Whether a crash behind its answer would leave nobody to know that it has happened."""
+    return record.is_doubtful and record.cure != AGAIN
 
 
 async def _within_scope(
@@ -356,7 +362,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     Now: Entry(handlers.now, Right.SELF),
     DrawBytes: Entry(handlers.draw_bytes, Right.SELF),
     Questions: Entry(lambda kernel, run, call: kernel.programs.questions(run, call), Right.SEE),
-    AnswerQuestion: Entry(lambda kernel, run, call: kernel.programs.answer(run, call), Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True, look=looks.question),
+    AnswerQuestion: Entry(lambda kernel, run, call: kernel.programs.answer(run, call), Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True, look=looks.question, is_kept_first=True),
     ExitSelf: Entry(handlers.exit_self, Right.SELF, Effect.IRREVERSIBLE, Where.KERNEL, redo=redo.exit_self),
     Nice: Entry(lambda kernel, run, call: kernel.signals.nice(run, call), Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
     Sched: Entry(lambda kernel, run, call: kernel.scheduling.sched(run, call), Right.INFO),
@@ -387,7 +393,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     contexts.ContextSnapshot: Entry(lambda kernel, run, call: kernel.shelf.snapshot(run, call), Right.CONTEXT, Effect.COMPENSABLE, Where.KERNEL, redo=redo.snapshot),
     contexts.ContextRestore: Entry(lambda kernel, run, call: kernel.shelf.restore(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.restore),
     contexts.ContextSnapshots: Entry(lambda kernel, run, call: kernel.shelf.list_all(run, call), Right.CONTEXT),
-    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL, look=looks.snapshot),
+    contexts.ContextForget: Entry(lambda kernel, run, call: kernel.shelf.forget(run, call), Right.CONTEXT, Effect.IRREVERSIBLE, Where.KERNEL, look=looks.snapshot, is_kept_first=True),
     contexts.ContextClose: Entry(lambda kernel, run, call: kernel.context_table.close(run, call), Right.CONTEXT, Effect.REVERSIBLE, Where.KERNEL, redo=redo.close_context),
     contexts.ContextStat: Entry(lambda kernel, run, call: kernel.context_table.stat(run, call), Right.CONTEXT),
     contexts.ContextList: Entry(lambda kernel, run, call: kernel.context_table.list_all(run, call), Right.CONTEXT),
