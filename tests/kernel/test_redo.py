@@ -7,12 +7,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-from aios.abi.recovery import Restart
+from aios.abi.calls import Spawned
+from aios.abi.fork import Fork
+from aios.abi.recovery import Restart, RestartPolicy
 from aios.config import Config, EngineConfig, Home, ServerConfig
 from aios.configload import Loaded
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
+from aios.sdk.requests import build
 from aios.server.daemon import open_server
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +67,23 @@ async def end_of(home: Path, client: Client, source: str, *args: str) -> tuple[s
     assert end.status == 0, said
     assert "is where it was" in said
     return end.result, said
+
+
+async def begun(
+    home: Path, client: Client, source: str, policy: RestartPolicy = "on-failure"
+) -> Spawned:
+    """A program that has written its first line into its log."""
+    for name in ("agent", "work"):
+        (home / name).mkdir()
+    (home / "agent" / "agent.toml").write_text('name = "agent"\n')
+    (home / "agent" / "main.py").write_text(HEAD + source)
+    restart = Restart(policy=policy, delay_s=0.01)
+    spawned = await client.spawn(str(home / "agent"), restart=restart, cwd=home / "work")
+    async with client.logs(spawned.pid, follow=True) as lines:
+        async for line in lines:
+            if line.stream == "log":
+                break
+    return spawned
 
 
 SHORTENED = """
@@ -155,6 +175,51 @@ async def test_who_puts_away_again_what_it_took_from_the_shelf_comes_back_with_i
         await diary.snapshot("diary")
         result, _ = await end_of(home, client, GONE_ON)
     assert result == "9"
+
+
+PIECES = """
+    def pieces():
+        yield b"a" * 100_000
+        yield b"b" * 100_000
+        crash_once()
+        yield b"c"
+    client.files.upload("/shared/long", pieces())
+    client.exit(0, f"{len(client.files.read('/shared/long'))}")
+"""
+
+
+async def test_a_content_that_comes_in_pieces_has_each_once(home: Path) -> None:
+    async with booted(home) as client:
+        result, _ = await end_of(home, client, PIECES)
+    assert result == "200001"
+
+
+TWO_DRAFTS = """
+    import time
+    from aios.abi.storage import FileDraft, Put
+    from aios.sdk.requests import build
+    draft = client.gate.call(build(FileDraft, data=b"a" * 100_000)).value.draft
+    client.log("begun")
+    while not Path("go").exists():
+        time.sleep(0.02)
+    client.gate.call(build(FileDraft, data=b"b", draft=draft))
+    client.files.edit([Put("long", draft=draft)])
+    client.exit(0)
+"""
+
+
+async def test_a_fork_adds_to_a_draft_of_its_own(home: Path) -> None:
+    async with booted(home) as client:
+        spawned = await begun(home, client, TWO_DRAFTS)
+        fork = (await client.gate.call(build(Fork, pid=spawned.pid))).value
+        async with client.logs(fork.pid, follow=True) as lines:
+            async for line in lines:
+                if "is where it was" in line.text:
+                    break
+        (home / "work" / "go").touch()
+        assert [(await client.wait(pid)).exit.status for pid in (spawned.pid, fork.pid)] == [0, 0]
+        for name in (spawned.name, fork.name):
+            assert (await client.files.stat(f"/agents/{name}/long")).size_bytes == 100_001
 
 
 OF_ANOTHER = """

@@ -61,6 +61,7 @@ from aios.kernel.sandbox.spawning import check_words
 from aios.kernel.sealing import Sealer
 from aios.kernel.signals import KILLED_STATUS, Signals
 from aios.kernel.spending import Budgets
+from aios.kernel.storage.manager import StorageManager
 from aios.kernel.tools.manager import ToolManager
 
 A = TypeVar("A", bound=Answer)
@@ -78,6 +79,7 @@ class ProgramKernel(Protocol):
     signals: Signals
     budgets: Budgets
     context_table: ContextTable
+    storage: StorageManager
     tools: ToolManager
     grants: Grants
     home: Home
@@ -419,6 +421,7 @@ class Programs:
         """Give a process its journal to answer from, or cut it off from what was before, and from its children."""
         body, disk = self._bodies[process.pid], self._kernel.journal.disk
         self._kernel.context_table.close_all(process)
+        self._kernel.storage.drafts.close(process.pid)
         if disk is None or not is_replayed:
             first = process.n_journalled + 1
             body.launched = msgspec.structs.replace(body.launched, first_seq=first)
@@ -479,9 +482,8 @@ class Programs:
             return await with_disk(process, partial(act, process, body))
 
     async def _settle_open(self, process: Process, body: Body) -> None:
-        disk = self._kernel.journal.disk
+        disk, is_again = self._kernel.journal.disk, body.choice == "again"
         assert disk is not None, "a kernel without a journal took in a program"
-        is_again = body.choice == "again"
         await disk.settle_open(process.pid, partial(end_of_open, is_again=is_again))
         self._kernel.approvals.settle_doubts(process.pid, is_again=is_again)
         await self.prepare(process, is_replayed=body.choice != "fresh")

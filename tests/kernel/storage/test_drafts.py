@@ -11,6 +11,7 @@ from aios.config import Config, Home, StorageConfig
 from aios.errors import InvalidCall, NotFound, ResourceExhausted
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.process import INIT_PID
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -70,13 +71,15 @@ async def test_what_a_killed_client_has_left_is_collected(booted: OpenKernel) ->
         for content in (b"x", b"y"):
             await ann.call(FileDraft(content * (3 << 20)))
         assert (await owner.collect()).size_bytes == 0
-        assert sorted(drafts._open) == [1, 2], "somebody may be adding to them"
-        drafts._open[1].touched_s -= 1_000
+        assert sorted(number for _, number in drafts._open) == [1, 2], (
+            "somebody may be adding to them"
+        )
+        drafts._open[pid, 1].touched_s -= 1_000
         assert (await owner.collect()).size_bytes > 1 << 20
-        assert sorted(drafts._open) == [2]
-        drafts._open[2].touched_s -= 100_000
+        assert sorted(number for _, number in drafts._open) == [2]
+        drafts._open[pid, 2].touched_s -= 100_000
         await kernel.init_gate().call(FileDraft(b"z"))
-        assert sorted(drafts._open) == [3]
+        assert sorted(number for _, number in drafts._open) == [3]
         assert not list(files.glob("??/*")), "nothing of them is on disk"
 
 
@@ -92,11 +95,11 @@ async def test_drafts_that_are_left_make_room_and_are_no_way_around_quotas(
             await gate.call(FileDraft(b"x"))
         with pytest.raises(ResourceExhausted, match="larger than any folder"):
             await gate.call(FileDraft(b"x" * 200, draft=1))
-        drafts._open[1].touched_s -= 1_000
+        drafts._open[INIT_PID, 1].touched_s -= 1_000
         await gate.call(FileDraft(b"x"))
-        assert sorted(drafts._open) == [2, 3]
-        drafts._open[2].touched_s -= 1_000
+        assert sorted(number for _, number in drafts._open) == [2, 3]
+        drafts._open[INIT_PID, 2].touched_s -= 1_000
         await Files(gate).collect()
-        assert sorted(drafts._open) == [3]
+        assert sorted(number for _, number in drafts._open) == [3]
         await Files(gate).set_quota("/shared", 5_000)
         await gate.call(FileDraft(b"x" * 2_000, draft=3))

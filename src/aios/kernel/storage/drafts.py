@@ -30,7 +30,6 @@ ABANDONED_S = 86_400.0
 class OpenDraft:
     """One content on its way."""
 
-    pid: Pid
     cutter: Cutter = field(default_factory=lambda: Cutter(COARSE))
     pieces: list[Piece] = field(default_factory=list)
     size_bytes: int = 0
@@ -46,7 +45,8 @@ class Drafts:
         self._blobs = blobs
         self._clock = clock
         self._config = config
-        self._open: dict[int, OpenDraft] = {}
+        self._open: dict[tuple[Pid, int], OpenDraft] = {}
+        """By process too: one that is replayed, or a fork of it, has drafts again by the numbers that it knows them by."""
         self._last = 0
 
     async def add(self, pid: Pid, call: FileDraft) -> Draft:
@@ -65,31 +65,24 @@ class Drafts:
         draft = self._get(pid, number)
         async with draft.turn:
             self._check_size(draft, len(call.data))
-            draft.touched_s = self._clock.now_s()
-            try:
-                await anyio.to_thread.run_sync(self._feed, draft, call.data)
-            finally:
-                if number not in self._open:  # its process ended meanwhile
-                    self._blobs.settle(*draft.pieces)
+            await self._fed(pid, number, call.data)
         return Draft(number, draft.size_bytes)
 
     async def add_again(self, pid: Pid, call: FileDraft, number: int) -> None:
-        """A piece that was added under an earlier kernel, to the draft of that number."""
+        """A piece that was added in an earlier life, to the draft of that number."""
         if call.is_dropped:
             self.drop(pid, number)
             return
-        if number not in self._open:
-            self._open[number] = OpenDraft(pid)
-            self._last = max(self._last, number)
-        await anyio.to_thread.run_sync(self._feed, self._open[number], call.data)
+        draft = self._open.setdefault((pid, number), OpenDraft())
+        self._last = max(self._last, number)
+        async with draft.turn:
+            await self._fed(pid, number, call.data)
 
     def drop(self, pid: Pid, number: int) -> None:
-        """A draft went into a file under an earlier kernel, or nothing will come of it: it is no more."""
-        draft = self._open.get(number)
-        if draft is not None and draft.pid == pid:
-            del self._open[number]
-            if not draft.turn.locked():  # else who has the turn does it
-                self._blobs.settle(*draft.pieces)
+        """A draft went into a file in an earlier life, or nothing will come of it: it is no more."""
+        draft = self._open.pop((pid, number), None)
+        if draft is not None and not draft.turn.locked():  # else who has the turn does it
+            self._blobs.settle(*draft.pieces)
 
     async def finish(self, pid: Pid, number: int) -> list[Piece]:
         """The staged chunks of a draft, which is closed by this; the caller settles them.
@@ -100,7 +93,7 @@ class Drafts:
         draft = self._get(pid, number)
         async with draft.turn:
             self._get(pid, number)  # it may have ended, or been finished, while this waited
-            del self._open[number]
+            del self._open[pid, number]
             try:
                 await anyio.to_thread.run_sync(self._stage, draft, draft.cutter.finish())
                 await self._blobs.sync_many(draft.pieces)
@@ -110,23 +103,23 @@ class Drafts:
         return draft.pieces
 
     def close(self, pid: Pid) -> None:
-        """A process has ended: its drafts go."""
-        for number, draft in list(self._open.items()):
-            if draft.pid == pid:
+        """A life of a process has ended: its drafts go."""
+        for whose, number in list(self._open):
+            if whose == pid:
                 self.drop(pid, number)
 
     def close_all(self) -> None:
         """The kernel is ending."""
-        for number, draft in list(self._open.items()):
-            self.drop(draft.pid, number)
+        for pid, number in list(self._open):
+            self.drop(pid, number)
 
     def close_idle(self, pid: Pid | None = None, *, idle_s: float = IDLE_S) -> int:
         """Drop what a process, or any, has begun and left: a command that was cut off says nothing. Returns: the bytes of it that were in files."""
         freed_bytes = 0
-        for number, draft in list(self._open.items()):
-            is_theirs = pid is None or draft.pid == pid
+        for (whose, number), draft in list(self._open.items()):
+            is_theirs = pid is None or whose == pid
             if is_theirs and self._clock.now_s() - draft.touched_s > idle_s:
-                self.drop(draft.pid, number)
+                self.drop(whose, number)
                 freed_bytes += sum(each.size_bytes for each in draft.pieces if each.data is None)
         return freed_bytes
 
@@ -141,11 +134,11 @@ class Drafts:
                 retry_after_s=1.0,
             )
         self._last += 1
-        self._open[self._last] = OpenDraft(pid, touched_s=self._clock.now_s())
+        self._open[pid, self._last] = OpenDraft(touched_s=self._clock.now_s())
         return self._last
 
     def _n_open(self, pid: Pid) -> int:
-        return sum(draft.pid == pid for draft in self._open.values())
+        return sum(whose == pid for whose, _ in self._open)
 
     def _check_size(self, draft: OpenDraft, n_more: int) -> None:
         """A draft counts for no quota yet; it must not fill the disk all the same."""
@@ -157,10 +150,20 @@ class Drafts:
             )
 
     def _get(self, pid: Pid, number: int) -> OpenDraft:
-        draft = self._open.get(number)
-        if draft is None or draft.pid != pid:
+        draft = self._open.get((pid, number))
+        if draft is None:
             raise NotFound(f"process {pid} has no draft {number}", hint="begin one with draft 0")
         return draft
+
+    async def _fed(self, pid: Pid, number: int, data: bytes) -> None:
+        """Return when data was added to a draft, whose turn the caller has."""
+        draft = self._get(pid, number)
+        draft.touched_s = self._clock.now_s()
+        try:
+            await anyio.to_thread.run_sync(self._feed, draft, data)
+        finally:
+            if self._open.get((pid, number)) is not draft:  # its process ended meanwhile
+                self._blobs.settle(*draft.pieces)
 
     def _feed(self, draft: OpenDraft, data: bytes) -> None:
         self._stage(draft, draft.cutter.feed(data))
