@@ -222,6 +222,52 @@ async def test_a_fork_adds_to_a_draft_of_its_own(home: Path) -> None:
             assert (await client.files.stat(f"/agents/{name}/long")).size_bytes == 100_001
 
 
+WAITING = """
+    import sys, time
+    if len(sys.argv) > 1:
+        sys.exit(client.exit(0, sys.argv[1]))
+    for number in range(3):
+        client.spawn(str(Path(__file__).parent), f"child {number}")
+    ends = [client.wait().exit.result]
+    client.log("begun")
+    while not Path("go").exists():
+        time.sleep(0.02)
+    ends += [client.wait().exit.result for _ in range(2)]
+    client.exit(0, ", ".join(sorted(ends)))
+"""
+
+
+async def test_who_waits_for_any_child_is_told_of_each_once_by_two_kernels(home: Path) -> None:
+    async with booted(home) as client:
+        spawned = await begun(home, client, WAITING)
+    (home / "work" / "go").touch()
+    async with booted(home) as client:
+        end = (await client.wait(spawned.pid)).exit
+    assert end.result == "child 0, child 1, child 2"
+
+
+FROM_THE_BEGINNING = """
+    import sys, time
+    life = 1 + sum(path.name.startswith("life") for path in Path().iterdir())
+    if len(sys.argv) > 1:
+        client.exit(0, sys.argv[1])
+    elif life < 3:
+        Path(f"life {life}").touch()
+        client.spawn(str(Path(__file__).parent), f"of life {life}")
+        client.log(client.wait().exit.result) if life == 2 else time.sleep(0.5)
+        client.exit(0)
+    else:
+        time.sleep(60)
+"""
+
+
+async def test_a_life_from_the_beginning_waits_for_no_child_of_the_one_before(home: Path) -> None:
+    async with booted(home) as client:
+        spawned = await begun(home, client, FROM_THE_BEGINNING, policy="always")
+        async with client.logs(spawned.pid) as lines:
+            assert "of life 2" in [line.text async for line in lines]
+
+
 OF_ANOTHER = """
     import sys
     context = client.contexts.restore("theirs")

@@ -221,8 +221,10 @@ async def wait(kernel: Services, run: Run, call: Wait) -> Exited:
         end = await process.wait_ended()
     _check_not_put_away(kernel, process)
     await run.runnable()
-    if process.ppid == run.process.pid:
+    if process.ppid == run.process.pid and not process.is_waited_for:
         process.is_waited_for = True
+        if run.process.kind is not Kind.PROGRAM:  # a program knows it by its journal
+            kernel.signals.on_change(process)
     if end.result or end.reason:
         take_from(run, process)
     return Exited(process.pid, end)

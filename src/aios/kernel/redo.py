@@ -5,7 +5,7 @@ from contextlib import suppress
 import msgspec
 
 from aios.abi.call import Done
-from aios.abi.calls import Chat, ChatAnswer, ExitSelf
+from aios.abi.calls import Chat, ChatAnswer, Exited, ExitSelf, Wait
 from aios.abi.contexts import (
     Compacted,
     ContextAppend,
@@ -32,6 +32,14 @@ from aios.kernel.process import Run
 async def exit_self(kernel: Services, run: Run, call: ExitSelf, told: Done) -> Done:
     """The end that a process asked for, if the kernel ended before it had."""
     kernel.end_self(run, Exit(call.status, "", call.result))
+    return told
+
+
+async def wait(kernel: Services, run: Run, _: Wait, told: Exited) -> Exited:
+    """The child of whose end it was told is none for which it may wait any more."""
+    child = kernel.table.find(told.pid)
+    if child is not None and child.ppid == run.process.pid:
+        child.is_waited_for = True
     return told
 
 

@@ -59,10 +59,15 @@ class Signals(Struct, frozen=True):
         await process.wait_ended()
 
     async def end_children(self, process: Process) -> None:
-        """End what a program has started: it begins from the beginning, and will start its own."""
+        """End what a program has started: it begins from the beginning, will start its own, and waits for none of these."""
         for child in self.table.tree(process)[1:]:
             if child.is_alive:
                 await self.put_away(child, f"process {process.pid} began anew")
+        for pid in process.children:
+            child = self.table.get(pid)
+            if not child.is_waited_for:
+                child.is_waited_for = True
+                self.on_change(child)
 
     async def stop(self, target: Process, *, by: Run | None = None) -> list[Pid]:
         """Hold a process and its descendants; those that are stopped already stay so.

@@ -352,7 +352,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     branches.BranchJoin: Entry(lambda kernel, run, call: kernel.branches.join(run, call), Right.SEE),
     branches.BranchList: Entry(lambda kernel, run, call: kernel.branches.list_all(run, call), Right.SEE),
     Admit: Entry(handlers.admit, Right.ADMIT, Effect.COMPENSABLE, Where.DISK, redo=handlers.admit_again),
-    Wait: Entry(handlers.wait, Right.SEE, has_target=True),
+    Wait: Entry(handlers.wait, Right.SEE, has_target=True, redo=redo.wait),
     Kill: Entry(handlers.kill, Right.SIGNAL, Effect.IRREVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
     Stop: Entry(handlers.stop, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
     Cont: Entry(handlers.cont, Right.SIGNAL, Effect.REVERSIBLE, Where.KERNEL, has_target=True, is_kept_first=True),
