@@ -268,6 +268,71 @@ async def test_a_life_from_the_beginning_waits_for_no_child_of_the_one_before(ho
             assert "of life 2" in [line.text async for line in lines]
 
 
+READING = """
+    import sys, time
+    def seen(frames, last):
+        for n_seen, _ in enumerate(frames, 1):
+            client.files.stat("/shared")
+            if n_seen == last:
+                return n_seen
+    if sys.argv[1] == "log":
+        client.log("one\\ntwo")
+        with client.logs(client.getpid().pid) as lines:
+            n_seen = len(list(lines))
+    elif sys.argv[1] == "log as it comes":
+        client.log("one\\ntwo\\nthree")
+        with client.logs(client.getpid().pid, follow=True, tail=2) as lines:
+            n_seen = [line.text for _, line in zip(range(2), lines, strict=False)]
+    else:
+        with client.files.follow("/shared", since=0) as changes:
+            n_seen = seen(changes, 3)
+    crash_once()
+    client.exit(0, f"{n_seen}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("log", "2"), ("log as it comes", "['two', 'three']"), ("changes", "3")],
+)
+async def test_what_came_in_pieces_comes_again(home: Path, what: str, expected: str) -> None:
+    async with booted(home) as client:
+        for number in range(5):
+            await client.files.write(f"/shared/{number}", "x")
+        result, _ = await end_of(home, client, READING, what)
+    assert result == expected
+
+
+WATCHING = """
+    with client.files.follow("/shared") as changes:
+        client.log("begun")
+        for number, change in enumerate(changes):
+            client.files.read(change.version.path)
+            if number == 2:
+                Path("three").touch()
+            if number == 5:
+                break
+    client.exit(0, f"{change.version.path}")
+"""
+
+
+async def test_who_follows_changes_goes_on_under_the_next_kernel_and_misses_none(
+    home: Path,
+) -> None:
+    async with booted(home) as client:
+        await client.files.write("/shared/before", "x")
+        spawned = await begun(home, client, WATCHING)
+        for number in range(3):
+            await client.files.write(f"/shared/{number}", "x")
+        while not (home / "work" / "three").exists():
+            await anyio.sleep(0.02)
+    async with booted(home) as client:
+        for number in range(3, 6):
+            await client.files.write(f"/shared/{number}", "x")
+        end = (await client.wait(spawned.pid)).exit
+    assert end.result == "/shared/5"
+
+
 OF_ANOTHER = """
     import sys
     context = client.contexts.restore("theirs")

@@ -62,6 +62,7 @@ from aios.kernel.inspection import Inspection
 from aios.kernel.journal.audit.log import AuditLog
 from aios.kernel.journal.journal import Journal
 from aios.kernel.llm import ModelCalls
+from aios.kernel.logs import LogBuffer
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory.interactions import ShortTerm
 from aios.kernel.memory.manager import MemoryManager
@@ -355,7 +356,7 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
     """Read the log of a process; with `follow` until it ends."""
     process = kernel.table.get(call.pid)
     log, n_lines, n_dropped = process.log, 0, 0
-    lines, number, n_missed = await log.read_earlier(log.tail(call.tail))
+    lines, number, n_missed = await log.read_earlier(await _first_line(run, log, call.tail))
     while True:
         n_lines, n_dropped = n_lines + len(lines), n_dropped + n_missed
         if lines:
@@ -375,6 +376,18 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
             await log.wait_changed()
         await run.runnable()
         lines, number, n_missed = log.read(number)
+
+
+async def _first_line(run: Run, log: LogBuffer, tail: int | None) -> int:
+    """The number of the first line that is wanted: of a call that is made again, as it was when that began."""
+    if run.again is None or tail is None:
+        return log.tail(tail)
+    earlier, number, _ = await log.read_earlier(0)
+    later, number, _ = log.read(number)
+    lines = (*earlier, *later)
+    n_then = sum(line.unix_s <= run.again.begun_unix_s for line in lines)
+    wanted = lines[max(0, n_then - tail) :]
+    return wanted[0].number if wanted else number
 
 
 async def info(kernel: Services, _: Run, __: Info) -> KernelInfo:

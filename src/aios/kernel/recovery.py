@@ -55,6 +55,8 @@ PASSING = frozenset(
     )
 )
 """Faults that may be over when a program asks again."""
+FOLLOWING = frozenset({"file_watch", "logs"})
+"""Calls that are on disk before they end only if they follow what comes: they are made again, and begin where they began."""
 CLEANING = frozenset({"context_close", "file_unlock", "log", "tool_unregister"})
 """What a program that fails still asks on its way out."""
 
@@ -91,7 +93,7 @@ def settled(record: Record) -> Settling:
 def end_of_open(record: Record, *, is_again: bool) -> Fault | Outcome | None:
     """What a program is told of a call that the kernel's end cut off; None: it makes it again. `is_again`: its owner said so."""
     settling = settled(record)
-    if settling is Settling.CURE:
+    if settling is Settling.CURE or record.call in FOLLOWING:
         return Outcome.CANCELLED
     if is_again or settling is Settling.AGAIN:
         return None

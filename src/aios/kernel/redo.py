@@ -5,7 +5,7 @@ from contextlib import suppress
 import msgspec
 
 from aios.abi.call import Done
-from aios.abi.calls import Chat, ChatAnswer, Exited, ExitSelf, Wait
+from aios.abi.calls import Chat, ChatAnswer, Exited, ExitSelf, LogEnd, Logs, Wait
 from aios.abi.contexts import (
     Compacted,
     ContextAppend,
@@ -21,6 +21,7 @@ from aios.abi.contexts import (
     ContextUndo,
     SnapshotInfo,
 )
+from aios.abi.gate import Line
 from aios.abi.storage import Draft, Edited, FileDraft, FileEdit, Put
 from aios.abi.tools import ToolNames, ToolRegister, ToolUnregister
 from aios.abi.types import Exit
@@ -41,6 +42,18 @@ async def wait(kernel: Services, run: Run, _: Wait, told: Exited) -> Exited:
     if child is not None and child.ppid == run.process.pid:
         child.is_waited_for = True
     return told
+
+
+async def lines(kernel: Services, run: Run, call: Logs, told: LogEnd, *, by_unix_s: float) -> None:
+    """The lines of a log that were read by that time, as far as they are still there."""
+    process = kernel.table.find(call.pid)
+    if process is None or run.emit is None:
+        return
+    earlier, number, _ = await process.log.read_earlier(0)
+    later, _, _ = process.log.read(number)
+    read = [line for line in (*earlier, *later) if line.unix_s <= by_unix_s]
+    for line in read[max(0, len(read) - told.n_lines) :]:
+        run.emit(Line(line))
 
 
 async def open_context(

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 
+from aios.abi.calls import Logs
+from aios.abi.storage import FileWatch
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
 from aios.kernel.jobwork import JobWork
@@ -20,6 +22,11 @@ from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
 
 TOLD = frozenset({Outcome.DONE, Outcome.FAULT})
+
+
+def is_followed(call: object) -> bool:
+    """Whether a call brings what it reads in pieces, as they come, until it is cancelled: they are not in the journal, and are read again."""
+    return isinstance(call, FileWatch | Logs) and call.follow
 
 
 class Replay:

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from aios.abi.call import Answer, Call
-from aios.abi.calls import Chat, ChatAnswer, CompleteAnswer
+from aios.abi.calls import Chat, ChatAnswer, CompleteAnswer, LogEnd, Logs
 from aios.abi.contexts import (
     ContextAppend,
     ContextClose,
@@ -37,7 +37,7 @@ from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
 from aios.kernel.process import Process, Run
-from aios.kernel.replay import Replay
+from aios.kernel.replay import Replay, is_followed
 from aios.kernel.retaking import with_ends
 
 A = TypeVar("A", bound=Answer)
@@ -89,6 +89,9 @@ async def replayed(
     finally:
         if replay.is_over:
             await _catch_up(kernel, run, replay)
+    if is_followed(call):
+        run.again = None if row is None else row.record
+        return None
     await _wait_for_others(run, replay, row, kernel.note)
     while replay.is_over and run.process.replay is replay:
         await _catch_up(kernel, run, replay)
@@ -202,7 +205,9 @@ async def _told(
     if redo is not None:
         answer = await _redone(kernel, run, call, answer, row=row, redo=redo)
     if run.emit is not None:
-        if isinstance(answer, ChatAnswer):
+        if isinstance(call, Logs) and isinstance(answer, LogEnd):
+            await redoing.lines(kernel, run, call, answer, by_unix_s=record.ended_unix_s)
+        elif isinstance(answer, ChatAnswer):
             n_tokens = answer.usage.completion_tokens
             message = answer.message
             run.emit(Token(message.text(), n_tokens, answer.logprobs, message.tool_calls))

@@ -64,7 +64,7 @@ from aios.abi.recovery import AnswerQuestion, DrawBytes, Now, Questions
 from aios.abi.sched import Sched, SetSched
 from aios.abi.tools import ToolRun
 from aios.abi.trace import SchedTrace
-from aios.abi.types import Pid, Right
+from aios.abi.types import Kind, Pid, Right
 from aios.abi.undo import Undo
 from aios.errors import (
     AccessDenied,
@@ -80,6 +80,7 @@ from aios.kernel.handlers import Services
 from aios.kernel.journal.records import AGAIN, Effect, Outcome, Record, Where
 from aios.kernel.loader import by_folder
 from aios.kernel.process import INIT_PID, Process, Run
+from aios.kernel.replay import is_followed
 from aios.kernel.replaying import Redo, replayed, retold
 
 A = TypeVar("A", bound=Answer)
@@ -220,6 +221,8 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     )
     run.seal, run.seal_for = journal.seal_of(record), partial(journal.seal_for, record)
     run.record, run.streams = record, journal.streams.of_call(process.pid)
+    if process.kind is Kind.PROGRAM and is_followed(call):
+        journal.note_begun(record)
     outcome: Outcome = Outcome.CANCELLED
     end: Result[A] | Fault | None = None
     try:

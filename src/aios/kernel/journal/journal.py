@@ -107,6 +107,11 @@ class Journal:
         self._n_written += 1
         return record
 
+    def note_begun(self, record: Record) -> None:
+        """Have the intent of a call on disk soon that may not end by itself, so that it is known when it began."""
+        if self.disk is not None:
+            self.disk.add(replace(record))
+
     async def commit(self, record: Record) -> None:
         """Return when an effect of this call may leave the kernel: the intent and all before it are on disk.
 

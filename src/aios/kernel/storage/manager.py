@@ -314,7 +314,10 @@ class StorageManager:
         await self._open()
         path = self._path(run.process, call.path)
         since = call.since
-        if since is None:
+        if since is None and run.again is not None:  # where it began before
+            at = run.again.begun_unix_s
+            since = await self._db.read(partial(tables.last_change_by, unix_s=at))
+        elif since is None:
             since = self._db.read_nowait(tables.last_change)
         emit = run.emit or _drop
         if call.follow:  # at once, so that the reader knows that it misses nothing from here on

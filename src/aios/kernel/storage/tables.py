@@ -352,6 +352,13 @@ def last_change(connection: apsw.Connection) -> int:
     )
 
 
+def last_change_by(connection: apsw.Connection, unix_s: float) -> int:
+    """The number of the newest change at that time. Cost: looks at each before it."""
+    query = "SELECT change - 1 FROM versions WHERE unix_s > ? ORDER BY change LIMIT 1"
+    found = connection.execute(query, (unix_s,)).get
+    return last_change(connection) if found is None else int(found)
+
+
 def all_shares(connection: apsw.Connection) -> list[Share]:
     """Every share."""
     return [Share(*row) for row in connection.execute("SELECT * FROM shares")]
