@@ -110,7 +110,8 @@ aios.run(main)
 @pytest.fixture
 def home() -> Iterator[Path]:
     with scratch_folder("rt") as folder:
-        yield folder
+        (folder / "home").mkdir()
+        yield folder / "home"
 
 
 def said_by(client: Client, pid: int) -> str:
@@ -127,7 +128,7 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 def start(client: Client, home: Path, source: str) -> Path:
     """Start a shop. Returns: where its orders are written down."""
-    program, world = home / "shop", home.parent / f"{home.name}.world"
+    program, world = home / "shop", home.parent / "world"
     program.mkdir()
     world.mkdir()
     (program / "agent.toml").write_text(MANIFEST)
