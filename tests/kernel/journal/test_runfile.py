@@ -1,5 +1,6 @@
 import zlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.errors import InvalidCall
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.redaction import Redaction
-from aios.kernel.journal.runfile import Run, read_run, write_run
+from aios.kernel.journal.runfile import Run, _digest, _Line, read_run, write_run
 from aios.kernel.journal.texts import HIDDEN
 
 
@@ -77,6 +78,39 @@ def test_secrets_are_left_out_and_the_run_is_still_of_one_piece() -> None:
     assert decode_call(run.rows[1].intent) == Log(
         text=f"the password is {HIDDEN}, the key {HIDDEN}"
     )
+
+
+NONSENSE: list[dict[str, object]] = [
+    {"seq": 1 << 63},
+    {"seq": 0},
+    {"call": "\x1b]0;owned\x07"},
+    {"call": "log"},
+    {"begun_unix_s": float("nan")},
+    {"ended_unix_s": 1e300},
+    {"ran_s": float("inf")},
+    {"n_preemptions": (1 << 64) - 1},
+    {"within": -1},
+    {"name": "\x1b[2J"},
+    {"name": "two\nlines"},
+    {"program": "a\x9bb"},
+    {"pid": 1 << 63},
+]
+
+
+@pytest.mark.parametrize("given_to", NONSENSE)
+def test_what_could_not_have_been_written_is_refused(given_to: dict[str, object]) -> None:
+    """Nothing of a file may act on a terminal that shows it, or be too large for what keeps it."""
+    head, packed = b"aios-run 1\n", exported(PAIRS[:1]).removeprefix(b"aios-run 1\n")[32:]
+    body = msgspec.msgpack.decode(zlib.decompress(packed))
+    fields = _Line.__struct_fields__
+    for name, value in given_to.items():
+        if name in fields:
+            body["lines"][0][fields.index(name)] = value
+        else:
+            body[name] = value
+    packed = zlib.compress(msgspec.msgpack.encode(body))
+    with pytest.raises(InvalidCall, match="this run is damaged"):
+        read_run(head + _digest(packed) + packed)
 
 
 def test_what_is_no_run_is_refused_and_says_why() -> None:

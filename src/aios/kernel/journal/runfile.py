@@ -9,10 +9,10 @@ types, references and the digest of each call are checked. Pure.
 import zlib
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aios.abi.types import Pid
 from aios.abi.wire import decode_answer, decode_call, decode_fault
@@ -27,6 +27,11 @@ DIGEST_BYTES = 32
 MAX_BODY_BYTES = 1 << 30
 """Of a file when it is unpacked; one that claims to be longer is not read."""
 NOTHING = -1
+
+Word = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,256}(?!\n)$")]
+"""It is shown on terminals, so it can do nothing there."""
+Number = Annotated[int, Meta(ge=0, le=1 << 53)]
+Seconds = Annotated[float, Meta(ge=0.0, le=1e11)]
 
 T = TypeVar("T")
 
@@ -43,30 +48,30 @@ class Run(Struct, frozen=True):
 class _Line(Struct, frozen=True, array_like=True):
     """A record; texts are named by their place in the body."""
 
-    seq: int
-    call: str
+    seq: Annotated[int, Meta(ge=1, le=1 << 53)]
+    call: Word
     digest: bytes
     effect: Effect
     where: Where
     outcome: Outcome
-    begun_unix_s: float
-    ended_unix_s: float
-    waited_s: float
-    ran_s: float
-    n_preemptions: int
+    begun_unix_s: Seconds
+    ended_unix_s: Seconds
+    waited_s: Seconds
+    ran_s: Seconds
+    n_preemptions: Number
     intent: int
     said: int | None
     answer: int
     message: int | None
-    n_urgent: int = 0
-    within: int = 0
-    job: int = 0
+    n_urgent: Number = 0
+    within: Number = 0
+    job: Number = 0
 
 
 class _Body(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    program: str
-    pid: int
+    name: Word
+    program: Word
+    pid: Number
     texts: tuple[tuple[int, bytes], ...]
     """Each with the place of the one before it in its chain; those stand before it."""
     lines: tuple[_Line, ...]
@@ -103,7 +108,7 @@ def read_run(data: bytes) -> Run:
     reader = _Reader(body.texts)
     rows = tuple(_row(line, Pid(body.pid), reader) for line in body.lines)
     seqs = [line.seq for line in body.lines]
-    if sorted(set(seqs)) != seqs or (seqs and seqs[0] < 1):
+    if sorted(set(seqs)) != seqs:
         raise _damaged("its records are not in order")
     return Run(body.name, body.program, rows)
 
@@ -198,7 +203,8 @@ def _row(line: _Line, pid: Pid, reader: _Reader) -> Row:
     if line.intent != NOTHING:
         chain = None if line.said is None else reader.chain(line.said)
         intent = _joined(join_call, reader.text(line.intent), chain)
-        if write_call(decode_call(intent)).digest != line.digest:
+        call = decode_call(intent)
+        if write_call(call).digest != line.digest or call.__struct_config__.tag != line.call:
             raise _damaged(f"call {line.seq} is not the one that was made")
     if line.answer != NOTHING:
         message = None if line.message is None else reader.text(line.message)
