@@ -333,6 +333,44 @@ async def test_who_follows_changes_goes_on_under_the_next_kernel_and_misses_none
     assert end.result == "/shared/5"
 
 
+TICKING = """
+    import aios, anyio
+    async def tick(other, seconds):
+        for number in range(5):
+            await other.timers.sleep(seconds)
+            await other.files.append(f"/shared/{seconds}", f"{number} ")
+    async def tick_all():
+        async with aios.connect() as other, anyio.create_task_group() as tasks:
+            for seconds in (0.05, 0.07, 0.11):
+                tasks.start_soon(tick, other, seconds)
+    anyio.run(tick_all)
+    crash_once()
+    client.exit(0, " ".join(client.files.read_text(f"/shared/{each}") for each in (0.05, 0.07, 0.11)))
+"""
+
+
+async def test_tasks_that_sleep_side_by_side_come_back(home: Path) -> None:
+    async with booted(home) as client:
+        result, _ = await end_of(home, client, TICKING)
+    assert result.split() == [*"01234"] * 3
+
+
+SLEEPING = """
+    client.log("begun")
+    began = client.repeatable.now()
+    client.exit(0, f"{client.timers.sleep(2) - began}")
+"""
+
+
+async def test_a_sleep_that_a_kernel_cut_off_lasts_as_long_as_it_was_to(home: Path) -> None:
+    async with booted(home) as client:
+        spawned = await begun(home, client, SLEEPING)
+        await anyio.sleep(1)
+    async with booted(home) as client:
+        end = (await client.wait(spawned.pid)).exit
+    assert 2 <= float(end.result) < 2.9
+
+
 OF_ANOTHER = """
     import sys
     context = client.contexts.restore("theirs")

@@ -15,13 +15,14 @@ TimerId = Annotated[int, Meta(ge=1, le=MAX_INT)]
 
 
 class SleepUntil(Call[Moment], frozen=True, tag="sleep_until"):
-    """Wait until the calendar shows a moment, in seconds since 1970 UTC; one that is over is answered at once.
+    """Wait until the calendar shows a moment, in seconds since 1970 UTC, or until `after_s` seconds after the call began, whichever is later.
 
-    The answer is the time then. Clocks that are set meanwhile are followed within ten seconds. A program that is started again and
-    asks the same waits for what is left.
+    One that is over is answered at once. The answer is the time then. Clocks that are set meanwhile are followed within ten seconds. A program
+    that is started again and asks the same waits for what is left.
     """
 
-    unix_s: UnixSeconds
+    unix_s: UnixSeconds = 0.0
+    after_s: UnixSeconds = 0.0
 
 
 class TimerInfo(Answer, frozen=True, tag="timer_info"):

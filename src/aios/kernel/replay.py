@@ -14,6 +14,7 @@ from itertools import islice
 
 from aios.abi.calls import Logs
 from aios.abi.storage import FileWatch
+from aios.abi.timers import SleepUntil
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
 from aios.kernel.jobwork import JobWork
@@ -27,6 +28,11 @@ TOLD = frozenset({Outcome.DONE, Outcome.FAULT})
 def is_followed(call: object) -> bool:
     """Whether a call brings what it reads in pieces, as they come, until it is cancelled: they are not in the journal, and are read again."""
     return isinstance(call, FileWatch | Logs) and call.follow
+
+
+def is_long(call: object) -> bool:
+    """Whether a call may last, and begins where it began when it is made again: its intent is on disk soon after that."""
+    return is_followed(call) or (isinstance(call, SleepUntil) and call.after_s > 0)
 
 
 class Replay:

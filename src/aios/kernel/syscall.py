@@ -80,7 +80,7 @@ from aios.kernel.handlers import Services
 from aios.kernel.journal.records import AGAIN, Effect, Outcome, Record, Where
 from aios.kernel.loader import by_folder
 from aios.kernel.process import INIT_PID, Process, Run
-from aios.kernel.replay import is_followed
+from aios.kernel.replay import is_long
 from aios.kernel.replaying import Redo, replayed, retold
 
 A = TypeVar("A", bound=Answer)
@@ -221,7 +221,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
     )
     run.seal, run.seal_for = journal.seal_of(record), partial(journal.seal_for, record)
     run.record, run.streams = record, journal.streams.of_call(process.pid)
-    if process.kind is Kind.PROGRAM and is_followed(call):
+    if process.kind is Kind.PROGRAM and is_long(call):
         journal.note_begun(record)
     outcome: Outcome = Outcome.CANCELLED
     end: Result[A] | Fault | None = None
@@ -469,7 +469,7 @@ TABLE: Mapping[type, Entry] = MappingProxyType({
     JournalRead: Entry(lambda kernel, run, call: kernel.inspection.read(run, call), Right.SEE, has_target=True),
     Events: Entry(lambda kernel, run, call: kernel.inspection.events(run, call), Right.SEE, has_target=True),
     Pages: Entry(lambda kernel, run, call: kernel.contexts.pages(run, call), Right.INFO),
-    timers.SleepUntil: Entry(lambda kernel, run, call: kernel.timers.sleep_until(run, call), Right.SELF),
+    timers.SleepUntil: Entry(lambda kernel, run, call: kernel.timers.sleep_until(run, call), Right.SELF, cure_of=lambda *_: AGAIN),
     timers.TimerAdd: Entry(lambda kernel, run, call: kernel.timers.add(run, call), Right.TIMER, Effect.REVERSIBLE, Where.DISK),
     timers.TimerList: Entry(lambda kernel, run, call: kernel.timers.list_all(run, call), Right.TIMER),
     timers.TimerRemove: Entry(lambda kernel, run, call: kernel.timers.remove(run, call), Right.TIMER, Effect.REVERSIBLE, Where.DISK),

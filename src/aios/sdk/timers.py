@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from aios.abi.recovery import Now
 from aios.abi.spawn import Spawn, Spawned
 from aios.abi.timers import (
     Missed,
@@ -32,7 +31,7 @@ class Timers:
 
     async def sleep(self, seconds: float) -> float:
         """Wait so long, ends of the kernel included; returns the time then."""
-        return await self.sleep_until((await self._gate.call(Now())).value.unix_s + seconds)
+        return (await self._gate.call(build(SleepUntil, after_s=max(0.0, seconds)))).value.unix_s
 
     async def add(
         self,
@@ -81,7 +80,7 @@ class BlockingTimers:
 
     def sleep(self, seconds: float) -> float:
         """Wait so long, ends of the kernel included; returns the time then."""
-        return self.sleep_until(self._gate.call(Now()).value.unix_s + seconds)
+        return self._gate.call(build(SleepUntil, after_s=max(0.0, seconds))).value.unix_s
 
     def add(
         self,

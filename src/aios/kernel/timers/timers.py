@@ -77,8 +77,10 @@ class Timers:
         self._changed = WaitQueue()
 
     async def sleep_until(self, run: Run, call: SleepUntil) -> Moment:
-        """Wait for a moment."""
-        while (left_s := call.unix_s - self._clock.unix_s()) > 0:
+        """Wait for a moment. One that a kernel's end cut off began when it first did."""
+        begun_unix_s = self._clock.unix_s() if run.again is None else run.again.begun_unix_s
+        until_unix_s = max(call.unix_s, begun_unix_s + call.after_s)
+        while (left_s := until_unix_s - self._clock.unix_s()) > 0:
             with run.parked():
                 await anyio.sleep(min(left_s, LOOK_S))
             await run.runnable()
