@@ -121,6 +121,60 @@ async def test_all_files_of_a_folder_with_too_many_are_not_a_part_of_them(tmp_pa
             await ann.plan("delete all files in many")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "me from the travel notes",
+        "everything from the travel notes",
+        "everything about me in travel-notes.md",
+        "this from draft-1",
+        "all in draft-1.md",
+        "from trips",
+        "the file in trips",
+    ],
+)
+async def test_what_is_in_a_file_is_not_the_file(tmp_path: Path, words: str) -> None:
+    async with saying(tmp_path) as (_, ann):
+        plan = await ann.plan(f"delete {words}")
+        assert (plan.is_ready, plan.steps[0].paths) == (False, ())
+
+
+async def test_what_is_in_a_folder_is_all_of_it(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        for words in ("the files in trips", "everything below the trips folder"):
+            plan = await ann.plan(f"delete {words}")
+            assert plan.is_ready
+        assert (await ann.plan("delete all of draft-1")).steps[0].paths == (
+            "/agents/ann/draft-1.md",
+        )
+
+
+async def test_a_copied_folder_tells_which_files_it_takes_the_place_of(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        await ann.edit([Put("old/trips/travel-notes.md", b"old"), Put("old/trips/b.md", b"old")])
+        plan = await ann.plan("copy old/trips to /agents/ann")
+        assert plan.steps[0].replaces == ("/agents/ann/trips/travel-notes.md",)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["put 'buy milk' in draft-1", "save 'buy milk' to draft-1.md", "append draft-1 to draft-2"],
+)
+async def test_a_text_that_may_be_another_is_looked_at_first(tmp_path: Path, command: str) -> None:
+    async with saying(tmp_path) as (_, ann):
+        with pytest.raises(Conflict, match="a guess"):
+            await ann.command(command)
+        outcome = await ann.command("append 'draft-1' to draft-2")
+        assert outcome.is_done, "in quotation marks it is the text"
+
+
+@pytest.mark.parametrize("place", ["up", "there", "away"])
+async def test_a_word_that_names_no_place_is_none(tmp_path: Path, place: str) -> None:
+    async with saying(tmp_path) as (_, ann):
+        with pytest.raises(InvalidCall, match=f"nothing is called `{place}`"):
+            await ann.plan(f"move draft-1.md {place}")
+
+
 async def test_what_cannot_be_undone_needs_consent_and_an_agents_the_owners_too(
     tmp_path: Path,
 ) -> None:

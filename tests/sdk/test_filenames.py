@@ -183,3 +183,9 @@ def test_two_names_with_nothing_between_are_not_one_of_them() -> None:
 def test_a_whole_path_means_no_file_of_another_folder() -> None:
     assert choose(Name("/notes/a.md"), [hit("/agents/ann/notes/a.md")]).paths == ()
     assert choose(quoted("/notes/a.md"), [hit("/notes/a.md")]).paths == ("/notes/a.md",)
+
+
+def test_all_in_a_compound_word_is_not_all() -> None:
+    hits = [hit("/shared/all-hands-1.md"), hit("/shared/all-hands-2.md")]
+    assert choose(Name("all-hands"), hits).candidates == tuple(each.path for each in hits)
+    assert len(choose(Name("all hands"), hits).paths) == 2

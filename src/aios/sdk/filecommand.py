@@ -31,12 +31,12 @@ from aios.sdk.filelookup import (
     Procedure,
     T,
     file_for_text,
-    files_at,
+    files_replaced,
     hits_for,
     sources_of,
     target_of,
 )
-from aios.sdk.filenames import named_in
+from aios.sdk.filenames import Name, named_in
 from aios.sdk.fileplan import (
     FOUND_BY_NAME,
     FOUND_EXACTLY,
@@ -126,12 +126,12 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
         wish = only_wish(menu)
         step = yield from _resolved(wish or (yield from _chosen(menu, model)), menu)
         if step.do is not Do.APPEND:
-            there = yield from files_at(targets_of(step))
+            there = yield from files_replaced(step.paths, targets_of(step))
             step = msgspec.structs.replace(step, replaces=there)
         is_found = step.why in FOUND_BY_NAME or not step.paths
         is_guess = step.do is not Do.FIND and not (wish and is_found)
-        if step.do in (Do.WRITE, Do.APPEND) and is_loose(step.text, command):
-            is_guess = is_guess or bool(step.replaces) or names_file(step.text)
+        if step.do in (Do.WRITE, Do.APPEND):
+            is_guess = is_guess or (yield from _may_be_other(step, clause, command))
         steps.append(msgspec.structs.replace(step, is_guess=is_guess))
         problems += yield from _problems(step)
         if step.replaces and (clause.is_new or step.do is Do.MOVE):
@@ -154,7 +154,7 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
         raise Conflict("the plan cannot be undone", hint="look at it, and consent (--yes)")
     if plan.is_guess and not consents:
         raise Conflict(
-            "the plan is a guess: a model made it, a file is meant by what is in it, or a text has no quotation marks",
+            "the plan is a guess: a model made it, a file is meant by what is in it, or a text has no quotation marks or would take the place of a file",
             hint="look at it, and consent (--yes); or say the names of the files, and texts in quotation marks",
         )
     edits = [edit for step in plan.steps for edit in _edits(step)]
@@ -298,6 +298,15 @@ def _check_said(command: str) -> None:
             f"`{word}` says what is not to be done, or only perhaps; a command that changes files says what to do",
             hint=f"say it without `{word}`; put it into quotation marks where it is part of a name or a text",
         )
+
+
+def _may_be_other(step: PlannedStep, clause: Clause, command: str) -> Procedure[bool]:
+    """Whether a text may not be meant so: it stands without quotation marks and names a file, or would replace one that is told to be written by no word."""
+    if not is_loose(step.text, command):
+        return bool(step.replaces) and clause.kinds != (Do.WRITE,)
+    if step.replaces or names_file(step.text):
+        return True
+    return (yield from sources_of(Name(step.text))).why in FOUND_EXACTLY
 
 
 def _menu(clause: Clause) -> Procedure[Menu]:

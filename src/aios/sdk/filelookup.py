@@ -25,6 +25,25 @@ T = TypeVar("T")
 Procedure = Generator[Call[Answer], Answer, T]
 
 N_CANDIDATES, N_SHOWN = MAX_HITS, 10
+_NOWHERE = frozenset(
+    [
+        "again",
+        "aside",
+        "away",
+        "back",
+        "down",
+        "elsewhere",
+        "here",
+        "off",
+        "out",
+        "over",
+        "somewhere",
+        "there",
+        "twice",
+        "up",
+    ]
+)
+"""What says where to, but names nothing."""
 MAX_FILES = 1_000
 """As many as one call changes."""
 
@@ -96,16 +115,26 @@ def target_of(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
     return lands_at(path, sources[0], is_name=is_name)
 
 
-def files_at(paths: Sequence[str]) -> Procedure[tuple[str, ...]]:
-    """Those of some paths where a file is that the caller may see."""
+def files_replaced(sources: Sequence[str], targets: Sequence[str]) -> Procedure[tuple[str, ...]]:
+    """Those of some targets where a file is that the caller may see; of a folder, the files in it that those of the source have the names of.
+
+    Raises:
+        InvalidCall: A folder has more files than one call changes.
+    """
     there: list[str] = []
-    for path in paths:
+    for n, target in enumerate(targets):
         try:
-            found = yield from _found(path)
+            found = yield from _found(target)
         except AccessDenied:
             continue
         if found and not found.is_folder:
-            there.append(path)
+            there.append(target)
+        elif found and sources:
+            inside = yield from _files_below(sources[n])
+            own = [path for path in inside if path != sources[n]]
+            there += yield from files_replaced(
+                (), [target + path.removeprefix(sources[n]) for path in own]
+            )
     return tuple(there)
 
 
@@ -147,13 +176,22 @@ def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
     Raises:
         InvalidCall: There are more than one call changes.
     """
-    try:
-        found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
-    except (NotFound, InvalidCall):
+    there = yield from _found(folder)
+    if there and not there.is_folder:
+        return ()
+    path = folder
+    if not there:
         path = folder_of_name(Name(folder), (yield from hits_for(folder, N_CANDIDATES)))
-        if not path:
-            return ()
-        found = yield build(FileList, path=path, is_deep=True, limit=MAX_FILES)
+    return (yield from _files_below(path)) if path else ()
+
+
+def _files_below(folder: str) -> Procedure[tuple[str, ...]]:
+    """All files below a folder.
+
+    Raises:
+        InvalidCall: There are more than one call changes.
+    """
+    found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
     assert isinstance(found, Files)
     if found.next:
         raise InvalidCall(f"{folder} has more than {MAX_FILES} files", hint=HINT)
@@ -166,7 +204,8 @@ def _check_new(place: Place) -> None:
     Raises:
         InvalidCall: They may say something else besides.
     """
-    if place.name.is_pronoun or is_vague(place):
+    is_nowhere = not place.is_quoted and place.words.lower() in _NOWHERE
+    if place.name.is_pronoun or is_nowhere or is_vague(place):
         raise InvalidCall(
             f"nothing is called `{place.words}`",
             hint="put a new name of several words into quotation marks, and say nothing behind it",

@@ -23,7 +23,9 @@ _SAYS_NOTHING = (
 FILLING = frozenset(_SAYS_NOTHING.split())
 PRONOUNS = frozenset(("it", "them", "this", "that", "these", "those"))
 FILE_NAME = re.compile(r"/|\.[^\W_]{1,8}$")
-_ALL = re.compile(r"(?i)\b(all|every|everything|each|both)\b")
+_ALL = re.compile(r"(?i)(?<![\w-])(all|every|everything|each|both)(?![\w-])")
+_WITHIN = frozenset(("below", "from", "in", "inside", "of", "out", "under"))
+_MANY = frozenset(("all", "documents", "each", "every", "everything", "files"))
 _ALL_IN = re.compile(
     r"(?i)(?:all|every|everything|each)(?:\s+(?:the\s+)?(?:files?|documents?))?"
     r"\s+(?:in|inside|under|below|from|of)\s+(?:the\s+)?(?:folder\s+)?([^\s,]+)(?:\s+folder)?"
@@ -71,6 +73,9 @@ def choose(name: Name, hits: Sequence[FileHit]) -> Choice:
     if name.is_quoted:
         exact = exactly(name, paths)
         return _one(exact, BY_NAME) if exact else Choice(candidates=tuple(named))
+    before = _before_within(name)
+    if before is not None and not _best(name.words, paths, is_strict=False):
+        return _what_is_in(name, before, hits) or Choice(candidates=tuple(named))
     is_whole = any(path.lower().endswith(f"/{name.words.lower()}") for path in paths)
     if _ALL.search(name.words) and named and not is_whole:
         named = [path for path in named if _is_of_name(without_filling(name.words), path)]
@@ -89,6 +94,28 @@ def choose(name: Name, hits: Sequence[FileHit]) -> Choice:
     if is_ahead and _is_like(hits[0]):
         return Choice((hits[0].path,), "; ".join(("by content", *hits[0].why)))
     return Choice(candidates=tuple(paths))
+
+
+def _before_within(name: Name) -> set[str] | None:
+    """The words in front of `in`, `from` or the like, if they say nothing: then what is in it is meant, not the file or folder of that name."""
+    before: set[str] = set()
+    for word in name.words.lower().removeprefix("of ").split():  # as in `get rid of a.md`
+        if word in _WITHIN:
+            return before
+        if word not in FILLING | PRONOUNS:
+            break
+        before.add(word)
+    return None
+
+
+def _what_is_in(name: Name, before: set[str], hits: Sequence[FileHit]) -> Choice | None:
+    """The folder for `everything in it`, as far as there is one: a file has nothing in it that could be taken by itself, but `all of it` is the file."""
+    paths = [hit.path for hit in hits]
+    if before & _MANY and (folder := folder_of_name(name, hits)):
+        return Choice((folder,), BY_NAME if folder in exactly(name, paths) else BY_LIKE_NAME)
+    if name.words.lower().startswith("all of ") and (exact := exactly(name, paths)):
+        return _one(exact, BY_NAME)
+    return None
 
 
 def exactly(name: Name, paths: Sequence[str]) -> list[str]:

@@ -81,7 +81,7 @@ class PlannedStep(Struct, frozen=True):
     """A step with the paths that it is about. `candidates` are the files that its words could mean when that is not clear.
 
     `is_guess` says that it changes something, and that a model, or what is in a file, not its name, led to it; or that words
-    without quotation marks take the place of a file, or name one, and so may not be the text. `replaces` are the files whose content another takes the place of.
+    without quotation marks take the place of a file, or name one, and so may not be the text, or that `put` and `save` take the place of a file. `replaces` are the files whose content another takes the place of.
     """
 
     do: Do
