@@ -20,7 +20,7 @@ from aios.kernel.memory.meaning import Kept, Meanings
 from aios.kernel.memory.schema import SCHEMA
 from aios.kernel.memory.search import Sense, search
 from aios.kernel.memory.tables import Filter
-from aios.kernel.memory.words import CommonWords
+from aios.kernel.memory.words import CommonWords, register
 
 FILE = Path(__file__).parent / "data" / "xquad" / "xquad-en.jsonl"
 DEPTH = 10
@@ -53,6 +53,7 @@ def load() -> list[Paragraph]:
 def measure_retrieval(paragraphs: Sequence[Paragraph], *, is_test: bool) -> Found:
     """Keep every sentence as a note, then ask the questions of one half of the articles. Cost: 4 s."""
     connection = apsw.Connection(":memory:")
+    register(connection)
     migrate(connection, [SCHEMA])
     embedder = WordLlamaEmbedder()
     meanings = Meanings(embedder.name, embedder.n_dims)

@@ -65,7 +65,7 @@ from aios.kernel.scheduler.control import SchedulerControl
 from aios.kernel.scheduler.policies import make_policy
 from aios.kernel.scheduler.recorder import Recorder
 from aios.kernel.scheduler.scheduler import Scheduler
-from aios.kernel.schemas import SCHEMAS
+from aios.kernel.schemas import PREPARE, SCHEMAS
 from aios.kernel.shelf import Shelf
 from aios.kernel.signals import Signals
 from aios.kernel.spending import Budgets
@@ -129,7 +129,7 @@ class Kernel:
     def _boot(self, config: Config, policies: Policies) -> None:
         """Build the managers, lower floors first."""
         limits = config.kernel
-        self.db = Database(self.home.database, SCHEMAS)
+        self.db = Database(self.home.database, SCHEMAS, prepare=PREPARE)
         self.blobs = BlobStore(self.home.blobs)
         disk = JournalDisk(self.db, limits.max_journal_records) if self.is_durable else None
         self.journal = Journal(self.clock, max_records=limits.max_journal_records, disk=disk)

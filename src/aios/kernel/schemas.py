@@ -10,6 +10,7 @@ from aios.kernel.journal.tables import SCHEMA as JOURNAL
 from aios.kernel.mail.tables import SCHEMA as MAIL
 from aios.kernel.memory.interactions import SCHEMA as INTERACTIONS
 from aios.kernel.memory.schema import SCHEMA as MEMORY
+from aios.kernel.memory.words import register
 from aios.kernel.residents import SCHEMA as RESIDENTS
 from aios.kernel.storage.links import Links
 from aios.kernel.storage.mount_tables import SCHEMA as MOUNTS
@@ -37,3 +38,5 @@ SCHEMAS = (
     MCP,
     APPROVALS,
 )
+PREPARE = (register,)
+"""What each connection to it is given."""

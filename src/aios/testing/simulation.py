@@ -31,12 +31,13 @@ from aios.kernel.access.policyfiles import load_sources
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal import disk as journal_disk
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.memory.words import register
 from aios.kernel.retrieval import tables as retrieval_tables
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
 from aios.kernel.retrieval.extractor import Extracted, extract
 from aios.kernel.retrieval.extractor import Job as ExtractionJob
 from aios.kernel.sandbox.scratch import Scratch, sweep_folders
-from aios.kernel.schemas import SCHEMAS
+from aios.kernel.schemas import PREPARE, SCHEMAS
 from aios.sdk.client import Client
 from aios.testing.agents import Agent
 from aios.testing.chance import repeatable
@@ -231,8 +232,8 @@ class Simulator:
 async def _new_files(home: Home) -> Mapping[str, bytes]:
     """Databases with all their tables, so that not each run makes them."""
     for db in (
-        Database(home.database, SCHEMAS),
-        Database(home.index, [retrieval_tables.SCHEMA], prepare=(retrieval_tables.register,)),
+        Database(home.database, SCHEMAS, prepare=PREPARE),
+        Database(home.index, [retrieval_tables.SCHEMA], prepare=(register,)),
     ):
         await db.open()
         await db.aclose()

@@ -10,13 +10,13 @@ from aios.kernel.memory import tables
 from aios.kernel.memory.check import find_faults
 from aios.kernel.memory.schema import SCHEMA
 from aios.kernel.memory.tables import Filter
-from aios.kernel.memory.words import CommonWords, by_words
+from aios.kernel.memory.words import CommonWords, by_words, register
 
 N_STEPS_WITH_A_TRIGGER = 3
 
 
 def opened(folder: Path, n_steps: int = len(SCHEMA.steps)) -> apsw.Connection:
-    connection = connect(folder / "a.db", is_writer=True)
+    connection = connect(folder / "a.db", is_writer=True, prepare=(register,))
     migrate(connection, [Schema(SCHEMA.area, SCHEMA.steps[:n_steps])])
     return connection
 

@@ -1,6 +1,7 @@
 import apsw
 
 from aios.disk.migrations import migrate
+from aios.kernel.memory.words import register
 from aios.kernel.retrieval import tables
 from aios.kernel.retrieval.extractor import Piece
 from aios.kernel.retrieval.tables import SCHEMA, Which
@@ -8,7 +9,7 @@ from aios.kernel.retrieval.tables import SCHEMA, Which
 
 def opened() -> apsw.Connection:
     connection = apsw.Connection(":memory:")
-    tables.register(connection)
+    register(connection)
     migrate(connection, [SCHEMA])
     return connection
 

@@ -250,6 +250,18 @@ def n_gone(connection: apsw.Connection) -> int:
     return gone
 
 
+def n_in(connection: apsw.Connection, spaces: Collection[int], *, most: int) -> int:
+    """How many notes there are in some spaces, with those that were superseded; at most `most`."""
+    listed = ",".join(map(str, spaces))
+    (found,) = ints(
+        connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM memory_notes WHERE space IN ({listed}) LIMIT ?)",  # noqa: S608 - numbers of ours
+            (most,),
+        )
+    )
+    return found
+
+
 def n_notes(connection: apsw.Connection) -> int:
     """How many notes there are, with those that were superseded."""
     return ints(connection.execute("SELECT count(*) FROM memory_notes"))[0]

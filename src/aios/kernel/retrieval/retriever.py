@@ -34,6 +34,7 @@ from aios.config import Config, Home
 from aios.disk.db import Database
 from aios.errors import AccessDenied, InvalidCall, NotFound, Unsupported
 from aios.kernel.clock import Clock
+from aios.kernel.memory.words import register
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.retrieval import tables
 from aios.kernel.retrieval.indexer import Indexer
@@ -65,7 +66,7 @@ class Retriever:
         clock: Clock,
         config: Config,
     ) -> None:
-        db = Database(path, [tables.SCHEMA], prepare=(tables.register,))
+        db = Database(path, [tables.SCHEMA], prepare=(register,))
         self._storage = storage
         self._clock = clock
         self._is_off = config.memory.embedder == "none"

@@ -11,10 +11,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aios.abi.retrieval import FileHit
+from aios.kernel.memory.bm25 import ranked, telling
 from aios.kernel.memory.recall import Ranked, Traits, rank, words_of
 from aios.kernel.retrieval import tables
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
-from aios.kernel.retrieval.words import ranked, telling
 
 if TYPE_CHECKING:
     from aios.kernel.memory.embedding import Vectors

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from aios.disk.migrations import Schema
+from aios.kernel.memory.bm25 import Match
+from aios.kernel.memory.words import matches_of
 from aios.kernel.retrieval.extractor import Piece
 from aios.kernel.retrieval.formats import extension_of, form_of
-from aios.kernel.retrieval.words import Match
 from aios.kernel.storage.paths import root_of
 from aios.kernel.storage.tables import PAST
 
@@ -250,8 +251,7 @@ def matches(
         f"AND rowid >> {FILE_BITS} IN (SELECT value FROM json_each(?2)) LIMIT ?3",
         (_phrases(words, is_name=is_name), numbers, limit),
     )
-    found = msgspec.convert(list(rows), list[tuple[int, bytes]])
-    return [Match(row[0], row[1][4:], int.from_bytes(row[1][:4], "little")) for row in found]
+    return matches_of(rows)
 
 
 def texts_of(connection: apsw.Connection, ids: Collection[int]) -> dict[int, Piece]:
@@ -262,18 +262,6 @@ def texts_of(connection: apsw.Connection, ids: Collection[int]) -> dict[int, Pie
     )
     found = msgspec.convert(list(rows), list[tuple[int, int, int, str]])
     return {row[0]: Piece(*row[1:]) for row in found}
-
-
-def register(connection: apsw.Connection) -> None:
-    """Give a connection the function `word_counts`: 4 bytes with the length of a passage in words, then a byte for each phrase."""
-
-    def word_counts(api: apsw.FTS5ExtensionApi, *_: object) -> bytes:
-        counts = bytes(
-            min(255, sum(map(len, api.phrase_locations(n)))) for n in range(api.phrase_count)
-        )
-        return api.column_size(-1).to_bytes(4, "little") + counts
-
-    connection.register_fts5_function("word_counts", word_counts)
 
 
 def quoted(phrase: str) -> str:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.kernel.retrieval.words import Match, ranked, telling
+from aios.kernel.memory.bm25 import Match, likeliest, ranked, telling
 
 
 def test_a_rare_word_weighs_more_than_a_common_one() -> None:
@@ -23,3 +23,12 @@ def test_the_words_to_rank_by_are_the_rarest_that_occur(n_with: dict[str, int]) 
     assert all(
         n_with[a] <= n_with[b] for a in found for b in n_with if n_with[b] and b not in found
     )
+
+
+def test_the_likeliest_are_those_that_are_best_when_each_word_is_in_them_once() -> None:
+    sizes_of = [{1: 30, 2: 10, 3: 10}, {3: 10, 4: 20}]
+    matches = [
+        Match(n, [n in sizes for sizes in sizes_of], {1: 30, 4: 20}.get(n, 10)) for n in range(1, 5)
+    ]
+    best = ranked(matches, [3, 2], 9, usual_words=20)
+    assert likeliest(sizes_of, 9, usual_size=20) == best
