@@ -21,7 +21,15 @@ from aios.disk.connection import connect
 from aios.disk.migrations import migrate
 from aios.errors import AiosError, Conflict, InvalidCall
 from aios.kernel.archive.archive import Part, check_archive, save_all, take_all
-from aios.kernel.archive.format import LENGTH_BYTES
+from aios.kernel.archive.format import (
+    LENGTH_BYTES,
+    Entry,
+    SavedInteraction,
+    SavedNote,
+    SavedReplacement,
+    SavedVersion,
+    Writer,
+)
 from aios.kernel.archive.taken import TakenIn
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
@@ -255,6 +263,48 @@ async def test_a_damaged_or_changed_archive_is_refused_and_changes_nothing(tmp_p
         with pytest.raises(InvalidCall):
             taken(other, spoilt)
         assert look(other) == before, f"seed {seed}"
+
+
+def note_of(name: str, number: int) -> SavedNote:
+    whose = ("owner", name)
+    return SavedNote(
+        number, "agent", *whose, f"of {name}", (), 0.5, *whose, 2, 1, "", 1.0, 1.0, None, None, 0, "", b""
+    )  # fmt: skip
+
+
+def written(*entries: Entry) -> bytes:
+    out = io.BytesIO()
+    writer = Writer(out)
+    for entry in entries:
+        writer.put(entry)
+    writer.seal()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (SavedInteraction("owner", "ann", (1 << 63) - 1, 1.0, "said", "x"),),
+        (SavedVersion("/shared/a", (1 << 63) - 1, None, 1, 1, 1, "owner", 1.0, ""),),
+    ],
+    ids=["no-more-records", "no-more-versions"],
+)
+def test_an_archive_that_was_made_to_do_harm_is_refused(
+    tmp_path: Path, entries: tuple[Entry, ...]
+) -> None:
+    with pytest.raises(InvalidCall, match="damaged or was changed"):
+        taken(Home(tmp_path), written(*entries))
+
+
+async def test_a_note_takes_the_place_of_no_other_agents_note(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    taken(home, written(note_of("ann", 1), note_of("bob", 2), SavedReplacement(1, 2)))
+    async with open_kernel(Config(), home, engines={}) as kernel:
+        memory = Memory(kernel.init_gate())
+        ann, bob = [note async for note in memory.notes(include_superseded=True)]
+        assert (ann.superseded_by, bob.supersedes) == (None, None)
+        await memory.forget(bob.id)
+        assert [note.text async for note in memory.notes()] == ["of ann"]
 
 
 def spoilt_copies(archive: bytes, draw: random.Random) -> Sequence[bytes]:

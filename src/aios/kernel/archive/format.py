@@ -26,7 +26,8 @@ MAX_ENTRY_BYTES = 64 << 20
 
 
 Hash = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
-Positive = Annotated[int, Meta(ge=1, le=MAX_INT)]
+Positive = Annotated[int, Meta(ge=1, le=MAX_INT >> 10)]
+"""Numbers that are given one by one: behind the greatest there is room for all that will come."""
 NotNegative = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
 

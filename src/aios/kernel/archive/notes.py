@@ -137,7 +137,10 @@ class NoteIntake:
         return note
 
     def _replace(self, old: int, new: int) -> None:
-        """Let a note take the place of one, unless that was done already, perhaps otherwise."""
+        """Let a note take the place of one, unless that was done already, perhaps otherwise, or they lie in two spaces: who may forget the one could not see the other."""
+        query = "SELECT count(DISTINCT space) FROM memory_notes WHERE id IN (?, ?)"
+        if self._find(query, (old, new)) != 1:
+            return
         self._connection.execute(
             "UPDATE memory_notes SET supersedes = ?1 WHERE id = ?2 AND id != ?1 "
             "AND (SELECT superseded_by FROM memory_notes WHERE id = ?1) IS NULL "
