@@ -22,8 +22,11 @@ def whole(body: bytes, *headers: str) -> bytes:
 
 
 @asynccontextmanager
-async def by_hand(answer: Answer) -> AsyncIterator[str]:
-    """The endpoint of a server of 2025-03-26 that lists one tool, and whose calls `answer` answers."""
+async def by_hand(answer: Answer, *, events: bytes = b"") -> AsyncIterator[str]:
+    """The endpoint of a server of 2025-03-26 that lists one tool, and whose calls `answer` answers.
+
+    With `events`, the whole answer to who asks for its stream of events; else it has none.
+    """
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
         # Who asked may be gone, or have had enough.
@@ -43,9 +46,12 @@ async def by_hand(answer: Answer) -> AsyncIterator[str]:
         while len(body) < n_bytes:
             body += await stream.receive()
         if not head.startswith(b"POST"):
-            await stream.send(b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n")
+            await stream.send(events or b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n")
             return
-        await stream.send(_answer(json.loads(body), answer))
+        said = _answer(json.loads(body), answer)
+        if events:  # of which only who has a session is sent any
+            said = said.replace(b"\r\n", b"\r\nmcp-session-id: s\r\n", 1)
+        await stream.send(said)
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no Django here

@@ -14,8 +14,10 @@ from tests.kernel.tools.mcp.by_hand import by_hand, reply, whole
 from tests.kernel.tools.mcp.serving import PROGRAMS, check, kernel_with
 from tests.kernel.tools.offering import run_tool
 
+from aios.abi.mcp import McpList, McpServerInfo
 from aios.config import McpConfig
 from aios.errors import ToolFailed
+from aios.kernel.kernel import Kernel
 from aios.mcpconfig import McpServer
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +98,29 @@ async def test_a_stream_of_events_without_an_end_ends_its_server(tmp_path: Path)
     async with by_hand(answer) as url, kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
         with anyio.fail_after(40), pytest.raises(ToolFailed, match="floods the kernel"):
             await run_tool(kernel.init_gate(), "it/echo")
+
+
+BROKEN_OFF = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    b"id: 1\nretry: 0\ndata:\n\n"
+)
+"""A stream of events that ends, with a place to go on from, at once."""
+
+
+async def test_a_stream_that_breaks_off_again_and_again_ends_its_server(tmp_path: Path) -> None:
+    async with (
+        by_hand(lambda _: BROKEN_OFF, events=BROKEN_OFF) as url,
+        kernel_with(tmp_path, it=McpServer(url=url)) as kernel,
+    ):
+        with anyio.fail_after(40):
+            assert (await check(kernel, "it")).n_starts == 1
+            while not (found := await listed(kernel)).note:
+                await anyio.sleep(0.05)
+        assert "floods the kernel" in found.note
+
+
+async def listed(kernel: Kernel) -> McpServerInfo:
+    return (await kernel.init_gate().call(McpList())).value.servers[0]
 
 
 async def test_a_key_that_is_refused_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
-from aios.kernel.tools.mcp.flow import Flow
+from aios.kernel.tools.mcp.flow import REQUEST, Flow
 from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traffic
 
 CONNECT_S = 10.0
@@ -102,7 +102,10 @@ async def _send(
 
 
 class _Bounded(httpx2.AsyncHTTPTransport):
-    """Refuses answers that are compressed, and cuts those that are too long."""
+    """Refuses answers that are compressed, and cuts those that are too long.
+
+    A stream of events that ends is asked for again, as soon as the server says and as often as it ends: that counts as what nobody asked for.
+    """
 
     def __init__(self, max_bytes: int, traffic: Traffic) -> None:
         super().__init__(limits=httpx2.Limits(max_connections=MAX_CONNECTIONS), trust_env=False)
@@ -110,6 +113,8 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         self._traffic = traffic
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "GET" and not self._traffic.is_admitted(REQUEST):
+            raise httpx2.ConnectError(FLOOD)
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         if (
