@@ -59,8 +59,24 @@ def test_orphans_become_children_of_init() -> None:
     parent = add(table, "parent", init)
     child = add(table, "child", parent)
     table.end(parent, Exit(0))
-    assert child.ppid == init.pid
+    assert (child.ppid, child.payer) == (init.pid, parent.pid)
     assert child.pid in init.children
+    table.check_invariants()
+
+
+def test_an_ended_process_is_kept_as_long_as_it_is_needed() -> None:
+    needed = set[int]()
+    table = table_of(max_exited=1)
+    table.is_needed = lambda pid: pid in needed
+    init = next(iter(table))
+    first, second, third, fourth = (add(table, name, init) for name in "abcd")
+    needed.add(first.pid)
+    for process in (first, second, third):
+        table.end(process, Exit(0))
+    assert [each.pid for each in table if not each.is_alive] == [first.pid, third.pid]
+    needed.clear()
+    table.end(fourth, Exit(0))
+    assert [each.pid for each in table if not each.is_alive] == [fourth.pid]
     table.check_invariants()
 
 

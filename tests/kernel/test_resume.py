@@ -19,6 +19,7 @@ import pytest
 from tests.kernel.endpoint import MODEL, Planner, planner
 from tests.warm import start_daemon
 
+from aios.abi.budget import Limits
 from aios.abi.types import ProcessInfo, State
 from aios.errors import AiosError
 from aios.kernel.sandbox.scratch import scratch_folder
@@ -292,6 +293,42 @@ def test_agents_survive_kills_of_their_kernel(home: Path, seed: int) -> None:
     print(  # noqa: T201 - `pytest -s` shows what a long run did
         f"{n_kills} kills, {n_acknowledged} writes acknowledged, {len(server.asked)} answers, {n_redone} asked for again"
     )
+
+
+ORPHAN = """\
+import sys
+from aios.sdk.blocking import connect
+
+with connect() as client:
+    if sys.argv[1:]:
+        client.spawn(sys.path[0], *sys.argv[2:], name=sys.argv[1])
+    else:
+        client.mail.receive()
+"""
+
+
+def test_who_is_left_behind_stays_under_the_limits_also_under_the_next_kernel(
+    home: Path, tmp_path: Path
+) -> None:
+    """Those in between have ended, and are remembered no longer than somebody hangs on them."""
+    (tmp_path / "agent.toml").write_text(MANIFEST)
+    (tmp_path / "main.py").write_text(ORPHAN)
+    knobs = {"AIOS_KERNEL_MAX_EXITED": "0"}
+    with daemon(home, knobs), owner(home) as client:
+        limits = Limits(tool_calls=5, children=3)
+        client.spawn(str(tmp_path), "middle", "last", budget=limits, name="first")
+        while [each.name for each in client.ps()] != ["init", "last"]:
+            time.sleep(0.05)  # noqa: TID251 - other programs are waited for
+        last = client.ps()[-1].pid
+        before = client.budget(last).left
+        assert (before.tool_calls, before.children) == (5, 2)
+        client.files.write("/shared/last", b"")  # that they have ended is on disk before it
+    for _ in range(2):
+        with daemon(home, knobs), owner(home) as client:
+            assert client.budget(last).left == before
+    with daemon(home, knobs), owner(home) as client:
+        client.kill(last)
+        assert [each.name for each in client.ps(include_ended=True)] == ["init"]
 
 
 def test_who_was_asked_to_end_is_not_started_by_the_next_kernel(home: Path) -> None:

@@ -113,6 +113,7 @@ class Kernel:
         self._guest_names: dict[Pid, str] = {}
         self.launcher = Launcher(config.sandbox, home.root)
         self._boot(config, policies)
+        self.table.is_needed = self.budgets.binds_others
         self.forks, self.branches, self.checkpoints = Forks(self), Branches(self), Checkpoints(self)
         self.approvals = open_approvals(self)
         disk = self.journal.disk
@@ -338,7 +339,6 @@ class Kernel:
         self.tasks.start_soon(self.cores.run, core)
 
     def info(self) -> KernelInfo:
-        """What runs here."""
         return KernelInfo(
             version=__version__,
             os_pid=os.getpid(),

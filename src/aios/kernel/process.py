@@ -271,7 +271,7 @@ class Process:
     confines: Confines | None = None
     """Set in a branch that is not committed, and in all that it starts."""
     payer: Pid | None = None
-    """Whose budget it spends from, where that is not its parent's: a branch that of its source."""
+    """Whose budget it spends from, where that is not its parent's: a branch that of its source, whose parent has ended still that one's."""
     max_block_bytes: int | None = None
     """The size of its memory block for interactions; None: what the configuration says."""
     block_bytes: int = 0

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 from aios.abi.types import Exit, Kind, Pid, Right
 from aios.errors import Conflict, NotFound, ResourceExhausted
@@ -33,11 +34,15 @@ class ProcessTable:
         """Makes the log of a process."""
         self._on_end = on_end
         self._on_forget = on_forget
+        self.is_needed: Callable[[Pid], bool] = lambda _: False
+        """Whether an ended process must not be forgotten yet."""
         self._on_taint = on_taint
         self._by_pid: dict[Pid, Process] = {}
         self._names: dict[str, Pid] = {}
         self._exited: OrderedDict[Pid, None] = OrderedDict()
         """Oldest first; a plain dict looks through all that left its front to find the next."""
+        self._spared: dict[Pid, None] = {}
+        """Those of them whose turn to be forgotten came while they were needed."""
         self._last_pid = 0
 
     def __iter__(self) -> Iterator[Process]:
@@ -121,7 +126,7 @@ class ProcessTable:
         """Take in a process of the kernel before, after its parent; one without a living parent becomes init's."""
         parent = self._by_pid.get(process.ppid)
         if parent is None or not parent.is_alive:
-            process.ppid = INIT_PID
+            _orphan(process)
         self.number_after(process.pid)
         process.on_taint = self._on_taint
         self._by_pid[process.pid] = process
@@ -180,13 +185,25 @@ class ProcessTable:
         self._exited[process.pid] = None
         init = self._by_pid[INIT_PID]
         for pid in process.children:
-            self._by_pid[pid].ppid = INIT_PID
+            _orphan(self._by_pid[pid])
             init.children.add(pid)
         process.children.clear()
-        while len(self._exited) > self._max_exited:
-            self._forget(next(iter(self._exited)))
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Forget those that have ended, so that as many are left as may be, beside those that are needed."""
+        for pid in [pid for pid in self._spared if not self.is_needed(pid)]:
+            self._forget(pid)
+        n_over = len(self._exited) - len(self._spared) - self._max_exited
+        others = (pid for pid in self._exited if pid not in self._spared)
+        for pid in list(islice(others, max(0, n_over))):
+            if self.is_needed(pid):
+                self._spared[pid] = None
+            else:
+                self._forget(pid)
 
     def _forget(self, pid: Pid) -> None:
+        self._spared.pop(pid, None)
         del self._exited[pid]
         process = self._by_pid.pop(pid)
         self._by_pid[process.ppid].children.discard(pid)
@@ -214,6 +231,13 @@ class ProcessTable:
             assert self._by_pid[pid].name == name
             assert self._by_pid[pid].is_alive
         assert len(self._names) == self.n_alive, "two living processes have the same name"
+
+
+def _orphan(process: Process) -> None:
+    """Its parent has ended, and goes on paying for it: it is bound by the same limits, also under another kernel."""
+    if process.payer is None and process.ppid != INIT_PID:
+        process.payer = process.ppid
+    process.ppid = INIT_PID
 
 
 def _network_of(kind: Kind, parent: Process | None) -> tuple[tuple[str, ...], ...] | None:

@@ -143,6 +143,11 @@ class Budgets:
             held.settle({})
         self.note(process)
 
+    def binds_others(self, pid: Pid) -> bool:
+        """Whether living programs spend under limits by way of a process: who forgets it would let them loose under the next kernel."""
+        n_alive = self._ledger.get(pid).reserved.get(Good.CHILDREN, 0)
+        return n_alive > 0 and self._ledger.is_limited(pid)
+
     def forget(self, pid: Pid) -> None:
         """The process is no longer remembered."""
         self._ledger.forget(pid)
@@ -284,7 +289,8 @@ class Budgets:
     def restore(self, process: Process, before: BudgetInfo) -> None:
         """Take up what an earlier kernel knew of a process's budget."""
         if process.kind is Kind.PROGRAM and process.is_alive:
-            child = self._ledger.reserve(process.ppid, {Good.CHILDREN: 1})
+            above = self._ledger.get(process.pid).parent
+            child = self._ledger.reserve(above.pid, {Good.CHILDREN: 1}) if above else None
             if isinstance(child, Reservation):
                 self.hold_child(process, child)
         self.limit(process, before.limits)
