@@ -277,3 +277,21 @@ async def test_a_tool_reaches_the_hosts_of_its_manifest_and_no_others_whoever_ca
                 else:
                     with pytest.raises(ToolFailed, match="403"):
                         await call
+
+
+async def test_a_manifest_that_names_no_path_is_told_and_hinders_no_other(
+    booted: OpenKernel, tmp_path: Path
+) -> None:
+    """What it names may lie where a program works, which may put a symlink there that leads to itself."""
+    loop, folder = tmp_path / "loop", tmp_path / "manifests"
+    folder.mkdir()
+    loop.symlink_to(loop)
+    named = {"loop": [str(loop)], "nul": ["\0"], "good": [str(world(tmp_path))]}
+    for name, paths in named.items():
+        text = f'name = "{name}"\ndescription = "d"\ncommand = ["cat", "~1.2"]\nwrite = {toml(paths)}\n'
+        (folder / f"{name}.toml").write_text(text)
+    async with booted() as kernel:
+        complaints = kernel.tools.install_folder(folder)
+        assert ["no path" in each for each in complaints] == [True, True]
+        known = {tool.name for tool in (await kernel.init_gate().call(ToolList())).value.tools}
+        assert known & set(named) == {"good"}

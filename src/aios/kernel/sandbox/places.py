@@ -74,6 +74,14 @@ def followed(path: Path) -> list[Path]:
     return found
 
 
+def at_home(word: str) -> Path:
+    """A word as a path in which `~` is the user's home; one of nobody's, such as `~1.2`, is what it is."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)
+
+
 def command_places(words: Iterable[str]) -> Places:
     """What an installed command needs: each file or folder that its words name, and the folder around a `bin` that it lies in."""
     named = [Path(word) for word in words if word.startswith("/") and Path(word).exists()]

@@ -14,7 +14,7 @@ import msgspec
 from aios.abi.tools import ToolKind
 from aios.errors import ToolFailed
 from aios.kernel.sandbox.launch import Confined
-from aios.kernel.sandbox.places import command_places
+from aios.kernel.sandbox.places import at_home, command_places
 from aios.kernel.sandbox.scratch import Scratch, hidden_base
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.launcher import PATH, Launcher, Order
@@ -44,8 +44,8 @@ class Output:
 def executable(manifest: Manifest, launcher: Launcher) -> Tool:
     """A tool that runs the command of a manifest."""
     named = [word for word in (*manifest.command, *manifest.read) if "{" not in word]
-    places = command_places(str(Path(word).expanduser()) for word in named)
-    writable = tuple(Path(word).expanduser().resolve() for word in manifest.write)
+    places = command_places(str(at_home(word)) for word in named)
+    writable = tuple(at_home(word).resolve() for word in manifest.write)
 
     async def run(job: Job) -> Outcome:
         words = tuple(command_of(manifest.command, job.arguments))

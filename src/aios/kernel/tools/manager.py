@@ -371,10 +371,20 @@ class ToolManager:
             check_undo(tool, lambda name: new.get(name) or self._registry.find(name))
 
     def _installed(self, manifest: Manifest) -> Tool:
-        """A tool that a manifest describes."""
+        """A tool that a manifest describes.
+
+        Raises:
+            InvalidCall: A schema is none, or what it names is no path.
+        """
         if manifest.program:
             return _with_schemas(agent(manifest))
-        return _with_schemas(executable(manifest, self._launcher))
+        try:
+            return _with_schemas(executable(manifest, self._launcher))
+        except (OSError, RuntimeError, ValueError) as error:  # a NUL, symlinks in a circle
+            raise InvalidCall(
+                f"what the tool {manifest.name} names is no path: {error}",
+                hint="mend `command`, `read` and `write` of its manifest",
+            ) from error
 
     def _shown(self, run: Run, tools: list[Tool]) -> Tools:
         """Tools as the caller sees them; what it is told of them was written by who registered them."""

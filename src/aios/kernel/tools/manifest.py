@@ -93,9 +93,10 @@ def read_manifest(file: Path) -> Manifest:
             )
         table: dict[str, object] = msgspec.toml.decode(file.read_bytes())
         found = msgspec.convert(sized(table, "bounds"), Manifest)
+        program = str((file.parent / found.program).resolve())
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}", hint="check the path") from error
-    except ValueError as error:  # those of tomllib and msgspec are, too
+    except (RuntimeError, ValueError) as error:  # those of tomllib and msgspec are, too
         raise InvalidCall(
             f"{file} is no manifest of a tool: {named(error)}", hint="see docs/guides/tools.md"
         ) from error
@@ -103,7 +104,7 @@ def read_manifest(file: Path) -> Manifest:
         raise InvalidCall(f"{file} has neither `command` nor `program`", hint="give one of them")
     if not found.program:
         return found
-    return msgspec.structs.replace(found, program=str((file.parent / found.program).resolve()))
+    return msgspec.structs.replace(found, program=program)
 
 
 def command_of(template: Sequence[str], arguments: Mapping[str, object]) -> list[str]:

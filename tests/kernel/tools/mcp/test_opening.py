@@ -24,13 +24,13 @@ def test_a_server_sees_its_program_its_folder_and_what_its_arguments_name(
     spec = ServerSpec(
         "it",
         "file",
-        command=("serve-it", "--root", str(named), "no/path"),
+        command=("serve-it", "--root", str(named), "no/path", "~1.2"),
         env={"KEY": "k"},
         folder=project,
         options=McpServer(write=(str(given),)),
     )
     order = order_of(spec, own)
-    assert order.command == (str(program), "--root", str(named), "no/path")
+    assert order.command == (str(program), "--root", str(named), "no/path", "~1.2")
     assert order.folder == project
     assert set(order.places.readable) - {program} == {tmp_path / "tools", named, project}
     assert set(order.writable) == {own, given}

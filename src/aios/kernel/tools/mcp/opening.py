@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from aios.errors import ToolFailed
 from aios.kernel.sandbox.launch import Confined
-from aios.kernel.sandbox.places import command_places
+from aios.kernel.sandbox.places import at_home, command_places
 from aios.kernel.tools.executable import own_folder
 from aios.kernel.tools.launcher import PATH, Launcher, Order
 from aios.kernel.tools.manifest import Bounds
@@ -99,11 +99,11 @@ def order_of(spec: ServerSpec, folder: Path) -> Order:
             f"its program {spec.where} is not there", hint="install it, or mend `PATH`"
         )
     options = spec.options
-    named = [str(Path(word).expanduser()) for word in (*spec.command[1:], *options.read)]
+    named = [str(at_home(word)) for word in (*spec.command[1:], *options.read)]
     around = [str(spec.folder)] if spec.folder is not None else []
     env = {"PATH": f"{Path(found).parent}:{PATH}", "LANG": "C.UTF-8"}
     env |= {"HOME": str(folder), "TMPDIR": str(folder)}
-    writable = tuple(Path(word).expanduser().resolve() for word in options.write)
+    writable = tuple(at_home(word).resolve() for word in options.write)
     return Order(
         (found, *spec.command[1:]),
         env | dict(spec.env),
