@@ -37,7 +37,7 @@ def test_what_is_looked_at_is_counted_at_each_depth() -> None:
         "properties": {"a": {}, "b": {"not": {}}},
     }
     assert [Cost(both).at(depth) for depth in (0, 1, 2)] == [3, 2, 0]
-    assert [Cost(NODE).at(depth) for depth in range(5)] == [1, 1, 2, 1, 2]
+    assert [Cost(NODE).at(depth) for depth in range(5)] == [2, 1, 3, 1, 3]
     assert [Cost(FORMULA).at(depth) for depth in range(3)] == [6, 28, 112]
     assert Cost({"prefixItems": [{}, {}], "items": {}, "unevaluatedItems": {}}).at(1) == 3
 
@@ -85,3 +85,27 @@ def test_what_is_said_of_lists_costs_nothing_where_an_object_is() -> None:
     assert Schema(ANYTHING).faults(json.loads('{"a":[' * 60 + "1" + "]}" * 60)) == []
     both: JsonObject = {**ANYTHING, "items": {"$ref": "#"}}
     assert Cost(both).at(30) > MAX_LOOKS
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"enum": [*range(10_000)]}}, [-1] * 9_000),
+        ({"items": {"enum": [{"a": i} for i in range(5_000)]}}, [{"a": -1}] * 500),
+        ({"items": {"required": [f"k{i}" for i in range(6_000)]}}, [{}] * 300),
+        ({"items": {"type": "string"}}, [*range(1_000_000)]),
+        ({"allOf": [{"format": "email"}, {"format": "uri"}] * 700}, "a" * 1_000_000),
+    ],
+    ids=["choices", "tables", "names", "faults", "texts"],
+)
+def test_nothing_is_compared_or_complained_of_for_long(schema: JsonObject, value: object) -> None:
+    begun_s = time.monotonic()
+    assert Schema(schema).faults(value)
+    assert time.monotonic() - begun_s < 3
+
+
+def test_of_a_long_value_the_first_fault_is_told() -> None:
+    first, rest = Schema({"items": {"type": "string"}}).faults([*range(100_000)])
+    assert first == '/0: 0 is not of type "string"'
+    assert rest == "and perhaps more"
+    assert len(Schema({"items": {"type": "string"}}).faults([*range(1_000)])) == 6

@@ -18,12 +18,16 @@ MAX_SCHEMA_BYTES = 64 << 10
 MAX_INSTANCE_DEPTH = 128
 MAX_LOOKS = 1_000_000
 """How often a schema may have parts of a value looked at, and 16 times for each of them besides: 0.1 s."""
+MAX_LOOKS_FOR_ALL = 10_000
+"""Where there may be more faults, only the first is looked for: all are made before one is told, each in some microseconds."""
 DEPTHS_CHECKED = 4
 """So deep a schema is counted before there is a value."""
 MAX_FAULTS = 5
 """Faults that a model is told at once."""
 MAX_FAULT_CHARS = 300
-PLAIN = (str, int, float, bool, NoneType)
+PLAIN = (int, float, bool, NoneType)
+LOOKED_AT_ONCE = 64
+"""Characters of a text that are looked at while one number is."""
 MAX_PATTERN_BYTES = 1 << 20
 """What a regular expression may take when it is compiled."""
 
@@ -43,7 +47,11 @@ class Validator(Protocol):
         ...
 
     def iter_errors(self, instance: object) -> "Iterator[Fault]":
-        """All that is wrong."""
+        """All that is wrong; each is made before the first is given."""
+        ...
+
+    def validate(self, instance: object) -> None:
+        """Raise `jsonschema_rs.ValidationError`, which is a `Fault`, for the first that is wrong."""
         ...
 
 
@@ -72,11 +80,13 @@ class Schema:
             ]
         if len(sizes) > MAX_INSTANCE_DEPTH:
             return [f"it is nested more than {MAX_INSTANCE_DEPTH} deep"]
-        validator = self._compiled()
-        if self._looks(sizes) > MAX_LOOKS + 16 * sum(sizes):
+        validator, looks = self._compiled(), self._looks(sizes)
+        if looks > MAX_LOOKS + 16 * sum(sizes):
             return ["to check it would take too long: say less, or nest it less deep"]
         if validator.is_valid(instance):
             return []
+        if looks > MAX_LOOKS_FOR_ALL:
+            return _first(validator, instance)
         found: list[str] = []
         for fault in validator.iter_errors(instance):
             if len(found) == MAX_FAULTS:
@@ -148,6 +158,17 @@ def _compile(schema: JsonObject) -> Validator:
         ) from error
 
 
+def _first(validator: Validator, instance: object) -> list[str]:
+    """The first fault of a value that has some."""
+    import jsonschema_rs  # noqa: PLC0415 - as above
+
+    try:
+        validator.validate(instance)
+    except jsonschema_rs.ValidationError as fault:
+        return [_told(fault), "and perhaps more"]
+    return ["it does not fit"]
+
+
 def _told(fault: Fault) -> str:
     where = "".join(f"/{part}" for part in fault.instance_path)
     words = fault.message
@@ -158,20 +179,23 @@ def _told(fault: Fault) -> str:
 
 
 def _sizes(value: object) -> list[int]:
-    """How many values there are at each depth, without recursion of our own; nothing if one is what JSON has not, as msgpack has."""
+    """How many values there are at each depth, a long text counted as several, without recursion of our own; nothing if one is what JSON has not, as msgpack has."""
     sizes, level = list[int](), [value]
     while level and len(sizes) <= MAX_INSTANCE_DEPTH:
-        inner: list[object] = []
+        inner, n = list[object](), len(level)
         for each in level:
-            if isinstance(each, dict):
+            if isinstance(each, str):
+                n += len(each) // LOOKED_AT_ONCE
+            elif isinstance(each, dict):
                 if not all(isinstance(name, str) for name in each):
                     return []
+                n += sum(map(len, each)) // LOOKED_AT_ONCE
                 inner += each.values()
             elif isinstance(each, list):
                 inner += each
             elif not isinstance(each, PLAIN):
                 return []
-        sizes.append(len(level))
+        sizes.append(n)
         level = inner
     return sizes
 

@@ -18,6 +18,8 @@ LISTS, ONES, TABLES = (
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 REST_OF_OBJECTS = ("additionalProperties", "unevaluatedProperties", "propertyNames")
 REST_OF_LISTS = ("items", "contains", "unevaluatedItems", "additionalItems")
+TABLE = 16
+"""So many numbers are compared while one object or list is."""
 AGAIN = ("unevaluatedProperties", "unevaluatedItems")
 """To know what was looked at, all that is said of a value is looked at again."""
 
@@ -51,7 +53,7 @@ class Cost:
         key = (id(part), depth, is_list)
         if key not in self._known:
             self._known[key] = ENOUGH  # for one that leads to itself
-            n = int(depth == 0)
+            n = 0 if depth else self._weight(part)
             said = sum(self._looks_at(each, depth, is_list) for each in self._same(part))
             n += said * self._times(part)
             if depth:
@@ -59,6 +61,12 @@ class Cost:
                 n += inside(part, depth - 1)
             self._known[key] = min(n, ENOUGH)
         return self._known[key]
+
+    def _weight(self, part: Mapping[str, object]) -> int:
+        """What is compared with the value itself, one after the other: choices, constants, names that it must have."""
+        n = 1 + sum(_size(part[key]) for key in ("enum", "const") if key in part)
+        n += len(_listed(part.get("required")))
+        return n + sum(1 + len(_listed(each)) for each in _named(part.get("dependentRequired")))
 
     def _times(self, part: Mapping[str, object]) -> int:
         return 2 if any(key in part for key in AGAIN) else 1
@@ -110,6 +118,19 @@ def _parts(value: object) -> Iterator[Mapping[str, object]]:
             ahead += each.values()
         elif isinstance(each, list):
             ahead += each
+
+
+def _size(value: object) -> int:
+    """How long it takes to compare something with a value; a table takes longer than a number."""
+    n, ahead = 0, [value]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, Mapping | list):
+            n += TABLE
+            ahead += each.values() if isinstance(each, Mapping) else each
+        else:
+            n += 1
+    return n
 
 
 def _listed(value: object) -> list[object]:
