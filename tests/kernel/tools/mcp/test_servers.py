@@ -465,20 +465,21 @@ async def test_servers_die_with_a_kernel_that_is_killed(tmp_path: Path) -> None:
     await process.aclose()
 
 
-async def test_the_sdk_is_imported_with_the_first_server_only() -> None:
+async def test_the_sdk_is_imported_with_the_first_server_only(tmp_path: Path) -> None:
     script = (
-        "import sys, tempfile, anyio\n"
+        "import sys, anyio\n"
         "from pathlib import Path\n"
         "from aios.config import Config, Home\n"
         "from aios.kernel.kernel import open_kernel\n"
         "from aios.abi.tools import ToolList\n"
         "async def main():\n"
-        "    async with open_kernel(Config(), Home(Path(tempfile.mkdtemp())), engines={}) as kernel:\n"
+        "    async with open_kernel(Config(), Home(Path(sys.argv[1])), engines={}) as kernel:\n"
         "        await kernel.init_gate().call(ToolList())\n"
         "anyio.run(main)\n"
         "sys.exit(bool({'mcp', 'pydantic', 'httpx2'} & set(sys.modules)))\n"
     )
-    assert (await anyio.run_process([sys.executable, "-c", script])).returncode == 0
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    assert (await anyio.run_process(command)).returncode == 0
 
 
 def connection_of(kernel: Kernel, name: str, pid: Pid | None = None) -> Connection:
