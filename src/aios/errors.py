@@ -5,6 +5,8 @@ Three kinds never mix: the caller's mistake (`CallerError`), the world's fault (
 happened and why; the `hint` says how to mend it. Cancellation is not an error.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -217,6 +219,30 @@ class KernelBug(AiosError):
     """An error of ours: an invariant broke or a handler raised what it should not."""
 
     code, http_status = "kernel_bug", 500
+
+
+@contextmanager
+def edge(what: str, *passing: type[Exception]) -> Iterator[None]:
+    """The block is an edge of the kernel: a bug of ours within it becomes an error, which ends what it befell and not the kernel.
+
+    Args:
+        what: For the message: a call, a connection.
+        passing: What passes besides `AiosError`, for who is outside knows it.
+
+    Raises:
+        KernelBug: There was one.
+    """
+    try:
+        yield
+    except AiosError:
+        raise
+    except Exception as error:
+        if isinstance(error, passing):
+            raise
+        raise KernelBug(
+            f"{what} failed inside the kernel: {type(error).__name__}: {error}",
+            hint="please report it",
+        ) from error
 
 
 def error_classes() -> dict[str, type[AiosError]]:

@@ -73,6 +73,7 @@ from aios.errors import (
     InvalidCall,
     KernelBug,
     ProcessGone,
+    edge,
 )
 from aios.kernel import handlers, looks, redo
 from aios.kernel.access.manager import Act
@@ -167,19 +168,12 @@ async def perform(
     run.undoes, run.job = undoes, job
     run.within = undoes.seq if undoes is not None else within.record_seq if within else 0
     try:
-        told = await _told_before(kernel, run, call, entry=entry, within=within)
-        return await _journalled(kernel, run, call, entry) if told is None else told
+        with edge(run.name):
+            told = await _told_before(kernel, run, call, entry=entry, within=within)
+            return await _journalled(kernel, run, call, entry) if told is None else told
     except AiosError:
         process.n_faults += 1
         raise
-    except (
-        Exception
-    ) as error:  # the edge: a handler's bug must not end the caller's connection or the kernel
-        process.n_faults += 1
-        raise KernelBug(
-            f"{run.name} failed inside the kernel: {type(error).__name__}: {error}",
-            hint="please report it",
-        ) from error
     finally:
         process.end(run)
         kernel.signals.settle(process)

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import anyio
 import apsw
 import pytest
 from tests.kernel.retrieval.test_retriever import NONE, agent, opened, paths
 
 from aios.abi.storage import Put
 from aios.config import Config
+from aios.errors import DiskFailed
+from aios.kernel.retrieval import indexer
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -141,3 +144,22 @@ async def test_a_killed_kernel_leaves_an_index_that_tells_the_truth(tmp_path: Pa
                 assert await paths(owner, "", word) == [path]
             assert (await owner.index()).n_files == len(there)
         last += 1  # the write that was not acknowledged may have happened
+
+
+async def test_a_file_that_brings_a_bug_to_light_stops_the_index_and_no_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(indexer, "RETRY_S", 0.01)
+    async with opened(tmp_path) as kernel:
+        ann, owner = agent(kernel, "ann"), Files(kernel.init_gate())
+        with monkeypatch.context() as patch:
+            patch.setattr(indexer.Indexer, "_read", fails)
+            await ann.write("a.md", "one fox")
+            with pytest.raises(DiskFailed, match=r"stands still: .* ValueError: a bug"):
+                await owner.index(is_waiting=True)
+        while (await owner.index()).n_pending:
+            await anyio.sleep(0.01)
+        assert await paths(ann, "fox") == ["/agents/ann/a.md"]

@@ -6,6 +6,7 @@ import pytest
 from aios.config import Config, Home
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.kernel import open_kernel
+from aios.kernel.storage.mounts import Mounts
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -80,3 +81,25 @@ async def test_a_mount_that_is_not_waited_for_says_when_it_was_read(tmp_path: Pa
                 await anyio.lowlevel.checkpoint()
         (info,) = await files.mounts()
         assert (info.n_files, info.is_watched, info.note) == (300, True, "")
+
+
+async def test_a_folder_that_brings_a_bug_to_light_ends_no_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise ValueError("a bug")
+
+    real = tmp_path / "real"
+    real.mkdir()
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        files = Files(kernel.init_gate())
+        with anyio.fail_after(30):
+            with monkeypatch.context() as patch:
+                patch.setattr(Mounts, "settle", fails)
+                await files.mount(str(real), "/notes")
+                assert "ValueError: a bug" in (await files.mounts())[0].note
+                patch.setattr(Mounts, "take_notices", fails)
+                (real / "a").write_text("new")
+            await files.umount("/notes")
+            await files.mount(str(real), "/notes")
+            assert await files.read_text("/notes/a") == "new"

@@ -31,6 +31,7 @@ from aios.errors import (
 from aios.kernel.journal import tables as journal
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.sandbox.scratch import scratch_folder
+from aios.kernel.timers.timers import Timers
 from aios.sdk.client import Client
 from aios.server.daemon import open_server
 
@@ -117,6 +118,27 @@ async def test_a_program_is_started_when_its_time_has_come_and_the_timer_is_gone
             await anyio.sleep(0.01)
         with pytest.raises(NotFound):
             await client.timers.remove(timer.id)
+
+
+async def test_a_timer_that_brings_a_bug_to_light_is_looked_at_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_looks = 0
+
+    def fails(*_: object) -> None:
+        nonlocal n_looks
+        n_looks += 1
+        raise ValueError("a bug")
+
+    clock = Calendar()
+    async with booted(home, clock) as (_, client):
+        with monkeypatch.context() as patch:
+            patch.setattr(Timers, "_step", fails)
+            await client.timers.add(program(home), at_unix_s=clock.unix + 60)
+            while n_looks < 3:
+                await anyio.sleep(0.01)
+        clock.unix += 60
+        await agents(client, 1)
 
 
 async def test_a_line_of_cron_starts_it_again_and_again_also_under_the_next_kernel(

@@ -17,7 +17,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from aios.config import Config, EgressConfig, Home
-from aios.errors import AccessDenied, AiosError, InvalidCall, KernelBug
+from aios.errors import AccessDenied, AiosError, InvalidCall, edge
 from aios.kernel.egress.connection import BROKEN, Connection, Rules
 from aios.kernel.egress.secrets import SecretStore, placeholder
 from aios.kernel.egress.targets import PORTS, Target, is_listed
@@ -206,7 +206,8 @@ class Egress:
                     hint="close some, or the owner raises `egress.max_connections`",
                 )
             with anyio.move_on_after(limits.timeout_s) as timer:
-                await _carry(connection)
+                with edge("a connection", *BROKEN):  # both sides are strangers
+                    await connection.carry()
             if timer.cancelled_caught:
                 raise AccessDenied(
                     f"a connection may last {limits.timeout_s:g} s", hint="`egress.timeout_s`"
@@ -226,19 +227,6 @@ class Egress:
         said = f"{connection.what}: {why.code}: {why.message} ({counts})"
         self._journal.tell(process.pid, "egress-denied", said)
         process.log.write(f"network: {said}", stream="kernel", unix_s=self._journal.unix_s())
-
-
-async def _carry(connection: Connection) -> None:
-    """Carry it; a bug of ours in what strangers say on both sides ends this connection, and not the kernel."""
-    try:
-        await connection.carry()
-    except (AiosError, *BROKEN):
-        raise
-    except Exception as error:
-        raise KernelBug(
-            f"a connection failed inside the kernel: {type(error).__name__}: {error}",
-            hint="please report it",
-        ) from error
 
 
 def network_of(

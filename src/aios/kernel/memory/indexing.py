@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from aios.disk.db import Database
 from aios.disk.writequeue import Waiter
-from aios.errors import AiosError
+from aios.errors import AiosError, edge
 from aios.kernel.memory.search import Sense
 
 if TYPE_CHECKING:
@@ -201,7 +201,8 @@ class Indexer:
         elif (near := self._near) is None:
             return  # the kernel is ending
         else:
-            vectors = await anyio.to_thread.run_sync(near.embed, texts, limiter=self._thread)
+            with edge("the embedder"):
+                vectors = await anyio.to_thread.run_sync(near.embed, texts, limiter=self._thread)
             kept = kept_of(waiting, [vectors[place : place + 1] for place in range(len(texts))])
         if kept is not None:
             await self._db.write(partial(meanings.catch_up, kept=kept), meanings.publish)

@@ -4,7 +4,7 @@ The place in the stream of changes is written in the same transaction as what wa
 was: nothing is missed and nothing is there twice.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from aios.config import StorageConfig
 from aios.disk.db import Database
-from aios.errors import AiosError, DiskFailed, NotFound
+from aios.errors import AiosError, DiskFailed, NotFound, edge
 from aios.kernel.retrieval import tables
 from aios.kernel.retrieval.extraction import SNIFFED_BYTES, is_binary
 from aios.kernel.retrieval.extraction_process import ExtractionProcess
@@ -105,11 +105,11 @@ class Indexer:
         try:
             while True:
                 try:
-                    await self.open()
+                    await _within_edge(self.open)
                     self.fault = ""
                     async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(self._catch_up)
-                        await self._follow()
+                        tasks.start_soon(_within_edge, self._catch_up)
+                        await _within_edge(self._follow)
                 except* AiosError as group:
                     self.fault = str(group.exceptions[0])
                     self._advance()
@@ -320,6 +320,12 @@ class Indexer:
         if self.meanings is not None:
             self.meanings.index.clear()
         self._move(0)
+
+
+async def _within_edge(work: Callable[[], Awaitable[None]]) -> None:
+    """A file that brings a bug of ours to light stops the index, and not the kernel."""
+    with edge("the index"):
+        await work()
 
 
 def _begin(connection: apsw.Connection, last: int) -> int:

@@ -10,7 +10,7 @@ import anyio.to_thread
 from aios.abi.mounts import FileMount, FileMounts, FileUmount, MountInfo, MountInfos, Skipped
 from aios.config import StorageConfig
 from aios.disk.db import Database
-from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
+from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound, edge
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.sandbox.apart import key_places
 from aios.kernel.storage.manager import StorageManager
@@ -181,7 +181,8 @@ class Mounting:
         while True:
             await self._mounts.notices.wait()
             try:
-                await self._mounts.take_notices()
+                with edge("the look at mounts"):
+                    await self._mounts.take_notices()
             except AiosError as error:
                 await self._pause(error)
 
@@ -193,10 +194,11 @@ class Mounting:
 
     async def _attempt(self, mount: Mount, *, only_if_due: bool = False) -> None:
         try:
-            is_anew = await self._mounts.find_again(mount)
-            is_due = is_anew or (mount.settled.is_set() and not mount.is_watched)
-            if is_due or not only_if_due:
-                await self._mounts.settle(mount)
+            with edge("the look at this mount"):
+                is_anew = await self._mounts.find_again(mount)
+                is_due = is_anew or (mount.settled.is_set() and not mount.is_watched)
+                if is_due or not only_if_due:
+                    await self._mounts.settle(mount)
         except AiosError as error:
             mount.note = error.message
             mount.settled.set()

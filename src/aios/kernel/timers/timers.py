@@ -32,6 +32,7 @@ from aios.errors import (
     NotFound,
     ResourceExhausted,
     Unsupported,
+    edge,
 )
 from aios.kernel.clock import Clock
 from aios.kernel.journal.disk import JournalDisk
@@ -179,12 +180,20 @@ class Timers:
         while True:
             is_well = True
             for timer in list(self._timers.values()):
-                is_well = await self._look_at(timer, gate) and is_well
+                is_well = await self._is_well(timer, gate) and is_well
             nexts = (timer.next_unix_s for timer in self._timers.values())
             next_unix_s = min((at for at in nexts if at is not None), default=float("inf"))
             left_s = next_unix_s - self._clock.unix_s()
             with anyio.move_on_after(max(min(left_s, LOOK_S), 0.0 if is_well else PAUSE_S)):
                 await self._changed.wait()
+
+    async def _is_well(self, timer: TimerRow, gate: Gate) -> bool:
+        """Look at one timer, whatever is the matter with it. Returns: whether that went well."""
+        try:
+            with edge(f"timer {timer.id}"):
+                return await self._look_at(timer, gate)
+        except AiosError:  # the disk takes nothing, say: it is looked at again
+            return False
 
     async def _look_at(self, timer: TimerRow, gate: Gate) -> bool:
         """Do what is to be done about one timer. Returns: whether that went well."""

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from aios.abi.types import JsonObject
-from aios.errors import AiosError, ToolFailed
+from aios.errors import AiosError, ToolFailed, edge
 from aios.kernel.clock import Clock
 from aios.kernel.tools.launcher import Launcher
 from aios.kernel.tools.mcp.definitions import Offer, read_offer
@@ -74,7 +74,7 @@ class Connection:
         """Its whole life. Returns: when nothing of it is left."""
         self._scope.deadline = anyio.current_time() + self.config.start_timeout_s
         try:
-            with self._scope:
+            with self._scope, edge("the connection"):
                 await self._live()
             if self._scope.cancelled_caught and self.offer is None and not self.failure:
                 self.failure = f"it did not start within {self.config.start_timeout_s:g} s"
