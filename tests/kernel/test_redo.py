@@ -5,14 +5,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from aios.abi.calls import Spawned
+from aios.abi.contexts import Compacted, ContextCompact
 from aios.abi.fork import Fork
 from aios.abi.recovery import Restart, RestartPolicy
 from aios.config import Config, EngineConfig, Home, ServerConfig
 from aios.configload import Loaded
 from aios.engine.scripted import ScriptedEngine
+from aios.kernel.conversations import Conversations
+from aios.kernel.process import Run
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
 from aios.sdk.requests import build
@@ -108,6 +112,30 @@ async def test_what_left_a_window_has_left_it_again(home: Path, window: str) -> 
     async with booted(home) as client:
         result, _ = await end_of(home, client, SHORTENED, window)
     assert result.startswith("0 ") == (window != "page-to-memory")
+
+
+COMPACTED = """
+    context = client.contexts.open(system="Be brief.")
+    for number in range(6):
+        context.chat(f"Turn {number}. " + "A word. " * 20, max_tokens=8)
+    context.compact(target_tokens=240)
+    crash_once()
+    client.exit(0)
+"""
+
+
+async def test_what_an_earlier_version_did_not_write_down_is_missed_aloud(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compact = Conversations.compact
+
+    async def compact_before(self: Conversations, run: Run, call: ContextCompact) -> Compacted:
+        return msgspec.structs.replace(await compact(self, run, call), cut=None)
+
+    monkeypatch.setattr(Conversations, "compact", compact_before)
+    async with booted(home) as client:
+        _, said = await end_of(home, client, COMPACTED)
+    assert "what call 8 (context_compact) did is not there again" in said
 
 
 BACK_IN = """

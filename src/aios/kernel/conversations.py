@@ -13,7 +13,7 @@ import msgspec
 from aios.abi.calls import Chat, ChatAnswer
 from aios.abi.contexts import Compacted, Compaction, ContextCompact, WindowPolicy
 from aios.abi.types import Message, Role
-from aios.errors import ContextWindowExceeded
+from aios.errors import Conflict, ContextWindowExceeded
 from aios.kernel.compaction import Aim, Compactor
 from aios.kernel.context.contexts import Context, ContextTable, cut_of
 from aios.kernel.context.transcript import (
@@ -89,8 +89,18 @@ class Conversations:
         return Compacted(cut.compaction, cut.pointer, cut)
 
     async def compact_again(self, run: Run, call: ContextCompact, told: Compacted) -> None:
-        """Let the same leave a context that left it before, without a model."""
+        """Let the same leave a context that left it before, without a model.
+
+        Raises:
+            Conflict: The answer of then does not say what that was.
+        """
         if told.cut is None:
+            n_messages = told.compaction.n_messages
+            if n_messages:
+                raise Conflict(
+                    f"an earlier version of AIOS wrote down that {n_messages} messages left the window, not which",
+                    hint="compact it again",
+                )
             return
         with self._contexts.writing(run, call.context) as context:
             self._contexts.commit(context, cut_again(context.transcript, told.cut))
