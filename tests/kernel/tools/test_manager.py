@@ -1,6 +1,7 @@
 import json
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 from tests.kernel.conftest import OpenKernel
@@ -110,6 +111,28 @@ async def test_arguments_are_checked_and_repaired_once(booted: OpenKernel) -> No
                 await run_tool(gate, "ann/say", n="x")
             with pytest.raises(InvalidCall, match="no JSON object"):
                 await gate.call(ToolRun(name="ann/say", arguments="three"))
+
+
+async def test_repairs_keep_nobody_waiting(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        gate = kernel.gate(kernel.spawn_task("ann", idle))
+        await gate.call(ToolRegister(tools=(declared("say", parameters=NUMBER),)))
+        call = ToolRun(name="say", arguments="{'n': [" + "1,," * 20_000 + "]}")
+
+        n_rounds, over = 0, list[None]()
+
+        async def ask() -> None:
+            with pytest.raises(InvalidCall, match="do not fit"):
+                await gate.call(call)
+            over.append(None)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                while not over:
+                    await anyio.lowlevel.checkpoint()
+                    n_rounds += 1
+        assert n_rounds > 100, "others had their turns meanwhile"
 
 
 async def test_a_tool_that_fails_hangs_or_brings_nonsense_ends_in_one_fault(

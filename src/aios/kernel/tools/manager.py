@@ -6,7 +6,8 @@
 Whatever a tool does, its run ends in one `ToolResult` or one fault.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +55,7 @@ from aios.kernel.tools.launcher import Launcher
 from aios.kernel.tools.manifest import Manifest, read_manifest
 from aios.kernel.tools.mcp.servers import Servers
 from aios.kernel.tools.registry import Registry, full_name
-from aios.kernel.tools.repair import NotReadable, read_object
+from aios.kernel.tools.repair import NotReadable, read_object, read_plain
 from aios.kernel.tools.results import checked, deliver
 from aios.kernel.tools.schema import Schema, usage
 from aios.kernel.tools.tool import Job, Tool
@@ -111,6 +112,7 @@ class ToolManager:
         self._claims = Claims(clock, config.max_waiting)
         self._functions = Functions(clock.unix_s())
         self._cache = ResultCache(config.cache_bytes)
+        self._repairing: dict[Pid, anyio.Lock] = {}
         self._registry = Registry(self._may_run)
         self.servers = servers
         servers.attach(self._registry)
@@ -180,6 +182,7 @@ class ToolManager:
         self._functions.close(process)
         self.servers.close(process)
         self._claims.forget(process.pid)
+        self._repairing.pop(process.pid, None)
 
     def begin_anew(self, process: Process) -> None:
         """Its program begins from the beginning: the calls that it was in the middle of fail."""
@@ -209,7 +212,7 @@ class ToolManager:
         """
         await self._make_known(run, undo, lambda provider: provider.is_alive)
         tool = self._registry.get(run.process, undo)
-        given, _ = read_given(tool, call.arguments)
+        given, _ = await self._given(run.process, tool, call.arguments)
         return ToolRun(name=tool.name, arguments=undo_arguments(tool, given))
 
     async def _make_known(self, run: Run, name: str, is_awaited: Callable[[Process], bool]) -> None:
@@ -235,7 +238,8 @@ class ToolManager:
             run.record.effect, run.record.cure = Effect(tool.traits.effect), tool.cure
         self._check_held(run.process, call, Effect(tool.traits.effect))
         try:
-            arguments, notes = read_arguments(tool, call.arguments, run.key)
+            given = await self._given(run.process, tool, call.arguments)
+            arguments, notes = checked_arguments(tool, *given, key=run.key)
         except InvalidCall:  # it says how the tool is called, in the words of who registered it
             self._take_description(run, tool)
             raise
@@ -257,6 +261,25 @@ class ToolManager:
         if key:
             self._cache.put(key, outcome)
         return await deliver(outcome, job, notes, self._config)
+
+    async def _given(
+        self, process: Process, tool: Tool, given: JsonObject | str
+    ) -> tuple[JsonObject, tuple[str, ...]]:
+        """The arguments as an object, and what was repaired to get it.
+
+        Repairs take long enough for others to notice, so they are made in a thread, and one of a process at a time.
+
+        Raises:
+            InvalidCall: They cannot be read.
+        """
+        if isinstance(given, dict):
+            return dict(given), ()
+        with _explained(tool, given):
+            plain = read_plain(given)
+            if plain is not None:
+                return plain
+            async with self._repairing.setdefault(process.pid, anyio.Lock()):
+                return await to_thread.run_sync(read_object, given)
 
     async def _admit(self, run: Run, tool: Tool, arguments: JsonObject) -> None:
         """Return if the caller may run it with these arguments."""
@@ -422,15 +445,14 @@ def _with_schemas(tool: Tool) -> Tool:
     return tool
 
 
-def read_arguments(
-    tool: Tool, given: JsonObject | str, key: str = ""
+def checked_arguments(
+    tool: Tool, found: JsonObject, repairs: tuple[str, ...], *, key: str
 ) -> tuple[JsonObject, tuple[str, ...]]:
-    """The arguments as an object that fits with the key that the kernel will put in, and what was repaired to get it.
+    """Arguments that fit with the key that the kernel will put in, and what is told of how they were read.
 
     Raises:
-        InvalidCall: They cannot be read or do not fit; the message tells a model what to write instead.
+        InvalidCall: They do not fit; the message tells a model what to write instead.
     """
-    found, repairs = read_given(tool, given)
     found.pop(tool.traits.key, None)
     faults = tool.parameters.faults(tool.with_key(found, key))
     if faults:
@@ -442,16 +464,11 @@ def read_arguments(
     return found, notes
 
 
-def read_given(tool: Tool, given: JsonObject | str) -> tuple[JsonObject, tuple[str, ...]]:
-    """The arguments as an object, and what was repaired to get it.
-
-    Raises:
-        InvalidCall: They cannot be read.
-    """
-    if isinstance(given, dict):
-        return dict(given), ()
+@contextmanager
+def _explained(tool: Tool, given: str) -> Iterator[None]:
+    """Say of what cannot be read in the block what a model is to write instead."""
     try:
-        return read_object(given)
+        yield
     except NotReadable as error:
         shown = given if len(given) <= N_QUOTED_CHARS else f"{given[:N_QUOTED_CHARS]}..."
         how = usage(tool.name, tool.asked)
