@@ -22,6 +22,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
         r"^((Group|Kind|Program)::[^\n]+)?": "Group::OWNER, Kind::KIND, Program::/FOLDER, or nothing",
         r"^(https?://\S+)?": "an address http://... or https://..., or nothing",
         r"^(https://|data:image/)": "an address https://... or data:image/...",
+        r"^[^\x00-\x1f\x7f-\x9f]{0,256}": "at most 256 characters, none of which controls a terminal",
         r"\S": "not only blanks",
     }
 )

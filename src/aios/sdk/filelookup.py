@@ -185,16 +185,16 @@ def _all_in(folder: str) -> Procedure[tuple[str, ...]]:
     return (yield from _files_below(path)) if path else ()
 
 
-def _files_below(folder: str) -> Procedure[tuple[str, ...]]:
+def _files_below(path: str) -> Procedure[tuple[str, ...]]:
     """All files below a folder.
 
     Raises:
         InvalidCall: There are more than one call changes.
     """
-    found = yield build(FileList, path=folder, is_deep=True, limit=MAX_FILES)
+    found = yield build(FileList, path=path, is_deep=True, limit=MAX_FILES)
     assert isinstance(found, Files)
     if found.next:
-        raise InvalidCall(f"{folder} has more than {MAX_FILES} files", hint=HINT)
+        raise InvalidCall(f"{path} has more than {MAX_FILES} files", hint=HINT)
     return tuple(each.path for each in found.files)
 
 
