@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from aios.disk.commit import Job
-from aios.disk.writequeue import MAX_GROUP, Place, WriteQueue
+from aios.disk.writequeue import MAX_GROUP, MAX_URGENT, Place, WriteQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -26,9 +26,9 @@ class Disk:
             job.is_done = True
         return [job for job in group if job.is_owed]
 
-    def place(self) -> Place[str]:
+    def place(self, *, is_urgent: bool = False) -> Place[str]:
         place = Place(self.queue, nothing)
-        self.queue.add(place)
+        self.queue.add(place, is_urgent=is_urgent)
         return place
 
 
@@ -122,3 +122,22 @@ async def test_what_is_owed_goes_before_all_that_came_meanwhile() -> None:
         second = disk.place()
         await disk.queue.wait_done(second)
     assert disk.groups == [[owed, first], [owed, second]]
+
+
+async def test_urgent_writes_go_before_others_that_wait_and_behind_what_they_may_build_on() -> None:
+    disk = Disk()
+    disk.free.set()
+    others = [disk.place() for _ in range(MAX_GROUP)]
+    soon = Job(nothing)
+    disk.queue.add(soon)
+    urgent = [disk.place(is_urgent=True) for _ in range(MAX_URGENT + 2)]
+    unwanted = disk.place(is_urgent=True)
+    assert disk.queue.withdraw(unwanted)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for place in (*others, *urgent):
+                tasks.start_soon(disk.queue.wait_done, place)
+    first, second = disk.groups
+    n_others = MAX_GROUP - 1 - MAX_URGENT
+    assert first == [soon, *urgent[:MAX_URGENT], *others[:n_others]]
+    assert second == [*urgent[MAX_URGENT:], *others[n_others:]]

@@ -486,7 +486,8 @@ async def test_a_kill_needs_no_disk(home: Path, monkeypatch: pytest.MonkeyPatch)
     async with durable(home) as (kernel, client):
         guest = await client.admit()
 
-        async def full(_: JournalDisk) -> None:
+        async def full(_: JournalDisk, *, is_urgent: bool) -> None:
+            assert is_urgent
             raise DiskFailed("the disk is full", hint="make room")
 
         with monkeypatch.context() as patch:

@@ -99,6 +99,7 @@ class Database:
         *,
         queueing: Queueing = lambda _: nullcontext(),
         closing: Closing | None = None,
+        is_urgent: bool = False,
     ) -> T:
         """Run `write` in the writer's thread; when this returns, what it changed is on disk.
 
@@ -106,7 +107,7 @@ class Database:
         after that it returns, if it could be done. `publish` gets what `write` returned, in the same thread, in the order of the
         writes, and only once they are on disk, also when the caller was cancelled meanwhile; it must not raise.
         `queueing` is entered for the wait, and may hold the write back as long as nobody writes it. `closing` is done
-        once for all writes of a commit that name it, after them.
+        once for all writes of a commit that name it, after them. `is_urgent`: before other writes that wait.
 
         Raises:
             ResourceExhausted: The disk is full.
@@ -114,7 +115,7 @@ class Database:
         """
         await self.open()
         place = Place(self._queue, write, publish, closing)
-        self._queue.add(place)
+        self._queue.add(place, is_urgent=is_urgent)
         try:
             with queueing(place.hold):
                 await self._queue.wait_done(place)

@@ -243,7 +243,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         journal.settle(record, outcome, end)
         journal.settle_streams(run.streams, outcome)
         if outcome is not Outcome.CANCELLED and (entry.is_kept_first or _is_at_stake(record)):
-            await journal.flush()
+            await journal.flush(is_urgent=entry.is_kept_first)
     return result
 
 

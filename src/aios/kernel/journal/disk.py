@@ -78,10 +78,10 @@ class JournalDisk:
             )
             self._dirty.set()
 
-    async def flush(self) -> None:
-        """Return when all records that were added are on disk."""
+    async def flush(self, *, is_urgent: bool = False) -> None:
+        """Return when all records that were added are on disk; urgently: before other writes that wait."""
         self.push()
-        await self._db.write(_nothing)
+        await self._db.write(_nothing, is_urgent=is_urgent)
 
     async def write_now(self, record: Record) -> None:
         """Return when a record, and all that were added before it, are on disk."""

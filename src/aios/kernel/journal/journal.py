@@ -125,11 +125,11 @@ class Journal:
         else:
             self.disk.push()
 
-    async def flush(self) -> None:
-        """Return when all that was noted so far is on disk. A disk that takes nothing now is asked again later, and nobody waits for it."""
+    async def flush(self, *, is_urgent: bool) -> None:
+        """Return when all that was noted so far is on disk, urgently before other writes that wait. A disk that takes nothing now is asked again later, and nobody waits for it."""
         if self.disk is not None:
             with suppress(DiskFailed, ResourceExhausted):
-                await self.disk.flush()
+                await self.disk.flush(is_urgent=is_urgent)
 
     def seal_of(self, record: Record) -> Seal | None:
         """What writes the outcome of a call in the transaction that has its effect; None if nothing does."""
