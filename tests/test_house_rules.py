@@ -40,7 +40,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "catches-no-exception": {
         "src/aios/errors.py": "edge 1, of system calls and of what the kernel does by itself with what comes from outside",
         "src/aios/kernel/kernel.py": "edge 1 for agents inside the embedding program",
-        "src/aios/kernel/programs.py": "the edge to programs, which change their folders as they like: a bug ends one of them",
         "src/aios/server/app.py": "edge 2: an HTTP route",
         "src/aios/server/native.py": "edge 2: a call over the Unix socket",
         "src/aios/kernel/tools/mcp/session.py": "the edge to the SDK of MCP, which is fed by servers that nobody vouches for",

@@ -24,9 +24,9 @@ from aios.errors import (
     AiosError,
     Conflict,
     InvalidCall,
-    KernelBug,
     ProgramFailed,
     ReplayDivergence,
+    edge,
 )
 from aios.kernel.access.grants import Grants
 from aios.kernel.access.keptcode import kept_code
@@ -342,25 +342,23 @@ class Programs:
         """All lives of a program, until it has ended."""
         kernel, body, end = self._kernel, self._bodies[process.pid], Exit(KILLED_STATUS, "killed")
         try:
-            if body.is_taken_in and not await self._taken_up(process, body):
-                end = process.exiting or Exit(1, "its owner ended it after the kernel did")
-                return
-            follow: float | None = 0.0
-            while follow is not None:
-                end, follow = await self._live(process, body, child)
-                if follow is None:
+            with edge("the program"):  # which changes its folder as it likes
+                if body.is_taken_in and not await self._taken_up(process, body):
+                    end = process.exiting or Exit(1, "its owner ended it after the kernel did")
                     return
-                if not await waited(process, anyio.sleep, follow, why="starts again soon"):
-                    return
-                if not await self._is_let_on(process, body):
-                    end = process.exiting or Exit(1, "its owner ended it after it crashed")
-                    return
-                child = self.make_child(process, kernel.clock, self._launcher)
+                follow: float | None = 0.0
+                while follow is not None:
+                    end, follow = await self._live(process, body, child)
+                    if follow is None:
+                        return
+                    if not await waited(process, anyio.sleep, follow, why="starts again soon"):
+                        return
+                    if not await self._is_let_on(process, body):
+                        end = process.exiting or Exit(1, "its owner ended it after it crashed")
+                        return
+                    child = self.make_child(process, kernel.clock, self._launcher)
         except AiosError as error:
             end, child.error = Exit(126, f"{error.code}: {error.message}"), error
-        except Exception as error:  # noqa: BLE001 - the edge to programs: a bug of ours ends this one only
-            child.error = KernelBug(f"{type(error).__name__}: {error}", hint="please report it")
-            end = Exit(126, f"{child.error.code}: {child.error.message}")
         finally:
             child.started.set()  # who waits for that is told, also if it came to nothing
             process.has_body = False
