@@ -11,6 +11,7 @@ from tests.kernel.test_programs import booted, program, work
 from aios.abi.recovery import Restart
 from aios.abi.types import Pid
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import Process
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.client import Client
 
@@ -68,3 +69,82 @@ async def test_a_program_that_waits_for_the_disk_can_be_killed(home: Path) -> No
         await client.kill(pid)
         assert (await client.wait(pid)).exit.status == 137
         limit(kernel, 1 << 20)
+
+
+async def waiting(kernel: Kernel, pid: Pid) -> None:
+    """Return when a program waits for its next life."""
+    process = kernel.table.get(pid)
+    while process.waits_for != "starts again soon":
+        assert process.is_alive, process.exit
+        await anyio.sleep(0.02)
+
+
+async def test_crashes_in_a_row_are_counted_over_the_ends_of_kernels(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        once = Restart("on-failure", max_restarts=1, delay_s=30.0)
+        spawned = await client.spawn(program(home, "    os._exit(3)\n"), restart=once)
+        await waiting(kernel, spawned.pid)
+    async with booted(home) as (_, client):
+        assert (await client.wait(spawned.pid)).exit.status == 3
+
+
+async def test_crashes_are_counted_anew_once_a_program_ran_long_enough(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.bodies.STEADY_S", 0.1)
+    source = """\
+    if not Path("here").exists():
+        Path("here").touch()
+        os._exit(3)
+    client.mail.receive()
+"""
+    async with booted(home) as (kernel, client):
+        again = Restart("on-failure", max_restarts=1, delay_s=0.5)
+        spawned = await client.spawn(program(home, source), restart=again, cwd=work(home))
+        process = kernel.table.get(spawned.pid)
+        await waiting(kernel, spawned.pid)
+        assert n_crashes(kernel, process) == 1
+        while n_crashes(kernel, process):
+            await anyio.sleep(0.02)
+        assert process.is_alive
+        await client.kill(spawned.pid)
+
+
+def n_crashes(kernel: Kernel, process: Process) -> int:
+    """What the next kernel is told of them."""
+    assert kernel.programs.residents is not None
+    launched = kernel.programs.residents.row_of(process).launched
+    assert launched is not None
+    return launched.n_crashes
+
+
+ALWAYS = """\
+    client.files.append("/shared/runs.txt", ".")
+    here = Path("lives")
+    here.write_text(here.read_text() + "." if here.exists() else ".")
+    if len(here.read_text()) > 1:
+        client.mail.receive()
+"""
+
+
+async def received(kernel: Kernel, pid: Pid) -> None:
+    """Return when a program waits for mail."""
+    process = kernel.table.get(pid)
+    while not any(run.name == "receive" for run in process.runs.values()):
+        assert process.is_alive, process.exit
+        await anyio.sleep(0.02)
+
+
+async def test_a_new_life_is_journalled_behind_the_old_one_though_that_was_swept(
+    home: Path,
+) -> None:
+    async with booted(home) as (kernel, client):
+        always = Restart("always", delay_s=60.0)
+        spawned = await client.spawn(program(home, ALWAYS), restart=always, cwd=work(home))
+        await waiting(kernel, spawned.pid)
+        assert kernel.journal.disk is not None
+        assert await kernel.journal.disk.sweep(kernel._kept())
+    for _ in range(2):  # a new life, and the same one again
+        async with booted(home) as (kernel, client):
+            await received(kernel, spawned.pid)
+            assert await client.files.read("/shared/runs.txt") == b"..", "one of each life"

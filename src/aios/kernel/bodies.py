@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import TypeVarTuple
 
 import anyio
+from msgspec.structs import replace
 
 from aios.abi.recovery import Choice, Question
+from aios.abi.types import Exit
 from aios.errors import DiskFailed, ResourceExhausted
 from aios.kernel.process import Process
+from aios.kernel.recovery import STEADY_S, Life
 from aios.kernel.residents import Launched
 
 Ts = TypeVarTuple("Ts")
@@ -22,7 +25,6 @@ class Body:
     """What runs behind a process, over all its lives."""
 
     launched: Launched
-    n_crashes: int = 0
     wants_fresh: bool = False
     is_taken_in: bool = False
     """From the kernel before."""
@@ -38,6 +40,30 @@ class Body:
         """The owner has answered its question."""
         self.question, self.choice = None, choice
         self.answered.set()
+
+    def life(self, process: Process, end: Exit, ran_s: float) -> Life:
+        """How its program ran this time."""
+        asked = process.exiting
+        return Life(
+            end,
+            ran_s,
+            self.launched.n_crashes,
+            is_ended_on_purpose=asked is not None,
+            is_killed=process.is_terminated or (asked is not None and bool(asked.reason)),
+            wants_fresh=self.wants_fresh,
+        )
+
+    def count(self, n_crashes: int) -> None:
+        """So often it has crashed in a row."""
+        self.launched = replace(self.launched, n_crashes=n_crashes)
+
+    async def steady(self, scope: anyio.CancelScope, changed: Callable[[], None]) -> None:
+        """Count its crashes anew once its program runs long enough: also for the next kernel, which does not know how long it ran."""
+        with scope:
+            if self.launched.n_crashes:
+                await anyio.sleep(STEADY_S)
+                self.count(0)
+                changed()
 
 
 async def waited(

@@ -48,7 +48,6 @@ from aios.kernel.recovery import (
     CODE_CHANGED,
     CODE_CHOICES,
     NOT_BACK,
-    Life,
     end_of_open,
     failed_of,
     next_life,
@@ -384,27 +383,23 @@ class Programs:
                 # an environment can have Python run other code, so a parent's makes it another program
                 process.code = code.digest
             begun_s = kernel.clock.now_s()
+            steadying = anyio.CancelScope()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._note_started, process, body, child)
+                tasks.start_soon(body.steady, steadying, partial(self._changed, process))
                 end = await child.run(launch)
+                steadying.cancel()
         if child.error is not None:
             return end, None
         process.end_replay()
         process.os_pid = None
-        asked = process.exiting
-        is_killed = process.is_terminated or (asked is not None and bool(asked.reason))
-        life = Life(
-            end,
-            kernel.clock.now_s() - begun_s,
-            body.n_crashes,
-            is_ended_on_purpose=asked is not None,
-            is_killed=is_killed,
-            wants_fresh=body.wants_fresh,
-        )
+        life = body.life(process, end, kernel.clock.now_s() - begun_s)
         follow = next_life(launched.restart, life)
         if follow is None or kernel.is_stopping:
             return end, None
-        body.n_crashes, body.wants_fresh = follow.n_crashes, False
+        body.wants_fresh = False
+        body.count(follow.n_crashes)
+        self._changed(process)
         await process.wait_quiet()
         process.exiting = None
         is_replayed = follow.is_replayed and kernel.journal.disk is not None

@@ -53,6 +53,8 @@ class Launched(Struct, frozen=True):
     os_pid: int = 0
     os_start: int = 0
     """When the operating system's process began, in ticks since the boot: a pid alone may be somebody else's by now."""
+    n_crashes: int = 0
+    """In a row, under this kernel and those before."""
 
 
 class Resident(Struct, frozen=True):

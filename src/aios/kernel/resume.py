@@ -103,7 +103,8 @@ async def resume(kernel: Resumed, residents: Residents) -> None:
         by_pid[record.pid].append(record)
     for row in rows:
         process = _taken_up(kernel, row)
-        process.n_journalled = last_seqs.get(row.pid, 0)
+        first_seq = row.launched.first_seq if row.launched is not None else 1
+        process.n_journalled = max(last_seqs.get(row.pid, 0), first_seq - 1)
     await kernel.post.load()
     await kernel.branches.load()
     await kernel.approvals.load(

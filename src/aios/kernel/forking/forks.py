@@ -266,7 +266,9 @@ class Forks:
         digest = launched.code_hash
         if launched.restart.policy != "never":
             digest = await anyio.to_thread.run_sync(code_hash, launched.program)
-        return msgspec.structs.replace(launched, code_hash=digest, os_pid=0, os_start=0)
+        return msgspec.structs.replace(
+            launched, code_hash=digest, os_pid=0, os_start=0, n_crashes=0
+        )
 
     def store(self) -> Store:
         """What copies write files with."""
