@@ -253,6 +253,24 @@ echo mine > mine; cat venv/lib mine
 """
 
 
+@pytest.mark.skipif(MODES[0] != "bubblewrap", reason="Landlock mounts nothing")
+@pytest.mark.parametrize("given", [("/",), ("/proc",), ("/", "/proc/self/task")])
+async def test_the_processes_and_devices_of_the_host_are_nobodys(
+    tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    """Who is given the whole machine to read could enter it by the root of another process, and write."""
+    for folder in (home := tmp_path / "home", work := tmp_path / "work"):
+        folder.mkdir()
+    launcher = Launcher(SandboxConfig(), home)
+    profile = Profile(readable=tuple(map(Path, given)), writable=(work,), env=ENV)
+    looks = "ls -d /proc/[0-9]* | wc -l; echo x > /dev/null && echo y > /dev/shm/y && echo ok"
+    with anyio.fail_after(30):
+        confined = await launcher.open(["sh", "-c", looks], profile, cwd=work)
+        n_seen, *rest = (await text_of(confined)).split()
+    assert int(n_seen) < 8
+    assert rest == ["ok"]
+
+
 @pytest.mark.skipif("bubblewrap" not in MODES, reason="no bubblewrap here")
 async def test_no_program_may_change_what_the_kernel_itself_runs_and_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,8 @@ ETC = (
     "/etc/ca-certificates",
 )
 """What programs read of `/etc`; private keys, accounts and host names are not among it."""
+PROCESSES = Path("/proc")
+"""Never the host's: by it a program would reach what others have open."""
 HOME = "/tmp"  # noqa: S108 - inside the sandbox it is private
 PASSWD_FILE = "agent:x:{uid}:{gid}:agent:{home}:/bin/sh\n"  # noqa: S105 - no password in it
 GROUP_FILE = "agent:x:{gid}:\n"
@@ -115,13 +117,15 @@ def bubblewrap_options(profile: Profile, *, cwd: Path, files: "Files") -> list[s
     ]
     for place in (*SYSTEM, *ETC):
         options += ["--ro-bind-try", place, place]
-    options += ["--proc", "/proc", "--dev", "/dev"]
-    options += ["--size", tmp_bytes, "--tmpfs", HOME]
-    options += ["--size", tmp_bytes, "--tmpfs", "/dev/shm"]  # noqa: S108
+    own = ["--proc", "/proc", "--dev", "/dev"]
+    own += ["--size", tmp_bytes, "--tmpfs", "/dev/shm"]  # noqa: S108
+    options += ["--size", tmp_bytes, "--tmpfs", HOME, *own]
     options += ["--ro-bind-data", str(files.passwd), "/etc/passwd"]
     options += ["--ro-bind-data", str(files.group), "/etc/group"]
     for path, mount in _mounts(profile):
         options += [*mount, str(path)]
+        if path in (Path("/"), Path("/dev")):  # of the host; the program has its own
+            options += own
     # Of `/proc`, root's own kernel could be changed through `sys`, without any capability.
     for place in ("/proc", "/dev", "/"):
         options += ["--remount-ro", place]
@@ -178,6 +182,8 @@ def _mounts(profile: Profile) -> list[tuple[Path, tuple[str, ...]]]:
         if not contains(profile, path):  # else it can be seen as it is
             wanted[path] = ("--symlink", str(target))
     wanted |= {path: ("--bind", str(path)) for path in _pinned(wanted, walls)}
+    for path in [path for path in wanted if is_within(path, PROCESSES)]:
+        del wanted[path]
     wanted |= {path: ("--ro-bind", str(copy)) for path, copy in profile.copies.items()}
     return sorted(wanted.items(), key=lambda item: (len(item[0].parts), item[0]))
 
