@@ -113,17 +113,30 @@ async def test_arguments_are_checked_and_repaired_once(booted: OpenKernel) -> No
                 await gate.call(ToolRun(name="ann/say", arguments="three"))
 
 
-async def test_repairs_keep_nobody_waiting(booted: OpenKernel) -> None:
+PATTERNS: JsonObject = {f"p{i}": {"pattern": rf"\w{{{i % 10 + 1}}}x"} for i in range(400)}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ToolRun(name="say", arguments="{'n': [" + "1,," * 20_000 + "]}"),
+        ToolRegister(tools=(declared("slow", parameters={"properties": PATTERNS}),)),
+    ],
+)
+async def test_repairs_and_schemas_keep_nobody_waiting(
+    booted: OpenKernel, call: ToolRun | ToolRegister
+) -> None:
     async with booted() as kernel:
         gate = kernel.gate(kernel.spawn_task("ann", idle))
         await gate.call(ToolRegister(tools=(declared("say", parameters=NUMBER),)))
-        call = ToolRun(name="say", arguments="{'n': [" + "1,," * 20_000 + "]}")
-
         n_rounds, over = 0, list[None]()
 
         async def ask() -> None:
-            with pytest.raises(InvalidCall, match="do not fit"):
+            if isinstance(call, ToolRegister):
                 await gate.call(call)
+            else:
+                with pytest.raises(InvalidCall, match="do not fit"):
+                    await gate.call(call)
             over.append(None)
 
         with anyio.fail_after(60):

@@ -55,6 +55,7 @@ def test_many_and_long_faults_are_cut() -> None:
         {"$ref": "http://127.0.0.1:9/schema.json"},
         {"pattern": "(?=a)"},
         {"pattern": "a{1000}{1000}"},
+        {"properties": {f"p{i}": {"pattern": f"^(a|b){{1,{i}}}$"} for i in range(900, 1900)}},
         {"description": "x" * 70_000},
         {"properties": {"a": object()}},
         {"maximum": 10**30},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -67,6 +68,7 @@ OFFER_PATIENCE_S = 10.0
 
 MakeGate = Callable[[Run], Gate]
 HomeOf = Callable[[Process], str]
+T = TypeVar("T")
 CheckHeld = Callable[[Process, ToolRun, Effect], None]
 
 
@@ -112,7 +114,7 @@ class ToolManager:
         self._claims = Claims(clock, config.max_waiting)
         self._functions = Functions(clock.unix_s())
         self._cache = ResultCache(config.cache_bytes)
-        self._repairing: dict[Pid, anyio.Lock] = {}
+        self._aside: dict[Pid, anyio.Lock] = {}
         self._registry = Registry(self._may_run)
         self.servers = servers
         servers.attach(self._registry)
@@ -141,7 +143,10 @@ class ToolManager:
 
     async def register(self, run: Run, call: ToolRegister) -> ToolNames:
         """Offer functions of the caller as tools, and install what manifests describe."""
-        tools = [self._function(run.process, declared) for declared in call.tools]
+        tools = list[Tool]()
+        for declared in call.tools:
+            schemas = await self._beside(run.process, partial(_schemas, declared))
+            tools.append(self._function(run.process, declared, *schemas))
         if call.manifests:
             self._access.check(run.process, Right.TOOL_INSTALL)
             files = [Path(file) for file in call.manifests]
@@ -182,7 +187,7 @@ class ToolManager:
         self._functions.close(process)
         self.servers.close(process)
         self._claims.forget(process.pid)
-        self._repairing.pop(process.pid, None)
+        self._aside.pop(process.pid, None)
 
     def begin_anew(self, process: Process) -> None:
         """Its program begins from the beginning: the calls that it was in the middle of fail."""
@@ -238,6 +243,8 @@ class ToolManager:
             run.record.effect, run.record.cure = Effect(tool.traits.effect), tool.cure
         self._check_held(run.process, call, Effect(tool.traits.effect))
         try:
+            if not tool.is_compiled:
+                await self._beside(run.process, tool.compile)
             given = await self._given(run.process, tool, call.arguments)
             arguments, notes = checked_arguments(tool, *given, key=run.key)
         except InvalidCall:  # it says how the tool is called, in the words of who registered it
@@ -267,8 +274,6 @@ class ToolManager:
     ) -> tuple[JsonObject, tuple[str, ...]]:
         """The arguments as an object, and what was repaired to get it.
 
-        Repairs take long enough for others to notice, so they are made in a thread, and one of a process at a time.
-
         Raises:
             InvalidCall: They cannot be read.
         """
@@ -278,8 +283,12 @@ class ToolManager:
             plain = read_plain(given)
             if plain is not None:
                 return plain
-            async with self._repairing.setdefault(process.pid, anyio.Lock()):
-                return await to_thread.run_sync(read_object, given)
+            return await self._beside(process, partial(read_object, given))
+
+    async def _beside(self, process: Process, work: Callable[[], T]) -> T:
+        """Do what takes long enough for others to notice in a thread, one thing of a process at a time."""
+        async with self._aside.setdefault(process.pid, anyio.Lock()):
+            return await to_thread.run_sync(work)
 
     async def _admit(self, run: Run, tool: Tool, arguments: JsonObject) -> None:
         """Return if the caller may run it with these arguments."""
@@ -361,7 +370,13 @@ class ToolManager:
         self._registry.check_invariants()
         self.servers.check_invariants()
 
-    def _function(self, process: Process, declared: ToolDeclaration) -> Tool:
+    def _function(
+        self,
+        process: Process,
+        declared: ToolDeclaration,
+        parameters: Schema,
+        returns: Schema | None,
+    ) -> Tool:
         """A tool that runs in the process which registers it."""
         name = full_name(process, declared.name)
         if self.servers.owns(name):  # else it could stand where the owner's is expected
@@ -369,11 +384,6 @@ class ToolManager:
                 f"tools named {name} are those of an MCP server",
                 hint="give the process another name",
             )
-        parameters = Schema(declared.parameters)
-        returns = Schema(declared.returns) if declared.returns is not None else None
-        for schema in (parameters, returns):
-            if schema is not None:  # what is no JSON has no digest
-                schema.check()
         tool = Tool(
             name,
             ToolKind.FUNCTION,
@@ -420,6 +430,16 @@ class ToolManager:
         return self._access.may_turn_to(process, self._table.get(provider))
 
 
+def _schemas(declared: ToolDeclaration) -> tuple[Schema, Schema | None]:
+    """The schemas of a tool, compiled: what is no JSON has no digest."""
+    parameters = Schema(declared.parameters)
+    parameters.check()
+    returns = Schema(declared.returns) if declared.returns is not None else None
+    if returns is not None:
+        returns.check()
+    return parameters, returns
+
+
 def _with_whole_name(traits: Traits, process: Process) -> Traits:
     """Traits in which the undo has the name that others know it by: a process names its own."""
     if not traits.undo or "/" in traits.undo:
@@ -433,9 +453,7 @@ def _with_schemas(tool: Tool) -> Tool:
     Raises:
         InvalidCall: They are not.
     """
-    tool.parameters.check()
-    if tool.returns is not None:
-        tool.returns.check()
+    tool.compile()
     key, properties = tool.traits.key, tool.parameters.schema.get("properties")
     if key and not (isinstance(properties, dict) and key in properties):
         raise InvalidCall(

@@ -12,7 +12,7 @@ import msgspec
 
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
-from aios.kernel.tools.schema_cost import Cost
+from aios.kernel.tools.schema_cost import Cost, count_patterns
 
 MAX_SCHEMA_BYTES = 64 << 10
 MAX_INSTANCE_DEPTH = 128
@@ -29,7 +29,8 @@ PLAIN = (int, float, bool, NoneType)
 LOOKED_AT_ONCE = 64
 """Characters of a text that are looked at while one number is."""
 MAX_PATTERN_BYTES = 1 << 20
-"""What a regular expression may take when it is compiled."""
+MAX_PATTERNS_BYTES = 32 << 20
+"""What a regular expression, and all of a schema, may take when they are compiled: 0.1 s of all."""
 
 
 class Fault(Protocol):
@@ -63,8 +64,13 @@ class Schema:
         self._validator: Validator | None = None
         self._cost: Cost | None = None
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a value is checked at once."""
+        return self._validator is not None
+
     def check(self) -> None:
-        """Compile it.
+        """Compile it; that may take half a second.
 
         Raises:
             InvalidCall: It is no JSON Schema 2020-12, it is too long, or it refers to what is not in it.
@@ -143,18 +149,21 @@ def _compile(schema: JsonObject) -> Validator:
             f"a schema of {size_bytes} bytes is over the limit of {MAX_SCHEMA_BYTES}",
             hint="models do not read that much either; say less",
         )
+    room_bytes = MAX_PATTERNS_BYTES // max(1, count_patterns(schema))
     try:
         return jsonschema_rs.Draft202012Validator(
             schema,
             offline=True,
             validate_formats=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES),
+            pattern_options=jsonschema_rs.RegexOptions(
+                size_limit=min(MAX_PATTERN_BYTES, room_bytes)
+            ),
         )
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         reason = str(error).partition("\n")[0][:MAX_FAULT_CHARS]
         raise InvalidCall(
             f"no JSON Schema 2020-12: {reason}",
-            hint="regular expressions have no look-around here, and references stay within the schema",
+            hint="regular expressions are short and have no look-around here, and references stay within the schema",
         ) from error
 
 

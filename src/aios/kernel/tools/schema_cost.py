@@ -109,6 +109,13 @@ class Cost:
         return found
 
 
+def count_patterns(schema: JsonObject) -> int:
+    """How many regular expressions there may be in a schema."""
+    parts = [*_parts(schema)]
+    named = sum(len(_named(each.get("patternProperties"))) for each in parts)
+    return named + sum("pattern" in each for each in parts)
+
+
 def _parts(value: object) -> Iterator[Mapping[str, object]]:
     ahead = [value]
     while ahead:

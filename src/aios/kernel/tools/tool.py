@@ -115,6 +115,21 @@ class Tool:
         self.digest = blake2b(text, digest_size=32).hexdigest()
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether values are checked against its schemas at once."""
+        return self.parameters.is_compiled and (self.returns is None or self.returns.is_compiled)
+
+    def compile(self) -> None:
+        """Make its schemas ready.
+
+        Raises:
+            InvalidCall: One of them is none.
+        """
+        self.parameters.check()
+        if self.returns is not None:
+            self.returns.check()
+
+    @property
     def cure(self) -> str:
         """What is done about a call of it that is cut off, as the journal notes it."""
         if self.acts_by_calls or self.traits.is_idempotent:

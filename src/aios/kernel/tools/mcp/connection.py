@@ -5,10 +5,12 @@ happens to the server ends this task and nothing else.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from aios.abi.types import JsonObject
@@ -161,8 +163,19 @@ class Connection:
 
 
 async def _list(session: "Session") -> Offer:
-    """What a server offers. Its schemas are compiled in a worker thread: many take long."""
-    return await anyio.to_thread.run_sync(read_offer, await session.list_tools())
+    """What a server offers. Its schemas are compiled in a worker thread, until nobody waits for it any more: many take long."""
+    tools = await session.list_tools()
+
+    def read() -> Offer:
+        return read_offer(_while_wanted(tools))
+
+    return await anyio.to_thread.run_sync(read)
+
+
+def _while_wanted(tools: list[bytes]) -> Iterator[bytes]:
+    for tool in tools:
+        anyio.from_thread.check_cancelled()
+        yield tool
 
 
 def _import_opening() -> "type[Opening]":

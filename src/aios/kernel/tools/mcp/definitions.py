@@ -74,11 +74,10 @@ def read_offer(found: Iterable[bytes]) -> Offer:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             refused["?"] = f"malformed: {error}"
             continue
-        why = _refusal(tool)
-        if not why and tool.name in tools:
-            why = "listed twice"
-        if not why and len(tools) >= MAX_TOOLS:
+        if len(tools) >= MAX_TOOLS:
             why = f"more than {MAX_TOOLS} tools"
+        else:
+            why = "listed twice" if tool.name in tools else _refusal(tool)
         if why:
             if len(refused) < MAX_TOOLS:
                 refused[tool.name[:MAX_NAME_CHARS]] = why
