@@ -10,8 +10,10 @@ from tests.kernel.journal.runs import rows
 from aios.abi.call import Done
 from aios.abi.calls import ExitSelf, GetPid, Self
 from aios.abi.types import Exit, Pid
+from aios.kernel.egress.secrets import Secret, SecretStore
 from aios.kernel.journal.redaction import Redaction
-from aios.kernel.journal.runfile import Run, write_run
+from aios.kernel.journal.runfile import Run, read_run, write_run
+from aios.sdk.client import Client
 
 
 def test_a_run_is_exported_with_a_kernel_and_without_and_kept_elsewhere(
@@ -63,3 +65,18 @@ def test_a_file_that_is_no_run_is_refused(aios: Aios, home: Path, tmp_path: Path
 def test_a_home_without_a_journal_has_no_runs(aios: Aios, home: Path) -> None:
     assert home.exists()
     assert aios("replay", "bob").code == 4
+
+
+def test_what_aios_secret_keeps_is_in_no_exported_run(
+    aios: Aios, home: Path, tmp_path: Path
+) -> None:
+    kept = SecretStore(home / "secrets.json")
+    kept.put("KEY", Secret("swordfish-1", ("api.example.com",)))
+    with serving(home, is_durable=True) as served:
+        bob = Client(served.kernel.gate(Pid(served.admit("bob"))))
+        served.portal.call(bob.log, "it said swordfish-1 to me")
+        assert aios("journal", "bob", "--json").code == 0
+    assert aios("journal", "export", "bob", "-o", str(tmp_path / "a.run")).code == 0
+    run = read_run((tmp_path / "a.run").read_bytes())
+    assert run.rows[0].intent
+    assert not any(b"swordfish" in row.intent for row in run.rows)

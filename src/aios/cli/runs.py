@@ -15,6 +15,7 @@ from aios.disk.lock import FileLock
 from aios.disk.migrations import migrate
 from aios.errors import InvalidCall, NotFound, ProgramFailed
 from aios.kernel.clock import SystemClock
+from aios.kernel.egress.secrets import SecretStore
 from aios.kernel.journal import tables
 from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.redaction import Redaction
@@ -166,9 +167,9 @@ def _opened(home: Home, env: dict[str, str]) -> dict[str, str]:
 
 
 def _secrets(home: Home, resident: Resident | None) -> list[str]:
-    """The owner's token, and the environment of the program as far as it is known."""
+    """The owner's token, what `aios secret` keeps, and the environment of the program as far as it is known."""
     env = resident.launched.env if resident and resident.launched else {}
     found = list(_opened(home, env).values())
     if home.token_file.exists():
         found.append(home.token_file.read_text().strip())
-    return found
+    return [*found, *(each.value for each in SecretStore(home.secrets).load().values())]

@@ -9,6 +9,7 @@ from tests.kernel.journal.runs import Pair, rows
 from aios.abi.call import Done
 from aios.abi.calls import Admit, Chat, ChatAnswer, GetPid, Guest, Log, Self
 from aios.abi.gate import Fault
+from aios.abi.links import LinkInfo, LinkInfos
 from aios.abi.types import Finish, Message, Pid, Role, Usage
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.errors import InvalidCall
@@ -16,6 +17,7 @@ from aios.kernel.journal.records import Outcome
 from aios.kernel.journal.redaction import Redaction
 from aios.kernel.journal.runfile import Run, _digest, _Line, read_run, write_run
 from aios.kernel.journal.texts import HIDDEN
+from aios.kernel.replay import retell
 
 
 def said(text: str, role: Role = Role.USER) -> Message:
@@ -132,3 +134,15 @@ def test_a_damaged_file_is_refused_whatever_the_damage(data: st.DataObject) -> N
     bit = 1 << data.draw(st.integers(0, 7))
     with pytest.raises(InvalidCall):
         read_run(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+
+
+def test_what_cannot_be_hidden_in_its_place_is_not_there_and_the_run_is_whole() -> None:
+    link = LinkInfos((LinkInfo("0123456789abcdef", "/shared/a", 1, 2.0),))
+    run = read_run(exported([(GetPid(), link), *PAIRS], "0123456789abcdef"))
+    assert (run.rows[0].record.outcome, run.rows[0].answer) == (Outcome.DONE, b"")
+    assert len(list(retell(run.rows))) == len(PAIRS) + 1
+
+
+def test_a_secret_in_the_name_of_a_process_is_not_in_its_run() -> None:
+    data = write_run(Run("swordfish-1", "swordfish", rows(PAIRS)), Redaction(["swordfish"]))
+    assert (read_run(data).name, read_run(data).program) == (f"{HIDDEN}-1", HIDDEN)

@@ -78,11 +78,12 @@ class _Body(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def write_run(run: Run, redaction: Redaction) -> bytes:
-    """A run as a file. What the redaction hides is not in it, and calls are known by what is left of them."""
+    """A run as a file. What the redaction hides is not in it, and calls are known by what is left of them; of what it cannot hide a part of, nothing is there."""
     texts = _Texts()
     lines = tuple(_line(row, texts, redaction) for row in run.rows)
     pid = run.rows[0].record.pid if run.rows else 0
-    body = _Body(run.name, run.program, pid, tuple(texts.items), lines)
+    name, program = redaction.text(run.name), redaction.text(run.program)
+    body = _Body(name, program, pid, tuple(texts.items), lines)
     packed = zlib.compress(msgspec.msgpack.encode(body), 6)
     return b"%s %d\n%s%s" % (MAGIC, VERSION, _digest(packed), packed)
 
@@ -167,8 +168,9 @@ class _Reader:
 def _line(row: Row, texts: _Texts, redaction: Redaction) -> _Line:
     record, digest = row.record, row.record.digest
     intent, said, asked = NOTHING, None, None
-    if row.intent:
-        asked = write_call(redaction.call(decode_call(row.intent)))
+    call = redaction.call(decode_call(row.intent)) if row.intent else None
+    if call is not None:
+        asked = write_call(call)
         digest = asked.digest
         intent = texts.put(asked.head)
         said = None if asked.messages is None else texts.put_chain(asked.messages)
@@ -190,7 +192,8 @@ def _told(row: Row, asked: Written | None, redaction: Redaction) -> Written | No
         return None
     if row.record.outcome is Outcome.FAULT:
         return write_fault(redaction.fault(decode_fault(row.answer)))
-    return write_answer(redaction.answer(decode_answer(row.answer)), asked)
+    answer = redaction.answer(decode_answer(row.answer))
+    return None if answer is None else write_answer(answer, asked)
 
 
 def _row(line: _Line, pid: Pid, reader: _Reader) -> Row:
