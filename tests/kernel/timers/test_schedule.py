@@ -149,6 +149,19 @@ def test_a_year_of_missed_seconds_is_counted_up_to_a_bound() -> None:
     assert after.next_unix_s == START + 365 * 86_400 + 1
 
 
+def test_of_more_than_are_counted_the_last_ones_run() -> None:
+    timer = TimerRow(1, SPAWN, START, START + 1, cron="* * * * * *", missed="all")
+    now, ran = START + 86_400.5, list[float | None]()
+    while (found := step(timer, now, grace_s=60, max_missed=5)) is not None:
+        timer = found.after
+        ran.append(timer.last_unix_s)
+    assert ran == [START + 86_396 + number for number in range(5)]
+    late = msgspec.structs.replace(timer, next_unix_s=START + 1, missed="skip")
+    found = step(late, now, grace_s=60, max_missed=5)
+    assert found is not None
+    assert found.is_run, "the last one is not late"
+
+
 def test_a_timer_with_one_moment_is_over_after_it() -> None:
     once = TimerRow(1, SPAWN, START, START + 60)
     is_run, after = stepped(once, START + 600)

@@ -5,7 +5,9 @@ runs right after it, and one in the hour that comes twice runs once. Moments are
 clock of a zone decides when a run is due, and never in which order.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -91,17 +93,22 @@ def following(cron: str, zone: str, after_unix_s: float) -> float | None:
     Raises:
         InvalidCall: The line or the zone is malformed.
     """
-    moment = in_zone(after_unix_s, zone)
     try:
-        for found in CronSim(NAMED.get(cron, cron), moment):
-            if found.timestamp() > after_unix_s:
-                return found.timestamp()
+        return next(_moments(cron, zone, after_unix_s), None)
     except (CronSimError, ValueError, OverflowError) as error:
         raise InvalidCall(
             f"{cron!r} is no line of cron: {error}",
             hint='minute, hour, day, month, day of the week: "30 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly, @yearly',
         ) from error
-    return None
+
+
+def _moments(cron: str, zone: str, after_unix_s: float) -> Iterator[float]:
+    """The moments of a line of cron behind another, in order, for 50 years."""
+    last_unix_s = after_unix_s
+    for found in CronSim(NAMED.get(cron, cron), in_zone(after_unix_s, zone)):
+        if found.timestamp() > last_unix_s:
+            last_unix_s = found.timestamp()
+            yield last_unix_s
 
 
 def step(timer: TimerRow, now_unix_s: float, *, grace_s: float, max_missed: int) -> Step | None:
@@ -115,7 +122,7 @@ def step(timer: TimerRow, now_unix_s: float, *, grace_s: float, max_missed: int)
     """
     if timer.next_unix_s is None or timer.next_unix_s > now_unix_s:
         return None
-    due = _due(timer, now_unix_s)
+    due = _due(timer, now_unix_s, max(1, max_missed))
     if timer.missed == "all":
         n_left_out = max(0, len(due) - max(1, max_missed))
         at_unix_s = due[n_left_out]
@@ -138,15 +145,24 @@ def set_right(timer: TimerRow, now_unix_s: float) -> TimerRow | None:
     )
 
 
-def _due(timer: TimerRow, now_unix_s: float) -> list[float]:
-    """The moments up to now for which it did not run, the first `MAX_COUNTED` of them."""
+def _due(timer: TimerRow, now_unix_s: float, n_last: int) -> list[float]:
+    """The moments up to now for which it did not run. Of more than `MAX_COUNTED`, so many: the first ones, and the last `n_last`.
+
+    Cost: 0.1 s for a line that runs each minute, and was missed so often.
+    """
     assert timer.next_unix_s is not None, "it is not due"
-    due, at_unix_s = [timer.next_unix_s], timer.next_unix_s if timer.cron else None
-    while at_unix_s is not None and len(due) < MAX_COUNTED:
-        at_unix_s = following(timer.cron, timer.zone, at_unix_s)
-        if at_unix_s is None or at_unix_s > now_unix_s:
-            break
-        due.append(at_unix_s)
+    if not timer.cron:
+        return [timer.next_unix_s]
+
+    def until_now(after_unix_s: float) -> Iterator[float]:
+        return takewhile(now_unix_s.__ge__, _moments(timer.cron, timer.zone, after_unix_s))
+
+    due = [timer.next_unix_s, *islice(until_now(timer.next_unix_s), MAX_COUNTED)]
+    if len(due) > MAX_COUNTED:
+        line, now = NAMED.get(timer.cron, timer.cron), in_zone(now_unix_s, timer.zone)
+        back = list(islice(CronSim(line, now, reverse=True), n_last + 1))
+        last = list(until_now(back[-1].timestamp() - 1.0))[-n_last:]
+        due[MAX_COUNTED - len(last) :] = last
     return due
 
 
