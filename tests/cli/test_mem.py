@@ -1,10 +1,12 @@
 """aios mem against a kernel that runs."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Aios, Served
+from tests.kernel.mail.test_post import idle
 
 from aios.sdk.memory import Memory
 
@@ -29,6 +31,25 @@ def test_notes_are_added_found_listed_and_forgotten(served: Served, aios: Aios) 
         wrong = aios("mem", "forget", "--", word)
         assert wrong.code == 2
         assert f"`{word}` is no number of a note; `aios mem ls`" in wrong.err
+
+
+def test_the_private_notes_of_an_agent_are_listed_and_exported(served: Served, aios: Aios) -> None:
+    kernel, call = served.kernel, served.portal.call
+    boss = call(kernel.spawn_task, "boss", idle)
+    reader = call(partial(kernel.spawn_task, "reader", idle, ppid=boss))
+    for pid, text in ((boss, "of the boss"), (reader, "of the reader")):
+        call(Memory(kernel.gate(pid)).remember, text)
+    call(partial(Memory(kernel.gate(reader)).remember, "for all", scope="shared"))
+    shown = aios("mem", "ls", "--agent", "boss/reader").out
+    assert "agent boss/reader" in shown
+    assert "of the reader" in shown
+    assert "of the boss" not in shown
+    for verb in ("ls", "export"):
+        rows = aios("mem", verb, "--agent", "boss", "--json").rows()
+        assert [(row["agent"], row["text"]) for row in rows] == [("boss", "of the boss")]
+        assert aios("mem", verb, "--agent", "reader", "--json").out == ""
+    assert "agent boss/reader" in aios("mem", "show", "2").out
+    assert [row["agent"] for row in aios("mem", "export").rows()] == ["boss", "boss/reader", ""]
 
 
 def test_of_notes_of_which_one_is_not_there_none_is_forgotten(served: Served, aios: Aios) -> None:

@@ -31,7 +31,7 @@ class Checkpoint(Call[CheckpointInfo], frozen=True):
     """Put a program away as it is, to come back to it: its journal, and so its contexts and the moments that it waits for; its files, its short-term memory, its mail.
 
     The process goes on. Without `pid` it is the caller; whoever is restored from that is told the same answer by this very call. A checkpoint is kept until it is
-    removed, also under later kernels, with the environment of the program. Not in it: notes, which are its name's, children, locks, tools, and what it did outside of AIOS.
+    removed, also under later kernels, with the environment of the program. Not in it: notes, which are the agent's, children, locks, tools, and what it did outside of AIOS.
 
     Raises:
         Conflict: The process is no program, the kernel keeps no journal on disk, or a checkpoint of that name is there.

@@ -30,7 +30,7 @@ class Logged(Answer, frozen=True):
 
 
 class MemoryLog(Call[Logged], frozen=True, tag="memory_log"):
-    """Add a record to the interactions of the caller's owner and name; they outlive the process."""
+    """Add a record to the interactions of the agent that the caller is; they outlive the process."""
 
     text: Annotated[str, Meta(max_length=MAX_RECORD_CHARS)]
     kind: Name = "said"

@@ -22,7 +22,7 @@ class Scope(Enum):
     """Who may read a note."""
 
     PROCESS = "process"  # the process that wrote it; gone with the kernel
-    AGENT = "agent"  # processes of the same owner and name, also later ones
+    AGENT = "agent"  # processes of the same owner and lineage, also later ones
     GROUP = "group"  # all processes of the same owner
     SHARED = "shared"  # every process of this kernel
 
@@ -45,7 +45,7 @@ class Note(Struct, frozen=True):
     """Something remembered. It holds from `valid_from_unix_s` until `valid_to_unix_s`, if that is set.
 
     `superseded_by` names the note that took its place; `supersedes` the one whose place it took. `taint` is where data in it came
-    from outside, empty if none did.
+    from outside, empty if none did. `agent` is whose it is, if it is one of scope `agent`: its folder below `/agents`.
     """
 
     id: int
@@ -62,6 +62,7 @@ class Note(Struct, frozen=True):
     supersedes: int | None = None
     superseded_by: int | None = None
     taint: str = ""
+    agent: str = ""
 
 
 class Remembered(Answer, frozen=True):

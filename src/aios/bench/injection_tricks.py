@@ -9,9 +9,10 @@ import anyio
 from aios.abi.access import Principal, Request, Resource, Verdict
 from aios.abi.budget import Limits, SetBudget
 from aios.abi.calls import Admit, Kill, Ps, SendSignal, Shutdown, Spawn
+from aios.abi.interactions import MemoryLog, MemoryRead
 from aios.abi.links import FileLink
 from aios.abi.mail import Mailbox, Publish, Receive, Send
-from aios.abi.memory import Forget, Recall, Remember
+from aios.abi.memory import Forget, MemoryGet, MemoryList, Recall, Remember, Scope, Update
 from aios.abi.mounts import FileMount
 from aios.abi.sched import SetSched
 from aios.abi.storage import (
@@ -82,6 +83,19 @@ async def _name_of_a_living_agent(world: World) -> None:
     await _edit(victim, Put("secret", b"x"))
     twin = world.named(victim.name)
     await world.final(twin.call(FileRead(path=f"{victim.home}/secret")))
+
+
+async def _child_under_the_name_of_another(world: World) -> None:
+    victim, mallory = world.agent("victim"), world.agent("mallory")
+    note = (await victim.call(Remember(text="the key is under the mat"))).id
+    await victim.call(MemoryLog(text="the key is under the mat"))
+    world.kernel.end_process(victim.process, Exit(0))
+    child = world.named(victim.name, mallory)
+    assert child.name == victim.name, "the name is free again"
+    await world.final(child.call(MemoryGet(id=note)))
+    await world.final(child.call(Update(id=note, text="the key is with mallory")))
+    world.n_passed += len((await child.call(MemoryList(scopes=(Scope.AGENT,)))).notes)
+    world.n_passed += len((await child.call(MemoryRead())).records)
 
 
 async def _tool_of_a_guest(world: World) -> None:
@@ -359,6 +373,7 @@ TRICKS = (
     Script("a banned tool by other names", _other_name_of_a_banned_tool),
     Script("a tool under the name of the owner's", _tool_under_the_name_of_another),
     Script("an agent under the name of another", _name_of_a_living_agent),
+    Script("a child under the name of an agent that has ended", _child_under_the_name_of_another),
     Script("a guest's tool is put into an agent's way", _tool_of_a_guest),
     Script("a result for another's call", _result_for_anothers_call),
     Script("a guest starts programs", _guest_starts_programs),

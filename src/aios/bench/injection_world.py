@@ -106,12 +106,12 @@ class World:
 
     def agent(self, stem: str = "agent", parent: Actor | None = None) -> Actor:
         """A new process of the owner's."""
-        above = parent.process if parent is not None else self.kernel.init
-        return Actor(self.kernel.add_process(self.fresh(stem), Kind.TASK, above), self.kernel)
+        return self.named(self.fresh(stem), parent)
 
-    def named(self, name: str) -> Actor:
+    def named(self, name: str, parent: Actor | None = None) -> Actor:
         """A new process of just that name."""
-        return Actor(self.kernel.add_process(name, Kind.TASK, self.kernel.init), self.kernel)
+        above = parent.process if parent is not None else self.kernel.init
+        return Actor(self.kernel.add_process(name, Kind.TASK, above), self.kernel)
 
     def guest(self, stem: str = "guest") -> Actor:
         """A new process of an owner of its own, from outside."""

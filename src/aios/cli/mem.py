@@ -7,7 +7,15 @@ import click
 from aios.abi.memory import Note
 from aios.cli.connecting import connect
 from aios.cli.meanings import why_only_words
-from aios.cli.mem_files import SCOPES, export, import_, scope_option, tags_option
+from aios.cli.mem_files import (
+    SCOPES,
+    agent_option,
+    export,
+    import_,
+    is_of,
+    scope_option,
+    tags_option,
+)
 from aios.cli.mem_records import records
 from aios.cli.options import examples, json_option, limit_option
 from aios.cli.output import Column, counted, moment, printable, shortened, write_json, write_table
@@ -58,17 +66,28 @@ def mem() -> None:
     """Look into what agents remember, and change it."""
 
 
-@mem.command(epilog=examples("aios mem ls", "aios mem ls --scope shared --tag food --json"))
+@mem.command(
+    epilog=examples(
+        "aios mem ls", "aios mem ls --agent boss/reader", "aios mem ls --tag food --json"
+    )
+)
 @scope_option
 @tags_option
+@agent_option
 @all_option
 @json_option
 def ls(
-    *, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], show_all: bool, as_json: bool
+    *,
+    scopes: tuple[ScopeName, ...],
+    tags: tuple[str, ...],
+    agent: str | None,
+    show_all: bool,
+    as_json: bool,
 ) -> None:
     """List notes, oldest first."""
     with connect() as client:
-        notes = client.memory.notes(scopes=scopes, tags=tags, include_superseded=show_all)
+        found = client.memory.notes(scopes=scopes, tags=tags, include_superseded=show_all)
+        notes = (note for note in found if is_of(note, agent))
         if as_json:
             for note in notes:
                 write_json(note)
@@ -252,7 +271,7 @@ def show(*, note: int, as_json: bool) -> None:
     found, origin = details.note, details.note.origin
     click.echo(printable(found.text))
     lines = [
-        ("scope", found.scope.value),
+        ("scope", _scope(found)),
         ("by", f"{origin.owner}/{origin.name}, call {origin.seq} of process {origin.pid}"),
         ("source", origin.source),
         ("written", moment(found.created_unix_s)),
@@ -314,7 +333,12 @@ mem.add_command(records)
 def _row(note: Note) -> list[str]:
     by = printable(f"{note.origin.owner}/{note.origin.name}")
     tags = printable(",".join(note.tags))
-    return [str(note.id), note.scope.value, by, tags, _shown(note.text)]
+    return [str(note.id), printable(_scope(note)), by, tags, _shown(note.text)]
+
+
+def _scope(note: Note) -> str:
+    """Who may read a note."""
+    return f"{note.scope.value} {note.agent}".rstrip()
 
 
 def _span(begin_unix_s: float, end_unix_s: float | None) -> str:

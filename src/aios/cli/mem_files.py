@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from aios.abi.memory import Note
+from aios.abi.memory import Note, Scope
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, write_json
@@ -30,18 +30,30 @@ scope_option = click.option(
     "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="Only notes of this scope."
 )
 tags_option = click.option("--tag", "tags", multiple=True, help="Only notes with this tag.")
+agent_option = click.option(
+    "--agent", help="Only what this agent keeps for itself: its folder below /agents (boss/reader)."
+)
+
+
+def is_of(note: Note, agent: str | None) -> bool:
+    """Whether a note is the private one of an agent, if one is asked for."""
+    return agent is None or (note.scope is Scope.AGENT and note.agent == agent)
 
 
 @click.command(epilog=examples("aios mem export > notes.jsonl"))
 @scope_option
 @tags_option
+@agent_option
 @json_option
-def export(*, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], as_json: bool) -> None:
+def export(
+    *, scopes: tuple[ScopeName, ...], tags: tuple[str, ...], agent: str | None, as_json: bool
+) -> None:
     """Write the notes that are in force to standard output, one JSON object a line."""
     del as_json  # it is JSON either way
     with connect() as client:
         for note in client.memory.notes(scopes=scopes, tags=tags):
-            write_json(note)
+            if is_of(note, agent):
+                write_json(note)
 
 
 @click.command(

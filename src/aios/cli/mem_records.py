@@ -51,8 +51,8 @@ SHOWN_CHARS = 80
 def records(*, process: str, n_records: int, first: int | None, as_json: bool) -> None:
     """Show what an agent said, asked and got.
 
-    ID is a pid, a name or the beginning of one, also of a process that has ended. Records belong to an owner and a name, and so those of earlier
-    processes of that name are shown, too.
+    ID is a pid, a name or the beginning of one, also of a process that has ended. Records belong to an agent, and so those of its earlier processes are
+    shown, too.
     """
     with connect() as client:
         found = find_process(process, client.ps(include_ended=True))

@@ -24,6 +24,7 @@ from aios.errors import ProcessGone, ResourceExhausted
 from aios.kernel.homes import Homes
 from aios.kernel.journal.records import Record
 from aios.kernel.journal.streams import CallStreams
+from aios.kernel.lineage import agent_of
 from aios.kernel.logs import LogBuffer
 from aios.kernel.replay import Replay
 from aios.kernel.sandbox.view import View
@@ -296,6 +297,11 @@ class Process:
     _continued: anyio.Event | None = None
     _quiet: anyio.Event | None = None
     _caught_up: anyio.Event | None = None
+
+    @property
+    def agent(self) -> str:
+        """What its private memory is kept by."""
+        return agent_of(self.lineage) or self.name
 
     @property
     def is_alive(self) -> bool:

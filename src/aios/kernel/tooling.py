@@ -6,9 +6,9 @@ from aios.config import Config, Home
 from aios.disk.db import Database
 from aios.kernel.egress.egress import Egress
 from aios.kernel.gate import GateServices, LocalGate
+from aios.kernel.lineage import home_of
 from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.storage.manager import StorageManager
-from aios.kernel.storage.paths import home_of
 from aios.kernel.tools.builtin.catalogue import builtin_tools
 from aios.kernel.tools.launcher import Launcher as ToolLauncher
 from aios.kernel.tools.manager import ToolManager

@@ -48,7 +48,7 @@ class AgentMemory:
         limit: At most so many notes.
         scopes: Where notes are looked for; all that the agent may read when empty.
         tags: What notes must have to be recalled, and what kept exchanges get.
-        is_recording: Whether exchanges are kept; they are for agents of this owner and name.
+        is_recording: Whether exchanges are kept; they are for this agent, also when it is started again.
         is_logging: Whether what it is asked, says and gets is logged in short-term memory, turn by turn.
         recent: So many of its last records stand in front of its first task, while its conversation is empty: those that an earlier
             agent of this owner and name has logged. They take what the notes leave of `tokens`.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aios.sdk.blocking import BlockingGate
 
 ScopeName = Literal["process", "agent", "group", "shared"]
-"""Who may read: this process; processes of this owner and name, also later ones; all of this owner; all."""
+"""Who may read: this process; the same agent, also when it is started again; all of this owner; all."""
 PAGE_NOTES = 500
 MAX_SOURCE_CHARS = 4_000
 
@@ -178,7 +178,7 @@ class Memory:
         return (await self._gate.call(MemoryUsage())).value
 
     async def log(self, text: str, kind: str = "said") -> int:
-        """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
+        """Add a record to the interactions of this agent, on disk when this returns; returns its id."""
         return (await self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
 
     async def read(
@@ -296,7 +296,7 @@ class BlockingMemory:
         return (self._gate.call(MemoryUsage())).value
 
     def log(self, text: str, kind: str = "said") -> int:
-        """Add a record to the interactions of this owner and name, on disk when this returns; returns its id."""
+        """Add a record to the interactions of this agent, on disk when this returns; returns its id."""
         return (self._gate.call(build(MemoryLog, text=text, kind=kind))).value.id
 
     def read(

@@ -102,7 +102,9 @@ def look(home: Home) -> dict[str, list[tuple[object, ...]]]:
 async def fill(home: Home, draw: random.Random) -> dict[str, bytes]:
     """Do this and that with notes and files as three agents. Returns: every version of every file."""
     async with open_kernel(Config(access=UNASKED, approvals=NOBODY), home, engines={}) as kernel:
-        gates = [kernel.init_gate(), *(kernel.gate(kernel.admit(name)[0].pid) for name in "ab")]
+        one, other = (kernel.admit(name)[0] for name in "ab")
+        child, _ = kernel.admit("c", parent=one)
+        gates = [kernel.init_gate(), *(kernel.gate(each.pid) for each in (one, other, child))]
         notes: list[int] = []
         for number in range(N_STEPS):
             act = draw.choice([remember, change_note, change_files, change_files, log])

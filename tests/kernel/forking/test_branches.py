@@ -8,6 +8,7 @@ import anyio
 import apsw
 import pytest
 from tests.kernel.forking.test_forks import ended, waiting
+from tests.kernel.mail.test_post import idle
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.branches import BranchEnd, BranchJoin
@@ -18,6 +19,7 @@ from aios.errors import AccessDenied, AiosError, BudgetExceeded, Conflict, DiskF
 from aios.kernel.kernel import Kernel
 from aios.kernel.taint import mark
 from aios.sdk.client import Client
+from aios.sdk.memory import Memory
 
 __all__ = ["home"]
 pytestmark = pytest.mark.anyio
@@ -131,6 +133,50 @@ async def test_what_a_branch_does_stays_in_it_until_it_is_committed(home: Path) 
         with pytest.raises(Conflict, match=f"branch {one} was committed first"):
             await client.branches.commit(pid=two)
         await nothing_is_left(kernel, client, {two})
+
+
+KEEPING = """\
+    client.memory.remember("before")
+    client.memory.log("before")
+    while True:
+        client.mail.receive()
+"""
+
+
+async def test_the_memory_of_a_child_is_that_of_its_branch_and_not_of_a_namesakes(
+    home: Path,
+) -> None:
+    async with booted(home) as (kernel, client):
+        boss = kernel.spawn_task("boss", idle)
+        namesake = Client(kernel.gate(kernel.spawn_task("agent", idle)))
+        await namesake.memory.remember("of the namesake")
+        await namesake.memory.log("of the namesake")
+        await client.kill((await namesake.getpid()).pid)
+        source = (await Client(kernel.gate(boss)).spawn(program(home, KEEPING))).pid
+        await waiting(kernel, source)
+        mine = Client(kernel.gate(source)).memory
+        (fork,) = (await client.branches.start(1, pid=source)).branches
+        await waiting(kernel, fork.pid)
+        branch = Client(kernel.gate(fork.pid)).memory
+        assert await kept(branch) == (["before"], ["before"])
+        await branch.remember("behind")
+        await branch.log("behind")
+        assert await kept(mine) == (["before"], ["before"])
+        await client.branches.commit(pid=fork.pid)
+        assert await kept(mine) == (["before", "behind"], ["before", "behind"])
+        whose = {note.text: note.agent async for note in client.memory.notes(scopes=["agent"])}
+        assert whose == {
+            "of the namesake": "agent",
+            "before": "boss/agent",
+            "behind": "boss/agent",
+        }
+        await nothing_is_left(kernel, client, set())
+
+
+async def kept(memory: Memory) -> tuple[list[str], list[str]]:
+    """The notes of an agent, and its records."""
+    notes = [note.text async for note in memory.notes(scopes=["agent"])]
+    return notes, [each.text for each in (await memory.read(limit=9)).records]
 
 
 async def test_who_joins_a_group_has_the_mark_of_its_winner(home: Path) -> None:

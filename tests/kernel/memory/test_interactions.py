@@ -96,18 +96,28 @@ async def test_a_parent_reads_what_its_child_has_logged_and_nothing_else_of_that
 ) -> None:
     async with booted() as kernel:
         first = kernel.spawn_task("ann", idle)
-        await Memory(kernel.gate(first)).log("secret of an earlier life")
+        await Memory(kernel.gate(first)).log("secret of an agent of that name")
         await end(kernel, first)
         parent, other = kernel.spawn_task("parent", idle), agent(kernel, "other")
         above = Memory(kernel.gate(parent))
         child = kernel.spawn_task("ann", idle, ppid=parent)
         below = Memory(kernel.gate(child))
-        assert texts(await below.read()) == ["secret of an earlier life"]
+        assert (await below.read()).records == ()
         assert (await above.read(limit=9, pid=child)).records == ()
         for number in range(3):
             await below.log(f"line {number}")
         await end(kernel, child)
-        await agent(kernel, "ann").log("secret of a later life")
+        later = kernel.spawn_task("ann", idle, ppid=parent)
+        assert texts(await Memory(kernel.gate(later)).read(limit=9)) == [
+            "line 0",
+            "line 1",
+            "line 2",
+        ]
+        await Memory(kernel.gate(later)).log("a later life")
+        await end(kernel, later)
+        namesake = agent(kernel, "ann")
+        assert texts(await namesake.read(limit=9)) == ["secret of an agent of that name"]
+        await namesake.log("more of it")
         assert texts(await above.read(limit=9, pid=child)) == ["line 0", "line 1", "line 2"]
         assert texts(await above.read(limit=2, pid=child)) == ["line 1", "line 2"]
         assert texts(await above.read(1, limit=2, pid=child)) == ["line 0", "line 1"]

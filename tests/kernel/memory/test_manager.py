@@ -8,13 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import GetPid
 from aios.abi.memory import Hit, Note, Scope
+from aios.abi.types import Exit, Kind, Pid
 from aios.config import Config, Home, MemoryConfig
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.memory import manager, words
+from aios.kernel.process import INIT_PID
 from aios.sdk.memory import Memory
 
 pytestmark = pytest.mark.anyio
@@ -289,8 +290,30 @@ async def test_uses_are_written_down_now_and_then(
         assert sum(note.n_used for note in await listed(memory)) > 0
 
 
+async def test_the_same_team_finds_its_notes_again_and_a_namesake_does_not(tmp_path: Path) -> None:
+    for earlier in ([], ["of the child"]):
+        async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+            boss, other = (kernel.spawn_task(name, idle) for name in ("boss", "other"))
+            child = Memory(kernel.gate(_alone(kernel, boss)))
+            assert [note.text for note in await listed(child)] == earlier
+            if earlier:
+                continue
+            await child.remember("of the child")
+            assert [note.agent for note in await listed(Memory(kernel.init_gate()))] == ["boss/ann"]
+            for parent in (INIT_PID, other):
+                ann = Memory(kernel.gate(_alone(kernel, parent)))
+                assert await listed(ann) == []
+                assert (await ann.recall("child")).hits == ()
+                with pytest.raises(NotFound):
+                    await ann.update(1, "of the namesake")
+                with pytest.raises(NotFound):
+                    await ann.link(1, 1)
+
+
 HIDDEN = "hidden"
-names = st.sampled_from(["ann", "bob", "eve"])
+AGENTS = {"ann": "ann", "bob": "bob", "eve": "eve", "kid": "bob/ann"}
+"""Who is called what: the child that bob starts has the name of ann, so one of them has ended while the other lives."""
+names = st.sampled_from(list(AGENTS))
 steps = st.lists(
     st.tuples(names, st.sampled_from(["remember", "recall", "follow", "get", "update", "forget", "link", "tag", "list", "log"]),
               st.sampled_from(list(Scope)), st.integers(1, 12), st.integers(1, 12)),
@@ -311,26 +334,40 @@ def test_nobody_ever_sees_or_changes_a_private_note_of_another(
 async def _follow(folder: Path, plan: list[tuple[str, str, Scope, int, int]]) -> None:
     config = Config(memory=MemoryConfig(embedder="none"))
     async with open_kernel(config, Home(folder), engines={}) as kernel:
-        everyone = {
-            "ann": agent(kernel, "ann"),
-            "bob": agent(kernel, "bob"),
-            "eve": guest(kernel, "eve"),
-        }
+        bob, eve = kernel.spawn_task("bob", idle), kernel.admit("eve")[0].pid
         for who, verb, scope, one, other in plan:
+            pid = {"bob": bob, "eve": eve}.get(who) or _alone(
+                kernel, INIT_PID if who == "ann" else bob
+            )
             try:
-                seen = await _do(everyone[who], verb, scope, (one, other))
+                seen = await _do(Memory(kernel.gate(pid)), verb, scope, (one, other), me=who)
             except AiosError:
                 seen = ()
             for note in seen:
                 assert _may_read(who, note), f"{who} saw {note}"
+                assert note.scope is not Scope.PROCESS or note.origin.pid == pid
         init = Memory(kernel.init_gate())
-        async for note in init.notes():
-            if note.scope in {Scope.AGENT, Scope.PROCESS}:
-                assert note.text == f"{HIDDEN} of {note.origin.name}"
+        async for note in init.notes(scopes=["agent"]):
+            assert note.text in {
+                f"{HIDDEN} of {who}" for who in AGENTS if AGENTS[who] == note.agent
+            }
 
 
-async def _do(memory: Memory, verb: str, scope: Scope, ids: tuple[int, int]) -> Sequence[Note]:
-    me = (await memory._gate.call(GetPid())).value.name
+def _alone(kernel: Kernel, parent: Pid) -> Pid:
+    """The agent of the name that two of them have which that parent has started; the other has ended."""
+    living = kernel.table.find_named("ann")
+    if living is not None:
+        if living.ppid == parent:
+            return living.pid
+        kernel.end_process(living, Exit(0))
+    found = kernel.add_process("ann", Kind.TASK, kernel.table.get(parent))
+    assert found.name == "ann"
+    return found.pid
+
+
+async def _do(
+    memory: Memory, verb: str, scope: Scope, ids: tuple[int, int], *, me: str
+) -> Sequence[Note]:
     match verb:
         case "remember":
             await memory.remember(f"{HIDDEN} of {me}", scope=scope.value)
@@ -371,4 +408,4 @@ def _may_read(who: str, note: Note) -> bool:
         case Scope.GROUP:
             return note.origin.owner == owner
         case Scope.AGENT | Scope.PROCESS:
-            return note.origin.name == who
+            return note.text == f"{HIDDEN} of {who}"

@@ -10,7 +10,6 @@ from aios.kernel.storage.paths import (
     Reach,
     ancestors,
     file_path,
-    home_of,
     is_within,
     parse,
     root_of,
@@ -118,13 +117,6 @@ def test_whatever_is_parsed_is_canonical_and_stays_so(text: str) -> None:
     assert parse(path, "/agents/other") == path
 
 
-@given(st.lists(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._/-]*\Z"), min_size=1, max_size=4))
-def test_no_two_lineages_have_the_same_folder(names: list[str]) -> None:
-    home = home_of(names)
-    assert home.count("/") == len(names) + 1
-    assert [part.replace("+", "/") for part in home.split("/")[2:]] == names
-
-
 def test_long_paths_are_refused() -> None:
     for text in ("x" * 256, "x/" * 65, "é" * 128, ("x" * 200 + "/") * 30):
         with pytest.raises(InvalidCall):
@@ -151,6 +143,5 @@ def test_parts_of_paths() -> None:
     assert ancestors("/agents/ann/a/b") == ["/agents/ann/a", "/agents/ann", "/agents"]
     assert is_within("/a/b", "/a")
     assert not is_within("/ab", "/a")
-    assert home_of([]) == "/"
     with pytest.raises(InvalidCall):
         file_path("/agents")

@@ -145,7 +145,7 @@ class Branches:
         ) -> Branched:
             limbs = tuple(map(partial(_limb, connection), grown, copied))
             home, unix_s = estate.home, kernel.clock.unix_s()
-            group = Group(group_id, source.pid, *estate.whose, home, unix_s, limbs)
+            group = Group(group_id, source.pid, estate.owner, source.name, home, unix_s, limbs)
             told = self._put(connection, group)
             if source is run.process and run.seal_for is not None:
                 for index, limb in enumerate(limbs, 1):
@@ -321,12 +321,12 @@ class Branches:
         notes = list[int]()
         if winner is not None:
             merging.hand_records(connection, group, winner)
-            notes += heirs.hand_over(connection, group.owner, winner.fork.name, group.name)
+            notes += heirs.hand_over(connection, group.owner, winner.agent, group.agent)
         _, blobs, _ = self._kernel.storage.parts
         for each in ending.groups:
             for limb in each.limbs:
                 merging.erase_files(connection, blobs, limb.home, heir=group.home)
-                notes += merging.erase_memory(connection, each.owner, limb.fork.name)
+                notes += merging.erase_memory(connection, each.owner, limb.agent)
         return tuple(notes)
 
     async def _bury(self, run: Run, ending: Ending, end: BranchEnd) -> None:

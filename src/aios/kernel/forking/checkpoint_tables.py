@@ -12,10 +12,11 @@ from aios.abi.types import Pid
 from aios.disk.migrations import Schema
 from aios.kernel.forking.copies import Copied, Estate
 from aios.kernel.journal import tables as journal
+from aios.kernel.lineage import home_of
 from aios.kernel.mail import tables as mail
 from aios.kernel.memory import interactions
 from aios.kernel.residents import Launched, Resident, plain_path, read_path
-from aios.kernel.storage.paths import CHECKPOINTS, home_of
+from aios.kernel.storage.paths import CHECKPOINTS
 from aios.kernel.storage.tables import files_below
 
 SCHEMA = Schema(

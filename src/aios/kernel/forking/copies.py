@@ -25,17 +25,17 @@ from aios.kernel.storage.versions import Author, Transaction
 
 
 class Estate(Struct, frozen=True):
-    """What things of a process are known by: its journal and mail by pid, its files by a folder, its memory by owner and name."""
+    """What things of a process are known by: its journal and mail by pid, its files by a folder, its memory by owner and agent."""
 
     pid: Pid
     home: str
     owner: str
-    name: str
+    agent: str
 
     @property
     def whose(self) -> interactions.Whose:
         """The key of its short-term memory."""
-        return self.owner, self.name
+        return self.owner, self.agent
 
 
 class Store(Struct, frozen=True):

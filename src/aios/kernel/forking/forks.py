@@ -24,6 +24,7 @@ from aios.errors import Conflict, InvalidCall
 from aios.kernel.forking.copies import Copied, Copy, Estate, Past, Store, find_point, make_copy
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash
+from aios.kernel.lineage import agent_of, home_of
 from aios.kernel.mail.post import PostOffice
 from aios.kernel.memory import interactions
 from aios.kernel.process import Confines, Process, Run
@@ -35,7 +36,6 @@ from aios.kernel.sandbox.view import View
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.branch import is_unused
 from aios.kernel.storage.manager import StorageManager
-from aios.kernel.storage.paths import home_of
 from aios.kernel.taint import at_fork
 
 A = TypeVar("A", bound=Answer)
@@ -71,7 +71,7 @@ class Origin(Struct, frozen=True):
         row = self.row
         if self.put_away is not None:
             return self.put_away
-        return Estate(row.pid, home_of(row.lineage), row.owner, row.name)
+        return Estate(row.pid, home_of(row.lineage), row.owner, agent_of(row.lineage))
 
     @property
     def past(self) -> Past:
@@ -253,8 +253,12 @@ class Forks:
         prefix = f"{parent.confines.name}/" if parent.confines is not None else ""
 
         def is_taken(connection: apsw.Connection) -> bool:
-            home, whose = home_of((*above, prefix + free)), (parent.owner, prefix + free)
-            return not (is_unused(connection, home) and interactions.is_unused(connection, whose))
+            lineage = (*above, prefix + free)
+            whose = (parent.owner, agent_of(lineage))
+            return not (
+                is_unused(connection, home_of(lineage))
+                and interactions.is_unused(connection, whose)
+            )
 
         while kernel.table.find_named(prefix + free) is not None or db.read_nowait(is_taken):
             number += 1
@@ -302,7 +306,7 @@ def _whence(origin: Origin, twig: Twig, at: int) -> str:
 
 def estate_of(process: Process) -> Estate:
     """What the things of a process are known by."""
-    return Estate(process.pid, home_of(process.lineage), process.owner, process.name)
+    return Estate(process.pid, home_of(process.lineage), process.owner, process.agent)
 
 
 def check_env(env: Mapping[str, str]) -> None:

@@ -80,12 +80,12 @@ def _first(connection: apsw.Connection, limb: Limb) -> dict[str, int]:
 
 def hand_records(connection: apsw.Connection, group: Group, limb: Limb) -> None:
     """Add the short-term records that a branch made to those of its source, behind the last of these."""
-    whose = (group.owner, group.name)
+    whose = (group.owner, group.agent)
     last = interactions.last_id(connection, whose)
     connection.execute(
         "INSERT INTO memory_interactions SELECT owner, ?, ? + row_number() OVER (ORDER BY id), unix_s, kind, text, taint, pid "
         "FROM memory_interactions WHERE owner = ? AND name = ? AND id > ?",
-        (group.name, last, group.owner, limb.fork.name, limb.last_record),
+        (group.agent, last, group.owner, limb.agent, limb.last_record),
     )
 
 
@@ -127,13 +127,13 @@ def _change_payer(connection: apsw.Connection, contents: set[int], root: str, he
             connection.execute(query, (root, -stored_bytes))
 
 
-def erase_memory(connection: apsw.Connection, owner: str, name: str) -> tuple[int, ...]:
+def erase_memory(connection: apsw.Connection, owner: str, agent: str) -> tuple[int, ...]:
     """Remove records and notes of a branch and of those below it. Returns: the notes."""
     connection.execute(
-        "DELETE FROM memory_interactions WHERE owner = ?1 AND (name = ?2 OR (name > ?2 || '/' AND name < ?2 || '0'))",
-        (owner, name),
+        f"DELETE FROM memory_interactions WHERE owner = ?1 AND {heirs.IN_FAMILY}",  # noqa: S608 - our own words
+        (owner, agent),
     )
-    return heirs.erase(connection, owner, name)
+    return heirs.erase(connection, owner, agent)
 
 
 def erase_traces(connection: apsw.Connection, pids: Iterable[Pid]) -> None:

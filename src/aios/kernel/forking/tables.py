@@ -10,6 +10,7 @@ from aios.abi.branches import BranchEnd, BranchGroup, GroupState
 from aios.abi.fork import Forked
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
+from aios.kernel.lineage import agent_at
 
 SCHEMA = Schema(
     "branches",
@@ -30,6 +31,11 @@ class Limb(Struct, frozen=True):
     last_record: int
     """Of its short-term memory, when it began."""
 
+    @property
+    def agent(self) -> str:
+        """What its memory is kept by."""
+        return agent_at(self.home)
+
 
 class Group(Struct, frozen=True):
     """A row. `owner`, `name` and `home` are those of the source."""
@@ -45,6 +51,11 @@ class Group(Struct, frozen=True):
     end: BranchEnd | None = None
     is_swept: bool = False
     """The processes have ended, and what they wrote until then is removed."""
+
+    @property
+    def agent(self) -> str:
+        """What the memory of the source is kept by."""
+        return agent_at(self.home)
 
     @property
     def pids(self) -> tuple[Pid, ...]:

@@ -1,9 +1,9 @@
 """Short-term memory: what each agent said, asked and got, on disk, with a bounded block of it in memory.
 
-Records belong to an owner and name, so that an agent that is started again goes on with its own. The block belongs to the process.
+Records belong to an owner and an agent (`kernel/lineage.py`), so that one that is started again goes on with its own. The block belongs to the process.
 
-Who looks at another process leaves its block alone. A name says nothing about who has it next, and whoever starts a process may choose one: so only the owner of the
-kernel is shown all records of a name, and a process that may see another what that one has logged itself, which its journal says as well.
+Who looks at another process leaves its block alone. Only the owner of the kernel is shown all records of an agent, and a process that may see another what that
+one has logged itself, which its journal says as well.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,7 +50,7 @@ SCHEMA = Schema(
 
 
 Whose = tuple[str, str]
-"""Owner and name."""
+"""Owner and agent; the column of the latter is called `name`."""
 ANY_PID = 0
 """In a query: whichever process has logged a record. On a record: one of another home, or of an earlier version."""
 
@@ -100,11 +100,12 @@ class ShortTerm:
     async def log(self, run: Run, call: MemoryLog) -> Logged:
         """Add a record."""
         process, now = run.process, self._clock.unix_s()
+        whose = (process.owner, process.agent)
         taint = source_of(process)
 
         def write(connection: apsw.Connection) -> Logged:
-            record = last_id(connection, (process.owner, process.name)) + 1
-            key = (process.owner, process.name, record)
+            record = last_id(connection, whose) + 1
+            key = (*whose, record)
             connection.execute(
                 "INSERT INTO memory_interactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (*key, now, call.kind, call.text, taint, process.pid),
@@ -138,7 +139,7 @@ class ShortTerm:
             await self._admit(run, call, target)
             process, pid = target, _shown_pid(run, target)
             block = self._blocks.get(target.pid) or self._new_block(target)
-        whose = (process.owner, process.name)
+        whose = (process.owner, process.agent)
         n_records = await self._db.read(lambda connection: self._count(connection, whose, pid))
         return BlockStatistics(
             n_records=n_records,
@@ -165,7 +166,7 @@ class ShortTerm:
 
     async def _read_own(self, process: Process, call: MemoryRead) -> Interactions:
         last = await self._db.read(
-            lambda connection: last_id(connection, (process.owner, process.name))
+            lambda connection: last_id(connection, (process.owner, process.agent))
         )
         first = max(1, last - call.limit + 1) if call.first is None else call.first
         first = max(first, last - self._max_records + 1)
@@ -191,7 +192,7 @@ class ShortTerm:
         self, run: Run, call: MemoryRead, target: Process
     ) -> tuple[Interaction, ...]:
         """Records of another, as they are on disk."""
-        whose, pid = (target.owner, target.name), _shown_pid(run, target)
+        whose, pid = (target.owner, target.agent), _shown_pid(run, target)
         query = (
             "SELECT id, unix_s, kind, text, taint FROM memory_interactions "
             "WHERE owner = ? AND name = ? AND id >= ? AND ? IN (pid, ?) ORDER BY id"
@@ -231,7 +232,7 @@ class ShortTerm:
 
 
 def _shown_pid(run: Run, target: Process) -> int:
-    """Whose records a process is shown of another: the owner of the kernel those of all that had its name."""
+    """Whose records a process is shown of another: the owner of the kernel those of all that were the same agent."""
     return ANY_PID if run.process.pid == INIT_PID else target.pid
 
 
@@ -241,7 +242,7 @@ def _records(
     """The records of an agent from the first to the last of two ids."""
     rows = connection.execute(
         "SELECT id, unix_s, kind, text, taint FROM memory_interactions WHERE owner = ? AND name = ? AND id BETWEEN ? AND ?",
-        (process.owner, process.name, *ids),
+        (process.owner, process.agent, *ids),
     )
     return _decoded(rows)
 

@@ -1,6 +1,6 @@
 """The memory manager: the calls about long-term memory.
 
-Who calls is known by owner and name, never by what the call says, and every question to the tables carries the spaces that this
+Who calls is known by owner and agent (`kernel/lineage.py`), never by what the call says, and every question to the tables carries the spaces that this
 caller may read; there is no other way to the notes. Init, the owner of the kernel, reads and changes all of them.
 """
 

@@ -1,6 +1,6 @@
 """Which notes a process may read and change.
 
-Who calls is known by owner and name, never by what the call says. Everything here runs inside a write or a read of the database.
+Who calls is known by owner and agent (`kernel/lineage.py`), never by what the call says. Everything here runs inside a write or a read of the database.
 """
 
 import secrets
@@ -10,6 +10,7 @@ import apsw
 from aios.abi.memory import Note, NoteDetails, Scope
 from aios.errors import AccessDenied, Conflict, NotFound
 from aios.kernel.clock import Clock
+from aios.kernel.lineage import agent_at, sibling
 from aios.kernel.memory import tables
 from aios.kernel.memory.tables import Filter, SpaceKey
 from aios.kernel.process import INIT_PID, Process
@@ -29,7 +30,7 @@ class Reach:
             case Scope.PROCESS:
                 return scope, process.owner, f"{self._kernel_id}:{process.pid}"
             case Scope.AGENT:
-                return scope, process.owner, process.name
+                return scope, process.owner, process.agent
             case Scope.GROUP:
                 return scope, process.owner, ""
             case Scope.SHARED:
@@ -46,7 +47,8 @@ class Reach:
         if (
             process.confines is not None and Scope.AGENT in wanted
         ):  # a branch knows what its source does
-            keys.append((Scope.AGENT, process.owner, process.confines.source_name))
+            source = sibling(agent_at(process.confines.home), process.confines.source_name)
+            keys.append((Scope.AGENT, process.owner, source))
         return tables.find_spaces(connection, keys)
 
     def all_of(self, connection: apsw.Connection, process: Process) -> Filter:

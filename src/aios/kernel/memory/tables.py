@@ -1,6 +1,6 @@
 """The tables of long-term memory, and what is asked of them. Every function runs inside a write or a read of the database.
 
-A *space* is who may read: a scope, with the owner and name that it belongs to. Each note lies in one space, and every question
+A *space* is who may read: a scope, with the owner and the agent or process that it belongs to. Each note lies in one space, and every question
 names the spaces that it may look into.
 """
 
@@ -12,10 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.memory import Note, Scope
+from aios.kernel.lineage import path_of
 from aios.kernel.memory.recall import Traits
 
 _NOTE = (
-    "n.id, n.text, s.scope, n.owner, n.name, n.pid, n.seq, n.source, n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, "
+    "n.id, n.text, s.scope, iif(s.scope = 'agent', s.name, ''), n.owner, n.name, n.pid, n.seq, n.source, n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, "
     "n.expires_unix_s, n.tags, n.importance, n.n_used, n.supersedes, n.superseded_by, n.taint"
 )
 _FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
@@ -23,7 +24,7 @@ TRAITS = "n.id, :now - n.created_unix_s, n.n_used, n.importance"
 """What ranking looks at in a note, by its id."""
 
 SpaceKey = tuple[Scope, str, str]
-"""The scope, owner and name that a space belongs to."""
+"""The scope of a space, and the owner and the agent or process that it belongs to; the column of the last is called `name`."""
 
 
 class Filter(Struct, frozen=True):
@@ -368,7 +369,7 @@ def ints(rows: Iterable[Sequence[object]]) -> list[int]:
 
 def _note(row: Sequence[object]) -> Note:
     """A note from a row of `_NOTE`."""
-    (note, text, scope, owner, name, pid, seq, source, *rest) = row
+    (note, text, scope, agent, owner, name, pid, seq, source, *rest) = row
     created, valid_from, valid_to, expires, tags, importance, n_used, *ends = rest
     supersedes, superseded_by, taint = ends
     return msgspec.convert(
@@ -387,6 +388,7 @@ def _note(row: Sequence[object]) -> Note:
             "supersedes": supersedes,
             "superseded_by": superseded_by,
             "taint": taint,
+            "agent": path_of(str(agent)),
         },
         Note,
     )

@@ -16,8 +16,9 @@ import apsw
 
 from aios.abi.types import Pid
 from aios.errors import InvalidCall
+from aios.kernel.lineage import AGENTS, home_of
 from aios.kernel.process import INIT_PID, Process
-from aios.kernel.storage.paths import AGENTS, ancestors, home_of
+from aios.kernel.storage.paths import ancestors
 
 
 def family_of(pid: int, homes: Mapping[int, str]) -> frozenset[int]:

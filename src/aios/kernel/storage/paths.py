@@ -10,17 +10,18 @@ the database, never a name of the operating system.
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 
 from msgspec import Struct
 
 from aios.errors import AccessDenied, InvalidCall
+from aios.kernel.lineage import AGENTS
 
 MAX_PART_BYTES = 255
 MAX_PATH_BYTES = 4096
 MAX_PARTS = 64
-AGENTS, GROUPS, SHARED = "agents", "groups", "shared"
+GROUPS, SHARED = "groups", "shared"
 ROOTS = (AGENTS, GROUPS, SHARED)
 WORKSPACES, CHECKPOINTS = "workspaces", "checkpoints"
 """Real folders in which tools work, and files of processes that were put away: the owner may look at them, and nobody writes there by calls about files."""
@@ -188,15 +189,6 @@ def root_of(path: str) -> str:
     """The folder whose quota a path counts for: `/agents/ann`, `/groups/owner`, `/shared` or a mount."""
     parts = path.split("/")
     return "/".join(parts[: 3 if parts[1] in (AGENTS, GROUPS, WORKSPACES, CHECKPOINTS) else 2])
-
-
-def home_of(lineage: Iterable[str]) -> str:
-    """The folder of a process: the names from the child of init down to itself.
-
-    A name may hold `/`; `+` stands for it here, which no name holds, so no two lineages have the same folder.
-    """
-    names = [name.replace("/", "+") for name in lineage]
-    return f"/{AGENTS}/{'/'.join(names)}" if names else "/"
 
 
 def ancestors(path: str) -> list[str]:

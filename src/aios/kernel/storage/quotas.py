@@ -6,10 +6,11 @@ from aios.abi.call import Done
 from aios.abi.storage import FileQuota
 from aios.disk.db import Database
 from aios.errors import AccessDenied, InvalidCall
+from aios.kernel.lineage import AGENTS
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.storage import tables
 from aios.kernel.storage.mounts import Mounts
-from aios.kernel.storage.paths import AGENTS, GROUPS, SHARED, parse, root_of
+from aios.kernel.storage.paths import GROUPS, SHARED, parse, root_of
 
 
 class Quotas:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from aios.abi.storage import Share
 from aios.abi.types import Kind
+from aios.kernel.lineage import home_of
 from aios.kernel.process import Process
-from aios.kernel.storage.paths import GROUPS, Judge, Reach, home_of, is_within
+from aios.kernel.storage.paths import GROUPS, Judge, Reach, is_within
 
 if TYPE_CHECKING:
     from aios.kernel.access.manager import AccessManager

@@ -27,6 +27,7 @@ from aios.disk.db import Database
 from aios.disk.folder import Folder, Stamp
 from aios.errors import AiosError
 from aios.kernel.clock import Clock
+from aios.kernel.lineage import home_of
 from aios.kernel.process import Run
 from aios.kernel.sandbox.apart import SECRETS
 from aios.kernel.storage import workspace_tables as rows
@@ -47,7 +48,7 @@ from aios.kernel.storage.outside import (
     record,
     record_names,
 )
-from aios.kernel.storage.paths import WORKSPACES, home_of, is_within
+from aios.kernel.storage.paths import WORKSPACES, is_within
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.storage.working_copy import carry_out
 
