@@ -4,6 +4,7 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import pytest
+from llama_cpp import llama_cpp as lib
 
 from aios.engine.llama.binding import Batch, Context, Model, Tokens
 from aios.errors import EngineFailed, EngineUnavailable, ModelMissing
@@ -190,3 +191,13 @@ def test_closing_twice_is_nothing(model: Model) -> None:
     context.close()
     context.close()
     assert model.pointer
+
+
+def test_a_sliding_window_is_cut_only_where_its_cells_are_there(context: Context) -> None:
+    context._sliding_tokens = 16
+    fill(context, 0, np.arange(1000, 1040, dtype=np.int32))
+    assert context.keep(0, 39)
+    lib.llama_memory_seq_rm(context._memory, 0, 0, 20)  # as in a state that was loaded
+    assert context.keep(0, 36)
+    assert not context.keep(0, 34)
+    assert context.n_cells(0) == 0

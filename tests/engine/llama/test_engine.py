@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -197,6 +198,16 @@ async def test_a_model_with_a_sliding_window_goes_on_from_whole_states(tmp_path:
         text = await in_turns(engine, job, between=partial(take_all_slots, engine))
         assert text == whole.text
         assert engine.statistics().extra["recomputed_tokens"] == 0
+        # Of what was put back into a slot only the last window is there: it cannot go on from the middle.
+        words = ["sea", "ship", "storm", "gold", "map", "star", "rope", "sail", "rum", "king"]
+        names = random.Random(1).choices(words, k=900)  # noqa: S311 - a repeatable choice
+        other = Job(TextPrompt(" ".join(names[:700]) + "."), sampling=GREEDY, max_tokens=8)
+        longer = Job(TextPrompt(" ".join(names)), sampling=GREEDY, max_tokens=8)
+        await take_all_slots(engine)
+        expected = await run(engine, other)
+        await take_all_slots(engine)
+        await in_turns(engine, longer, between=partial(take_all_slots, engine))
+        assert (await run(engine, other)).text == expected.text
     finally:
         await engine.aclose()
 

@@ -122,6 +122,19 @@ def test_a_prefix_is_copied_from_a_slot_that_is_in_use(bench: Bench) -> None:
     assert bench.n_kept(busy) == 50
 
 
+def test_what_could_not_be_cut_is_neither_copied_nor_waited_for(bench: Bench) -> None:
+    bench.context.max_cut_tokens = 49  # as with a sliding window, of which a copy has only the end
+    busy = bench.seat(join(HEAD, numbers(2000, 20)))
+    newcomer = bench.seat(join(HEAD, numbers(3000, 20)))
+    assert bench.slots.share() == frozenset(), "nothing will come of waiting"
+    bench.compute(busy)
+    assert bench.slots.share() == frozenset()
+    assert bench.n_kept(newcomer) == 0
+    follower = bench.seat(join(HEAD, numbers(2000, 20), numbers(3000, 20)))
+    bench.slots.share()
+    assert bench.n_kept(follower) == 50, "the whole of it can be copied"
+
+
 def test_a_longer_prefix_elsewhere_replaces_the_shorter_one_in_the_slot(bench: Bench) -> None:
     busy = bench.seat(join(HEAD, numbers(2000, 20)))
     bench.compute(busy)

@@ -66,6 +66,11 @@ class Model:
         self.has_decoder: bool = lib.llama_model_has_decoder(self._pointer)
         self.bos: int = lib.llama_vocab_bos(self.vocab)
         self.eos: int = lib.llama_vocab_eos(self.vocab)
+        self.sliding_tokens: int = lib.llama_model_n_swa(self._pointer)
+        """How far some of its layers look back; 0 if all of them see everything."""
+        self.is_recurrent: bool = lib.llama_model_is_recurrent(
+            self._pointer
+        ) or lib.llama_model_is_hybrid(self._pointer)
         self.adds_bos: bool = lib.llama_vocab_get_add_bos(self.vocab)
         self._pieces: dict[tuple[int, bool], bytes] = {}
 
@@ -280,6 +285,7 @@ class Context:
         params.abort_callback = ctypes.cast(_native("strlen"), lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
+        self._sliding_tokens = model.sliding_tokens
         self._pointer: Any = lib.llama_init_from_model(model.pointer, params)
         if not self._pointer:
             raise EngineUnavailable(
@@ -289,6 +295,10 @@ class Context:
         self._memory: Any = lib.llama_get_memory(self._pointer)
         self._n_batch: int = lib.llama_n_batch(self._pointer)
         self.window_tokens: int = min(window_tokens, lib.llama_n_ctx_seq(self._pointer))
+        self.max_cut_tokens: int = self.window_tokens
+        """The most tokens that a copy of a slot may hold to be cut anywhere: of a sliding window only the last one is copied."""
+        if model.sliding_tokens or model.is_recurrent:
+            self.max_cut_tokens = 0 if model.is_recurrent else model.sliding_tokens
 
     def close(self) -> None:
         """Free the cells. Twice is nothing."""
@@ -330,12 +340,24 @@ class Context:
     def keep(self, slot: int, n_tokens: int) -> bool:
         """Drop the cells of a slot from position `n_tokens` on.
 
-        Returns: False when the model's memory cannot be cut there (recurrent models); the slot is then empty.
+        Returns: False when the model's memory cannot be cut there (recurrent models, and sliding windows whose cells are not
+            all there); the slot is then empty.
         """
-        if n_tokens > 0 and lib.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
+        if (
+            n_tokens > 0
+            and self._has_window(slot, n_tokens)
+            and lib.llama_memory_seq_rm(self._memory, slot, n_tokens, -1)
+        ):
             return True
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return n_tokens == 0
+
+    def _has_window(self, slot: int, n_tokens: int) -> bool:
+        """Whether a slot has the cells that the token at `n_tokens` looks back at; a loaded state lacks those before its last window."""
+        if not self._sliding_tokens or n_tokens >= self.n_cells(slot):
+            return True
+        first: int = lib.llama_memory_seq_pos_min(self._memory, slot)
+        return first <= max(0, n_tokens + 1 - self._sliding_tokens)
 
     def n_cells(self, slot: int) -> int:
         """Positions that a slot holds."""

@@ -185,7 +185,9 @@ class Slots:
         held = {slot.index for slot in filling[N_SHARERS:]}
         for n_older, slot in enumerate(filling[:N_SHARERS]):
             wanted = slot.tokens[:-1]
-            n_soon = max((shared_tokens(wanted, o.tokens) for o in filling[:n_older]), default=0)
+            n_most = self._context.max_cut_tokens
+            older = [o for o in filling[:n_older] if len(o.tokens) <= n_most]
+            n_soon = max((shared_tokens(wanted, o.tokens) for o in older), default=0)
             source, n_now = self._find_source(slot)
             if n_soon > n_now and n_soon - slot.n_computed >= MIN_SHARED_TOKENS:
                 held.add(slot.index)
@@ -211,7 +213,8 @@ class Slots:
             n_ready = shared_tokens(wanted, other.tokens[: other.n_computed])
             n_gained = n_ready - slot.n_computed
             is_worth_it = n_gained >= max(MIN_SHARED_TOKENS, other.n_computed // COPY_RATIO)
-            if n_ready > n_best and is_worth_it:
+            is_usable = other.n_computed <= max(n_ready, self._context.max_cut_tokens)
+            if n_ready > n_best and is_worth_it and is_usable:
                 best, n_best = other, n_ready
         return best, n_best
 
