@@ -18,7 +18,7 @@ from aios.abi.contexts import (
     WindowPolicy,
 )
 from aios.abi.gate import Token
-from aios.abi.types import Message, Role, Sampling
+from aios.abi.types import Message, Role, Sampling, ToolCall
 from aios.config import Config, ContextConfig, Home
 from aios.engine.base import Ability, Capabilities, ChatPrompt, Job
 from aios.engine.script import Reply, Script
@@ -120,6 +120,27 @@ async def test_a_summary_stands_for_what_left(booted: OpenKernel) -> None:
         note = (await kept(gate, context))[1]
         assert "they spoke of words" in note.text()
         assert kernel.init.usage.completion_tokens > 4, "a summary is paid for by its process"
+
+
+async def test_a_summary_is_made_of_what_was_called_too_and_its_pages_are_nobody_s(
+    booted: OpenKernel,
+) -> None:
+    seen: list[tuple[Message, ...]] = []
+    call = ToolCall("c", "write", '{"path": "/a"}')
+    spoken = (
+        user("write it"),
+        Message(Role.ASSISTANT, "", (call,)),
+        Message(Role.TOOL, "done", tool_call_id="c"),
+        Message(Role.ASSISTANT, "I have."),
+    )
+    async with booted(talker(seen)) as kernel:
+        gate = kernel.init_gate()
+        context = await opened(gate, WindowPolicy.SUMMARISE, *spoken, *turns(20)[1:])
+        kernel.init.pages = (b"of its context",)
+        compact = ContextCompact(context=context, target_tokens=150)
+        assert (await gate.call(compact)).value.compaction.n_messages > 4
+        assert '[calls write({"path": "/a"})]' in seen[-1][1].text()
+        assert kernel.init.pages == (b"of its context",)
 
 
 async def test_a_summary_leaves_room_for_what_must_stay_in_a_small_window(

@@ -10,6 +10,8 @@ from aios.abi.calls import Cont, Stop
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.kernel import Kernel
+from aios.kernel.pacing import Pacing
+from aios.kernel.process import Run
 from aios.kernel.ratelimit import Rate
 
 pytestmark = pytest.mark.anyio
@@ -64,3 +66,32 @@ async def test_a_stopped_process_gives_its_place_to_others(booted: OpenKernel) -
             assert not done.is_set()
             await kernel.init_gate().call(Cont(pid=ann.pid))
             await done.wait()
+
+
+async def test_who_is_stopped_as_it_may_begin_and_then_cancelled_takes_nothing(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(30):
+        async with booted(ScriptedEngine()) as kernel, anyio.create_task_group() as tasks:
+            ann, _ = kernel.admit("ann")
+            pacing = Pacing(kernel.clock, lambda _: 1.0)
+            rate = Rate("host", requests_per_minute=7, tokens_per_minute=7000)  # one at once
+            pace = pacing._get_pace(rate)
+
+            async def ask() -> None:
+                run = Run(ann, 1, "chat", anyio.CancelScope())
+                async with pacing.permit(run, rate, 900):
+                    pass
+
+            await ask()
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            requests, tokens = pace.limiter._requests, pace.limiter._tokens
+            requests.level, tokens.level = 1.0, 1000.0
+            pace.pump()
+            assert pace.limiter.n_waiting == 0
+            assert requests.level < 0.5
+            await kernel.init_gate().call(Stop(pid=ann.pid))
+            tasks.cancel_scope.cancel()
+        assert requests.level == 1.0
+        assert tokens.level == 1000.0

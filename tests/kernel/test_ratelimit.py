@@ -102,3 +102,14 @@ def test_what_was_not_used_is_given_back_and_who_leaves_holds_up_nobody() -> Non
     limiter.settle(10, 500, 0.0)  # more than it was taken to need
     assert limiter.wait_s(3, 0.0) == pytest.approx(50.0)
     assert limiter.n_waiting == 1
+
+
+def test_a_call_that_was_never_made_gives_back_its_request() -> None:
+    limiter = RateLimiter(7, 0)
+    for number in (1, 2):
+        limiter.arrive(number, "a", weight=1, n_tokens=100)
+    assert limiter.advance(0.0) == [1]
+    assert limiter.wait_s(2, 0.0) > 0
+    limiter.settle(100, 0, 0.0)
+    assert limiter.advance(0.0) == [2]
+    limiter.check_invariants()

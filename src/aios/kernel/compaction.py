@@ -212,9 +212,7 @@ class Compactor:
 
     async def _summary(self, run: Run, leaving: Items, aim: Aim) -> str:
         """What the model makes of the messages that leave. Its turn is asked for at the lowest priority."""
-        text = "\n".join(
-            f"{_SPEAKERS[item.message.role]}: {item.message.text()}" for item in leaving
-        )
+        text = "\n".join(_told(item.message) for item in leaving)
         gauge = await self._gauge(run, aim)
         window_tokens = gauge.window_tokens or aim.target_tokens or 0
         n_summary = self._summary_tokens(window_tokens)
@@ -250,6 +248,12 @@ async def _fewest(gauge: _Gauge, items: Items, note: Item | None, *, target: int
         else:
             low = middle + 1
     return high
+
+
+def _told(message: Message) -> str:
+    """A message as a summary is made of it, with what it calls."""
+    calls = "".join(f" [calls {call.name}({call.arguments})]" for call in message.tool_calls)
+    return f"{_SPEAKERS[message.role]}: {message.text()}{calls}"
 
 
 def _clipped(text: str, n_chars: int) -> str:

@@ -106,9 +106,11 @@ class Output:
         return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
 
     def n_used(self, n_prompt: int) -> int:
-        """Tokens that count against the limits of a key; `n_prompt` of the prompt until that is known."""
+        """Tokens that count against the limits of a key; `n_prompt` of the prompt until that is known. 0 if never begun."""
         spent = self.spent()
-        return 0 if spent is None else (spent.prompt_tokens or n_prompt) + spent.completion_tokens
+        if spent is None:
+            return 0
+        return max(1, (spent.prompt_tokens or n_prompt) + spent.completion_tokens)
 
     def uncounted(self) -> Usage:
         """What its process has not been told of yet: all but the tokens that were counted as they came."""
@@ -228,7 +230,8 @@ class ModelCalls:
                 tried[core.name] = error
             else:
                 self._cores.note_served(core, run, call.model, output.usage)
-                run.pages = run.process.pages = output.pages
+                if not run.is_background:  # a summary's pages are nobody's context
+                    run.pages = run.process.pages = output.pages
                 return core, output
 
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:

@@ -113,11 +113,14 @@ class Pacing:
         pace = self._get_pace(rate)
         self._last_id += 1
         owner = run.process.owner
-        await self._wait(run, pace, Waiter(self._last_id, owner, self._weight_of(owner), n_tokens))
+        waiter = Waiter(self._last_id, owner, self._weight_of(owner), n_tokens)
+        permit.n_used = 0  # until its holder has it: who is cancelled first takes nothing
         try:
+            await self._wait(run, pace, waiter)
+            permit.n_used = None
             yield permit
         finally:
-            if permit.n_used is not None:
+            if waiter.is_begun and permit.n_used is not None:
                 pace.limiter.settle(n_tokens, permit.n_used, self._clock.now_s())
                 pace.pump()
 

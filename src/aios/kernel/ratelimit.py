@@ -126,9 +126,12 @@ class RateLimiter:
         return begun
 
     def settle(self, n_taken: int, n_used: int, now_s: float) -> None:
-        """A call has ended: give back what it did not use, or take what it used besides."""
+        """A call has ended: give back what it did not use, or take what it used besides. With 0 used it was never made."""
         self._tokens.fill(now_s)
         self._tokens.take(n_used - n_taken)
+        if not n_used:
+            self._requests.fill(now_s)
+            self._requests.take(-1)
 
     def first(self) -> int | None:
         """The call that begins next; None if none waits."""

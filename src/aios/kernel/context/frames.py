@@ -1,5 +1,6 @@
 """Frames: memory for pages, in blocks that are touched once and then reused, for fresh memory costs more than the copy."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,13 +23,16 @@ class Frames:
     n_allocated: int = 0
 
     def take(self) -> int | None:
-        """A free frame; None when the budget is used up."""
+        """A free frame; None when the budget is used up, or the system has no memory now."""
         if not self._free and self.n_allocated < self.n_max:
-            n = min(self._per_slab, self.n_max - self.n_allocated)
-            self._slabs.append(np.zeros((n, self.page_bytes), np.uint8))
-            self._free.extend(range(self.n_allocated + n - 1, self.n_allocated - 1, -1))
-            self.n_allocated += n
+            with suppress(MemoryError):
+                self._allocate(min(self._per_slab, self.n_max - self.n_allocated))
         return self._free.pop() if self._free else None
+
+    def _allocate(self, n: int) -> None:
+        self._slabs.append(np.zeros((n, self.page_bytes), np.uint8))
+        self._free.extend(range(self.n_allocated + n - 1, self.n_allocated - 1, -1))
+        self.n_allocated += n
 
     @property
     def n_free(self) -> int:
