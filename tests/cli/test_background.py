@@ -1,6 +1,7 @@
 """Word from a daemon to the command that starts it."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def test_a_daemon_that_dies_without_a_word_points_to_its_log(
     with pytest.raises(KernelUnreachable, match="ended with status 1") as caught:
         start_daemon(Home(home))
     assert str(home / "run" / "serve.log") in caught.value.hint
+
+
+def test_ctrl_c_before_it_is_ready_ends_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon, number = tmp_path / "daemon", tmp_path / "pid"
+    daemon.write_text(f'#!/bin/sh\necho $$ > "{number}"\nsleep 1\nkill -INT $PPID\nexec sleep 60\n')
+    daemon.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(daemon))
+    with pytest.raises(KeyboardInterrupt):
+        start_daemon(Home(home))
+    _, status = os.waitpid(int(number.read_text()), 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
 
 
 def test_a_home_that_cannot_be_written_to_is_told_as_such() -> None:

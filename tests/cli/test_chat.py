@@ -143,6 +143,16 @@ def test_an_error_ends_the_answer_and_not_the_conversation(home: Path, terminal:
         assert chat.end().code == 0
 
 
+def test_an_error_in_the_middle_of_an_answer_stands_on_a_line_of_its_own(
+    home: Path, aios: Aios
+) -> None:
+    with serving(home, script=Script(answer_tokens=20, fail_after_tokens=5)):
+        ran = aios("chat", "one")
+        assert ran.code != 0
+        assert ran.out.strip()
+        assert ran.out.endswith("\n")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_single_answer(
     home: Path, start: Start, number: signal.Signals, code: int

@@ -131,6 +131,14 @@ def test_colours_show_only_on_a_terminal_that_wants_them(
     assert "\x1b[" not in terminal("frobnicate").end().out
 
 
+def test_it_runs_where_its_standard_files_are_closed(served: Served) -> None:
+    assert served.kernel.urls
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        line = f"exec {sys.executable} -m aios ps {closed}"
+        done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter and fixed words
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_several_errors_at_once_are_told_as_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,6 +221,15 @@ async def test_text_comes_while_the_model_speaks() -> None:
         assert "".join(pieces) == agent.messages[-1].text()
 
 
+async def test_a_stream_that_was_not_entered_says_how_and_does_not_wait() -> None:
+    async with agent_with(scripted("well")) as agent:
+        with pytest.raises(InvalidCall, match="inside of the stream's block") as refused:
+            async for _ in agent.stream("go"):
+                pass
+        assert "async with agent.stream" in refused.value.hint
+        assert (await agent.run("go")).text == "well"
+
+
 async def test_leaving_a_stream_early_cancels_the_run_and_leaves_the_transcript_valid() -> None:
     script = scripted(calling(("add", '{"a":1,"b":2}'), ("hang", "{}")), "well")
     async with agent_with(script) as agent:

@@ -2,8 +2,10 @@
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,7 @@ CHILD_FD = 3
 
 
 def start_daemon(home: Home, flags: Sequence[str] = ()) -> Path:
-    """Start `aios serve` with these flags and return when it takes calls.
+    """Start `aios serve` with these flags and return when it takes calls. Ctrl-C meanwhile ends it.
 
     Returns: The file that its output goes to, `run/serve.log`.
 
@@ -40,7 +42,12 @@ def start_daemon(home: Home, flags: Sequence[str] = ()) -> Path:
             pid = _spawn(["serve", *flags], log, writer)
         finally:
             os.close(writer)
-        _await_word(reader, pid, log)
+        try:
+            _await_word(reader, pid, log)
+        except KeyboardInterrupt:  # nobody wants it any more
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            raise
     finally:
         os.close(reader)
     return log

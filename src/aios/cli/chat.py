@@ -135,10 +135,20 @@ def _read_schema(file: Path) -> JsonObject:
 
 
 def _answer_once(speaker: Speaker, conversation: Conversation, text: str, *, as_json: bool) -> int:
+    written: list[str] = []
+
+    def write(piece: str) -> None:
+        written.append(piece)
+        _write(piece)
+
     try:
-        result = speaker.ask(conversation.ask(text), _drop if as_json else _write)
+        result = speaker.ask(conversation.ask(text), _drop if as_json else write)
     except Interrupted:
         return ExitCode.INTERRUPTED
+    except AiosError:
+        if written:
+            click.echo()  # the error is told on a line of its own
+        raise
     if as_json:
         write_json(_as_json(result))
     else:

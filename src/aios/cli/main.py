@@ -114,6 +114,8 @@ VERBS: Mapping[str, Verb] = MappingProxyType(
     {name: verb for section in SECTIONS.values() for name, verb in section.items()}
 )
 
+N_STANDARD_FILES = 3
+
 QUOTED = re.compile(r"(?<!\w)'([^'\n]*)'(?!\w)")
 """What click puts between single quotes; an apostrophe is none."""
 
@@ -204,6 +206,7 @@ def main(args: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if args is None else list(args)
     if args is None:
         sys.excepthook = report_bug
+        _open_standard_files()
         settle_collector()  # else it looks through all modules several times while those of a verb are imported
     as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
     try:
@@ -222,6 +225,21 @@ def main(args: Sequence[str] | None = None) -> int:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return report(AiosError(message), as_json=as_json)
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _open_standard_files() -> None:
+    """Stand in for those of the three that whoever started us has closed (`aios ps >&-`).
+
+    Else there is nothing to write to, and the next file that is opened gets their number: a library's warnings went into it.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) < N_STANDARD_FILES:
+        pass
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
 
 
 def _command(argv: Sequence[str]) -> click.Command:

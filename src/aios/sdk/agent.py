@@ -11,6 +11,7 @@ from enum import Enum
 from types import TracebackType
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct
 
 from aios.abi.mail import Letter
@@ -210,11 +211,13 @@ class AgentStream:
         self._task = task
         self._error: AiosError | None = None
         self._group = anyio.create_task_group()
-        self._send, self._receive = anyio.create_memory_object_stream[Event](EVENT_BUFFER)
+        self._receive: MemoryObjectReceiveStream[Event] | None = None
+        """None outside of the block."""
 
     async def __aenter__(self) -> "AgentStream":
         await self._group.__aenter__()
-        self._group.start_soon(self._drive)
+        send, self._receive = anyio.create_memory_object_stream[Event](EVENT_BUFFER)
+        self._group.start_soon(self._drive, send)
         return self
 
     async def __aexit__(
@@ -231,12 +234,21 @@ class AgentStream:
                 return False  # the block's own error leaves it bare
             raise
         finally:
-            self._receive.close()
+            if self._receive is not None:
+                self._receive.close()
+                self._receive = None
 
     def __aiter__(self) -> "AgentStream":
         return self
 
     async def __anext__(self) -> Event:
+        if (
+            self._receive is None
+        ):  # nobody drives the run: the wait for its events would have no end
+            raise InvalidCall(
+                "an agent's events come only inside of the stream's block",
+                hint="async with agent.stream(...) as events: async for event in events: ...",
+            )
         try:
             return await self._receive.receive()
         except anyio.EndOfStream:
@@ -245,10 +257,10 @@ class AgentStream:
             raise self._error
         raise StopAsyncIteration
 
-    async def _drive(self) -> None:
-        with self._send:
+    async def _drive(self, send: MemoryObjectSendStream[Event]) -> None:
+        with send:
             try:
-                await _Run(self._agent, self._send.send, is_streaming=True).run(self._task)
+                await _Run(self._agent, send.send, is_streaming=True).run(self._task)
             except AiosError as error:
                 self._error = error
 
