@@ -43,6 +43,12 @@ def test_a_program_without_tools_loads_nothing_that_looks_at_code() -> None:
     assert not loaded & {"inspect", "ast", "typing_extensions"}
 
 
+def test_a_command_loads_no_typing_extensions_either() -> None:
+    loaded = set(python("import sys, aios.cli.main; print(*sys.modules)").split())
+    assert "msgspec" in loaded
+    assert "typing_extensions" not in loaded
+
+
 def test_a_program_that_imports_typing_extensions_later_has_it() -> None:
     code = "import aios.abi, typing_extensions; print(typing_extensions.Required)"
     assert python(code).strip() == "typing.Required"

@@ -25,11 +25,11 @@ def test_two_hundred_cases_hold_every_quantum_way_and_kind_of_job() -> None:
 async def test_interrupted_generations_come_out_the_same_to_the_last_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interruptions, "MAX_TOKENS", 20)
+    monkeypatch.setattr(interruptions, "MAX_TOKENS", 12)
     config = EngineConfig(kind="llama", n_slots=2, window_tokens=512, n_threads=1)
     chosen = [
         replace(case, quantum=quantum)
-        for case, quantum in zip(cases(100)[::21], (1, 3, 7, 13, 17), strict=True)
+        for case, quantum in zip(cases(100)[::21], (1, 2, 3, 5, 9), strict=True)
     ]
     assert {case.way for case in chosen} == set(Way)
     kinds = {(c.job.sampling.temperature > 0, c.job.constraint is None) for c in chosen}
@@ -40,6 +40,10 @@ async def test_interrupted_generations_come_out_the_same_to_the_last_bit(
             assert await rig.run_interrupted(case) == expected[case.kind], case
         assert rig.n_interruptions > len(chosen)
         assert rig.n_recomputed_tokens == 0
-        sampled = next(kind for kind in expected if jobs()[kind].sampling.temperature > 0)
+        sampled = next(
+            kind
+            for kind in expected
+            if jobs()[kind].sampling.temperature > 0 and jobs()[kind].constraint is None
+        )
         other = replace(jobs()[sampled], sampling=Sampling(temperature=0.9, seed=8))
         assert await rig.run(other) != expected[sampled], "another seed comes out otherwise"

@@ -106,7 +106,7 @@ async def test_a_machine_that_reads_the_document_finds_nothing_to_complain_about
     async with serving(ScriptedEngine(n_slots=16)) as served:
         command = [
             sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{served.url}/openapi.json",
-            "--header", f"Authorization: Bearer {served.token}", "--max-examples", "12", "--seed", "1", "--no-color",
+            "--header", f"Authorization: Bearer {served.token}", "--max-examples", "5", "--seed", "1", "--no-color",
             "--generation-database", "none",
         ]  # fmt: skip
         env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}

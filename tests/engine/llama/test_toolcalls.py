@@ -201,12 +201,12 @@ def test_a_long_call_costs_time_in_proportion_to_its_length() -> None:
         best = float("inf")
         for _ in range(3):
             parser = ToolParser(TOOLS, HERMES)
-            start = time.perf_counter()
+            start = time.process_time()
             parser.feed('<tool_call>{"name": "f", "arguments": {"text": "')
             for _ in range(n):
                 parser.feed("word")
             _, calls = parser.feed('"}}')
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
             assert len(calls) == 1
         return best
 
