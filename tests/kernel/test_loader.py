@@ -352,6 +352,19 @@ def test_return_codes_become_exits_as_in_a_shell() -> None:
     assert (killed.status, killed.reason) == (139, "killed by SIGSEGV")
 
 
+def test_a_kernel_whose_folder_is_gone_starts_programs_in_others(
+    program: MakeProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_program(program("pass"))
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    spawn = Spawn(program=str(loaded.folder), cwd=str(tmp_path))
+    assert view_for(spawn, loaded, None).cwd == tmp_path.resolve()
+    with pytest.raises(NotFound, match="was started is gone"):
+        view_for(Spawn(program=str(loaded.folder)), loaded, None)
+
+
 @pytest.mark.anyio
 async def test_a_child_that_nobody_awaits_any_more_leaves_no_control_group(
     booted: OpenKernel, program: MakeProgram

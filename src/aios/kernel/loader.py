@@ -157,8 +157,7 @@ def view_for(call: Spawn, program: Program, parent: View | None) -> View:
         NotFound: A path is not there, or the working directory is no folder.
         AccessDenied: The parent does not see that much itself.
     """
-    start = parent.cwd if parent is not None else Path.cwd()
-    cwd = start / call.cwd
+    cwd = (parent.cwd if parent is not None else _own_folder(call.cwd)) / call.cwd
     with suppress(RuntimeError, ValueError):  # in a circle, or no path: no folder either
         cwd = cwd.resolve()
     if not cwd.is_dir():
@@ -170,6 +169,18 @@ def view_for(call: Spawn, program: Program, parent: View | None) -> View:
             tuple(resolved(path, cwd) for path in call.write or ()),
         )
     return view_of(parent, asked, program=program.folder, cwd=cwd)
+
+
+def _own_folder(cwd: str) -> Path:
+    """Where a working directory of the owner's begins that is not said from the root."""
+    if Path(cwd).is_absolute():
+        return Path("/")
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise NotFound(
+            "the folder in which the kernel was started is gone", hint="set `cwd`"
+        ) from error
 
 
 def resolved(path: str, cwd: Path) -> Path:
