@@ -27,6 +27,7 @@ DRAFT_PREFIX = b".~aios-"
 """Files on their way; who lists a folder does not see them, and those that a crash left are removed."""
 DRAFT_BYTES = len(DRAFT_PREFIX) + 16
 READ_BYTES = 1 << 20
+A_LINK = "a symbolic link"
 
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _OPEN_FOLDER = _OPEN | os.O_DIRECTORY | os.O_RDONLY
@@ -282,7 +283,7 @@ class Folder:
         if found.st_dev != self._device:
             return "another file system"
         if stat.S_ISLNK(found.st_mode):
-            return "a symbolic link"
+            return A_LINK
         if not stat.S_ISREG(found.st_mode):
             return "a device, a pipe or a socket"
         # Another name of it may be outside, where whoever may write here has no business.

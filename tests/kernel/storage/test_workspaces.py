@@ -1,5 +1,6 @@
 """Workspaces: what runs change in real folders, by whom, and across a kernel that is killed."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -118,3 +119,28 @@ async def test_an_undo_that_was_cut_off_is_carried_out_later(tmp_path: Path) -> 
 
 async def skip(*_: object) -> dict[str, str]:
     return {}
+
+
+async def test_what_a_link_was_put_in_the_place_of_comes_back_once_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    (work / "sub").mkdir(parents=True)
+    elsewhere.mkdir()
+    (work / "a").write_text("a")
+    (work / "sub" / "b").write_text("b")
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [work]):
+            (work / "a").unlink()
+            (work / "a").symlink_to(elsewhere)
+            shutil.rmtree(work / "sub")
+            (work / "sub").symlink_to(elsewhere)
+        done = await undo(kernel, ann)
+        assert [each.what for each in done.conflicts] == [f"{work}/a", f"{work}/sub/b"]
+        assert all("a symbolic link stands at" in each.why for each in done.conflicts)
+        assert not list(elsewhere.iterdir())
+        (work / "a").unlink()
+        (work / "sub").unlink()
+        await undo(kernel, ann)
+        assert ((work / "a").read_text(), (work / "sub" / "b").read_text()) == ("a", "b")

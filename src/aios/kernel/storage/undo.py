@@ -18,6 +18,7 @@ from aios.abi.tools import ToolRun
 from aios.abi.types import Kind, Pid
 from aios.abi.undo import NotUndone, Undo, Undone, UndoneAct, UndonePath
 from aios.abi.wire import decode_call
+from aios.disk.folder import A_LINK
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.journal.journal import Journal
@@ -428,6 +429,10 @@ def _why_not(
         return f"version {target} was purged"
     if is_within(path, f"/{WORKSPACES}") and (space is None or space.why_not):
         return space.why_not if space is not None else "its folder is not known any more"
+    if space is not None and _what(connection, path, target) in {"restored", "remade"}:
+        for each, why in space.unknown.items():
+            if why == A_LINK and is_within(path, each):  # once that is gone it can be undone
+                return f"a symbolic link stands at {real_path(space.mount, each)}"
     return ""
 
 

@@ -24,7 +24,7 @@ from aios.abi.types import Pid
 from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
-from aios.disk.folder import Folder, Stamp
+from aios.disk.folder import A_LINK, Folder, Stamp
 from aios.errors import AiosError
 from aios.kernel.clock import Clock
 from aios.kernel.lineage import home_of
@@ -230,7 +230,8 @@ class Workspaces:
         read, space.why_not = await self._db.read(lambda c: self._read(c, mount, paths))
         space.is_known = not space.why_not
         space.unknown |= {each.path: each.why for each in read if each.why}
-        gone = [path for path in found.gone if not _is_in(path, found.skipped)]
+        hidden = [path for path, why in found.skipped.items() if why != A_LINK]
+        gone = [path for path in found.gone if not _is_in(path, hidden)]
         return [*(Found(path, is_gone=True) for path in gone), *(f for f in read if not f.why)]
 
     async def _walked(self, mount: Mount) -> Differences:
