@@ -252,3 +252,20 @@ def test_who_called_a_function_hears_that_its_program_began_anew(home: Path) -> 
         with pytest.raises(ToolFailed, match="began anew"):
             order(client, "crash")
         assert order(client, "next").startswith("ordered next")
+
+
+@pytest.mark.parametrize("is_kept", ["true", "false"])
+@pytest.mark.parametrize("traits", ['effect="pure"', 'effect="compensable", is_idempotent=True'])
+def test_a_function_that_does_no_harm_twice_runs_again_when_its_program_crashed(
+    home: Path, traits: str, is_kept: str
+) -> None:
+    once = "with open(sys.argv[1], 'a') as file: file.write('begun ')\n    orders() == 1 and os._exit(3)"
+    source = BLOCKING.replace('effect="irreversible"', traits).replace("MEANWHILE", once)
+    count = "def orders():\n    return Path(sys.argv[1]).read_text().count('begun')\n\n"
+    source = source.replace("import sys", "import os, sys").replace(
+        "@aios.tool", f"{count}@aios.tool"
+    )
+    with daemon(home, {"AIOS_JOURNAL_IS_ON": is_kept}), owner(home) as client:
+        ledger = start(client, home, source)
+        assert order(client, "tea").startswith("ordered tea")
+        assert orders(ledger) == ["begun", "begun", "tea"]

@@ -187,6 +187,10 @@ class ToolRun(Call[ToolResult], frozen=True, tag="tool_run"):
     arguments: JsonObject | Annotated[str, Meta(max_length=MAX_RESULT_BYTES)] = {}  # noqa: RUF012 - msgspec copies it
 
 
+CUT_OFF = "it was cut off, and may or may not have taken effect"
+"""The error of a call in whose middle the program that serves the tool ended."""
+
+
 class JobEnd(Struct, frozen=True, forbid_unknown_fields=True):
     """How a call of one of the caller's tools ended: with `text` (JSON if `is_json`), or with an `error`."""
 

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from aios.abi.tools import JobEnd, ToolJobs, ToolReturn, ToolTake
+from aios.abi.tools import CUT_OFF, JobEnd, ToolJobs, ToolReturn, ToolTake
 from aios.abi.wire import decode_call
 from aios.kernel.journal.tables import HANDING_IN, Row
-
-CUT_OFF = "it was cut off, and may or may not have taken effect"
 
 
 def with_ends(told: ToolJobs, rows: Iterable[Row]) -> ToolJobs:

@@ -5,7 +5,16 @@ from tests.kernel.conftest import OpenKernel
 from tests.kernel.tools.offering import declared, idle, offer, run_tool
 
 from aios.abi.calls import Cont, Kill, Stop
-from aios.abi.tools import JobEnd, ToolJob, ToolJobs, ToolList, ToolRegister, ToolReturn, ToolTake
+from aios.abi.tools import (
+    JobEnd,
+    ToolJob,
+    ToolJobs,
+    ToolList,
+    ToolRegister,
+    ToolReturn,
+    ToolTake,
+    Traits,
+)
 from aios.errors import InvalidCall, NotFound, ToolFailed
 from aios.kernel.gate import LocalGate
 
@@ -184,7 +193,7 @@ async def test_a_program_that_begins_anew_has_no_call_any_more_that_it_took(
     async with booted() as kernel:
         pid = kernel.spawn_task("ann", idle)
         gate, told = kernel.gate(pid), list[str]()
-        await gate.call(ToolRegister(tools=(declared("f"),)))
+        await gate.call(ToolRegister(tools=(declared("f", Traits(effect="compensable")),)))
 
         async def use() -> None:
             try:

@@ -17,8 +17,9 @@ import anyio
 import msgspec
 
 from aios.abi.call import Done
-from aios.abi.tools import JobEnd, ToolJob, ToolJobs, ToolReturn, ToolTake
+from aios.abi.tools import CUT_OFF, JobEnd, ToolJob, ToolJobs, ToolReturn, ToolTake
 from aios.errors import NotFound, ResourceExhausted, ToolFailed
+from aios.kernel.journal.records import AGAIN, Effect
 from aios.kernel.process import Process, Run
 from aios.kernel.taint import source_of, take
 from aios.kernel.tools.cache import Outcome
@@ -45,10 +46,12 @@ class Handed:
     over: anyio.Event = field(default_factory=anyio.Event)
     outcome: Outcome | None = None
     error: str = ""
+    is_cut_off: bool = False
+    """Its program ended in the middle of it, and runs again."""
 
-    def end(self, outcome: Outcome | None, error: str = "") -> None:
+    def end(self, outcome: Outcome | None, error: str = "", *, is_cut_off: bool = False) -> None:
         """It has ended; whoever waits for it looks."""
-        self.outcome, self.error = outcome, error
+        self.outcome, self.error, self.is_cut_off = outcome, error, is_cut_off
         self.over.set()
 
 
@@ -88,7 +91,8 @@ class Desk:
         """A call has ended. Returns: whether it was one that is taken."""
         handed = self.taken.pop(done.id, None)
         if handed is not None:
-            handed.end(None if done.error else Outcome(done.text, done.is_json), done.error)
+            outcome = None if done.error else Outcome(done.text, done.is_json)
+            handed.end(outcome, done.error, is_cut_off=done.error == CUT_OFF)
         return handed is not None
 
     @contextmanager
@@ -160,10 +164,24 @@ class Functions:
     async def carry_out(self, job: Job, name: str, provider: Process) -> Outcome:
         """Let the process that registered a tool run it. The caller is parked meanwhile.
 
+        A call that is cut off as its program crashes is handed out again if that does no harm, as behind a crash of the kernel: until its
+        time is up, or the program is given up.
+
         Raises:
             ResourceExhausted: The process has too many calls to take.
             ToolFailed: It raised, or the process ended.
         """
+        record = job.run.record
+        may_again = record is not None and (record.effect is Effect.PURE or record.cure == AGAIN)
+        handed = await self._hand_out(job, name, provider)
+        while handed.is_cut_off and may_again:
+            handed = await self._hand_out(job, name, provider)
+        if handed.outcome is None:
+            raise ToolFailed(handed.error, hint="see the log of the process that runs it")
+        return handed.outcome
+
+    async def _hand_out(self, job: Job, name: str, provider: Process) -> Handed:
+        """Give a call to its process. Returns: how it ended there."""
         if provider.exiting is not None:
             raise _ended(name)
         desk = self._desks.setdefault(provider.pid, Desk())
@@ -185,9 +203,7 @@ class Functions:
             if not handed.over.is_set():
                 await self._withdraw(desk, handed)
         await job.run.runnable()
-        if handed.outcome is None:
-            raise ToolFailed(handed.error, hint="see the log of the process that runs it")
-        return handed.outcome
+        return handed
 
     async def take(self, run: Run, call: ToolTake) -> ToolJobs:
         """Take what has ended, and give a process the calls of its tools, waiting for one."""
@@ -226,7 +242,7 @@ class Functions:
         if desk is None:
             return
         for handed in desk.taken.values():
-            handed.end(None, _cut_off(handed.job.tool))
+            handed.end(None, _cut_off(handed.job.tool), is_cut_off=True)
         desk.taken.clear()
         desk.cancelled.clear()
         desk.n_promised = 0
