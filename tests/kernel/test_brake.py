@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Cont, GetPid
-from aios.abi.tools import ToolRun
+from aios.abi.calls import Cont, CountTokens, GetPid
+from aios.abi.mail import Receive
+from aios.abi.tools import ToolList, ToolRun
+from aios.abi.types import Message, Role
 from aios.config import KernelConfig
 from aios.errors import NoProgress, NotFound
 from aios.kernel.brake import Repeats
@@ -110,9 +112,28 @@ async def test_cheap_calls_calls_side_by_side_and_the_owners_are_no_loop(
             _, gate = guest(kernel)
             for _ in range(20):
                 await gate.call(GetPid())
+                await gate.call(ToolList())
+                await gate.call(CountTokens(messages=(Message(Role.USER, "hello"),)))
                 await kernel.init_gate().call(chat())
             for _ in range(4):
                 async with anyio.create_task_group() as tasks:
                     for _ in range(4):
                         tasks.start_soon(gate.call, chat())
             assert braked(kernel) == 0
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_mail_meanwhile_can_be_in_a_loop(booted: OpenKernel) -> None:
+    with anyio.fail_after(30):
+        async with (
+            booted(slow_engine(n_tokens=2, token_delay_s=0), limits=FAIL) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            _, gate = guest(kernel)
+            tasks.start_soon(gate.call, Receive())
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(5):
+                await gate.call(chat())
+            with pytest.raises(NoProgress):
+                await gate.call(chat())
+            tasks.cancel_scope.cancel()

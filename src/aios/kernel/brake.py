@@ -1,7 +1,7 @@
 """The loop brake: stops a process that asks a model or a tool the same again and again, and is told the same.
 
 Kinds of calls are counted apart: between two runs of the same tool an agent asks its model, each time with a longer conversation. Calls
-side by side do not count, for to ask the same many times at once is how samples are drawn. Cheap calls, with which programs
+of a kind side by side do not count, for to ask the same many times at once is how samples are drawn. Cheap calls, with which programs
 poll, do not count either. The idea is that of the stuck detector in OpenHands (arXiv 2407.16741).
 """
 
@@ -37,9 +37,10 @@ class LoopBrake(Struct, frozen=True):
     tell: Callable[[Pid, str, str], None]
 
     def is_on(self, run: Run) -> bool:
-        """Whether a call counts: one of a process that makes no other meanwhile; the owner's are its own business."""
+        """Whether a call counts: one of a process that makes no other of its kind meanwhile; the owner's are its own business."""
         process = run.process
-        return self.limits.max_repeats > 0 and process.pid != INIT_PID and len(process.runs) == 1
+        is_alone = all(each is run or each.name != run.name for each in process.runs.values())
+        return self.limits.max_repeats > 0 and process.pid != INIT_PID and is_alone
 
     def check(self, run: Run, digest: bytes) -> None:
         """Before a call is made: hold its process, or refuse it, if it brought nothing new too often.

@@ -90,8 +90,8 @@ OWNER_FACTOR = 64
 """All commands of the owner share init, so it may have this many times the calls in flight of others."""
 
 
-BRAKED = frozenset({Right.MODEL, Right.TOOL_USE})
-"""Rights to calls that cost something, and bring nothing new when they are repeated and answered alike."""
+BRAKED = frozenset({Chat, Complete, Embed, ToolRun})
+"""Calls that cost something, and bring nothing new when they are repeated and answered alike."""
 
 Handler = Callable[[Services, Run, Any], Awaitable[Answer]]
 EffectOf = Callable[[Services, Process, Any], Effect]
@@ -268,7 +268,7 @@ async def _within_scope(
         await _admit(kernel, run, call, entry=entry, record=record)
         if not entry.judges_itself:
             await run.begin_effect()
-        if entry.right in BRAKED and kernel.brake.is_on(run):
+        if type(call) in BRAKED and kernel.brake.is_on(run):
             return await _braked(kernel, run, call, entry=entry, digest=record.digest)
         return await entry.handler(kernel, run, call)
     raise _why_cancelled(run, call)
