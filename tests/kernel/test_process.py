@@ -2,12 +2,14 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernel.conftest import OpenKernel
 
 from aios.abi.approvals import WAITS_FOR
+from aios.abi.calls import Stop
 from aios.abi.types import Exit, Kind, Right, State
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import SystemClock
-from aios.kernel.process import Process
+from aios.kernel.process import INIT_PID, Process
 from aios.kernel.process_table import ProcessTable
 
 
@@ -190,3 +192,14 @@ def test_the_tree_holds_together_whatever_is_born_and_dies(steps: list[tuple[str
     init = table.get(next(iter(table)).pid)
     assert {p.pid for p in table.tree(init)} == {p.pid for p in table if p.is_alive}
     assert all(table.is_within(process, init) for process in table)
+
+
+@pytest.mark.anyio
+async def test_stop_returns_once_nothing_that_was_started_runs(booted: OpenKernel) -> None:
+    with anyio.fail_after(30):
+        async with booted() as kernel:
+            guest, _ = kernel.admit("guest")
+            looks = [False, False, True]
+            guest.stills.add(lambda: looks.pop(0))
+            await kernel.gate(INIT_PID).call(Stop(pid=guest.pid))
+            assert not looks

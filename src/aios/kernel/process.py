@@ -160,10 +160,12 @@ class Run:
             self.is_parked = False
 
     @contextmanager
-    def holding(self, freeze: Callable[[bool], bool | None]) -> Iterator[None]:
+    def holding(
+        self, freeze: Callable[[bool], bool | None], is_still: Callable[[], bool] = lambda: True
+    ) -> Iterator[None]:
         """While the block runs, `stop` freezes what it started, and so parks it; `cont` thaws it.
 
-        What cannot be frozen any more, as `freeze` then tells by False, is waited for.
+        What cannot be frozen any more, as `freeze` then tells by False, is waited for, and so is what `is_still` says is not frozen yet.
         """
 
         def hold(is_stopped: bool) -> None:
@@ -172,12 +174,14 @@ class Run:
             self.process.notice_quiet()
 
         self.on_hold = hold
+        self.process.stills.add(is_still)
         if self.process.is_stopped:
             hold(True)
         try:
             yield
         finally:
             self.on_hold = None
+            self.process.stills.discard(is_still)
             self.is_parked = False
 
     def sealed(self, connection: "apsw.Connection", answer: A) -> A:
@@ -289,6 +293,8 @@ class Process:
     """It was asked to end, so its end is no crash."""
     on_stop: Callable[[bool], None] | None = None
     """Freezes (True) or thaws (False) what runs behind the process."""
+    stills: set[Callable[[], bool]] = field(default_factory=set)
+    """Each tells whether nothing of what it started runs any more, once the process is stopped."""
     on_end_soon: Callable[[], Coroutine[None, None, None]] | None = None
     """Gives what runs behind the process a moment to end by itself, then ends it."""
     _scope: type[anyio.CancelScope] | None = None

@@ -6,6 +6,7 @@ wait until no call of the tree acts any more; so when they return, nothing the t
 
 from collections.abc import Callable
 
+import anyio
 from msgspec import Struct
 
 from aios.abi.calls import Nice, Niced
@@ -18,6 +19,8 @@ from aios.kernel.scheduler.scheduler import Scheduler
 KILLED_STATUS = 137
 """128 + SIGKILL, as shells have it."""
 TERMINATED_STATUS = 143
+STILL_S, LOOK_S = 2.0, 0.002
+"""How long `stop` waits at most until nothing runs, and between two looks: what hangs in a disk cannot even be stopped."""
 KERNEL_ENDED = Exit(KILLED_STATUS, "the kernel ended")
 """How a process ends that ends with a kernel which shuts down. On disk it has not: the next kernel decides what becomes of it."""
 
@@ -82,6 +85,7 @@ class Signals(Struct, frozen=True):
             self.hold(process)
         for process in tree:
             await process.wait_quiet(by)
+            await _wait_still(process)
         return [process.pid for process in tree]
 
     def hold(self, process: Process, *, is_lasting: bool = True) -> None:
@@ -211,6 +215,15 @@ class Signals(Struct, frozen=True):
         if target.pid == INIT_PID:
             raise AccessDenied(f"nobody may {verb} init", hint="`aios shutdown` ends the kernel")
         _check_lives(target)
+
+
+async def _wait_still(process: Process) -> None:
+    """Wait until nothing that was started for a stopped process runs: what was in the middle of starting a child when it was stopped does that first."""
+    with anyio.move_on_after(STILL_S):
+        while process.is_stopped:
+            if all(is_still() for is_still in process.stills):
+                return
+            await anyio.sleep(LOOK_S)
 
 
 def _check_lives(process: Process) -> None:

@@ -130,6 +130,45 @@ async def test_freezing_holds_all_that_it_started(launcher: Launcher, tmp_path: 
         await text_of(confined)
 
 
+RUNNER = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    while True:
+        os.write(os.open("out", os.O_WRONLY | os.O_CREAT | os.O_APPEND), b"x")
+        if os.fork():
+            os._exit(0)
+        os.closerange(0, 256)
+time.sleep(60)
+"""
+
+
+async def test_what_goes_on_in_child_after_child_is_held(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    if (await launcher.find_walls()).groups is None:
+        pytest.skip("this machine lets us make no control group")
+    out = tmp_path / "work" / "out"
+    with anyio.fail_after(60):
+        confined = await started(launcher, tmp_path, "python3", "-c", RUNNER)
+        while not out.exists():
+            await anyio.sleep(0.01)
+        for _ in range(5):
+            confined.freeze(False)
+            await anyio.sleep(0.1)
+            confined.freeze(True)
+            while not confined.is_still():
+                await anyio.sleep(0.001)
+            n_bytes = out.stat().st_size
+            await anyio.sleep(0.1)
+            assert out.stat().st_size == n_bytes
+        confined.kill()
+        await text_of(confined)
+        n_bytes = out.stat().st_size
+        await anyio.sleep(0.1)
+        assert out.stat().st_size == n_bytes
+
+
 async def test_what_it_may_take_is_bounded_behind_every_wall_and_behind_none(
     launcher: Launcher, tmp_path: Path
 ) -> None:

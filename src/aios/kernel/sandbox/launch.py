@@ -34,6 +34,7 @@ from aios.kernel.sandbox.processes import (
     MARK,
     descendants,
     has_ended,
+    is_still,
     kill_group,
     marked,
     n_own_processes,
@@ -127,6 +128,16 @@ class Confined:
                 send(pid, number)
             seen |= new
 
+    def is_still(self) -> bool:
+        """Whether nothing inside runs; what does is stopped. Looks twice, for one may slip from parent to parent meanwhile."""
+        return self._stopped_all() and self._stopped_all()
+
+    def _stopped_all(self) -> bool:
+        moving = [pid for pid in self.inside() | self._outermost() if not is_still(pid)]
+        for pid in moving:
+            send(pid, signal.SIGSTOP)
+        return not moving
+
     async def wait_gone(self) -> None:
         """Return when the process has ended and nothing that it started is left."""
         await self.process.wait()
@@ -153,7 +164,7 @@ class Confined:
         inside = set(descendants(self.root)) if not self._has_ended else set()
         if self._group is not None:
             return inside | set(self._group.pids())
-        return inside | set(marked(self._mark)) if self._mark else inside
+        return inside | marked(self._mark) if self._mark else inside
 
 
 class Launcher:

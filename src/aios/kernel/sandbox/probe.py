@@ -59,10 +59,10 @@ def probe(mode: str = "auto") -> Walls:
     sweep()  # first: a folder or a group goes only when its processes have
     sweep_folders()
     sweep_folders(hidden_base())
-    if mode == Wall.NONE.value or platform.machine() not in MACHINES:
-        return Walls(Wall.NONE, missing=(NO_WALL,))
     groups = find_groups()
     missing = [] if groups else [NO_GROUPS]
+    if mode == Wall.NONE.value or platform.machine() not in MACHINES:
+        return Walls(Wall.NONE, groups=groups, missing=(NO_WALL, *missing))
     bwrap, why = _find_bubblewrap()
     if bwrap and mode in ("auto", Wall.BUBBLEWRAP.value):
         return Walls(Wall.BUBBLEWRAP, bwrap, version(), groups, tuple(missing))

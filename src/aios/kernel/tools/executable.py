@@ -93,7 +93,7 @@ async def attend(
     output = Output(order.bounds.output_bytes)
     running = await launcher.open(order)
     try:
-        with job.run.holding(running.freeze):
+        with job.run.holding(running.freeze, running.is_still):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_feed, running.process, given)
                 tasks.start_soon(_read_complaint, running.process, output)

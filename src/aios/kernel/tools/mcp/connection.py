@@ -98,6 +98,10 @@ class Connection:
         if self._running is not None and not self.over.is_set():
             self._running.freeze(is_stopped)
 
+    def is_still(self) -> bool:
+        """Whether nothing of its program runs, once it is stopped."""
+        return self._running is None or self.over.is_set() or self._running.is_still()
+
     async def relist(self, *, is_forced: bool = False) -> bool:
         """Ask it again for its tools, if it said that they are others, or if forced. Returns: whether it was asked.
 

@@ -217,7 +217,8 @@ class Servers:
             connection = await self._connected(server, run.process.pid)
         await run.runnable()
         server.check_callable(tool)
-        waits = run.parked() if spec.options.is_shared else run.holding(connection.freeze)
+        own = run.holding(connection.freeze, connection.is_still)
+        waits = run.parked() if spec.options.is_shared else own
         try:
             with waits:
                 reply = await connection.call(tool, job.arguments)
