@@ -212,7 +212,11 @@ class Programs:
     async def keep(self, run: Run, process: Process, answer: A) -> A:
         """Write a new process into the table on disk, with the answer of the call that made it. Returns: the answer."""
         if self.residents is not None:
-            await self.residents.put([process], lambda connection: run.sealed(connection, answer))
+            try:
+                await self.residents.put([process], lambda each: run.sealed(each, answer))
+            except BaseException:
+                self._kernel.end_process(process, Exit(126, "it could not be written down"))
+                raise
         return answer
 
     def readmit(self, guest: Guest) -> Guest:

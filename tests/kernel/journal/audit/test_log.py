@@ -94,12 +94,14 @@ async def test_what_the_log_does_not_take_is_not_done(tmp_path: Path) -> None:
             agent.mail.send(1, "hello"),
             agent.tools.run("spawn_agent", {"program": "/nowhere", "args": ["x"]}),
             Client(kernel.init_gate()).nice(child, 5),
+            Client(kernel.init_gate()).admit("nobody"),
         ):
             with pytest.raises(DiskFailed, match="audit log"):
                 await refused
         assert await agent.files.read("/shared/a") == b"1", "reading goes on"
         assert (await agent.memory.usage()).n_notes == 0
         assert kernel.table.get(child).nice == 0
+        assert kernel.table.find_named("nobody") is None
         await Client(kernel.init_gate()).kill(child)
         assert not kernel.table.get(child).is_alive, "holding back is never withheld"
         await kernel.db.write(lambda c: c.execute("DROP TRIGGER refuse").fetchall())

@@ -57,6 +57,42 @@ def test_what_was_written_is_whole(connection: apsw.Connection) -> None:
     assert verify(connection, b"j" * 32).faults, "another key fits nothing"
 
 
+MOVED = (
+    "UPDATE audit_ends SET (seq, code) = (SELECT seq, code FROM audit_records ORDER BY seq DESC LIMIT 1) "
+    "WHERE mark = 'head'"
+)
+
+
+@pytest.mark.parametrize("tricks", [(MOVED,), ("DELETE FROM audit_ends WHERE mark = 'head'",)])
+def test_no_later_record_hides_that_others_were_cut_off(
+    connection: apsw.Connection, tricks: tuple[str, ...]
+) -> None:
+    fill(connection, N)
+    for trick in ("DELETE FROM audit_records WHERE seq > 8", *tricks):
+        connection.execute(trick)
+    fill(connection, 3)
+    assert verify(connection, KEY).faults[0].startswith("records 9 to")
+
+
+@pytest.mark.parametrize("what", ["all", "last"])
+def test_an_older_end_is_no_end_for_who_knows_the_last(
+    connection: apsw.Connection, what: str
+) -> None:
+    fill(connection, 8)
+    old = list(connection.execute("SELECT * FROM audit_ends WHERE mark = 'head'"))
+    fill(connection, 3)
+    act = Act(0, 1, 1, Kind.EFFECT)
+    known = append(connection, KEY, [act], max_records=100)
+    if what == "all":
+        connection.execute("DELETE FROM audit_records; DELETE FROM audit_ends")
+    else:
+        connection.execute("DELETE FROM audit_records WHERE seq > 8")
+        connection.execute("INSERT OR REPLACE INTO audit_ends VALUES (?, ?, ?, ?)", old[0])
+        assert not verify(connection, KEY).faults, "nobody else can know"
+    append(connection, KEY, [act], max_records=100, known=known)
+    assert any("missing" in fault for fault in verify(connection, KEY).faults)
+
+
 def test_what_a_kernel_writes_meanwhile_is_no_fault(tmp_path: Path) -> None:
     file = tmp_path / "a.db"
     with (

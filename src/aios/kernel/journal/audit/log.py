@@ -70,6 +70,8 @@ class AuditLog:
         self._max_records = config.max_records
         self._pending: deque[Entry] = deque()
         self._is_queued = False
+        self._head: tables.End | None = None
+        """The last record that this kernel wrote; None: that is for the log to say."""
         self.n_entered = 0
         if db is not None:
             self.note(Pid(0), Kind.BEGIN)
@@ -140,7 +142,9 @@ class AuditLog:
         while self._pending:
             batch.append(self._pending.popleft())
         acts = [entry.act for entry in batch]
-        tables.append(connection, self._key, acts, max_records=self._max_records)
+        self._head = tables.append(
+            connection, self._key, acts, max_records=self._max_records, known=self._head
+        )
         for entry in batch:
             entry.is_written = True
 
@@ -149,7 +153,7 @@ class AuditLog:
 
         The drain stands in the queue again, so who comes now goes with it.
         """
-        self._is_queued = True
+        self._is_queued, self._head = True, None
         for entry in batch:
             entry.is_written = False
         if len(self._pending) < MAX_WAITING:

@@ -31,6 +31,9 @@ SCHEMA = Schema(
     ),
 )
 
+End = tuple[int, bytes]
+"""A record at an end of the chain: its number and its code."""
+
 _COLUMNS = "seq, unix_us, pid, number, kind, call, effect, subject, digest, code"
 
 
@@ -54,12 +57,25 @@ class Wanted(Struct, frozen=True):
 
 
 def append(
-    connection: apsw.Connection, key: bytes, acts: Sequence[Act], *, max_records: int
-) -> None:
-    """Add records to the chain. Cost: 8 us, and 5 us a record."""
-    seq, code = before, _ = _end(connection, Mark.HEAD)
-    if seq == 0:
-        _put_end(connection, key, Mark.BASE, (0, NO_CODE))
+    connection: apsw.Connection,
+    key: bytes,
+    acts: Sequence[Act],
+    *,
+    max_records: int,
+    known: End | None = None,
+) -> End:
+    """Add records to the chain. Cost: 12 us, and 5 us a record.
+
+    Args:
+        connection: In a transaction.
+        key: What the codes are made with.
+        acts: What is to be written.
+        max_records: Older ones are let go of.
+        known: The last record, as who wrote it knows.
+
+    Returns: The last record now.
+    """
+    seq, code = before, _ = _continued(connection, key, known)
     rows = []
     for act in acts:
         seq += 1
@@ -72,6 +88,7 @@ def append(
     _put_end(connection, key, Mark.HEAD, (seq, code))
     if before // ROTATE_EVERY != seq // ROTATE_EVERY:
         _rotate(connection, key, up_to=seq - max_records)
+    return seq, code
 
 
 def read(connection: apsw.Connection, wanted: Wanted, *, limit: int = -1) -> Iterator[Link]:
@@ -156,13 +173,24 @@ def _rotate(connection: apsw.Connection, key: bytes, *, up_to: int) -> None:
     _put_end(connection, key, Mark.BASE, (up_to, bytes(row[0])))
 
 
-def _end(connection: apsw.Connection, mark: Mark) -> tuple[int, bytes]:
-    query = "SELECT seq, code FROM audit_ends WHERE mark = ?"
-    row = connection.execute(query, (mark.value,)).fetchone()
-    return (0, NO_CODE) if row is None else (int(row[0]), bytes(row[1]))
+def _continued(connection: apsw.Connection, key: bytes, known: End | None) -> End:
+    """The record behind which the chain goes on.
+
+    If the end is not what was written, a number is left out for good: a new mark would hide that records were cut off.
+    """
+    faults: list[str] = []
+    end = _marked(connection, key, Mark.HEAD, faults)
+    if not faults and known in (None, end):
+        return end
+    query = "SELECT (SELECT count(*) FROM audit_ends), (SELECT coalesce(max(seq), 0) FROM audit_records)"
+    [(n_ends, last_seq)] = connection.execute(query)
+    if known is None and n_ends == last_seq == 0:
+        _put_end(connection, key, Mark.BASE, (0, NO_CODE))
+        return end
+    return max(end[0], last_seq, known[0] if known else 0) + 1, NO_CODE
 
 
-def _put_end(connection: apsw.Connection, key: bytes, mark: Mark, end: tuple[int, bytes]) -> None:
+def _put_end(connection: apsw.Connection, key: bytes, mark: Mark, end: End) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO audit_ends (mark, seq, code, seal) VALUES (?, ?, ?, ?)",
         (mark.value, *end, seal_of(key, mark, *end)),
