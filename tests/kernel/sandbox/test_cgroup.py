@@ -57,6 +57,16 @@ def test_where_nothing_can_be_made_there_are_no_groups(tmp_path: Path) -> None:
     assert groups.make(BOUNDS) is None
 
 
+def test_no_group_gets_the_name_of_one_that_is_there(tmp_path: Path) -> None:
+    one, other = (ControlGroups((tmp_path,), is_v2=True) for _ in range(2))
+    first = one.make(BOUNDS)
+    assert first is not None
+    pid, number = os.getpid(), int(first.folders[0].name.rpartition("-")[2])
+    (tmp_path / f"aios-{pid}-{number + 2}").mkdir()  # of a kernel before, whose pid was ours
+    made = [first, other.make(BOUNDS), one.make(BOUNDS), other.make(BOUNDS)]
+    assert len({group.folders for group in made if group is not None}) == 4
+
+
 def test_a_start_sweeps_the_empty_groups_of_kernels_that_were_killed(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/true"]) as ended:
         pass

@@ -7,6 +7,7 @@ each of `pids`, `memory`, `cpu`). A group also gets the processor as one: a prog
 import os
 import re
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,6 +20,8 @@ OWN = Path("/proc/self/cgroup")
 CONTROLLERS = ("memory", "pids")
 NAME = re.compile(r"aios-(?P<pid>\d+)-\d+(?!\n)$")
 """Of a group: the pid of the kernel that made it, and a number."""
+_NUMBERS = count(1)
+"""One sequence for all of this process: two launchers share the folders."""
 
 
 class ControlGroup(Struct, frozen=True):
@@ -55,12 +58,10 @@ class ControlGroups:
     def __init__(self, parents: tuple[Path, ...], *, is_v2: bool) -> None:
         self._parents = parents
         self._is_v2 = is_v2
-        self._n_made = 0
 
     def make(self, bounds: Bounds) -> ControlGroup | None:
         """A new, empty group with these bounds; None where none can be made."""
-        self._n_made += 1
-        name = f"aios-{os.getpid()}-{self._n_made}"
+        name = self._free_name()
         folders = []
         try:
             for parent in self._parents:
@@ -72,6 +73,13 @@ class ControlGroups:
             ControlGroup(tuple(folders)).remove()
             return None
         return ControlGroup(tuple(folders)) if folders else None
+
+    def _free_name(self) -> str:
+        """Of no group: what a kernel before left may have the name of one, if it had our pid (in a container it has)."""
+        names = (f"aios-{os.getpid()}-{number}" for number in _NUMBERS)
+        return next(
+            name for name in names if not any((parent / name).exists() for parent in self._parents)
+        )
 
     def sweep(self) -> int:
         """Take away the empty groups of kernels that were killed before they could. Returns: how many folders.
