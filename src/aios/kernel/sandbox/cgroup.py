@@ -40,11 +40,12 @@ class ControlGroup(Struct, frozen=True):
             return [int(pid) for pid in (self.folders[0] / "cgroup.procs").read_text().split()]
         return []
 
-    def remove(self) -> None:
-        """Take it away; all of its processes must have ended."""
+    def remove(self) -> bool:
+        """Take it away. Returns: whether it is gone; what still ends in it holds it for a moment, and shows no more in `pids`."""
         for folder in self.folders:
             with suppress(OSError):
                 folder.rmdir()
+        return not any(folder.exists() for folder in self.folders)
 
 
 class ControlGroups:

@@ -143,7 +143,7 @@ class Confined:
         await self.process.wait()
         with anyio.move_on_after(GRACE_S):
             # `bwrap` may go before the namespace has: it is told of the program's end by the first inside, which then ends too.
-            while self.inside() | self._outermost():
+            while self.inside() | self._outermost() or (self._group and not self._group.remove()):
                 self.kill()
                 await anyio.sleep(0.005)
         self._is_gone = True
