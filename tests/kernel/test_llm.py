@@ -2,18 +2,31 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.budget import Budget, Limits, SetBudget
 from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Ps, Stop, Tokenize
 from aios.abi.gate import Token
 from aios.abi.pages import Pages
-from aios.abi.types import Finish, Message, Role, Sampling, ToolChoice, ToolSpec, Usage
+from aios.abi.types import (
+    EngineState,
+    Finish,
+    Message,
+    Regex,
+    Role,
+    Sampling,
+    ToolChoice,
+    ToolSpec,
+    Usage,
+)
 from aios.config import Config, EngineConfig, Home, SchedulerConfig
 from aios.engine.models import find_model
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import ContextWindowExceeded, EngineFailed, ProcessGone
+from aios.errors import ContextWindowExceeded, EngineFailed, InvalidCall, ProcessGone
+from aios.kernel.cores import MAX_ERRORS
 from aios.kernel.kernel import open_kernel
 from aios.kernel.scheduler.policy import Priority
 
@@ -298,6 +311,29 @@ async def test_a_process_that_floods_the_engine_delays_others_by_little(
                     await anyio.sleep(0.001)
                 await kernel.gate(other).call(chat("hi"))
                 assert n_done <= 16, "it waits for a few turns, not for the flood"
+
+
+@pytest.mark.model
+async def test_a_constraint_that_grows_too_complex_leaves_the_engine_to_others_and_is_paid_for(
+    tmp_path: Path,
+) -> None:
+    config = Config(engine=EngineConfig(model=str(find_model("")), n_slots=2, n_threads=1))
+    with anyio.fail_after(120):
+        async with open_kernel(config, Home(tmp_path)) as kernel:
+            guest, _ = kernel.admit("guest")
+            limits = Limits(completion_tokens=100_000)
+            await kernel.init_gate().call(SetBudget(pid=guest.pid, limits=limits))
+            n_spent = 0
+            for i in range(MAX_ERRORS):
+                pattern = f"~([ab]{{1,{100 + i}}}){{80,100}}~"
+                call = replace(chat(max_tokens=500), constraint=Regex(pattern))
+                with pytest.raises(InvalidCall, match="cannot go on under its constraint"):
+                    await kernel.gate(guest.pid).call(call)
+                spent = (await kernel.init_gate().call(Budget(pid=guest.pid))).value.spent
+                assert spent.completion_tokens > n_spent
+                n_spent = spent.completion_tokens
+            assert [info.state for info in kernel.cores.infos()] == [EngineState.READY]
+            await kernel.init_gate().call(chat(max_tokens=2))
 
 
 @pytest.mark.model

@@ -159,6 +159,7 @@ class Sequence(Protocol):
         Raises:
             EngineFailed: The engine broke in the middle.
             EngineUnavailable: The engine was closed.
+            InvalidCall: The output cannot go on under its constraint; the engine is well.
         """
         ...
 

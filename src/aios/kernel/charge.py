@@ -28,6 +28,8 @@ async def charged(
 ) -> AsyncIterator[Job]:
     """Hold the worst case of a generation while the block runs, then book `used()`; None says that it was never begun.
 
+    A generation that is refused before its first token costs nothing.
+
     A job without `max_tokens` gets what is left of the budget, so that it ends there with finish `length` instead of being
     refused for what it might have filled. On an engine whose tokenizer is elsewhere the prompt is reserved by its bytes.
 
@@ -54,7 +56,8 @@ async def charged(
         is_cut = n_held < n_most
         yield replace(job, max_tokens=n_held) if is_cut else job
     except (CallerError, RateLimited):
-        was_refused = True
+        spent = used()
+        was_refused = spent is None or not spent.completion_tokens
         raise
     finally:
         usage = None if was_refused else used()

@@ -3,15 +3,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from tests.engine.llama.vocabulary import END as VOCABULARY_END
+from tests.engine.llama.vocabulary import make_vocabulary
 
-from aios.abi.types import Finish, Message, Role, Sampling, ToolSpec, Usage
+from aios.abi.types import Finish, Message, Regex, Role, Sampling, ToolSpec, Usage
 from aios.engine.base import ChatPrompt, Delta
 from aios.engine.llama.generation import Carried, Generation, Speech
+from aios.engine.llama.grammar import Matcher
 from aios.engine.llama.sampling import Logits, Sampler
 from aios.engine.llama.template import ToolMode
 from aios.engine.llama.toolcalls import ToolParser
 from aios.engine.text import TextAssembler
-from aios.errors import AiosError, EngineFailed
+from aios.errors import AiosError, EngineFailed, InvalidCall
 
 PIECES = [b"<end>", b"Hello", b" world", b"\xe2\x82", b"\xac", b"!", b"<tool_call>", b""]
 END = 0
@@ -139,6 +142,25 @@ def test_no_alternatives_are_told_when_none_are_asked_for() -> None:
 def test_a_row_without_any_token_fails_this_generation() -> None:
     with pytest.raises(EngineFailed, match="no token may follow after 0"):
         generation().advance(np.full(len(PIECES), -np.inf, np.float32))
+
+
+def test_a_constraint_that_allows_no_token_is_the_callers_to_mend() -> None:
+    running = generation()
+    running.matcher = make_vocabulary().compile(Regex("~"))
+    row = np.full(VOCABULARY_END + 1, -np.inf, np.float32)
+    row[1] = 0  # what the model would say
+    with pytest.raises(InvalidCall, match="no token may follow after 0"):
+        running.advance(row)
+
+
+def test_a_constraint_that_refuses_what_it_allowed_is_the_callers_to_mend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = generation()
+    running.matcher = make_vocabulary().compile(Regex("[\\x01\\x02]"))
+    monkeypatch.setattr(Matcher, "accept", lambda _self, _token: False)  # it became too complex
+    with pytest.raises(InvalidCall, match="allowed token 1 and then refused it"):
+        running.advance(np.zeros(VOCABULARY_END + 1, np.float32))
 
 
 def test_a_tool_call_is_taken_out_of_the_text_and_changes_the_finish() -> None:

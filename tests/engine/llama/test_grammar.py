@@ -16,7 +16,7 @@ from aios.abi.types import Constraint, JsonObject, JsonSchema, Regex
 from aios.engine.llama import grammar
 from aios.engine.llama.binding import Model
 from aios.engine.llama.grammar import MAX_CACHED, MAX_GRAMMAR_BYTES, Lark, Matcher, Vocabulary
-from aios.errors import EngineFailed, InvalidCall, TooLarge
+from aios.errors import InvalidCall, TooLarge
 
 BYTES = make_vocabulary("<tool_call>", "[TOOL_CALLS]")
 
@@ -150,7 +150,7 @@ def test_the_end_is_allowed_exactly_where_the_output_is_whole() -> None:
 def test_a_token_that_does_not_fit_is_told_and_ends_the_matcher() -> None:
     matcher = BYTES.compile(Regex("ab"))
     assert not matcher.accept(98)
-    with pytest.raises(EngineFailed):
+    with pytest.raises(InvalidCall):
         allowed(matcher)
 
 
@@ -282,8 +282,29 @@ def test_what_takes_too_long_to_prepare_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_pattern_that_explodes_fails_instead_of_filling_the_memory() -> None:
-    with pytest.raises((InvalidCall, EngineFailed), match="too"):
+    with pytest.raises(InvalidCall, match="too"):
         walk(BYTES.compile(Regex("(a{1000}){1000}")), 1)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "begin"),
+    [
+        (Regex("~([ab]{1,100}){80,100}~"), "~"),
+        (JsonSchema({"type": "string", "pattern": "^~([ab]{1,100}){80,100}~$"}), '"~'),
+    ],
+)
+def test_what_explodes_in_the_middle_of_an_output_is_the_callers_to_mend(
+    constraint: Constraint, begin: str
+) -> None:
+    matcher = make_vocabulary().compile(constraint)
+
+    def write_on() -> None:
+        for byte in begin.encode() + b"a" * 500:
+            assert byte in allowed(matcher)
+            assert matcher.accept(byte)
+
+    with pytest.raises(InvalidCall, match=r"cannot go on under its constraint: .*too many"):
+        write_on()
 
 
 @pytest.mark.model

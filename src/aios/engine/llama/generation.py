@@ -24,7 +24,7 @@ from aios.engine.llama.sampling import Logits, Sampler, Tokens, find_top, log_pr
 from aios.engine.llama.template import ToolMode
 from aios.engine.llama.toolcalls import ToolParser
 from aios.engine.text import TextAssembler
-from aios.errors import AiosError, EngineFailed, KernelBug
+from aios.errors import AiosError, EngineFailed, InvalidCall, KernelBug
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,7 @@ class Generation:
 
         Raises:
             EngineFailed: No token may come next.
+            InvalidCall: None may under the constraint, or that became too complex. The engine is well.
         """
         raw = logits.copy() if self.top_logprobs is not None else None
         token = self._choose(logits)
@@ -162,13 +163,13 @@ class Generation:
                 self.matcher.apply_mask(logits)
             token = self.sampler.choose(logits, self.tokens)
         except ValueError as error:
-            raise EngineFailed(
-                f"no token may follow after {self.n_tokens - self.n_prompt} of output",
-                hint="constraint and logit bias may exclude each other; else the model is damaged",
-            ) from error
+            said = f"no token may follow after {self.n_tokens - self.n_prompt} of output"
+            if self.matcher is not None:
+                raise InvalidCall(said, hint="use a simpler schema or pattern") from error
+            raise EngineFailed(said, hint="the model is damaged: fetch it again") from error
         is_end = token in self.speech.eog_tokens
         if self.matcher is not None and not is_end and not self.matcher.accept(token):
-            raise EngineFailed(f"the constraint allowed token {token} and then refused it")
+            raise InvalidCall(f"the constraint allowed token {token} and then refused it")
         return token
 
     def _parsed(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:

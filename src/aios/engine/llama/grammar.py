@@ -21,7 +21,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from aios.abi.types import Constraint, JsonObject, JsonSchema, Regex
-from aios.errors import EngineFailed, InvalidCall, TooLarge
+from aios.errors import InvalidCall, TooLarge
 
 MAX_GRAMMAR_BYTES: Final = 1 << 18
 MAX_SCHEMA_DEPTH: Final = 64  # llguidance's JSON reader gives up at 128
@@ -63,13 +63,13 @@ class Matcher:
             logits: One contiguous row, at least as long as the vocabulary.
 
         Raises:
-            EngineFailed: The constraint became too complex at this point of the output, or a token that does not fit was
-                accepted before.
+            InvalidCall: The constraint became too complex at this point of the output, or a token that does not fit was
+                accepted before. The engine is well.
         Cost: 0.2 ms (49,152 tokens), the interpreter lock mostly released.
         """
         self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
         if self._matcher.is_error():
-            raise EngineFailed(
+            raise InvalidCall(
                 f"the output cannot go on under its constraint: {_brief(self._matcher.get_error())}",
                 hint="use a simpler schema or pattern",
             )
