@@ -10,7 +10,7 @@ from aios.abi.types import Exit, Kind, Right, State
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel.clock import SystemClock
 from aios.kernel.process import INIT_PID, Process
-from aios.kernel.process_table import ProcessTable
+from aios.kernel.process_table import MAX_GENERATIONS, ProcessTable
 
 
 def table_of(*, max_alive: int = 1000, max_exited: int = 1000) -> ProcessTable:
@@ -89,6 +89,21 @@ def test_a_full_table_refuses_and_says_how_to_mend_it() -> None:
     with pytest.raises(ResourceExhausted, match="2 processes are alive") as caught:
         add(table, "b", init)
     assert "kernel.max_processes" in caught.value.hint
+
+
+def test_generations_are_bounded_for_each_costs_those_below_it() -> None:
+    """A program that starts its successor and ends would make each end and check of others longer, without end."""
+    table = table_of(max_exited=0)
+    last = init = next(iter(table))
+    for _ in range(MAX_GENERATIONS):
+        above, last = last, add(table, "again", last)
+        if above is not init:
+            table.end(above, Exit(0))
+    with pytest.raises(ResourceExhausted, match="60 generations") as refused:
+        add(table, "again", last)
+    assert "restart" in refused.value.hint
+    add(table, "again", init)
+    table.check_invariants()
 
 
 def test_a_process_that_exits_can_have_no_children() -> None:

@@ -12,6 +12,9 @@ from aios.kernel.logs import LogBuffer
 from aios.kernel.process import INIT_PID, Process
 from aios.kernel.taint import at_birth
 
+MAX_GENERATIONS = 60
+"""Below the owner. Each costs every check and reservation of those below it, and no path of an agent's folder may be longer (`storage/paths.py`)."""
+
 
 class ProcessTable:
     """All processes by pid, and the tree that they form. Pids only grow."""
@@ -75,10 +78,15 @@ class ProcessTable:
 
         Raises:
             ProcessGone: The parent has exited.
-            ResourceExhausted: The table is full.
+            ResourceExhausted: The table is full, or the parent is of the last generation.
         """
         if parent is not None and parent.exiting is not None:
             raise parent.gone()
+        if parent is not None and len(parent.lineage) >= MAX_GENERATIONS:
+            raise ResourceExhausted(
+                f"process {parent.pid} ({parent.name}) can start none: there are {MAX_GENERATIONS} generations down to it",
+                hint='what is to run on and on has the restart policy "always", or is started by one that stays',
+            )
         if self.n_alive >= self._max_alive:
             raise ResourceExhausted(
                 f"{self.n_alive} processes are alive, the limit is {self._max_alive}",

@@ -285,6 +285,9 @@ def test_agents_that_no_policy_tells_apart_share_decisions() -> None:
     assert policies.like_agents((bob,)) == policies.like_agents((Principal("x", "owner", "task"),))
     assert policies.like_agents((ann,)) == (ann,), "a policy names it"
     assert policies.like_agents((bob,)) != policies.like_agents((guest,))
+    assert policies.like_agents((bob, ann, bob, bob)) == (*policies.like_agents((bob,)), ann), (
+        "many generations are asked for once"
+    )
     for looking in (
         'permit(principal, action, resource) when { principal.name like "a*" };',
         'permit(principal, action, resource) when { principal == Agent::"ann" };',

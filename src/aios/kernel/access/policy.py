@@ -115,10 +115,11 @@ class Policies:
         if like is None:
             if len(self._likes) >= MAX_KEPT:
                 self._likes.clear()
-            like = self._likes[principals] = tuple(
+            some = (
                 each if each.name in named else msgspec.structs.replace(each, name=SOME)
                 for each in principals
             )
+            like = self._likes[principals] = tuple(dict.fromkeys(some))  # Cedar takes long for each
         return like
 
     def like(self, action: str, path: str) -> str:
