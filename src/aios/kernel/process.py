@@ -58,7 +58,7 @@ class Confines(Struct, frozen=True):
     home: str
     """The folder in which files may be changed."""
     source_name: str
-    """Whose notes it may read, too."""
+    """Whose notes it may read, too; what is within it may not."""
     may_act: bool = False
     """Its tools may do what cannot be taken back."""
 

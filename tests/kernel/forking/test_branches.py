@@ -15,7 +15,15 @@ from aios.abi.branches import BranchEnd, BranchJoin
 from aios.abi.budget import Limits
 from aios.abi.taint import Taint
 from aios.abi.types import Exit, Pid
-from aios.errors import AccessDenied, AiosError, BudgetExceeded, Conflict, DiskFailed, ProcessGone
+from aios.errors import (
+    AccessDenied,
+    AiosError,
+    BudgetExceeded,
+    Conflict,
+    DiskFailed,
+    NotFound,
+    ProcessGone,
+)
 from aios.kernel.kernel import Kernel
 from aios.kernel.taint import mark
 from aios.sdk.client import Client
@@ -171,6 +179,22 @@ async def test_the_memory_of_a_child_is_that_of_its_branch_and_not_of_a_namesake
             "behind": "boss/agent",
         }
         await nothing_is_left(kernel, client, set())
+
+
+async def test_what_a_branch_starts_reads_no_note_of_its_source(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPING))).pid
+        await waiting(kernel, source)
+        (fork,) = (await client.branches.start(1, pid=source)).branches
+        await waiting(kernel, fork.pid)
+        branch = Client(kernel.gate(fork.pid))
+        kid = Client(kernel.gate((await branch.spawn(program(home, HELD), name="kid")).pid))
+        assert await kept(branch.memory) == (["before"], ["before"])
+        assert await kept(kid.memory) == ([], [])
+        assert (await kid.memory.recall("before")).hits == ()
+        note = (await branch.memory.recall("before")).hits[0].note.id
+        with pytest.raises(NotFound):
+            await kid.memory.get(note)
 
 
 async def kept(memory: Memory) -> tuple[list[str], list[str]]:

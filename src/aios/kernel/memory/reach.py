@@ -44,10 +44,10 @@ class Reach:
         if process.pid == INIT_PID:
             return tables.all_spaces(connection, wanted)
         keys = [self.key(process, scope) for scope in set(wanted)]
-        if (
-            process.confines is not None and Scope.AGENT in wanted
-        ):  # a branch knows what its source does
-            source = sibling(agent_at(process.confines.home), process.confines.source_name)
+        branch = process.confines
+        if branch is not None and branch.pid == process.pid and Scope.AGENT in wanted:
+            # It knows what its source does; what it starts is an agent of its own.
+            source = sibling(agent_at(branch.home), branch.source_name)
             keys.append((Scope.AGENT, process.owner, source))
         return tables.find_spaces(connection, keys)
 
