@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -5,7 +6,9 @@ import pytest
 from tests.kernel.storage.test_mounts import mounted
 
 from aios.abi.storage import FileWatch
+from aios.errors import ResourceExhausted
 from aios.kernel.kernel import Kernel
+from aios.kernel.storage.mounts import Mounts
 
 pytestmark = pytest.mark.anyio
 
@@ -38,3 +41,51 @@ async def test_so_many_are_taken_the_first_ones_first(tmp_path: Path) -> None:
         assert [path for path, _ in notices.take(limit=2)] == ["/notes/d", "/notes/a"]
         assert [path for path, _ in notices.take()] == ["/notes/b", "/notes/c", "/notes/e"]
         assert notices.count() == 0
+
+
+@pytest.mark.parametrize("is_cut_off", [True, False])
+async def test_what_was_noticed_is_looked_at_by_others_when_the_look_is_cut_off_or_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_cut_off: bool
+) -> None:
+    look, scope, cut = Mounts._look, anyio.CancelScope(), list[tuple[str, bool]]()
+
+    async def breaks_off(_: Mounts, *noticed: tuple[str, bool]) -> None:
+        monkeypatch.setattr(Mounts, "_look", look)
+        cut.extend(noticed)
+        if not is_cut_off:
+            raise ResourceExhausted("the disk is full")
+        scope.cancel()
+        await anyio.sleep_forever()
+
+    async with mounted(tmp_path) as (kernel, files, real):
+        await files.write("/notes/a", "one")
+
+        async def list_them() -> None:
+            with scope, suppress(ResourceExhausted):
+                await files.list("/notes")
+
+        async with anyio.create_task_group() as tasks:
+            async with kernel.storage.mounts._turn:
+                tasks.start_soon(list_them)
+                await anyio.wait_all_tasks_blocked()
+                monkeypatch.setattr(Mounts, "_look", breaks_off)
+                (real / "a").write_text("three")
+        assert cut == [("/notes/a", True)]
+        with anyio.fail_after(30):
+            assert [each.size_bytes for each in await files.list("/notes")] == [5]
+
+
+async def test_what_is_put_back_is_joined_with_what_was_noticed_meanwhile(tmp_path: Path) -> None:
+    async with mounted(tmp_path) as (kernel, files, real):
+        notices = kernel.storage.mounts.notices
+        await files.write("/notes/b", "b")
+        await files.list("/notes")
+        (real / "a").write_text("a")
+        with suppress(ZeroDivisionError), notices.taken() as taken:
+            assert taken == [("/notes/a", True)]
+            (real / "b").unlink()
+            (real / "a").unlink()
+            notices.count()
+            raise ZeroDivisionError
+        assert notices.take() == [("/notes/a", True), ("/notes/b", False)]
+        assert notices.take() == []

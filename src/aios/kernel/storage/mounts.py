@@ -268,7 +268,8 @@ class Mounts:
                 await self._take_notices(limit=BATCH_FILES)
 
     async def _take_notices(self, *, within: str = "/", limit: int | None = None) -> None:
-        await self._look(*self.notices.take(within, limit=limit))
+        with self.notices.taken(within, limit=limit) as noticed:
+            await self._look(*noticed)
 
     async def find_again(self, mount: Mount) -> bool:
         """Look whether the folder of a mount is where it was; one that is not is let go of. Returns: whether another one, or the one that was missing, is there now."""

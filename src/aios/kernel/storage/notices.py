@@ -5,6 +5,8 @@ One queue of notices for all mounts, one watch a folder. Where the system gives 
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -118,6 +120,21 @@ class Notices:
         if self._noticed:
             self._left.set()
         return taken
+
+    @contextmanager
+    def taken(
+        self, within: str = "/", *, limit: int | None = None
+    ) -> Iterator[list[tuple[str, bool]]]:
+        """What `take` takes, for the block to look at: they stay noticed if it fails or is cut off, for nobody is told of them again."""
+        taken = self.take(within, limit=limit)
+        try:
+            yield taken
+        except BaseException:
+            later, self._noticed = self._noticed, dict(taken)
+            for path, is_forced in later.items():
+                self._noticed[path] = self._noticed.get(path, False) or is_forced
+            self._left.set()
+            raise
 
     def close(self) -> None:
         """Watch nothing any more."""
