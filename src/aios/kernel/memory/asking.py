@@ -16,7 +16,15 @@ import numpy as np
 from msgspec import Struct
 
 from aios.abi.calls import Embeddings
-from aios.errors import AiosError, DeadlineExceeded, EngineUnavailable, KernelStopping
+from aios.errors import (
+    AiosError,
+    DeadlineExceeded,
+    EngineRefused,
+    EngineUnavailable,
+    KernelStopping,
+    RateLimited,
+    ResourceExhausted,
+)
 from aios.kernel.memory import tables
 from aios.kernel.memory.embedding import Vectors, normed, packed, unpacked
 
@@ -32,8 +40,8 @@ PROBES = (
 SAME_COSINE = 0.98
 """The least likeness of what one model makes of a probe twice: packing the vectors costs 0.0001 of it, and a smaller quantization of
 the same weights 0.01. Two models have little in common even when one was trained from the other."""
-TRANSIENT = (EngineUnavailable, DeadlineExceeded)
-"""Errors that another try may not meet; the others are the text's fault."""
+TRANSIENT = (EngineUnavailable, EngineRefused, RateLimited, ResourceExhausted, DeadlineExceeded)
+"""Errors that another try may not meet, whatever the texts are."""
 
 
 class OtherModelError(Exception):
@@ -81,13 +89,31 @@ class FarEmbedder(Struct, frozen=True):
             except KernelStopping:
                 raise
             except AiosError:
-                if len(part) == 1:
+                if len(part) > 1:
+                    n_at_once = len(part) // 2
+                elif await self._refuses(part):
                     found.append(None)
-                n_at_once = max(1, len(part) // 2)
+                else:
+                    await anyio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 found += [vectors[place : place + 1] for place in range(len(part))]
                 pause_s = FIRST_PAUSE_S
         return found
+
+    async def _refuses(self, text: Sequence[str]) -> bool:
+        """Whether it takes the probes, and then not with this one text: else the text is not what is wrong."""
+        try:
+            await self._embed_beside_probes(())
+        except AiosError:
+            return False
+        try:
+            await self._embed_beside_probes(text)
+        except (KernelStopping, *TRANSIENT):
+            return False
+        except AiosError:
+            return True
+        return False
 
     async def _embed_beside_probes(self, texts: Sequence[str]) -> Vectors:
         vectors = await self.embed((*PROBES, *texts))
