@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.mail.test_post import idle
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.budget import Limits
@@ -242,6 +243,18 @@ async def test_who_ends_and_is_forgotten_while_it_is_forked_is_not_forked_from_t
         with pytest.raises(NotFound, match="its journal is gone"):
             await client.journal.fork(source.pid)
         assert not [row for row in await client.ps() if row.name == "program-fork"]
+
+
+async def test_no_branch_is_called_like_an_agent_that_has_left_notes(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        namesake = kernel.spawn_task("agent-fork", idle)
+        await Client(kernel.gate(namesake)).memory.remember("of the namesake")
+        await client.kill(namesake)
+        source = await client.spawn(program(home, "    client.mail.receive()\n"))
+        await waiting(kernel, source.pid)
+        fork = await client.journal.fork(source.pid)
+        assert fork.name == "agent-fork-2"
+        assert [n async for n in Client(kernel.gate(fork.pid)).memory.notes()] == []
 
 
 MAILING = """\

@@ -26,7 +26,7 @@ from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash
 from aios.kernel.lineage import agent_of, home_of
 from aios.kernel.mail.post import PostOffice
-from aios.kernel.memory import interactions
+from aios.kernel.memory import heirs, interactions
 from aios.kernel.process import Confines, Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.programs import ProgramKernel, Programs
@@ -244,7 +244,7 @@ class Forks:
             await disk.read(lambda c: find_point(c, origin.row.pid, origin.past))
 
     def _unused_name(self, parent: Process, origin: Origin, twig: Twig) -> str:
-        """The name of a twig, or it with the first number with which nobody lives, has files or is remembered."""
+        """The name of a twig, or it with the first number with which nobody lives, has files or notes, or is remembered."""
         if twig.is_in_place:
             return twig.name
         kernel, number, free = self._kernel, 1, twig.name
@@ -258,6 +258,7 @@ class Forks:
             return not (
                 is_unused(connection, home_of(lineage))
                 and interactions.is_unused(connection, whose)
+                and not heirs.notes_of(connection, *whose)
             )
 
         while kernel.table.find_named(prefix + free) is not None or db.read_nowait(is_taken):
