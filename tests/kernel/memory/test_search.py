@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -38,6 +39,19 @@ async def test_neighbours_are_linked_when_they_are_written_and_only_in_one_space
         assert set((await ann.get(mine[2])).links) == {mine[0], mine[1]}
         assert (await ann.get(far)).links == ()
         assert (await bob.get(other)).links == ()
+
+
+async def test_notes_that_do_not_hold_hide_none_that_is_near_by_meaning(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        ann, then = agent(kernel, "ann"), kernel.clock.unix_s() - 60
+        async with anyio.create_task_group() as tasks:
+            for number in range(130):
+                over = partial(ann.remember, valid_from_unix_s=then, valid_to_unix_s=then + 1)
+                tasks.start_soon(over, f"The red boat number {number} is in the harbour")
+        note = await ann.remember("A ship lies at anchor near the pier")
+        (hit,) = (await ann.recall("which boats are in the harbour")).hits
+        assert (hit.note.id, hit.why[0][:7]) == (note, "meaning")
+        assert len((await ann.recall("boats in the harbour", at_unix_s=then)).hits) == 10
 
 
 async def test_links_are_followed_when_asked_for_and_say_so(booted: OpenKernel) -> None:

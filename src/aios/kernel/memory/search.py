@@ -7,7 +7,7 @@ import apsw
 
 from aios.abi.memory import Hit
 from aios.kernel.memory import tables
-from aios.kernel.memory.recall import Ranked, rank, spread, words_of
+from aios.kernel.memory.recall import Ranked, Traits, rank, spread, words_of
 from aios.kernel.memory.tables import Filter
 from aios.kernel.memory.words import CommonWords, by_words
 
@@ -35,21 +35,59 @@ def search(
     common: CommonWords,
     sense: Sense | None = None,
 ) -> list[Hit]:
-    """The best notes that pass, best first; by their words only without a `sense`. Cost: 3 ms over 100,000 notes."""
+    """The best notes that pass, best first; by their words only without a `sense`. Cost: 3 ms over 100,000 notes, as long as the near ones hold."""
     words = words_of(query)
     n_listed = max(N_LISTED, limit)
     worded = by_words(connection, words, which, limit=n_listed, common=common) if words else {}
     by_meaning: list[tuple[int, float]] = []
+    traits = worded
     if sense is not None:
-        among = tables.ids_of(connection, which) if which.is_narrow else None
-        by_meaning = sense.meanings.search(
-            connection, sense.vector, which.spaces, among=among, limit=n_listed
+        by_meaning, traits = _nearest(
+            connection,
+            sense,
+            which,
+            known=worded,
+            n_listed=n_listed,
+            n_wanted=limit,
+            is_narrow=which.is_narrow,
         )
-    others = {note for note, _ in by_meaning} - worded.keys()
-    traits = worded | tables.traits_of(connection, others, which)
     ranked = rank(tuple(worded), by_meaning, traits, limit=limit)
     notes = tables.notes_of(connection, [each.id for each in ranked], which)
     return [Hit(notes[each.id], each.score, each.why) for each in ranked]
+
+
+def _nearest(
+    connection: apsw.Connection,
+    sense: Sense,
+    which: Filter,
+    *,
+    known: dict[int, Traits],
+    n_listed: int,
+    n_wanted: int,
+    is_narrow: bool,
+) -> tuple[list[tuple[int, float]], dict[int, Traits]]:
+    """The notes that are nearest to a query, best first, and the traits of those of them that pass, besides what is `known`.
+
+    Only notes that pass are compared if `is_narrow`, or if others, which do not hold now, fill the list and leave fewer than are wanted.
+    """
+    among = tables.ids_of(connection, which) if is_narrow else None
+    found = sense.meanings.search(
+        connection, sense.vector, which.spaces, among=among, limit=n_listed
+    )
+    others = {note for note, _ in found} - known.keys()
+    traits = known | tables.traits_of(connection, others, which)
+    n_passing = sum(note in traits for note, _ in found)
+    if is_narrow or len(found) < n_listed or n_passing >= n_wanted:
+        return found, traits
+    return _nearest(
+        connection,
+        sense,
+        which,
+        known=known,
+        n_listed=n_listed,
+        n_wanted=n_wanted,
+        is_narrow=True,
+    )
 
 
 def follow_links(
