@@ -18,6 +18,7 @@ from aios.errors import AiosError, ResourceExhausted
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.memory import meaning
 from aios.kernel.memory.embedding import Vectors
+from aios.kernel.memory.heirs import hand_over
 from aios.kernel.memory.meaning import Meanings
 from aios.sdk.files import Files
 from aios.sdk.memory import Memory
@@ -189,6 +190,44 @@ class OtherModel(ScriptedEngine):
         if self.is_other:
             vectors = tuple(tuple(reversed(vector)) for vector in vectors)
         return vectors, usage
+
+
+class Held(ScriptedEngine):
+    """Answers about boats only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked, self.is_let = anyio.Event(), anyio.Event()
+
+    async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+        if any("boat" in text for text in texts):
+            self.is_asked.set()
+            await self.is_let.wait()
+        return await super().embed(texts)
+
+
+async def test_a_note_that_is_given_away_while_its_vector_is_made_is_found_by_the_heir(
+    tmp_path: Path,
+) -> None:
+    engine = Held()
+    async with opened(tmp_path, "engine", engine) as kernel:
+        ann, bob = (
+            Memory(kernel.gate(kernel.spawn_task(name, lambda _: anyio.sleep_forever())))
+            for name in ("ann", "bob")
+        )
+        note = await ann.remember("the boat is red")
+        with anyio.fail_after(30):
+            await engine.is_asked.wait()
+            owner = kernel.init.owner
+            moved = await kernel.db.write(lambda c: hand_over(c, owner, "ann", "bob"))
+            await kernel.memory.reindex(moved)
+            engine.is_let.set()
+            await indexed_all(bob, "engine:")
+        (hit,) = (await bob.recall("the boat is red")).hits
+        assert hit.note.id == note
+        assert hit.why[-1].startswith("meaning")
+        assert (await ann.recall("the boat is red")).hits == ()
+        assert indexed(kernel) == [note]
 
 
 async def names_of_vectors(kernel: Kernel) -> set[str]:

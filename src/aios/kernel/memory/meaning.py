@@ -124,12 +124,13 @@ class Meanings:
         return [Waiting(*row) for row in msgspec.convert(list(found), list[tuple[int, int, str]])]
 
     def catch_up(self, connection: apsw.Connection, kept: Kept) -> Kept:
-        """Write the vectors of notes that had none. Returns: those of the notes that are still there and in force.
+        """Write the vectors of notes that had none. Returns: those of the notes that are still there and in force, where they are now.
 
         Notes without a link get links with their neighbours.
         """
         there = tables.in_force(connection, kept.notes)
         left = kept.chosen([place for place, note in enumerate(kept.notes) if note in there])
+        left = left._replace(spaces=[there[note] for note in left.notes])
         self.keep(connection, left)
         linked = {note for note, _ in tables.links_from(connection, left.notes)}
         alone = left.chosen([i for i, note in enumerate(left.notes) if note not in linked])

@@ -193,13 +193,13 @@ def page(
     return tuple(map(_note, rows)), n_all
 
 
-def in_force(connection: apsw.Connection, notes: Collection[int]) -> set[int]:
-    """Those of these notes that are there and that no other took the place of."""
+def in_force(connection: apsw.Connection, notes: Collection[int]) -> dict[int, int]:
+    """Those of these notes that are there and that no other took the place of, with their spaces."""
     rows = connection.execute(
-        "SELECT id FROM memory_notes WHERE id IN (SELECT value FROM json_each(?)) AND superseded_by IS NULL",
+        "SELECT id, space FROM memory_notes WHERE id IN (SELECT value FROM json_each(?)) AND superseded_by IS NULL",
         (json.dumps(list(notes)),),
     )
-    return set(ints(rows))
+    return dict(msgspec.convert(list(rows), list[tuple[int, int]]))
 
 
 def ids_of(connection: apsw.Connection, which: Filter) -> list[int]:
