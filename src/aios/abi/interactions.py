@@ -46,7 +46,7 @@ class Interactions(Answer, frozen=True):
 class MemoryRead(Call[Interactions], frozen=True, tag="memory_read"):
     """Read at most `limit` records of the caller's own from `first` on; without `first`, the last ones.
 
-    With `pid` those of a process that the caller may see: the owner of the kernel reads all that there are of its owner and name, anybody else what that
+    With `pid` those of a process that the caller may see: the owner of the kernel reads all that there are of that agent, anybody else what that
     process itself has logged. They come from disk and are no faults of anybody.
     """
 

@@ -51,7 +51,7 @@ class AgentMemory:
         is_recording: Whether exchanges are kept; they are for this agent, also when it is started again.
         is_logging: Whether what it is asked, says and gets is logged in short-term memory, turn by turn.
         recent: So many of its last records stand in front of its first task, while its conversation is empty: those that an earlier
-            agent of this owner and name has logged. They take what the notes leave of `tokens`.
+            life of this agent has logged. They take what the notes leave of `tokens`.
     """
 
     def __init__(

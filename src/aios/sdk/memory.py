@@ -88,7 +88,7 @@ class Memory:
         self._gate = gate
 
     async def remember(self, text: str, **options: Unpack[RememberOptions]) -> int:
-        """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for agents of this name."""
+        """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for this agent, also when it is started again."""
         return (await self._gate.call(build(Remember, text=text, **options))).value.id
 
     async def import_note(self, note: Note, scope: ScopeName | None = None) -> int:
@@ -210,7 +210,7 @@ class BlockingMemory:
         self._gate = gate
 
     def remember(self, text: str, **options: Unpack[RememberOptions]) -> int:
-        """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for agents of this name."""
+        """Keep a note, on disk when this returns; returns its id. Without a `scope` it is for this agent, also when it is started again."""
         return (self._gate.call(build(Remember, text=text, **options))).value.id
 
     def import_note(self, note: Note, scope: ScopeName | None = None) -> int:
