@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import pytest
 from tests.kernel.tools.mcp.serving import check, kernel_with, server
-from tests.kernel.tools.offering import run_tool
+from tests.kernel.tools.offering import idle, run_tool
 
-from aios.errors import ToolFailed
+from aios.abi.calls import Kill
+from aios.errors import ProcessGone, ToolFailed
 from aios.kernel.tools.mcp.connection import Connection, _list
 
 if TYPE_CHECKING:
@@ -54,3 +55,26 @@ async def test_a_list_that_takes_too_long_is_read_no_further() -> None:
         await _list(cast("Session", Slow()))
     assert late.cancelled_caught
     assert len(read) < 400
+
+
+async def test_a_server_of_a_killed_process_does_nothing_more(tmp_path: Path) -> None:
+    place, home = tmp_path / "place", tmp_path / "home"
+    place.mkdir()
+    own = server("official.py", write=(str(place),), is_shared=False)
+    async with kernel_with(home, own=own) as kernel:
+        agent = kernel.spawn_task("agent", idle)
+
+        async def act() -> None:
+            with pytest.raises(ProcessGone):
+                await run_tool(kernel.gate(agent), "own/late", path=str(place / "file"))
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(act)
+                connections = kernel.tools.servers._servers["own"].connections
+                while agent not in connections or not connections[agent].n_calls:
+                    await anyio.sleep(0.005)
+                await anyio.sleep(0.1)  # it acts by now
+                await kernel.init_gate().call(Kill(pid=agent))
+            await anyio.sleep(1.0)  # three times what it takes to act
+    assert not (place / "file").exists()

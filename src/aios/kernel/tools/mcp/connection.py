@@ -93,6 +93,12 @@ class Connection:
             self.failure = self.failure or "it was ended"
         self._scope.cancel()
 
+    def cut(self) -> None:
+        """End it now, with all that it started: it gets no moment to end by itself."""
+        if self._running is not None and not self.over.is_set():
+            self._running.kill()
+        self.close()
+
     def freeze(self, is_stopped: bool) -> None:
         """Stop its program, or let it go on."""
         if self._running is not None and not self.over.is_set():

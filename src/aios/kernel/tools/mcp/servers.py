@@ -132,11 +132,11 @@ class Servers:
             await run.runnable()
 
     def close(self, process: Process) -> None:
-        """The process has ended, and so do the servers that were its own."""
+        """The process has ended, and so do the servers that were its own, at once."""
         for server in self._servers.values():
             own = server.connections.get(process.pid)
             if own is not None:
-                own.close()
+                own.cut()
 
     async def aclose(self) -> None:
         """End all servers. Returns: when nothing of them is left."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -66,6 +67,13 @@ def write(path: str) -> str:
     """Write a file."""
     Path(path).write_text("here")
     return "done"
+
+
+@server.tool()
+def late(path: str) -> str:
+    """Write a file after a moment."""
+    time.sleep(0.3)  # noqa: TID251 - a server of its own
+    return write(path)
 
 
 if __name__ == "__main__":
