@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from uuid import uuid4
 
 import anyio
 import anyio.abc
@@ -22,10 +23,13 @@ def whole(body: bytes, *headers: str) -> bytes:
 
 
 @asynccontextmanager
-async def by_hand(answer: Answer, *, events: bytes = b"") -> AsyncIterator[str]:
+async def by_hand(
+    answer: Answer, *, events: bytes = b"", sessions: list[str] | None = None
+) -> AsyncIterator[str]:
     """The endpoint of a server of 2025-03-26 that lists one tool, and whose calls `answer` answers.
 
-    With `events`, the whole answer to who asks for its stream of events; else it has none.
+    With `events`, the whole answer to who asks for its stream of events; else it has none. With `sessions`, each that begins is added there,
+    and one that is there no more has ended.
     """
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
@@ -48,7 +52,15 @@ async def by_hand(answer: Answer, *, events: bytes = b"") -> AsyncIterator[str]:
         if not head.startswith(b"POST"):
             await stream.send(events or b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n")
             return
-        said = _answer(json.loads(body), answer)
+        request = json.loads(body)
+        session = _session(head)
+        if sessions is not None and session and session not in sessions:
+            await stream.send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            return
+        said = _answer(request, answer)
+        if sessions is not None and request.get("method") == "initialize":
+            sessions.append(uuid4().hex)
+            said = said.replace(b"\r\n", f"\r\nmcp-session-id: {sessions[-1]}\r\n".encode(), 1)
         if events:  # of which only who has a session is sent any
             said = said.replace(b"\r\n", b"\r\nmcp-session-id: s\r\n", 1)
         await stream.send(said)
@@ -59,6 +71,14 @@ async def by_hand(answer: Answer, *, events: bytes = b"") -> AsyncIterator[str]:
         tasks.start_soon(listener.serve, serve)
         yield f"http://127.0.0.1:{port}/mcp"
         tasks.cancel_scope.cancel()
+
+
+def _session(head: bytes) -> str:
+    """The session that a request names; empty if it names none."""
+    found = (
+        line.split()[1] for line in head.splitlines() if line.lower().startswith(b"mcp-session-id:")
+    )
+    return next(found, b"").decode()
 
 
 def _answer(request: dict[str, object], answer: Answer) -> bytes:

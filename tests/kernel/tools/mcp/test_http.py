@@ -132,6 +132,26 @@ async def test_a_key_that_is_refused_is_said(tmp_path: Path) -> None:
             await run_tool(kernel.init_gate(), "it/echo")
 
 
+async def test_a_session_that_the_endpoint_ended_is_followed_by_another(tmp_path: Path) -> None:
+    def answer(request: dict[str, object]) -> bytes:
+        return reply(request, {"content": [{"type": "text", "text": "hi"}]})
+
+    sessions = list[str]()
+    async with (
+        by_hand(answer, sessions=sessions) as url,
+        kernel_with(tmp_path, it=McpServer(url=url)) as kernel,
+    ):
+        gate = kernel.init_gate()
+        with anyio.fail_after(40):
+            assert (await run_tool(gate, "it/echo")).text == "hi"
+            sessions.clear()  # it began anew, or forgot who was silent for long
+            with pytest.raises(ToolFailed, match="its session has ended"):
+                await run_tool(gate, "it/echo")
+            assert (await check(kernel, "it")).note == ""
+            assert (await run_tool(gate, "it/echo")).text == "hi"
+            assert len(sessions) == 1
+
+
 async def test_an_endpoint_that_is_not_there_fails_its_call(tmp_path: Path) -> None:
     knobs = McpConfig(start_timeout_s=5.0)
     server = McpServer(url="http://127.0.0.1:9/mcp")

@@ -21,6 +21,7 @@ CONNECT_S = 10.0
 STREAM_BURST, STREAM_S = 4, 60.0
 """A stream of events may hold so many of the longest messages at once, and one more in each so many seconds: most hold one answer."""
 DENIED = (401, 403)
+GONE, SESSION = 404, "mcp-session-id"
 MAX_CONNECTIONS = 64
 
 
@@ -117,10 +118,8 @@ class _Bounded(httpx2.AsyncHTTPTransport):
             raise httpx2.ConnectError(FLOOD)
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        if (
-            request.method == "POST" and response.status_code in DENIED
-        ):  # else the SDK says nothing of why
-            self._traffic.end(f"the endpoint answers {response.status_code}: check its `headers`")
+        if request.method == "POST":
+            self._note_refusal(request, response.status_code)
         if response.headers.pop("content-encoding", "identity") != "identity":
             response.stream = _Cut(response.stream, 0)
         elif response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -128,6 +127,13 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         else:
             response.stream = _Cut(response.stream, self._max_bytes)
         return response
+
+    def _note_refusal(self, request: httpx2.Request, status: int) -> None:
+        """End where no request will do any more: of why the SDK says nothing, and it would go on with a session that is gone."""
+        if status in DENIED:
+            self._traffic.end(f"the endpoint answers {status}: check its `headers`")
+        elif status == GONE and SESSION in request.headers:
+            self._traffic.end("its session has ended")
 
 
 class _Cut(httpx2.AsyncByteStream):
