@@ -1,5 +1,6 @@
 """The bounded jinja2 environment: what templates need, and what they must not get."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Event
 
@@ -129,6 +130,25 @@ def test_time_that_others_use_does_not_count(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_count_of_steps_begins_anew_with_each_rendering() -> None:
     program = Program("{% for i in range(4000) %}{% endfor %}ok", lambda: NOW)
     assert [program.render({}) for _ in range(30)] == ["ok"] * 30
+
+
+@pytest.mark.no_cover
+def test_a_rendering_does_not_wait_for_one_in_another_thread_nor_count_its_steps() -> None:
+    is_begun, may_go_on = Event(), Event()
+
+    def clock() -> datetime:
+        is_begun.set()
+        assert may_go_on.wait(10), "the other rendering waits for this one"
+        return NOW
+
+    loop = "{% for i in range(8000) %}{% endfor %}"
+    program = Program(3 * loop + "{{ strftime_now('%Y') if is_slow }}" + 3 * loop, clock)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(program.render, {"is_slow": True})
+        assert is_begun.wait(10)
+        assert program.render({}) == ""
+        may_go_on.set()
+        assert slow.result(10) == "2030"
 
 
 def test_an_output_that_is_too_long_is_cut_off_while_it_grows(

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from threading import Lock
+from threading import local
 from typing import Final, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes, pass_environment
@@ -40,8 +40,16 @@ class TemplateRefused(TemplateError):
     """The template itself says no, by `raise_exception`, or went over a limit."""
 
 
+class _Account(local):
+    """What the rendering of this thread has used. Others render meanwhile: nobody waits for a long one."""
+
+    n_steps = 0
+    n_made_chars = 0
+    give_up_s = 0.0
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox, with limits. One rendering at a time: the count of steps is its own.
+    """The sandbox, with limits for each rendering. Safe in several threads at once.
 
     Args:
         clock: What `strftime_now` formats.
@@ -53,6 +61,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
+        self._account = _Account()
         self.begin()
         self.globals.pop("lipsum")
         self.globals |= {
@@ -70,17 +79,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         }
 
     def begin(self) -> None:
-        """Count anew: a rendering begins."""
-        self.n_steps = 0
-        self.n_made_chars = 0
-        self.give_up_s = time.thread_time() + MAX_RENDER_S
+        """Count anew: a rendering begins in this thread."""
+        self._account.n_steps = 0
+        self._account.n_made_chars = 0
+        self._account.give_up_s = time.thread_time() + MAX_RENDER_S
 
     def step(self) -> bool:
         """Count one pass of a loop; True, so that it can stand in a condition."""
-        self.n_steps += 1
-        if self.n_steps > MAX_STEPS:
+        account = self._account
+        account.n_steps += 1
+        if account.n_steps > MAX_STEPS:
             raise TemplateRefused(f"it takes more than {MAX_STEPS} steps")
-        if time.thread_time() > self.give_up_s:
+        if time.thread_time() > account.give_up_s:
             raise TemplateRefused(f"it takes more than {MAX_RENDER_S:g} s")
         return True
 
@@ -88,8 +98,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Account for a text or list of this length, before or after it is made."""
         if length > MAX_OUTPUT_CHARS:
             raise TemplateRefused(f"it makes a text or list longer than {MAX_OUTPUT_CHARS}")
-        self.n_made_chars += length
-        if self.n_made_chars > MAX_MADE_CHARS:
+        self._account.n_made_chars += length
+        if self._account.n_made_chars > MAX_MADE_CHARS:
             raise TemplateRefused(f"it makes more than {MAX_MADE_CHARS} characters")
 
     def built(self, value: object) -> object:
@@ -166,7 +176,6 @@ class Program:
                 f"the model's chat template has {len(source)} characters; the limit is {MAX_SOURCE_CHARS}"
             )
         self._environment = BoundedEnvironment(clock)
-        self._lock = Lock()
         try:
             tree = _Bounding().visit(self._environment.parse(source))
             tree.set_environment(self._environment)
@@ -178,25 +187,24 @@ class Program:
             raise InvalidCall(f"the model's chat template is no template: {error}") from error
 
     def render(self, variables: Mapping[str, object]) -> str:
-        """The text for these variables.
+        """The text for these variables. May be called from several threads at once.
 
         Raises:
             InvalidCall: The template refuses them, or fails on them.
             TooLarge: The text has more than `MAX_OUTPUT_CHARS`.
         """
-        with self._lock:
-            self._environment.begin()
-            try:
-                return self._collect(variables)
-            except TemplateRefused as error:
-                raise InvalidCall(
-                    f"the model's chat template refuses these messages: {error}",
-                    hint="check the order of the roles, and whether this model takes system messages and tools",
-                ) from error
-            except _TEMPLATE_ERRORS as error:
-                raise InvalidCall(
-                    f"the model's chat template fails on these messages: {type(error).__name__}: {str(error)[:300]}"
-                ) from error
+        self._environment.begin()
+        try:
+            return self._collect(variables)
+        except TemplateRefused as error:
+            raise InvalidCall(
+                f"the model's chat template refuses these messages: {error}",
+                hint="check the order of the roles, and whether this model takes system messages and tools",
+            ) from error
+        except _TEMPLATE_ERRORS as error:
+            raise InvalidCall(
+                f"the model's chat template fails on these messages: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
 
     def _collect(self, variables: Mapping[str, object]) -> str:
         pieces: list[str] = []
