@@ -68,6 +68,22 @@ async def test_a_stopped_process_gives_its_place_to_others(booted: OpenKernel) -
             await done.wait()
 
 
+async def test_cont_of_who_waits_and_is_not_stopped_changes_nothing(booted: OpenKernel) -> None:
+    engine = ScriptedEngine(n_slots=8, script=Script(answer_tokens=2))
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            limit(kernel, SLOW)
+            ann, _ = kernel.admit("ann")
+            for _ in range(12):
+                await kernel.gate(ann.pid).call(chat(max_tokens=2))
+            tasks.start_soon(kernel.gate(ann.pid).call, chat(max_tokens=2))
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(2):
+                assert ann.pid in (await kernel.init_gate().call(Cont(pid=ann.pid))).value.pids
+            [pace] = kernel.models._pacing._paces.values()
+            assert pace.limiter.n_waiting == 1
+
+
 async def test_who_is_stopped_as_it_may_begin_and_then_cancelled_takes_nothing(
     booted: OpenKernel,
 ) -> None:

@@ -132,7 +132,7 @@ class Pacing:
         def hold(is_stopped: bool) -> None:
             if is_stopped:
                 pace.leave(waiter)
-            elif not waiter.is_begun:
+            elif not waiter.is_begun and waiter.id not in pace.waiters:
                 pace.enter(waiter)
 
         try:
