@@ -6,9 +6,11 @@ from msgspec.structs import replace
 from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Cont, Stop
+from aios.abi.calls import Chat, Cont, Embed, Stop
+from aios.engine.base import Ability
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
+from aios.errors import DeadlineExceeded
 from aios.kernel.kernel import Kernel
 from aios.kernel.pacing import Pacing
 from aios.kernel.process import Run
@@ -84,6 +86,30 @@ async def test_cont_of_who_waits_and_is_not_stopped_changes_nothing(booted: Open
             assert pace.limiter.n_waiting == 1
 
 
+@pytest.mark.parametrize(
+    "call", [chat(max_tokens=9, deadline_s=0.05), Embed(texts=("a b",), deadline_s=0.05)]
+)
+async def test_who_waits_for_a_slot_in_vain_takes_nothing_of_the_limit(
+    booted: OpenKernel, call: Chat | Embed
+) -> None:
+    engine = ScriptedEngine(
+        n_slots=1,
+        abilities=frozenset(Ability) - {Ability.SUSPEND},
+        script=Script(answer_tokens=1000, token_delay_s=0.01),
+    )
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.init_gate().call, chat())
+            await anyio.wait_all_tasks_blocked()
+            limit(kernel, Rate("host", requests_per_minute=7, tokens_per_minute=70_000))
+            with pytest.raises(DeadlineExceeded):
+                await kernel.gate(kernel.admit("ann")[0].pid).call(call)
+            [pace] = kernel.models._pacing._paces.values()
+            assert pace.limiter._requests.level == 1.0  # as many as there may be
+            assert pace.limiter._tokens.level == 10_000.0
+            tasks.cancel_scope.cancel()
+
+
 async def test_who_is_stopped_as_it_may_begin_and_then_cancelled_takes_nothing(
     booted: OpenKernel,
 ) -> None:
@@ -96,8 +122,8 @@ async def test_who_is_stopped_as_it_may_begin_and_then_cancelled_takes_nothing(
 
             async def ask() -> None:
                 run = Run(ann, 1, "chat", anyio.CancelScope())
-                async with pacing.permit(run, rate, 900):
-                    pass
+                async with pacing.permit(run, rate, 900) as permit:
+                    permit.n_used = 900
 
             await ask()
             tasks.start_soon(ask)

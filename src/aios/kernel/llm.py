@@ -168,11 +168,12 @@ class ModelCalls:
             n_tokens = sum(map(len, call.texts)) // CHARS_A_TOKEN
             async with (
                 charged_texts(self._budgets, run, core, call.texts) as note_begun,
-                self._pacing.permit(run, core.config.rate, n_tokens),
+                self._pacing.permit(run, core.config.rate, n_tokens) as permit,
                 self._turn(run, core),
             ):
                 with core.in_use() as engine:
                     note_begun()
+                    permit.n_used = max(1, n_tokens)
                     vectors, usage = await engine.embed(call.texts)
         self._cores.note_served(core, run, call.model, Usage())
         run.process.usage += usage

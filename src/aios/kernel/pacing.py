@@ -34,10 +34,9 @@ class Waiter:
 
 @dataclass
 class Permit:
-    """What a call may take; its holder says at the end what it took, else all of it counts."""
+    """What a call took of its key's limits, as its holder says; with 0 it was never made, and takes nothing."""
 
-    n_tokens: int
-    n_used: int | None = None
+    n_used: int = 0
 
 
 @dataclass(eq=False)
@@ -106,7 +105,7 @@ class Pacing:
             rate: The engine's.
             n_tokens: About what the call takes, prompt and output.
         """
-        permit = Permit(n_tokens)
+        permit = Permit()
         if rate is None:
             yield permit
             return
@@ -114,13 +113,11 @@ class Pacing:
         self._last_id += 1
         owner = run.process.owner
         waiter = Waiter(self._last_id, owner, self._weight_of(owner), n_tokens)
-        permit.n_used = 0  # until its holder has it: who is cancelled first takes nothing
         try:
             await self._wait(run, pace, waiter)
-            permit.n_used = None
             yield permit
         finally:
-            if waiter.is_begun and permit.n_used is not None:
+            if waiter.is_begun:
                 pace.limiter.settle(n_tokens, permit.n_used, self._clock.now_s())
                 pace.pump()
 
