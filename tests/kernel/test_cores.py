@@ -18,10 +18,10 @@ from aios.abi.contexts import (
 )
 from aios.abi.gate import Token
 from aios.abi.types import EngineState, Message, Role, ToolSpec
-from aios.engine.base import Ability, ChatPrompt, Engine, Job
+from aios.engine.base import Ability, ChatPrompt, Engine, Job, Suspended
 from aios.engine.script import Script
-from aios.engine.scripted import ScriptedEngine
-from aios.errors import EngineFailed, EngineUnavailable, NotFound
+from aios.engine.scripted import ScriptedEngine, ScriptedSequence
+from aios.errors import EngineFailed, EngineUnavailable, NotFound, RateLimited
 from aios.kernel.cores import LONGEST_DELAY_S, MAX_ERRORS, Core, CoreConfig, restart_delay_s
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
@@ -203,6 +203,27 @@ async def test_a_chat_in_a_context_moves_whatever_its_window_policy(
         assert await text_of(kernel, call) == "other"
         with pytest.raises(EngineUnavailable, match="engine a"):
             await text_of(kernel, msgspec.structs.replace(call, may_move=False))
+
+
+class Throttled(ScriptedEngine):
+    """An engine whose endpoint is asked too often."""
+
+    async def count_tokens(self, _: ChatPrompt) -> int:
+        raise RateLimited("ask less often")
+
+    async def open(self, _: Job, __: Suspended | None = None) -> ScriptedSequence:
+        raise RateLimited("ask less often")
+
+
+async def test_a_chat_in_a_context_moves_when_its_endpoint_is_asked_too_often(
+    booted: OpenKernel,
+) -> None:
+    makers = {"a": made(Throttled()), "b": made(says("other"))}
+    clock = ToolSpec("clock", "tells the time", {"type": "object", "properties": {}})
+    async with fleet(booted, makers, a=("b",)) as kernel:
+        opened = ContextOpen(window=WindowPolicy.DROP_OLDEST, tools=(clock,))
+        context = (await kernel.init_gate().call(opened)).value.id
+        assert await text_of(kernel, msgspec.structs.replace(chat(), context=context)) == "other"
 
 
 async def test_contexts_are_saved_and_restored_while_their_engine_is_down(

@@ -30,7 +30,7 @@ from aios.kernel.context.window import (
     without,
 )
 from aios.kernel.cores import Core, Cores
-from aios.kernel.llm import BROKEN, ModelCalls
+from aios.kernel.llm import MOVING, ModelCalls
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 
@@ -86,7 +86,7 @@ class _Gauge:
                     return await engine.count_tokens(ChatPrompt(messages, self.tools))
             except TooLarge:  # than anybody counts, and than any window
                 pass
-            except (Unsupported, *BROKEN):  # whether it is broken is for the call to find
+            except (Unsupported, *MOVING):  # whether it is broken or busy is for the call to find
                 self.can_count = False
         self.is_estimated = True
         return estimated_tokens(messages, sum(len(str(tool)) for tool in self.tools))
