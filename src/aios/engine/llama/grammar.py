@@ -162,7 +162,8 @@ class Vocabulary:
             found = self._compiled.get(key)
             if found is not None:
                 self._compiled.move_to_end(key)
-        if found is None:
+        # All outputs of a constraint share a lexer: where one of them filled it up, no other could begin.
+        if found is None or _trouble_of(found.deep_copy()):
             found = self._compile_new(
                 *key, constraint.schemas if isinstance(constraint, Lark) else ()
             )
@@ -187,10 +188,10 @@ class Vocabulary:
         assert matcher is not None
         # The first mask is where an oversized pattern shows; better here than in the engine's loop.
         probe = matcher.deep_copy()
-        probe.compute_bitmask()
-        if probe.is_error() and "NoExtension" not in probe.get_error():
+        trouble = _trouble_of(probe)
+        if trouble:
             raise InvalidCall(
-                f"the {_KINDS[kind]} is too complex: {_brief(probe.get_error())}",
+                f"the {_KINDS[kind]} is too complex: {_brief(trouble)}",
                 hint="use shorter repetitions and fewer alternatives",
             )
         if probe.is_stopped() and not probe.is_accepting():
@@ -266,6 +267,13 @@ def _limits() -> LLParserLimits:
         max_grammar_size=100_000,
         verbose_errors=False,
     )
+
+
+def _trouble_of(matcher: LLMatcher) -> str:
+    """What is wrong with the next mask, if it is not only that nothing may come. Cost: that of a mask."""
+    matcher.compute_bitmask()
+    error = matcher.get_error() if matcher.is_error() else ""
+    return "" if "NoExtension" in error else error
 
 
 def _key(constraint: Constraint | Lark) -> tuple[str, str]:
