@@ -2,6 +2,8 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -109,3 +111,22 @@ def test_of_a_long_value_the_first_fault_is_told() -> None:
     assert first == '/0: 0 is not of type "string"'
     assert rest == "and perhaps more"
     assert len(Schema({"items": {"type": "string"}}).faults([*range(1_000)])) == 6
+
+
+def test_two_threads_that_compile_a_schema_at_once_both_find_it_good() -> None:
+    part: JsonObject = {
+        "type": "object",
+        "properties": {f"b{i}": {"type": "string"} for i in range(8)},
+    }
+    many: JsonObject = {"type": "object", "properties": {f"a{i}": part for i in range(40)}}
+    begin = Barrier(2)
+
+    def check(schema: Schema) -> None:
+        begin.wait(10)
+        schema.check()
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(60):
+            schema = Schema(json.loads(json.dumps(many)))  # in which no two parts are one
+            for each in [pool.submit(check, schema) for _ in range(2)]:
+                each.result()

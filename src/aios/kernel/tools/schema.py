@@ -61,13 +61,12 @@ class Schema:
 
     def __init__(self, schema: JsonObject) -> None:
         self.schema = schema
-        self._validator: Validator | None = None
-        self._cost: Cost | None = None
+        self._kept: tuple[Validator, Cost] | None = None
 
     @property
     def is_compiled(self) -> bool:
         """Whether a value is checked at once."""
-        return self._validator is not None
+        return self._kept is not None
 
     def check(self) -> None:
         """Compile it; that may take half a second.
@@ -86,7 +85,8 @@ class Schema:
             ]
         if len(sizes) > MAX_INSTANCE_DEPTH:
             return [f"it is nested more than {MAX_INSTANCE_DEPTH} deep"]
-        validator, looks = self._compiled(), self._looks(sizes)
+        validator, cost = self._compiled()
+        looks = _looks(cost, sizes)
         if looks > MAX_LOOKS + 16 * sum(sizes):
             return ["to check it would take too long: say less, or nest it less deep"]
         if validator.is_valid(instance):
@@ -101,21 +101,17 @@ class Schema:
             found.append(_told(fault))
         return found
 
-    def _compiled(self) -> Validator:
-        if self._validator is None:
-            self._validator = _compile(self.schema)
-            if self._looks([1] * DEPTHS_CHECKED) > MAX_LOOKS:
-                self._validator = None
+    def _compiled(self) -> tuple[Validator, Cost]:
+        """Both, kept once they are whole: two threads may compile it at once, each for itself."""
+        if self._kept is None:
+            validator, cost = _compile(self.schema), Cost(self.schema)
+            if _looks(cost, [1] * DEPTHS_CHECKED) > MAX_LOOKS:
                 raise InvalidCall(
                     "to check a value against the schema would take too long",
                     hint="say less with `anyOf`, `allOf`, `oneOf` and `$ref` in one another",
                 )
-        return self._validator
-
-    def _looks(self, sizes: list[int]) -> int:
-        """How often parts of a value would be looked at of which there are so many at each depth."""
-        self._cost = self._cost or Cost(self.schema)
-        return sum(n * self._cost.at(depth) for depth, n in enumerate(sizes))
+            self._kept = validator, cost
+        return self._kept
 
 
 def usage(name: str, parameters: Mapping[str, object]) -> str:
@@ -165,6 +161,11 @@ def _compile(schema: JsonObject) -> Validator:
             f"no JSON Schema 2020-12: {reason}",
             hint="regular expressions are short and have no look-around here, and references stay within the schema",
         ) from error
+
+
+def _looks(cost: Cost, sizes: list[int]) -> int:
+    """How often parts of a value would be looked at of which there are so many at each depth."""
+    return sum(n * cost.at(depth) for depth, n in enumerate(sizes))
 
 
 def _first(validator: Validator, instance: object) -> list[str]:
