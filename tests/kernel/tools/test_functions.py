@@ -211,3 +211,25 @@ async def test_a_program_that_begins_anew_has_no_call_any_more_that_it_took(
                 await gate.call(ToolReturn(id=job.id, text="6"))
         assert "began anew in the middle of it" in told[0]
         assert told[1:] == ["6"]
+
+
+async def test_a_call_that_its_program_crashes_of_is_not_run_for_ever(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        pid = kernel.spawn_task("ann", idle)
+        gate = kernel.gate(pid)
+        await gate.call(ToolRegister(tools=(declared("f", Traits(effect="pure")),)))
+
+        async def crash() -> None:
+            (job,) = (await gate.call(ToolTake())).value.jobs
+            assert job.tool == "f"
+            kernel.tools.begin_anew(kernel.table.get(pid))
+
+        async def use() -> None:
+            with pytest.raises(ToolFailed, match="began anew in the middle of it"):
+                await run_tool(kernel.init_gate(), "ann/f")
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(use)
+                for _ in range(2):
+                    await crash()

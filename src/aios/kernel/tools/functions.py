@@ -164,8 +164,8 @@ class Functions:
     async def carry_out(self, job: Job, name: str, provider: Process) -> Outcome:
         """Let the process that registered a tool run it. The caller is parked meanwhile.
 
-        A call that is cut off as its program crashes is handed out again if that does no harm, as behind a crash of the kernel: until its
-        time is up, or the program is given up.
+        A call that is cut off as its program crashes is handed out again if that does no harm, as behind a crash of the kernel; once, for
+        it may be what the program crashes of.
 
         Raises:
             ResourceExhausted: The process has too many calls to take.
@@ -174,7 +174,7 @@ class Functions:
         record = job.run.record
         may_again = record is not None and (record.effect is Effect.PURE or record.cure == AGAIN)
         handed = await self._hand_out(job, name, provider)
-        while handed.is_cut_off and may_again:
+        if handed.is_cut_off and may_again:
             handed = await self._hand_out(job, name, provider)
         if handed.outcome is None:
             raise ToolFailed(handed.error, hint="see the log of the process that runs it")
