@@ -9,7 +9,7 @@ from tests.kernel.tools.mcp.serving import check, kernel_with, server
 from tests.kernel.tools.offering import idle, run_tool
 
 from aios.abi.calls import Kill
-from aios.errors import ProcessGone, ToolFailed
+from aios.errors import AccessDenied, ProcessGone, ToolFailed
 from aios.kernel.tools.mcp.connection import Connection, _list
 
 if TYPE_CHECKING:
@@ -78,3 +78,26 @@ async def test_a_server_of_a_killed_process_does_nothing_more(tmp_path: Path) ->
                 await kernel.init_gate().call(Kill(pid=agent))
             await anyio.sleep(1.0)  # three times what it takes to act
     assert not (place / "file").exists()
+
+
+async def test_a_change_that_was_told_is_asked_for_though_who_asked_first_left(
+    tmp_path: Path,
+) -> None:
+    async with kernel_with(tmp_path, old=server("old.py", "1", "silent")) as kernel:
+        gate, agent = kernel.init_gate(), kernel.spawn_task("agent", idle)
+
+        async def ask() -> None:
+            with pytest.raises(ProcessGone):
+                await run_tool(kernel.gate(agent), "old/echo")
+
+        with anyio.fail_after(60):
+            await run_tool(gate, "old/swap")
+            (connection,) = kernel.tools.servers._servers["old"].connections.values()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                while not connection._listing.locked():
+                    await anyio.sleep(0.005)
+                await anyio.sleep(0.1)  # and is not told
+                await gate.call(Kill(pid=agent))
+            with pytest.raises(AccessDenied, match="defined otherwise"):
+                await run_tool(gate, "old/echo")

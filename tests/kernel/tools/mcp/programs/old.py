@@ -16,6 +16,8 @@ TOOLS = [
     {"name": "swap", "description": "Become another.", "inputSchema": {"type": "object"}},
 ]
 
+LISTED: list[str] = []
+
 
 def send(**message: object) -> None:
     sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
@@ -41,7 +43,10 @@ def answer(request: dict[str, object]) -> None:
                 "serverInfo": {"name": "old", "version": "1"},
             },
         )
+    elif method == "tools/list" and TRICK == "silent" and len(LISTED) == 1:
+        LISTED.append("nothing")  # asked a second time
     elif method == "tools/list":
+        LISTED.append("all")
         send(id=request["id"], result={"tools": TOOLS})
     elif method == "tools/call" and TRICK == "flood":
         while True:
