@@ -215,6 +215,18 @@ async def test_stop_returns_once_nothing_that_was_started_runs(booted: OpenKerne
         async with booted() as kernel:
             guest, _ = kernel.admit("guest")
             looks = [False, False, True]
-            guest.stills.add(lambda: looks.pop(0))
+            guest.stills.append(lambda: looks.pop(0))
             await kernel.gate(INIT_PID).call(Stop(pid=guest.pid))
             assert not looks
+
+
+@pytest.mark.anyio
+async def test_the_end_of_one_of_two_calls_of_a_server_leaves_it_to_be_looked_at() -> None:
+    table = table_of()
+    process = add(table, "a", next(iter(table)))
+    server = anyio.Event()  # each call has a bound method of the same
+    first, second = (process.begin("tool_run", max_calls=2) for _ in range(2))
+    with first.holding(lambda _: None, server.is_set):
+        with second.holding(lambda _: None, server.is_set):
+            pass
+        assert not all(is_still() for is_still in process.stills)

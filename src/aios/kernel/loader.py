@@ -313,7 +313,7 @@ class Child:
         self._process.is_new = False
         self._process.on_kill = confined.kill
         self._process.on_stop = confined.freeze
-        self._process.stills.add(confined.is_still)
+        self._process.stills.append(confined.is_still)
         self._process.on_terminate = confined.terminate
         if self._process.exiting is not None:
             confined.kill()  # killed while it was being started
@@ -341,7 +341,7 @@ class Child:
         finally:
             confined.kill()
             self._process.on_kill = self._process.on_stop = self._process.on_terminate = None
-            self._process.stills.discard(confined.is_still)
+            self._process.stills.remove(confined.is_still)
             with anyio.CancelScope(shield=True):  # else a kernel that ends leaves its control group
                 await confined.wait_gone()
         assert process.returncode is not None

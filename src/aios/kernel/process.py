@@ -174,14 +174,14 @@ class Run:
             self.process.notice_quiet()
 
         self.on_hold = hold
-        self.process.stills.add(is_still)
+        self.process.stills.append(is_still)
         if self.process.is_stopped:
             hold(True)
         try:
             yield
         finally:
             self.on_hold = None
-            self.process.stills.discard(is_still)
+            self.process.stills.remove(is_still)
             self.is_parked = False
 
     def sealed(self, connection: "apsw.Connection", answer: A) -> A:
@@ -293,8 +293,8 @@ class Process:
     """It was asked to end, so its end is no crash."""
     on_stop: Callable[[bool], None] | None = None
     """Freezes (True) or thaws (False) what runs behind the process."""
-    stills: set[Callable[[], bool]] = field(default_factory=set)
-    """Each tells whether nothing of what it started runs any more, once the process is stopped."""
+    stills: list[Callable[[], bool]] = field(default_factory=list)
+    """Each tells whether nothing of what it started runs any more, once the process is stopped; two calls of a server have the same."""
     on_end_soon: Callable[[], Coroutine[None, None, None]] | None = None
     """Gives what runs behind the process a moment to end by itself, then ends it."""
     _scope: type[anyio.CancelScope] | None = None
