@@ -83,15 +83,15 @@ class Edited(Answer, frozen=True):
     transaction: Count
     versions: tuple[FileVersion, ...]
     left: tuple[str, ...] = ()
-    """Of a rollback: the paths that stay as they are. Somebody else has changed them since; or, in a mount, something is there that is never
-    written to, such as a link or a file with several names."""
+    """Of a rollback: the paths that stay as they are. Somebody else has changed them since; a policy forbids the caller to change them (and not to
+    read them); or, in a mount, something is there that is never written to, such as a link or a file with several names."""
 
 
 class FileEdit(Call[Edited], frozen=True, tag="file_edit"):
     """Change files: all the edits, in their order, or none of them. When it returns they are on disk.
 
     Raises:
-        AccessDenied: A path is not the caller's, and was not shared with it for writing.
+        AccessDenied: A path is not the caller's, and was not shared with it for writing; or a policy forbids something below it.
         Conflict: A file has another version than `if_version`, or a move's target exists.
         NotFound: A file to copy, move or delete is not there.
         ResourceExhausted: The quota is used up, or the disk is full.
@@ -159,6 +159,7 @@ class FilePurge(Call[Purged], frozen=True, tag="file_purge"):
     Of a deleted file nothing is left with `keep` 0.
 
     Raises:
+        AccessDenied: A path is not the caller's, or a policy forbids something below it.
         NotFound: Nothing was ever at that path or below it, or all of it was purged.
     """
 

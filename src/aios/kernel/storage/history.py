@@ -12,24 +12,28 @@ from aios.abi.storage import FileVersion
 from aios.disk.blobs import BlobStore
 from aios.errors import AccessDenied, NotFound
 from aios.kernel.storage.content import release_content, retain_content
-from aios.kernel.storage.paths import Reach
+from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
 from aios.kernel.storage.tables import PAST, check_versions, find_file, no_file, taint_of
 from aios.kernel.storage.versions import Transaction
 
 
-def purge(connection: apsw.Connection, blobs: BlobStore, path: str, keep: int) -> tuple[int, int]:
+def purge(
+    connection: apsw.Connection, blobs: BlobStore, path: str, keep: int, *, reach: Reach
+) -> tuple[int, int]:
     """Forget all but the newest `keep` versions of each path below; returns their number and the bytes freed.
 
     The version that a file has now is never forgotten.
 
     Raises:
+        AccessDenied: Some of it is out of `reach`; nothing is forgotten then.
         NotFound: Nothing was ever at the path or below it, or all of it was purged.
     """
     check_versions(connection, path)
+    is_write = not is_within(path, f"/{WORKSPACES}")
     prefix = f"{path}/"
     rows = list(
         connection.execute(
-            "SELECT change, content FROM (SELECT change, content, path, version, "
+            "SELECT change, content, path FROM (SELECT change, content, path, version, "
             "row_number() OVER (PARTITION BY path ORDER BY version DESC) AS age FROM versions "
             "WHERE path = ?1 OR (path > ?2 AND path < ?3)) AS old WHERE age > ?4 AND NOT EXISTS "
             "(SELECT 1 FROM files WHERE files.path = old.path AND files.version = old.version)",
@@ -37,7 +41,9 @@ def purge(connection: apsw.Connection, blobs: BlobStore, path: str, keep: int) -
         )
     )
     freed_bytes = 0
-    for change, content in rows:
+    for each in dict.fromkeys(str(row[2]) for row in rows):
+        reach.check_below(path, each, is_write=is_write)
+    for change, content, _ in rows:
         connection.execute("DELETE FROM versions WHERE change = ?", (change,))
         if content is not None:
             freed_bytes += release_content(connection, blobs, content)
@@ -47,7 +53,7 @@ def purge(connection: apsw.Connection, blobs: BlobStore, path: str, keep: int) -
 def rollback_to(
     transaction: Transaction, path: str, *, version: int | None, unix_s: float | None
 ) -> list[FileVersion]:
-    """Bring a file, or all below a folder, back to a version or a moment; what is closed below it is left, and named in the transaction.
+    """Bring a file, or all below a folder, back to a version or a moment; what is closed or banned below it is left, and named in the transaction.
 
     Raises:
         NotFound: There is no such version.
@@ -86,8 +92,8 @@ def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> N
 
 
 def _restore_open(transaction: Transaction, path: str, version: int) -> None:
-    """As `restore`, but what is closed is left, and named in the transaction if it would change."""
-    if not transaction.is_closed(path):
+    """As `restore`, but what is closed, or may not be changed, is left, and named in the transaction if it would change."""
+    if transaction.may_write(path) and not transaction.is_closed(path):
         restore(transaction, path, version)
         return
     row = transaction.connection.execute(
@@ -95,7 +101,7 @@ def _restore_open(transaction: Transaction, path: str, version: int) -> None:
     ).fetchone()
     now = find_file(transaction.connection, path)
     if (row[0] if row else None) != (now.content if now else None):
-        transaction.left.append(path)
+        transaction.leave(path)
 
 
 def restore(transaction: Transaction, path: str, version: int) -> None:
@@ -117,7 +123,7 @@ def restore(transaction: Transaction, path: str, version: int) -> None:
 
 
 def undo_acts(
-    transaction: Transaction, reach: Reach, *, tx: int | None, boot: int, pids: Collection[int]
+    transaction: Transaction, *, tx: int | None, boot: int, pids: Collection[int]
 ) -> list[FileVersion]:
     """Undo a transaction, or what processes did last; as `changes_of` and `undo`.
 
@@ -128,7 +134,7 @@ def undo_acts(
     changes = changes_of(transaction.connection, tx=tx, boot=boot, pids=pids)
     if not changes:
         raise NotFound("there is nothing to undo", hint="`file_versions` shows who did what")
-    if not all(reach.may_write(path) for path, _, _ in changes):
+    if not all(transaction.may_write(path) for path, _, _ in changes):
         raise AccessDenied(
             "some of its files are not yours to change", hint="roll back your own, path by path"
         )

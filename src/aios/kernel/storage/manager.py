@@ -160,8 +160,7 @@ class StorageManager:
         tx, boot, pids = call.transaction, self._boot, await self._pids_of(call)
         told = partial(history.tainted_acts, tx=tx, boot=boot, pids=pids)
         await self.changes.take_first(run, told)
-        reach = self._reaches.of(run.process)
-        undo = partial(history.undo_acts, reach=reach, tx=tx, boot=boot, pids=pids)
+        undo = partial(history.undo_acts, tx=tx, boot=boot, pids=pids)
         return await self._transact(run, call.message, undo)
 
     async def _pids_of(self, call: FileRollback) -> Collection[int]:
@@ -174,9 +173,10 @@ class StorageManager:
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""
         path = await self.purged_path(run.process, call.path)
+        reach = self._reaches.of(run.process)
 
         def write(connection: apsw.Connection) -> Purged:
-            purged = history.purge(connection, self._blobs, path, call.keep)
+            purged = history.purge(connection, self._blobs, path, call.keep, reach=reach)
             return run.sealed(connection, Purged(*purged))
 
         purged = await self._db.write(write)
@@ -227,21 +227,21 @@ class StorageManager:
         staged: list[Piece] | None = None,
         paths: Sequence[str] | None = None,
     ) -> Edited:
-        home = self._reaches.of(run.process).home
-        taint = source_of(run.process)
-        author = Author(run.process.pid, self._boot, home, self._clock.unix_s(), message, taint)
+        reach, taint = self._reaches.of(run.process), source_of(run.process)
+        author = Author(
+            run.process.pid, self._boot, reach.home, self._clock.unix_s(), message, taint
+        )
 
         def write(connection: apsw.Connection) -> Edited:
             kept = [] if staged is None else staged
             tx = Transaction(connection, self._blobs, author, self._config.quota_bytes, kept)
-            tx.is_closed = self.mounts.is_closed
+            tx.is_closed, tx.reach = self.mounts.is_closed, reach
             return run.sealed(connection, Edited(tx.number, tuple(change(tx)), tuple(tx.left)))
 
         try:
-            edited = await self.mounts.write(paths, write, queueing=run.holding)
+            return await self.mounts.write(paths, write, queueing=run.holding)
         finally:
             self.changes.publish()
-        return edited
 
     # --- looking -------------------------------------------------------------------------------------------------
 

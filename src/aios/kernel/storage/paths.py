@@ -97,6 +97,21 @@ class Reach(Struct, frozen=True):
             hint="use your own folder, your group's or /shared, or ask the owner of the path to share it",
         )
 
+    def check_below(self, folder: str, path: str, *, is_write: bool) -> None:
+        """Return if a path at or below a folder that was named may be used. The name of one that may not be read is not told.
+
+        Raises:
+            AccessDenied: It may not.
+        """
+        if self.may_write(path) if is_write else self.may_read(path):
+            return
+        if path == folder or self.may_read(path):
+            self.check(path, is_write=is_write)
+        raise AccessDenied(
+            f"{self.home} may not {'change' if is_write else 'read'} all of {folder}",
+            hint="give what is in it one by one; `aios policy explain` shows which policies decide",
+        )
+
     def _is_writable(self, path: str) -> bool:
         return is_within(path, self.home) or (not self.is_confined and self._is_common(path))
 

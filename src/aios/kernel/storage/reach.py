@@ -71,22 +71,23 @@ class Reaches:
         if access is None:
             return None
 
+        # It is replaced, never emptied: a write judges in a thread of its own, and may add what holds no more.
         allowed: set[tuple[str, bool]] = set()
         standing: object = None
         """What the policies know of the process; what they allowed holds as long as that is the same."""
 
         def judge(path: str, is_write: bool) -> str:
-            nonlocal standing
+            nonlocal allowed, standing
             now = (access.policies, process.bounds, process.owner, process.taint is None)
             if standing != now or len(allowed) >= MAX_ALLOWED:
-                allowed.clear()
-                standing = now
+                allowed, standing = set(), now
+            known = allowed
             like = access.like_path(path, is_write=is_write)
-            if (like, is_write) in allowed:
+            if (like, is_write) in known:
                 return ""
             decision = access.judge_path(process, path, is_write=is_write)
             if decision.is_allowed:
-                allowed.add((like, is_write))
+                known.add((like, is_write))
                 return ""
             return "; ".join(decision.reasons)
 

@@ -23,7 +23,7 @@ from aios.kernel.storage.content import (
     retain_content,
     stage_all,
 )
-from aios.kernel.storage.paths import ancestors, is_within, parent, root_of
+from aios.kernel.storage.paths import Reach, ancestors, is_within, parent, root_of
 from aios.kernel.storage.tables import (
     files_below,
     find_file,
@@ -117,6 +117,8 @@ class Transaction:
     left: list[str] = field(default_factory=list)
     """Paths that were to go back and do not: somebody else has changed them since, or they are closed."""
     is_closed: Callable[[str], bool] = _is_nothing_closed
+    reach: Reach | None = None
+    """Of who asks: also each path below a folder that is named is judged. None: the kernel acts by itself."""
     number: int = 0
 
     def __post_init__(self) -> None:
@@ -135,6 +137,15 @@ class Transaction:
     def versions(self) -> list[FileVersion]:
         """What this transaction has changed so far."""
         return versions_since(self.connection, self.number)
+
+    def may_write(self, path: str) -> bool:
+        """Whether who asks may change a path."""
+        return self.reach is None or self.reach.may_write(path)
+
+    def leave(self, path: str) -> None:
+        """A path stays as it is; it is named, if who asks may see it."""
+        if self.reach is None or self.reach.may_read(path):
+            self.left.append(path)
 
     def take(self, step: Step) -> None:
         """Take one step.
@@ -195,6 +206,7 @@ class Transaction:
             raise Conflict(f"{step.target} is there already", hint="delete it first")
         for source in sources:
             target = step.target + source.path.removeprefix(step.source)
+            self._check_copy(step, source.path, target)
             retain_content(self.connection, source.content)
             taint = taint_of(self.connection, source.path, source.version)
             note = f"from {source.path}"
@@ -202,11 +214,21 @@ class Transaction:
             if step.is_move:
                 self.set_content(source.path, None, None, note=f"moved to {target}")
 
+    def _check_copy(self, step: CopyTo, source: str, target: str) -> None:
+        """A file may be copied, or moved, as far as who asks reaches."""
+        if self.reach is not None:
+            self.reach.check_below(step.source, source, is_write=False)
+            if step.is_move:
+                self.reach.check_below(step.source, source, is_write=True)
+            self.reach.check_below(step.target, target, is_write=True)
+
     def _delete(self, path: str) -> None:
         found = files_below(self.connection, path)
         if not found:
             raise no_file(path)
         for each in found:
+            if self.reach is not None:
+                self.reach.check_below(path, each.path, is_write=True)
             self.set_content(each.path, None, None)
 
     def _store(self, path: str, stored: Stored, *, taint: str = "") -> None:
