@@ -9,7 +9,7 @@ import pytest
 from aios.abi.fork import Forked
 from aios.abi.types import Pid
 from aios.config import Config, Home
-from aios.errors import Conflict
+from aios.errors import Conflict, NotFound
 from aios.kernel.forking import merging
 from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.kernel import Kernel, open_kernel
@@ -125,3 +125,16 @@ async def test_a_folder_comes_where_a_file_was(tmp_path: Path) -> None:
         await folders.files.write(f"{BRANCH}/plan/part.txt", b"in a folder")
         assert await folders.merge(group, limb) == 2
         assert await folders.state(SOURCE) == {"plan/part.txt": b"in a folder"}
+
+
+async def test_no_link_to_a_branch_that_is_erased_leads_to_a_later_one_of_its_name(
+    tmp_path: Path,
+) -> None:
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        folders = Folders(kernel)
+        await folders.files.write(f"{BRANCH}/draft", b"public")
+        link = await folders.files.link(f"{BRANCH}/draft")
+        await folders.erase()
+        await folders.files.write(f"{BRANCH}/draft", b"secret")
+        with pytest.raises(NotFound):
+            await kernel.links.open(link.token)

@@ -75,6 +75,33 @@ async def test_links_outlive_the_kernel_and_not_their_key_or_version(tmp_path: P
         assert await is_dead(kernel, second.token)
 
 
+async def test_a_link_to_what_was_purged_does_not_lead_to_a_new_file_of_that_name(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+        for path in ("/shared/a/b", "/shared/a2"):
+            await files.write(path, "public")
+            link = await files.link(path)
+            await files.delete(path)
+            await files.purge("/shared/a" if path == "/shared/a/b" else path, keep=0)
+            assert await files.links() == ()
+            await files.write(path, "secret")
+            assert (await files.stat(path)).version == 1
+            assert await is_dead(kernel, link.token)
+
+
+async def test_a_purge_leaves_links_to_versions_that_it_keeps(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+        await files.write("/shared/a", "1")
+        await files.write("/shared/b", "1")
+        links = [await files.link("/shared/a"), await files.link("/shared/b")]
+        await files.purge("/shared/a", keep=0)
+        for link in links:
+            assert await content(kernel, link.token) == b"1"
+
+
 async def test_nothing_but_the_very_token_opens_a_link(booted: OpenKernel) -> None:
     async with booted() as kernel:
         files = Files(kernel.init_gate())

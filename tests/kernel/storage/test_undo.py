@@ -349,3 +349,17 @@ async def test_with_its_children_all_that_a_process_and_those_below_it_did_is_ta
             assert tree(work) == {"a": "kid\n", "c": "other\n"}
             with pytest.raises(InvalidCall, match="all processes descend"):
                 await undo(kernel, 1, last=1, with_children=True)
+
+
+async def test_what_is_written_anew_after_a_purge_is_not_taken_for_undone(tmp_path: Path) -> None:
+    async with open_kernel(Config(access=UNASKED), Home(tmp_path), engines={}) as kernel:
+        owner = Files(kernel.init_gate())
+        ann, bob, eve = (kernel.spawn_task(name, idle) for name in ("ann", "bob", "eve"))
+        await Files(kernel.gate(ann)).write("/shared/x", "1")
+        await undo(kernel, ann)
+        await owner.purge("/shared/x", keep=0)
+        await Files(kernel.gate(bob)).write("/shared/x", "2")
+        await Files(kernel.gate(eve)).write("/shared/x", "3")
+        assert [each.why for each in (await undo(kernel, bob)).conflicts] == [
+            "/agents/eve has changed it since"
+        ]

@@ -17,6 +17,7 @@ from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.journal import tables as journal
 from aios.kernel.memory import heirs, interactions
 from aios.kernel.storage.content import release_content, retain_content
+from aios.kernel.storage.history import forget_marks
 from aios.kernel.storage.paths import root_of
 from aios.kernel.storage.tables import PAST, files_below, taint_of
 from aios.kernel.storage.versions import Transaction
@@ -104,6 +105,7 @@ def erase_files(connection: apsw.Connection, blobs: BlobStore, home: str, *, hei
     contents = [int(str(row[0])) for row in connection.execute(query, span) if row[0] is not None]
     for content in contents:
         release_content(connection, blobs, content)
+    forget_marks(connection, home)
     if root == home:
         _change_payer(connection, set(contents), root, root_of(heir))
         connection.execute(

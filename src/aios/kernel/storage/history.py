@@ -47,7 +47,18 @@ def purge(
         connection.execute("DELETE FROM versions WHERE change = ?", (change,))
         if content is not None:
             freed_bytes += release_content(connection, blobs, content)
+    forget_marks(connection, path)
     return len(rows), freed_bytes
+
+
+def forget_marks(connection: apsw.Connection, path: str) -> None:
+    """Inside a write: the links to versions at or below a path that are gone, and what undoing knew of them. The numbers of a path with no version left begin again."""
+    for table in ("links", "undo_returns"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE (path = ? OR (path > ? AND path < ?)) AND NOT EXISTS "  # noqa: S608 - our own words
+            f"(SELECT 1 FROM versions AS v WHERE v.path = {table}.path AND v.version = {table}.version)",
+            (path, f"{path}/", f"{path}/{PAST}"),
+        )
 
 
 def rollback_to(
