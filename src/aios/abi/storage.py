@@ -83,7 +83,7 @@ class Edited(Answer, frozen=True):
     transaction: Count
     versions: tuple[FileVersion, ...]
     left: tuple[str, ...] = ()
-    """Of a rollback: the paths that stay as they are. Somebody else has changed them since; a policy forbids the caller to change them (and not to
+    """Of a rollback: the paths that stay as they are. Somebody else has changed them since; what they were is purged; a policy forbids the caller to change them (and not to
     read them); or, in a mount, something is there that is never written to, such as a link or a file with several names."""
 
 
@@ -134,7 +134,7 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
     Raises:
         AccessDenied: A path is not the caller's.
         InvalidCall: Not just one of them is given, or `with_children` without `pid` or with that of init.
-        NotFound: There is no such version, or nothing to undo.
+        NotFound: There is no such version, it was purged, or nothing is to be undone.
     """
 
     path: FilePath = ""

@@ -478,7 +478,7 @@ def _show_edited(edited: Edited, *, as_json: bool) -> None:
     if not edited.versions:
         click.echo("nothing has changed")
     for path in edited.left:
-        why = "somebody else has changed it since, a policy forbids it, or nothing is written there (`aios fs mounts`)"
+        why = "somebody else has changed it since, what it was is purged, a policy forbids it, or nothing is written there (`aios fs mounts`)"
         click.echo(f"{path} is left as it is: {why}", err=True)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.conftest import OpenKernel
 
 from aios.abi.storage import Put
 from aios.config import Config, Home
-from aios.errors import AccessDenied
+from aios.errors import AccessDenied, NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.files import Files
@@ -62,3 +63,22 @@ async def test_a_rollback_to_a_moment_leaves_and_names_what_is_never_written_to(
         assert texts(real) == ["old", "new", "new"]
         with pytest.raises(AccessDenied, match="2 names"):
             await owner.rollback("/notes/b", version=1)
+
+
+async def test_a_rollback_to_a_moment_whose_versions_are_purged_deletes_nothing(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+        for text in ("1", "2"):
+            await files.write("/shared/a", text)
+        await files.write("/shared/new", "new")
+        (newest, _) = await files.versions("/shared/a")
+        await files.purge("/shared", keep=1)
+        with pytest.raises(NotFound, match="was then is purged"):
+            await files.rollback("/shared/a", unix_s=newest.unix_s - 1e-6)
+        edited = await files.rollback("/shared", unix_s=newest.unix_s - 1e-6)
+        assert edited.left == ("/shared/a",)
+        assert [each.path for each in edited.versions] == ["/shared/new"], "it was not there"
+        assert await files.read_text("/shared/a") == "2"
+        assert (await files.rollback("/shared/a", unix_s=newest.unix_s)).versions == ()

@@ -64,10 +64,12 @@ def forget_marks(connection: apsw.Connection, path: str) -> None:
 def rollback_to(
     transaction: Transaction, path: str, *, version: int | None, unix_s: float | None
 ) -> list[FileVersion]:
-    """Bring a file, or all below a folder, back to a version or a moment; what is closed or banned below it is left, and named in the transaction.
+    """Bring a file, or all below a folder, back to a version or a moment.
+
+    What is closed or banned below it is left, and named in the transaction; so is what is there for which nobody knows any more what it was.
 
     Raises:
-        NotFound: There is no such version.
+        NotFound: There is no such version, or it was purged.
     """
     connection = transaction.connection
     if version is not None:
@@ -75,15 +77,24 @@ def rollback_to(
         return transaction.versions()
     rows = list(
         connection.execute(
-            "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) FROM versions "
+            "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END), min(version) FROM versions "
             "WHERE path = ? OR (path > ? AND path < ?) GROUP BY path",
             (unix_s, path, f"{path}/", f"{path}/{PAST}"),
         )
     )
     if not rows:
         raise no_file(path)
-    for each, number in rows:
-        if each == path:
+    for each, number, first in rows:
+        if (
+            not number and first > 1
+        ):  # what it was then is purged: not known, which is not that there was none
+            if each == path and len(rows) == 1:
+                raise NotFound(
+                    f"what {path} was then is purged",
+                    hint="`file_versions` shows the versions that are left",
+                )
+            transaction.leave(each)
+        elif each == path:
             restore(transaction, each, number)
         else:
             _restore_open(transaction, each, number)
