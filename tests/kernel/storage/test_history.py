@@ -8,7 +8,7 @@ import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.storage import Put
+from aios.abi.storage import Delete, Put
 from aios.config import Config, Home
 from aios.errors import AccessDenied, NotFound
 from aios.kernel.gate import LocalGate
@@ -82,3 +82,28 @@ async def test_a_rollback_to_a_moment_whose_versions_are_purged_deletes_nothing(
         assert [each.path for each in edited.versions] == ["/shared/new"], "it was not there"
         assert await files.read_text("/shared/a") == "2"
         assert (await files.rollback("/shared/a", unix_s=newest.unix_s)).versions == ()
+
+
+async def test_a_file_comes_back_where_a_folder_is_now(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+        await files.write("/shared/t/plan", "a file")
+        then_unix_s = (await files.stat("/shared/t/plan")).changed_unix_s
+        made = await files.edit([Delete("/shared/t/plan"), Put("/shared/t/plan/part", b"new")])
+        undone = await files.rollback(transaction=made.transaction)
+        assert await files.read_text("/shared/t/plan") == "a file"
+        await files.rollback(transaction=undone.transaction)
+        assert await files.read_text("/shared/t/plan/part") == "new"
+        await files.rollback("/shared/t", unix_s=then_unix_s)
+        assert await files.read_text("/shared/t/plan") == "a file"
+
+
+async def test_a_file_in_whose_place_a_folder_came_is_back_when_a_mount_refuses_the_rest(
+    tmp_path: Path,
+) -> None:
+    async with changed(tmp_path) as (_, owner, real):
+        puts = [Put("/notes/a/part", b"new"), Put("/notes/b", b"refused")]
+        with pytest.raises(AccessDenied, match="2 names"):
+            await owner.edit([Delete("/notes/a"), *puts])
+        assert texts(real) == ["new", "new", "new"]
+        assert await owner.read_text("/notes/a") == "new"

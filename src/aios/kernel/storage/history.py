@@ -84,10 +84,10 @@ def rollback_to(
     )
     if not rows:
         raise no_file(path)
+    rows.sort(key=lambda row: _is_there(connection, row[0], row[1]))
     for each, number, first in rows:
-        if (
-            not number and first > 1
-        ):  # what it was then is purged: not known, which is not that there was none
+        if not number and first > 1:
+            # What it was then is purged: nobody knows it, which is not that there was none.
             if each == path and len(rows) == 1:
                 raise NotFound(
                     f"what {path} was then is purged",
@@ -103,14 +103,21 @@ def rollback_to(
 
 def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> None:
     """Undo changes, given as (path, first version, last version); a path that was changed later is left, and named in the transaction."""
-    for path, first, last in changes:
-        newest: int = transaction.connection.execute(
+    connection = transaction.connection
+    for path, first, last in sorted(changes, key=lambda e: _is_there(connection, e[0], e[1] - 1)):
+        newest: int = connection.execute(
             "SELECT max(version) FROM versions WHERE path = ?", (path,)
         ).get
         if newest == last:
             restore(transaction, path, first - 1)
         else:
-            transaction.left.append(path)
+            transaction.leave(path)
+
+
+def _is_there(connection: apsw.Connection, path: str, version: int) -> bool:
+    """Whether a version has a content. What has none goes first: a name may be a file's before and a folder's after."""
+    query = "SELECT 1 FROM versions WHERE path = ? AND version = ? AND content IS NOT NULL"
+    return connection.execute(query, (path, version)).fetchone() is not None
 
 
 def _restore_open(transaction: Transaction, path: str, version: int) -> None:

@@ -243,7 +243,7 @@ class Mounts:
 
         await self._db.write(undo)
         restored: dict[str, Stamp | None] = {}
-        for path in done:
+        for path in reversed(done):
             with suppress(AiosError):  # what is in the folder then becomes a version below
                 await self._write_real([path], restored)
         await self._db.write(lambda c: _settle(c, paths, restored))
