@@ -196,7 +196,7 @@ class Files(Answer, frozen=True):
 
 
 class FileList(Call[Files], frozen=True, tag="file_list"):
-    """List what is in a folder; with `is_deep` all files below it, without the folders."""
+    """List what is in a folder, by path, where a folder's ends with a `/`; with `is_deep` all files below it, without the folders."""
 
     path: FilePath = ""
     is_deep: bool = False

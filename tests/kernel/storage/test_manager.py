@@ -388,16 +388,18 @@ async def test_pages_of_a_listing_join_without_gaps(booted: OpenKernel) -> None:
         _, ann = agent(kernel, "ann")
         await ann.edit([Put(f"{n % 7}/{n:03}", b"") for n in range(100)])
         await ann.edit([Put(f"x{n:03}", b"") for n in range(100)])
-        for is_deep, n_expected in ((False, 107), (True, 200)):
+        await ann.edit([Put(path, b"") for path in ("b", "b-x/1", "b.d/1", "c/1", "c-d/1", "c.f")])
+        for is_deep, n_expected, limit in ((False, 113, 1), (False, 113, 9), (True, 206, 9)):
             whole = [info.path for info in await ann.list(is_deep=is_deep)]
-            assert len(whole) == n_expected
+            assert len(set(whole)) == len(whole) == n_expected
             paged: list[str] = []
             after = ""
             while True:
-                call = FileList(is_deep=is_deep, after=after, limit=9)
+                call = FileList(is_deep=is_deep, after=after, limit=limit)
                 page = (await ann._gate.call(call)).value
                 paged += [info.path for info in page.files]
                 after = page.next
+                assert len(paged) <= len(whole)
                 if not after:
                     break
             assert paged == whole

@@ -238,24 +238,25 @@ def list_deep(connection: apsw.Connection, folder: str, after: str, limit: int) 
 
 
 def list_folder(connection: apsw.Connection, folder: str, after: str, limit: int) -> list[FileInfo]:
-    """The files and folders in a folder that come behind `after`. Cost: a look-up a folder, 2 us a file."""
+    """The files and folders in a folder that come behind `after`, in the order of their paths, a folder's with a `/` at its end. Cost: a look-up a folder, 2 us a file."""
+    behind = f"{after}/" if after and is_folder(connection, after) else after
     rows = connection.execute(
         "SELECT path, size_bytes, version, changed_unix_s FROM files WHERE folder = ? AND path > ? "
         "ORDER BY path LIMIT ?",
-        (folder, after, limit),
+        (folder, behind, limit),
     )
     files = [FileInfo(*row) for row in rows]
     folders = [
         FileInfo(path, is_folder=True)
-        for path in islice(folders_in(connection, folder, after), limit)
+        for path in islice(folders_in(connection, folder, behind), limit)
     ]
-    return sorted(files + folders, key=lambda info: info.path)[:limit]
+    return sorted(files + folders, key=lambda info: info.path + "/" * info.is_folder)[:limit]
 
 
 def folders_in(connection: apsw.Connection, folder: str, after: str = "") -> Iterator[str]:
-    """The folders in a folder, found by jumping over what is in each."""
+    """The folders in a folder, found by jumping over what is in each; those behind `after`, which ends with a `/` if it is one of them."""
     prefix = "/" if folder == "/" else f"{folder}/"
-    position = max(prefix, after and f"{after}/{PAST}")
+    position = max(prefix, f"{after}{PAST}" if after.endswith("/") else after)
     while True:
         found = connection.execute(
             "SELECT path FROM files WHERE path > ? AND path < ? AND folder != ? ORDER BY path LIMIT 1",
