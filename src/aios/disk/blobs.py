@@ -260,6 +260,12 @@ class BlobStore:
             "UPDATE blobs SET n_refs = n_refs - 1 WHERE key = ?", ((key,) for key in keys)
         )
 
+    def unused_bytes(self, connection: apsw.Connection, keys: Iterable[BlobKey]) -> int:
+        """What those of these blobs take on disk that nobody refers to any more."""
+        query = "SELECT coalesce(length(data), size_bytes) FROM blobs WHERE key = ? AND n_refs = 0"
+        rows = (connection.execute(query, (key,)).fetchone() for key in set(keys))
+        return sum(int(row[0]) for row in rows if row is not None)
+
     def get(self, connection: apsw.Connection, key: BlobKey) -> bytes:
         """The bytes of a blob.
 

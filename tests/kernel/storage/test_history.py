@@ -1,5 +1,6 @@
 """Going back in a mount that has something in it which is never written to."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -107,3 +108,25 @@ async def test_a_file_in_whose_place_a_folder_came_is_back_when_a_mount_refuses_
             await owner.edit([Delete("/notes/a"), *puts])
         assert texts(real) == ["new", "new", "new"]
         assert await owner.read_text("/notes/a") == "new"
+
+
+async def test_a_purge_frees_of_the_quota_only_what_no_later_version_has(
+    booted: OpenKernel,
+) -> None:
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+
+        async def stored_bytes() -> int:
+            return sum(each.stored_bytes for each in (await files.usage()).usages)
+
+        data = os.urandom(40_000)
+        await files.write("/shared/a", data)
+        for _ in range(3):
+            await files.append("/shared/a", b"x")
+            purged = await files.purge("/shared/a", keep=1)
+            assert purged.size_bytes < 20_000
+            assert await stored_bytes() > 40_000
+        await files.write("/shared/a", b"short")
+        await files.purge("/shared/a", keep=1)
+        assert await stored_bytes() < 1_000
+        assert (await files.check()).faults == ()

@@ -107,8 +107,17 @@ def retain_content(connection: apsw.Connection, content: ContentId) -> None:
     connection.execute("UPDATE contents SET n_refs = n_refs + 1 WHERE id = ?", (content,))
 
 
-def release_content(connection: apsw.Connection, blobs: BlobStore, content: ContentId) -> int:
-    """Inside a write: one reference less; the last one frees it. Returns the bytes that its root no longer pays for."""
+def release_content(
+    connection: apsw.Connection,
+    blobs: BlobStore,
+    content: ContentId,
+    *,
+    heir: ContentId | None = None,
+) -> int:
+    """Inside a write: one reference less; the last one frees it. Returns the bytes that its root no longer pays for.
+
+    A content pays for the blobs that were new with it: for those that others have still, `heir` pays from now on, if it is of the same root.
+    """
     n_refs: int = connection.execute(
         "UPDATE contents SET n_refs = n_refs - 1 WHERE id = ? RETURNING n_refs", (content,)
     ).get
@@ -117,7 +126,15 @@ def release_content(connection: apsw.Connection, blobs: BlobStore, content: Cont
     chunks, stored_bytes, root = connection.execute(
         "DELETE FROM contents WHERE id = ? RETURNING chunks, stored_bytes, root", (content,)
     ).get
-    blobs.release(connection, Manifest.decode(chunks).keys)
+    keys = Manifest.decode(chunks).keys
+    blobs.release(connection, keys)
+    if heir is not None and stored_bytes:
+        kept_bytes = max(0, stored_bytes - blobs.unused_bytes(connection, keys))
+        connection.execute(
+            "UPDATE contents SET stored_bytes = stored_bytes + ? WHERE id = ? AND root = ?",
+            (kept_bytes, heir, root),
+        )
+        stored_bytes -= kept_bytes * connection.changes()
     connection.execute(
         "UPDATE usage SET stored_bytes = stored_bytes - ? WHERE root = ?", (stored_bytes, root)
     )

@@ -11,7 +11,7 @@ import apsw
 from aios.abi.storage import FileVersion
 from aios.disk.blobs import BlobStore
 from aios.errors import AccessDenied, NotFound
-from aios.kernel.storage.content import release_content, retain_content
+from aios.kernel.storage.content import ContentId, release_content, retain_content
 from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
 from aios.kernel.storage.tables import PAST, check_versions, find_file, no_file, taint_of
 from aios.kernel.storage.versions import Transaction
@@ -43,12 +43,20 @@ def purge(
     freed_bytes = 0
     for each in dict.fromkeys(str(row[2]) for row in rows):
         reach.check_below(path, each, is_write=is_write)
-    for change, content, _ in rows:
-        connection.execute("DELETE FROM versions WHERE change = ?", (change,))
+    connection.executemany("DELETE FROM versions WHERE change = ?", ((row[0],) for row in rows))
+    for _, content, each in rows:
         if content is not None:
-            freed_bytes += release_content(connection, blobs, content)
+            heir = _oldest_content(connection, each)
+            freed_bytes += release_content(connection, blobs, content, heir=heir)
     forget_marks(connection, path)
     return len(rows), freed_bytes
+
+
+def _oldest_content(connection: apsw.Connection, path: str) -> ContentId | None:
+    """What the oldest version of a path holds that is left and no deletion."""
+    query = "SELECT content FROM versions WHERE path = ? AND content IS NOT NULL ORDER BY version LIMIT 1"
+    row = connection.execute(query, (path,)).fetchone()
+    return None if row is None else int(str(row[0]))
 
 
 def forget_marks(connection: apsw.Connection, path: str) -> None:
