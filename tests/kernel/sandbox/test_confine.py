@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,27 @@ def test_an_order_that_cannot_be_obeyed_ends_it_before_anything_runs(order: byte
     ended = run(order)
     assert ended.returncode == 126
     assert "the sandbox could not be made" in ended.stderr
+
+
+def order_of(folder: Path, command: list[str], *, groups: list[str]) -> bytes:
+    order = {"command": command, "cwd": str(folder), "env": {}, "bounds": {}, "behind": 0}
+    return json.dumps({**order, "groups": groups, "walls": None}).encode()
+
+
+def test_it_is_in_its_groups_before_the_program_begins(tmp_path: Path) -> None:
+    procs = tmp_path / "cgroup.procs"
+    procs.touch()
+    ended = run(order_of(tmp_path, ["/bin/cat", str(procs)], groups=[str(procs)]))
+    assert (ended.returncode, ended.stdout) == (0, "0")  # itself, as the operating system has it
+
+
+def test_a_group_that_cannot_be_joined_ends_it_before_anything_runs(tmp_path: Path) -> None:
+    procs = tmp_path / "gone" / "cgroup.procs"
+    ended = run(order_of(tmp_path, ["/bin/echo", "ran"], groups=[str(procs)]))
+    assert (ended.returncode, ended.stdout) == (126, "")
+    assert str(procs) in ended.stderr
+    ended = run(order_of(tmp_path, ["/bin/echo", "ran"], groups=[str(tmp_path / "made")]))
+    assert (ended.returncode, [*tmp_path.iterdir()]) == (126, [])
 
 
 def test_it_imports_nothing_of_ours() -> None:

@@ -1,5 +1,6 @@
 import os
 import resource
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from aios.config import SandboxConfig
 from aios.errors import ProgramFailed
 from aios.kernel.sandbox import probe as probing
+from aios.kernel.sandbox.cgroup import ControlGroup
 from aios.kernel.sandbox.launch import BEHIND, Confined, Launcher, _bound, bounds_of
 from aios.kernel.sandbox.places import Places
 from aios.kernel.sandbox.probe import probe
@@ -167,6 +169,32 @@ async def test_what_goes_on_in_child_after_child_is_held(
         n_bytes = out.stat().st_size
         await anyio.sleep(0.1)
         assert out.stat().st_size == n_bytes
+
+
+@pytest.mark.parametrize("launcher", [m for m in MODES if m != "bubblewrap"], indirect=True)
+async def test_what_is_started_at_once_and_left_alone_is_found(
+    launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a kernel that put the program into its group would come too late."""
+    if (await launcher.find_walls()).groups is None:
+        pytest.skip("this machine lets us make no control group")
+    add = ControlGroup.add
+
+    def add_late(group: ControlGroup, pid: int) -> None:
+        time.sleep(1)  # noqa: TID251 - a processor that has other things to do
+        add(group, pid)
+
+    monkeypatch.setattr(ControlGroup, "add", add_late)
+    leaves = "setsid env -i sh -c 'echo $$ > new; mv new pid; exec sleep 60' & while ! [ -e pid ]; do :; done"
+    with anyio.fail_after(30):
+        confined = await started(launcher, tmp_path, "sh", "-c", leaves)
+        await confined.process.wait()
+        left = int((tmp_path / "work" / "pid").read_text())
+        assert left in confined.inside()
+        await confined.wait_gone()
+        await confined.process.aclose()
+    with suppress(FileNotFoundError):
+        assert state_of(left) == "Z"
 
 
 async def test_what_it_may_take_is_bounded_behind_every_wall_and_behind_none(

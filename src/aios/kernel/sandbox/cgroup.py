@@ -29,10 +29,15 @@ class ControlGroup(Struct, frozen=True):
 
     folders: tuple[Path, ...]
 
+    @property
+    def doors(self) -> tuple[Path, ...]:
+        """The files by which a process is put in: its number is written to each, or 0 by itself."""
+        return tuple(folder / "cgroup.procs" for folder in self.folders)
+
     def add(self, pid: int) -> None:
-        """Put a process in; what it starts is in too."""
-        for folder in self.folders:
-            (folder / "cgroup.procs").write_text(str(pid))
+        """Put a process in; what it starts from then on is in too."""
+        for door in self.doors:
+            door.write_text(str(pid))
 
     def pids(self) -> list[int]:
         """The processes in it."""

@@ -1,11 +1,11 @@
-"""Confine this very process with Landlock, seccomp and resource limits, then become another program.
+"""Confine this very process with control groups, Landlock, seccomp and resource limits, then become another program.
 
 For machines without bubblewrap, and for programs that are to have limits but no walls. Run as a script of its own, with nothing of AIOS imported, so that it starts fast and no
 import can be led astray:
 
     python -I -S confine.py FD
 
-`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value), `behind` (steps of niceness) and `walls`: `system`, `readable`, `writable`, `seccomp`
+`FD` holds JSON: `command`, `cwd`, `env`, `bounds` (name of a limit -> value), `behind` (steps of niceness), `groups` (files by which control groups are joined) and `walls`: `system`, `readable`, `writable`, `seccomp`
 (base64), or nothing where programs are only limited. What lies in `system` is read, and no program can change it.
 Numbers and layouts: linux/landlock.h, linux/prctl.h. What this cannot do is in docs/concepts/sandbox.md.
 """
@@ -101,6 +101,18 @@ def open_real(path: str, root: str = "/") -> int:
     return fd
 
 
+def join(groups: list[str]) -> None:
+    """Be in control groups; all that this process starts will be, too, for it has started nothing yet.
+
+    Raises:
+        OSError: One is not there or takes nobody.
+    """
+    for path in groups:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
+
+
 def limit(bounds: dict[str, int]) -> None:
     """Set resource limits by the names of the `resource` module."""
     for name, value in bounds.items():
@@ -133,6 +145,7 @@ def main() -> None:
     """Read the order, obey it, and become the program."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         order = json.load(file)
+    join(order["groups"])
     os.chdir(order["cwd"])
     limit(order["bounds"])
     os.nice(order["behind"])

@@ -336,21 +336,21 @@ class Launcher:
             "writable": [*map(str, profile.writable), tmp, "/dev/null"],
             "seccomp": b64encode(filter_program(self._machine, has_namespaces=False)).decode(),
         }
-        return await self._open_confined(order, env, walls, group)
+        return self._open_confined(order, env, walls, group)
 
     async def _open_bare(
         self, order: "_Order", _: Walls, group: ControlGroup | None, _undo: ExitStack
     ) -> "_Started":
-        return await self._open_confined(order, order.profile.env, None, group)
+        return self._open_confined(order, order.profile.env, None, group)
 
-    async def _open_confined(
+    def _open_confined(
         self,
         order: "_Order",
         env: Mapping[str, str],
         walls: Mapping[str, object] | None,
         group: ControlGroup | None,
     ) -> "_Started":
-        """Start `confine.py`, which limits itself, builds the walls around itself if there are any, and becomes the program."""
+        """Start `confine.py`, which joins its group, limits itself, builds the walls around itself if there are any, and becomes the program."""
         bounds = limits(order.bounds)
         bounds["RLIMIT_NPROC"] += n_own_processes()  # it counts all that this user runs
         said = {
@@ -359,6 +359,7 @@ class Launcher:
             "env": dict(env),
             "bounds": bounds,
             "behind": BEHIND,
+            "groups": [*map(str, group.doors)] if group is not None else [],
             "walls": walls,
         }
         with ExitStack() as files:
@@ -369,10 +370,6 @@ class Launcher:
                 env={},
                 pass_fds=(fd,),
             )
-        if group is not None:
-            async with _whole_or_gone(process):
-                with suppress(OSError):  # it may have ended already
-                    await anyio.to_thread.run_sync(group.add, process.pid)
         return _Started(process, process.pid, None)
 
 
