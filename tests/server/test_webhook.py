@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+import httpx
 import msgspec
 import pytest
 from tests.kernel.approvals.test_book import question
@@ -138,3 +139,38 @@ def test_nothing_that_was_written_or_said_is_told_nor_can_be_guessed_back() -> N
 def test_without_a_secret_there_is_no_webhook() -> None:
     with pytest.raises(ConfigError, match=r"approvals\.webhook_secret_env"):
         Webhook("http://127.0.0.1/", "", SystemClock())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999/", "http://127.0.0.1:0/", "https://h:abc/", "http://[::1/",
+        "http://xn--a.example/", "https:///hook", "http://a..b/", f"http://{'a' * 64}.example/",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"approvals\.webhook_url") as refused:
+        Webhook(url, SECRET, SystemClock())
+    assert url not in str(refused.value), "it may hold a token"
+
+
+async def test_a_bug_in_a_try_is_a_try_that_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The daemon lives on, and sends what comes next."""
+    stream, wrongs = (
+        httpx.AsyncClient.stream,
+        [OverflowError("port"), ExceptionGroup("x", [OSError()])],
+    )
+
+    def wrong(client: httpx.AsyncClient, method: str, url: str, **more: object) -> object:
+        if wrongs:
+            raise wrongs.pop()
+        return stream(client, method, url, **more)  # type: ignore[arg-type]  # handed on as it came
+
+    monkeypatch.setattr(httpx.AsyncClient, "stream", wrong)
+    async with told() as (receiver, webhook):
+        webhook.put(question())
+        await receiver.wait_seen(1)
+    assert not wrongs
+    assert "OverflowError" in caplog.text

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.approvals import HUMAN_ASK, Approval
-from aios.errors import ConfigError
+from aios.errors import ConfigError, KernelBug, edge
 from aios.kernel.clock import Clock
 
 DELAYS_S = (1.0, 2.0, 4.0, 8.0)
@@ -58,7 +58,7 @@ class Webhook:
         timeout_s: Of one try.
 
     Raises:
-        ConfigError: There is no secret.
+        ConfigError: There is no secret, or the address is none.
     """
 
     def __init__(
@@ -74,6 +74,11 @@ class Webhook:
             raise ConfigError(
                 "approvals.webhook_url is set, and the variable that approvals.webhook_secret_env names is not",
                 hint="put the secret that its server knows into that variable",
+            )
+        if not is_address(url):
+            raise ConfigError(
+                "approvals.webhook_url is no address to which a request can be sent",
+                hint="it is http(s)://HOST/PATH or http(s)://HOST:PORT/PATH, with a port from 1 to 65535",
             )
         self._url = url
         self._secret = secret.encode()
@@ -128,16 +133,33 @@ class Webhook:
             "x-aios-signature": signature(self._secret, stamp, body),
         }
         with anyio.move_on_after(self._timeout_s):
+            # The text of an error may hold the address, which may hold a token.
             try:
-                async with client.stream("POST", self._url, content=body, headers=headers) as reply:
-                    return reply.status_code  # what else it says may be without end
-            except httpx.HTTPError:  # its text may hold the address, which may hold a token
+                with edge("the webhook of approvals", httpx.HTTPError):
+                    async with client.stream(
+                        "POST", self._url, content=body, headers=headers
+                    ) as reply:
+                        return reply.status_code  # what else it says may be without end
+            except httpx.HTTPError:
+                return 0
+            except KernelBug as bug:
+                _log.error("the webhook of approvals failed: %s", type(bug.__cause__).__name__)
                 return 0
         return 0
 
     def statistics(self) -> dict[str, int]:
         """How many were sent, given up, and dropped unsent."""
         return {"n_sent": self.n_sent, "n_failed": self.n_failed, "n_dropped": self.n_dropped}
+
+
+def is_address(url: str) -> bool:
+    """Whether a request can be sent there, as far as it shows."""
+    try:
+        found = httpx.URL(url)
+        name = found.host and found.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return bool(name) and (found.port is None or 0 < found.port < 1 << 16)
 
 
 def signature(secret: bytes, stamp: str, body: bytes) -> str:
