@@ -331,6 +331,40 @@ def test_who_is_left_behind_stays_under_the_limits_also_under_the_next_kernel(
         assert [each.name for each in client.ps(include_ended=True)] == ["init"]
 
 
+SPENDER = """\
+from aios.sdk.blocking import connect
+
+with connect() as client:
+    while True:
+        for _ in range(int(client.mail.receive().body)):
+            client.tools.run("clock")
+        client.mail.send(1, "done")
+"""
+
+
+def test_forks_stay_under_the_limits_of_their_source_also_under_the_next_kernel(
+    home: Path, tmp_path: Path
+) -> None:
+    """It has ended, and all of them together have what was left to it."""
+    (tmp_path / "agent.toml").write_text(MANIFEST)
+    (tmp_path / "main.py").write_text(SPENDER)
+    knobs = {"AIOS_KERNEL_MAX_EXITED": "0"}
+    with daemon(home, knobs), owner(home) as client:
+        source = client.spawn(str(tmp_path), budget=Limits(tool_calls=5)).pid
+        client.mail.send(source, "0")
+        client.mail.receive(sender=source, deadline_s=LONGEST_S)
+        first, second = (client.journal.fork(source).pid for _ in range(2))
+        client.kill(source)
+        client.files.write("/shared/last", b"")  # that it has ended is on disk before it
+    with daemon(home, knobs), owner(home) as client:
+        client.mail.send(first, "3")
+        client.mail.receive(sender=first, deadline_s=LONGEST_S)
+        assert client.budget(second).left.tool_calls == 2
+        for pid in (first, second):
+            client.kill(pid)
+        assert [each.name for each in client.ps(include_ended=True)] == ["init"]
+
+
 def test_who_was_asked_to_end_is_not_started_by_the_next_kernel(home: Path) -> None:
     program = home / "program"
     program.mkdir()

@@ -5,6 +5,7 @@ children left behind stay under the same limits. A reservation takes the worst c
 from none; `settle` gives back what was not used.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -39,6 +40,8 @@ class Account:
     limits: dict[Good, int] = field(default_factory=dict)
     spent: dict[Good, int] = field(default_factory=dict)
     reserved: dict[Good, int] = field(default_factory=dict)
+    n_alive: int = 0
+    """Processes in it, or below, that have not ended."""
     n_at_work: int = 0
     """Processes in it, or below, that are alive and not stopped."""
     wall_since_s: float = 0.0
@@ -110,7 +113,17 @@ class Ledger:
         account, found = self._accounts[pid], self._accounts.get(above)
         assert not account.spent, f"process {pid} has spent"
         if found is not None:
+            _count(account.parent, -account.n_alive)
             account.parent = found
+            _count(found, account.n_alive)
+
+    def count(self, pid: Pid, step: int) -> None:
+        """One process more (`step` 1) or less (-1) is alive in an account."""
+        _count(self._accounts[pid], step)
+
+    def binds_others(self, pid: Pid) -> bool:
+        """Whether living processes are under limits by way of this account."""
+        return self._accounts[pid].n_alive > 0 and self.is_limited(pid)
 
     def forget(self, pid: Pid) -> None:
         """Drop the account of a process that is forgotten; accounts below it keep it alive as long as they need it."""
@@ -155,15 +168,25 @@ class Ledger:
     def check_invariants(self) -> None:
         """Raise AssertionError if an account holds less than nothing, or less than those below it hold together."""
         below: dict[Account, dict[Good, int]] = {}
+        n_below: Counter[Account] = Counter()
         for account in self._accounts.values():
+            if account.parent is not None:
+                n_below[account.parent] += account.n_alive
             for good, held in account.reserved.items():
                 assert held >= 0, f"process {account.pid} holds {held} {good.value}"
                 if account.parent is not None:
                     sums = below.setdefault(account.parent, {})
                     sums[good] = sums.get(good, 0) + held
+        for account, n_alive in n_below.items():
+            assert 0 <= n_alive <= account.n_alive, f"process {account.pid} has lost living ones"
         for account, sums in below.items():
             for good, total in sums.items():
                 held = account.reserved.get(good, 0)
                 assert held >= total, (
                     f"those below process {account.pid} hold more {good.value} than it"
                 )
+
+
+def _count(account: Account | None, step: int) -> None:
+    for each in account.chain() if account is not None else ():
+        each.n_alive += step

@@ -88,6 +88,8 @@ class Budgets:
         """A new process: it spends under the limits of those above it, or of who pays for it and those above that."""
         self._ledger.open(process.pid, process.ppid or None, {})
         self._known[process.pid] = process
+        if process.is_alive:
+            self._ledger.count(process.pid, 1)
         self.note(process)
         if process.payer is not None:
             self.place(process, process.payer)
@@ -141,12 +143,12 @@ class Budgets:
         held = self._alive.pop(process.pid, None)
         if held is not None:
             held.settle({})
+        self._ledger.count(process.pid, -1)
         self.note(process)
 
     def binds_others(self, pid: Pid) -> bool:
-        """Whether living programs spend under limits by way of a process: who forgets it would let them loose under the next kernel."""
-        n_alive = self._ledger.get(pid).reserved.get(Good.CHILDREN, 0)
-        return n_alive > 0 and self._ledger.is_limited(pid)
+        """Whether living processes, those that it started or forks of it, spend under limits by way of one that has ended: who forgets it would let them loose under the next kernel."""
+        return self._ledger.binds_others(pid)
 
     def forget(self, pid: Pid) -> None:
         """The process is no longer remembered."""
