@@ -1,3 +1,6 @@
+import time
+from contextlib import AsyncExitStack
+
 import anyio
 import pytest
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from aios.abi.approvals import WAITS_FOR
 from aios.abi.calls import Stop
 from aios.abi.types import Exit, Kind, Right, State
 from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
+from aios.kernel import signals
 from aios.kernel.clock import SystemClock
 from aios.kernel.process import INIT_PID, Process
 from aios.kernel.process_table import MAX_GENERATIONS, ProcessTable
@@ -190,6 +194,33 @@ async def test_quiet_means_that_every_other_call_is_parked() -> None:
             with other.parked():
                 await anyio.wait_all_tasks_blocked()
     assert order == ["parking", "quiet"]
+
+
+@pytest.mark.anyio
+async def test_stop_waits_for_a_tree_that_cannot_be_still_once_and_looks_ever_less_often(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "STILL_S", 0.5)
+    n_looks = 0
+
+    def is_still() -> bool:
+        nonlocal n_looks
+        n_looks += 1
+        return False
+
+    with anyio.fail_after(30):
+        async with booted() as kernel, AsyncExitStack() as calls:
+            above, _ = kernel.admit("above")
+            below = [kernel.admit("below", parent=above)[0] for _ in range(3)]
+            for process in (above, *below):
+                run = process.begin("tool_run", max_calls=1)
+                calls.callback(process.end, run)
+                calls.enter_context(run.holding(lambda _: None, is_still))
+            began_s = time.monotonic()
+            await kernel.gate(INIT_PID).call(Stop(pid=above.pid))
+            took_s = time.monotonic() - began_s
+    assert 0.5 <= took_s < 1.5
+    assert 4 <= n_looks <= 4 * 12
 
 
 @settings(max_examples=60, deadline=None)

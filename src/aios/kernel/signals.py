@@ -4,7 +4,7 @@
 wait until no call of the tree acts any more; so when they return, nothing the tree asked for takes effect.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 from msgspec import Struct
@@ -19,8 +19,9 @@ from aios.kernel.scheduler.scheduler import Scheduler
 KILLED_STATUS = 137
 """128 + SIGKILL, as shells have it."""
 TERMINATED_STATUS = 143
-STILL_S, LOOK_S = 2.0, 0.002
-"""How long `stop` waits at most until nothing runs, and between two looks: what hangs in a disk cannot even be stopped."""
+STILL_S, LOOK_S, LONGEST_LOOK_S = 2.0, 0.002, 0.1
+"""How long `stop` waits at most until nothing runs, between the first two looks and between later ones: what hangs in a disk cannot even be
+stopped, nor what waits in `vfork` for a child that is."""
 KERNEL_ENDED = Exit(KILLED_STATUS, "the kernel ended")
 """How a process ends that ends with a kernel which shuts down. On disk it has not: the next kernel decides what becomes of it."""
 
@@ -85,7 +86,7 @@ class Signals(Struct, frozen=True):
             self.hold(process)
         for process in tree:
             await process.wait_quiet(by)
-            await _wait_still(process)
+        await _wait_still(tree)
         return [process.pid for process in tree]
 
     def hold(self, process: Process, *, is_lasting: bool = True) -> None:
@@ -217,13 +218,17 @@ class Signals(Struct, frozen=True):
         _check_lives(target)
 
 
-async def _wait_still(process: Process) -> None:
-    """Wait until nothing that was started for a stopped process runs: what was in the middle of starting a child when it was stopped does that first."""
+async def _wait_still(moving: Sequence[Process]) -> None:
+    """Wait until nothing that was started for stopped processes runs: what was in the middle of starting a child when it was stopped does that first."""
+    pause_s = LOOK_S
     with anyio.move_on_after(STILL_S):
-        while process.is_stopped:
-            if all(is_still() for is_still in process.stills):
-                return
-            await anyio.sleep(LOOK_S)
+        while moving := [each for each in moving if each.is_stopped and not _is_still(each)]:
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_LOOK_S)
+
+
+def _is_still(process: Process) -> bool:
+    return all(is_still() for is_still in process.stills)
 
 
 def _check_lives(process: Process) -> None:
