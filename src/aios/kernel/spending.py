@@ -20,6 +20,8 @@ from aios.kernel.walltime import WallTimes
 SAVE_S = 10.0
 """So much of what time has passed a crash may forget."""
 MAX_LIMIT = 10**15
+MAX_PAYERS = 128
+"""By which forks may share a budget: each costs every reservation of those below it, also when it has ended."""
 SHORTEST_S = 0.001
 """Clocks differ in their last digits: who looks a little too early looks again."""
 BOOKED = tuple(good for good in Good if good is not Good.WALL)
@@ -103,6 +105,18 @@ class Budgets:
         self._ledger.place(process.pid, payer)
         if process.pid in self._at_work and self._walls.count(account, 1, now_s):
             self._walls_moved.set()
+
+    def check_payers(self, pid: Pid) -> None:
+        """Return if a process and those above it may pay for one more.
+
+        Raises:
+            ResourceExhausted: There are too many.
+        """
+        if pid in self._known and sum(1 for _ in self._ledger.get(pid).chain()) > MAX_PAYERS:
+            raise ResourceExhausted(
+                f"process {pid} is a fork of forks, and {MAX_PAYERS} pay for it already",
+                hint="fork an earlier one, or give this fork a budget of its own",
+            )
 
     def limit(self, process: Process, limits: Limits) -> None:
         """Set the limits of a process."""

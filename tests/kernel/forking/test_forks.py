@@ -12,7 +12,7 @@ from aios.abi.calls import Chat, GetPid
 from aios.abi.fork import Fork
 from aios.abi.tools import EffectName, Traits
 from aios.abi.types import JsonObject, Message, Pid, Role
-from aios.errors import AccessDenied, AiosError, Conflict, NotFound
+from aios.errors import AccessDenied, AiosError, Conflict, NotFound, ResourceExhausted
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal.retention import Kept
 from aios.kernel.kernel import Kernel
@@ -169,6 +169,20 @@ async def test_what_cannot_be_forked_is_refused_and_leaves_nothing(home: Path) -
         await refused(kernel, 1, Fork(pid=guest), Conflict)
         await refused(kernel, 1, Fork(pid=Pid(1)), Conflict)
         await refused(kernel, guest, Fork(pid=source.pid), AccessDenied)
+
+
+async def test_forks_of_forks_that_all_pay_for_one_another_are_bounded(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who forks, ends the source and forks the fork would make what each call reserves longer, without end."""
+    monkeypatch.setattr("aios.kernel.spending.MAX_PAYERS", 2)
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, WRITING))
+        await ended(client, source.pid)
+        first = await client.journal.fork(source.pid)
+        await refused(kernel, 1, Fork(pid=first.pid), ResourceExhausted)
+        await client.journal.fork(first.pid, budget=Limits(calls=9))
+        await client.journal.fork(source.pid)
 
 
 ACTING = """\

@@ -209,6 +209,8 @@ class Forks:
     async def _sprout(self, run: Run, origin: Origin, twig: Twig, undo: ExitStack) -> Grown:
         """A process for a branch, which is not on disk yet; `undo` ends it."""
         kernel = self._kernel
+        if twig.is_paid_by_source:
+            kernel.budgets.check_payers(origin.row.pid)
         one_child = await kernel.budgets.reserve_child(run)
         with ExitStack() as giving_back:
             giving_back.callback(one_child.settle, {})
