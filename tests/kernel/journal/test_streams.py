@@ -1,3 +1,4 @@
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -7,11 +8,12 @@ from aios.abi.calls import Chat, ChatAnswer
 from aios.abi.gate import Frames, Token
 from aios.abi.types import Message, Pid, Role
 from aios.config import Config, Home
-from aios.engine.base import ChatPrompt, Job
+from aios.engine.base import ChatPrompt, Engine, Job
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError
 from aios.kernel.clock import SystemClock
+from aios.kernel.cores import Core, CoreConfig
 from aios.kernel.journal.streams import PIECE_S, digest_of
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.sdk.client import Client
@@ -36,6 +38,14 @@ def engine(delay_s: float) -> ScriptedEngine:
 
 def n_pieces(kernel: Kernel) -> int:
     return int(kernel.db.read_nowait(lambda c: c.execute("SELECT count(*) FROM stream_pieces").get))
+
+
+def started(engine: Engine) -> Callable[[], Awaitable[Engine]]:
+    async def start() -> Engine:
+        await engine.start()
+        return engine
+
+    return start
 
 
 async def listen(frames: Frames[ChatAnswer], said: list[str]) -> None:
@@ -89,6 +99,36 @@ async def test_a_generation_that_was_cut_off_goes_on_behind_what_is_journalled(
         await kernel.journal.disk.flush()
         assert n_pieces(kernel) == 0
         assert (await Client(kernel.gate(pid)).chat("Something else.", max_tokens=4)).text
+
+
+async def test_what_an_engine_said_that_failed_is_no_part_of_what_is_gone_on_from(
+    tmp_path: Path,
+) -> None:
+    """The one that failed was of a model that stutters; nothing of it was journalled when the other one began."""
+    home = Home(tmp_path)
+    stutter = Script(answer=lambda _: "um " * N_TOKENS, fail_after_tokens=10)
+    first = ScriptedEngine(model="other", script=stutter)
+    async with open_kernel(Config(), home, engines={}, is_durable=True) as kernel:
+        kernel.add_engine(Core("a", "scripted", started(first), config=CoreConfig(fallback=("b",))))
+        kernel.add_engine(Core("b", "scripted", started(engine(0.02))))
+        pid = kernel.admit("eve")[0].pid
+
+        async def ask() -> None:
+            with pytest.raises(AiosError):
+                await kernel.gate(pid).call(CALL)
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                while not n_pieces(kernel):
+                    await anyio.sleep(0.01)
+                await kernel.drain(0)
+    second = engine(0.0)
+    async with open_kernel(Config(), home, engines={"b": second}, is_durable=True) as kernel:
+        answer = (await kernel.gate(pid).call(CALL)).value
+    assert "um" not in answer.message.text().split()
+    assert answer.usage.completion_tokens == N_TOKENS
+    assert 0 < second.n_generated_tokens < N_TOKENS, "what the other one said was kept"
 
 
 async def test_what_is_asked_otherwise_begins_anew_and_the_dead_leave_no_pieces(

@@ -138,12 +138,13 @@ class Stream:
         self._fingerprint = engine.fingerprint
         cut_off, self._cut_off = self._cut_off, None
         if cut_off is None:
+            self._forget()
             return None
         begun, n_max = cut_off.begun, job.max_tokens
         has_room = n_max is None or len(begun.tokens) < n_max
         if self._is_kept and begun.fingerprint == engine.fingerprint and has_room:
             return begun
-        self.settle()
+        self._forget()
         return None
 
     def add(self, delta: Delta) -> None:
@@ -169,6 +170,11 @@ class Stream:
             query = "DELETE FROM stream_pieces WHERE stream = ?"
             disk.add(lambda connection: connection.execute(query, (number,)))
         self._number = 0
+
+    def _forget(self) -> None:
+        """Nothing that was said so far is a part of what comes: an engine begins anew."""
+        self.settle()
+        self._text, self._tokens, self._told = [], [], []
 
     def _tell(self) -> None:
         if self._told:
