@@ -17,11 +17,13 @@ from aios.abi.types import (
     Regex,
     Role,
     Sampling,
+    ToolCall,
     ToolChoice,
     ToolSpec,
     Usage,
 )
 from aios.config import Config, EngineConfig, Home, SchedulerConfig
+from aios.engine.base import ChatPrompt
 from aios.engine.models import find_model
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
@@ -311,6 +313,95 @@ async def test_a_process_that_floods_the_engine_delays_others_by_little(
                     await anyio.sleep(0.001)
                 await kernel.gate(other).call(chat("hi"))
                 assert n_done <= 16, "it waits for a few turns, not for the flood"
+
+
+class SlowCounter(ScriptedEngine):
+    """Counts only when it is let; `waiting` is how many texts it was given to count at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self.may_count = anyio.Event()
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        self.waiting += 1
+        try:
+            await self.may_count.wait()
+        finally:
+            self.waiting -= 1
+        return await super().count_tokens(prompt)
+
+
+@pytest.mark.parametrize("what", ["a text", "tools", "arguments"])
+async def test_long_texts_of_one_process_are_counted_one_after_another(
+    booted: OpenKernel, what: str
+) -> None:
+    long = "word " * 10_000
+    short = (Message(Role.USER, "hi"),)
+    counts = {
+        "a text": CountTokens((Message(Role.USER, long),)),
+        "tools": CountTokens(short, (ToolSpec("t", long, {}),)),
+        "arguments": CountTokens(
+            (Message(Role.ASSISTANT, "", (ToolCall("1", "t", f'"{long}"'),)),)
+        ),
+    }
+    engine = SlowCounter()
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            pids = [kernel.admit(name)[0].pid for name in ("flooder", "other")]
+            for pid in [pids[0]] * 50 + [pids[1]]:
+                tasks.start_soon(kernel.gate(pid).call, counts[what])
+            await anyio.wait_all_tasks_blocked()
+            assert engine.waiting == 2, "one for each"
+            tasks.start_soon(kernel.gate(pids[0]).call, CountTokens(short))
+            await anyio.wait_all_tasks_blocked()
+            assert engine.waiting == 3, "a short one is counted at once"
+            engine.may_count.set()
+
+
+async def test_an_endpoint_counts_as_many_long_texts_at_once_as_it_is_sent(
+    booted: OpenKernel,
+) -> None:
+    engine = SlowCounter()
+    call = CountTokens((Message(Role.USER, "word " * 10_000),))
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            kernel.cores.get("engine0").kind = "openai"
+            for _ in range(50):
+                tasks.start_soon(kernel.init_gate().call, call)
+            await anyio.wait_all_tasks_blocked()
+            assert engine.waiting == 50
+            engine.may_count.set()
+
+
+async def test_a_process_is_stopped_and_killed_while_its_long_texts_wait_to_be_counted(
+    booted: OpenKernel,
+) -> None:
+    engine = SlowCounter()
+    call = CountTokens((Message(Role.USER, "word " * 10_000),))
+    n_counted = 0
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            pid = kernel.admit("flooder")[0].pid
+
+            async def count() -> None:
+                nonlocal n_counted
+                try:
+                    await kernel.gate(pid).call(call)
+                    n_counted += 1
+                except ProcessGone:
+                    pass
+
+            for _ in range(50):
+                tasks.start_soon(count)
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as stopping:
+                stopping.start_soon(kernel.init_gate().call, Stop(pid=pid))
+                await anyio.wait_all_tasks_blocked()
+                engine.may_count.set()
+            assert n_counted <= 1
+            await kernel.init_gate().call(Kill(pid=pid))
+    assert n_counted <= 1
 
 
 @pytest.mark.model

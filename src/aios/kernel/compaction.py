@@ -4,9 +4,10 @@ The prompt is counted whole, by the engine, because its template decides what a 
 bisection. What leaves, and the note that stands for it, is decided by the pure `context/window.py`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,7 +31,7 @@ from aios.kernel.context.window import (
     without,
 )
 from aios.kernel.cores import Core, Cores
-from aios.kernel.llm import MOVING, ModelCalls
+from aios.kernel.llm import MOVING, ModelCalls, prompt_chars
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 
@@ -68,6 +69,7 @@ class _Gauge:
 
     core: Core
     tools: tuple[ToolSpec, ...]
+    counting: Callable[[int], AbstractAsyncContextManager[None]]
     can_count: bool = True
     is_estimated: bool = False
     """Whether any count was no more than an estimate."""
@@ -80,10 +82,12 @@ class _Gauge:
     async def count(self, items: Items) -> int:
         """Tokens of a prompt."""
         messages = shown(items)
+        prompt = ChatPrompt(messages, self.tools)
         if self.can_count:
             try:
-                with self.core.in_use() as engine:
-                    return await engine.count_tokens(ChatPrompt(messages, self.tools))
+                async with self.counting(prompt_chars(prompt)):
+                    with self.core.in_use() as engine:
+                        return await engine.count_tokens(prompt)
             except TooLarge:  # than anybody counts, and than any window
                 pass
             except (Unsupported, *MOVING):  # whether it is broken or busy is for the call to find
@@ -180,7 +184,7 @@ class Compactor:
 
     async def _gauge(self, run: Run, aim: Aim) -> _Gauge:
         core = await self._cores.find(run, Wish(aim.model, may_fall_back=aim.may_move))
-        return _Gauge(core, aim.tools)
+        return _Gauge(core, aim.tools, partial(self._models.counting, run, core))
 
     def _target(self, window_tokens: int, aim: Aim) -> int:
         """How many tokens a compaction should leave."""

@@ -8,8 +8,8 @@ A generation that its engine fails begins anew on the next engine that may serve
 """
 
 import secrets
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -33,6 +33,7 @@ from aios.abi.gate import Token
 from aios.abi.types import (
     Finish,
     Message,
+    Pid,
     Role,
     Sampling,
     TokenLogprob,
@@ -70,6 +71,8 @@ CHARS_A_TOKEN = 4
 """Of English text, roughly."""
 USUAL_OUTPUT_TOKENS = 1024
 """What a call without `max_tokens` is taken to need."""
+LONG_CHARS = 16_384
+"""A text that is longer takes 20 ms or more to be counted."""
 MESSAGE_TOKENS = 4
 """What a template adds to a message, roughly."""
 
@@ -142,6 +145,7 @@ class ModelCalls:
         self._gaps = gaps
         self._cores = cores
         self._budgets = budgets
+        self._counting: dict[Pid, anyio.Lock] = {}
         self._pacing = Pacing(
             scheduler.clock, lambda owner: scheduler.policy.config.weights.get(owner, 1.0)
         )
@@ -182,15 +186,41 @@ class ModelCalls:
     async def tokenize(self, run: Run, call: Tokenize) -> Tokens:
         """Cut a text into tokens."""
         core = await self._cores.find(run, _same_model(call.model, Ability.TOKENIZE))
-        with self._told(core), core.in_use() as engine:
-            return Tokens(await engine.tokenize(call.text), core.model)
+        async with self.counting(run, core, len(call.text)):
+            with self._told(core), core.in_use() as engine:
+                return Tokens(await engine.tokenize(call.text), core.model)
 
     async def count_tokens(self, run: Run, call: CountTokens) -> TokenCount:
         """Count the tokens of a conversation."""
         core = await self._cores.find(run, _same_model(call.model, Ability.TOKENIZE))
-        with self._told(core), core.in_use() as engine:
-            n_tokens = await engine.count_tokens(ChatPrompt(call.messages, call.tools))
-            return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
+        prompt = ChatPrompt(call.messages, call.tools)
+        async with self.counting(run, core, prompt_chars(prompt)):
+            with self._told(core), core.in_use() as engine:
+                n_tokens = await engine.count_tokens(prompt)
+                return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
+
+    @asynccontextmanager
+    async def counting(self, run: Run, core: Core, n_chars: int) -> AsyncIterator[None]:
+        """Count a text in the block. Of the long ones of a process one is counted at a time, so others wait for no more of them.
+
+        Who waits is parked, so `stop` waits for one of them at most, too. An endpoint counts as many at once as it likes.
+        """
+        if n_chars <= LONG_CHARS or core.kind == "openai":
+            yield
+            return
+        pid = run.process.pid
+        turn = self._counting.setdefault(pid, anyio.Lock())
+        try:
+            with run.parked():
+                await turn.acquire()
+            try:
+                await run.runnable()
+                yield
+            finally:
+                turn.release()
+        finally:
+            if not turn.locked():
+                self._counting.pop(pid, None)
 
     async def _generate(
         self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
@@ -337,6 +367,13 @@ def _going_on(engine: Engine, job: Job, run: Run, output: Output) -> Job:
         output.is_handed_out = True
         run.emit(Token(begun.text, n_tokens))
     return replace(job, begun=begun)
+
+
+def prompt_chars(prompt: ChatPrompt) -> int:
+    """How long a prompt is that is to be counted, with all that its template shows."""
+    n_chars = len(msgspec.msgpack.encode(prompt.tools)) if prompt.tools else 0
+    n_chars += sum(len(each.arguments) for said in prompt.messages for each in said.tool_calls)
+    return n_chars + sum(len(said.text()) for said in prompt.messages)
 
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:

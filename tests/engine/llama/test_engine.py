@@ -13,7 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from tests.engine.jobs import GREEDY, chat, read_all, run
 
-from aios.abi.types import Finish, Message, Role, Sampling, Usage
+from aios.abi.types import Finish, Message, Role, Sampling, ToolSpec, Usage
 from aios.config import ContextConfig, EngineConfig
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.engine import MAX_COUNTED_CHARS, LlamaEngine
@@ -320,6 +320,26 @@ async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: Lla
         tasks.cancel_scope.cancel()
     assert len(tokens) > 200_000
     assert n_turns > 10
+
+
+async def test_what_is_only_counted_keeps_no_generation_waiting(shared: LlamaEngine) -> None:
+    """Its tools are a grammar, which is made in a worker thread as texts are counted in one."""
+    clock = ToolSpec("clock", "tells the time", {"type": "object", "properties": {}})
+    prompt = ChatPrompt((Message(Role.USER, "What time is it?"),), tools=(clock,))
+    n_counted = 0
+    async with anyio.create_task_group() as tasks:
+
+        async def count() -> None:
+            nonlocal n_counted
+            await shared.tokenize("The quick brown fox. " * 50_000)
+            n_counted += 1
+
+        for _ in range(10):
+            tasks.start_soon(count)
+        await anyio.wait_all_tasks_blocked()
+        await (await shared.open(Job(prompt, GREEDY, max_tokens=4))).close()
+        assert n_counted <= 3
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_text_too_long_to_be_counted_is_refused(shared: LlamaEngine) -> None:

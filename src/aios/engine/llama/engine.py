@@ -85,6 +85,8 @@ class LlamaEngine:
         self._gone = "has not been started"
         self._is_closed = False
         self._preparers = anyio.CapacityLimiter(N_PREPARERS)
+        self._counter = anyio.CapacityLimiter(1)
+        """Who only counts holds no slot, and keeps nobody waiting who does."""
         self._running: set[LlamaSequence] = set()
         self._waiting: set[Callable[[AiosError], None]] = set()
         self._n_sequences = 0
@@ -125,6 +127,7 @@ class LlamaEngine:
             await anyio.to_thread.run_sync(self._thread.join)
             for _ in range(N_PREPARERS):  # wait for who still reads the model's vocabulary
                 await self._preparers.acquire_on_behalf_of(object())
+            await self._counter.acquire_on_behalf_of(object())
         if self._loaded is not None:
             self._loaded.model.close()
 
@@ -275,7 +278,7 @@ class LlamaEngine:
         await checkpoint()
         model = self._get_open().model
         _check_length(len(text))
-        return await self._run(
+        return await self._count(
             lambda: tuple(model.tokenize(text, special=False).tolist()), len(text)
         )
 
@@ -283,7 +286,7 @@ class LlamaEngine:
         await checkpoint()
         compiler = self._get_open().compiler
         _check_length(sum(len(message.text()) for message in prompt.messages))
-        return await self._run(partial(compiler.count_tokens, prompt), _weight_of_chat(prompt))
+        return await self._count(partial(compiler.count_tokens, prompt), _weight_of_chat(prompt))
 
     # --- small print ---------------------------------------------------------------------------------------------
 
@@ -313,9 +316,11 @@ class LlamaEngine:
 
     async def _run(self, function: Callable[[], T], weight: float) -> T:
         """Call a function that keeps the processor busy: here if it takes no time, else in a worker thread."""
-        if weight <= LIGHT_CHARS:
-            return function()
-        return await anyio.to_thread.run_sync(function, limiter=self._preparers)
+        return await _call(function, weight, self._preparers)
+
+    async def _count(self, function: Callable[[], T], weight: float) -> T:
+        """The same of what only counts: one after another."""
+        return await _call(function, weight, self._counter)
 
     async def _answer(self, reply: Reply[T]) -> T:
         """Wait for the thread's answer, or for news that the thread has ended."""
@@ -336,6 +341,12 @@ class LlamaEngine:
                 f"engine {self._name} {self._gone}", hint="start the kernel again"
             )
         return self._get_loaded()
+
+
+async def _call(function: Callable[[], T], weight: float, threads: anyio.CapacityLimiter) -> T:
+    if weight <= LIGHT_CHARS:
+        return function()
+    return await anyio.to_thread.run_sync(function, limiter=threads)
 
 
 def _check_length(n_chars: int) -> None:
