@@ -1,9 +1,15 @@
 from pathlib import Path
+from threading import Event, Thread  # noqa: TID251 - the store is for several threads
+from time import perf_counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aios.kernel.context import pins as of_pins
+from aios.kernel.context.files import PageFiles
+from aios.kernel.context.pages import PageStore
 from aios.kernel.context.pins import Pins
 
 
@@ -35,12 +41,61 @@ def test_what_was_written_down_is_pinned_by_the_next_kernel(tmp_path: Path) -> N
     pins.put("snapshot: naïve/../name", [key(1)])
     pins.put("suspended", [key(2)])
     assert pins.write("snapshot: naïve/../name")
+    assert pins.settle("snapshot: naïve/../name")
     later = Pins(tmp_path)
     assert key(1) in later
     assert key(2) not in later
     assert later.drop("snapshot: naïve/../name") == [key(1)]
     assert len(Pins(tmp_path)) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pin_that_was_dropped_while_it_was_written_leaves_no_file(tmp_path: Path) -> None:
+    pins = Pins(tmp_path)
+    pins.put("a", [key(1)])
+    assert pins.write("a")
+    pins.put("b", [key(2)])
+    assert pins.drop("a") == [key(1)]
+    assert not pins.settle("a")
+    pins.check_invariants()
+    assert list(tmp_path.iterdir()) == []
+
+
+def store_in(folder: Path) -> PageStore:
+    files = PageFiles(folder, page_bytes=64, budget_bytes=6400)
+    return PageStore(
+        fingerprint="model", page_tokens=4, page_bytes=64, budget_bytes=640, files=files
+    )
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_while_a_pin_is_written_down_others_use_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dropped: bool
+) -> None:
+    store = store_in(tmp_path)
+    keys = store.keys(np.arange(4, dtype=np.int32))
+    store.add(keys[0], None, lambda frame: frame.fill(1))
+    is_syncing, may_sync = Event(), Event()
+
+    def sync_slowly(_: Path) -> None:
+        is_syncing.set()
+        may_sync.wait(2)
+
+    monkeypatch.setattr(of_pins, "sync_folder", sync_slowly)
+    n_pinned: list[int] = []
+    writer = Thread(target=lambda: n_pinned.append(store.pin("mine", keys, synced=True)))
+    writer.start()
+    assert is_syncing.wait(5)
+    begun_s = perf_counter()
+    assert store.n_known(keys) == 1
+    if is_dropped:
+        store.unpin("mine")
+    assert perf_counter() - begun_s < 1, "it waited for the disk"
+    may_sync.set()
+    writer.join(5)
+    assert n_pinned == [0 if is_dropped else 1]
+    store.check_invariants()
+    assert store_in(tmp_path).statistics().n_pins == (0 if is_dropped else 1)
 
 
 def test_what_is_not_pinned_or_has_no_folder_is_not_written_down(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ sequence may be filled in part, a *tail*, and its name says how many tokens it h
 from the very token where the last one ended. A tail that nobody pins is kept in memory only, goes early, and goes with its last pin.
 Pages live in frames of memory and, when that is full, in files.
 
-Any thread may call; nobody reads or writes a page's file with the lock held (a pin's, which is small, is written so). A page that is in use, or that has children in memory,
+Any thread may call; nobody reads or writes a file with the lock held. A page that is in use, or that has children in memory,
 is never evicted; a pinned one only after it was written to disk. Of the others the one goes that is least worth keeping: used
 seldom, long ago, and quick to compute again; and before all that somebody is expected back for soon.
 Source: paging as in vLLM, arXiv 2309.06180; the prefix tree as in SGLang's RadixAttention, 2312.07104; tiers as in
@@ -16,7 +16,7 @@ CachedAttention, 2403.19708; eviction by GreedyDual-Size-Frequency, Cherkasova 1
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Condition
+from threading import Condition, Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,8 @@ class PageStore:
         self._age = 0.0
         self._changed = Condition()
         """Guards all of this; told when a page was read from disk."""
+        self._writing = Lock()
+        """Held while a pin is written down; `_changed` may be taken with it, never the other way round."""
         self._n_added = self._n_hits = self._n_misses = self._n_evicted = 0
         self._n_fetched = self._n_paged_out = 0
 
@@ -161,8 +163,11 @@ class PageStore:
         if not synced:
             return self.n_known(keys)
         n_synced = self.flush(keys)
-        with self._changed:
-            return n_synced if self._pins.write(name) else 0
+        with self._writing:
+            if not self._pins.write(name):
+                return 0
+            with self._changed:
+                return n_synced if self._pins.settle(name) else 0
 
     def unpin(self, name: str) -> None:
         """Let go what a name pins; unknown is nothing."""

@@ -22,7 +22,7 @@ HEAD_BYTES = len(MAGIC) + CHECK_BYTES + 4
 
 
 class Pins:
-    """Which keys are pinned, and under which names. Not safe in several threads: its owner holds a lock.
+    """Which keys are pinned, and under which names. Not safe in several threads, but for `write`: its owner holds a lock.
 
     Args:
         folder: Where pins that are written down are kept; None keeps them in memory only.
@@ -67,11 +67,12 @@ class Pins:
         return self._uncount(self._chains.pop(name, ()))
 
     def write(self, name: str) -> bool:
-        """Write a pin down, synced. Returns: whether it survives the kernel now."""
-        if self._folder is None or name not in self._chains:
+        """Write a pin down, synced; without the lock, but one at a time. `settle` ends it. Returns: whether it is on disk now."""
+        keys = self._chains.get(name)
+        if self._folder is None or keys is None:
             return False
         text = name.encode()
-        body = len(text).to_bytes(4, "little") + text + b"".join(self._chains[name])
+        body = len(text).to_bytes(4, "little") + text + b"".join(keys)
         path = self._path(name)
         part = path.with_suffix(".part")
         try:
@@ -86,8 +87,14 @@ class Pins:
             with suppress(OSError):
                 part.unlink()
             return False
-        self._written.add(name)
         return True
+
+    def settle(self, name: str) -> bool:
+        """End what `write` wrote: its file goes if the pin was dropped meanwhile. Returns: whether the pin is wanted still."""
+        self._written.add(name)
+        if name not in self._chains:
+            self.drop(name)
+        return name in self._chains
 
     def _uncount(self, keys: Sequence[bytes]) -> list[bytes]:
         freed = []
