@@ -9,6 +9,7 @@ from tests.kernel.conftest import OpenKernel
 
 from aios.abi.calls import Chat, Embed, Wait
 from aios.abi.contexts import (
+    ContextCompact,
     ContextFork,
     ContextId,
     ContextOpen,
@@ -17,7 +18,7 @@ from aios.abi.contexts import (
     WindowPolicy,
 )
 from aios.abi.gate import Token
-from aios.abi.types import EngineState, Message, Role, ToolSpec
+from aios.abi.types import EngineState, ImagePart, Message, Role, TextPart, ToolSpec
 from aios.engine.base import Ability, ChatPrompt, Engine, Job, Suspended
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine, ScriptedSequence
@@ -224,6 +225,37 @@ async def test_a_chat_in_a_context_moves_when_its_endpoint_is_asked_too_often(
         opened = ContextOpen(window=WindowPolicy.DROP_OLDEST, tools=(clock,))
         context = (await kernel.init_gate().call(opened)).value.id
         assert await text_of(kernel, msgspec.structs.replace(chat(), context=context)) == "other"
+
+
+@pytest.mark.parametrize("policy", [WindowPolicy.DROP_OLDEST, WindowPolicy.SUMMARISE])
+async def test_a_window_is_measured_by_the_engine_that_serves_the_call(
+    booted: OpenKernel, policy: WindowPolicy
+) -> None:
+    """The first engine is small and blind: chats that show an image go to the other one, which has room for all."""
+    small = ScriptedEngine(model="small", window_tokens=200)
+    seeing = ScriptedEngine(
+        model="seeing", abilities=small.capabilities.abilities | {Ability.IMAGES}
+    )
+    image = Message(Role.USER, (TextPart("What is this?"), ImagePart("https://example.org/a.png")))
+    roles = (Role.ASSISTANT, Role.USER)
+    told = tuple(Message(roles[i % 2], "word " * 10) for i in range(21))
+    async with fleet(booted, {"a": made(small), "b": made(seeing)}, a=("b",)) as kernel:
+        gate = kernel.init_gate()
+        opened = ContextOpen(messages=(image, *told), window=policy)
+        context = (await gate.call(opened)).value.id
+        call = msgspec.structs.replace(chat(max_tokens=4), context=context)
+        answer = (await gate.call(call)).value
+        assert answer.model == "seeing"
+        assert not answer.cuts
+        assert not (await gate.call(ContextCompact(context=context))).value.compaction.n_messages
+        blind = (
+            await gate.call(
+                ContextOpen(messages=(Message(Role.USER, "Hello."), *told), window=policy)
+            )
+        ).value.id
+        answer = (await gate.call(msgspec.structs.replace(call, context=blind))).value
+        assert answer.model == "small"
+        assert answer.cuts, "here it is the small window that counts"
 
 
 async def test_contexts_are_saved_and_restored_while_their_engine_is_down(

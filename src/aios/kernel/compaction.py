@@ -16,7 +16,7 @@ from aios.abi.calls import Chat
 from aios.abi.contexts import WindowPolicy
 from aios.abi.types import Message, Role, Sampling, ToolSpec
 from aios.config import ContextConfig
-from aios.engine.base import ChatPrompt
+from aios.engine.base import Ability, ChatPrompt
 from aios.errors import ContextWindowExceeded, TooLarge, Unsupported
 from aios.kernel.clock import Clock
 from aios.kernel.context.transcript import Item, Items, Rewrite, Transcript
@@ -53,7 +53,8 @@ _SPEAKERS = {
 class Aim(Struct, frozen=True):
     """What is to fit: the tools and model of the prompts, and the policy. `target_tokens` None: the configured share.
 
-    With `may_move` the engine that counts is the one that the call would move to while that of the model is down.
+    The engine that counts is the one that would serve the call: it can do what that `needs`, and with `may_move` it is the one
+    that the call would move to while that of the model is down.
     """
 
     policy: WindowPolicy
@@ -61,6 +62,7 @@ class Aim(Struct, frozen=True):
     tools: tuple[ToolSpec, ...] = ()
     target_tokens: int | None = None
     may_move: bool = True
+    needs: frozenset[Ability] = frozenset()
 
 
 @dataclass
@@ -183,7 +185,7 @@ class Compactor:
         return await self.compact(run, transcript, replace(aim, target_tokens=max(target, 1)))
 
     async def _gauge(self, run: Run, aim: Aim) -> _Gauge:
-        core = await self._cores.find(run, Wish(aim.model, may_fall_back=aim.may_move))
+        core = await self._cores.find(run, Wish(aim.model, aim.needs, aim.may_move))
         return _Gauge(core, aim.tools, partial(self._models.counting, run, core))
 
     def _target(self, window_tokens: int, aim: Aim) -> int:
@@ -217,7 +219,7 @@ class Compactor:
     async def _summary(self, run: Run, leaving: Items, aim: Aim) -> str:
         """What the model makes of the messages that leave. Its turn is asked for at the lowest priority."""
         text = "\n".join(_told(item.message) for item in leaving)
-        gauge = await self._gauge(run, aim)
+        gauge = await self._gauge(run, replace(aim, needs=frozenset()))
         window_tokens = gauge.window_tokens or aim.target_tokens or 0
         n_summary = self._summary_tokens(window_tokens)
         n_chars = max(256, 3 * (window_tokens - n_summary))

@@ -13,6 +13,8 @@ import msgspec
 from aios.abi.calls import Chat, ChatAnswer
 from aios.abi.contexts import Compacted, Compaction, ContextCompact, WindowPolicy
 from aios.abi.types import Message, Role
+from aios.engine.abilities import needed_abilities
+from aios.engine.base import ChatPrompt, Job
 from aios.errors import Conflict, ContextWindowExceeded
 from aios.kernel.compaction import Aim, Compactor
 from aios.kernel.context.contexts import Context, ContextTable, cut_of
@@ -28,7 +30,7 @@ from aios.kernel.context.transcript import (
     next_number,
 )
 from aios.kernel.context.window import cut_again, shown
-from aios.kernel.llm import ModelCalls
+from aios.kernel.llm import ModelCalls, job_of
 from aios.kernel.process import Run
 
 
@@ -78,8 +80,15 @@ class Conversations:
             policy = call.window or context.window
             if policy is WindowPolicy.NONE:
                 policy = WindowPolicy.DROP_OLDEST
-            aim = Aim(policy, context.model, context.tools, call.target_tokens)
             before = context.transcript
+            job = Job(ChatPrompt(shown(before.items), context.tools))
+            aim = Aim(
+                policy,
+                context.model,
+                context.tools,
+                call.target_tokens,
+                needs=needed_abilities(job),
+            )
             after = await self._compactor.compact(run, before, aim)
             if after is before:
                 return Compacted(Compaction(policy.value, 0, 0, 0, False, 0.0))
@@ -112,14 +121,16 @@ class Conversations:
         """The model's answer, and the transcript that it answers: compacted if it did not fit."""
         model, tools = call.model or context.model, call.tools or context.tools
         aim = Aim(context.window, model, tools, may_move=call.may_move)
+        aim = _needing(aim, _shown(draft, aim, call))
         draft = await self._compactor.fit(run, draft, aim, max_tokens=call.max_tokens)
+        asked = _shown(draft, aim, call)
         try:
-            return await self._models.chat(run, _instructed(run, _shown(draft, aim, call))), draft
+            return await self._models.chat(run, _instructed(run, asked)), draft
         except ContextWindowExceeded:
             if aim.policy is WindowPolicy.NONE:
                 raise
             # An engine that cannot count, or tells no window, says so only now; nothing of an answer has come yet.
-            shorter = await self._compactor.shorten(run, draft, aim)
+            shorter = await self._compactor.shorten(run, draft, _needing(aim, asked))
             if shorter is draft:
                 raise
         return await self._models.chat(run, _instructed(run, _shown(shorter, aim, call))), shorter
@@ -148,6 +159,11 @@ def _instructed(run: Run, call: Chat) -> Chat:
         return call
     said = Message(Role.USER, run.process.instruction)
     return msgspec.structs.replace(call, messages=(*call.messages, said))
+
+
+def _needing(aim: Aim, asked: Chat) -> Aim:
+    """The aim with what this call needs: what has left the window needs nothing any more."""
+    return msgspec.structs.replace(aim, needs=needed_abilities(job_of(asked)))
 
 
 def _shown(transcript: Transcript, aim: Aim, call: Chat) -> Chat:

@@ -152,15 +152,14 @@ class ModelCalls:
 
     async def chat(self, run: Run, call: Chat) -> ChatAnswer:
         """Write the next message of a conversation."""
-        prompt = ChatPrompt(call.messages, call.tools, call.tool_choice)
-        core, output = await self._generate(run, call, prompt)
+        core, output = await self._generate(run, call)
         assert output.finish is not None
         message = Message(Role.ASSISTANT, "".join(output.text), tuple(output.tool_calls))
         return ChatAnswer(message, output.finish, output.usage, core.model, tuple(output.logprobs))
 
     async def complete(self, run: Run, call: Complete) -> CompleteAnswer:
         """Go on with a text."""
-        core, output = await self._generate(run, call, TextPrompt(call.prompt))
+        core, output = await self._generate(run, call)
         assert output.finish is not None
         text = "".join(output.text)
         return CompleteAnswer(text, output.finish, output.usage, core.model, tuple(output.logprobs))
@@ -222,18 +221,9 @@ class ModelCalls:
             if not turn.locked():
                 self._counting.pop(pid, None)
 
-    async def _generate(
-        self, run: Run, call: Chat | Complete, prompt: ChatPrompt | TextPrompt
-    ) -> tuple[Core, Output]:
+    async def _generate(self, run: Run, call: Chat | Complete) -> tuple[Core, Output]:
         """Write what a call asks for; before and after, its agent is elsewhere."""
-        job = Job(
-            prompt=prompt,
-            sampling=call.sampling,
-            max_tokens=call.max_tokens,
-            stop=call.stop,
-            constraint=call.constraint,
-            top_logprobs=call.top_logprobs if call.logprobs else None,
-        )
+        job = job_of(call)
         stream = run.streams.open(job) if run.streams is not None else None
         job = replace(job, sampling=_seeded(call.sampling, stream))
         with self._gaps.call(run) as answer:
@@ -353,6 +343,22 @@ class ModelCalls:
             n_prompt_tokens=n_prompt,
             n_context_tokens=min(n_context, window) if window else n_context,
         )
+
+
+def job_of(call: Chat | Complete) -> Job:
+    """What a call asks of an engine."""
+    if isinstance(call, Chat):
+        prompt: ChatPrompt | TextPrompt = ChatPrompt(call.messages, call.tools, call.tool_choice)
+    else:
+        prompt = TextPrompt(call.prompt)
+    return Job(
+        prompt=prompt,
+        sampling=call.sampling,
+        max_tokens=call.max_tokens,
+        stop=call.stop,
+        constraint=call.constraint,
+        top_logprobs=call.top_logprobs if call.logprobs else None,
+    )
 
 
 def _going_on(engine: Engine, job: Job, run: Run, output: Output) -> Job:
