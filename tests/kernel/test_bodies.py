@@ -1,5 +1,7 @@
 """What a program waits for between two lives, with real processes on a real database."""
 
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,14 @@ import pytest
 from tests.kernel.test_programs import booted, program, work
 
 from aios.abi.recovery import Restart
+from aios.abi.tools import Traits
 from aios.abi.types import Pid
 from aios.kernel.kernel import Kernel
 from aios.kernel.process import Process
 from aios.kernel.sandbox.scratch import scratch_folder
+from aios.kernel.tools.builtin.making import make
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.tool import Job
 from aios.sdk.client import Client
 
 pytestmark = pytest.mark.anyio
@@ -148,3 +154,37 @@ async def test_a_new_life_is_journalled_behind_the_old_one_though_that_was_swept
         async with booted(home) as (kernel, client):
             await received(kernel, spawned.pid)
             assert await client.files.read("/shared/runs.txt") == b"..", "one of each life"
+
+
+SLOW = """\
+    if not Path("x").exists():
+        Path("x").touch()
+        client.tools.run("post")
+    time.sleep(60)
+"""
+
+
+async def test_a_kill_between_two_lives_is_heeded(home: Path) -> None:
+    """The program is gone, and a call of it still ends: whoever kills it then must not find it running again."""
+
+    async def post(job: Job) -> Outcome:
+        assert job.run.process.os_pid is not None
+        os.kill(job.run.process.os_pid, signal.SIGKILL)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(1)
+        return Outcome("")
+
+    async with booted(home) as (kernel, client):
+        tool = make("post", "Post.", post, parameters={}, traits=Traits(effect="pure"))
+        kernel.tools.install([tool])
+        spawned = await client.spawn(
+            program(home, SLOW), restart=Restart("always", delay_s=0.01), cwd=work(home)
+        )
+        process = kernel.table.get(spawned.pid)
+        while process.os_pid is None:
+            await anyio.sleep(0.01)
+        while process.os_pid is not None:
+            await anyio.sleep(0.01)
+        with anyio.fail_after(10):
+            await client.kill(spawned.pid)
+        assert not process.is_alive

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.server.serving import chat, serving, short_folder, slow_engine, until_idle, until_running
 
@@ -18,6 +19,7 @@ from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AiosError, KernelUnreachable, NotFound, Unauthenticated
 from aios.sdk import socket as socket_module
+from aios.sdk.client import Client
 from aios.sdk.packets import PacketBuffer
 from aios.sdk.socket import UnixGate
 from aios.sdk.stream import UnixStream
@@ -250,3 +252,28 @@ def test_the_gate_imports_nothing_heavy() -> None:
         "sys.exit(repr(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - our own interpreter
+
+
+async def test_a_letter_that_came_as_its_reader_gave_up_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The journal says that it was taken: a program that is brought back is told of it, and must have known it."""
+    async with serving(http=False) as served:
+        reader, token = served.kernel.admit("reader")
+
+        async def keep(
+            *_: object, **__: object
+        ) -> None:  # as a slow disk: what is written is not cancelled
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.3)
+
+        await Client(served.kernel.init_gate()).mail.send(reader.pid, "hello")
+        monkeypatch.setattr(served.kernel.post, "_take_letters", keep)
+        async with UnixGate.connect(served.path, token) as gate:
+            with anyio.move_on_after(0.1) as scope:
+                letter = await Client(gate).mail.receive()
+                assert letter.body == "hello"
+                await anyio.lowlevel.checkpoint()
+            assert scope.cancelled_caught, "behind the call its scope is heeded"
+            assert letter.body == "hello"
+        assert not served.kernel.table.get(reader.pid).runs

@@ -70,6 +70,8 @@ async def waited(
     process: Process, wait: Callable[[*Ts], Awaitable[object]], *args: *Ts, why: str
 ) -> bool:
     """Wait; a kill of the process ends that. Returns: whether the wait is over by itself."""
+    if process.exiting is not None:  # it was killed before
+        return False
     with anyio.CancelScope() as scope:
         process.on_kill, process.waits_for = scope.cancel, why
         await wait(*args)

@@ -386,8 +386,7 @@ class Programs:
             if not launched.env or len(process.bounds) == 1:
                 # an environment can have Python run other code, so a parent's makes it another program
                 process.code = code.digest
-            begun_s = kernel.clock.now_s()
-            steadying = anyio.CancelScope()
+            begun_s, steadying = kernel.clock.now_s(), anyio.CancelScope()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._note_started, process, body, child)
                 tasks.start_soon(body.steady, steadying, partial(self._changed, process))
@@ -404,7 +403,10 @@ class Programs:
         body.wants_fresh = False
         body.count(follow.n_crashes)
         self._changed(process)
+        asked = process.exiting
         await process.wait_quiet()
+        if process.exiting is not asked:  # it was killed meanwhile
+            return end, None
         process.exiting = None
         is_replayed = follow.is_replayed and kernel.journal.disk is not None
         how = "with its journal" if is_replayed else "from the beginning"
@@ -426,8 +428,9 @@ class Programs:
             self._kernel.tools.begin_anew(process)
             await self._kernel.signals.end_children(process)
             return
-        rows = await disk.load(process.pid, after=body.launched.first_seq - 1)
-        process.n_journalled = max([process.n_journalled, *(row.record.seq for row in rows)])
+        before = body.launched.first_seq - 1  # a fork of a later life may have no record of it
+        rows = await disk.load(process.pid, after=before)
+        process.n_journalled = max(process.n_journalled, before, *(row.record.seq for row in rows))
         for record in failed_of([row.record for row in rows]) if is_crash else ():
             self._kernel.note(process, f"call {record.seq} ({record.call}) is made again")
             disk.take_back(record)

@@ -5,6 +5,7 @@ the leader/followers pattern) and hands the reading on when its own answer is th
 errors reach their caller bare, and an answer takes one task switch less.
 """
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
@@ -99,7 +100,7 @@ class UnixGate:
         return cls(stream, read_greeting(bodies[0]), buffer)
 
     async def call(self, call: Call[A]) -> Result[A]:
-        """Make a call and wait for its end. Cancelling cancels the call.
+        """Make a call and wait for its end. Cancelling cancels the call; one that was done all the same is answered, for its journal says so.
 
         Raises:
             AiosError: The call ended in a `Fault`, or the connection broke.
@@ -108,6 +109,12 @@ class UnixGate:
         try:
             await self._send(packet)
             return await frames.result()
+        except anyio.get_cancelled_exc_class():
+            await self._stop(frames)
+            is_by_scope = anyio.current_effective_deadline() == -math.inf
+            if is_by_scope and (told := frames.told) is not None:
+                return told  # its scope is heard of at the next wait
+            raise
         finally:
             await self._end(frames)
 
@@ -134,10 +141,14 @@ class UnixGate:
         return frames, packet
 
     async def _end(self, frames: "UnixFrames[A]") -> None:
+        await self._stop(frames)
+        del self._pending[frames.id]
+
+    async def _stop(self, frames: "UnixFrames[A]") -> None:
+        """Return when the call has ended."""
         if not frames.is_over and self._error is None:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_GRACE_S):
                 await self._cancel(frames)
-        del self._pending[frames.id]
 
     async def _cancel(self, frames: "UnixFrames[Any]") -> None:
         try:
@@ -251,6 +262,11 @@ class UnixFrames(Generic[A]):
     def is_over(self) -> bool:
         """The end of the call is here."""
         return self._result is not None or self._error is not None
+
+    @property
+    def told(self) -> Result[A] | None:
+        """What the call was answered, if it has been."""
+        return self._result
 
     def put(self, frame: Progress | Result[Any] | Fault) -> None:
         """Called by the gate: the next frame."""

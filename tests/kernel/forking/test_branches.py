@@ -391,6 +391,7 @@ async def test_a_kernel_that_dies_in_a_commit_has_merged_all_or_nothing(
             await client.mail.send(pid, f"{pid}")
             while await client.files.read(f"/agents/agent-branch-{number}/draft.txt") == b"draft":
                 await anyio.sleep(0.01)
+        await Client(kernel.gate(two)).mail.send(1, "from the loser")
         monkeypatch.setattr(
             kernel.branches, "_bury" if is_decided else "_decide", partial(died, kernel)
         )
@@ -404,6 +405,7 @@ async def test_a_kernel_that_dies_in_a_commit_has_merged_all_or_nothing(
             assert (group.state, group.winner, content) == ("committed", one, f"{one}".encode())
             assert (await client.wait(one)).exit == Exit(0, "committed", "won")
             await nothing_is_left(kernel, client, {two})
+            assert not (await client.mail.take()).letters, "nor what it wrote to others"
         else:
             assert (group.state, content) == ("open", b"draft")
             await waiting(kernel, one)

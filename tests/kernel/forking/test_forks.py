@@ -5,11 +5,12 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.kernel.mail.test_post import idle
-from tests.kernel.test_programs import ONCE, booted, home, program
+from tests.kernel.test_programs import ONCE, booted, home, program, work
 
 from aios.abi.budget import Limits
 from aios.abi.calls import Chat, GetPid
 from aios.abi.fork import Fork
+from aios.abi.recovery import Restart
 from aios.abi.tools import EffectName, Traits
 from aios.abi.types import JsonObject, Message, Pid, Role
 from aios.errors import AccessDenied, AiosError, Conflict, NotFound, ResourceExhausted
@@ -131,6 +132,44 @@ async def test_a_branch_that_asks_otherwise_diverges_and_says_so(home: Path) -> 
         end = (await client.wait(branch.pid)).exit
         assert end.status == 1
         assert "asks chat where it asked chat before (call 3" in end.reason
+
+
+LATER = """\
+    here = Path("lives")
+    here.write_text(here.read_text() + "." if here.exists() else ".")
+    if len(here.read_text()) == 1:
+        for _ in range(5):
+            client.files.append("/shared/first.txt", ".")
+        sys.exit(0)
+    for _ in range(2):
+        client.files.append("/shared/runs.txt", client.mail.receive().body)
+"""
+
+
+async def test_a_branch_of_a_later_life_that_has_asked_nothing_yet_is_not_begun_twice(
+    home: Path,
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(
+            program(home, LATER), restart=Restart("always", delay_s=0.01), cwd=work(home)
+        )
+        await waiting(kernel, source.pid)
+        branch = await client.journal.fork(source.pid)
+        await waiting(kernel, branch.pid)
+        await client.mail.send(branch.pid, "x")
+        while len(await client.files.list("/shared")) < 2:
+            await anyio.sleep(0.01)
+        await waiting(kernel, branch.pid)
+        first, *_ = (await client.journal.read(branch.pid)).records
+        assert first.seq == 6, "its calls are numbered on"
+        n_calls = kernel.table.get(branch.pid).n_journalled
+    async with booted(home) as (kernel, client):
+        await waiting(kernel, branch.pid)
+        assert kernel.table.get(branch.pid).n_journalled >= n_calls
+        assert await client.files.read("/shared/runs.txt") == b"x", "the letter was not lost"
+        await client.mail.send(branch.pid, "y")
+        while await client.files.read("/shared/runs.txt") != b"xy":
+            await anyio.sleep(0.01)
 
 
 async def test_a_branch_goes_on_under_the_next_kernel_as_one_that_crashed(home: Path) -> None:

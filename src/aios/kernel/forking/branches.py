@@ -245,7 +245,9 @@ class Branches:
         """Remove what branches wrote between the end of their group and their own, which the kernel before did not come to."""
         for group in list(self._groups.values()):
             if group.end is not None and not group.is_swept:
-                await self._sweep([group], self._pids_of(_losers_of(group)))
+                losers = self._pids_of(_losers_of(group))
+                self._kernel.post.withdraw(losers)
+                await self._sweep([group], losers)
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -479,10 +481,9 @@ class Branches:
 
 def _limb(connection: apsw.Connection, grown: Grown, copied: Copied) -> Limb:
     """A branch as it begins."""
-    process, estate = grown.process, grown.estate
-    fork = Forked(process.pid, process.name, copied.at)
-    last = interactions.last_id(connection, estate.whose)
-    return Limb(fork, estate.home, copied.last_change, last)
+    fork = Forked(grown.process.pid, grown.process.name, copied.at)
+    last = interactions.last_id(connection, grown.estate.whose)
+    return Limb(fork, grown.estate.home, copied.last_change, last)
 
 
 def _losers_of(group: Group) -> list[Pid]:
