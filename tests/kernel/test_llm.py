@@ -247,7 +247,7 @@ async def test_kill_cancel_and_stop_at_any_step_of_a_turn_harm_nobody_else(
 ) -> None:
     """Turns of four tokens for five calls on two slots: most of them are suspended, waiting or being resumed."""
     engine = slow_engine(
-        n_slots=2, n_tokens=64, token_delay_s=0.001
+        n_slots=2, n_tokens=160, token_delay_s=0.001
     )  # nobody ends before the attack
     config = SchedulerConfig(policy=policy, quantum_tokens=4)
     with anyio.fail_after(30):
