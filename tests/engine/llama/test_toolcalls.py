@@ -166,6 +166,8 @@ PIECES = st.sampled_from(
     cuts=st.lists(st.integers(0, 300), max_size=8),
 )
 @example(mode=HERMES, pieces=[" ", "<tool_call>", "x"], cuts=[1, 3])
+@example(mode=ToolMode.FALLBACK, pieces=["{", "<tool_call>", "<tool_call>", f"[{CALL}]"], cuts=[2])
+@example(mode=ToolMode.FALLBACK, pieces=["{", "<tool_call>", CALL, "}"], cuts=[2])
 def test_any_split_finds_the_same_calls_and_shows_the_same_text(
     mode: ToolMode, pieces: list[str], cuts: list[int]
 ) -> None:

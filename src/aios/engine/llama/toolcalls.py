@@ -166,16 +166,21 @@ class ToolParser:
         if scan.depth:
             if self._tag or _may_be_call(self._held[scan.start :]):
                 return False
-            self._give_up(shown, scan.end)
+            self._give_up(shown, self._n_refused)
             return True
         found = self._recognise(self._held[scan.start : scan.end])
         if not found:
-            self._give_up(shown, scan.end)
+            self._give_up(shown, self._n_refused)
             return True
         calls.extend(found)
         self._held = self._held[scan.end :]
         self._place = _Place.CLOSE
         return True
+
+    @property
+    def _n_refused(self) -> int:
+        """How much of a value that is no call is text: behind a tag all of it, else its brace, for how much has come by now must make no difference."""
+        return self._scan.end if self._tag else self._scan.start + 1
 
     def _give_up(self, shown: list[str], n_chars: int) -> None:
         """It is no call: show so many characters of what was held and go on behind them."""
