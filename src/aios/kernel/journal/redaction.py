@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec import inspect
@@ -19,6 +19,8 @@ from aios.abi.every import AnyAnswer, AnyCall
 from aios.abi.gate import Fault
 from aios.abi.links import LinkInfos
 from aios.kernel.journal.texts import HIDDEN
+
+T = TypeVar("T")
 
 MIN_SECRET_CHARS = 6
 """A shorter value (`1`, `en`, `true`) would hide words everywhere, and keeps no secret."""
@@ -54,35 +56,30 @@ class Redaction:
 
     def call(self, call: AnyCall) -> AnyCall | None:
         """A call without secrets; the same if it has none. None if one stands where nothing else may stand."""
-        plain = msgspec.to_builtins(call, builtin_types=(bytes,))
-        for hidden in self._tries(plain):
-            if hidden == plain:
-                return call
-            with suppress(msgspec.ValidationError):
-                kept: AnyCall = msgspec.convert(hidden, AnyCall)
-                return kept
-        return None
+        return self._kept(call, AnyCall)
 
     def answer(self, answer: AnyAnswer) -> AnyAnswer | None:
         """An answer without secrets; the same if it has none. None if one stands where nothing else may stand."""
         if isinstance(answer, LinkInfos):
             links = tuple(msgspec.structs.replace(link, token="") for link in answer.links)
             answer = LinkInfos(links)
-        plain = msgspec.to_builtins(answer, builtin_types=(bytes,))
-        for hidden in self._tries(plain):
-            if hidden == plain:
-                return answer
-            with suppress(msgspec.ValidationError):
-                kept: AnyAnswer = msgspec.convert(hidden, AnyAnswer)
-                return kept
-        return None
+        return self._kept(answer, AnyAnswer)
 
     def fault(self, fault: Fault) -> Fault:
         """A fault without secrets."""
         return msgspec.convert(self._hidden(msgspec.to_builtins(fault), HIDDEN), Fault)
 
-    def _tries(self, plain: object) -> Iterator[object]:
-        return (self._hidden(plain, word) for word in (HIDDEN, BARE))
+    def _kept(self, value: T, kind: object) -> T | None:
+        """A value of a kind without secrets; None if it would be none of that kind."""
+        plain = msgspec.to_builtins(value, builtin_types=(bytes,))
+        for word in (HIDDEN, BARE):
+            hidden = self._hidden(plain, word)
+            if hidden == plain:
+                return value
+            with suppress(msgspec.ValidationError):
+                kept: T = msgspec.convert(hidden, kind)
+                return kept
+        return None
 
     def _hidden(self, value: object, word: str) -> object:
         """A value of plain types, with every text in it gone over."""

@@ -43,13 +43,7 @@ def search(
     traits = worded
     if sense is not None:
         by_meaning, traits = _nearest(
-            connection,
-            sense,
-            which,
-            known=worded,
-            n_listed=n_listed,
-            n_wanted=limit,
-            is_narrow=which.is_narrow,
+            connection, sense, which, known=worded, n_listed=n_listed, n_wanted=limit
         )
     ranked = rank(tuple(worded), by_meaning, traits, limit=limit)
     notes = tables.notes_of(connection, [each.id for each in ranked], which)
@@ -64,30 +58,23 @@ def _nearest(
     known: dict[int, Traits],
     n_listed: int,
     n_wanted: int,
-    is_narrow: bool,
 ) -> tuple[list[tuple[int, float]], dict[int, Traits]]:
     """The notes that are nearest to a query, best first, and the traits of those of them that pass, besides what is `known`.
 
-    Only notes that pass are compared if `is_narrow`, or if others, which do not hold now, fill the list and leave fewer than are wanted.
+    Only notes that pass are compared if `which` is narrow, or if others, which do not hold now, fill the list and leave fewer than are wanted.
     """
-    among = tables.ids_of(connection, which) if is_narrow else None
-    found = sense.meanings.search(
-        connection, sense.vector, which.spaces, among=among, limit=n_listed
-    )
-    others = {note for note, _ in found} - known.keys()
-    traits = known | tables.traits_of(connection, others, which)
-    n_passing = sum(note in traits for note, _ in found)
-    if is_narrow or len(found) < n_listed or n_passing >= n_wanted:
-        return found, traits
-    return _nearest(
-        connection,
-        sense,
-        which,
-        known=known,
-        n_listed=n_listed,
-        n_wanted=n_wanted,
-        is_narrow=True,
-    )
+    is_narrow = which.is_narrow
+    while True:
+        among = tables.ids_of(connection, which) if is_narrow else None
+        found = sense.meanings.search(
+            connection, sense.vector, which.spaces, among=among, limit=n_listed
+        )
+        others = {note for note, _ in found} - known.keys()
+        traits = known | tables.traits_of(connection, others, which)
+        n_passing = sum(note in traits for note, _ in found)
+        if is_narrow or len(found) < n_listed or n_passing >= n_wanted:
+            return found, traits
+        is_narrow = True
 
 
 def follow_links(

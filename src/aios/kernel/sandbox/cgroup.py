@@ -42,7 +42,7 @@ class ControlGroup(Struct, frozen=True):
     def pids(self) -> list[int]:
         """The processes in it."""
         with suppress(OSError):
-            return [int(pid) for pid in (self.folders[0] / "cgroup.procs").read_text().split()]
+            return [int(pid) for pid in self.doors[0].read_text().split()]
         return []
 
     def remove(self) -> bool:

@@ -41,13 +41,14 @@ def purge(
         )
     )
     freed_bytes = 0
-    for each in dict.fromkeys(str(row[2]) for row in rows):
+    paths = {str(row[2]) for row in rows}
+    for each in sorted(paths):
         reach.check_below(path, each, is_write=is_write)
     connection.executemany("DELETE FROM versions WHERE change = ?", ((row[0],) for row in rows))
+    heirs = {each: _oldest_content(connection, each) for each in paths}
     for _, content, each in rows:
         if content is not None:
-            heir = _oldest_content(connection, each)
-            freed_bytes += release_content(connection, blobs, content, heir=heir)
+            freed_bytes += release_content(connection, blobs, content, heir=heirs[each])
     forget_marks(connection, path)
     return len(rows), freed_bytes
 

@@ -216,19 +216,21 @@ class Transaction:
 
     def _check_copy(self, step: CopyTo, source: str, target: str) -> None:
         """A file may be copied, or moved, as far as who asks reaches."""
+        self._check_below(step.source, source, is_write=False)
+        if step.is_move:
+            self._check_below(step.source, source, is_write=True)
+        self._check_below(step.target, target, is_write=True)
+
+    def _check_below(self, folder: str, path: str, *, is_write: bool) -> None:
         if self.reach is not None:
-            self.reach.check_below(step.source, source, is_write=False)
-            if step.is_move:
-                self.reach.check_below(step.source, source, is_write=True)
-            self.reach.check_below(step.target, target, is_write=True)
+            self.reach.check_below(folder, path, is_write=is_write)
 
     def _delete(self, path: str) -> None:
         found = files_below(self.connection, path)
         if not found:
             raise no_file(path)
         for each in found:
-            if self.reach is not None:
-                self.reach.check_below(path, each.path, is_write=True)
+            self._check_below(path, each.path, is_write=True)
             self.set_content(each.path, None, None)
 
     def _store(self, path: str, stored: Stored, *, taint: str = "") -> None:
