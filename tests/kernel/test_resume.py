@@ -10,18 +10,23 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
 
+import apsw
 import pytest
+from msgspec.structs import replace
 from tests.kernel.endpoint import MODEL, Planner, planner
 from tests.warm import start_daemon
 
 from aios.abi.budget import Limits
-from aios.abi.types import ProcessInfo, State
+from aios.abi.types import Pid, ProcessInfo, State
+from aios.config import Home
 from aios.errors import AiosError
+from aios.kernel.journal.tables import last_seqs
+from aios.kernel.residents import read_residents, save
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.sdk.blocking import Client, connect
 from aios.sdk.discovery import find_kernel
@@ -383,3 +388,32 @@ def test_who_was_asked_to_end_is_not_started_by_the_next_kernel(home: Path) -> N
         (found,) = workers(client)
         assert found.exit is not None
         assert (found.exit.status, found.exit.reason) == (143, "terminated")
+
+
+def test_what_was_cut_off_as_it_began_anew_has_no_children_of_its_life_before(home: Path) -> None:
+    work = home / "work"
+    program, child = home / "program", work / "child"
+    for folder, policy in ((program, "always"), (child, "on-failure")):
+        folder.mkdir(parents=True)
+        (folder / "agent.toml").write_text(MANIFEST.replace("on-failure", policy))
+    (child / "main.py").write_text("import time\ntime.sleep(600)\n")
+    (program / "main.py").write_text(
+        "from aios.sdk.blocking import connect\nwith connect() as client:\n"
+        f"    client.mail.send(1, str(client.spawn({str(child)!r}).pid))\n    client.mail.receive()\n"
+    )
+    with daemon(home) as process, owner(home) as client:
+        pid = client.spawn(str(program), cwd=work).pid
+        first = client.mail.receive(sender=pid, deadline_s=LONGEST_S).body
+        pull_the_plug(process, with_children=False)
+    with closing(apsw.Connection(str(Home(home).database))) as connection, connection:
+        row = next(each for each in read_residents(connection) if each.pid == pid)
+        assert row.launched is not None
+        launched = replace(row.launched, first_seq=last_seqs(connection)[pid] + 1)
+        save(connection, replace(row, launched=launched))  # as its beginning anew has it on disk
+    with daemon(home), owner(home) as client:
+        second = client.mail.receive(sender=pid, deadline_s=LONGEST_S).body
+        ends = {each.pid: each.exit for each in client.ps(include_ended=True)}
+    assert ends[Pid(int(second))] is None
+    end = ends[Pid(int(first))]
+    assert end is not None
+    assert end.reason == f"process {pid} began anew"

@@ -20,14 +20,7 @@ from aios.abi.calls import Guest, Spawn, Spawned
 from aios.abi.recovery import AnswerQuestion, Question, QuestionList, Questions
 from aios.abi.types import Exit, Kind, Pid
 from aios.config import Home
-from aios.errors import (
-    AiosError,
-    Conflict,
-    InvalidCall,
-    ProgramFailed,
-    ReplayDivergence,
-    edge,
-)
+from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, ReplayDivergence, edge
 from aios.kernel.access.grants import Grants
 from aios.kernel.access.keptcode import kept_code
 from aios.kernel.approvals.approvals import Approvals
@@ -418,23 +411,26 @@ class Programs:
 
     async def prepare(self, process: Process, *, is_replayed: bool, is_crash: bool = False) -> None:
         """Give a process its journal to answer from, or cut it off from what was before, and from its children."""
-        body, disk = self._bodies[process.pid], self._kernel.journal.disk
+        body = self._bodies[process.pid]
+        disk = self._kernel.journal.disk if is_replayed else None
         self._kernel.context_table.close_all(process)
         self._kernel.storage.drafts.close(process.pid)
-        if disk is None or not is_replayed:
+        if disk is None:
             first = process.n_journalled + 1
             body.launched = msgspec.structs.replace(body.launched, first_seq=first)
             self._changed(process)
             self._kernel.tools.begin_anew(process)
+        else:
+            before = body.launched.first_seq - 1  # a fork of a later life may have no record of it
+            rows = await disk.load(process.pid, after=before)
+            seqs = [row.record.seq for row in rows]
+            process.n_journalled = max(process.n_journalled, before, *seqs)
+            for record in failed_of([row.record for row in rows]) if is_crash else ():
+                self._kernel.note(process, f"call {record.seq} ({record.call}) is made again")
+                disk.take_back(record)
+            process.replay = Replay(rows) if rows else None
+        if process.replay is None:  # a crash may have come between its beginning anew and this
             await self._kernel.signals.end_children(process)
-            return
-        before = body.launched.first_seq - 1  # a fork of a later life may have no record of it
-        rows = await disk.load(process.pid, after=before)
-        process.n_journalled = max(process.n_journalled, before, *(row.record.seq for row in rows))
-        for record in failed_of([row.record for row in rows]) if is_crash else ():
-            self._kernel.note(process, f"call {record.seq} ({record.call}) is made again")
-            disk.take_back(record)
-        process.replay = Replay(rows) if rows else None
 
     async def _note_started(self, process: Process, body: Body, child: Child) -> None:
         """Write down which process of the operating system it is, for a kernel that finds it left over."""
