@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import anyio.from_thread
 import pytest
 from tests.kernel.forking.test_forks import ended, waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.budget import Limits
-from aios.abi.checkpoints import Checkpoint, CheckpointList
+from aios.abi.checkpoints import Checkpoint, CheckpointList, Restored
 from aios.abi.spawn import Spawn
 from aios.abi.taint import Taint
 from aios.abi.types import Kind, Pid
 from aios.errors import AccessDenied, Conflict, NotFound
+from aios.kernel.forking import forks
 from aios.kernel.kernel import Kernel
+from aios.kernel.leftovers import code_hash
 from aios.kernel.taint import mark
 from aios.sdk.client import Client
 
@@ -168,3 +171,32 @@ async def test_who_lists_the_name_of_a_checkpoint_has_the_mark_of_who_chose_it(h
         await calls.call(CheckpointList())
         assert parent.taint is not None
         assert parent.taint == Taint("tool web", "checkpoint pay-bob", parent.taint.seq)
+
+
+async def test_of_two_restores_at_once_one_is_in_place(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER), restart=ONCE)).pid
+        await waiting(kernel, source)
+        made = await client.checkpoints.save(source)
+        await client.kill(source)
+        backs = list[Restored]()
+
+        async def restore() -> None:
+            backs.append(await client.checkpoints.restore(made.id))
+
+        def overtaken(folder: str) -> bytes:
+            patch.undo()
+            anyio.from_thread.run(restore)
+            return code_hash(folder)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(forks, "code_hash", overtaken)
+            with pytest.raises(Conflict, match="somebody named agent was started meanwhile"):
+                await restore()
+        (back,) = backs
+        assert (back.name, back.is_in_place) == ("agent", True)
+        assert [each.name for each in kernel.table if each.is_alive] == ["init", "agent"]
+        beside = await client.checkpoints.restore(made.id)
+        assert (beside.name, beside.is_in_place) == ("agent-2", False)

@@ -223,6 +223,11 @@ class Forks:
         undo.callback(self._abandon, process)
         launched = origin.launched
         if twig.is_in_place:
+            if process.name != twig.name:  # else two would live in one folder
+                raise Conflict(
+                    f"somebody named {twig.name} was started meanwhile",
+                    hint="restore it again: it begins beside that one",
+                )
             process.lineage = origin.row.lineage
         if twig.is_branch:
             launched = _held_in(process, origin, may_act=twig.may_act)
