@@ -13,7 +13,7 @@ from aios.abi.spawn import Spawn
 from aios.abi.taint import Taint
 from aios.abi.types import Kind, Pid
 from aios.errors import AccessDenied, Conflict, NotFound
-from aios.kernel.forking import forks
+from aios.kernel.forking import checkpoints, forks
 from aios.kernel.kernel import Kernel
 from aios.kernel.leftovers import code_hash
 from aios.kernel.taint import mark
@@ -200,3 +200,26 @@ async def test_of_two_restores_at_once_one_is_in_place(
         assert [each.name for each in kernel.table if each.is_alive] == ["init", "agent"]
         beside = await client.checkpoints.restore(made.id)
         assert (beside.name, beside.is_in_place) == ("agent-2", False)
+
+
+async def test_nothing_is_restored_from_a_checkpoint_that_is_removed_meanwhile(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER))).pid
+        await waiting(kernel, source)
+        made = await client.checkpoints.save(source)
+        await client.kill(source)
+
+        def removed(folder: str) -> bytes:
+            anyio.from_thread.run(client.checkpoints.remove, made.id)
+            return code_hash(folder)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, "code_hash", removed)
+            with pytest.raises(NotFound, match="was removed meanwhile"):
+                await client.checkpoints.restore(made.id)
+        assert [each.name for each in kernel.table if each.is_alive] == ["init"]
+        assert await client.files.read("/agents/agent/a.txt") == b"then"
+        assert len(await client.files.versions("/agents/agent/a.txt")) == 1
+        assert await left_of(kernel, made.id) == []

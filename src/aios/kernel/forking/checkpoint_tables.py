@@ -10,6 +10,7 @@ from aios.abi.budget import Limits
 from aios.abi.checkpoints import CheckpointInfo
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
+from aios.errors import NotFound
 from aios.kernel.forking.copies import Copied, Estate
 from aios.kernel.journal import tables as journal
 from aios.kernel.lineage import home_of
@@ -104,6 +105,16 @@ def completed(
     return made
 
 
+def check_there(connection: apsw.Connection, kept: Kept) -> None:
+    """Inside a write: raise NotFound if a checkpoint is not there any more, or not yet."""
+    query = "SELECT 1 FROM checkpoints WHERE pid = ?"
+    if connection.execute(query, (kept.id,)).fetchone() is None:
+        raise NotFound(
+            f"checkpoint {kept.label} was removed meanwhile, or is not yet made",
+            hint="`aios checkpoint ls` lists them",
+        )
+
+
 def load(connection: apsw.Connection) -> list[Kept]:
     """All of them."""
     rows = connection.execute("SELECT row FROM checkpoints ORDER BY pid")
@@ -111,7 +122,12 @@ def load(connection: apsw.Connection) -> list[Kept]:
 
 
 def remove(connection: apsw.Connection, kept: Kept) -> None:
-    """Inside a write: remove a checkpoint with its journal, records and mail; its files are erased beside this."""
+    """Inside a write: remove a checkpoint with its journal, records and mail; its files are erased beside this.
+
+    Raises:
+        NotFound: As `check_there`.
+    """
+    check_there(connection, kept)
     connection.execute("DELETE FROM checkpoints WHERE pid = ?", (kept.id,))
     journal.drop(connection, kept.id)
     interactions.erase(connection, kept.estate.whose)

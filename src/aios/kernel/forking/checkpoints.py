@@ -102,6 +102,7 @@ class Checkpoints:
         def finish(
             connection: apsw.Connection, grown: Sequence[Grown], _: Sequence[Copied]
         ) -> Restored:
+            tables.check_there(connection, kept)  # else what was copied is nothing
             acts = merging.lasting(connection, [(kept.row.pid, kept.at)])
             process = grown[0].process
             return Restored(process.pid, process.name, kept.at, is_in_place, tuple(acts))
