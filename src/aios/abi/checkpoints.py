@@ -56,7 +56,7 @@ class CheckpointRestore(Call[Restored], frozen=True, tag="checkpoint_restore"):
     """Start a program from a checkpoint: told its journal, live behind it. The checkpoint stays.
 
     If no living process has the name that it had, it goes on under that, and its folder and its short-term memory are what they were then: later files
-    are deleted as versions, which `file_rollback` brings back; later records are gone. Else, or with `name`, it begins beside the others, in a folder of its own. It spends
+    are deleted as versions, which `file_rollback` brings back; later records are gone. Else, or with `name`, it begins beside the others, in a folder of its own; so does what was put away in a branch, and it is no branch. It spends
     from the budget of the process that was put away, as long as that is remembered, and at most what that had left then; or `budget`.
 
     Raises:

@@ -223,3 +223,21 @@ async def test_nothing_is_restored_from_a_checkpoint_that_is_removed_meanwhile(
         assert await client.files.read("/agents/agent/a.txt") == b"then"
         assert len(await client.files.versions("/agents/agent/a.txt")) == 1
         assert await left_of(kernel, made.id) == []
+
+
+async def test_a_branch_comes_back_beside_its_group_and_outlives_that(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER))).pid
+        await waiting(kernel, source)
+        group = await client.branches.start(1, pid=source)
+        branch = group.branches[0].pid
+        await waiting(kernel, branch)
+        made = await client.checkpoints.save(branch)
+        await client.kill(branch)
+        back = await client.checkpoints.restore(made.id)
+        assert (back.name, back.is_in_place) == ("agent-branch-1-restored", False)
+        await waiting(kernel, back.pid)
+        await client.branches.discard(group.group)
+        assert await client.files.read(f"/agents/{back.name}/a.txt") == b"then"
+        await client.mail.send(back.pid, "go")
+        assert "['a.txt', 'b.txt'] ['then', 'later']" in await ended(client, back.pid)

@@ -90,14 +90,14 @@ class Checkpoints:
                 f"the code of {launched.program} has changed since checkpoint {kept.label} was made",
                 hint="bring the code back, or set `may_differ` (`--may-differ`): it diverges where it asks otherwise",
             )
-        is_in_place = call.name is None and kernel.table.find_named(kept.row.name) is None
+        old_name, was_branch = kept.row.name, kept.row.confines is not None
+        # The folder of a branch goes with its group.
+        name = call.name or (f"{old_name}-restored" if was_branch else old_name)
+        is_free = kernel.table.find_named(old_name) is None
+        is_in_place = is_free and call.name is None and not was_branch
         own = call.budget if call.budget is not None else kept.left
-        twig = Twig(
-            call.name or kept.row.name,
-            own,
-            is_paid_by_source=call.budget is None,
-            is_in_place=is_in_place,
-        )
+        is_paid = call.budget is None
+        twig = Twig(name, own, is_paid_by_source=is_paid, is_in_place=is_in_place)
 
         def finish(
             connection: apsw.Connection, grown: Sequence[Grown], _: Sequence[Copied]
