@@ -241,3 +241,25 @@ async def test_a_branch_comes_back_beside_its_group_and_outlives_that(home: Path
         assert await client.files.read(f"/agents/{back.name}/a.txt") == b"then"
         await client.mail.send(back.pid, "go")
         assert "['a.txt', 'b.txt'] ['then', 'later']" in await ended(client, back.pid)
+
+
+async def test_a_checkpoint_whose_caller_gives_up_behind_its_write_is_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER))).pid
+        await waiting(kernel, source)
+        pinned = list[str]()
+
+        def given_up(_: str, name: str, __: object) -> None:
+            anyio.from_thread.run_sync(scope.cancel)
+            pinned.append(name)
+
+        two = [("model", (b"a",)), ("model", (b"b",))]
+        monkeypatch.setattr(kernel.checkpoints, "_pages_of", lambda _: two)
+        monkeypatch.setattr(kernel.contexts, "pin", given_up)
+        with anyio.CancelScope() as scope:
+            await client.checkpoints.save(source, name="mine")
+        (made,) = await client.checkpoints.list_all()
+        assert pinned == [f"checkpoint:{made.id}:{number}" for number in range(2)]
+        assert (await client.checkpoints.restore("mine")).name == "agent-2"

@@ -178,8 +178,9 @@ class Checkpoints:
         disk = kernel.journal.disk
         assert disk is not None, "checked by `origin`"
         made = await disk.write(write)
-        for pin, (fingerprint, keys) in pins.items():
-            await anyio.to_thread.run_sync(partial(kernel.contexts.pin, fingerprint, pin, keys))
+        with anyio.CancelScope(shield=True):  # it is there, whoever waits for it
+            for pin, (fingerprint, keys) in pins.items():
+                await anyio.to_thread.run_sync(partial(kernel.contexts.pin, fingerprint, pin, keys))
         return made
 
     def _pages_of(self, source: Process) -> list[tuple[str, tuple[bytes, ...]]]:
