@@ -61,7 +61,7 @@ class CheckpointRestore(Call[Restored], frozen=True, tag="checkpoint_restore"):
 
     Raises:
         AccessDenied: The caller is not the owner of the kernel, and does not reach the process that was put away.
-        Conflict: The code of the program changed since, and `may_differ` is not set; or its name was taken meanwhile.
+        Conflict: The code of the program is not what the process ran, and `may_differ` is not set; or its name was taken meanwhile.
         NotFound: No such checkpoint.
     """
 

@@ -263,3 +263,17 @@ async def test_a_checkpoint_whose_caller_gives_up_behind_its_write_is_there(
         (made,) = await client.checkpoints.list_all()
         assert pinned == [f"checkpoint:{made.id}:{number}" for number in range(2)]
         assert (await client.checkpoints.restore("mine")).name == "agent-2"
+
+
+async def test_code_that_changed_before_the_checkpoint_is_not_replayed_silently(
+    home: Path,
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER), restart=ONCE)).pid
+        await waiting(kernel, source)
+        program(home, KEEPER.replace("hello", "goodbye"))
+        made = await client.checkpoints.save(source)
+        with pytest.raises(Conflict, match="has changed since the process of checkpoint"):
+            await client.checkpoints.restore(made.id)
+        program(home, KEEPER)
+        assert (await client.checkpoints.restore(made.id)).name == "agent-2"

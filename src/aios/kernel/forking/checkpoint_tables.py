@@ -26,7 +26,7 @@ SCHEMA = Schema(
 
 
 class Kept(Struct, frozen=True):
-    """A row. `row` and `launched` are those of the process when it was put away, `code_hash` of its program then."""
+    """A row. `row` and `launched` are those of the process when it was put away, `code_hash` of the code that it ran."""
 
     id: Pid
     name: str

@@ -60,7 +60,9 @@ class Checkpoints:
         source = run.process if call.pid is None else kernel.table.get(call.pid)
         origin = kernel.forks.origin(source, None)
         self._check_room(call.name)
-        digest = await anyio.to_thread.run_sync(code_hash, origin.launched.program)
+        digest = origin.launched.code_hash  # of what it runs; none if it is never started again
+        if not digest:
+            digest = await anyio.to_thread.run_sync(code_hash, origin.launched.program)
         await kernel.storage.open()
         kept = Kept(
             id=kernel.table.take_pid(),
@@ -87,7 +89,7 @@ class Checkpoints:
         digest = await anyio.to_thread.run_sync(code_hash, launched.program)
         if digest != kept.code_hash and not call.may_differ:
             raise Conflict(
-                f"the code of {launched.program} has changed since checkpoint {kept.label} was made",
+                f"the code of {launched.program} has changed since the process of checkpoint {kept.label} began",
                 hint="bring the code back, or set `may_differ` (`--may-differ`): it diverges where it asks otherwise",
             )
         old_name, was_branch = kept.row.name, kept.row.confines is not None
