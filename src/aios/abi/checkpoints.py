@@ -10,7 +10,7 @@ from aios.abi.call import Answer, Call, Done
 from aios.abi.types import Count, Name, Pid
 
 Which = Annotated[str, Meta(min_length=1, max_length=64)]
-"""A checkpoint by its id or its name."""
+"""A checkpoint by its id; or by its name, if there is none of that id."""
 
 
 class CheckpointInfo(Answer, frozen=True, tag="checkpoint_info"):

@@ -277,3 +277,16 @@ async def test_code_that_changed_before_the_checkpoint_is_not_replayed_silently(
             await client.checkpoints.restore(made.id)
         program(home, KEEPER)
         assert (await client.checkpoints.restore(made.id)).name == "agent-2"
+
+
+async def test_a_number_is_an_id_before_it_is_a_name(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, KEEPER))).pid
+        await waiting(kernel, source)
+        misnamed = await client.checkpoints.save(source, name=str(source + 2))
+        meant = await client.checkpoints.save(source)
+        assert misnamed.name == str(meant.id)
+        await client.checkpoints.remove(meant.id)
+        assert await client.checkpoints.list_all() == (misnamed,)
+        await client.checkpoints.remove(misnamed.name)
+        assert await client.checkpoints.list_all() == ()

@@ -205,10 +205,11 @@ class Checkpoints:
             )
 
     def _get(self, run: Run, which: str) -> Kept:
-        """A checkpoint that the caller may use."""
-        for kept in self._kept.values():
-            is_meant = which == kept.name or (which.isdecimal() and int(which) == kept.id)
-            if is_meant and self._may_use(run.process, kept):
+        """A checkpoint that the caller may use, by its id or else its name."""
+        by_id = self._kept.get(Pid(int(which))) if which.isdecimal() else None
+        named = [kept for kept in self._kept.values() if kept.name == which]
+        for kept in (by_id, *named):
+            if kept is not None and self._may_use(run.process, kept):
                 return kept
         raise NotFound(
             f"there is no checkpoint {which!r} for process {run.process.pid} ({run.process.name})",
