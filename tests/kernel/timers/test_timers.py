@@ -28,9 +28,14 @@ from aios.errors import (
     ResourceExhausted,
     Unsupported,
 )
+from aios.kernel.clock import Clock
 from aios.kernel.journal import tables as journal
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.loader import Child
+from aios.kernel.process import Process
+from aios.kernel.sandbox.launch import Launcher
 from aios.kernel.sandbox.scratch import scratch_folder
+from aios.kernel.timers import tables
 from aios.kernel.timers.timers import Timers
 from aios.sdk.client import Client
 from aios.server.daemon import open_server
@@ -252,6 +257,52 @@ async def test_a_single_run_that_was_not_made_stays_to_be_seen_until_it_is_remov
         await client.timers.remove(failing.id)
         await client.timers.remove(late.id)
         assert await client.timers.list() == ()
+
+
+async def test_a_single_run_whose_program_came_to_nothing_is_there_under_the_next_kernel(
+    home: Path,
+) -> None:
+    clock, spawn = Calendar(), program(home)
+    async with booted(home, clock) as (kernel, client):
+        make_child = kernel.programs.make_child
+
+        def fails(process: Process, clock: Clock, launcher: Launcher) -> Child:
+            (home / "agent" / "agent.toml").unlink()  # the process is written down by now
+            return make_child(process, clock, launcher)
+
+        kernel.programs.make_child = fails
+        failing = await client.timers.add(spawn, at_unix_s=clock.unix + 60)
+        clock.unix += 60
+        while (found := await only(client)).n_failed != 1:
+            await anyio.sleep(0.01)
+        assert found.id == failing.id
+    program(home)
+    async with booted(home, clock) as (_, client):
+        assert await only(client) == found
+        assert (found.n_runs, found.next_unix_s) == (0, None)
+        spawned = await client.timers.run(failing.id)
+        assert (await client.wait(spawned.pid)).exit.status == 0
+        await client.timers.remove(failing.id)
+        assert await client.timers.list() == ()
+
+
+async def test_a_single_run_is_made_once_if_the_kernel_is_killed_behind_its_write(
+    home: Path,
+) -> None:
+    clock = Calendar()
+    async with booted(home, clock) as (kernel, client):
+        await client.timers.add(program(home), at_unix_s=clock.unix + 60)
+        (timer,), _ = await kernel.db.read(tables.load)
+        made = msgspec.structs.replace(timer, next_unix_s=None, n_runs=1)
+        await kernel.db.write(lambda connection: tables.update(connection, made))
+    clock.unix += 60
+    async with booted(home, clock) as (kernel, client):
+        assert await client.timers.list() == ()
+        await anyio.sleep(0.05)
+        assert await agents(client, 0) == []
+        assert kernel.journal.disk is not None
+        await kernel.journal.disk.flush()
+        assert (await kernel.db.read(tables.load))[0] == []
 
 
 async def test_a_run_besides_the_others_changes_nothing(home: Path) -> None:

@@ -22,7 +22,12 @@ def keep(connection: apsw.Connection, timer: TimerRow) -> None:
     """A timer has changed: one that is done goes, and one that was removed meanwhile stays away."""
     if timer.is_done:
         remove(connection, timer.id)
-        return
+    else:
+        update(connection, timer)
+
+
+def update(connection: apsw.Connection, timer: TimerRow) -> None:
+    """A timer has changed, and stays also if it is done; one that was removed meanwhile stays away."""
     row = (msgspec.msgpack.encode(timer), timer.id)
     connection.execute("UPDATE timers SET row = ? WHERE id = ?", row)
 

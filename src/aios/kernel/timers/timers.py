@@ -5,6 +5,7 @@ that is killed in between makes the run again, or finds it done.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import apsw
@@ -23,6 +24,7 @@ from aios.abi.timers import (
     TimerRemove,
     TimerRun,
 )
+from aios.abi.types import Pid
 from aios.config import KernelConfig
 from aios.errors import (
     AiosError,
@@ -149,20 +151,26 @@ class Timers:
         found = self._step(timer)
         if found is None or not found.is_run:
             raise Conflict(f"timer {call.id} is not due", hint="leave `is_due` out to run it now")
-        seal = run.seal
+        seal, disk = run.seal, self._disk
+        assert disk is not None, "a kernel without a disk has no timers"
+
+        def after(pid: Pid) -> TimerRow:
+            return msgspec.structs.replace(found.after, last_pid=pid, fault="")
 
         def sealed(connection: apsw.Connection, answer: Answer) -> None:
             assert isinstance(answer, Spawned), f"{answer} is no new process"
             if tables.find(connection, timer.id) is None:
                 raise _no_timer(timer.id)
-            tables.keep(connection, msgspec.structs.replace(found.after, last_pid=answer.pid))
+            tables.update(connection, after(answer.pid))  # the last run, too, may come to nothing
             if seal is not None:
                 seal(connection, answer)
 
         run.seal = sealed
         spawned = await self._spawn(run, timer.spawn)
-        after = msgspec.structs.replace(found.after, last_pid=spawned.pid, fault="")
-        self._put(timer, after)
+        made = after(spawned.pid)
+        self._put(timer, made)
+        if made.is_done:
+            disk.add(partial(tables.remove, timer_id=timer.id))
         return spawned
 
     async def _spawn(self, run: Run, spawn: Spawn) -> Spawned:
@@ -173,7 +181,9 @@ class Timers:
         """Take up the timers of the kernel before."""
         assert self._disk is not None, "a kernel without a disk has no timers"
         timers, self._last_id = await self._disk.read(tables.load)
-        self._timers = {timer.id: timer for timer in timers}
+        self._timers = {timer.id: timer for timer in timers if not timer.is_done}
+        for done in [timer for timer in timers if timer.is_done]:  # it ended behind their last run
+            self._disk.add(partial(tables.remove, timer_id=done.id))
 
     async def attend(self, gate: Gate) -> None:
         """Make the runs that are due, in the name of init, until cancelled or the kernel ends."""
