@@ -133,7 +133,8 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
 
     Raises:
         AccessDenied: A path is not the caller's.
-        InvalidCall: Not just one of them is given, or `with_children` without `pid` or with that of init.
+        InvalidCall: Not just one of them is given, `with_children` without `pid` or with that of init, or a `path` with
+            `transaction` or `pid`.
         NotFound: There is no such version, it was purged, or nothing is to be undone.
     """
 

@@ -161,6 +161,11 @@ async def test_rollback_to_a_moment_and_before_a_process(booted: OpenKernel) -> 
             await ann.rollback("/shared/a")
         with pytest.raises(InvalidCall):
             await ann.rollback("/shared/a", version=1, pid=ann_pid)
+        with pytest.raises(InvalidCall, match="`path` does not go with"):
+            await ann.rollback("/shared/c", pid=ann_pid)
+        with pytest.raises(InvalidCall, match="`path` does not go with"):
+            await ann.rollback("/shared/c", transaction=1)
+        assert await ann.read("/shared/a") == b"ann's"
         await assert_all_in_order(kernel)
 
 

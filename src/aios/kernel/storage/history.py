@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import apsw
 
-from aios.abi.storage import FileVersion
+from aios.abi.storage import FileRollback, FileVersion
 from aios.disk.blobs import BlobStore
-from aios.errors import AccessDenied, NotFound
+from aios.errors import AccessDenied, InvalidCall, NotFound
 from aios.kernel.storage.content import ContentId, release_content, retain_content
 from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
 from aios.kernel.storage.tables import PAST, check_versions, find_file, no_file, taint_of
@@ -67,6 +67,23 @@ def forget_marks(connection: apsw.Connection, path: str) -> None:
             f"DELETE FROM {table} WHERE (path = ? OR (path > ? AND path < ?)) AND NOT EXISTS "  # noqa: S608 - our own words
             f"(SELECT 1 FROM versions AS v WHERE v.path = {table}.path AND v.version = {table}.version)",
             (path, f"{path}/", f"{path}/{PAST}"),
+        )
+
+
+def check_rollback(call: FileRollback) -> None:
+    """Raise InvalidCall if a rollback says not once what it goes back to, or more than goes together."""
+    given = (call.version, call.unix_s, call.transaction, call.pid)
+    if sum(each is not None for each in given) != 1:
+        raise InvalidCall(
+            "give just one of `version`, `unix_s`, `transaction` and `pid`",
+            hint="see docs/reference/calls.md",
+        )
+    if call.with_children and call.pid is None:
+        raise InvalidCall("`with_children` goes with `pid`", hint="say whose children")
+    if call.path and call.version is None and call.unix_s is None:
+        raise InvalidCall(
+            "`path` does not go with `transaction` or `pid`, of which all is undone",
+            hint="leave it out, or give a `version` or a `unix_s` of the path",
         )
 
 

@@ -142,14 +142,7 @@ class StorageManager:
 
     async def rollback(self, run: Run, call: FileRollback) -> Edited:
         """Bring files back to what they were."""
-        given = (call.version, call.unix_s, call.transaction, call.pid)
-        if sum(each is not None for each in given) != 1:
-            raise InvalidCall(
-                "give just one of `version`, `unix_s`, `transaction` and `pid`",
-                hint="see docs/reference/calls.md",
-            )
-        if call.with_children and call.pid is None:
-            raise InvalidCall("`with_children` goes with `pid`", hint="say whose children")
+        history.check_rollback(call)
         await self._open()
         if call.version is not None or call.unix_s is not None:
             path = self._path(run.process, call.path, is_write=True)
