@@ -46,3 +46,14 @@ def test_a_changed_log_is_found_and_the_exit_code_says_so(aios: Aios, home: Path
     assert "is not what was written" in checked.out
     (home / "audit.key").unlink()
     assert aios("audit", "verify").code == 1
+
+
+def test_a_log_that_is_gone_with_its_key_is_missed_by_who_noted_its_head(
+    aios: Aios, home: Path
+) -> None:
+    anyio.run(act, home)
+    head = str(aios("audit", "verify", "--json").rows()[0]["head"])
+    for file in (*home.glob("aios.db*"), home / "audit.key"):
+        file.unlink()
+    checked = aios("audit", "verify", "--noted", head)
+    assert (checked.code, "the log is gone" in checked.out) == (1, True)

@@ -1,5 +1,6 @@
 """A kernel inside `aios run`: found by other commands, kept while others need it, gone without a trace."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -113,3 +114,14 @@ def test_no_program_is_run_here_when_the_daemon_that_it_should_leave_to_cannot_s
         ran = start("run", "--detach", programs / "hello").end()
     assert (ran.code, ran.out) == (6, "")
     assert "is taken by another program" in ran.err
+
+
+def test_a_home_that_is_held_by_who_cannot_be_found_is_told_of(
+    aios: Aios, home: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.cli.run.SETTLE_S", 0.5)
+    (home / "run").mkdir(parents=True, exist_ok=True)
+    with (home / "run" / "kernel.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ran = aios("run", programs / "hello")
+    assert (ran.code, "starting or ending" in ran.err) == (6, True)

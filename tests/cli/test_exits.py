@@ -21,6 +21,7 @@ from aios.errors import (
     NotFound,
     ProcessGone,
     ResourceExhausted,
+    ToolFailed,
     Unauthenticated,
     error_classes,
 )
@@ -113,3 +114,13 @@ def test_one_failure_of_several_is_told_in_words_of_the_command(
     with click.Context(command), Outcomes(as_json=False).each():
         raise InvalidCall("`reason`: expected text", hint="shorten `reason`")
     assert capsys.readouterr().err == "error: `--reason`: expected text\nhint: shorten `--reason`\n"
+
+
+def test_what_others_say_in_an_error_takes_no_terminal_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = ToolFailed("x\x1b]52;c;ZXZpbA==\x07y\x9b2J", hint="z\x1b]0;t\x07")
+    report(said, as_json=False)
+    err = capsys.readouterr().err
+    assert not set("\x1b\x07\x9b") & set(err)
+    assert "x" in err

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Aios, Terminals
+from tests.cli.conftest import Aios, Start, Terminals
 
 
 @pytest.fixture
@@ -62,3 +62,8 @@ def test_nothing_is_granted_without_a_yes_or_a_wish(aios: Aios, prog: Path) -> N
     wrong = aios("grant", str(prog))
     assert (wrong.code, "Grant it?" in wrong.err) == (2, False)
     assert aios("grant", "--yes", str(prog / "none")).code == 4
+
+
+def test_what_comes_through_a_pipe_is_no_yes(start: Start, prog: Path) -> None:
+    ran = start("grant", prog, stdin="y\n").end()
+    assert (ran.code, "`--yes`" in ran.err) == (1, True)

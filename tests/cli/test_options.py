@@ -2,6 +2,7 @@
 
 import click
 import pytest
+from tests.cli.conftest import Aios
 
 from aios.cli.options import Size
 
@@ -16,3 +17,7 @@ def test_a_size_is_within_its_bounds_and_words_have_their_own_values() -> None:
             size.convert(wrong, None, None)
     with pytest.raises(click.BadParameter, match=r"'much' is no size: .* or default"):
         size.convert("much", None, None)
+
+
+def test_json_asked_of_a_group_is_asked_of_its_verb(aios: Aios) -> None:
+    assert aios("config", "--json", "show").rows() == aios("config", "show", "--json").rows()

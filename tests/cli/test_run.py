@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from time import monotonic
 
 import click
 import pytest
-from tests.cli.conftest import COMMAND, Aios, Fifo, Served, Start, Terminals
+from tests.cli.conftest import COMMAND, LONGEST_S, Aios, Fifo, Served, Start, Terminals
 
 pytestmark = pytest.mark.usefixtures("served")
 
@@ -234,3 +235,27 @@ def test_no_token_is_shown(aios: Aios, programs: Path, served: Served) -> None:
     ran = aios("run", programs / "hello", "--json")
     assert served.kernel.owner_token not in ran.out + ran.err
     assert os.environ.get("AIOS_TOKEN") is None
+
+
+def test_a_signal_while_copies_are_started_leaves_none(
+    aios: Aios, start: Start, programs: Path, fifo: Fifo
+) -> None:
+    running = start("run", "-n", "40", programs / "waiter", fifo.path)
+    deadline_s = monotonic() + LONGEST_S
+    while not aios("ps", "--json").rows():
+        assert monotonic() < deadline_s
+    running.signal(signal.SIGTERM)
+    assert running.end().code == 143
+    assert aios("ps", "--json").rows() == []
+
+
+def test_a_command_that_nohup_began_stays(start: Start, programs: Path, fifo: Fifo) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = start("run", programs / "waiter", fifo.path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert running.line() == "ready"
+    running.signal(signal.SIGHUP)
+    fifo.let_go()
+    assert running.end().code == 0

@@ -4,7 +4,11 @@ import os
 import stat
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Aios
 
 CANARY = "canary-41c7d0aa93"
 
@@ -52,3 +56,10 @@ def test_what_is_no_secret_is_refused_without_repeating_it(tmp_path: Path) -> No
     assert CANARY not in damaged.stderr
     (tmp_path / "secrets.json").chmod(0o644)
     assert "others can read" in run(tmp_path, "ls").stderr
+
+
+def test_what_is_not_utf_8_is_refused(aios: Aios, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = TextIOWrapper(BytesIO(b"k\xff"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", piped)
+    refused = aios("secret", "set", "KEY", "--host", "a.example")
+    assert (refused.code, "UTF-8" in refused.err) == (2, True)

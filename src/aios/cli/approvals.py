@@ -21,7 +21,15 @@ from aios.abi.approvals import (
 )
 from aios.cli.connecting import connect
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, legible, short_seconds, shortened, write_json, write_table
+from aios.cli.output import (
+    Column,
+    legible,
+    printable,
+    short_seconds,
+    shortened,
+    write_json,
+    write_table,
+)
 from aios.cli.patience import follow_patiently
 from aios.errors import (
     AiosError,
@@ -201,7 +209,7 @@ def _ask(client: Client, question: Approval) -> None:
     except (KernelStopping, KernelUnreachable):
         raise  # the next kernel has the same question
     except AiosError as error:
-        click.echo(f"  {error.message}; {error.hint}", err=True)
+        click.echo(printable(f"  {error.message}; {error.hint}"), err=True)
 
 
 def _answer(number: int, said: str, *, as_json: bool) -> None:

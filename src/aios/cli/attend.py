@@ -1,6 +1,5 @@
 """Stay with processes until they have ended: their lines as they come, their ends, and Ctrl-C."""
 
-import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from msgspec import Struct
 from aios.abi.calls import Exited, Kill, Logs, Wait
 from aios.abi.gate import Gate, Progress
 from aios.abi.types import Exit, Pid
+from aios.cli.ending import ending_signals
 from aios.cli.gates import open_async_gate
 from aios.errors import AiosError, Conflict, NotFound, ResourceExhausted
 from aios.sdk.address import Address
@@ -35,7 +35,7 @@ class Interrupts:
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Take signals until cancelled."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        with anyio.open_signal_receiver(*ending_signals()) as signals:
             task_status.started()
             async for number in signals:
                 self.take(number)

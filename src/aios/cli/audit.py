@@ -124,7 +124,8 @@ def verify(*, noted: str, as_json: bool) -> None:
     file = load().home.audit_key
     with _opened() as connection:
         if connection is None:
-            found = tables.Verified(0, 0, 0, "", ("the log is gone",) if file.exists() else ())
+            is_lost = bool(noted) or file.exists()
+            found = tables.Verified(0, 0, 0, "", ("the log is gone",) if is_lost else ())
         elif not file.exists():
             found = tables.Verified(0, 0, 0, "", ("audit.key is gone",))
         else:

@@ -2,14 +2,10 @@
 
 import os
 import select
-import signal
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 import msgspec
@@ -18,6 +14,7 @@ from aios.abi.calls import ChatAnswer
 from aios.abi.gate import Result
 from aios.abi.types import Finish, JsonObject
 from aios.cli.conversation import Conversation
+from aios.cli.ending import ending_in_order
 from aios.cli.exits import ExitCode, report
 from aios.cli.options import examples, json_option
 from aios.cli.output import counted, printable, short_seconds, write_json
@@ -30,7 +27,6 @@ DEFAULT_MAX_TOKENS = 1024
 MAX_SCHEMA_BYTES = 1 << 20
 MAX_PIPED_CHARS = 32 << 20
 SAY_AFTER_S = 2.0
-SIGNAL_BASE = 128
 WORTH_TELLING_S = 0.5
 PROMPT = "> "
 LEAVE = ("/exit", "/quit")
@@ -90,7 +86,7 @@ def chat(
     text = _whole_message(message)
     if text is None and as_json:
         raise InvalidCall("--json needs a MESSAGE or a pipe", hint='aios chat "..." --json')
-    with _leaving_in_order(), Speaker(load(), _tell, may_ask=not as_json) as speaker:
+    with ending_in_order(), Speaker(load(), _tell, may_ask=not as_json) as speaker:
         if text is not None:
             return _answer_once(speaker, conversation, text, as_json=as_json)
         _converse(speaker, conversation)
@@ -254,18 +250,3 @@ def _as_json(result: Result[ChatAnswer]) -> dict[str, object]:
         "waited_s": result.waited_s,
         "ran_s": result.ran_s,
     }
-
-
-@contextmanager
-def _leaving_in_order() -> Iterator[None]:
-    """On SIGTERM and when the terminal closes, leave the kernel in good order instead of just being gone."""
-    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, _: FrameType | None) -> NoReturn:
-    sys.exit(SIGNAL_BASE + number)

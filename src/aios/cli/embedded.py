@@ -14,7 +14,8 @@ from aios.abi.calls import Ps
 from aios.abi.gate import Gate
 from aios.abi.types import Kind, Pid, ProcessInfo
 from aios.cli.attend import Interrupts
-from aios.cli.foreground import SIGNAL_BASE, stay
+from aios.cli.ending import SIGNAL_BASE
+from aios.cli.foreground import stay
 from aios.cli.orders import Order
 from aios.cli.readiness import check_engine
 from aios.configload import Loaded

@@ -106,10 +106,13 @@ def tell(message: str, *, hint: str, code: str, exit_code: int, as_json: bool) -
 
         click.echo(json.dumps({"error": told}), err=True)
         return
+    from aios.cli.output import printable  # noqa: PLC0415 - start-up time
+
     color = wants_color()  # said here, for errors are told after click's own context has gone
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=color)
+    error = click.style("error:", fg="red", bold=True)
+    click.echo(f"{error} {printable(message)}", err=True, color=color)
     if hint:
-        click.echo(f"{click.style('hint:', fg='cyan')} {hint}", err=True, color=color)
+        click.echo(f"{click.style('hint:', fg='cyan')} {printable(hint)}", err=True, color=color)
 
 
 def wants_color() -> bool | None:

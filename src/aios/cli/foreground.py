@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from aios.abi.gate import Gate, Progress
 from aios.abi.types import Exit, Pid
 from aios.cli.attend import Attendance, Interrupts
+from aios.cli.ending import SIGNAL_BASE
 from aios.cli.gates import open_async_gate
 from aios.cli.lines import LinePrinter
 from aios.cli.orders import Order
 from aios.sdk.address import Address
 
-SIGNAL_BASE = 128
 MAX_KEPT_FRAMES = 100_000
 """Lines that `--top` keeps for after the table; the oldest go."""
 

@@ -6,7 +6,7 @@ import click
 
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
-from aios.cli.output import legible, write_json
+from aios.cli.output import agreed, legible, write_json
 from aios.configload import load
 from aios.errors import InvalidCall
 from aios.kernel.access.grants import Grant, Grants, check_wish, digest_of_folder
@@ -44,7 +44,9 @@ def grant(*, program: Path | None, yes: bool, as_json: bool) -> int:
         click.echo(legible(f"{loaded.manifest.name} in {loaded.folder} asks for:"), err=True)
         for right in rights:
             click.echo(f"  {legible(right)}", err=True)
-        if not _is_agreed():
+        if not agreed(
+            "Grant it?", unasked="nothing is granted; `--yes` grants it without a question"
+        ):
             return ExitCode.FAILED
     given = grants.grant(loaded.folder, rights, SystemClock().unix_s(), seen=seen)
     _show(given, is_current=True, as_json=as_json)
@@ -60,14 +62,6 @@ def revoke(*, program: Path, as_json: bool) -> None:
     Exit codes: 0 taken back, 4 nothing was granted.
     """
     _show(_grants().revoke(program.resolve()), is_current=False, as_json=as_json)
-
-
-def _is_agreed() -> bool:
-    try:
-        return click.confirm("Grant it?", default=False, err=True)
-    except click.Abort:  # nobody is there to be asked
-        click.echo("\nnothing is granted; `--yes` grants it without a question", err=True)
-        return False
 
 
 def _grants() -> Grants:

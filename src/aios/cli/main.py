@@ -17,7 +17,7 @@ from msgspec import Struct
 from aios import __version__
 from aios.cli.exits import ExitCode, report, tell, wants_color
 from aios.cli.hints import options_of
-from aios.errors import AiosError
+from aios.errors import AiosError, InvalidCall
 from aios.server.collector import settle_collector
 
 if TYPE_CHECKING:
@@ -221,6 +221,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if group.split(BrokenPipeError)[1] is None:
             return _end_unheard()
         return report(_only_error(group), as_json=as_json, options=options_of(_command(argv)))
+    except UnicodeDecodeError:
+        return report(InvalidCall("the input is not text in UTF-8"), as_json=as_json)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return report(AiosError(message), as_json=as_json)

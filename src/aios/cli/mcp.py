@@ -10,7 +10,16 @@ from aios.abi.types import JsonObject
 from aios.cli.connecting import connect
 from aios.cli.exits import ExitCode
 from aios.cli.options import examples, json_option
-from aios.cli.output import Column, counted, legible, printable, shortened, write_json, write_table
+from aios.cli.output import (
+    Column,
+    agreed,
+    counted,
+    legible,
+    printable,
+    shortened,
+    write_json,
+    write_table,
+)
 from aios.errors import AccessDenied, ToolFailed
 from aios.sdk.blocking import Client
 
@@ -89,7 +98,12 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
         if not as_json:
             _show_server(found.server)
             _show_changes(found)
-        if not yes and not _is_agreed(name):
+        elif not yes:
+            raise click.UsageError("with --json nothing is shown to be agreed to: say --yes")
+        if not yes and not agreed(
+            f"Trust {printable(name)} as it is now?",
+            unasked="nothing is trusted; `--yes` trusts it without a question",
+        ):
             return ExitCode.FAILED
         trusted = client.mcp.trust(name, found.digest)
         listed = _listed(client, trusted)
@@ -102,14 +116,6 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
             _show_tools(listed)
         _check_well(listed)
     return ExitCode.OK
-
-
-def _is_agreed(name: str) -> bool:
-    try:
-        return click.confirm(f"Trust {printable(name)} as it is now?", default=False, err=True)
-    except click.Abort:  # nobody is there to be asked
-        click.echo("\nnothing is trusted; `--yes` trusts it without a question", err=True)
-        return False
 
 
 def _listed(client: Client, found: McpToolList) -> McpToolList:

@@ -40,8 +40,17 @@ class Size(click.ParamType[int]):
         return size_bytes
 
 
+def _or_of_group(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    """`aios models --json ls` means what `aios models ls --json` does."""
+    return value or bool(context.parent and context.parent.params.get("as_json"))
+
+
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="JSON, one object a line; errors too."
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=_or_of_group,
+    help="JSON, one object a line; errors too.",
 )
 
 

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import click
@@ -23,6 +24,15 @@ _UNSAFE = re.compile(rf"({_COLOR})|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def printable(text: str) -> str:
     """Text of a program or a model without the control characters that could take a terminal over; colours may stay."""
     return _UNSAFE.sub(lambda match: match[1] or "", text)
+
+
+def agreed(question: str, *, unasked: str) -> bool:
+    """Whether somebody at the terminal says yes; where nobody sits there, `unasked` is told."""
+    if sys.stdin.isatty():
+        with suppress(click.Abort):
+            return click.confirm(question, default=False, err=True)
+    click.echo(f"\n{unasked}", err=True)
+    return False
 
 
 def legible(text: str) -> str:

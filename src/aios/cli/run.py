@@ -19,6 +19,7 @@ from aios.abi.calls import Spawn
 from aios.abi.recovery import Restart, RestartPolicy
 from aios.abi.types import Pid
 from aios.cli.connecting import connect
+from aios.cli.ending import Ending, ending_in_order
 from aios.cli.exits import ExitCode
 from aios.cli.limits import parse_limits
 from aios.cli.link import find_running, names_kernel
@@ -250,6 +251,11 @@ def _carry_out(order: Order, *, detach: bool) -> int:
             code = _run_on(address, order, detach=detach, is_last_try=monotonic() > give_up_s)
         if code is not None:
             return code
+        if monotonic() > give_up_s:
+            raise Conflict(
+                f"{home.root} is held by a kernel that is starting or ending, or that cannot be found",
+                hint="wait for it; if it stays so, end the `aios serve` that holds run/kernel.lock",
+            )
         Event().wait(RETRY_S)
 
 
@@ -300,10 +306,11 @@ def _run_on(address: Address, order: Order, *, detach: bool, is_last_try: bool) 
     try:
         with connect(address.url, address.token) as client:
             try:
-                _spawn_all(client, order, names)
-                if not detach:
-                    return _stay(address, order, names)
-            except (AiosError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup):
+                with ending_in_order() as ending:
+                    _spawn_all(client, order, names, ending)
+                    if not detach:
+                        return _stay(address, order, names)
+            except (AiosError, KeyboardInterrupt, SystemExit, BrokenPipeError, BaseExceptionGroup):
                 _kill_all(client, names)
                 raise
             return _print_started(order, names)
@@ -313,11 +320,12 @@ def _run_on(address: Address, order: Order, *, detach: bool, is_last_try: bool) 
         return None
 
 
-def _spawn_all(client: Client, order: Order, names: dict[Pid, str]) -> None:
+def _spawn_all(client: Client, order: Order, names: dict[Pid, str], ending: Ending) -> None:
     """Start the copies; those that run are in `names` also when the next one fails."""
     for call in order.calls():
-        spawned = client.gate.call(call).value
-        names[spawned.pid] = spawned.name
+        with ending.held():  # else nobody would know of it
+            spawned = client.gate.call(call).value
+            names[spawned.pid] = spawned.name
         order.tell_started(spawned.pid, spawned.name)
 
 
