@@ -28,6 +28,7 @@ from tests.engine.remote.bad_endpoint import (
 )
 from tests.engine.remote.serving import closed_port, serving
 
+from aios.engine.base import Job, TextPrompt
 from aios.engine.remote import endpoint as endpoint_module
 from aios.engine.remote.governor import MAX_BLOCK_S
 from aios.engine.remote.openai import OpenAIEngine
@@ -205,6 +206,32 @@ async def test_what_does_not_pass_is_not_tried_again(reply: Reply) -> None:
         with pytest.raises(AiosError):
             await run(engine, chat())
     assert len(endpoint.posts) == 1
+
+
+async def test_a_text_that_is_too_long_together_with_its_answer_is_asked_for_once() -> None:
+    endpoint = BadEndpoint([
+        status(
+            400,
+            "'max_tokens' or 'max_completion_tokens' is too large: 1024. This model's maximum context length is 512 tokens"
+            " and your request has 9 input tokens (1024 > 512 - 9).",
+        )
+    ])  # fmt: skip
+    async with engine_at(endpoint) as engine:
+        for job in (Job(TextPrompt("Once")), chat(max_tokens=1024)):
+            with anyio.fail_after(30), pytest.raises(ContextWindowExceeded, match="1024"):
+                await run(engine, job)
+    assert len(endpoint.posts) == 2
+
+
+async def test_an_endpoint_that_refuses_each_name_for_a_field_is_not_asked_for_ever() -> None:
+    refusal = "unsupported: max_tokens; unsupported: max_completion_tokens"
+    endpoint = BadEndpoint([status(400, refusal)])
+    async with engine_at(endpoint) as engine:
+        for job, n_posts in ((chat(), endpoint_module.MAX_MENDS + 1), (Job(TextPrompt("a")), 1)):
+            endpoint.seen.clear()
+            with anyio.fail_after(30), pytest.raises(InvalidCall, match="unsupported"):
+                await run(engine, job)
+            assert len(endpoint.posts) == n_posts
 
 
 @pytest.mark.usefixtures("patient")

@@ -121,10 +121,12 @@ class Dialect:
 
     def mend(self, problem: Problem, body: JsonObject) -> bool:
         """Learn from a refusal which field to leave out or rename; False if it names none."""
-        if problem.status not in {400, 422}:
+        if problem.status not in {400, 422} or problem.is_about_window:
             return False
         said = f"{problem.param} {problem.message}"
-        if "max_tokens" in body and "max_completion_tokens" in said:
+        # Completions of a text have one name for it, so there another one helps nothing.
+        is_chat = "messages" in body
+        if is_chat and "max_tokens" in body and "max_completion_tokens" in said:
             self.max_tokens_field = "max_completion_tokens"
             return True
         if not _REFUSED.search(f"{problem.code} {said}"):

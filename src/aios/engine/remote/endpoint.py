@@ -38,6 +38,8 @@ MAX_ERROR_BYTES = 64 << 10
 MAX_STREAM_BYTES = 256 << 20
 MAX_PAUSE_S = 30.0
 """A longer `Retry-After` is told to the caller instead of waited for."""
+MAX_MENDS = 16
+"""Times that one request is put otherwise and sent again at once: there are fewer fields that are left out or renamed."""
 FIRST_PAUSE_S = 0.5
 SPARE_CONNECTIONS = 4
 """Beyond one for each slot: for embeddings, tokens and the list of models."""
@@ -208,7 +210,7 @@ class Endpoint:
             method: HTTP method.
             url: Absolute, below the base URL or its root.
             body: Makes the JSON body; called anew after `mend` has learnt something.
-            mend: Told why the endpoint refused; True to try again at once.
+            mend: Told why the endpoint refused; True to try again at once, `MAX_MENDS` times at most.
             patience: Retries that are left; the configured number when None.
 
         Returns: An answer, which the caller closes, or the last problem.
@@ -217,11 +219,14 @@ class Endpoint:
             RateLimited: The governor permits no request for a long time.
         """
         patience = patience or Patience(self._config.n_retries)
+        n_mends = 0
         while True:
             answer = await self._attempt(method, url, body)
             if isinstance(answer, Answer):
                 return answer
-            if not (mend is not None and mend(answer)) and not await self.retry(answer, patience):
+            if mend is not None and n_mends < MAX_MENDS and mend(answer):
+                n_mends += 1
+            elif not await self.retry(answer, patience):
                 return answer
 
     async def retry(self, problem: Problem, patience: Patience) -> bool:
