@@ -147,6 +147,20 @@ async def test_an_engine_that_never_starts_gives_its_calls_to_the_fallback(
             await text_of(kernel, msgspec.structs.replace(chat(), may_move=False))
 
 
+async def test_an_engine_whose_start_breaks_in_a_way_of_its_own_ends_no_kernel(
+    booted: OpenKernel,
+) -> None:
+    async def make() -> Engine:
+        raise OverflowError("signed integer is greater than maximum")
+
+    makers = {"a": make, "b": made(says("other"))}
+    async with fleet(booted, makers, max_restarts=1, a=("b",)) as kernel:
+        while kernel.cores.infos()[0].n_failures < 2:
+            await anyio.sleep(0.01)
+        assert "OverflowError: signed integer" in kernel.cores.infos()[0].note
+        assert await text_of(kernel, chat()) == "other"
+
+
 async def test_an_engine_that_never_becomes_ready_is_given_up_in_time(booted: OpenKernel) -> None:
     async def make() -> Engine:
         await anyio.sleep_forever()

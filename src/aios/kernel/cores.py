@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from aios.abi.types import EngineInfo, EngineState, Usage
 from aios.engine.base import Ability, Capabilities, Engine, EngineStatistics
-from aios.errors import AiosError, CallerError, EngineUnavailable, NotFound
+from aios.errors import AiosError, CallerError, EngineUnavailable, NotFound, edge
 from aios.kernel.homes import Home
 from aios.kernel.process import Run
 from aios.kernel.ratelimit import Rate
@@ -265,7 +265,10 @@ class Cores:
 
     async def _start(self, core: Core) -> None:
         try:
-            with anyio.fail_after(core.config.start_timeout_s):
+            with (
+                edge(f"the start of engine {core.name}", TimeoutError),
+                anyio.fail_after(core.config.start_timeout_s),
+            ):
                 engine = await core.make()
         except AiosError as error:
             core.error, core.state = error, EngineState.DOWN

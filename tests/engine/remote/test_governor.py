@@ -212,6 +212,14 @@ def test_no_header_breaks_the_reader(text: str) -> None:
             0,
         ),
         ({"retry-after": "tomorrow"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
+        (
+            {
+                "retry-after": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "date": "Mon, 01 Jan 99999999999 00:00:00 GMT",
+            },
+            None,
+        ),
         ({}, None),
     ],
 )

@@ -33,6 +33,7 @@ from aios.config import EngineConfig
 from aios.configload import load
 from aios.engine.base import Ability, ChatPrompt
 from aios.engine.models import find_model
+from aios.engine.remote.governor import Governors
 from aios.engine.remote.openai import OpenAIEngine
 from aios.errors import (
     ConfigError,
@@ -106,19 +107,34 @@ async def test_a_list_of_models_that_makes_no_sense_is_an_error(body: str) -> No
 
 
 @pytest.mark.parametrize(
-    "base_url", ["", "localhost:8080", "ftp://x/v1", "http://", "http://u:p@x/v1", "http://x/v1?key=1", "http://x:0/"]
+    "base_url", ["", "localhost:8080", "ftp://x/v1", "http://", "http://u:p@x/v1", "http://x/v1?key=1", "http://x:0/",
+                 "http://[::1/v1", "http://ex\u2603..x/v1", "http://xn--/v1", "http://x/\ud800"]
 )  # fmt: skip
 async def test_a_base_url_that_cannot_be_one_is_a_configuration_error(base_url: str) -> None:
     config = EngineConfig(kind="openai", base_url=base_url)
     with pytest.raises(ConfigError, match="base_url"):
+        OpenAIEngine(name="x", config=config, api_key=None, governors=Governors())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks://x:1"), ("HTTP_PROXY", "x:y"), ("NO_PROXY", "[::1")],
+)
+async def test_a_proxy_that_cannot_be_used_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    config = EngineConfig(kind="openai", base_url="http://model.example.org/v1")
+    with pytest.raises(ConfigError, match="environment") as caught:
         OpenAIEngine(name="x", config=config, api_key=None)
+    assert "NO_PROXY" in caught.value.hint
 
 
-@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel"])
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel", "schl\udcfcssel"])
 async def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
     config = EngineConfig(kind="openai", base_url="http://localhost:1/v1", api_key_env="MY_KEY")
     with pytest.raises(ConfigError, match="MY_KEY") as caught:
-        OpenAIEngine(name="x", config=config, api_key=key)
+        OpenAIEngine(name="x", config=config, api_key=key, governors=Governors())
     assert key not in str(caught.value)
 
 

@@ -50,6 +50,7 @@ def model(**fields: object) -> dict[str, object]:
         ("0.11.0", "structured_outputs"),
         ("1.2.dev3", "structured_outputs"),
         ("?", ""),
+        (f"1.{'9' * 5000}", "structured_outputs"),
     ],
 )
 async def test_vllm_takes_patterns_by_its_version(version: str, field: str) -> None:

@@ -161,23 +161,7 @@ class Endpoint:
         self.governor = governor
         self.is_loopback = _is_loopback(self.base_url)
         self._config = config
-        n_connections = config.n_slots + SPARE_CONNECTIONS
-        headers = {"Accept-Encoding": "identity", "User-Agent": "aios"}
-        if self.site.api_key:
-            headers["Authorization"] = f"Bearer {self.site.api_key}"
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(
-                config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S)
-            ),
-            limits=httpx.Limits(
-                max_connections=n_connections, max_keepalive_connections=n_connections
-            ),
-            transport=transport,
-            verify=urlsplit(self.base_url).scheme != "http",  # else no certificates are read: 60 ms
-            trust_env=not self.is_loopback,  # the proxy of a company is not the way to one's own machine
-            follow_redirects=False,
-        )
+        self._client = self._open_client(transport)
 
     @property
     def root_url(self) -> str:
@@ -294,6 +278,35 @@ class Endpoint:
             raise error_of(answer, self.site)
         return answer
 
+    def _open_client(self, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+        config = self._config
+        n_connections = config.n_slots + SPARE_CONNECTIONS
+        headers = {"Accept-Encoding": "identity", "User-Agent": "aios"}
+        if self.site.api_key:
+            headers["Authorization"] = f"Bearer {self.site.api_key}"
+        try:
+            return httpx.AsyncClient(
+                headers=headers,
+                timeout=httpx.Timeout(
+                    config.timeout_s, connect=min(config.timeout_s, CONNECT_TIMEOUT_S)
+                ),
+                limits=httpx.Limits(
+                    max_connections=n_connections, max_keepalive_connections=n_connections
+                ),
+                transport=transport,
+                # Without TLS no certificates are read: 60 ms.
+                verify=urlsplit(self.base_url).scheme != "http",
+                trust_env=not self.is_loopback,  # the proxy of a company is not the way to one's own machine
+                follow_redirects=False,
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            # Its text may hold the proxy's password.
+            raise ConfigError(
+                f"the environment names a proxy or certificates that cannot be used ({type(error).__name__})",
+                hint="look at ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE;"
+                " a SOCKS proxy needs the package socksio",
+            ) from error
+
     async def _attempt(self, method: str, url: str, body: Body | None) -> Answer | Problem:
         content = None if body is None else _encoded(body())
         headers = None if body is None else {"Content-Type": "application/json"}
@@ -360,22 +373,29 @@ def _encoded(body: JsonObject) -> bytes:
 
 def _checked_url(base_url: str) -> tuple[str, str]:
     """The base URL without a slash at its end, and the part of it that messages show."""
-    parts = urlsplit(base_url.strip())
-    try:
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good:
+    url = base_url.strip().rstrip("/")
+    if not _is_address(url):
         raise ConfigError(
             "`engine.base_url` is not an http(s) URL",
             hint="give the endpoint's, such as http://localhost:8080/v1",
         )
+    parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
             "`engine.base_url` holds a user, a password, a query or a fragment",
             hint="give the address only; the key comes from the environment (`engine.api_key_env`)",
         )
-    return base_url.strip().rstrip("/"), parts.netloc
+    return url, parts.netloc
+
+
+def _is_address(url: str) -> bool:
+    """Whether both those who read it take it: each refuses some that the other does not."""
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return is_http and bool(httpx.URL(url).host)
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 def _checked_key(api_key: str | None, key_env: str) -> str | None:

@@ -238,7 +238,8 @@ class Governors:
 
     def get_governor(self, base_url: str, api_key: str | None) -> Governor:
         """The shared governor. The key itself is not kept, only its hash."""
-        name = blake2b(f"{base_url}\0{api_key or ''}".encode(), digest_size=16).digest()
+        text = f"{base_url}\0{api_key or ''}".encode("utf-8", "surrogatepass")
+        name = blake2b(text, digest_size=16).digest()
         governor = self._governors.get(name)
         if governor is None:
             governor = self._governors[name] = Governor()
@@ -270,7 +271,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return seconds
     try:
         wait = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())
 

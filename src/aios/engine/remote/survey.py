@@ -135,7 +135,7 @@ def _window_of(model: _Model) -> int:
 
 async def _vllm_regex_field(endpoint: Endpoint) -> str:
     found = await _small_object(endpoint, "/version")
-    version = re.match(r"v?(\d+)\.(\d+)", str(found.get("version", "")))
+    version = re.match(r"v?(\d{1,9})\.(\d{1,9})", str(found.get("version", "")))
     if version is None:
         return ""
     is_old = (int(version.group(1)), int(version.group(2))) < STRUCTURED_OUTPUTS_SINCE
