@@ -36,7 +36,9 @@ from aios.engine.models import find_model
 from aios.engine.remote.governor import Governors
 from aios.engine.remote.openai import OpenAIEngine
 from aios.errors import (
+    AiosError,
     ConfigError,
+    ContextWindowExceeded,
     EngineFailed,
     EngineRefused,
     InvalidCall,
@@ -351,7 +353,14 @@ async def test_embeddings_that_make_no_sense_are_an_error(reply: Reply) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [status(404), status(501, "no"), status(400, "The model does not support Embeddings")]
+    "reply",
+    [
+        status(404),
+        status(501, "no"),
+        status(400, "The model does not support Embeddings"),
+        status(400, "it is not an embedding model"),
+        status(400, "embeddings are disabled"),
+    ],
 )
 async def test_an_endpoint_without_embeddings_loses_the_ability(reply: Reply) -> None:
     async with engine_at(BadEndpoint([reply])) as engine:
@@ -360,6 +369,25 @@ async def test_an_endpoint_without_embeddings_loses_the_ability(reply: Reply) ->
             with pytest.raises(Unsupported):
                 await engine.embed(("a",))
         assert Ability.EMBED not in engine.capabilities.abilities
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (
+            "This model's maximum context length is 512 tokens. However, you requested 1451 tokens in the input for embedding generation.",
+            ContextWindowExceeded,
+        ),
+        ("Embedding inputs must not be empty", InvalidCall),
+    ],
+)
+async def test_one_text_that_is_refused_does_not_take_embeddings_from_all(
+    message: str, kind: type[AiosError]
+) -> None:
+    async with engine_at(BadEndpoint([status(400, message), vectors((0, [1.0]))])) as engine:
+        with pytest.raises(kind):
+            await engine.embed(("a",))
+        assert await engine.embed(("a",))
 
 
 async def test_many_texts_are_embedded_in_several_requests() -> None:

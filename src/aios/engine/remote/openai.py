@@ -51,7 +51,10 @@ EMBED_BATCH = 256
 """Texts in one request: endpoints refuse more than some number, and OpenAI's is 2048."""
 NO_ROUTE = frozenset({404, 405, 501})
 
-_NO_EMBEDDINGS = re.compile(r"embedding|does not support|not supported", re.IGNORECASE)
+_NO_EMBEDDINGS = re.compile(
+    r"does not support|not supported|not (?:an? )?embedding|embeddings? (?:is|are) (?:not|disabled)",
+    re.IGNORECASE,
+)
 
 
 class _Vector(Struct):
@@ -311,9 +314,8 @@ class OpenAIEngine:
             "POST", url, max_bytes=MAX_EMBEDDINGS_BYTES, body=lambda: body
         )
         if isinstance(answer, Problem):
-            if answer.status in NO_ROUTE or (
-                answer.status == 400 and _NO_EMBEDDINGS.search(answer.message)
-            ):
+            is_told = answer.status == 400 and not answer.is_about_window
+            if answer.status in NO_ROUTE or (is_told and _NO_EMBEDDINGS.search(answer.message)):
                 self._lose(Ability.EMBED, answer)
             raise error_of(answer, self._endpoint.site)
         try:
