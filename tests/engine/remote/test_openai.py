@@ -26,7 +26,17 @@ from tests.engine.remote.bad_endpoint import (
 )
 from tests.engine.remote.serving import serving
 
-from aios.abi.types import Finish, ImagePart, Message, Role, Sampling, TextPart, ToolChoice
+from aios.abi.types import (
+    Finish,
+    ImagePart,
+    JsonObject,
+    JsonSchema,
+    Message,
+    Role,
+    Sampling,
+    TextPart,
+    ToolChoice,
+)
 from aios.bench.children import environment, free_port, running, scratch_folder, wait_healthy
 from aios.bench.llama_tools import SERVER, find_tool
 from aios.config import EngineConfig
@@ -197,6 +207,29 @@ async def test_max_tokens_gets_its_new_name_where_the_endpoint_wants_it() -> Non
     assert first["max_tokens"] == 9
     assert second["max_completion_tokens"] == third["max_completion_tokens"] == 9
     assert "max_tokens" not in second
+
+
+async def test_a_refusal_that_only_quotes_the_name_of_a_field_drops_it_for_nobody() -> None:
+    schema: JsonObject = {"properties": {"temperature": {"type": "weather"}}}
+    refusal = status(400, "Unsupported schema: weather in `temperature`, `seed`")
+    endpoint = BadEndpoint([refusal, refusal, refusal, HELLO])
+    async with engine_at(endpoint) as engine:
+        with pytest.raises(InvalidCall, match="weather"):
+            await run(engine, chat(constraint=JsonSchema(schema)))
+        assert len(endpoint.posts) == 3
+        assert (await run(engine, chat())).text == "Hello"
+        assert "no longer sent" not in engine.capabilities.note
+    assert {"temperature", "seed"} <= endpoint.posts[-1].body.keys()
+
+
+async def test_requests_that_are_refused_together_are_mended_together() -> None:
+    refusal = status(400, "Unrecognized request argument supplied: top_k")
+    endpoint = BadEndpoint()
+    endpoint.replies = [lambda: (refusal if "top_k" in endpoint.posts[-1].body else HELLO)()]
+    async with engine_at(endpoint) as engine, anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(run, engine, chat())
+    assert sorted("top_k" in seen.body for seen in endpoint.posts) == [False, False, True, True]
 
 
 async def test_a_field_that_matters_is_never_dropped() -> None:

@@ -1,13 +1,13 @@
 """How a request is put for one endpoint: what kind of server it is, and what it turned out not to take.
 
 OpenAI's API has many servers and each has fields of its own. What a server is, its model list tells (`owned_by`). Fields
-that an endpoint refuses by name are left out from then on, if the answer stays what was asked for without them; the
-engine's note says which.
+that an endpoint refuses by name are left out from then on, if the answer stays what was asked for without them and it takes
+the request then; the engine's note says which.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from hashlib import blake2b
 
@@ -103,7 +103,10 @@ class GoingOn(Enum):
 
 @dataclass
 class Dialect:
-    """What is known about the fields of one endpoint; grows wiser by `mend`.
+    """What is known about the fields of one endpoint.
+
+    A request is put by a `copy`, which grows wiser by `mend`. Only if the endpoint takes it then, all `learn` it: a refusal
+    may name a field for nothing, as one of a schema does that has a property of that name.
 
     `regex_field` is where a regular expression goes; empty if nowhere.
     """
@@ -118,6 +121,15 @@ class Dialect:
     def seed_mask(self) -> int:
         """Other servers keep seeds in 32 bits, some of them signed; the same seed still gives the same request."""
         return (1 << 63) - 1 if self.flavour is Flavour.AIOS else (1 << 31) - 1
+
+    def copy(self) -> "Dialect":
+        """The same, for one request."""
+        return replace(self, dropped=set(self.dropped))
+
+    def learn(self, other: "Dialect") -> None:
+        """Take over what a request was put by that the endpoint took."""
+        self.dropped |= other.dropped
+        self.max_tokens_field = other.max_tokens_field
 
     def mend(self, problem: Problem, body: JsonObject) -> bool:
         """Learn from a refusal which field to leave out or rename; False if it names none."""

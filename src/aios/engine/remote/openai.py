@@ -147,7 +147,8 @@ class OpenAIEngine:
             raise ResourceExhausted(
                 f"all {capabilities.n_slots} slots are taken", hint="close a sequence first"
             )
-        self._body(job, Emitted())  # what cannot be put in words is refused before anything is sent
+        # What cannot be put in words is refused before anything is sent.
+        self._body(job, Emitted(), self._dialect)
 
         async def ask(said: Emitted, patience: Patience) -> Answer:
             return await self._ask(job, said, patience)
@@ -269,35 +270,35 @@ class OpenAIEngine:
             )
         return suspended.state
 
-    def _body(self, job: Job, before: Emitted) -> tuple[str, JsonObject]:
+    def _body(self, job: Job, before: Emitted, dialect: Dialect) -> tuple[str, JsonObject]:
         """Route and body of a generation."""
         model = self._found().model
         if job.max_tokens is not None:
             job = replace(job, max_tokens=job.max_tokens - before.n_shown)
         if isinstance(job.prompt, ChatPrompt):
-            return "/chat/completions", self._dialect.chat_body(
+            return "/chat/completions", dialect.chat_body(
                 job, job.prompt, model=model, said=before.text
             )
-        return "/completions", self._dialect.text_body(
-            job, job.prompt, model=model, said=before.text
-        )
+        return "/completions", dialect.text_body(job, job.prompt, model=model, said=before.text)
 
     async def _ask(self, job: Job, before: Emitted, patience: Patience) -> Answer:
-        route, body = self._body(job, before)
+        dialect = self._dialect.copy()
+        route, body = self._body(job, before, dialect)
 
         def rewritten() -> JsonObject:
             nonlocal body
-            _, body = self._body(job, before)
+            _, body = self._body(job, before, dialect)
             return body
 
         answer = await self._endpoint.try_send(
             "POST",
             self._endpoint.base_url + route,
             body=rewritten,
-            mend=lambda problem: self._dialect.mend(problem, body),
+            mend=lambda problem: dialect.mend(problem, body),
             patience=patience,
         )
         if isinstance(answer, Answer):
+            self._dialect.learn(dialect)
             return answer
         if answer.status in NO_ROUTE and route == "/completions":
             self._lose(Ability.COMPLETE, answer)
