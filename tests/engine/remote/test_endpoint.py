@@ -85,6 +85,8 @@ async def test_only_an_endpoint_that_needs_certificates_reads_them(
         (status(429, "no money", code="insufficient_quota"), EngineRefused, ["no money"]),
         (status(500, "oops"), EngineFailed, ["500", "oops"]),
         (status(503, "loading"), EngineUnavailable, ["503", "loading"]),
+        (status(504, "upstream timed out"), EngineFailed, ["504", "upstream timed out"]),
+        (status(408, "timed out"), EngineFailed, ["408", "timed out"]),
         (status(400, "x", code="context_length_exceeded"), ContextWindowExceeded, []),
         (status(400, "This model's maximum context length is 8 tokens."), ContextWindowExceeded, []),
         (status(400, "the request exceeds the available context size"), ContextWindowExceeded, []),
@@ -154,6 +156,24 @@ async def test_no_answer_at_all_is_unavailable_after_the_time_out() -> None:
         with anyio.fail_after(30), pytest.raises(EngineUnavailable, match="no answer within"):
             await engine.start()
         await engine.aclose()
+
+
+async def test_one_request_that_is_not_answered_fails_alone() -> None:
+    """An engine that is not there is taken from all; one that failed a request is not."""
+    endpoint = BadEndpoint()
+    async with engine_at(endpoint, timeout_s=1) as engine:
+        endpoint.replies = [endpoint.silent_after()]
+        with anyio.fail_after(30), pytest.raises(EngineFailed, match="nothing came for 1 s"):
+            await run(engine, chat())
+        with anyio.fail_after(30), pytest.raises(EngineFailed, match="no answer within 1 s"):
+            await engine.embed(("a",))
+        endpoint.replies = [HELLO]
+        assert (await run(engine, chat())).text == "Hello"
+
+
+async def test_an_endpoint_that_answers_no_question_for_its_models_in_time_is_unavailable() -> None:
+    with pytest.raises(EngineUnavailable, match="504"):
+        await start(BadEndpoint(models=status(504, "upstream timed out")))
 
 
 async def test_an_answer_that_is_no_http_is_unavailable() -> None:

@@ -45,9 +45,11 @@ _WINDOW = re.compile(
 
 
 _OVERLOADED = (EngineUnavailable, "the endpoint is down or overloaded; try again later")
+_LATE = frozenset({408, 504, 524})
+_TOO_SLOW = (EngineFailed, "ask for less, or look into why the endpoint takes so long")
 _NONSENSE = (EngineFailed, "is `engine.base_url` an OpenAI-compatible endpoint?")
 _BY_STATUS: dict[int, tuple[type[AiosError], str]] = {
-    408: _OVERLOADED,
+    **dict.fromkeys(_LATE, _TOO_SLOW),
     413: (TooLarge, "send less"),
     425: _OVERLOADED,
     429: (RateLimited, "ask less often, or lower `engine.n_slots`"),
@@ -75,6 +77,11 @@ class Problem(Struct, frozen=True):
         if self.status == 0:
             return self.code in {CONNECT, DROPPED}
         return self.status in _TRANSIENT and not (self.is_out_of_quota or self.is_about_window)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was not answered in time, which others may be."""
+        return self.code == SILENT if self.status == 0 else self.status in _LATE
 
     @property
     def is_out_of_quota(self) -> bool:
@@ -127,7 +134,7 @@ def problem_in_stream(error: object) -> Problem:
 
 
 def error_of(problem: Problem, site: Site) -> AiosError:
-    """The error to raise for a problem."""
+    """The error to raise for a problem. `EngineUnavailable` only if others would fare no better: it is then down for all."""
     said = site.scrub(problem.message)
     if problem.status == 0:
         return _unanswered(problem, site, said)
@@ -158,8 +165,8 @@ def _unanswered(problem: Problem, site: Site, said: str) -> AiosError:
             f"no secure connection to {site.host}: {said}",
             hint="check the certificate, or SSL_CERT_FILE for your own",
         )
-    if problem.code == SILENT:
-        return EngineUnavailable(
+    if problem.is_late:
+        return EngineFailed(
             f"{site.host}: {said}", hint="raise `engine.timeout_s` if it is only slow"
         )
     return EngineUnavailable(

@@ -14,7 +14,7 @@ from aios.engine.remote.dialect import Flavour, GoingOn, flavour_of, usual_abili
 from aios.engine.remote.endpoint import Endpoint
 from aios.engine.remote.problems import Problem, error_of, listed
 from aios.engine.remote.tokens import call_aios
-from aios.errors import AiosError, EngineFailed, EngineRefused
+from aios.errors import AiosError, EngineFailed, EngineRefused, EngineUnavailable
 
 MAX_MODELS_BYTES = 8 << 20
 MAX_SMALL_BYTES = 1 << 20
@@ -97,7 +97,8 @@ async def _models(endpoint: Endpoint, config: EngineConfig) -> list[_Model]:
             and "html" not in answer.message.lower()
         ):
             return [_Model(config.model)]
-        raise error_of(answer, endpoint.site)
+        error = error_of(answer, endpoint.site)
+        raise EngineUnavailable(error.message, hint=error.hint) if answer.is_late else error
     try:
         return msgspec.json.decode(answer, type=_Models).data or []
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
