@@ -82,6 +82,36 @@ async def test_a_file_that_changed_meanwhile_begins_anew_and_is_never_mixed(tmp_
     assert part.read_bytes() == other
 
 
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+async def test_a_part_of_another_version_is_never_gone_on_with_though_the_server_does(
+    tmp_path: Path, name: str
+) -> None:
+    """Some servers and proxies take the range and leave the condition out of account."""
+    part = tmp_path / "m.part"
+    other = DATA[::-1]
+    mine, theirs = ('"1"', '"2"') if name == "ETag" else ("Mon, 01 Jan 2024", "Tue, 02 Jan 2024")
+    extent = {"Content-Range": f"bytes 60000-{len(DATA) - 1}/{len(DATA)}"}
+    begun = Reply(200, {name: mine}, DATA, cut_after=60_000)
+    mixed = Reply(206, {name: theirs, **extent}, other[60_000:])
+    server = FileServer({"/m.gguf": other}, script=[begun, mixed])
+    async with serving(server):
+        await fetch(server, part)
+    assert part.read_bytes() == other
+    assert ["range" in request.headers for request in server.requests] == [False, True, False]
+
+
+async def test_a_part_is_gone_on_with_where_the_server_does_not_say_its_version_again(
+    tmp_path: Path,
+) -> None:
+    part = tmp_path / "m.part"
+    extent = {"Content-Range": f"bytes 60000-{len(DATA) - 1}/{len(DATA)}"}
+    begun = Reply(200, {"Last-Modified": "Mon, 01 Jan 2024"}, DATA, cut_after=60_000)
+    server = FileServer(script=[begun, Reply(206, extent, DATA[60_000:])])
+    async with serving(server):
+        await fetch(server, part)
+    assert part.read_bytes() == DATA
+
+
 async def test_a_part_of_another_address_is_not_gone_on_with(tmp_path: Path) -> None:
     part = tmp_path / "m.part"
     server = FileServer({"/m.gguf": DATA, "/n.gguf": DATA[::-1]}, script=[60_000])

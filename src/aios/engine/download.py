@@ -180,7 +180,7 @@ class Downloader:
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return self._after_416(response, part)
             self._check_status(response, remote)
-            start, total = _extent(response, offset, part)
+            start, total = _extent(response, offset, part, headers.get("If-Range", ""))
             self._check_size(total, start, remote, part)
             if start == 0:
                 discard(part)  # before the new record: old bytes must never stand beside it
@@ -285,8 +285,13 @@ def _remember(remote: Remote, response: httpx.Response, part: Path) -> None:
     record_path(part).write_bytes(msgspec.json.encode(record))
 
 
-def _extent(response: httpx.Response, offset: int, part: Path) -> tuple[int, int | None]:
-    """Where the body begins in the file, and how long the whole file is, if that is known."""
+def _extent(
+    response: httpx.Response, offset: int, part: Path, validator: str
+) -> tuple[int, int | None]:
+    """Where the body begins in the file, and how long the whole file is, if that is known.
+
+    Some servers and proxies take a range and leave its condition out of account, so what they say of the version is compared.
+    """
     if response.status_code == httpx.codes.PARTIAL_CONTENT:
         found = fullmatch(
             r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
@@ -294,6 +299,10 @@ def _extent(response: httpx.Response, offset: int, part: Path) -> tuple[int, int
         if not found or int(found[1]) != offset:
             discard(part)
             raise _Broken("the server sent another part than was asked for")
+        name = "ETag" if validator[:1] == '"' else "Last-Modified"
+        if validator and response.headers.get(name, validator) != validator:
+            discard(part)
+            raise _Broken("another version of the file is published there now")
         return offset, None if found[2] == "*" else int(found[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
