@@ -170,6 +170,17 @@ async def test_an_answer_with_the_wrong_range_is_not_appended(tmp_path: Path) ->
     assert part.read_bytes() == DATA
 
 
+@pytest.mark.parametrize(("status", "extent"), [(206, "bytes 50000-99999/"), (416, "bytes */")])
+async def test_a_length_of_thousands_of_digits_is_not_believed(
+    tmp_path: Path, status: int, extent: str
+) -> None:
+    part = tmp_path / "m.part"
+    wrong = Reply(status, {"Content-Range": extent + "9" * 5000})
+    async with serving(FileServer({"/m.gguf": DATA}, script=[50_000, wrong])) as server:
+        await fetch(server, part)
+    assert part.read_bytes() == DATA
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_busy_server_is_asked_again(tmp_path: Path, status: int) -> None:
     part = tmp_path / "m.part"

