@@ -1,7 +1,7 @@
 """A server over Streamable HTTP by hand, in the protocol of 2025-03-26."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
@@ -24,12 +24,16 @@ def whole(body: bytes, *headers: str) -> bytes:
 
 @asynccontextmanager
 async def by_hand(
-    answer: Answer, *, events: bytes = b"", sessions: list[str] | None = None
+    answer: Answer,
+    *,
+    events: bytes = b"",
+    sessions: list[str] | None = None,
+    hold: Callable[[dict[str, object]], Awaitable[None]] | None = None,
 ) -> AsyncIterator[str]:
     """The endpoint of a server of 2025-03-26 that lists one tool, and whose calls `answer` answers.
 
     With `events`, the whole answer to who asks for its stream of events; else it has none. With `sessions`, each that begins is added there,
-    and one that is there no more has ended.
+    and one that is there no more has ended. With `hold`, each message is answered when that returns.
     """
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
@@ -57,6 +61,8 @@ async def by_hand(
         if sessions is not None and session and session not in sessions:
             await stream.send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
             return
+        if hold is not None:
+            await hold(request)
         said = _answer(request, answer)
         if sessions is not None and request.get("method") == "initialize":
             sessions.append(uuid4().hex)

@@ -4,7 +4,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from aios.abi.mcp import McpList, McpServerInfo
 from aios.config import McpConfig
 from aios.errors import ToolFailed
 from aios.kernel.kernel import Kernel
+from aios.kernel.tools.mcp import http
 from aios.mcpconfig import McpServer
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +88,68 @@ async def test_a_long_or_compressed_answer_fails_its_call(tmp_path: Path) -> Non
             async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
                 with anyio.fail_after(40), pytest.raises(ToolFailed, match=r"too long|compressed"):
                     await run_tool(kernel.init_gate(), "it/echo")
+
+
+MOVED = b"HTTP/1.1 307 Moved\r\nlocation: /mcp/\r\nconnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
+        b"no HTTP at all\r\n\r\n",
+        MOVED + b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b",
+        MOVED + b"content-length: 99\r\n\r\n{",
+    ],
+    ids=["nothing", "half an answer", "no HTTP", "compressed redirect", "half a redirect"],
+)
+async def test_a_call_whose_connection_breaks_fails_alone(tmp_path: Path, broken: bytes) -> None:
+    async with by_hand(breaking(broken)) as url:
+        async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+            gate = kernel.init_gate()
+            with anyio.fail_after(40):
+                with pytest.raises(ToolFailed, match=r"the connection broke|compressed"):
+                    await run_tool(gate, "it/echo", breaks=True)
+                assert (await run_tool(gate, "it/echo")).text == "hi"
+                assert (await check(kernel, "it")).n_starts == 1
+
+
+def breaking(broken: bytes) -> Callable[[dict[str, object]], bytes]:
+    """What answers calls with `breaks` by this, and all others well."""
+
+    def answer(request: dict[str, object]) -> bytes:
+        params = request["params"]
+        assert isinstance(params, dict)
+        if params.get("arguments"):
+            return broken
+        return reply(request, {"content": [{"type": "text", "text": "hi"}]})
+
+    return answer
+
+
+async def test_calls_wait_for_a_free_connection_as_long_as_they_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(http, "CONNECT_S", 0.5)
+    said = list[str]()
+
+    async def hold(request: dict[str, object]) -> None:
+        if request.get("method") == "tools/call":
+            await anyio.sleep(1.0)
+
+    async with by_hand(breaking(b""), hold=hold) as url:
+        async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+
+            async def act() -> None:
+                said.append((await run_tool(kernel.init_gate(), "it/echo")).text)
+
+            with anyio.fail_after(60):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(3):
+                        tasks.start_soon(act)
+    assert said == ["hi"] * 3
 
 
 async def test_a_stream_of_events_without_an_end_ends_its_server(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import httpx2
 from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
+from mcp_types import CONNECTION_CLOSED
 
 from aios.kernel.tools.mcp.flow import REQUEST, Flow
 from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traffic
@@ -55,7 +56,7 @@ async def http_streams(
     outgoing, from_us = anyio.create_memory_object_stream[SessionMessage](BUFFERED)
     client = httpx2.AsyncClient(
         headers={**headers, "accept-encoding": "identity"},
-        timeout=httpx2.Timeout(CONNECT_S, read=silence_s),
+        timeout=httpx2.Timeout(CONNECT_S, read=silence_s, pool=silence_s),
         transport=_Bounded(max_message_bytes, traffic),
         trust_env=False,
     )
@@ -103,9 +104,11 @@ async def _send(
 
 
 class _Bounded(httpx2.AsyncHTTPTransport):
-    """Refuses answers that are compressed, and cuts those that are too long.
+    """Refuses answers that are compressed or too long, and answers itself where a connection breaks.
 
-    A stream of events that ends is asked for again, as soon as the server says and as often as it ends: that counts as what nobody asked for.
+    Whatever a POST raises ends the whole session in the SDK, with the calls of everybody: it raises nothing, and its own call alone gets an
+    error. A stream of events that ends is asked for again, as soon as the server says and as often as it ends: that counts as what nobody
+    asked for.
     """
 
     def __init__(self, max_bytes: int, traffic: Traffic) -> None:
@@ -114,18 +117,36 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         self._traffic = traffic
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST":
+            return await self._post(request)
         if request.method == "GET" and not self._traffic.is_admitted(REQUEST):
             raise httpx2.ConnectError(FLOOD)
+        return await self._exchange(request)
+
+    async def _post(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await self._exchange(request)
+        except httpx2.TransportError as error:
+            return _made_up(f"the connection broke ({type(error).__name__}: {error})")
+        except httpx2.StreamError as error:
+            return _made_up(str(error))
+
+    async def _exchange(self, request: httpx2.Request) -> httpx2.Response:
+        """An answer with its whole body, or with events that still come."""
         response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
         if request.method == "POST":
             self._note_refusal(request, response.status_code)
-        if response.headers.pop("content-encoding", "identity") != "identity":
-            response.stream = _Cut(response.stream, 0)
-        elif response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = _Events(response.stream, self._max_bytes, self._traffic)
-        else:
-            response.stream = _Cut(response.stream, self._max_bytes)
+        is_plain = response.headers.pop("content-encoding", "identity") == "identity"
+        if is_plain and _is_of(response, "text/event-stream"):
+            response.stream = _Events(stream, self._max_bytes, self._traffic)
+            return response
+        try:
+            body = await _whole(stream, self._max_bytes if is_plain else 0)
+        finally:
+            await stream.aclose()
+        response.stream = httpx2.ByteStream(body)
         return response
 
     def _note_refusal(self, request: httpx2.Request, status: int) -> None:
@@ -136,21 +157,28 @@ class _Bounded(httpx2.AsyncHTTPTransport):
             self._traffic.end("its session has ended")
 
 
-class _Cut(httpx2.AsyncByteStream):
-    """The body of an answer up to a length."""
+async def _whole(stream: httpx2.AsyncByteStream, max_bytes: int) -> bytes:
+    """The body of an answer up to a length.
 
-    def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
-        self._stream, self._left = stream, max_bytes
+    Raises:
+        StreamError: It is longer.
+    """
+    body = bytearray()
+    async for piece in stream:
+        body += piece
+        if len(body) > max_bytes:
+            raise httpx2.StreamError("the answer is too long, or compressed")
+    return bytes(body)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise httpx2.StreamError("the answer is too long, or compressed")
-            yield piece
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+def _is_of(response: httpx2.Response, media: str) -> bool:
+    return response.headers.get("content-type", "").lower().startswith(media)
+
+
+def _made_up(why: str) -> httpx2.Response:
+    """What the SDK takes for the endpoint's own word that a request failed; it puts the request's id in."""
+    error = {"code": CONNECTION_CLOSED, "message": why}
+    return httpx2.Response(502, json={"jsonrpc": "2.0", "id": None, "error": error})
 
 
 class _Events(httpx2.AsyncByteStream):
