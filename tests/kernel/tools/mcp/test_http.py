@@ -152,6 +152,25 @@ async def test_calls_wait_for_a_free_connection_as_long_as_they_may(
     assert said == ["hi"] * 3
 
 
+async def test_a_notice_that_is_not_taken_holds_up_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "ACK_S", 0.2)
+
+    async def hold(request: dict[str, object]) -> None:
+        if request.get("method") == "notifications/cancelled" or "breaks" in str(request):
+            await anyio.sleep_forever()
+
+    async with by_hand(breaking(b""), hold=hold) as url:
+        async with kernel_with(tmp_path, it=McpServer(url=url, timeout_s=4.0)) as kernel:
+            gate = kernel.init_gate()
+            with anyio.fail_after(60):
+                with pytest.raises(ToolFailed, match="no answer within 4 s"):
+                    await run_tool(gate, "it/echo", breaks=True)
+                assert (await run_tool(gate, "it/echo")).text == "hi"
+                assert (await check(kernel, "it")).n_starts == 1
+
+
 async def test_a_stream_of_events_without_an_end_ends_its_server(tmp_path: Path) -> None:
     """Comments of a stream are nobody's message; of them the SDK says nothing."""
 

@@ -10,10 +10,12 @@ from typing import Protocol
 
 import anyio
 import httpx2
+import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from mcp_types import CONNECTION_CLOSED
+from msgspec import Struct
 
 from aios.kernel.tools.mcp.flow import REQUEST, Flow
 from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traffic
@@ -21,9 +23,23 @@ from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traff
 CONNECT_S = 10.0
 STREAM_BURST, STREAM_S = 4, 60.0
 """A stream of events may hold so many of the longest messages at once, and one more in each so many seconds: most hold one answer."""
+ACK_S = 5.0
+"""So long may an endpoint take a message that asks nothing: the SDK sends what comes next, of whomever, only then."""
 DENIED = (401, 403)
 GONE, SESSION = 404, "mcp-session-id"
 MAX_CONNECTIONS = 64
+
+
+class Head(Struct, frozen=True):
+    """What a message is, whatever is in it."""
+
+    id: int | str | None = None
+    method: str = ""
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is to be answered."""
+        return bool(self.method) and self.id is not None
 
 
 class Writer(Protocol):
@@ -124,12 +140,16 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         return await self._exchange(request)
 
     async def _post(self, request: httpx2.Request) -> httpx2.Response:
+        sent = _read(await request.aread())
+        why = f"it did not take a message within {ACK_S:g} s"
         try:
-            return await self._exchange(request)
+            with anyio.move_on_after(None if sent.is_request else ACK_S):
+                return await self._exchange(request)
         except httpx2.TransportError as error:
-            return _made_up(f"the connection broke ({type(error).__name__}: {error})")
+            why = f"the connection broke ({type(error).__name__}: {error})"
         except httpx2.StreamError as error:
-            return _made_up(str(error))
+            why = str(error)
+        return _made_up(why)
 
     async def _exchange(self, request: httpx2.Request) -> httpx2.Response:
         """An answer with its whole body, or with events that still come."""
@@ -173,6 +193,14 @@ async def _whole(stream: httpx2.AsyncByteStream, max_bytes: int) -> bytes:
 
 def _is_of(response: httpx2.Response, media: str) -> bool:
     return response.headers.get("content-type", "").lower().startswith(media)
+
+
+def _read(message: bytes) -> Head:
+    """What a message is; an empty one if it is none."""
+    try:
+        return msgspec.json.decode(message, type=Head)
+    except (ValueError, RecursionError):
+        return Head()
 
 
 def _made_up(why: str) -> httpx2.Response:
