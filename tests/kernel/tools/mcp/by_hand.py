@@ -28,12 +28,13 @@ async def by_hand(
     *,
     events: bytes = b"",
     sessions: list[str] | None = None,
-    hold: Callable[[dict[str, object]], Awaitable[None]] | None = None,
+    hold: Callable[[dict[str, object]], Awaitable[bytes | None]] | None = None,
 ) -> AsyncIterator[str]:
     """The endpoint of a server of 2025-03-26 that lists one tool, and whose calls `answer` answers.
 
     With `events`, the whole answer to who asks for its stream of events; else it has none. With `sessions`, each that begins is added there,
-    and one that is there no more has ended. With `hold`, each message is answered when that returns.
+    and one that is there no more has ended. With `hold`, each message is answered when that returns, and by
+    what it returns, if that is anything.
     """
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
@@ -61,9 +62,8 @@ async def by_hand(
         if sessions is not None and session and session not in sessions:
             await stream.send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
             return
-        if hold is not None:
-            await hold(request)
-        said = _answer(request, answer)
+        held = await hold(request) if hold is not None else None
+        said = held or _answer(request, answer)
         if sessions is not None and request.get("method") == "initialize":
             sessions.append(uuid4().hex)
             said = said.replace(b"\r\n", f"\r\nmcp-session-id: {sessions[-1]}\r\n".encode(), 1)

@@ -214,6 +214,35 @@ async def test_a_key_that_is_refused_is_said(tmp_path: Path) -> None:
             await run_tool(kernel.init_gate(), "it/echo")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("insufficient_scope", "403: its `headers` do not allow this"),
+        ('{"jsonrpc": "2.0", "id": null, "error": {"code": 1, "message": "not you"}}', "not you"),
+    ],
+)
+async def test_a_call_that_is_forbidden_fails_alone(tmp_path: Path, said: str, told: str) -> None:
+    forbidden = whole(said.encode()).replace(b"200 OK", b"403 Forbidden")
+    async with by_hand(breaking(forbidden)) as url:
+        async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+            gate = kernel.init_gate()
+            with anyio.fail_after(40):
+                with pytest.raises(ToolFailed, match=told):
+                    await run_tool(gate, "it/echo", breaks=True)
+                assert (await run_tool(gate, "it/echo")).text == "hi"
+                assert (await check(kernel, "it")).n_starts == 1
+
+
+async def test_an_endpoint_that_forbids_all_is_said(tmp_path: Path) -> None:
+    async def forbid(_: dict[str, object]) -> bytes:
+        return b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+    async with by_hand(breaking(b""), hold=forbid) as url:
+        async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+            with anyio.fail_after(40), pytest.raises(ToolFailed, match="403: check its `headers`"):
+                await run_tool(kernel.init_gate(), "it/echo")
+
+
 async def test_a_session_that_the_endpoint_ended_is_followed_by_another(tmp_path: Path) -> None:
     def answer(request: dict[str, object]) -> bytes:
         return reply(request, {"content": [{"type": "text", "text": "hi"}]})

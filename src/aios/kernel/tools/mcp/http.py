@@ -25,8 +25,9 @@ STREAM_BURST, STREAM_S = 4, 60.0
 """A stream of events may hold so many of the longest messages at once, and one more in each so many seconds: most hold one answer."""
 ACK_S = 5.0
 """So long may an endpoint take a message that asks nothing: the SDK sends what comes next, of whomever, only then."""
-DENIED = (401, 403)
-GONE, SESSION = 404, "mcp-session-id"
+UNKNOWN, FORBIDDEN, GONE = 401, 403, 404
+SUCCESS = range(200, 300)
+SESSION = "mcp-session-id"
 MAX_CONNECTIONS = 64
 
 
@@ -131,6 +132,7 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         super().__init__(limits=httpx2.Limits(max_connections=MAX_CONNECTIONS), trust_env=False)
         self._max_bytes = max_bytes
         self._traffic = traffic
+        self._is_let_in = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "POST":
@@ -144,7 +146,10 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         why = f"it did not take a message within {ACK_S:g} s"
         try:
             with anyio.move_on_after(None if sent.is_request else ACK_S):
-                return await self._exchange(request)
+                response = await self._exchange(request)
+                why = await _refusal(response)
+                if not why:
+                    return response
         except httpx2.TransportError as error:
             why = f"the connection broke ({type(error).__name__}: {error})"
         except httpx2.StreamError as error:
@@ -159,7 +164,8 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         if request.method == "POST":
             self._note_refusal(request, response.status_code)
         is_plain = response.headers.pop("content-encoding", "identity") == "identity"
-        if is_plain and _is_of(response, "text/event-stream"):
+        is_well = is_plain and response.status_code in SUCCESS
+        if is_well and _is_of(response, "text/event-stream"):
             response.stream = _Events(stream, self._max_bytes, self._traffic)
             return response
         try:
@@ -171,10 +177,11 @@ class _Bounded(httpx2.AsyncHTTPTransport):
 
     def _note_refusal(self, request: httpx2.Request, status: int) -> None:
         """End where no request will do any more: of why the SDK says nothing, and it would go on with a session that is gone."""
-        if status in DENIED:
+        if status == UNKNOWN or (status == FORBIDDEN and not self._is_let_in):
             self._traffic.end(f"the endpoint answers {status}: check its `headers`")
         elif status == GONE and SESSION in request.headers:
             self._traffic.end("its session has ended")
+        self._is_let_in |= status in SUCCESS
 
 
 async def _whole(stream: httpx2.AsyncByteStream, max_bytes: int) -> bytes:
@@ -201,6 +208,13 @@ def _read(message: bytes) -> Head:
         return msgspec.json.decode(message, type=Head)
     except (ValueError, RecursionError):
         return Head()
+
+
+async def _refusal(response: httpx2.Response) -> str:
+    """Why a call alone is not allowed, where the endpoint says so outside of the protocol; else nothing."""
+    if response.status_code != FORBIDDEN or b'"jsonrpc"' in await response.aread():
+        return ""
+    return f"the endpoint answers {FORBIDDEN}: its `headers` do not allow this"
 
 
 def _made_up(why: str) -> httpx2.Response:
