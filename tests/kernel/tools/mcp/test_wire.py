@@ -70,5 +70,12 @@ def test_who_goes_on_saying_what_nobody_asked_for_is_ended() -> None:
         assert "floods" in traffic.why
 
 
-def test_an_exception_of_the_transport_is_an_error_to_all_who_asked() -> None:
-    assert len(traffic_with(1, 2, 3).sort(ValueError("no message"))) == 3
+def test_an_exception_of_the_transport_is_passed_over_and_counted() -> None:
+    """Over HTTP each call has an answer of its own: what is malformed elsewhere is to none of them."""
+    traffic = traffic_with(1, 2)
+    for _ in range(BURST):
+        assert traffic.sort(ValueError("no message")) == []
+    assert not traffic.ended.is_set()
+    assert len(traffic.read_line(line(id=1, result={}))) == 1
+    traffic.sort(ValueError("no message"))
+    assert "floods" in traffic.why

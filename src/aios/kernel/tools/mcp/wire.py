@@ -65,8 +65,9 @@ class Traffic:
 
     def sort(self, message: Incoming) -> list[SessionMessage]:
         """What of a message goes on to the SDK."""
-        if isinstance(message, Exception):
-            return self._answers_to_all() if self.is_admitted() else []
+        if isinstance(message, Exception):  # an event over HTTP that answers no call
+            self.is_admitted()
+            return []
         inner = message.message
         if isinstance(inner, JSONRPCNotification):
             self.is_changed |= inner.method == TOOLS_CHANGED
