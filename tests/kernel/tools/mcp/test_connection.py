@@ -11,8 +11,13 @@ from tests.kernel.tools.offering import idle, run_tool
 from aios.abi.calls import Kill
 from aios.errors import AccessDenied, ProcessGone, ToolFailed
 from aios.kernel.tools.mcp.connection import Connection, _list
+from aios.kernel.tools.mcp.spec import ServerSpec
+from aios.kernel.tools.mcp.wire import Traffic
+from aios.mcpconfig import McpConfig
 
 if TYPE_CHECKING:
+    from aios.kernel.clock import Clock
+    from aios.kernel.tools.launcher import Launcher
     from aios.kernel.tools.mcp.session import Session
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +60,30 @@ async def test_a_list_that_takes_too_long_is_read_no_further() -> None:
         await _list(cast("Session", Slow()))
     assert late.cancelled_caught
     assert len(read) < 400
+
+
+async def test_all_who_wait_for_a_list_that_does_not_come_wait_no_longer_than_one() -> None:
+    class Silent:
+        async def list_tools(self) -> Iterator[bytes]:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    config = McpConfig(start_timeout_s=1.0)
+    connection = Connection(
+        ServerSpec("it", "file"), cast("Launcher", None), config, cast("Clock", None)
+    )
+    connection._session = cast("Session", Silent())
+    connection._traffic = traffic = Traffic(lambda: 0.0, is_changed=True)
+
+    async def ask() -> None:
+        with pytest.raises(ToolFailed, match="does not say"):
+            await connection.relist()
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(ask)
+    assert traffic.is_changed, "the next one asks again"
 
 
 async def test_a_server_of_a_killed_process_does_nothing_more(tmp_path: Path) -> None:

@@ -114,19 +114,19 @@ class Connection:
         Raises:
             ToolFailed: It did not say.
         """
-        async with self._listing:
-            session, traffic = self._session, self._traffic
-            if session is None or traffic is None or not (traffic.is_changed or is_forced):
-                return False
-            is_told = False
-            try:
-                with anyio.move_on_after(self.config.start_timeout_s):
+        with anyio.move_on_after(self.config.start_timeout_s):
+            async with self._listing:
+                session, traffic = self._session, self._traffic
+                if session is None or traffic is None or not (traffic.is_changed or is_forced):
+                    return False
+                is_told = False
+                try:
                     self.offer = await _list(session)
                     is_told = True
                     return True
-            finally:  # who asks may leave in the middle: then the next one asks
-                traffic.is_changed |= not is_told
-            raise ToolFailed("it does not say which tools it has now", hint="`aios mcp check`")
+                finally:  # who asks may leave in the middle: then the next one asks
+                    traffic.is_changed |= not is_told
+        raise ToolFailed("it does not say which tools it has now", hint="`aios mcp check`")
 
     async def call(self, tool: str, arguments: JsonObject) -> "Reply":
         """Run a tool.
