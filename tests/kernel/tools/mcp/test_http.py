@@ -152,6 +152,37 @@ async def test_calls_wait_for_a_free_connection_as_long_as_they_may(
     assert said == ["hi"] * 3
 
 
+async def test_nobody_gets_the_answer_to_a_call_of_another(tmp_path: Path) -> None:
+    first, told = list[dict[str, object]](), anyio.Event()
+
+    async def hold(request: dict[str, object]) -> None:
+        if request.get("method") == "tools/call" and not first:
+            first.append(request)
+            await told.wait()
+
+    def answer(request: dict[str, object]) -> bytes:
+        text = "a" if request == first[0] else "b"
+        return reply(first[0], {"content": [{"type": "text", "text": text}]})
+
+    async with by_hand(answer, hold=hold) as url:
+        async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+            gate = kernel.init_gate()
+            said = list[str]()
+
+            async def ask_first() -> None:
+                said.append((await run_tool(gate, "it/echo")).text)
+
+            with anyio.fail_after(40):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask_first)
+                    while not first:
+                        await anyio.sleep(0.01)
+                    with pytest.raises(ToolFailed, match="to another request"):
+                        await run_tool(gate, "it/echo")
+                    told.set()
+            assert said == ["a"]
+
+
 async def test_a_notice_that_is_not_taken_holds_up_nobody_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,7 +147,7 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         try:
             with anyio.move_on_after(None if sent.is_request else ACK_S):
                 response = await self._exchange(request)
-                why = await _refusal(response)
+                why = await _misfit(response, sent)
                 if not why:
                     return response
         except httpx2.TransportError as error:
@@ -210,11 +210,15 @@ def _read(message: bytes) -> Head:
         return Head()
 
 
-async def _refusal(response: httpx2.Response) -> str:
-    """Why a call alone is not allowed, where the endpoint says so outside of the protocol; else nothing."""
-    if response.status_code != FORBIDDEN or b'"jsonrpc"' in await response.aread():
+async def _misfit(response: httpx2.Response, sent: Head) -> str:
+    """Why an answer is none to this request, where the SDK does not see it; else nothing. It puts the request's id into errors itself."""
+    status = response.status_code
+    if status == FORBIDDEN and b'"jsonrpc"' not in await response.aread():
+        return f"the endpoint answers {FORBIDDEN}: its `headers` do not allow this"
+    if not sent.is_request or status not in SUCCESS or not _is_of(response, "application/json"):
         return ""
-    return f"the endpoint answers {FORBIDDEN}: its `headers` do not allow this"
+    is_its = str(_read(await response.aread()).id) == str(sent.id)
+    return "" if is_its else "the answer is malformed, or to another request"
 
 
 def _made_up(why: str) -> httpx2.Response:
