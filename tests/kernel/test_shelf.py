@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 from pathlib import Path
@@ -26,7 +27,14 @@ from aios.config import Config, Home
 from aios.configload import load
 from aios.engine.models import find_model
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound, SnapshotIncompatible
+from aios.errors import (
+    AccessDenied,
+    Conflict,
+    DiskFailed,
+    InvalidCall,
+    NotFound,
+    SnapshotIncompatible,
+)
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
 from aios.sdk.requests import build
@@ -69,6 +77,27 @@ async def test_a_snapshot_survives_the_kernel_and_goes_on(tmp_path: Path) -> Non
         with pytest.raises(NotFound):
             await gate.call(ContextRestore(name="talk"))
         kernel.check_invariants()
+
+
+async def test_a_snapshot_that_the_disk_does_not_give_up_keeps_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpinned = list[str]()
+    async with open_kernel(Config(), Home(tmp_path), engines={"a": ScriptedEngine()}) as kernel:
+        gate = kernel.init_gate()
+        await gate.call(ContextSnapshot(context=await opened(gate), name="talk"))
+        monkeypatch.setattr(kernel.contexts, "unpin", unpinned.append)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            with pytest.raises(DiskFailed, match="cannot be removed: Read-only"):
+                await gate.call(ContextForget(name="talk"))
+        assert not unpinned
+        await gate.call(ContextForget(name="talk"))
+        assert len(unpinned) == 1
+
+
+def refuse(_: Path) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 async def test_another_model_is_refused_unless_the_text_is_enough(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The shelf: contexts put away under a name, to go on with them later, also under another kernel.
 
 A snapshot pins the pages of its context on disk: whoever restores it computes nothing of it again. The
-pin follows the snapshot's file and leaves before it, so that no pin is without a snapshot, whenever the kernel is killed.
+pin follows the snapshot's file, when that comes and when it goes; one that a killed kernel left without a file, the next kernel lets go.
 """
 
 from functools import partial
@@ -155,8 +155,8 @@ class Shelf:
         pin = self._snapshots.pin_name(owner, call.name)
         async with self._changing:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._pages.unpin, pin)
                 await anyio.to_thread.run_sync(self._snapshots.remove, owner, call.name)
+                await anyio.to_thread.run_sync(self._pages.unpin, pin)
         return Done()
 
     async def _core(self, run: Run, model: str) -> Core:

@@ -175,13 +175,19 @@ class Snapshots:
 
         Raises:
             NotFound: The owner has none of that name.
+            DiskFailed: The disk keeps it.
         """
         path = self._path(owner, name)
         try:
             path.unlink()
+            sync_folder(path.parent)
         except FileNotFoundError:
             raise _missing(name) from None
-        sync_folder(path.parent)
+        except OSError as error:
+            raise DiskFailed(
+                f"snapshot {name!r} cannot be removed: {error.strerror}",
+                hint="see whether its disk is there, and allow AIOS to write to it",
+            ) from error
 
     def _files(self, owner: str) -> Iterator[Path]:
         return self._owned(owner).glob(f"*{SUFFIX}")
