@@ -1,3 +1,4 @@
+import asyncio  # noqa: TID251 - its own way to cancel is tested
 import socket
 
 import anyio
@@ -41,6 +42,23 @@ async def test_cancelling_a_receiver_loses_nothing() -> None:
     assert scope.cancelled_caught
     await sender.send(b"late")
     assert await receiver.receive() == b"late"
+    sender.close()
+    receiver.close()
+
+
+async def test_a_receiver_that_asyncio_itself_cancels_loses_nothing() -> None:
+    """No shield of anyio's holds `Task.cancel`, `asyncio.timeout` and `asyncio.TaskGroup` back."""
+    sender, receiver = pair()
+    with anyio.fail_after(30):
+        await sender.send(b"early")
+        task = asyncio.create_task(receiver.receive())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await receiver.receive() == b"early"
+        await sender.send(b"late")
+        assert await receiver.receive() == b"late"
     sender.close()
     receiver.close()
 

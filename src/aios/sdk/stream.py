@@ -20,6 +20,8 @@ class UnixStream:
     def __init__(self, raw: socket.socket) -> None:
         raw.setblocking(False)
         self.raw = raw
+        self._kept = b""
+        """Was received by a task that was cancelled before it had it."""
 
     @classmethod
     async def connect(cls, path: str) -> "UnixStream":
@@ -50,13 +52,14 @@ class UnixStream:
         """
         await checkpoint_if_cancelled()
         try:
-            data = self.raw.recv(CHUNK_BYTES)
+            data = self._kept or self.raw.recv(CHUNK_BYTES)
         except BlockingIOError:
             await anyio.wait_readable(self.raw)
             return self.raw.recv(CHUNK_BYTES)
-        await (
-            cancel_shielded_checkpoint()
-        )  # who sends without end must not keep others from running
+        self._kept = data
+        # Who sends without end must not keep others from running. A cancel of asyncio's own breaks through the shield.
+        await cancel_shielded_checkpoint()
+        self._kept = b""
         return data
 
     def send_nowait(self, data: bytes) -> int:
