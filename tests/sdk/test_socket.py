@@ -1,3 +1,4 @@
+import asyncio  # noqa: TID251 - its own way to cancel is tested
 import socket
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from tests.server.serving import chat, serving, short_folder, slow_engine, until
 
 from aios.abi.calls import GetPid, Info, Kill, Log, Logs, Wait
 from aios.abi.every import AnyCall
-from aios.abi.gate import Line, Result, Token
-from aios.abi.packets import Hello, Reply, Request, Welcome, pack
+from aios.abi.gate import Fault, Line, Result, Token
+from aios.abi.packets import Cancel, Hello, Reply, Request, Welcome, pack
 from aios.abi.types import Pid
 from aios.abi.wire import unpack_to_server
 from aios.engine.script import Script
@@ -154,6 +155,37 @@ async def fake_kernel(answer: Callable[[Request[AnyCall]], bytes | None]) -> Asy
             tasks.start_soon(accept, listener)
             yield str(folder / "s")
             tasks.cancel_scope.cancel()
+
+
+async def test_a_large_packet_that_asyncio_itself_cancels_in_the_middle_is_sent_whole() -> None:
+    ours, theirs = map(UnixStream, socket.socketpair())
+    gate = UnixGate(ours, Pid(1), PacketBuffer())
+    heard: list[tuple[type, int]] = []
+
+    async def answer() -> None:
+        buffer = PacketBuffer()
+        while data := await theirs.receive():
+            for packet in map(unpack_to_server, buffer.feed(data)):
+                assert isinstance(packet, Request | Cancel)
+                heard.append((type(packet), packet.id))
+                if heard[-1] != (Request, 1):
+                    await theirs.send(
+                        pack(Reply(packet.id, Fault("cancelled", "it was cancelled")))
+                    )
+
+    with anyio.fail_after(30), closing(theirs):
+        large = asyncio.create_task(gate.call(chat("word " * 1_000_000)))
+        await anyio.wait_all_tasks_blocked()
+        large.cancel()
+        await asyncio.sleep(0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            with pytest.raises(AiosError, match="it was cancelled"):
+                await gate.call(GetPid())
+            with pytest.raises(asyncio.CancelledError):
+                await large
+            await gate.aclose()
+    assert sorted(heard, key=str) == [(Cancel, 1), (Request, 1), (Request, 2)]
 
 
 async def test_every_waiter_hears_that_the_kernel_is_gone() -> None:

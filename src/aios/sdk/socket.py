@@ -53,7 +53,8 @@ class UnixGate:
         self._followers: dict[int, anyio.Event] = {}
         self._last_id = 0
         self._is_reading = False
-        self._outbox: list[bytes] = []
+        self._outbox = bytearray()
+        """What did not fit at once, from the middle of a packet on; who sends next sends it."""
         self._sending = anyio.Lock(fast_acquire=True)
         self._error: KernelUnreachable | None = None
 
@@ -165,22 +166,28 @@ class UnixGate:
             if not self._outbox and not self._sending.locked():
                 packet = packet[self._stream.send_nowait(packet) :]
             if packet:
-                self._outbox.append(packet)
+                self._outbox += packet
                 await self._send_rest()
         except (OSError, anyio.ClosedResourceError) as error:
             raise self._break(error) from error
 
     async def _send_rest(self) -> None:
-        """Send what did not fit at once. Shielded: half a packet would spoil the connection for everybody."""
+        """Send what did not fit at once. Shielded: half a packet would spoil the connection for everybody.
+
+        A cancel of asyncio's own breaks through; then the rest stays for the next one, which is the `Cancel` of that call.
+        """
         async with self._sending:
-            if not self._outbox:
-                return
-            data = b"".join(self._outbox)
-            self._outbox.clear()
-            with anyio.move_on_after(SEND_TIMEOUT_S, shield=True) as scope:
-                await self._stream.send(data)
-            if scope.cancelled_caught:
-                raise self._break(f"it took no bytes for {SEND_TIMEOUT_S} s")
+            while self._outbox:
+                n_bytes = self._stream.send_nowait(self._outbox)
+                del self._outbox[:n_bytes]
+                if not n_bytes:
+                    await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
+        with anyio.move_on_after(SEND_TIMEOUT_S, shield=True) as scope:
+            await self._stream.wait_writable()
+        if scope.cancelled_caught:
+            raise self._break(f"it took no bytes for {SEND_TIMEOUT_S} s")
 
     async def wait(self, frames: "UnixFrames[Any]") -> None:
         """Return when something new came for `frames`, or the connection broke."""

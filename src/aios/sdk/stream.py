@@ -62,7 +62,7 @@ class UnixStream:
         self._kept = b""
         return data
 
-    def send_nowait(self, data: bytes) -> int:
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send as much as fits now. Returns: how many bytes.
 
         Raises:
@@ -77,10 +77,14 @@ class UnixStream:
         """Send all of it; raises as `receive` does. When cancelled, part of it may have been sent."""
         rest = memoryview(data)
         while rest:
-            try:
-                rest = rest[self.raw.send(rest) :]
-            except BlockingIOError:
-                await anyio.wait_writable(self.raw)
+            n_bytes = self.send_nowait(rest)
+            rest = rest[n_bytes:]
+            if not n_bytes:
+                await self.wait_writable()
+
+    async def wait_writable(self) -> None:
+        """Return when it takes bytes again; raises as `receive` does."""
+        await anyio.wait_writable(self.raw)
 
     def close(self) -> None:
         """Close it; who waits at it gets `ClosedResourceError`. Twice is nothing."""
