@@ -61,6 +61,17 @@ async def test_logs_arrive_line_by_line() -> None:
             assert [f.line.text async for f in frames if isinstance(f, Line)] == ["a", "b"]
 
 
+async def test_a_frame_holds_whatever_a_text_may() -> None:
+    """JSON leaves these as they are, and Python takes each of them for the end of a line."""
+    text = "a\u2028b\u2029c\x85d"
+    engine = ScriptedEngine(script=Script(replies=(text, text)))
+    async with serving(engine) as served, HttpGate(served.url, served.token) as gate:
+        async with gate.open_call(chat("hello")) as frames:
+            read = [frame.text async for frame in frames if isinstance(frame, Token)]
+            assert (await frames.result()).value.message.text() == "".join(read) == text
+        assert (await gate.call(chat("hello"))).value.message.text() == text
+
+
 async def test_errors_are_raised_as_their_classes() -> None:
     async with serving(ScriptedEngine(window_tokens=50)) as served:
         async with HttpGate(served.url, served.token) as gate:

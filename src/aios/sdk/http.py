@@ -80,10 +80,17 @@ class HttpGate:
         await self.aclose()
 
     async def _frames(self, response: httpx.Response) -> AsyncIterator[Frame]:
+        line = bytearray()
         try:
-            async for line in response.aiter_lines():
-                if line:
-                    yield self._frame(line.encode())
+            async for data in response.aiter_bytes():  # httpx's lines end also within a text
+                first, *others = data.split(b"\n")
+                line += first
+                for other in others:
+                    if line:
+                        yield self._frame(bytes(line))
+                    line = bytearray(other)
+            if line:  # a refusal has no end of line
+                yield self._frame(bytes(line))
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise broken(error) from error
 
