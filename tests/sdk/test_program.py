@@ -182,6 +182,19 @@ WAITS = {
                 print("cleaned up")
         aios.run(main)
     """,
+    "def in a tool": """
+        import time
+        @aios.tool
+        def wait() -> None:
+            print("ready")
+            time.sleep(60)
+        def main(client):
+            try:
+                print(wait.call_now("{}").text)
+            finally:
+                print("cleaned up")
+        aios.run(main)
+    """,
     "async def": """
         import anyio
         async def main(client):

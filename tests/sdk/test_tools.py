@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from aios.errors import InvalidCall
 from aios.sdk.invoke import invoke
+from aios.sdk.terminated import Terminated
 from aios.sdk.tools import ToolOutcome, failure, read_docstring, tool
 
 
@@ -276,6 +277,22 @@ def test_text_that_is_no_unicode_is_mended() -> None:
         return "a\ud800b"
 
     assert f.call_now("{}").text == "a?b"
+
+
+@pytest.mark.anyio
+async def test_a_signal_that_ends_the_program_is_no_news_for_the_model() -> None:
+    @tool
+    def plain() -> str:
+        raise Terminated
+
+    @tool
+    async def asynchronous() -> str:
+        raise Terminated
+
+    with pytest.raises(Terminated):
+        plain.call_now("{}")
+    with pytest.raises(Terminated):
+        await invoke(asynchronous, "{}")
 
 
 class Rude(Exception):

@@ -5,6 +5,7 @@ from functools import partial
 import anyio
 from anyio import to_thread
 
+from aios.sdk.terminated import Terminated
 from aios.sdk.tools import Tool, ToolOutcome, failure
 
 AnyTool = Tool[..., object]
@@ -30,5 +31,7 @@ async def _awaited(tool: AnyTool, arguments: str, max_bytes: int | None) -> Tool
     try:
         result = await tool.call_async(tool.arguments(arguments))
         return tool.outcome(result, max_bytes=max_bytes)
+    except Terminated:
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge to a tool's code: its bug is the model's news
         return failure(error)

@@ -23,10 +23,10 @@ import msgspec
 from aios.errors import AiosError, InvalidCall
 from aios.sdk import blocking
 from aios.sdk.arguments import bind, usage
+from aios.sdk.terminated import Terminated
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 MAX_RESULT_CHARS = 1 << 20
 
 Main = Callable[..., object] | Callable[..., Awaitable[object]]
@@ -107,7 +107,7 @@ def _run(main: Main, args: tuple[object, ...], kwargs: dict[str, object]) -> int
 def _terminated(_: int, __: object) -> NoReturn:
     """SIGTERM: unwind `main`; a second one must not cut its clean-up short."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(EXIT_TERMINATED)
+    raise Terminated
 
 
 def _stream_lines(stream: object) -> None:

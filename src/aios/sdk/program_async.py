@@ -7,7 +7,8 @@ import anyio
 import anyio.abc
 
 from aios.sdk.client import connect
-from aios.sdk.program import EXIT_TERMINATED, flush, result_text
+from aios.sdk.program import flush, result_text
+from aios.sdk.terminated import EXIT_TERMINATED
 
 AsyncMain = Callable[..., Awaitable[object]]
 

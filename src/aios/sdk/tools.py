@@ -29,6 +29,7 @@ from aios.abi.types import JsonObject, ToolSpec
 from aios.errors import InvalidCall
 from aios.malformed import named
 from aios.sdk.schemas import schema_of
+from aios.sdk.terminated import Terminated
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -146,7 +147,7 @@ class Tool(Generic[P, R_co]):
     def call_now(self, arguments: str, *, max_bytes: int | None = None) -> ToolOutcome:
         """Run a plain function here and now, on the JSON text that a model wrote; no timeout holds.
 
-        Whatever it raises becomes an outcome for the model, but for KeyboardInterrupt. The result is cut at `max_bytes`, or at
+        Whatever it raises becomes an outcome for the model, but for KeyboardInterrupt and Terminated. The result is cut at `max_bytes`, or at
         `max_result_bytes` when that is None.
 
         Raises:
@@ -159,6 +160,8 @@ class Tool(Generic[P, R_co]):
         try:
             function = cast("Callable[..., object]", self.function)
             return self.outcome(function(**self.arguments(arguments)), max_bytes=max_bytes)
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge to a tool's code: its bug is the model's news
             return failure(error)
 
