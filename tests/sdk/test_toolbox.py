@@ -4,15 +4,16 @@ import threading
 from functools import partial
 
 import anyio
+import anyio.abc
 import pytest
 from anyio import to_thread, wait_all_tasks_blocked
 from tests.sdk.serving import booted, served
 
 from aios.abi.types import Pid
-from aios.errors import InvalidCall, NotFound, ToolFailed
+from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
 from aios.sdk import blocking
 from aios.sdk.client import Client, connect
-from aios.sdk.toolbox import BlockingToolbox, Toolbox
+from aios.sdk.toolbox import AnyTool, BlockingToolbox, Toolbox
 from aios.sdk.tools import tool
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +169,84 @@ async def test_a_plain_program_serves_its_functions_one_after_another() -> None:
                 tasks.start_soon(use, process.pid)
                 with pytest.raises(Exception, match="exited"):
                     await to_thread.run_sync(serve)
+
+
+async def test_a_program_may_serve_twice_and_each_takes_the_calls_of_both() -> None:
+    all_begun, cancelled = anyio.Semaphore(0), anyio.Semaphore(0)
+
+    @tool
+    async def hang() -> None:
+        """Hang."""
+        all_begun.release()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.release()
+
+    async with booted() as kernel:
+        desk, user = Client(kernel.gate(kernel.admit("desk")[0].pid)), Client(kernel.init_gate())
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(desk.tools.serve, hang)
+                second, ended = anyio.CancelScope(), anyio.Event()
+
+                async def serve_too(*, task_status: anyio.abc.TaskStatus[tuple[str, ...]]) -> None:
+                    with second:
+                        await desk.tools.serve(count, where, task_status=task_status)
+                    ended.set()
+
+                await tasks.start(serve_too)
+                for _ in range(6):
+                    text = (await user.tools.run("desk/where")).text
+                    assert text == f"{os.getpid()} False"
+                for _ in range(3):
+                    async with anyio.create_task_group() as callers:
+                        for _ in range(4):
+                            callers.start_soon(user.tools.run, "desk/hang")
+                        for _ in range(4):
+                            await all_begun.acquire()
+                        callers.cancel_scope.cancel()
+                    for _ in range(4):
+                        await cancelled.acquire()
+                second.cancel()
+                await ended.wait()
+                with pytest.raises(ToolFailed, match="not served any more"):
+                    await user.tools.run("desk/where")
+                tasks.cancel_scope.cancel()
+
+
+async def test_a_plain_program_may_serve_in_two_threads() -> None:
+    @tool
+    def meet(n: int) -> int:
+        """Wait for the other one."""
+        together.wait(timeout=30)
+        return n
+
+    together = threading.Barrier(2)
+    with anyio.fail_after(60):
+        async with served() as kernel:
+            process, token = kernel.admit("desk")
+            user = Client(kernel.init_gate())
+            with blocking.connect(kernel.urls[0], token) as desk:
+
+                async def serve(*tools: AnyTool) -> None:
+                    with pytest.raises(AiosError, match="exited"):
+                        await to_thread.run_sync(desk.tools.serve, *tools)
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(serve, meet)
+                    tasks.start_soon(serve, where)
+                    while len([t for t in await user.tools.list() if t.provider]) < 2:
+                        await anyio.sleep(0.01)
+                    for _ in range(2):
+                        async with anyio.create_task_group() as callers:
+                            callers.start_soon(user.tools.run, "desk/meet", {"n": 1})
+                            callers.start_soon(user.tools.run, "desk/meet", {"n": 2})
+                    for _ in range(4):
+                        assert (await user.tools.run("desk/where")).text.startswith(
+                            str(os.getpid())
+                        )
+                    await user.kill(process.pid)
 
 
 def test_traits_that_make_no_sense_are_refused() -> None:

@@ -12,24 +12,62 @@ import anyio.abc
 from aios.abi.gate import Gate, in_course_of
 from aios.abi.tools import JobEnd, ToolJob, ToolTake
 from aios.sdk.invoke import AnyTool, invoke
-from aios.sdk.toolbox import end_of
+from aios.sdk.toolbox import NOT_SERVED, Served, end_of
 from aios.sdk.tools import MAX_SERVED_BYTES, ToolOutcome
 
 CANCELLED = ToolOutcome("error: the caller cancelled it", is_error=True)
 
 
-class Service:
-    """The calls that run now."""
+class Calls:
+    """The calls of a toolbox that run now, by whichever service: each is handed any of them, and told of any that is not wanted."""
 
-    def __init__(self, gate: Gate, tools: Sequence[AnyTool], max_parallel: int) -> None:
-        self._gate = gate
-        self._tools = {tool.name: tool for tool in tools}
-        self._n_more = max_parallel
-        """Workers that may be begun yet."""
+    def __init__(self, served: Served) -> None:
+        self._served = served
         self._running: dict[int, anyio.CancelScope] = {}
         self._unwanted: set[int] = set()
         """Calls that were cancelled before they came: a replay may tell so first."""
         self._last_id = 0
+
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """Nobody wants these any more."""
+        for number in numbers:
+            if number in self._running:
+                self._running[number].cancel()
+            elif number > self._last_id:
+                self._unwanted.add(number)
+
+    async def end(self, job: ToolJob) -> JobEnd:
+        """Run one call to its end."""
+        self._last_id = max(self._last_id, job.id)
+        if job.end is not None:
+            self._unwanted.discard(job.id)
+            return job.end
+        tool = self._served.find(job.tool)
+        return end_of(job, NOT_SERVED if tool is None else await self._carry_out(tool, job))
+
+    async def _carry_out(self, tool: AnyTool, job: ToolJob) -> ToolOutcome:
+        """A thread that a cancelled call leaves behind cannot be stopped."""
+        outcome = CANCELLED
+        scope = self._running[job.id] = anyio.CancelScope()
+        if job.id in self._unwanted:
+            self._unwanted.remove(job.id)
+            scope.cancel()
+        try:
+            with scope, in_course_of(job.id):
+                outcome = await invoke(tool, job.arguments, max_bytes=MAX_SERVED_BYTES)
+        finally:
+            del self._running[job.id]
+        return outcome
+
+
+class Service:
+    """Workers that take calls, as many as are wanted up to `max_parallel`, and a listener."""
+
+    def __init__(self, gate: Gate, calls: Calls, max_parallel: int) -> None:
+        self._gate = gate
+        self._calls = calls
+        self._n_more = max_parallel
+        """Workers that may be begun yet."""
 
     async def run(self) -> None:
         """Take calls and run them until cancelled."""
@@ -47,38 +85,9 @@ class Service:
         while True:
             taken = (await self._gate.call(ToolTake(limit=1, returns=ended))).value
             self._begin(taken.n_wanted, tasks)
-            self._cancel(taken.cancelled)
-            ended = tuple([await self._end(job) for job in taken.jobs])
+            self._calls.cancel(taken.cancelled)
+            ended = tuple([await self._calls.end(job) for job in taken.jobs])
 
     async def _listen(self) -> None:
         while True:
-            self._cancel((await self._gate.call(ToolTake(limit=0))).value.cancelled)
-
-    def _cancel(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            if number in self._running:
-                self._running[number].cancel()
-            elif number > self._last_id:
-                self._unwanted.add(number)
-
-    async def _end(self, job: ToolJob) -> JobEnd:
-        self._last_id = max(self._last_id, job.id)
-        if job.end is not None:
-            self._unwanted.discard(job.id)
-            return job.end
-        return end_of(job, await self._carry_out(job))
-
-    async def _carry_out(self, job: ToolJob) -> ToolOutcome:
-        """Run one call. A thread that a cancelled call leaves behind cannot be stopped."""
-        outcome = CANCELLED
-        scope = self._running[job.id] = anyio.CancelScope()
-        if job.id in self._unwanted:
-            self._unwanted.remove(job.id)
-            scope.cancel()
-        try:
-            with scope, in_course_of(job.id):
-                tool = self._tools[job.tool]
-                outcome = await invoke(tool, job.arguments, max_bytes=MAX_SERVED_BYTES)
-        finally:
-            del self._running[job.id]
-        return outcome
+            self._calls.cancel((await self._gate.call(ToolTake(limit=0))).value.cancelled)

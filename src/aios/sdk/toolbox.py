@@ -3,7 +3,8 @@
 `serve` offers functions of this program to others: the kernel hands out each call, and checks, orders and bounds it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,35 @@ if TYPE_CHECKING:
 
     from aios.abi.gate import Gate
     from aios.sdk.blocking import BlockingGate
+    from aios.sdk.serving import Calls
 
 AnyTool = Tool[..., object]
 Arguments = Mapping[str, object] | str
 """An object, or the JSON text that a model wrote."""
 NOTHING: Mapping[str, object] = MappingProxyType({})
 DEFAULT_PARALLEL = 64
+NOT_SERVED = ToolOutcome("error: it is not served any more", is_error=True)
+
+
+class Served:
+    """The tools that a program serves. The kernel hands a call of any of them to whichever `serve` asks first."""
+
+    def __init__(self) -> None:
+        self._tables: list[dict[str, AnyTool]] = []
+
+    @contextmanager
+    def including(self, tools: Sequence[AnyTool]) -> Iterator[None]:
+        """While the block runs, these are served."""
+        table = {tool.name: tool for tool in tools}
+        self._tables.append(table)
+        try:
+            yield
+        finally:
+            self._tables.remove(table)
+
+    def find(self, name: str) -> AnyTool | None:
+        """The one of that name that was served last."""
+        return next((table[name] for table in self._tables[::-1] if name in table), None)
 
 
 class Toolbox:
@@ -44,6 +68,8 @@ class Toolbox:
 
     def __init__(self, gate: "Gate") -> None:
         self._gate = gate
+        self._served = Served()
+        self._calls: Calls | None = None
 
     async def run(
         self, name: str, arguments: Arguments = NOTHING, *, deadline_s: float | None = None
@@ -88,17 +114,22 @@ class Toolbox:
         async with anyio.create_task_group() as tasks:
             names = await tasks.start(client.tools.serve, search)
 
+        It may be called again meanwhile; the calls of all its tools are then run by whichever is free.
+
         Args:
             tools: Functions under `@aios.tool`.
             max_parallel: Calls at once.
             task_status: Told the names under which others run the tools, once they can.
         """
-        from aios.sdk.serving import Service  # noqa: PLC0415 - start-up time: anyio
+        from aios.sdk.serving import Calls, Service  # noqa: PLC0415 - start-up time: anyio
 
-        names = (await self._gate.call(_register_call(tools))).value.names
-        if task_status is not None:
-            task_status.started(names)
-        await Service(self._gate, tools, max_parallel).run()
+        register = _register_call(tools)
+        self._calls = self._calls or Calls(self._served)
+        with self._served.including(tools):
+            names = (await self._gate.call(register)).value.names
+            if task_status is not None:
+                task_status.started(names)
+            await Service(self._gate, self._calls, max_parallel).run()
 
 
 class BlockingToolbox:
@@ -106,6 +137,7 @@ class BlockingToolbox:
 
     def __init__(self, gate: "BlockingGate") -> None:
         self._gate = gate
+        self._served = Served()
 
     def run(
         self, name: str, arguments: Arguments = NOTHING, *, deadline_s: float | None = None
@@ -132,6 +164,8 @@ class BlockingToolbox:
     def serve(self, *tools: AnyTool) -> None:
         """Offer plain functions as tools and run their calls, one after another, until this process ends.
 
+        Several threads may serve; the calls of all their tools are then run by whichever is free.
+
         Raises:
             InvalidCall: One of them is an async function.
         """
@@ -140,17 +174,20 @@ class BlockingToolbox:
                 raise InvalidCall(
                     f"{tool.name} is async", hint="serve it with `aios.Client.tools.serve`"
                 )
-        self._gate.call(_register_call(tools))
-        by_name = {tool.name: tool for tool in tools}
-        ended: tuple[JobEnd, ...] = ()
-        while True:
-            jobs = self._gate.call(build(ToolTake, limit=1, returns=ended)).value.jobs
-            ended = tuple(job.end or _carried_out(by_name[job.tool], job) for job in jobs)
+        register = _register_call(tools)
+        with self._served.including(tools):
+            self._gate.call(register)
+            ended: tuple[JobEnd, ...] = ()
+            while True:
+                jobs = self._gate.call(build(ToolTake, limit=1, returns=ended)).value.jobs
+                ended = tuple(job.end or self._carried_out(job) for job in jobs)
 
-
-def _carried_out(tool: AnyTool, job: ToolJob) -> JobEnd:
-    with in_course_of(job.id):
-        return end_of(job, tool.call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
+    def _carried_out(self, job: ToolJob) -> JobEnd:
+        tool = self._served.find(job.tool)
+        if tool is None:
+            return end_of(job, NOT_SERVED)
+        with in_course_of(job.id):
+            return end_of(job, tool.call_now(job.arguments, max_bytes=MAX_SERVED_BYTES))
 
 
 def end_of(job: ToolJob, outcome: ToolOutcome) -> JobEnd:
