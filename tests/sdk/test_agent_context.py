@@ -107,6 +107,40 @@ async def test_a_budget_that_ends_a_run_answers_its_last_calls() -> None:
             assert await context.messages() == agent.messages
 
 
+@pytest.mark.parametrize("comes_in_a_call", [False, True])
+async def test_an_urgent_letter_outlives_the_thought_that_it_was_told_in(
+    comes_in_a_call: bool,
+) -> None:
+    failing = [Reply("", fail_after_tokens=0)]
+    if comes_in_a_call:
+        failing.insert(0, calling("look"))
+    script = Script(replies=("ok", *failing, "yes"))
+    with anyio.fail_after(30):
+        async with (
+            served(script) as kernel,
+            connect(kernel.urls[0], kernel.owner_token) as client,
+            client.context() as context,
+        ):
+
+            @tool
+            async def look() -> str:
+                await client.mail.send(1, "the bridge is closed", is_urgent=True)
+                await agent.client.getpid()  # with whose answer it is heard
+                return "a bridge"
+
+            agent = Agent(client, instructions="be brief", tools=[look], context=context)
+            await agent.run("hello")
+            if not comes_in_a_call:
+                await look()
+            with pytest.raises(EngineFailed):
+                await agent.run("go")
+            assert (await agent.run("and?")).text == "yes"
+            kept = await context.messages()
+            assert kept == agent.messages
+            assert sum("the bridge is closed" in message.text() for message in kept) == 1
+            agent.transcript.check_invariants()
+
+
 async def test_a_model_reads_back_what_left_its_window() -> None:
     with anyio.fail_after(30):
         async with (

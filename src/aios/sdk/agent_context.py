@@ -22,16 +22,18 @@ class Tether:
         self._n_sent = 0
 
     async def begin(self, settled: Sequence[Message]) -> None:
-        """Before a run: answer the calls that a run which was cut short has left open, and see what the context holds.
+        """Before a run: answer the calls that a run which was cut short has left open, add the letters that it was told, and see what the context holds.
 
         A context that holds anything has its own instructions: the agent's go only into an empty one.
         """
         info = await self.context.stat()
-        if info.unanswered:
-            unsent = {m.tool_call_id: m for m in settled[self._n_sent :] if m.role is Role.TOOL}
-            await self.context.append(
-                [unsent.get(call_id) or _interrupted(call_id) for call_id in info.unanswered]
-            )
+        unsent = settled[self._n_sent :]
+        results = {m.tool_call_id: m for m in unsent if m.role is Role.TOOL}
+        news = [results.get(call_id) or _interrupted(call_id) for call_id in info.unanswered]
+        if info.n_messages:
+            news += [m for m in unsent if m.role is Role.USER]
+        if news:
+            await self.context.append(news)
         self.is_empty = not info.n_messages
         self._n_sent = 0 if self.is_empty else len(settled)
 
