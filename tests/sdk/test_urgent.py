@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
+from anyio.from_thread import BlockingPortal
 from tests.kernel.conftest import OpenKernel, booted
 from tests.kernel.mail.test_post import agent, idle
 
@@ -11,13 +13,16 @@ from aios.abi.types import Role
 from aios.config import Config, Home
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
+from aios.errors import AccessDenied
 from aios.kernel.kernel import open_kernel
 from aios.kernel.replay import Replay
+from aios.sdk import blocking
 from aios.sdk.agent import Agent
 from aios.sdk.client import Client
 from aios.sdk.mail import Mail
+from aios.sdk.portal import PortalGate
 from aios.sdk.tools import tool
-from aios.sdk.urgent import attentive
+from aios.sdk.urgent import attentive, attentive_blocking
 
 __all__ = ("booted",)
 
@@ -54,14 +59,41 @@ async def test_what_is_heard_can_end_the_work(booted: OpenKernel) -> None:
         (_, ann_mail), (bob, _) = agent(kernel, "ann"), agent(kernel, "bob")
 
         async def hear(letter: Letter) -> None:
-            raise ValueError(letter.body)
+            raise AccessDenied(letter.body)
 
         client = attentive(Client(kernel.gate(bob)), hear)
         await ann_mail.send(bob, "stop", is_urgent=True)
         async with client.stream_chat("hello", max_tokens=4) as stream:
             assert "".join([text async for text in stream])
-            with pytest.raises(ValueError, match="stop"):
+            with pytest.raises(AccessDenied, match="stop"):
                 await stream.reply()
+
+
+async def test_who_may_not_use_mail_gets_the_answers_of_its_calls_all_the_same(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "policies").mkdir()
+    ban = 'forbid(principal == Agent::"bob", action == Action::"mail.use", resource);'
+    (tmp_path / "policies" / "mine.cedar").write_text(ban)
+    heard: list[str] = []
+
+    async def hear(letter: Letter) -> None:
+        heard.append(letter.body)
+
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel, BlockingPortal() as own:
+        bob = kernel.spawn_task("bob", idle)
+        await Mail(kernel.init_gate()).send(bob, "hello", is_urgent=True)
+        gate = kernel.gate(bob)
+        with pytest.raises(AccessDenied):
+            await Mail(gate).take()
+        client = attentive(Client(gate), hear)
+        assert (await client.getpid()).pid == bob
+        plain = attentive_blocking(
+            blocking.Client(PortalGate(own, gate)), lambda letter: heard.append(letter.body)
+        )
+        assert (await to_thread.run_sync(plain.getpid)).pid == bob
+        assert heard == []
+        assert kernel.post.count_urgent(kernel.table.get(bob)) == 1
 
 
 async def test_a_program_that_runs_again_hears_the_same_at_the_same_places(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Frames, Gate, Progress, Result
 from aios.abi.mail import Letter, Receive
+from aios.errors import AccessDenied
 
 if TYPE_CHECKING:
     from aios.sdk import blocking
@@ -58,12 +59,15 @@ class AttentiveGate:
             yield _AttentiveFrames(self, frames)
 
     async def attend(self, result: Result[A]) -> Result[A]:
-        """Take out what is announced with a result. Returns: the result."""
+        """Take out what is announced with a result, unless a policy forbids it. Returns: the result."""
         n_urgent = 0 if self._is_hearing else result.n_urgent
         while n_urgent:
             self._is_hearing = True
             try:
-                taken = await self._gate.call(_urgent_letters())
+                try:
+                    taken = await self._gate.call(_urgent_letters())
+                except AccessDenied:  # the call was made, and is answered
+                    return result
                 for letter in taken.value.letters:
                     await self._hear(letter)
             finally:
@@ -106,12 +110,15 @@ class BlockingAttentiveGate:
             yield _BlockingAttentiveFrames(self, frames)
 
     def attend(self, result: Result[A]) -> Result[A]:
-        """Take out what is announced with a result. Returns: the result."""
+        """Take out what is announced with a result, unless a policy forbids it. Returns: the result."""
         n_urgent = 0 if self._is_hearing else result.n_urgent
         while n_urgent:
             self._is_hearing = True
             try:
-                taken = self._gate.call(_urgent_letters())
+                try:
+                    taken = self._gate.call(_urgent_letters())
+                except AccessDenied:  # the call was made, and is answered
+                    return result
                 for letter in taken.value.letters:
                     self._hear(letter)
             finally:
