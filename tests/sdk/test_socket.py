@@ -188,6 +188,25 @@ async def test_a_large_packet_that_asyncio_itself_cancels_in_the_middle_is_sent_
     assert sorted(heard, key=str) == [(Cancel, 1), (Request, 1), (Request, 2)]
 
 
+async def test_who_reads_hears_that_the_kernel_takes_no_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket_module, "SEND_TIMEOUT_S", 0.05)
+    ours, theirs = socket.socketpair()
+    gate = UnixGate(UnixStream(ours), Pid(1), PacketBuffer())
+
+    async def ask(text: str) -> None:
+        with pytest.raises(KernelUnreachable, match="took no bytes"):
+            await gate.call(chat(text))
+
+    with anyio.fail_after(30), closing(theirs):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, "short")
+            await anyio.wait_all_tasks_blocked()
+            await ask("word " * 1_000_000)
+        await gate.aclose()
+
+
 async def test_every_waiter_hears_that_the_kernel_is_gone() -> None:
     errors: list[AiosError] = []
 

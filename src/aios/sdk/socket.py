@@ -132,7 +132,6 @@ class UnixGate:
     async def aclose(self) -> None:
         """Close the connection: every call in flight is cancelled. Twice is nothing."""
         self._break("it was closed here")
-        self._stream.close()
 
     def _begin(self, call: Call[A], *, stream: bool) -> "tuple[UnixFrames[A], bytes]":
         self._last_id += 1
@@ -250,6 +249,7 @@ class UnixGate:
                 frames.fail(self._error)
             for follower in self._followers.values():
                 follower.set()
+            self._stream.close()  # wakes who reads
         return self._error
 
 
