@@ -143,6 +143,32 @@ async def test_calls_run_side_by_side_and_one_takes_one_call_of_the_kernel() -> 
                 tasks.cancel_scope.cancel()
 
 
+async def test_plain_functions_run_side_by_side_too_as_many_as_are_served() -> None:
+    n = 50  # more than the threads that anyio shares by default
+    together = threading.Barrier(n)
+
+    @tool(max_parallel=n)
+    def meet() -> int:
+        """Wait until as many are inside."""
+        return together.wait(timeout=30)
+
+    async with booted() as kernel:
+        desk, user = Client(kernel.gate(kernel.admit("desk")[0].pid)), Client(kernel.init_gate())
+        places = set[str]()
+
+        async def ask() -> None:
+            places.add((await user.tools.run("desk/meet")).text)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(desk.tools.serve, meet)
+                async with anyio.create_task_group() as callers:
+                    for _ in range(n):
+                        callers.start_soon(ask)
+                tasks.cancel_scope.cancel()
+        assert len(places) == n
+
+
 async def test_a_plain_program_serves_its_functions_one_after_another() -> None:
     with anyio.fail_after(30):
         async with served() as kernel:

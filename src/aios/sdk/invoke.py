@@ -11,10 +11,17 @@ from aios.sdk.tools import Tool, ToolOutcome, failure
 AnyTool = Tool[..., object]
 
 
-async def invoke(tool: AnyTool, arguments: str, *, max_bytes: int | None = None) -> ToolOutcome:
+async def invoke(
+    tool: AnyTool,
+    arguments: str,
+    *,
+    max_bytes: int | None = None,
+    threads: anyio.CapacityLimiter | None = None,
+) -> ToolOutcome:
     """Run a tool on the JSON text that a model wrote; wrong arguments, exceptions and timeouts become outcomes.
 
-    The result is cut at `max_bytes`, or at the tool's own limit when that is None.
+    The result is cut at `max_bytes`, or at the tool's own limit when that is None. `threads` are those for plain functions; anyio's
+    default ones when None.
 
     An async tool that runs out of time is cancelled. A plain function cannot be: its thread is left to itself and its
     result is dropped, also when the caller is cancelled.
@@ -23,7 +30,7 @@ async def invoke(tool: AnyTool, arguments: str, *, max_bytes: int | None = None)
         if tool.is_async:
             return await _awaited(tool, arguments, max_bytes)
         run = partial(tool.call_now, arguments, max_bytes=max_bytes)
-        return await to_thread.run_sync(run, abandon_on_cancel=True)
+        return await to_thread.run_sync(run, abandon_on_cancel=True, limiter=threads)
     return ToolOutcome(f"error: {tool.name} did not end within {tool.timeout_s} s", is_error=True)
 
 

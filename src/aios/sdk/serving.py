@@ -4,6 +4,7 @@ A worker takes a call, runs it, and hands its result over when it takes the next
 calls for, and one that waits. A task beside them hears of calls that are not wanted any more, also when all workers are busy.
 """
 
+import math
 from collections.abc import Sequence
 
 import anyio
@@ -27,6 +28,8 @@ class Calls:
         self._unwanted: set[int] = set()
         """Calls that were cancelled before they came: a replay may tell so first."""
         self._last_id = 0
+        self._threads = anyio.CapacityLimiter(math.inf)
+        """As many as there are workers: who waited for one of those that a program shares would lose his time."""
 
     def cancel(self, numbers: Sequence[int]) -> None:
         """Nobody wants these any more."""
@@ -54,7 +57,9 @@ class Calls:
             scope.cancel()
         try:
             with scope, in_course_of(job.id):
-                outcome = await invoke(tool, job.arguments, max_bytes=MAX_SERVED_BYTES)
+                outcome = await invoke(
+                    tool, job.arguments, max_bytes=MAX_SERVED_BYTES, threads=self._threads
+                )
         finally:
             del self._running[job.id]
         return outcome
