@@ -11,7 +11,8 @@ import pytest
 from tests.server.serving import Served, chat, serving, short_folder, slow_engine
 
 from aios.abi.calls import GetPid, Kill, Stop, Wait
-from aios.abi.gate import Token
+from aios.abi.gate import Fault, Token
+from aios.abi.packets import Refusal, Welcome, pack
 from aios.abi.types import Pid
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import DeadlineExceeded, KernelUnreachable, NotFound, Unauthenticated
@@ -189,6 +190,25 @@ def test_a_kernel_that_dies_in_mid_call_is_said_clearly() -> None:
 
             pool.submit(die)
             with pytest.raises(KernelUnreachable):
+                BlockingUnixGate(str(folder / "s"), "t").call(GetPid())
+
+
+def test_a_kernel_that_gives_a_connection_up_says_why() -> None:
+    with short_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "s"))
+        listener.listen()
+        with ThreadPoolExecutor(1) as pool:
+
+            def refuse() -> None:
+                connection = listener.accept()[0]
+                connection.recv(1000)
+                connection.sendall(pack(Welcome(Pid(1))))
+                connection.recv(1000)
+                connection.sendall(pack(Refusal(Fault("kernel_stopping", "it ends now"))))
+                connection.close()
+
+            pool.submit(refuse)
+            with pytest.raises(KernelUnreachable, match="it ends now"):
                 BlockingUnixGate(str(folder / "s"), "t").call(GetPid())
 
 

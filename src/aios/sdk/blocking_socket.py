@@ -15,7 +15,16 @@ from msgspec import Raw
 
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Fault, Progress, Result, current_job, error_of
-from aios.abi.packets import Cancel, Hello, Reply, Request, pack, unpack_frame, unpack_to_client
+from aios.abi.packets import (
+    Cancel,
+    Hello,
+    Refusal,
+    Reply,
+    Request,
+    pack,
+    unpack_frame,
+    unpack_to_client,
+)
 from aios.errors import AiosError, DeadlineExceeded
 from aios.sdk.packets import CHUNK_BYTES, PacketBuffer, broken, read_greeting, unreachable
 
@@ -220,6 +229,8 @@ class _Connection:
         except OSError as error:
             raise broken(error) from error
         packet = unpack_to_client(self._bodies.popleft())
+        if isinstance(packet, Refusal):
+            raise broken(packet.fault.message)
         if not isinstance(packet, Reply):
             raise broken("the server sent a packet out of turn")
         self.is_usable = True
