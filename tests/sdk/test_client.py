@@ -143,6 +143,13 @@ async def test_a_reply_that_was_cut_is_no_value_and_says_so() -> None:
         _ = reply.parsed
 
 
+async def test_a_reply_that_is_nested_too_deep_is_no_value_and_says_so() -> None:
+    async with own_client(scripted("[" * 2_000 + "]" * 2_000)) as client:
+        reply = await client.chat("judge", max_tokens=None)
+    with pytest.raises(EngineFailed, match="recursion"):
+        _ = msgspec.structs.replace(reply, schema=list[object]).parsed
+
+
 async def test_parsed_without_a_schema_is_the_callers_mistake() -> None:
     async with own_client() as client:
         reply = await client.chat("hi")

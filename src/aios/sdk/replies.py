@@ -58,7 +58,7 @@ class ChatReply(Struct, Generic[T_co], frozen=True, kw_only=True):
             raise InvalidCall("no schema was asked for", hint="pass schema=... to chat")
         try:
             return cast("T_co", parse_as(self.text, self.schema))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             cut = " (cut at max_tokens)" if self.finish is Finish.LENGTH else ""
             raise EngineFailed(
                 f"the reply{cut} is not of the schema: {error}: {self.text[:N_QUOTED_CHARS]!r}",
