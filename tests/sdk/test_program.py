@@ -240,6 +240,52 @@ async def test_a_signal_cancels_main_and_its_clean_up_runs(
     assert ran.err == []
 
 
+CLEANING = {
+    "def": """
+        import time
+        def main(client):
+            try:
+                print("ready")
+                time.sleep(60)
+            finally:
+                print("cleaning up")
+                time.sleep(0.5)
+                print("cleaned up")
+        aios.run(main)
+    """,
+    "async def": """
+        import anyio
+        async def main(client):
+            try:
+                print("ready")
+                await anyio.sleep(60)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    print("cleaning up")
+                    await anyio.sleep(0.5)
+                    print("cleaned up")
+        aios.run(main)
+    """,
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", CLEANING)
+async def test_a_second_sigterm_does_not_cut_the_clean_up_short(kind: str, tmp_path: Path) -> None:
+    async with bench(tmp_path) as kernel:
+        pid = await kernel.start(CLEANING[kind])
+        async with kernel.client.logs(pid, follow=True) as lines:
+            async for line in lines:
+                if line.text in {"ready", "cleaning up"}:
+                    row = next(row for row in await kernel.client.ps() if row.pid == pid)
+                    assert row.os_pid is not None
+                    os.kill(row.os_pid, signal.SIGTERM)
+        ran = await kernel.end(pid)
+    assert ran.end.status == 143
+    assert ran.out == ["ready", "cleaning up", "cleaned up"]
+    assert ran.err == []
+
+
 @pytest.mark.anyio
 async def test_a_result_that_nobody_could_read_is_an_error(tmp_path: Path) -> None:
     source = """

@@ -20,16 +20,17 @@ def run_async(main: AsyncMain, args: tuple[object, ...], kwargs: dict[str, objec
 
 async def _serve(main: AsyncMain, args: tuple[object, ...], kwargs: dict[str, object]) -> int:
     error: BaseException
+    scope = anyio.CancelScope()
     try:
         async with anyio.create_task_group() as tasks:
-            await tasks.start(_cancel_on_sigterm, tasks.cancel_scope)
-            await _run_main(main, args, kwargs)
+            await tasks.start(_cancel_on_sigterm, scope)
+            with scope:
+                await _run_main(main, args, kwargs)
             tasks.cancel_scope.cancel()
-            return 0
     except BaseExceptionGroup as group:
         error = group if len(group.exceptions) > 1 else group.exceptions[0]
     else:
-        return EXIT_TERMINATED
+        return EXIT_TERMINATED if scope.cancelled_caught else 0
     raise error  # main's own, with its own cause: a traceback without our task group in it
 
 
@@ -43,8 +44,8 @@ async def _run_main(main: AsyncMain, args: tuple[object, ...], kwargs: dict[str,
 async def _cancel_on_sigterm(
     scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None]
 ) -> None:
+    """Outside of what it cancels: a second one must not cut the clean-up short."""
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
             scope.cancel()
-            return
