@@ -10,6 +10,7 @@ from tests.kernel.test_replay import row
 from tests.kernel.tools.offering import idle
 
 from aios.abi.calls import Spawn
+from aios.abi.recovery import Restart
 from aios.abi.types import Exit, Kind, Pid
 from aios.errors import DeadlineExceeded
 from aios.kernel import replaying
@@ -168,3 +169,43 @@ async def test_a_program_that_was_not_started_in_time_is_not_started_twice(
         rows = await kernel.journal.disk.load(ann)
         assert [row.record.code for row in rows] == ["deadline_exceeded"]
         assert failed_of([row.record for row in rows]) == []
+
+
+LIVELY = """\
+    here = Path(os.environ["HERE"])
+    while not here.exists():
+        time.sleep(0.01)
+    life = len(here.read_text())
+    here.write_text("." * (life + 1))
+    client.log(f"life {min(life, 1)}")
+    if life == 0:
+        client.mail.subscribe("news")
+    first = client.mail.receive().body
+    if life < 2:
+        os._exit(3)
+    client.exit(0, f"{first} {client.mail.statistics().topics}")
+"""
+
+
+@pytest.mark.anyio
+async def test_what_a_program_did_not_ask_for_again_is_told_in_none_of_its_later_lives(
+    home: Path,
+) -> None:
+    async with booted(home) as (_, client):
+        restart = Restart(policy="on-failure", delay_s=0.01, on_divergence="live")
+        here = work(home) / "lives"
+        path, env = program(home, LIVELY), {"HERE": str(here)}
+        spawned = await client.spawn(path, restart=restart, env=env, cwd=work(home))
+        for body in ("one", "two"):
+            await client.mail.send(spawned.pid, body)
+        here.touch()
+        end = (await client.wait(spawned.pid)).exit
+        assert (end.status, end.result) == (0, "two ('news',)")
+        records = (await client.journal.read(spawned.pid)).records
+        assert [(each.call, each.outcome) for each in records] == [
+            ("log", "left"), ("subscribe", "left"), ("receive", "left"),
+            ("log", "done"), ("receive", "done"), ("mailbox", "done"), ("exit", "done"),
+        ]  # fmt: skip
+        copy = await client.journal.fork(spawned.pid, at=2, env=env)
+        told = (await client.wait(copy.pid)).exit.result
+        assert told == "one ('news',)", "what it did not ask for again is done"

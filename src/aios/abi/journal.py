@@ -11,8 +11,8 @@ from aios.abi.types import Count, JsonObject, Pid, SomeInt
 class Recorded(Struct, frozen=True):
     """One call as the journal has it.
 
-    `outcome` is `open`, `done`, `fault` (then `code` says which), `cancelled`, or `undone`: it was cut off, and what it may have done was taken back.
-    `within` is the call in the course of which the kernel made it, for a tool of its own or to undo that call; 0: the process asked. `job` is the call of a tool (`ToolJob.id`) for which a function
+    `outcome` is `open`, `done`, `fault` (then `code` says which), `cancelled`, `undone` (it was cut off, and what it may have done was taken back)
+    or `left` (it was done, and its program, which ran again and asked otherwise, went on without it). `within` is the call in the course of which the kernel made it, for a tool of its own or to undo that call; 0: the process asked. `job` is the call of a tool (`ToolJob.id`) for which a function
     asked that the process serves, if one did. `effect` what the call does to the world:
     `pure`, `reversible`, `compensable` or `irreversible`. `intent` is the call and `answer` its answer, as JSON objects, both
     empty where nobody asked for them; a call over 64 KiB has none.

@@ -267,6 +267,8 @@ class Programs:
         policy = body.launched.restart.on_divergence
         self._kernel.note(process, f"{error.message}; on_divergence is `{policy}`; {error.hint}")
         if policy == "live":
+            if (disk := self._kernel.journal.disk) is not None and process.replay is not None:
+                disk.leave(process.replay.left)
             process.end_replay()
             return True
         if policy == "fresh":

@@ -18,7 +18,7 @@ from aios.abi.timers import SleepUntil
 from aios.abi.wire import decode_call
 from aios.errors import ReplayDivergence
 from aios.kernel.jobwork import JobWork
-from aios.kernel.journal.records import Outcome
+from aios.kernel.journal.records import SKIPPED, Outcome, Record
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import write_call
 
@@ -41,9 +41,7 @@ class Replay:
     def __init__(self, rows: Sequence[Row]) -> None:
         settled = [row for row in rows if row.record.outcome is not Outcome.OPEN]
         asked = [row for row in settled if not (row.record.within or row.record.job)]
-        self._rows = {
-            row.record.seq: row for row in asked if row.record.outcome is not Outcome.UNDONE
-        }
+        self._rows = {row.record.seq: row for row in asked if row.record.outcome not in SKIPPED}
         self._by_digest: dict[bytes, deque[int]] = {}
         for seq, row in self._rows.items():
             self._by_digest.setdefault(row.record.digest, deque()).append(seq)
@@ -74,6 +72,11 @@ class Replay:
     def n_left(self) -> int:
         """Records that were not asked for."""
         return len(self._rows)
+
+    @property
+    def left(self) -> list[Record]:
+        """Those."""
+        return [row.record for row in self._rows.values()]
 
     def take(self, digest: bytes) -> Row | None:
         """The oldest record of a call, which is given once; None if there is none."""
@@ -127,7 +130,7 @@ def retell(rows: Sequence[Row]) -> Iterator[Row]:
                 f"call {record.seq} ({record.call}) is known as {record.digest.hex()} in the journal, and asks as {digest.hex()} now",
                 hint="another version of AIOS kept it, or the journal is damaged: `aios fsck`",
             )
-        is_asked = record.outcome not in {Outcome.OPEN, Outcome.UNDONE}
+        is_asked = record.outcome not in SKIPPED | {Outcome.OPEN}
         is_asked = is_asked and not (record.within or record.job)
         yield (replay.take(digest) or row) if is_asked else row
 

@@ -7,6 +7,7 @@ import apsw
 import pytest
 
 from aios.abi.calls import GetPid
+from aios.abi.gate import Fault
 from aios.abi.types import Pid
 from aios.disk.db import Database
 from aios.errors import AiosError, DiskFailed, ResourceExhausted
@@ -14,9 +15,11 @@ from aios.kernel.journal import tables
 from aios.kernel.journal.disk import JournalDisk
 from aios.kernel.journal.records import Effect, Outcome, Record
 from aios.kernel.journal.retention import Kept
-from aios.kernel.journal.texts import write_call
+from aios.kernel.journal.texts import write_call, write_fault
+from aios.kernel.replay import Replay
 
 pytestmark = pytest.mark.anyio
+FAULT = Fault("tool_failed", "it failed", "")
 
 
 def record(seq: int, pid: int = 2) -> Record:
@@ -62,6 +65,27 @@ async def test_nothing_that_is_written_later_is_there_without_the_records_before
         disk.add(record(n))
         await db.write(look)
     assert seen == [1, 2, 3]
+    await db.aclose()
+
+
+async def test_of_calls_that_are_left_those_stay_that_may_have_done_something(
+    tmp_path: Path,
+) -> None:
+    db, disk = opened(tmp_path)
+    records = [record(seq) for seq in range(1, 6)]
+    done, failed, cut_off, harmless, _ = records
+    failed.effect = cut_off.effect = Effect.COMPENSABLE
+    failed.outcome, failed.answer = Outcome.FAULT, write_fault(FAULT)
+    cut_off.outcome = harmless.outcome = Outcome.CANCELLED
+    for each in records:
+        disk.add(each)
+    await disk.flush()
+    disk.leave([done, failed, cut_off, harmless])
+    rows = await disk.load(Pid(2), texts=False)
+    assert [row.record.outcome.value for row in rows] == [
+        "left", "undone", "left", "undone", "done",
+    ]  # fmt: skip
+    assert [each.seq for each in Replay(rows).left] == [5]
     await db.aclose()
 
 

@@ -5,7 +5,7 @@ committed with it or later, also when the disk fails in between: so nothing on d
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -65,6 +65,14 @@ class JournalDisk:
         """Tell a process no more how a call of its life before ended: it makes it again."""
         record.outcome = Outcome.UNDONE
         self.add(lambda connection: tables.take_back(connection, record))
+
+    def leave(self, records: Sequence[Record]) -> None:
+        """Tell a process no more of calls for which it did not ask again: it goes on without them."""
+        done = [each for each in records if not each.is_nothing]
+        for record in records:
+            if record.is_nothing:
+                self.take_back(record)
+        self.add(lambda connection: tables.leave(connection, done))
 
     def push(self) -> None:
         """Give what waits a place in the queue of writes, before whatever is written next."""

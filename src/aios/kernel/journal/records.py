@@ -43,8 +43,11 @@ class Outcome(Enum):
     UNDONE = (
         "undone"  # what it may have done was taken back, or it failed, and its program asks again
     )
+    LEFT = "left"  # it was done, and its program, which ran again, went on without asking for it
 
 
+SKIPPED = frozenset({Outcome.UNDONE, Outcome.LEFT})
+"""Those of calls of which no later life of a program is told."""
 AGAIN = "again"
 UNDO = "undo "
 
@@ -104,6 +107,13 @@ class Record:
     def is_doubtful(self) -> bool:
         """If nobody knows how it ended, it may have done something, and is not the kernel's own to forget."""
         return self.effect is not Effect.PURE and self.where is Where.WORLD
+
+    @property
+    def is_nothing(self) -> bool:
+        """Nothing came of it."""
+        if self.outcome is Outcome.CANCELLED:
+            return not self.is_doubtful
+        return self.outcome in {Outcome.FAULT, Outcome.UNDONE}
 
     @property
     def undo(self) -> str:

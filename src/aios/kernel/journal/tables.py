@@ -122,6 +122,14 @@ def take_back(connection: apsw.Connection, record: Record) -> None:
     )
 
 
+def leave(connection: apsw.Connection, records: Iterable[Record]) -> None:
+    """Programs that ran again went on without asking for these calls; what they were told stays to be seen."""
+    connection.executemany(
+        "UPDATE journal_records SET outcome = ? WHERE pid = ? AND seq = ?",
+        ((Outcome.LEFT.value, record.pid, record.seq) for record in records),
+    )
+
+
 def load(
     connection: apsw.Connection, pid: Pid, *, after: int = 0, limit: int = -1, texts: bool = True
 ) -> list[Row]:
@@ -140,7 +148,7 @@ def load_calls(
     """The records of one kind of call that were carried out, in order, with what was asked and answered."""
     rows = connection.execute(
         f"SELECT {ROW_COLUMNS} FROM journal_records WHERE pid = ? AND seq > ? AND seq <= ifnull(?, seq) "  # noqa: S608 - our own words
-        "AND call = ? AND outcome = 'done' ORDER BY seq",
+        "AND call = ? AND outcome IN ('done', 'left') ORDER BY seq",
         (pid, after, up_to, call),
     )
     reader = Reader(connection)
