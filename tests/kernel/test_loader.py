@@ -1,20 +1,24 @@
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 from tests.kernel.conftest import MakeProgram, OpenKernel
+from tests.kernel.tools.offering import idle
 
 from aios.abi.calls import ExitSelf, Kill, Logs, Spawn, Stop, Wait
 from aios.abi.gate import Line
+from aios.abi.recovery import Restart
 from aios.abi.timers import TimerAdd
 from aios.abi.types import Exit, Kind, Pid, State
 from aios.errors import InvalidCall, KernelBug, NotFound, ProgramFailed
 from aios.kernel import programs
 from aios.kernel.kernel import Kernel
+from aios.kernel.leftovers import code_hash
 from aios.kernel.loader import (
     KEPT,
     LINES_AT_ONCE,
@@ -172,6 +176,35 @@ async def test_stop_freezes_the_operating_system_process(
                 await anyio.sleep(0.01)
             assert kernel.table.get(pid).state is State.STOPPED
             await kernel.init_gate().call(Kill(pid=pid))
+
+
+@pytest.mark.anyio
+async def test_what_a_process_was_about_to_start_as_it_was_stopped_is_stopped_with_it(
+    booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_hashed = threading.Event()
+
+    def hash_slowly(folder: str) -> bytes:
+        assert is_hashed.wait(30)
+        return code_hash(folder)
+
+    monkeypatch.setattr(programs, "code_hash", hash_slowly)
+    with anyio.fail_after(60):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            kernel.urls = [URL]
+            boss = kernel.table.get(kernel.spawn_task("boss", idle))
+            call = Spawn(program("import time; time.sleep(60)"), restart=Restart("on-failure"))
+            tasks.start_soon(kernel.gate(boss.pid).call, call)
+            await anyio.wait_all_tasks_blocked()
+            assert not boss.children
+            async with anyio.create_task_group() as stopping:
+                stopping.start_soon(kernel.init_gate().call, Stop(pid=boss.pid))
+                await anyio.wait_all_tasks_blocked()
+                assert boss.is_stopped
+                is_hashed.set()
+            (child,) = boss.children
+            assert kernel.table.get(child).is_stopped
+            await kernel.init_gate().call(Kill(pid=boss.pid))
 
 
 @pytest.mark.anyio

@@ -74,20 +74,22 @@ class Signals(Struct, frozen=True):
                 self.on_change(child)
 
     async def stop(self, target: Process, *, by: Run | None = None) -> list[Pid]:
-        """Hold a process and its descendants; those that are stopped already stay so.
+        """Hold a process and its descendants, and what they were about to start; those that are stopped already stay so.
 
         Raises:
             AccessDenied: The target is init.
             Conflict: It has ended.
         """
         self._check(target, "stop")
-        tree = self.table.tree(target)
-        for process in tree:
-            self.hold(process)
-        for process in tree:
-            await process.wait_quiet(by)
-        await _wait_still(tree)
-        return [process.pid for process in tree]
+        held: dict[Pid, Process] = {}
+        while new := [each for each in self.table.tree(target) if each.pid not in held]:
+            for process in new:
+                self.hold(process)
+                held[process.pid] = process
+            for process in new:
+                await process.wait_quiet(by)
+        await _wait_still(list(held.values()))
+        return list(held)
 
     def hold(self, process: Process, *, is_lasting: bool = True) -> None:
         """Hold one process from now on, without waiting until its calls are quiet; also under the next kernel, if `is_lasting`."""

@@ -9,7 +9,6 @@ left alive. After "Fork, Explore, Commit" (arXiv 2602.08199).
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -33,6 +32,7 @@ from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.forking import confines, merging, tables
 from aios.kernel.forking.copies import Copied
+from aios.kernel.forking.endings import Ending, ended, losers_of
 from aios.kernel.forking.forks import ForkKernel, Forks, Grown, Twig, estate_of
 from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.journal.records import Effect
@@ -55,29 +55,6 @@ class BranchKernel(ForkKernel, Protocol):
     def end_self(self, run: Run, end: Exit) -> None:
         """The process that makes this call ends."""
         ...
-
-
-@dataclass
-class Ending:
-    """How groups end: one with a winner or none, and those that were branched off of its branches."""
-
-    group: Group
-    winner: Limb | None
-    nested: list[Group]
-    result: str
-    notes: tuple[int, ...] = ()
-    """Those of which the index must be told."""
-
-    @property
-    def groups(self) -> list[Group]:
-        """All that end."""
-        return [self.group, *self.nested]
-
-    @property
-    def losers(self) -> list[tuple[Group, Limb]]:
-        """The branches that leave nothing."""
-        pairs = ((group, limb) for group in self.groups for limb in group.limbs)
-        return [(group, limb) for group, limb in pairs if limb is not self.winner]
 
 
 class Branches:
@@ -167,7 +144,7 @@ class Branches:
         async with self._in_turn(run):
             group = self._open_group(group_id)
             winner = next(limb for limb in group.limbs if limb.fork.pid == pid)
-            return await self._end(run, Ending(group, winner, self._nested(group), call.result))
+            return await self._end(run, Ending(group, winner, call.result))
 
     def look(self, run: Run, call: BranchCommit | BranchDiscard) -> None:
         """Return if there is something to commit or to discard.
@@ -191,7 +168,7 @@ class Branches:
             group = self._open_group(call.group)
             if run.process.pid in group.pids:
                 raise Conflict("a branch cannot discard itself", hint="it can exit")
-            return await self._end(run, Ending(group, None, self._nested(group), ""))
+            return await self._end(run, Ending(group, None))
 
     async def join(self, run: Run, call: BranchJoin) -> BranchEnd:
         """Wait until a group has ended."""
@@ -245,7 +222,7 @@ class Branches:
         """Remove what branches wrote between the end of their group and their own, which the kernel before did not come to."""
         for group in list(self._groups.values()):
             if group.end is not None and not group.is_swept:
-                losers = self._pids_of(_losers_of(group))
+                losers = self._pids_of(losers_of(group))
                 self._kernel.post.withdraw(losers)
                 await self._sweep([group], losers)
 
@@ -273,16 +250,23 @@ class Branches:
         return end
 
     async def _hold(self, run: Run, ending: Ending, held: list[Process]) -> None:
-        """Return when no branch acts any more, but for the call that ends them. Adds them to `held`."""
-        kernel = self._kernel
+        """Return when no branch acts any more, but for the call that ends them, nor what they were about to start. Adds them to `held`."""
+        quiet = set[Pid]()
+        while moving := [each for each in self._alive(ending) if each.pid not in quiet]:
+            for process in moving:
+                if process.exiting is None:
+                    held.append(process)
+                    self._kernel.signals.freeze(process)
+            for process in moving:
+                await process.wait_quiet(run)
+                quiet.add(process.pid)
+
+    def _alive(self, ending: Ending) -> list[Process]:
+        """The processes that end with a group, and with those that are nested in it by now."""
+        ending.nested = self._nested(ending.group)
         pids = self._pids_of(pid for group in ending.groups for pid in group.pids)
-        alive = [found for pid in pids if (found := kernel.table.find(pid)) and found.is_alive]
-        for process in alive:
-            if process.exiting is None:
-                held.append(process)
-                kernel.signals.freeze(process)
-        for process in alive:
-            await process.wait_quiet(run)
+        found = (self._kernel.table.find(pid) for pid in pids)
+        return [process for process in found if process is not None and process.is_alive]
 
     async def _decide(self, run: Run, ending: Ending) -> BranchEnd:
         """The one transaction."""
@@ -305,7 +289,7 @@ class Branches:
             )
             ending.notes = self._hand_and_erase(connection, ending)
             merging.erase_traces(connection, losers)
-            decided[:] = [_ended(each, end) for each in ending.groups]
+            decided[:] = [ended(each, end) for each in ending.groups]
             for each in decided:
                 tables.save(connection, each)
             return run.sealed(connection, end)
@@ -484,17 +468,3 @@ def _limb(connection: apsw.Connection, grown: Grown, copied: Copied) -> Limb:
     fork = Forked(grown.process.pid, grown.process.name, copied.at)
     last = interactions.last_id(connection, grown.estate.whose)
     return Limb(fork, grown.estate.home, copied.last_change, last)
-
-
-def _losers_of(group: Group) -> list[Pid]:
-    winner = group.end.winner if group.end is not None else None
-    return [pid for pid in group.pids if pid != winner]
-
-
-def _ended(group: Group, end: BranchEnd) -> Group:
-    """A group as it is behind the decision; one that was nested in a branch goes with that."""
-    if group.id == end.group:
-        state = "discarded" if end.winner is None else "committed"
-        return msgspec.structs.replace(group, end=end, state=state)
-    mine = BranchEnd(group.id, None, "", 0, group.pids, ())
-    return msgspec.structs.replace(group, end=mine, state="discarded")

@@ -1,0 +1,48 @@
+"""How groups of branches end: who wins, who leaves nothing, and what is remembered of it. Values only."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from aios.abi.branches import BranchEnd
+from aios.abi.types import Pid
+from aios.kernel.forking.tables import Group, Limb
+
+
+@dataclass
+class Ending:
+    """How groups end: one with a winner or none, and those that were branched off of its branches."""
+
+    group: Group
+    winner: Limb | None
+    result: str = ""
+    nested: list[Group] = field(default_factory=list)
+    """Those others; known once all branches are held."""
+    notes: tuple[int, ...] = ()
+    """Those of which the index must be told."""
+
+    @property
+    def groups(self) -> list[Group]:
+        """All that end."""
+        return [self.group, *self.nested]
+
+    @property
+    def losers(self) -> list[tuple[Group, Limb]]:
+        """The branches that leave nothing."""
+        pairs = ((group, limb) for group in self.groups for limb in group.limbs)
+        return [(group, limb) for group, limb in pairs if limb is not self.winner]
+
+
+def losers_of(group: Group) -> list[Pid]:
+    """The branches of a group that has ended which leave nothing."""
+    winner = group.end.winner if group.end is not None else None
+    return [pid for pid in group.pids if pid != winner]
+
+
+def ended(group: Group, end: BranchEnd) -> Group:
+    """A group as it is behind the decision; one that was nested in a branch goes with that."""
+    if group.id == end.group:
+        state = "discarded" if end.winner is None else "committed"
+        return msgspec.structs.replace(group, end=end, state=state)
+    mine = BranchEnd(group.id, None, "", 0, group.pids, ())
+    return msgspec.structs.replace(group, end=mine, state="discarded")

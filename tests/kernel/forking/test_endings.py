@@ -1,0 +1,70 @@
+"""What becomes of branches, and of what they started, when their group ends; on a kernel with a journal."""
+
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.kernel.forking.test_branches import HELD
+from tests.kernel.forking.test_forks import waiting
+from tests.kernel.test_programs import ONCE, booted, home, program
+
+from aios.abi.branches import BranchEnd
+from aios.errors import Conflict
+from aios.kernel import programs
+from aios.kernel.forking import forks
+from aios.kernel.leftovers import code_hash
+from aios.sdk.client import Client
+
+__all__ = ["home"]
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+async def test_what_a_branch_was_about_to_start_as_its_group_ends_is_held_with_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, is_nested: bool
+) -> None:
+    is_hashed, moving = threading.Event(), list[str]()
+
+    def hash_slowly(folder: str) -> bytes:
+        assert is_hashed.wait(30)
+        return code_hash(folder)
+
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
+        await waiting(kernel, source)
+        fork = await client.branches.start(2, pid=source)
+        one, two = [each.pid for each in fork.branches]
+        for pid in (one, two):
+            await waiting(kernel, pid)
+        mine = Client(kernel.gate(one))
+
+        async def start() -> None:
+            if is_nested:
+                await mine.branches.start(1)
+            else:
+                await mine.spawn(program(home, HELD), restart=ONCE)
+
+        async def look(*_: object) -> BranchEnd:
+            inside = [each for each in kernel.table if each.confines is not None]
+            moving.extend(each.name for each in inside if each.is_alive and not each.is_stopped)
+            assert len(inside) == 3
+            raise Conflict("it does not fit", hint="")
+
+        async def commit() -> None:
+            with pytest.raises(Conflict, match="does not fit"):
+                await client.branches.commit(pid=two)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(forks if is_nested else programs, "code_hash", hash_slowly)
+            patch.setattr(kernel.branches, "_decide", look)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(start)
+                while kernel.table.get(one).is_quiet():
+                    await anyio.sleep(0.01)
+                tasks.start_soon(commit)
+                while not kernel.table.get(one).is_stopped:
+                    await anyio.sleep(0.01)
+                is_hashed.set()
+        assert moving == []
+        await client.branches.discard(fork.group)
