@@ -1,16 +1,17 @@
 """What becomes of branches, and of what they started, when their group ends; on a kernel with a journal."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
-from tests.kernel.forking.test_branches import HELD
+from tests.kernel.forking.test_branches import HELD, died
 from tests.kernel.forking.test_forks import waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.branches import BranchEnd
-from aios.errors import Conflict
+from aios.errors import Conflict, DiskFailed
 from aios.kernel import programs
 from aios.kernel.forking import forks
 from aios.kernel.leftovers import code_hash
@@ -68,3 +69,26 @@ async def test_what_a_branch_was_about_to_start_as_its_group_ends_is_held_with_i
                 is_hashed.set()
         assert moving == []
         await client.branches.discard(fork.group)
+
+
+async def test_who_waits_for_the_ends_of_branches_hears_of_each_though_the_kernel_died_as_they_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
+        await waiting(kernel, source)
+        await client.mail.subscribe("child.exit")
+        fork = await client.branches.start(3, pid=source)
+        one, two, three = [each.pid for each in fork.branches]
+        for pid in (one, two, three):
+            await waiting(kernel, pid)
+        await Client(kernel.gate(two)).mail.send(1, "from a loser")
+        await Client(kernel.gate(three)).exit(0, "gave up")
+        monkeypatch.setattr(kernel.branches, "_bury", partial(died, kernel))
+        with pytest.raises(DiskFailed, match="died"):
+            await client.branches.commit("won", pid=one)
+    monkeypatch.undo()
+    async with booted(home) as (_, client):
+        letters = (await client.mail.take()).letters
+        assert {each.topic for each in letters} == {"child.exit"}
+        assert sorted(each.sender for each in letters) == [one, two, three]

@@ -263,10 +263,11 @@ class PostOffice:
         address.correspondents.update(before.correspondents)
 
     def withdraw(self, senders: Sequence[Pid]) -> None:
-        """Take letters out of the mailboxes of others that these have written and nobody has read."""
+        """Take letters out of the mailboxes of others that these have written and nobody has read; the kernel's of their ends stay."""
         gone = list[Letter]()
         for address in self._addresses.values():
-            found = [each for each in address.box if each.sender in senders]
+            written = (each for each in address.box if each.topic != EXIT_TOPIC)
+            found = [each for each in written if each.sender in senders]
             for letter in found:
                 address.box.drop(letter)
             gone += found
