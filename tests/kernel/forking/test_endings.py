@@ -5,16 +5,19 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import apsw
 import pytest
-from tests.kernel.forking.test_branches import HELD, died
+from tests.kernel.forking.test_branches import HELD, died, nothing_is_left
 from tests.kernel.forking.test_forks import waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.branches import BranchEnd
 from aios.errors import Conflict, DiskFailed
 from aios.kernel import programs
-from aios.kernel.forking import forks
+from aios.kernel.forking import forks, merging
+from aios.kernel.forking.endings import Ending
 from aios.kernel.leftovers import code_hash
+from aios.kernel.process import Run
 from aios.sdk.client import Client
 
 __all__ = ["home"]
@@ -92,3 +95,40 @@ async def test_who_waits_for_the_ends_of_branches_hears_of_each_though_the_kerne
         letters = (await client.mail.take()).letters
         assert {each.topic for each in letters} == {"child.exit"}
         assert sorted(each.sender for each in letters) == [one, two, three]
+
+
+async def test_what_is_decided_is_carried_out_and_answered_though_the_disk_is_full_by_then(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
+        await waiting(kernel, source)
+        fork = await client.branches.start(2, pid=source)
+        one, two = [each.pid for each in fork.branches]
+        for pid in (one, two):
+            await waiting(kernel, pid)
+        decide = kernel.branches._decide
+
+        def refuse(*_: object) -> None:
+            raise apsw.FullError("no room")
+
+        async def decide_and_fill(run: Run, ending: Ending) -> BranchEnd:
+            end = await decide(run, ending)
+            monkeypatch.setattr(merging, "erase_traces", refuse)
+            monkeypatch.setattr(
+                kernel.memory, "reindex", lambda _: kernel.db.write(lambda _: refuse())
+            )
+            return end
+
+        monkeypatch.setattr(kernel.branches, "_decide", decide_and_fill)
+        end = await client.branches.commit("won", pid=one)
+        assert (end.winner, end.discarded) == (one, (two,))
+        assert not any(kernel.table.get(pid).is_alive for pid in (one, two))
+        said = [line.text for line in kernel.init.log.read(0)[0]]
+        assert any("the next kernel" in text and "disk is full" in text for text in said)
+    async with booted(home) as (_, client):  # which has no room either
+        assert await client.branches.join(fork.group) == end
+    monkeypatch.undo()
+    async with booted(home) as (kernel, client):
+        assert await client.branches.join(fork.group) == end
+        await nothing_is_left(kernel, client, {two})

@@ -7,8 +7,8 @@ The transaction decides. Before it nothing has changed and all is let go again; 
 left alive. After "Fork, Explore, Commit" (arXiv 2602.08199).
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -28,7 +28,14 @@ from aios.abi.branches import (
 )
 from aios.abi.fork import Forked
 from aios.abi.types import Exit, Pid, Right
-from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
+from aios.errors import (
+    AccessDenied,
+    Conflict,
+    DiskFailed,
+    InvalidCall,
+    NotFound,
+    ResourceExhausted,
+)
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.forking import confines, merging, tables
 from aios.kernel.forking.copies import Copied
@@ -203,7 +210,8 @@ class Branches:
         ended = [group.id for group in groups if group.end is not None and group.is_swept]
         old = ended[: -tables.MAX_ENDED]
         if old:
-            await disk.write(lambda connection: tables.forget(connection, old))
+            with self._left_to_the_next():
+                await disk.write(lambda connection: tables.forget(connection, old))
         for group in groups:
             if group.id not in old:
                 self._know(group)
@@ -244,7 +252,8 @@ class Branches:
             shield=True
         ):  # it is decided: whoever asked for it, it is carried out
             kernel.storage.changes.note_purge()
-            await kernel.memory.reindex(ending.notes)
+            with self._left_to_the_next():
+                await kernel.memory.reindex(ending.notes)
             await self._bury(run, ending, end)
         self._changed.wake_all()
         return end
@@ -357,9 +366,19 @@ class Branches:
             for group in swept:
                 tables.save(connection, group)
 
-        await disk.write(write)
-        for group in swept:
-            self._know(group)
+        with self._left_to_the_next():
+            await disk.write(write)
+            for group in swept:
+                self._know(group)
+
+    @contextmanager
+    def _left_to_the_next(self) -> Iterator[None]:
+        """What the disk does not take of what is decided is no fault of who decided: another kernel does it, as it begins."""
+        try:
+            yield
+        except (DiskFailed, ResourceExhausted) as error:
+            told = f"what is left of branches that ended is removed by the next kernel: {error.message}"
+            self._kernel.note(self._kernel.table.get(INIT_PID), told)
 
     # --- what is known -------------------------------------------------------------------------------------------
 
