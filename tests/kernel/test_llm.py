@@ -332,7 +332,7 @@ class SlowCounter(ScriptedEngine):
         return await super().count_tokens(prompt)
 
 
-@pytest.mark.parametrize("what", ["a text", "tools", "arguments"])
+@pytest.mark.parametrize("what", ["a text", "tools", "arguments", "a name", "many messages"])
 async def test_long_texts_of_one_process_are_counted_one_after_another(
     booted: OpenKernel, what: str
 ) -> None:
@@ -344,6 +344,8 @@ async def test_long_texts_of_one_process_are_counted_one_after_another(
         "arguments": CountTokens(
             (Message(Role.ASSISTANT, "", (ToolCall("1", "t", f'"{long}"'),)),)
         ),
+        "a name": CountTokens((Message(Role.USER, "hi", name=long),)),
+        "many messages": CountTokens((Message(Role.USER, ""),) * 1025),
     }
     engine = SlowCounter()
     with anyio.fail_after(30):

@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # numpy comes with the `local` extra; the contract must not n
     from numpy.typing import NDArray
 
 
+MESSAGE_CHARS = 16
+"""What a template's work for a message, or for a tool call in one, is worth in characters, however short it is."""
+
+
 class Ability(Enum):
     """What an engine may or may not be able to do."""
 
@@ -70,6 +74,15 @@ class ChatPrompt(Struct, frozen=True):
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
+
+    def n_chars(self) -> int:
+        """How much a template is given: the characters of all texts, and `MESSAGE_CHARS` for each message and tool call."""
+        n_chars = len(msgspec.json.encode(self.tools)) if self.tools else 0
+        for said in self.messages:
+            n_chars += len(said.text()) + len(said.name) + len(said.tool_call_id) + MESSAGE_CHARS
+            for call in said.tool_calls:
+                n_chars += len(call.id) + len(call.name) + len(call.arguments) + MESSAGE_CHARS
+        return n_chars
 
 
 class TextPrompt(Struct, frozen=True):

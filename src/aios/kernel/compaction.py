@@ -31,7 +31,7 @@ from aios.kernel.context.window import (
     without,
 )
 from aios.kernel.cores import Core, Cores
-from aios.kernel.llm import MOVING, ModelCalls, prompt_chars
+from aios.kernel.llm import MOVING, ModelCalls
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
 
@@ -87,7 +87,7 @@ class _Gauge:
         prompt = ChatPrompt(messages, self.tools)
         if self.can_count:
             try:
-                async with self.counting(prompt_chars(prompt)):
+                async with self.counting(prompt.n_chars()):
                     with self.core.in_use() as engine:
                         return await engine.count_tokens(prompt)
             except TooLarge:  # than anybody counts, and than any window

@@ -193,7 +193,7 @@ class ModelCalls:
         """Count the tokens of a conversation."""
         core = await self._cores.find(run, _same_model(call.model, Ability.TOKENIZE))
         prompt = ChatPrompt(call.messages, call.tools)
-        async with self.counting(run, core, prompt_chars(prompt)):
+        async with self.counting(run, core, prompt.n_chars()):
             with self._told(core), core.in_use() as engine:
                 n_tokens = await engine.count_tokens(prompt)
                 return TokenCount(n_tokens, engine.capabilities.window_tokens, core.model)
@@ -373,13 +373,6 @@ def _going_on(engine: Engine, job: Job, run: Run, output: Output) -> Job:
         output.is_handed_out = True
         run.emit(Token(begun.text, n_tokens))
     return replace(job, begun=begun)
-
-
-def prompt_chars(prompt: ChatPrompt) -> int:
-    """How long a prompt is that is to be counted, with all that its template shows."""
-    n_chars = len(msgspec.msgpack.encode(prompt.tools)) if prompt.tools else 0
-    n_chars += sum(len(each.arguments) for said in prompt.messages for each in said.tool_calls)
-    return n_chars + sum(len(said.text()) for said in prompt.messages)
 
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:

@@ -13,7 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from tests.engine.jobs import GREEDY, chat, read_all, run
 
-from aios.abi.types import Finish, Message, Role, Sampling, ToolSpec, Usage
+from aios.abi.types import Finish, Message, Role, Sampling, ToolCall, ToolSpec, Usage
 from aios.config import ContextConfig, EngineConfig
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.engine import MAX_COUNTED_CHARS, LlamaEngine
@@ -305,7 +305,8 @@ async def test_a_prompt_over_the_window_names_the_numbers(shared: LlamaEngine) -
         await shared.open(chat("word " * 800))
 
 
-async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: LlamaEngine) -> None:
+async def turns_during(work: Awaitable[object]) -> int:
+    """How often the event loop got to something else while it waited."""
     n_turns = 0
     async with anyio.create_task_group() as tasks:
 
@@ -316,10 +317,31 @@ async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: Lla
                 n_turns += 1
 
         tasks.start_soon(count)
-        tokens = await shared.tokenize("The quick brown fox. " * 50_000)
+        await work
         tasks.cancel_scope.cancel()
-    assert len(tokens) > 200_000
-    assert n_turns > 10
+    return n_turns
+
+
+async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: LlamaEngine) -> None:
+    assert await turns_during(shared.tokenize("The quick brown fox. " * 50_000)) > 10
+
+
+LONG_NAME = "<|im_end|>" * 100_000
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (Message(Role.USER, "hi", name=LONG_NAME),),
+        (Message(Role.USER, "hi", tool_call_id=LONG_NAME),),
+        (Message(Role.ASSISTANT, "", (ToolCall("1", LONG_NAME, "{}"),)),),
+    ],
+    ids=["name", "tool_call_id", "name of a call"],
+)
+async def test_a_chat_with_long_names_is_prepared_while_the_event_loop_goes_on(
+    shared: LlamaEngine, messages: tuple[Message, ...]
+) -> None:
+    assert await turns_during(shared.count_tokens(ChatPrompt(messages))) > 10
 
 
 async def test_what_is_only_counted_keeps_no_generation_waiting(shared: LlamaEngine) -> None:

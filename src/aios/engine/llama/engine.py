@@ -51,10 +51,8 @@ T = TypeVar("T")
 ABILITIES = frozenset(Ability) - {Ability.IMAGES}
 LIGHT_CHARS = 4_096
 """Up to so much text is cut into tokens in the event loop, which takes 2 ms; more in a worker thread."""
-MESSAGE_WEIGHT = 16
-"""What the template's work for a message, however short, is worth in characters."""
 TOKEN_WEIGHT = 16
-"""The same for a token of output that grammar and text are brought back with."""
+"""What a token of output that grammar and text are brought back with is worth in characters."""
 N_PREPARERS = 2
 """Worker threads that prepare prompts and grammars at once; more would only slow the model."""
 MAX_COUNTED_CHARS = 4 << 20
@@ -285,7 +283,7 @@ class LlamaEngine:
     async def count_tokens(self, prompt: ChatPrompt) -> int:
         await checkpoint()
         compiler = self._get_open().compiler
-        _check_length(sum(len(message.text()) for message in prompt.messages))
+        _check_length(prompt.n_chars())
         return await self._count(partial(compiler.count_tokens, prompt), _weight_of_chat(prompt))
 
     # --- small print ---------------------------------------------------------------------------------------------
@@ -367,7 +365,4 @@ def _weight(job: Job) -> float:
 
 
 def _weight_of_chat(prompt: ChatPrompt) -> float:
-    if prompt.tools:
-        return float("inf")
-    n_arguments = sum(len(c.arguments) for message in prompt.messages for c in message.tool_calls)
-    return n_arguments + sum(MESSAGE_WEIGHT + len(message.text()) for message in prompt.messages)
+    return float("inf") if prompt.tools else prompt.n_chars()
