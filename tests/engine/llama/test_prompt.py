@@ -1,14 +1,18 @@
+import time
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.engine.llama.generations import Listener
 
 from aios.abi.types import JsonSchema, Message, Regex, Role, Sampling, ToolSpec
 from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.binding import Model
 from aios.engine.llama.generation import Generation
-from aios.engine.llama.prompt import MANY_CHARS, PromptCompiler
+from aios.engine.llama.prompt import PromptCompiler
 from aios.engine.llama.saved import Saved
-from aios.errors import ContextWindowExceeded, InvalidCall
+from aios.errors import ContextWindowExceeded, InvalidCall, TooLarge
 
 pytestmark = pytest.mark.model
 
@@ -80,10 +84,44 @@ def test_a_huge_text_is_refused_without_being_cut_into_tokens(compiler: PromptCo
 def test_a_text_of_nothing_but_control_tokens_is_refused_at_once(
     model: Model, compiler: PromptCompiler
 ) -> None:
-    text = "<|im_end|>" * (MANY_CHARS // 10 + 1)
+    text = "<|im_end|>" * 4000
     assert len(text) < WINDOW * model.longest_piece_bytes
-    with pytest.raises(ContextWindowExceeded, match="at least 3277 tokens"):
+    with pytest.raises(ContextWindowExceeded, match="at least 4000 tokens"):
         compiler.compile(Job(TextPrompt(text)), Listener())
+
+
+@given(
+    st.lists(
+        st.sampled_from(("<|im_end|>", "<|im_start|>", "<repo_name>", "<", "|>", " ", "\n", "sea"))
+    )
+)
+def test_the_tokens_of_a_text_do_not_depend_on_where_it_is_cut(
+    model: Model, compiler: PromptCompiler, words: list[str]
+) -> None:
+    text = "x" + "".join(words)
+    prompt = Job(TextPrompt(text))
+    whole = model.tokenize(text, special=True).tolist()
+    assert compiler.compile(prompt, Listener()).tokens.tolist() == whole
+    whole = model.tokenize(text, special=False).tolist()
+    assert compiler.text_tokens(text).tolist() == whole
+
+
+def test_a_long_chat_is_counted_in_a_time_that_grows_as_its_length(
+    compiler: PromptCompiler,
+) -> None:
+    start_s = time.thread_time()
+    n_tokens = compiler.count_tokens(chat(*([""] * 6000), *map(str, range(1000))))
+    assert time.thread_time() - start_s < 5.0, "the square of it takes 20 s"
+    assert n_tokens > 35_000
+
+
+def test_a_text_with_too_many_parts_is_not_counted(
+    compiler: PromptCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.engine.llama.prompt.MAX_PARTS", 100)
+    assert compiler.count_tokens(chat(*(["sea"] * 1000))) > 5000
+    with pytest.raises(TooLarge, match="100 are counted at most"):
+        compiler.count_tokens(chat(*map(str, range(1000))))
 
 
 def test_a_text_for_a_vector_may_fill_the_window(compiler: PromptCompiler) -> None:

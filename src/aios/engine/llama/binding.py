@@ -15,6 +15,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
+from aios.engine.llama.marks import Special
 from aios.errors import EngineFailed, EngineUnavailable, ModelMissing
 
 Tokens = NDArray[np.int32]
@@ -127,6 +128,21 @@ class Model:
         """The texts of the control tokens, which the text of a message must never bring about."""
         controls = (t for t in range(self.n_vocab) if lib.llama_vocab_is_control(self.vocab, t))
         return tuple(text for text in map(self.token_text, controls) if text)
+
+    @functools.cached_property
+    def special_tokens(self) -> tuple[Special, ...]:
+        """What `tokenize` looks for in a text first; without `special`, what is no control token."""
+        attributes = [lib.llama_vocab_get_attr(self.vocab, t) for t in range(self.n_vocab)]
+        hidden = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        return tuple(
+            Special(
+                self.token_text(token),
+                is_control=bool(attribute & hidden),
+                has_lstrip=bool(attribute & lib.LLAMA_TOKEN_ATTR_LSTRIP),
+            )
+            for token, attribute in enumerate(attributes)
+            if attribute & (hidden | lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        )
 
     @functools.cached_property
     def longest_piece_bytes(self) -> int:

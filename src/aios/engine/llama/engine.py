@@ -274,11 +274,9 @@ class LlamaEngine:
 
     async def tokenize(self, text: str) -> tuple[int, ...]:
         await checkpoint()
-        model = self._get_open().model
+        compiler = self._get_open().compiler
         _check_length(len(text))
-        return await self._count(
-            lambda: tuple(model.tokenize(text, special=False).tolist()), len(text)
-        )
+        return await self._count(lambda: tuple(compiler.text_tokens(text).tolist()), len(text))
 
     async def count_tokens(self, prompt: ChatPrompt) -> int:
         await checkpoint()

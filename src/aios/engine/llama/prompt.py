@@ -9,6 +9,7 @@ from aios.engine.base import ChatPrompt, Job, Suspended, TextPrompt
 from aios.engine.llama.binding import Model
 from aios.engine.llama.generation import Carried, Generation, Speech
 from aios.engine.llama.grammar import Matcher, Vocabulary
+from aios.engine.llama.marks import cut, cuts_of
 from aios.engine.llama.outbox import Reader
 from aios.engine.llama.sampling import Sampler, Tokens
 from aios.engine.llama.saved import saved_state
@@ -16,10 +17,11 @@ from aios.engine.llama.template import ChatTemplate, ToolMode
 from aios.engine.llama.toolcalls import OPENING, ToolParser
 from aios.engine.llama.toolgrammar import tool_constraint
 from aios.engine.text import TextAssembler
-from aios.errors import ContextWindowExceeded, InvalidCall
+from aios.errors import ContextWindowExceeded, InvalidCall, TooLarge
 
-MANY_CHARS = 32_768
-"""Shorter texts are cut into tokens in 20 ms, whatever is in them."""
+MAX_PARTS = 65_536
+"""The most different parts between special tokens that a text may have that is only counted; each takes 80 us."""
+NO_TOKENS = np.empty(0, np.int32)
 
 
 class PromptCompiler:
@@ -42,6 +44,11 @@ class PromptCompiler:
             control_tokens=model.control_tokens,
         )
         self.note = self._template.note
+        specials = model.special_tokens
+        self._cuts = {
+            True: cuts_of(specials),
+            False: cuts_of([token for token in specials if not token.is_control]),
+        }
         self._lock = Lock()
         self._vocabulary: Vocabulary | None = None
 
@@ -91,6 +98,7 @@ class PromptCompiler:
 
         Raises:
             InvalidCall: A message makes no sense to the template.
+            TooLarge: There are more than `MAX_PARTS` different texts between special tokens.
         """
         return len(self.prompt_tokens(prompt))
 
@@ -99,9 +107,18 @@ class PromptCompiler:
 
         Raises:
             InvalidCall: A message makes no sense to the template.
+            TooLarge: There are more than `MAX_PARTS` different texts between special tokens.
         """
         tokens, _ = self._prompt(prompt, is_bounded=False)
         return tokens
+
+    def text_tokens(self, text: str) -> Tokens:
+        """The tokens of a text, control tokens in it read as text.
+
+        Raises:
+            TooLarge: There are more than `MAX_PARTS` different texts between special tokens.
+        """
+        return self._ids((text,), special=False, is_bounded=False)
 
     def embeddable(self, text: str) -> Tokens:
         """The tokens of a text that is to become a vector; at least one.
@@ -142,7 +159,6 @@ class PromptCompiler:
         self, prompt: ChatPrompt | TextPrompt, *, is_bounded: bool
     ) -> tuple[Tokens, ToolMode]:
         if isinstance(prompt, TextPrompt):
-            self._check_marks(prompt.text)
             tokens = self._tokenized((prompt.text,), special=True, is_bounded=is_bounded)
             return tokens, ToolMode.NONE
         rendered = self._template.render(prompt)
@@ -155,21 +171,27 @@ class PromptCompiler:
         self, pieces: Iterable[str], *, special: bool, is_bounded: bool, has_bos: bool = False
     ) -> Tokens:
         """The tokens of a prompt that comes in pieces, with the BOS that the model wants; at least one token."""
-        pieces = tuple(pieces)
+        ids = self._ids(tuple(pieces), special=special, is_bounded=is_bounded)
+        if (self._model.adds_bos and not has_bos) or not len(ids):
+            return np.concatenate([np.array([max(self._model.bos, 0)], np.int32), ids])
+        return ids
+
+    def _ids(self, pieces: tuple[str, ...], *, special: bool, is_bounded: bool) -> Tokens:
+        """The tokens of pieces, each cut into parts before its special tokens; parts that are alike are tokenised once."""
         if is_bounded:  # do not cut a huge text into tokens only to find that there are too many
             n_chars = sum(len(piece) for piece in pieces)
             self._check_window(n_chars // self._longest_piece_bytes, n_output=0)
-        parts = [self._model.tokenize(piece, special=special) for piece in pieces]
-        n_tokens = sum(len(part) for part in parts)
-        if (self._model.adds_bos and not has_bos) or n_tokens == 0:
-            parts.insert(0, np.array([max(self._model.bos, 0)], np.int32))
-        return np.concatenate(parts)
-
-    def _check_marks(self, text: str) -> None:
-        """Refuse a text with more control tokens than the window holds: llama.cpp's time grows as their square."""
-        if len(text) > MANY_CHARS:
-            n_marks = sum(text.count(mark) for mark in self._model.control_tokens)
-            self._check_window(n_marks, n_output=1)
+        parts = [part for piece in pieces for part in cut(piece, self._cuts[special])]
+        texts = set(parts)
+        if is_bounded:
+            self._check_window(len(parts), n_output=0)
+        elif len(texts) > MAX_PARTS:
+            raise TooLarge(
+                f"special tokens cut the text into {len(texts)} different parts; {MAX_PARTS} are counted at most",
+                hint="count it in parts",
+            )
+        tokens = {text: self._model.tokenize(text, special=special) for text in texts}
+        return np.concatenate([NO_TOKENS, *(tokens[part] for part in parts)])
 
     def _check_window(self, n_tokens: int, *, n_output: int) -> None:
         if n_tokens + n_output > self._window_tokens:
