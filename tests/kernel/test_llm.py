@@ -14,6 +14,7 @@ from aios.abi.types import (
     EngineState,
     Finish,
     Message,
+    Pid,
     Regex,
     Role,
     Sampling,
@@ -181,6 +182,43 @@ async def test_a_newcomer_ends_a_generation_where_vectors_of_less_worth_are_comp
                 answer = (await kernel.gate(newcomer.pid).call(chat())).value
                 assert answer.message.content == "fine"
             engine.go_on.set()
+
+
+class PacedVectors(ScriptedEngine):
+    """Takes a moment for each text, and counts them."""
+
+    n_texts = 0
+
+    async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+        for _ in texts:
+            await anyio.sleep(0.005)
+            self.n_texts += 1
+        return await super().embed(texts)
+
+
+async def test_a_chat_waits_for_some_of_many_texts_and_a_stop_too(booted: OpenKernel) -> None:
+    engine, ended = PacedVectors(n_slots=2), list[str]()
+    call = Embed(texts=tuple(f"{number} " * 500 for number in range(100)))
+    undisturbed = await ScriptedEngine().embed(call.texts)
+    with anyio.fail_after(60):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            pids = [kernel.admit(name)[0].pid for name in ("one", "two", "talker")]
+
+            async def embed(pid: Pid) -> None:
+                answer = (await kernel.gate(pid).call(call)).value
+                assert (answer.vectors, answer.usage) == undisturbed
+                assert kernel.table.get(pid).usage == answer.usage
+                ended.append("vectors")
+
+            for pid in pids[:2]:
+                tasks.start_soon(embed, pid)
+            while engine.n_texts < 10:
+                await anyio.sleep(0.001)
+            await kernel.gate(pids[2]).call(chat(max_tokens=3))
+            await kernel.init_gate().call(Stop(pid=pids[0]))
+            assert not ended
+            await kernel.init_gate().call(Cont(pid=pids[0]))
+    assert (ended, engine.n_texts) == (["vectors"] * 2, 200)
 
 
 async def test_the_same_seed_gives_the_same_text_and_none_draws_one(booted: OpenKernel) -> None:

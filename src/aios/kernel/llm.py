@@ -42,6 +42,7 @@ from aios.abi.types import (
 )
 from aios.engine.abilities import needed_abilities
 from aios.engine.base import (
+    MESSAGE_CHARS,
     Ability,
     ChatPrompt,
     Delta,
@@ -73,6 +74,8 @@ USUAL_OUTPUT_TOKENS = 1024
 """What a call without `max_tokens` is taken to need."""
 LONG_CHARS = 16_384
 """A text that is longer takes 20 ms or more to be counted."""
+VECTOR_CHARS = 4_096
+"""Texts of so many characters are turned into vectors in one go, which takes some seconds; a longer one alone."""
 MESSAGE_TOKENS = 4
 """What a template adds to a message, roughly."""
 
@@ -165,22 +168,35 @@ class ModelCalls:
         return CompleteAnswer(text, output.finish, output.usage, core.model, tuple(output.logprobs))
 
     async def embed(self, run: Run, call: Embed) -> Embeddings:
-        """Turn texts into vectors."""
+        """Turn texts into vectors; between some and the next the turn may end, and go to somebody better who waits."""
         core = await self._cores.find(run, _same_model(call.model, Ability.EMBED))
+        n_tokens = sum(map(len, call.texts)) // CHARS_A_TOKEN
+        # An endpoint has turns enough, and counts requests.
+        is_remote = core.kind == "openai"
+        parts = iter([call.texts]) if is_remote else _some_at_a_time(call.texts)
+        vectors: list[tuple[float, ...]] = []
+        usage = Usage()
         with self._told(core):
-            n_tokens = sum(map(len, call.texts)) // CHARS_A_TOKEN
             async with (
                 charged_texts(self._budgets, run, core, call.texts) as note_begun,
                 self._pacing.permit(run, core.config.rate, n_tokens) as permit,
-                self._turn(run, core),
+                self._scheduler.turn(
+                    run, core.resource, n_prompt_tokens=n_tokens, is_preemptible=False
+                ) as turn,
             ):
-                with core.in_use() as engine:
-                    note_begun()
-                    permit.n_used = max(1, n_tokens)
-                    vectors, usage = await engine.embed(call.texts)
+                for texts in parts:
+                    while turn.must_yield:
+                        await turn.renew()
+                    with core.in_use() as engine:
+                        note_begun()
+                        permit.n_used = max(1, n_tokens)
+                        found, used = await engine.embed(texts)
+                    vectors += found
+                    usage += used
+                    run.process.usage += used
+                    turn.spend(used.prompt_tokens)
         self._cores.note_served(core, run, call.model, Usage())
-        run.process.usage += usage
-        return Embeddings(vectors, usage, core.model)
+        return Embeddings(tuple(vectors), usage, core.model)
 
     async def tokenize(self, run: Run, call: Tokenize) -> Tokens:
         """Cut a text into tokens."""
@@ -329,11 +345,7 @@ class ModelCalls:
                 turn.spend(output.usage.prompt_tokens - output.usage.cached_tokens)
                 return
 
-    def _turn(
-        self, run: Run, core: Core, job: Job | None = None
-    ) -> AbstractAsyncContextManager[Turn]:
-        if job is None:
-            return self._scheduler.turn(run, core.resource, is_preemptible=False)
+    def _turn(self, run: Run, core: Core, job: Job) -> AbstractAsyncContextManager[Turn]:
         n_prompt = _about_tokens(job.prompt)
         window = core.engine.capabilities.window_tokens if core.engine is not None else 0
         n_context = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
@@ -381,6 +393,18 @@ def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:
         return len(prompt.text) // CHARS_A_TOKEN
     n_chars = sum(len(message.text()) for message in prompt.messages)
     return len(prompt.messages) * MESSAGE_TOKENS + n_chars // CHARS_A_TOKEN
+
+
+def _some_at_a_time(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The texts in order, `VECTOR_CHARS` at a time, where each counts as a message does."""
+    start = n_chars = 0
+    for end, text in enumerate(texts):
+        n_text = len(text) + MESSAGE_CHARS
+        if n_chars and n_chars + n_text > VECTOR_CHARS:
+            yield texts[start:end]
+            start, n_chars = end, 0
+        n_chars += n_text
+    yield texts[start:]
 
 
 def _same_model(model: str, needs: Ability) -> Wish:

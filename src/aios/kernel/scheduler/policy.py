@@ -44,7 +44,7 @@ class Ticket(Struct, frozen=True):
     is_background: bool = False
     """The kernel made the call on behalf of a process: its nice value is not that of the process."""
     is_preemptible: bool = True
-    """Its turn can end before it is done; a turn that computes vectors cannot."""
+    """Its turn can end at any moment; one that computes vectors ends when some are done."""
 
 
 class Policy(Protocol):

@@ -145,7 +145,7 @@ class Scheduler:
             resource: What of.
             n_prompt_tokens: About how long the prompt is.
             n_context_tokens: About what prompt and output may take together.
-            is_preemptible: Whether the holder heeds `must_yield`.
+            is_preemptible: Whether the holder heeds `must_yield` at once.
 
         Raises:
             ResourceExhausted: `max_queue` calls wait for it already, and the process has another one.
