@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import threading
 
 import jsonschema_rs
 import numpy as np
@@ -279,6 +280,21 @@ def test_what_takes_too_long_to_prepare_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(grammar, "MAX_COMPILE_S", 0.0)
     with pytest.raises(InvalidCall, match="too complex: it took"):
         make_vocabulary().compile(Regex("slow"))
+
+
+def test_what_waits_for_a_busy_processor_is_not_taken_for_complex(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vocabulary = make_vocabulary()
+    build = vocabulary._build
+
+    def build_late(kind: str, text: str) -> object:
+        threading.Event().wait(0.5)
+        return build(kind, text)
+
+    monkeypatch.setattr(grammar, "MAX_COMPILE_S", 0.4)
+    monkeypatch.setattr(vocabulary, "_build", build_late)
+    assert not vocabulary.compile(Regex("yes|no")).is_done
 
 
 def test_a_pattern_that_explodes_fails_instead_of_filling_the_memory() -> None:
