@@ -5,9 +5,9 @@ import pytest
 from tests.kernel.conftest import OpenKernel
 
 from aios.abi.budget import BudgetInfo, Limits, SetBudget
-from aios.abi.calls import Chat, ChatAnswer, Complete, CompleteAnswer
+from aios.abi.calls import Chat, ChatAnswer, Complete, CompleteAnswer, Embed
 from aios.abi.types import Finish, Message, Role, ToolCall
-from aios.engine.base import Ability
+from aios.engine.base import Ability, ChatPrompt
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import BudgetExceeded
@@ -84,3 +84,50 @@ async def test_money_is_held_by_the_prices_of_the_engine_and_ends_an_output(
             assert price + price // 2 - 2 <= about.spent.money_micros <= price + price // 2
             with pytest.raises(BudgetExceeded):
                 await kernel.gate(pid).call(call)
+
+
+class SlowCounter(ScriptedEngine):
+    """Counts only when it is let; `waiting` is how many texts it was given to count at once."""
+
+    waiting = 0
+
+    def __init__(self) -> None:
+        super().__init__(window_tokens=1 << 16)
+        self.may_count = anyio.Event()
+
+    async def count_tokens(self, prompt: ChatPrompt) -> int:
+        self.waiting += 1
+        await self.may_count.wait()
+        return await super().count_tokens(prompt)
+
+    async def tokenize(self, text: str) -> tuple[int, ...]:
+        self.waiting += 1
+        await self.may_count.wait()
+        return await super().tokenize(text)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Chat((Message(Role.USER, "word " * 5000),), max_tokens=2),
+        Complete("word " * 5000, max_tokens=2),
+        Embed(("word " * 5000,)),
+    ],
+    ids=["chat", "complete", "embed"],
+)
+async def test_long_prompts_of_one_process_are_counted_for_its_budget_one_after_another(
+    booted: OpenKernel, call: Chat | Complete | Embed
+) -> None:
+    engine = SlowCounter()
+    with anyio.fail_after(60):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            pids = [kernel.admit(name)[0].pid for name in ("flooder", "other")]
+            limits = Limits(prompt_tokens=10_000_000)
+            for pid in pids:
+                await kernel.init_gate().call(SetBudget(pid=pid, limits=limits))
+            for pid in [pids[0]] * 10 + [pids[1]]:
+                tasks.start_soon(kernel.gate(pid).call, call)
+            await anyio.wait_all_tasks_blocked()
+            assert engine.waiting == 2, "one for each"
+            engine.may_count.set()
+    assert engine.waiting == 11

@@ -1,7 +1,7 @@
 """What a generation may spend at most, reserved for as long as it runs, and what it has spent, booked at its end."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import ceil
 
 from msgspec.structs import replace
@@ -22,9 +22,19 @@ MESSAGE_TOKENS = 64
 """More than any template known adds to a message; for engines whose tokenizer is elsewhere."""
 
 
+Counting = Callable[[Run, Core, int], AbstractAsyncContextManager[None]]
+"""Waits until a text of so many characters may be counted for somebody."""
+
+
 @asynccontextmanager
 async def charged(
-    budgets: Budgets, run: Run, core: Core, job: Job, *, used: Callable[[], Usage | None]
+    budgets: Budgets,
+    run: Run,
+    core: Core,
+    job: Job,
+    *,
+    counting: Counting,
+    used: Callable[[], Usage | None],
 ) -> AsyncIterator[Job]:
     """Hold the worst case of a generation while the block runs, then book `used()`; None says that it was never begun.
 
@@ -39,9 +49,12 @@ async def charged(
     worst: dict[Good, int] = {}
     n_most = 0
     if budgets.is_limited(run.process):
-        with core.in_use() as engine:
-            n_prompt = await _n_prompt(engine, job.prompt)
-            n_most = _n_most(engine, job, n_prompt)
+        prompt = job.prompt
+        n_chars = prompt.n_chars() if isinstance(prompt, ChatPrompt) else len(prompt.text)
+        async with counting(run, core, n_chars):
+            with core.in_use() as engine:
+                n_prompt = await _n_prompt(engine, prompt)
+                n_most = _n_most(engine, job, n_prompt)
         n_paid = n_most
         if job.max_tokens is None:
             n_paid = _n_affordable(
@@ -66,7 +79,7 @@ async def charged(
 
 @asynccontextmanager
 async def charged_texts(
-    budgets: Budgets, run: Run, core: Core, texts: tuple[str, ...]
+    budgets: Budgets, run: Run, core: Core, texts: tuple[str, ...], *, counting: Counting
 ) -> AsyncIterator[Callable[[], None]]:
     """Hold the tokens of texts that are turned into vectors, and book them once the block has called what it is given.
 
@@ -77,8 +90,10 @@ async def charged_texts(
     """
     n_tokens = 0
     if budgets.is_limited(run.process):
-        with core.in_use() as engine:
-            n_tokens = sum([await _n_prompt(engine, TextPrompt(text)) for text in texts])
+        for text in texts:
+            async with counting(run, core, len(text)):
+                with core.in_use() as engine:
+                    n_tokens += await _n_prompt(engine, TextPrompt(text))
     amounts = _cost(core, n_tokens, 0)
     reservation = await budgets.reserve(run, amounts)
     spent: dict[Good, int] = {}

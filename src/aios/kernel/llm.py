@@ -178,7 +178,9 @@ class ModelCalls:
         usage = Usage()
         with self._told(core):
             async with (
-                charged_texts(self._budgets, run, core, call.texts) as note_begun,
+                charged_texts(
+                    self._budgets, run, core, call.texts, counting=self.counting
+                ) as note_begun,
                 self._pacing.permit(run, core.config.rate, n_tokens) as permit,
                 self._scheduler.turn(
                     run, core.resource, n_prompt_tokens=n_tokens, is_preemptible=False
@@ -259,7 +261,9 @@ class ModelCalls:
             core, output = await self._cores.find(run, wish, tried), Output(stream=stream)
             try:
                 with self._told(core):
-                    async with charged(self._budgets, run, core, job, used=output.spent) as fitted:
+                    async with charged(
+                        self._budgets, run, core, job, counting=self.counting, used=output.spent
+                    ) as fitted:
                         await self._generate_on(core, run, fitted, output)
             except MOVING as error:
                 if output.is_handed_out or not call.may_move:
