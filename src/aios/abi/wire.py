@@ -13,6 +13,14 @@ from aios.abi.call import Answer, Call
 from aios.abi.every import AnyAnswer, AnyCall, Frame
 from aios.abi.gate import Fault
 from aios.abi.packets import Cancel, Hello, Request, decoded, encoded
+from aios.errors import InvalidCall
+
+LARGE_BYTES = 16 << 10
+"""Packets and bodies over this size are weighed before they are read, and count for what their sender holds."""
+MAX_VALUES = 1_000_000
+"""In one packet or body: texts, numbers, lists, objects and their keys."""
+VALUE_BYTES = 80
+"""What each takes in memory, about; an empty list is one byte on the wire."""
 
 T = TypeVar("T")
 
@@ -41,6 +49,53 @@ _msgpack_answer: _Reader[AnyAnswer] = _Reader(msgspec.msgpack.Decoder, AnyAnswer
 _msgpack_fault: _Reader[Fault] = _Reader(msgspec.msgpack.Decoder, Fault)
 _json_call: _Reader[AnyCall] = _Reader(msgspec.json.Decoder, AnyCall)
 _json_frame: _Reader[Frame] = _Reader(msgspec.json.Decoder, Frame)
+
+_LENGTHS = {  # where a length follows: of how many bytes, and what is in front of that many more
+    0xC4: (1, 2), 0xC5: (2, 3), 0xC6: (4, 5),  # bytes
+    0xC7: (1, 3), 0xC8: (2, 4), 0xC9: (4, 6),  # extensions, with a byte for their type
+    0xD9: (1, 2), 0xDA: (2, 3), 0xDB: (4, 5),  # texts
+}  # fmt: skip
+_FIXED = {
+    0xCA: 5, 0xCB: 9,  # floats
+    0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9,  # integers
+    0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18,  # short extensions
+    0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5,  # heads of lists and objects; their values count for themselves
+    **{0xA0 + size: 1 + size for size in range(32)},  # short texts
+    **dict.fromkeys(_LENGTHS, 0),
+}  # fmt: skip
+_SIZES = [_FIXED.get(first, 1) for first in range(256)]
+"""How long a value of msgpack is, by its first byte."""
+
+
+def weight_of(body: bytes) -> int:
+    """How many bytes the values of a packet take in memory, about; 0 for one of up to `LARGE_BYTES`.
+
+    Counts without making any of them, whatever fields they are in.
+
+    Raises:
+        InvalidCall: They are over `MAX_VALUES`.
+    """
+    if len(body) <= LARGE_BYTES:
+        return 0
+    at = n_values = 0
+    while at < len(body):
+        size = _SIZES[body[at]]
+        if not size:
+            width, size = _LENGTHS[body[at]]
+            size += int.from_bytes(body[at + 1 : at + 1 + width], "big")
+        at += size
+        n_values += 1
+        if n_values > MAX_VALUES:
+            raise too_many_values()
+    return len(body) + VALUE_BYTES * n_values
+
+
+def too_many_values() -> InvalidCall:
+    """The error for a call that is too rich."""
+    return InvalidCall(
+        f"the call holds over {MAX_VALUES:,} values",
+        hint="send less at once; a long list of data is better sent as one text, or put into a file",
+    )
 
 
 def unpack_to_server(body: bytes) -> ToServer:

@@ -17,6 +17,11 @@ class PacketBuffer:
     def __init__(self) -> None:
         self._data = bytearray()
 
+    @property
+    def n_held(self) -> int:
+        """Bytes of the packet that is not complete yet."""
+        return len(self._data)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Add bytes; return the bodies of the packets that are now complete.
 

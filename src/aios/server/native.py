@@ -3,7 +3,8 @@
     reader --- one task a call ---> outbox ---> writer        the writer sends all that waits in one piece
 
 A client that does not read fills its own outbox and nothing else: progress frames stay in the call's buffer, where
-tokens merge and old lines go; the reader takes no further calls. A client that goes away takes its calls with it.
+tokens merge and old lines go; the reader takes no further calls. What a client and its family hold in all is bounded
+(`held.py`). A client that goes away takes its calls with it.
 """
 
 import logging
@@ -32,7 +33,7 @@ from aios.abi.packets import (
     Welcome,
     pack,
 )
-from aios.abi.wire import unpack_to_server
+from aios.abi.wire import LARGE_BYTES, unpack_to_server, weight_of
 from aios.errors import (
     AccessDenied,
     AiosError,
@@ -50,6 +51,7 @@ from aios.kernel.process import INIT_PID
 from aios.kernel.waitqueue import WaitQueue
 from aios.sdk.packets import PacketBuffer
 from aios.sdk.stream import UnixStream
+from aios.server.held import Families, Held, Share
 
 HELLO_TIMEOUT_S = 5.0
 MAX_HELLO_BYTES = 64 << 10
@@ -64,6 +66,8 @@ BUSY_BYTES = 256 << 10
 """Unsent bytes from which on progress frames wait in their call's buffer."""
 FULL_BYTES = 4 << 20
 """Unsent bytes from which on no further call is read."""
+ROOM_TIMEOUT_S = 30.0
+"""How long a large packet may wait in its middle until others of its family are whole."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +123,8 @@ class _Server:
     def __init__(self, kernel: Kernel, max_connections: int) -> None:
         self._kernel = kernel
         self._max_connections = max_connections
+        self._families = Families(kernel)
+        self._arriving = Families(kernel, "packets that are not whole")
         self._n_others = Counter[str]()
         """Connections of others than the owner, who is never kept out: else a program could not be killed that takes all there are. By the child
         of init that they descend from: with all that it started, it has half of what there are at most."""
@@ -150,7 +156,8 @@ class _Server:
             hello, bodies = greeting
             pid = self._kernel.authenticate(hello.token)
             gate = self._kernel.gate(pid)
-            family = next(iter(self._kernel.table.get(pid).lineage), "")
+            share, arriving = self._families.share_of(pid), self._arriving.share_of(pid)
+            family = share.held.family
             if pid != INIT_PID:
                 self._check_room(family)
         except TimeoutError:
@@ -166,7 +173,8 @@ class _Server:
             self._n_others[family] += pid != INIT_PID
             try:
                 await stream.send(pack(Welcome(pid)))
-                await _Connection(stream, gate, buffer).attend(bodies)
+                connection = _Connection(stream, gate, buffer, share=share, arriving=arriving)
+                await connection.attend(bodies)
             finally:
                 self._n_others[family] -= pid != INIT_PID
                 self._n_others += Counter()  # without those that have none any more
@@ -202,10 +210,21 @@ class _Server:
 class _Connection:
     """One client that has been let in."""
 
-    def __init__(self, stream: UnixStream, gate: Gate, buffer: PacketBuffer) -> None:
+    def __init__(
+        self,
+        stream: UnixStream,
+        gate: Gate,
+        buffer: PacketBuffer,
+        *,
+        share: Share,
+        arriving: Share,
+    ) -> None:
         self._stream = stream
         self._gate = gate
         self._buffer = buffer
+        self._share = share
+        self._arriving = arriving
+        self._n_unfinished = 0
         self._calls: dict[int, anyio.CancelScope] = {}
         self._outbox: list[bytes] = []
         self._unsent_bytes = 0
@@ -215,15 +234,19 @@ class _Connection:
 
     async def attend(self, bodies: list[bytes]) -> None:
         """Serve until either side closes; then every call that is left is cancelled."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._write, tasks.cancel_scope)
-            try:
-                await self._read(bodies, tasks)
-            except AiosError as error:
-                await self._part(error)
-            except (OSError, EOFError):
-                pass  # gone
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, tasks.cancel_scope)
+                try:
+                    await self._read(bodies, tasks)
+                except AiosError as error:
+                    await self._part(error)
+                except (OSError, EOFError):
+                    pass  # gone
+                tasks.cancel_scope.cancel()
+        finally:
+            self._share.close()
+            self._arriving.close()
 
     async def _part(self, error: AiosError) -> None:
         """Say why the connection ends, as its last packet."""
@@ -235,21 +258,44 @@ class _Connection:
 
     async def _read(self, bodies: list[bytes], tasks: anyio.abc.TaskGroup) -> None:
         while True:
-            for body in bodies:
-                self._take(body, tasks)
-            while self._unsent_bytes > FULL_BYTES:
-                await self._emptied.wait()
+            while bodies:
+                self._take(bodies.pop(0), tasks)  # none is kept beyond its call
+            await self._wait_for_room()
             bodies = self._buffer.feed(await _receive(self._stream))
+            n_unfinished = self._buffer.n_held
+            if n_unfinished != self._n_unfinished:
+                self._arriving.add(n_unfinished - self._n_unfinished)
+                self._n_unfinished = n_unfinished
+
+    async def _wait_for_room(self) -> None:
+        """Until more may be read.
+
+        Raises:
+            ResourceExhausted: For too long there is no room for the rest of a large packet.
+        """
+        while self._unsent_bytes > (0 if self._share.held.is_full else FULL_BYTES):
+            await self._emptied.wait()
+        held = self._arriving.held
+        if held.is_full and self._n_unfinished > LARGE_BYTES:
+            try:
+                with anyio.fail_after(ROOM_TIMEOUT_S):
+                    while held.is_full:
+                        await held.room.wait()
+            except TimeoutError as error:
+                raise held.refusal() from error
 
     def _take(self, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
         """Act on a packet.
 
         Raises:
             InvalidCall: It makes no sense and cannot be answered by a `Fault`.
+            ResourceExhausted: The same, and it is too large now.
         """
         try:
+            weight = weight_of(body)
+            self._share.held.check_room(weight)
             packet = unpack_to_server(body)
-        except InvalidCall as error:
+        except (InvalidCall, ResourceExhausted) as error:
             number = _find_id(body)
             if number is None:
                 raise
@@ -257,14 +303,14 @@ class _Connection:
             return
         match packet:
             case Request():
-                self._begin(packet, tasks)
+                self._begin(packet, weight, tasks)
             case Cancel(id=number):
                 if number in self._calls:
                     self._calls[number].cancel()
             case Hello():
                 raise InvalidCall("a second hello", hint="open another connection")
 
-    def _begin(self, request: Request[AnyCall], tasks: anyio.abc.TaskGroup) -> None:
+    def _begin(self, request: Request[AnyCall], weight: int, tasks: anyio.abc.TaskGroup) -> None:
         if request.id in self._calls:
             raise InvalidCall(f"a call with the id {request.id} is in flight", hint="count upwards")
         if len(self._calls) >= MAX_IN_FLIGHT:
@@ -276,9 +322,13 @@ class _Connection:
             self._put(Reply(request.id, fault_of(full)))
             return
         scope = self._calls[request.id] = anyio.CancelScope()
-        tasks.start_soon(self._perform, request, scope)
+        if weight:
+            self._share.add(weight)
+        tasks.start_soon(self._perform, request, weight, scope)
 
-    async def _perform(self, request: Request[AnyCall], scope: anyio.CancelScope) -> None:
+    async def _perform(
+        self, request: Request[AnyCall], weight: int, scope: anyio.CancelScope
+    ) -> None:
         """Carry out one call; exactly one `Result` or `Fault` goes out whatever happens."""
         cancelled = Conflict("the caller cancelled the call", hint="make it again")
         end: Result[AnyAnswer] | Fault = fault_of(cancelled)
@@ -297,6 +347,8 @@ class _Connection:
             end = fault_of(bug)
         finally:
             del self._calls[request.id]
+            if weight:
+                self._share.add(-weight)
         self._put(Reply(request.id, end))
 
     async def _stream_call(self, number: int, call: Call[AnyAnswer]) -> Result[AnyAnswer]:
@@ -311,13 +363,20 @@ class _Connection:
         self._put(Reply(number, frame))
 
     def _put(self, reply: Reply[Frame]) -> None:
-        if not self._is_parting:
-            self._post(_packed(reply))
+        if self._is_parting:
+            return
+        packet = _packed(reply)
+        if len(packet) > LARGE_BYTES and isinstance(reply.frame, Result):
+            held = self._share.held
+            if held.is_full:
+                packet = pack(Reply(reply.id, fault_of(_unkept(len(packet), held))))
+        self._post(packet)
 
     def _post(self, packet: bytes) -> None:
         """Hand a packet to the writer; never waits."""
         self._outbox.append(packet)
         self._unsent_bytes += len(packet)
+        self._share.add(len(packet))
         self._filled.wake_all()
 
     async def _write(self, connection: anyio.CancelScope) -> None:
@@ -334,6 +393,7 @@ class _Connection:
         self._outbox.clear()
         await self._stream.send(data)
         self._unsent_bytes -= len(data)
+        self._share.add(-len(data))
         self._emptied.wake_all()
 
 
@@ -362,6 +422,15 @@ def _packed(reply: Reply[Frame]) -> bytes:
     except InvalidCall as error:  # lone surrogates, for one
         bug = KernelBug(f"the answer cannot be sent: {error}", hint="please report it")
         return pack(Reply(reply.id, fault_of(bug)))
+
+
+def _unkept(n_bytes: int, held: Held) -> ResourceExhausted:
+    full = held.refusal()
+    return ResourceExhausted(
+        f"the call is done, but its answer of {n_bytes:,} bytes cannot be kept: {full.message}",
+        hint="read the answers of some calls before you make others",
+        retry_after_s=full.retry_after_s,
+    )
 
 
 async def _read_hello(stream: UnixStream, buffer: PacketBuffer) -> tuple[Hello, list[bytes]]:
