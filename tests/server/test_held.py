@@ -1,9 +1,12 @@
 """What one program and those that it started may hold at the socket, and that nobody else notices."""
 
+import base64
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import anyio
+import httpx
 import msgspec
 import pytest
 from tests.server.serving import Served, serving, slow_engine, until_idle
@@ -17,7 +20,7 @@ from aios.abi.storage import FileEdit, FileRead, Put
 from aios.errors import InvalidCall, ResourceExhausted
 from aios.sdk.socket import UnixGate
 from aios.sdk.stream import UnixStream
-from aios.server import held, native
+from aios.server import held, limits, native
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +28,7 @@ MIB = 1 << 20
 
 
 def edit(n_bytes: int) -> FileEdit:
-    return FileEdit(edits=(Put(path="~/mine", data=b"x" * n_bytes),))
+    return FileEdit(edits=(Put(path="mine", data=b"x" * n_bytes),))
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +49,7 @@ async def guest_of(served: Served, token: str) -> AsyncIterator[Peer]:
 async def assert_others_are_served(served: Served) -> None:
     """The owner and another guest, with packets that the crew may not send now."""
     bystander = served.kernel.admit("bystander")[1]
-    for token, path in ((served.token, "/shared/theirs"), (bystander, "~/theirs")):
+    for token, path in ((served.token, "/shared/theirs"), (bystander, "theirs")):
         async with UnixGate.connect(served.path, token) as gate:
             await gate.call(FileEdit(edits=(Put(path=path, data=b"x" * 500_000),)))
 
@@ -134,7 +137,7 @@ async def test_answers_that_nobody_reads_are_bounded() -> None:
             assert isinstance(await peer.hear_end(1), Result)
             numbers = range(2, 30)
             for number in numbers:
-                await peer.say(Request(number, FileRead(path="~/mine")))
+                await peer.say(Request(number, FileRead(path="mine")))
             with anyio.fail_after(30):
                 while served.kernel.info().n_calls < len(numbers):
                     await anyio.sleep(0.01)
@@ -166,3 +169,88 @@ async def test_a_call_of_too_many_values_fails_alone_wherever_they_are(
             assert "over 30,000 values" in end.message
         await peer.say(Request(8, GetPid()))
         assert isinstance(await peer.hear_end(8), Result)
+
+
+async def post(served: Served, token: str, body: bytes, path: str = "/aios/call") -> httpx.Response:
+    async with served.client(token) as client:
+        return await client.post(path, content=body)
+
+
+PATHS = ["/aios/call", "/v1/chat/completions", "/v1/responses"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_bodies_over_http_are_bounded_as_they_come(path: str) -> None:
+    async with serving() as served, anyio.create_task_group() as tasks:
+        token = served.kernel.admit("crew")[1]
+        has_begun = anyio.Event()
+
+        async def never_whole() -> AsyncIterator[bytes]:
+            yield b"[" + b" " * 900_000
+            has_begun.set()
+            await anyio.sleep_forever()
+
+        async def begin() -> None:
+            async with served.client(token) as client:
+                await client.post("/aios/call", content=never_whole())
+
+        tasks.start_soon(begin)
+        with anyio.fail_after(30):
+            await has_begun.wait()
+            while True:  # until the server has read it
+                reply = await post(served, token, b'"%s"' % (b"x" * 300_000), path)
+                if reply.status_code == 429:
+                    break
+        assert "crew and what it started hold" in reply.text
+        assert (await post(served, token, b'{"call":"getpid"}')).status_code == 200
+        other = await post(served, served.token, b'"%s"' % (b"x" * 900_000), path)
+        assert other.status_code == 400
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_of_many_values_counts_for_what_they_take(path: str) -> None:
+    async with serving() as served:
+        token = served.kernel.admit("crew")[1]
+        reply = await post(served, token, b"[%s0]" % (b"[]," * 20_000), path)
+        assert reply.status_code == 429
+        assert (await post(served, token, b"[]", path)).status_code == 400
+
+
+async def test_a_body_of_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_VALUES", 100_000)
+    async with serving() as served:
+        for path in PATHS:
+            reply = await post(served, served.token, b"[%s0]" % (b"[]," * 200_000), path)
+            assert reply.status_code == 400
+            assert "values" in reply.text
+
+
+async def test_answers_over_http_that_nobody_reads_are_bounded() -> None:
+    small = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)]
+    size = 8_000_000  # more than what the system buffers for a connection
+    async with serving() as served, AsyncExitStack() as stack:
+        token = served.kernel.admit("crew")[1]
+        content = Put(path="/agents/crew/mine", data=b"x" * size)
+        await served.kernel.init_gate().call(FileEdit(edits=(content,)))
+        transport = httpx.AsyncHTTPTransport(socket_options=small)
+        headers = {"Authorization": f"Bearer {token}"}
+        client = httpx.AsyncClient(
+            transport=transport, base_url=served.url, headers=headers, timeout=30
+        )
+        await stack.enter_async_context(client)
+        call = {"call": "file_read", "path": "mine"}
+        first = await stack.enter_async_context(client.stream("POST", "/aios/call", json=call))
+        assert first.status_code == 200
+        refused = await client.post("/aios/call", json=call)
+        assert refused.status_code == 429
+        assert "crew and what it started hold" in refused.json()["message"]
+        stream = await client.post("/aios/stream", json=call)
+        assert msgspec.json.decode(stream.content)["code"] == ResourceExhausted.code
+        assert (await client.post("/aios/call", json={"call": "getpid"})).status_code == 200
+        answer = msgspec.json.decode(await first.aread())
+        assert len(base64.b64decode(answer["value"]["data"])) == size
+        body = b'"%s"' % (b"x" * 300_000)
+        with anyio.fail_after(30):
+            while (await client.post("/aios/call", content=body)).status_code == 429:
+                await anyio.sleep(0.01)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.errors import InvalidCall
+from aios.server import limits
 from aios.server.limits import MAX_JSON_DEPTH, check_json
 
 SOUND = st.recursive(
@@ -68,6 +69,27 @@ def test_a_character_may_come_as_a_pair_of_escapes() -> None:
 
 def test_wide_is_not_deep() -> None:
     check_json(json.dumps([[[]] * 10] * 1000).encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[[]] * 20_000, {str(n): n for n in range(10_000)}, {"schema": {"enum": ["ab"] * 20_000}}],
+)
+def test_too_many_values_are_refused_before_they_are_made(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_VALUES", 10_000)
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(InvalidCall, match="values"):
+        check_json(json.dumps(value).encode())
+
+
+def test_marks_in_texts_are_no_values() -> None:
+    assert check_json(json.dumps(["[],{}:" * 400_000, '"\\,' * 50_000]).encode()) == 2
+
+
+def test_at_least_the_values_are_counted() -> None:
+    assert check_json(json.dumps({"a": [[], {}, 1], "b": {"c": ["d", "e"]}}).encode()) >= 10
 
 
 def test_the_deepest_that_passes_can_be_read_and_written_by_everybody() -> None:

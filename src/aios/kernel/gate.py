@@ -13,6 +13,7 @@ import anyio.abc
 
 from aios.abi.call import Answer, Call
 from aios.abi.gate import Advance, Change, Line, Progress, Result, Token, after_missed, current_job
+from aios.abi.types import Pid
 from aios.errors import AiosError, KernelStopping
 from aios.kernel.handlers import Services
 from aios.kernel.process import Process, Run
@@ -119,6 +120,11 @@ class LocalGate:
         self._kernel = kernel
         self._process = process
         self._within = within
+
+    @property
+    def pid(self) -> Pid:
+        """Of the process."""
+        return self._process.pid
 
     async def call(self, call: Call[A]) -> Result[A]:
         """Make a call in the caller's own task.

@@ -7,6 +7,7 @@ A link to a file is its own leave (`links.py`). Whoever speaks here is a process
 
 import logging
 
+import anyio
 from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,7 +28,8 @@ from aios.kernel.kernel import Kernel
 from aios.server.approvals import ApprovalRoutes
 from aios.server.auth import check_host, gate_for
 from aios.server.faults import JSON_TYPE, fault_response, status_response
-from aios.server.limits import Exchange, read_json
+from aios.server.held import Families
+from aios.server.limits import MAX_CHECKS, Exchange, read_json
 from aios.server.links import LinkRoutes
 from aios.server.openai_chat import OpenAIRoutes
 from aios.server.openapi import document
@@ -63,14 +65,17 @@ class Edge:
         self._app = app
         self._kernel = kernel
         self._config = config
+        self._families = Families(kernel)
+        self._checks = anyio.CapacityLimiter(MAX_CHECKS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise InvalidCall(f"{scope['type']} is not served", hint="use HTTP")
         exchange = Exchange(scope, receive, send)
         try:
-            self._admit(scope)
+            self._admit(scope, exchange)
             await self._app(scope, exchange.receive, exchange.send)
+            exchange.check_sent()
         except ClientDisconnect:
             return  # nobody is there to be told
         except AiosError as error:
@@ -79,13 +84,17 @@ class Edge:
             _log.exception("a route failed")
             bug = KernelBug(f"{type(error).__name__}: {error}", hint="please report it")
             await self._fail(bug, scope, exchange)
+        finally:
+            exchange.share.close()
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, scope: Scope, exchange: Exchange) -> None:
         request = Request(scope)
         if not self._config.allow_remote:
             check_host(request.headers, self._config.host)
         if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(LINK_ROUTE):
-            request.state.gate = gate_for(self._kernel, request.headers)
+            gate = request.state.gate = gate_for(self._kernel, request.headers)
+            exchange.share = request.state.share = self._families.share_of(gate.pid)
+            request.state.checks = self._checks
 
     async def _fail(self, error: AiosError, scope: Scope, exchange: Exchange) -> None:
         if exchange.is_started:

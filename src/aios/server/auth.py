@@ -6,14 +6,14 @@ from ipaddress import ip_address
 
 from starlette.datastructures import Headers
 
-from aios.abi.gate import Gate
 from aios.errors import AccessDenied, InvalidCall, NotFound, Unauthenticated
+from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
 
 HINT = "send `Authorization: Bearer TOKEN`; the owner's token is in the file `token` of AIOS_HOME"
 
 
-def gate_for(kernel: Kernel, headers: Headers) -> Gate:
+def gate_for(kernel: Kernel, headers: Headers) -> LocalGate:
     """The door of the process whose token the request carries.
 
     Raises:

@@ -54,18 +54,28 @@ class Share:
 
     def __init__(self, held: Held) -> None:
         self.held = held
-        self._n_bytes = 0
+        self.n_bytes = 0
 
     def add(self, n_bytes: int) -> None:
         """Hold so much more; less, if it is negative."""
-        self._n_bytes += n_bytes
+        self.n_bytes += n_bytes
         self.held.n_bytes += n_bytes
         if n_bytes < 0:
             self.held.room.wake_all()
 
+    def claim(self, n_bytes: int) -> None:
+        """Hold so much in all, if there is room for it.
+
+        Raises:
+            ResourceExhausted: There is none.
+        """
+        more = n_bytes - self.n_bytes
+        self.held.check_room(more)
+        self.add(more)
+
     def close(self) -> None:
         """Give all of it back."""
-        self.add(-self._n_bytes)
+        self.add(-self.n_bytes)
 
 
 class Families:

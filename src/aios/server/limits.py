@@ -13,13 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from aios.abi.wire import LARGE_BYTES, MAX_VALUES, VALUE_BYTES, too_many_values
 from aios.config import ServerConfig
-from aios.errors import InvalidCall, TooLarge
+from aios.errors import InvalidCall, ResourceExhausted, TooLarge
+from aios.server.held import Held, Share
 
 MAX_JSON_DEPTH = 100
 MAX_JSON_INTEGER = 2**63 - 1
 THREAD_BYTES = 256 << 10
 """Bodies from this size on are checked in a thread, so that others are served meanwhile."""
+MAX_CHECKS = 2
+"""So many at once: what is checked takes many times its size in memory."""
 TOO_SLOW = 408
 LINGER_S = 2.0
 LINGER_BYTES = 64 << 20
@@ -29,6 +33,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """Possessive, and content with a missing end: else each quote of an unending string would be tried as its beginning."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_MARKS = (b"[", b"{", b",", b":")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTHS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
@@ -38,14 +43,17 @@ async def read_json(request: Request, limits: ServerConfig) -> bytes:
 
     Raises:
         InvalidCall: It is no JSON, or JSON that two readers could understand differently.
+        ResourceExhausted: Its family holds too much already.
         TooLarge: It is over `max_body_bytes`.
         HTTPException: It took too long (408) or is compressed (415).
     """
     body = await read_body(request, limits)
     if len(body) < THREAD_BYTES:
-        check_json(body)
+        n_values = check_json(body)
     else:
-        await anyio.to_thread.run_sync(check_json, body)
+        n_values = await anyio.to_thread.run_sync(check_json, body, limiter=request.state.checks)
+    if len(body) > LARGE_BYTES:
+        request.state.share.claim(len(body) + VALUE_BYTES * n_values)
     return body
 
 
@@ -63,6 +71,8 @@ async def read_body(request: Request, limits: ServerConfig) -> bytes:
                 body += chunk
                 if len(body) > limits.max_body_bytes:
                     raise _too_large(limits)
+                if len(body) > LARGE_BYTES:
+                    request.state.share.claim(len(body))
     except TimeoutError as error:
         raise HTTPException(
             TOO_SLOW, f"the request did not arrive within {limits.header_timeout_s} s"
@@ -70,13 +80,16 @@ async def read_body(request: Request, limits: ServerConfig) -> bytes:
     return bytes(body)
 
 
-def check_json(body: bytes) -> None:
-    """Refuse JSON that is malformed, nested too deep, or ambiguous.
+def check_json(body: bytes) -> int:
+    """Refuse JSON that is malformed, nested too deep, too rich, or ambiguous.
+
+    Returns: How many values it holds at most.
 
     Raises:
         InvalidCall: Says what is wrong.
     """
     _check_depth(body)
+    n_values = _count_values(body)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -94,6 +107,21 @@ def check_json(body: bytes) -> None:
         raise InvalidCall(f"the body is no JSON: {error}", hint="send one JSON object") from error
     if _SURROGATE.search(body):
         _check_pairs(value)
+    return n_values
+
+
+def _count_values(body: bytes) -> int:
+    """At most so many values are in a body, by the marks between them; those in texts count too if they are few.
+
+    Raises:
+        InvalidCall: They are over `MAX_VALUES`.
+    """
+    n_values = sum(map(body.count, _MARKS))
+    if n_values * VALUE_BYTES > max(len(body), LARGE_BYTES):
+        n_values = sum(map(_STRING.sub(b"", body).count, _MARKS))
+    if n_values > MAX_VALUES:
+        raise too_many_values()
+    return n_values
 
 
 def _check_pairs(value: object) -> None:
@@ -150,13 +178,17 @@ class Exchange:
 
     A server that replies and closes while the client is still sending destroys its own reply (the client's system
     answers unread bytes with a reset). So the last piece of such a reply waits until the rest of the request has been
-    read away, within limits.
+    read away, within limits. A large reply counts for what its reader's family holds (`share`) until the most of it has
+    been read.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self.is_started = False
+        self.share = Share(Held("", "", is_bounded=False))  # until it is known whose it is
+        self._refusal: ResourceExhausted | None = None
+        self._size = -1
         self._is_read = not has_body
         self._may_linger = "expect" not in headers
         self._receive = receive
@@ -170,17 +202,52 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """ASGI's send."""
+        """ASGI's send. A large reply for which there is no room is dropped, which `check_sent` tells.
+
+        Raises:
+            ResourceExhausted: There is no room for a large piece of a stream.
+        """
+        if self._refusal is not None:
+            return
         if message["type"] == "http.response.start":
+            self._size = int(Headers(raw=message["headers"]).get("content-length", -1))
+            if self._size > LARGE_BYTES and self.share.held.is_full:
+                self._refusal = self.share.held.refusal()
+                return
             self.is_started = True
             self._may_linger &= message["status"] != TOO_SLOW  # the rest would come no faster
             if not self._is_read:
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
-        elif not message.get("more_body", False) and not self._is_read and self._may_linger:
-            await self._send({**message, "more_body": True})
-            await self._linger()
-            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        else:
+            if len(message.get("body", b"")) > LARGE_BYTES:
+                message = await self._send_large(message)
+            if not message.get("more_body", False) and not self._is_read and self._may_linger:
+                await self._send({**message, "more_body": True})
+                await self._linger()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
+
+    def check_sent(self) -> None:
+        """See that the reply was not dropped; if so, another may be sent.
+
+        Raises:
+            ResourceExhausted: It was: the family of the reader holds too much.
+        """
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
+
+    async def _send_large(self, message: Message) -> Message:
+        """Send a large piece, and wait until the client has read the most of it. Returns: what is left to send."""
+        n_bytes = len(message["body"])
+        if self._size < 0 and self.share.held.is_full:
+            raise self.share.held.refusal()
+        self.share.add(n_bytes)
+        await self._send({**message, "more_body": True})
+        rest = {**message, "body": b""}
+        await self._send({**rest, "more_body": True})
+        self.share.add(-n_bytes)
+        return rest
 
     async def _linger(self) -> None:
         n_bytes = 0
