@@ -14,7 +14,7 @@ from aios.errors import Conflict, NotFound, ProcessGone, ResourceExhausted
 from aios.kernel import signals
 from aios.kernel.clock import SystemClock
 from aios.kernel.process import INIT_PID, Process
-from aios.kernel.process_table import MAX_GENERATIONS, ProcessTable
+from aios.kernel.process_table import KEPT_RESULT_CHARS, MAX_GENERATIONS, ProcessTable
 
 
 def table_of(*, max_alive: int = 1000, max_exited: int = 1000) -> ProcessTable:
@@ -84,6 +84,19 @@ def test_an_ended_process_is_kept_as_long_as_it_is_needed() -> None:
     table.end(fourth, Exit(0))
     assert [each.pid for each in table if not each.is_alive] == [fourth.pid]
     table.check_invariants()
+
+
+def test_of_results_over_the_room_for_all_the_oldest_large_ones_are_forgotten_with_their_processes() -> (
+    None
+):
+    table = table_of()
+    init = next(iter(table))
+    results = ["a" * (KEPT_RESULT_CHARS // 2), "b", "c" * (KEPT_RESULT_CHARS // 2), "", "d" * 9]
+    ended = [add(table, "ends", init) for _ in results]
+    for process, result in zip(ended, results, strict=True):
+        table.end(process, Exit(0, "", result))
+        table.check_invariants()
+    assert [table.find(each.pid) is None for each in ended] == [True, False, False, False, False]
 
 
 def test_a_full_table_refuses_and_says_how_to_mend_it() -> None:

@@ -204,6 +204,38 @@ async def test_exit_ends_the_process_with_its_result(booted: OpenKernel) -> None
                 await kernel.gate(process.pid).call(GetPid())
 
 
+async def test_the_results_in_one_answer_of_ps_share_room(booted: OpenKernel) -> None:
+    long, longer = "\N{BUG}" * (1 << 19), "b" * (1 << 20)
+    results = ["short", long, longer, longer]
+    with anyio.fail_after(60):
+        async with booted() as kernel:
+            pids = []
+            for result in results:
+                process, _ = kernel.admit("worker")
+                pids.append(process.pid)
+                await kernel.gate(process.pid).call(ExitSelf(result=result))
+            rows = (await kernel.init_gate().call(Ps(all=True))).value.processes
+            told = {row.pid: row.exit.result for row in rows if row.exit is not None}
+            shown = [told[pid] for pid in pids]
+            assert sum(map(len, shown)) <= 1 << 20
+            assert shown[0] == "short"
+            for result, part in zip(results[1:], shown[1:], strict=True):
+                assert len(part) == ((1 << 20) - 5) // 3
+                assert result.startswith(part)
+            for pid, result in zip(pids, results, strict=True):
+                end = (await kernel.init_gate().call(Wait(pid=pid))).value.exit
+                assert end.result == result
+
+
+async def test_one_result_alone_is_whole_in_ps(booted: OpenKernel) -> None:
+    result = "b" * (1 << 20)
+    async with booted() as kernel:
+        process, _ = kernel.admit("worker")
+        await kernel.gate(process.pid).call(ExitSelf(result=result))
+        rows = (await kernel.init_gate().call(Ps(all=True))).value.processes
+        assert [row.exit for row in rows if row.exit is not None] == [Exit(0, "", result)]
+
+
 async def test_init_cannot_exit(booted: OpenKernel) -> None:
     async with booted() as kernel:
         with pytest.raises(Conflict, match="init cannot exit"):

@@ -110,7 +110,10 @@ class Processes(Answer, frozen=True):
 
 
 class Ps(Call[Processes], frozen=True):
-    """List the processes that the caller may see; `all` includes the ended ones that are still remembered."""
+    """List the processes that the caller may see; `all` includes the ended ones that are still remembered.
+
+    The results in one answer are of 1 MiB of text together: longer ones are cut, each to the same length. `wait` gives each whole.
+    """
 
     all: bool = False
 
@@ -128,7 +131,10 @@ class GetPid(Call[Self], frozen=True):
 
 
 class ExitSelf(Call[Done], frozen=True, tag="exit"):
-    """End the calling process with a status and a result, of at most 1 MiB of text."""
+    """End the calling process with a status and a result, of at most 1 MiB of text.
+
+    It is kept with the process for `wait`; those of all ended processes are of 64 MiB at most, or the oldest long ones are forgotten.
+    """
 
     status: Annotated[int, Meta(ge=0, le=255)] = 0
     result: Annotated[str, Meta(max_length=1 << 20)] = ""

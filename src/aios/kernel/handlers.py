@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from aios.abi.access import Resource
 from aios.abi.call import Done
@@ -40,7 +41,7 @@ from aios.abi.gate import Line
 from aios.abi.mail import Send
 from aios.abi.recovery import DrawBytes, Moment, Now, RandomBytes
 from aios.abi.storage import Append, Draft, Edited, FileDraft, FileEdit, FilePurge, Put
-from aios.abi.types import Exit, Kind
+from aios.abi.types import Exit, Kind, ProcessInfo
 from aios.errors import (
     AccessDenied,
     Conflict,
@@ -82,6 +83,9 @@ from aios.kernel.storage.undo import Undoer
 from aios.kernel.taint import mark, source_of, take_from, told, without_words
 from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
+
+PS_RESULT_CHARS = 1 << 20
+"""Of all results in one answer of `ps`: a packet has no room for 17 of the longest."""
 
 
 class Services(Protocol):
@@ -327,9 +331,28 @@ async def ps(kernel: Services, run: Run, call: Ps) -> Processes:
     for process in seen:
         if process.exit is not None and (process.exit.result or process.exit.reason):
             take_from(run, process)
-    rows = (p.info(now_s, standings.get(p.pid), held.get(p.pid)) for p in seen)
+    share = _result_share([len(p.exit.result) for p in seen if p.exit is not None])
+    rows = (_with_result(p.info(now_s, standings.get(p.pid), held.get(p.pid)), share) for p in seen)
     is_owner = run.process.pid == INIT_PID
     return Processes(tuple(row if is_owner else without_words(row) for row in rows))
+
+
+def _result_share(lengths: list[int]) -> int:
+    """How long a result may be so that all of them, the longer ones cut to this, have room in one answer."""
+    left = PS_RESULT_CHARS
+    for n_before, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - n_before)
+        if length > share:
+            return share
+        left -= length
+    return PS_RESULT_CHARS
+
+
+def _with_result(row: ProcessInfo, n_chars: int) -> ProcessInfo:
+    if row.exit is None or len(row.exit.result) <= n_chars:
+        return row
+    end = replace(row.exit, result=row.exit.result[:n_chars])
+    return replace(row, exit=end)
 
 
 async def getpid(_: Services, run: Run, __: GetPid) -> Self:

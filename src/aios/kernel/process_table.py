@@ -12,6 +12,8 @@ from aios.kernel.logs import LogBuffer
 from aios.kernel.process import INIT_PID, Process
 from aios.kernel.taint import at_birth
 
+KEPT_RESULT_CHARS = 64 << 20
+"""Of the results of all that have ended. Each may be of 4 MiB, and a thousand are kept."""
 MAX_GENERATIONS = 60
 """Below the owner. Each costs every check and reservation of those below it, and no path of an agent's folder may be longer (`storage/paths.py`)."""
 
@@ -46,6 +48,7 @@ class ProcessTable:
         """Oldest first; a plain dict looks through all that left its front to find the next."""
         self._spared: dict[Pid, None] = {}
         """Those of them whose turn to be forgotten came while they were needed."""
+        self._n_result_chars = 0
         self._last_pid = 0
 
     def __iter__(self) -> Iterator[Process]:
@@ -142,7 +145,7 @@ class ProcessTable:
         if process.exit is None:
             self._names[process.name] = process.pid
         else:
-            self._exited[process.pid] = None
+            self._keep_ended(process)
 
     def get(self, pid: Pid) -> Process:
         """The process with that pid.
@@ -190,13 +193,18 @@ class ProcessTable:
         process.mark_ended(end, unix_s=self._clock.unix_s())
         self._on_end(process)
         self._names.pop(process.name, None)
-        self._exited[process.pid] = None
+        self._keep_ended(process)
         init = self._by_pid[INIT_PID]
         for pid in process.children:
             _orphan(self._by_pid[pid])
             init.children.add(pid)
         process.children.clear()
         self._forget_oldest()
+        self._forget_large()
+
+    def _keep_ended(self, process: Process) -> None:
+        self._exited[process.pid] = None
+        self._n_result_chars += _n_result_chars(process)
 
     def _forget_oldest(self) -> None:
         """Forget those that have ended, so that as many are left as may be, beside those that are needed."""
@@ -210,10 +218,23 @@ class ProcessTable:
             else:
                 self._forget(pid)
 
+    def _forget_large(self) -> None:
+        """If the results take more than their room, forget the oldest of those that take more than their share: who returns little is not in the way."""
+        if self._n_result_chars <= KEPT_RESULT_CHARS:
+            return
+        share = KEPT_RESULT_CHARS // len(self._exited)
+        *older, _ = self._exited
+        for pid in older:
+            if _n_result_chars(self._by_pid[pid]) > share and not self.is_needed(pid):
+                self._forget(pid)
+                if self._n_result_chars <= KEPT_RESULT_CHARS:
+                    return
+
     def _forget(self, pid: Pid) -> None:
         self._spared.pop(pid, None)
         del self._exited[pid]
         process = self._by_pid.pop(pid)
+        self._n_result_chars -= _n_result_chars(process)
         self._by_pid[process.ppid].children.discard(pid)
         self._on_forget(pid)
 
@@ -238,7 +259,13 @@ class ProcessTable:
         for name, pid in self._names.items():
             assert self._by_pid[pid].name == name
             assert self._by_pid[pid].is_alive
+        n_chars = sum(_n_result_chars(self._by_pid[pid]) for pid in self._exited)
+        assert n_chars == self._n_result_chars, "the results are miscounted"
         assert len(self._names) == self.n_alive, "two living processes have the same name"
+
+
+def _n_result_chars(process: Process) -> int:
+    return 0 if process.exit is None else len(process.exit.result)
 
 
 def _orphan(process: Process) -> None:

@@ -313,7 +313,7 @@ class Client:
         return (await self.gate.call(build(Cont, pid=pid))).value.pids
 
     async def ps(self, *, include_ended: bool = False) -> tuple[ProcessInfo, ...]:
-        """The processes that the caller may see, by pid; also ended ones that are remembered, if asked."""
+        """The processes that the caller may see, by pid; also ended ones that are remembered, if asked, their longest results cut (`wait` gives each whole)."""
         return (await self.gate.call(build(Ps, all=include_ended))).value.processes
 
     async def getpid(self) -> Self:
