@@ -2,10 +2,11 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -351,6 +352,24 @@ async def test_connections_that_say_nothing_keep_nobody_out(
             assert (await owner.call(GetPid())).value.pid == 1
         await silent[2].say(Hello(served.token))
         assert await silent[2].hear() == Welcome(Pid(1))
+
+
+def n_open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+async def test_who_connects_again_and_again_lets_others_have_their_turn() -> None:
+    async with serving(http=False) as served:
+        await anyio.wait_all_tasks_blocked()
+        with ExitStack() as stack, anyio.fail_after(30):
+            for _ in range(100):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.connect(served.path)
+            n_before = n_open = n_open_files()
+            while n_open < n_before + 100:
+                await anyio.lowlevel.checkpoint()
+                n_last, n_open = n_open, n_open_files()
+                assert n_open <= n_last + 2, "one in each turn of the event loop"
 
 
 async def test_a_stale_socket_file_is_no_obstacle() -> None:

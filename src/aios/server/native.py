@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 from msgspec import Struct
 
@@ -108,6 +109,7 @@ def _listen(listener: socket.socket, path: Path) -> None:
 
 async def _accept(listener: socket.socket) -> UnixStream:
     while True:
+        await anyio.lowlevel.checkpoint()  # the next may be there already, again and again
         try:
             return UnixStream(listener.accept()[0])
         except BlockingIOError:
