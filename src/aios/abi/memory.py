@@ -217,7 +217,10 @@ class Notes(Answer, frozen=True):
 
 
 class MemoryList(Call[Notes], frozen=True, tag="memory_list"):
-    """List notes whose id is greater than `after`, oldest first."""
+    """List notes whose id is greater than `after`, oldest first.
+
+    An answer of over 4 MiB of text ends before `limit`; as long as `n_all` is more than came, go on after the last one.
+    """
 
     scopes: Scopes = ()
     tags: Tags = ()

@@ -56,6 +56,18 @@ def test_words_are_indexed_together_also_when_notes_went_before(tmp_path: Path) 
     check(connection)
 
 
+def test_a_page_of_long_notes_ends_early_and_the_next_goes_on(tmp_path: Path) -> None:
+    connection = opened(tmp_path)
+    ids = [write(connection, "\N{BUG}" * (1 << 16)) for _ in range(70)]
+    which = Filter((1,), 1.0)
+    first, n_all = tables.page(connection, which, after=0, limit=500)
+    assert n_all == 70
+    assert sum(len(note.text.encode()) for note in first) <= 16 << 20
+    rest, n_left = tables.page(connection, which, after=first[-1].id, limit=500)
+    assert [note.id for note in (*first, *rest)] == ids
+    assert n_left == len(rest)
+
+
 def test_words_of_an_older_version_are_found_and_can_be_forgotten(tmp_path: Path) -> None:
     connection = opened(tmp_path, N_STEPS_WITH_A_TRIGGER)
     old = [write(connection, text) for text in ("boat red", "boat blue")]

@@ -22,6 +22,8 @@ _NOTE = (
 _FROM = "FROM memory_notes n JOIN memory_spaces s ON s.id = n.space"
 TRAITS = "n.id, :now - n.created_unix_s, n.n_used, n.importance"
 """What ranking looks at in a note, by its id."""
+PAGE_CHARS = 4 << 20
+"""Of the texts of notes, at which a page of them ends: up to 16 MiB, and a packet holds 64."""
 
 SpaceKey = tuple[Scope, str, str]
 """The scope of a space, and the owner and the agent or process that it belongs to; the column of the last is called `name`."""
@@ -184,13 +186,19 @@ def traits_of(
 def page(
     connection: apsw.Connection, which: Filter, *, after: int, limit: int
 ) -> tuple[tuple[Note, ...], int]:
-    """The notes after an id that pass, and how many there are."""
+    """The notes after an id that pass, and how many there are; fewer than `limit` once their texts are long enough."""
     condition, values = which.condition()
     values = {**values, "after": after, "limit": limit}
     where = f"{_FROM} WHERE n.id > :after AND {condition}"
     n_all = ints(connection.execute(f"SELECT count(*) {where}", values))[0]
     rows = connection.execute(f"SELECT {_NOTE} {where} ORDER BY n.id LIMIT :limit", values)
-    return tuple(map(_note, rows)), n_all
+    notes, n_chars = list[Note](), 0
+    for row in rows:
+        notes.append(_note(row))
+        n_chars += len(notes[-1].text)
+        if n_chars >= PAGE_CHARS:
+            break
+    return tuple(notes), n_all
 
 
 def in_force(connection: apsw.Connection, notes: Collection[int]) -> dict[int, int]:
