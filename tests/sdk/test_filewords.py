@@ -69,6 +69,14 @@ def test_each_verb_behind_a_comma_an_and_or_a_stop_begins_a_clause() -> None:
     assert found[3].names == (Name("the soup"),), "it is what the one before names"
 
 
+@pytest.mark.parametrize(
+    "writing",
+    ["append 'summary' to a.md", "write summary to a.md", "create a.md with 'summary'"],
+)
+def test_it_behind_a_text_is_the_file_that_the_text_is_written_to(writing: str) -> None:
+    assert clauses(f"{writing}, then delete it")[1].names == (Name("a.md"),)
+
+
 def test_without_a_verb_nothing_is_taken_away_and_texts_are_in_quotation_marks() -> None:
     (clause,) = clauses("the diary belongs in the archive")
     assert clause.is_open

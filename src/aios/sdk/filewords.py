@@ -110,14 +110,19 @@ class Clause(Struct, frozen=True):
 
 
 def clauses(command: str) -> list[Clause]:
-    """The clauses of a command; `it` in one is what the one before names."""
+    """The clauses of a command; `it` in one is what the one before names, or the file that it writes a text to."""
     found: list[Clause] = []
     for tokens in _split(_TOKEN.findall(command)):
         clause = _clause(tokens)
         if found and any(name.is_pronoun for name in clause.names):
-            clause = replace(clause, names=found[-1].names, texts=(), is_open=False)
+            clause = replace(clause, names=_meant_by_it(found[-1]), texts=(), is_open=False)
         found.append(clause)
     return found
+
+
+def _meant_by_it(before: Clause) -> tuple[Name, ...]:
+    is_text = set(before.kinds) <= {Do.WRITE, Do.APPEND}
+    return tuple(place.name for place in before.places) if is_text else before.names
 
 
 def held_back(command: str) -> str:
