@@ -158,7 +158,12 @@ async def test_a_copied_folder_tells_which_files_it_takes_the_place_of(tmp_path:
 
 @pytest.mark.parametrize(
     "command",
-    ["put 'buy milk' in draft-1", "save 'buy milk' to draft-1.md", "append draft-1 to draft-2"],
+    [
+        "put 'buy milk' in draft-1",
+        "save 'buy milk' to draft-1.md",
+        "save draft-2.md as draft-1.md",
+        "append draft-1 to draft-2",
+    ],
 )
 async def test_a_text_that_may_be_another_is_looked_at_first(tmp_path: Path, command: str) -> None:
     async with saying(tmp_path) as (_, ann):
@@ -166,6 +171,13 @@ async def test_a_text_that_may_be_another_is_looked_at_first(tmp_path: Path, com
             await ann.command(command)
         outcome = await ann.command("append 'draft-1' to draft-2")
         assert outcome.is_done, "in quotation marks it is the text"
+
+
+async def test_a_text_that_is_appended_begins_a_line(tmp_path: Path) -> None:
+    async with saying(tmp_path) as (_, ann):
+        for text in ("eggs", "milk"):
+            await ann.command(f"append '{text}' to draft-1.md")
+        assert await ann.read_text("draft-1.md") == "one\neggs\nmilk\n"
 
 
 @pytest.mark.parametrize("place", ["up", "there", "away"])

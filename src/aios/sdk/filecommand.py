@@ -132,6 +132,8 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
         is_guess = step.do is not Do.FIND and not (wish and is_found)
         if step.do in (Do.WRITE, Do.APPEND):
             is_guess = is_guess or (yield from _may_be_other(step, clause, command))
+        elif Do.WRITE in clause.kinds:  # who says `put` or `save` has said nothing of another's place
+            is_guess = is_guess or bool(step.replaces)
         steps.append(msgspec.structs.replace(step, is_guess=is_guess))
         problems += yield from _problems(step)
         if step.replaces and (clause.is_new or step.do is Do.MOVE):
@@ -154,7 +156,7 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
         raise Conflict("the plan cannot be undone", hint="look at it, and consent (--yes)")
     if plan.is_guess and not consents:
         raise Conflict(
-            "the plan is a guess: a model made it, a file is meant by what is in it, or a text has no quotation marks or would take the place of a file",
+            "the plan is a guess: a model made it, a file is meant by what is in it, or a text has no quotation marks, or `put` or `save` would take the place of a file",
             hint="look at it, and consent (--yes); or say the names of the files, and texts in quotation marks",
         )
     edits = [edit for step in plan.steps for edit in _edits(step)]
