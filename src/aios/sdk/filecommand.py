@@ -12,20 +12,24 @@ from msgspec import Struct
 from aios.abi.calls import Chat, ChatAnswer
 from aios.abi.storage import (
     Append,
+    Content,
     Copy,
     Delete,
     Edit,
     Edited,
     FileEdit,
     FilePurge,
+    FileRead,
     FileRollback,
+    Files,
+    FileStat,
     FileVersion,
     Move,
     Purged,
     Put,
 )
 from aios.abi.types import Finish, JsonSchema, Message, Role, Sampling
-from aios.errors import AiosError, Conflict, InvalidCall
+from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
 from aios.sdk.filelookup import (
     N_SHOWN,
     Procedure,
@@ -132,7 +136,9 @@ def planning(command: str, model: str) -> Procedure[FilePlan]:
         is_guess = step.do is not Do.FIND and not (wish and is_found)
         if step.do in (Do.WRITE, Do.APPEND):
             is_guess = is_guess or (yield from _may_be_other(step, clause, command))
-        elif Do.WRITE in clause.kinds:  # who says `put` or `save` has said nothing of another's place
+        elif (
+            Do.WRITE in clause.kinds
+        ):  # who says `put` or `save` has said nothing of another's place
             is_guess = is_guess or bool(step.replaces)
         steps.append(msgspec.structs.replace(step, is_guess=is_guess))
         problems += yield from _problems(step)
@@ -159,7 +165,9 @@ def carrying_out(plan: FilePlan, *, consents: bool) -> Procedure[Outcome]:
             "the plan is a guess: a model made it, a file is meant by what is in it, or a text has no quotation marks, or `put` or `save` would take the place of a file",
             hint="look at it, and consent (--yes); or say the names of the files, and texts in quotation marks",
         )
-    edits = [edit for step in plan.steps for edit in _edits(step)]
+    edits: list[Edit] = []
+    for step in plan.steps:
+        edits += _edits(step, is_in_line=(yield from _ends_in_line(step)))
     outcome = Outcome(plan, found=tuple(p for s in plan.steps if s.do is Do.FIND for p in s.paths))
     if outcome.found:
         outcome = _and(outcome, done=[f"found {path}" for path in outcome.found])
@@ -386,8 +394,23 @@ def _problems(step: PlannedStep) -> Procedure[list[str]]:
 # --- carrying out ------------------------------------------------------------------------------------------------
 
 
-def _edits(step: PlannedStep) -> list[Edit]:
-    """The reversible edits of a step."""
+def _ends_in_line(step: PlannedStep) -> Procedure[bool]:
+    """Whether the file that a step appends to has no end of a line at its end, as far as the caller may know."""
+    if step.do is not Do.APPEND:
+        return False
+    try:
+        there = yield build(FileStat, path=step.target)
+        assert isinstance(there, Files)
+        n_before = max(0, there.files[0].size_bytes - 1)
+        last = yield build(FileRead, path=step.target, offset=n_before, length=1)
+    except (AccessDenied, InvalidCall, NotFound):
+        return False
+    assert isinstance(last, Content)
+    return bool(last.data) and not last.data.endswith(b"\n")
+
+
+def _edits(step: PlannedStep, *, is_in_line: bool = False) -> list[Edit]:
+    """The reversible edits of a step; what is appended to a file that `is_in_line` begins a new line."""
     match step.do:
         case Do.MOVE | Do.COPY:
             kind = Move if step.do is Do.MOVE else Copy
@@ -398,7 +421,8 @@ def _edits(step: PlannedStep) -> list[Edit]:
         case Do.WRITE:
             return [Put(path=step.target, data=step.text.encode())]
         case Do.APPEND:
-            return [Append(path=step.target, data=f"{step.text}\n".encode())]
+            begin = "\n" if is_in_line else ""
+            return [Append(path=step.target, data=f"{begin}{step.text}\n".encode())]
         case Do.FIND | Do.PURGE:
             return []
 
