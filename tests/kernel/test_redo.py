@@ -334,13 +334,13 @@ async def test_what_came_in_pieces_comes_again(home: Path, what: str, expected: 
 WATCHING = """
     with client.files.follow("/shared") as changes:
         client.log("begun")
-        for number, change in enumerate(changes):
-            client.files.read(change.version.path)
+        for number, version in enumerate(changes):
+            client.files.read(version.path)
             if number == 2:
                 Path("three").touch()
             if number == 5:
                 break
-    client.exit(0, f"{change.version.path}")
+    client.exit(0, f"{version.path}")
 """
 
 

@@ -83,6 +83,19 @@ async def test_an_upload_that_is_interrupted_leaves_no_draft() -> None:
     await run(body)
 
 
+async def test_changes_that_are_followed_are_versions_here_too() -> None:
+    def body(client: blocking.Client) -> None:
+        client.files.write("/shared/a", "1")
+        with client.files.follow("/shared", since=0) as changes:
+            assert next(changes).path == "/shared/a"
+            client.files.write("/shared/b", "1")
+            for version in changes:
+                assert (version.path, version.version, changes.n_missed) == ("/shared/b", 1, 0)
+                break
+
+    await run(body)
+
+
 @pytest.mark.parametrize("over", ["unix", "http"])
 async def test_streams_bring_pieces_and_can_be_left(over: str) -> None:
     def body(client: blocking.Client) -> None:

@@ -358,10 +358,11 @@ def share(
 def watch(*, path: str, since: int | None, as_json: bool) -> None:
     """Show changes of PATH, or of any file below it, as they come; until Ctrl-C."""
     with connect() as client, client.files.follow(path, since=since) as changes:
-        for change in changes:
-            if change.n_missed:
-                click.echo(f"missed {counted(change.n_missed, 'change')}", err=True)
-            each = change.version
+        n_missed = 0
+        for each in changes:
+            if changes.n_missed > n_missed:
+                click.echo(f"missed {counted(changes.n_missed - n_missed, 'change')}", err=True)
+                n_missed = changes.n_missed
             if as_json:
                 write_json(each)
             else:

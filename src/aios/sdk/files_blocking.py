@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aios.abi.gate import Change
 from aios.abi.links import FileLink, FileLinks, FileUnlink, LinkInfo
@@ -50,6 +50,9 @@ from aios.sdk.filecommand import BlockingFileCommands
 from aios.sdk.files import LIST_PAGE, decoded, encoded
 from aios.sdk.requests import build, checked
 from aios.sdk.retrieval_blocking import BlockingFileSearch
+
+if TYPE_CHECKING:
+    from aios.sdk.blocking import BlockingFrames
 
 
 class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
@@ -224,11 +227,13 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
         return self._gate.call(call).value
 
     @contextmanager
-    def follow(self, path: str = "", *, since: int | None = None) -> Iterator[Iterator[Change]]:
+    def follow(
+        self, path: str = "", *, since: int | None = None
+    ) -> Iterator["BlockingChangesAsTheyCome"]:
         """Every change of a path, or of any below a folder, as it comes, until the block is left."""
         call = build(FileWatch, path=path, since=since, follow=True)
         with self._gate.open_call(call) as frames:
-            yield (frame for frame in frames if isinstance(frame, Change))
+            yield BlockingChangesAsTheyCome(frames)
 
     def share(
         self, path: str, grantee: str, access: Literal["read", "write", "none"] = "read"
@@ -305,3 +310,21 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
     def check(self) -> Checked:
         """Compare all that is stored with its checksums and counts; only the owner may."""
         return self._gate.call(FileCheck()).value
+
+
+class BlockingChangesAsTheyCome:
+    """`ChangesAsTheyCome` for code that waits."""
+
+    def __init__(self, frames: "BlockingFrames[Changes]") -> None:
+        self.n_missed = 0
+        self._frames = iter(frames)
+
+    def __iter__(self) -> Iterator[FileVersion]:
+        return self
+
+    def __next__(self) -> FileVersion:
+        while True:
+            frame = next(self._frames)
+            if isinstance(frame, Change):
+                self.n_missed += frame.n_missed
+                return frame.version
