@@ -55,6 +55,10 @@ def test_every_reference_leads_somewhere() -> None:
     assert {ref.rpartition("/")[2] for ref in references(described())} <= set(schemas)
 
 
+def test_the_document_is_made_once_for_all_that_ask_for_it() -> None:
+    assert document() is document()
+
+
 def test_every_system_call_is_described() -> None:
     body = described()["paths"]["/aios/call"]["post"]["requestBody"]
     options = body["content"]["application/json"]["schema"]["anyOf"]
