@@ -4,8 +4,9 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.abc
+import msgspec
 import pytest
-from tests.server.serving import Served, serving
+from tests.server.serving import Served, chat, serving, slow_engine, until_idle, until_running
 
 from aios.config import ServerConfig
 
@@ -288,6 +289,34 @@ async def test_requests_may_follow_each_other_without_waiting() -> None:
         with anyio.fail_after(30):
             while found.count(b'"pid":1') < 5:
                 found += await stream.receive()
+
+
+@pytest.mark.parametrize("path", ["/aios/call", "/aios/stream"])
+@pytest.mark.parametrize("is_at_once", [True, False])
+async def test_who_leaves_with_a_second_request_under_way_takes_the_first_call_along(
+    path: str, *, is_at_once: bool
+) -> None:
+    body = msgspec.json.encode(chat(max_tokens=None))
+    async with serving(slow_engine(), server=QUICK) as served:
+        request = head_of(served, f"Content-Length: {len(body)}", path=path) + body
+        async with connected(served) as stream:
+            await stream.send(request * (1 + is_at_once))
+            await until_running(served.kernel)
+            if not is_at_once:
+                await stream.send(request)
+        await until_idle(served.kernel)
+
+
+async def test_too_many_requests_in_advance_end_the_connection() -> None:
+    body = msgspec.json.encode(chat(max_tokens=None))
+    async with serving(slow_engine(), server=QUICK) as served, connected(served) as stream:
+        await stream.send(head_of(served, f"Content-Length: {len(body)}", path="/aios/call") + body)
+        await until_running(served.kernel)
+        await stream.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        reply = await read_all(stream)
+        assert status_of(reply) == 429
+        assert "wait for their answers" in error_of(reply)
+        await until_idle(served.kernel)
 
 
 async def test_an_upgrade_is_not_followed() -> None:

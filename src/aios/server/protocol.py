@@ -17,6 +17,9 @@ from aios.server.faults import raw_response, status_response
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Transport  # noqa: TID251 - types of uvicorn's contract
 
+MAX_WAITING = 32
+"""Requests that one connection may send in advance; a pause in reading would hide that the client has left."""
+
 
 class _Timer(Protocol):
     def cancel(self) -> None: ...
@@ -36,6 +39,8 @@ class GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._inner = self.app
+        self._running: RequestResponseCycle | None = None
+        """The last that was begun. Uvicorn's `cycle` is the last that came, and may wait for the reply of this one."""
         self._timer: _Timer | None = None
         self._has_data = False
         self._has_progress = False
@@ -53,6 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +89,12 @@ class GuardedProtocol(HttpToolsProtocol):
         is_large = self._n_head_bytes + len(self.url) > self.limits.max_header_bytes
         self.app = self._refuse_head if is_large else self._inner
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
+        if len(self.pipeline) > MAX_WAITING:
+            self._refuse(429, f"{MAX_WAITING} requests wait for their answers on this connection")
+        elif self.pipeline:
+            self.flow.resume_reading()  # else nobody would see that the client leaves
 
     def on_body(self, body: bytes) -> None:
         self._has_progress = True
@@ -91,6 +103,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._has_progress = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running, _ = self.pipeline[-1]
+        super().on_response_complete()
 
     async def _refuse_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = status_response(431, self._head_message(), scope["path"])
@@ -119,13 +136,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """Say why and close; a reply that is under way is cut off instead."""
         if self.transport.is_closing():
             return
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        cycle = self._running
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(raw_response(status, message))
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True  # its request never ends and nobody hears its reply
-            cycle.message_event.set()
+        self._disconnect()
         self.transport.close()
+
+    def _disconnect(self) -> None:
+        """Tell what runs that nobody hears its reply, and that its request may never end."""
+        cycle = self._running
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
 
 def guarded(limits: ServerConfig) -> type[GuardedProtocol]:
