@@ -94,7 +94,7 @@ async def assert_idle(served: Served) -> None:
 FIELDS = {
     "/v1/responses": [
         "input", "model", "instructions", "tools", "tool_choice", "text", "max_output_tokens", "temperature", "top_p", "stream",
-        "store", "background", "previous_response_id", "metadata", "user",
+        "store", "background", "previous_response_id", "conversation", "prompt", "metadata", "user",
     ],
     "/v1/chat/completions": [
         "messages", "model", "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "stop", "seed", "n",

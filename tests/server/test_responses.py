@@ -195,6 +195,9 @@ async def test_parse_gives_back_an_object_of_the_class_also_from_a_stream() -> N
     ("extra", "said"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"conversation": {"id": "conv_1"}}, "conversation"),
+        ({"prompt": {"id": "pmpt_1", "version": "2"}}, "prompt"),
         ({"store": True}, "store"),
         ({"background": True}, "background"),
         ({"tools": [{"type": "web_search"}]}, "tools"),

@@ -33,7 +33,7 @@ from aios.server.responses_types import (
 
 T = TypeVar("T")
 
-WHOLE = "send the whole conversation as `input`: responses are not stored here"
+WHOLE = "send the whole conversation as `input`: responses, conversations and prompts are not stored here"
 
 
 def response_call(request: ResponseRequest) -> Chat:
@@ -62,6 +62,8 @@ def response_call(request: ResponseRequest) -> Chat:
 def _refuse_storage(request: ResponseRequest) -> None:
     asked = {
         "previous_response_id": request.previous_response_id,
+        "conversation": request.conversation,
+        "prompt": request.prompt,
         "store": request.store,
         "background": request.background,
     }

@@ -116,6 +116,8 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
     store: bool | None = None
     background: bool | None = None
     previous_response_id: str | None = None
+    conversation: str | JsonObject | None = None
+    prompt: JsonObject | None = None
     metadata: dict[str, str] | None = None
     user: str | None = None
 
