@@ -1,24 +1,36 @@
 """What the SDK says of arguments that do not fit."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from aios.abi.budget import Limits, SetBudget
+from aios.abi.calls import Spawn
 from aios.abi.every import AnyCall
 from aios.abi.mail import Receive
 from aios.abi.memory import MemoryGet, Recall, Remember
 from aios.abi.storage import Delete, Move, Put
 from aios.errors import InvalidCall
 from aios.sdk import requests
-from aios.sdk.requests import ARGUMENTS, build, chat_call, checked
+from aios.sdk.approvals import Approvals, BlockingApprovals
+from aios.sdk.branches import start_call
+from aios.sdk.files import Files
+from aios.sdk.files_blocking import BlockingFiles
+from aios.sdk.requests import ARGUMENTS, build, chat_call, checked, spawn_call
 
 SDK = Path(requests.__file__).parent
+NOBODY: Any = None
+"""A gate that is never asked."""
 INNER = {"_all_in", "_hits", "_one_source"}
 """Functions of which no argument is a caller's."""
+
+
+def spawned(**folders: Any) -> Spawn:
+    places: dict[str, Any] = {"read": None, "write": None, **folders}
+    return spawn_call("x", (), name=None, nice=0, cwd=None, env=None, budget=None, **places)
 
 
 def methods() -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -82,6 +94,30 @@ def test_the_argument_is_named_and_not_the_field_on_the_wire(make: object, messa
         make()
     assert raised.value.message.startswith(message)
     assert "$" not in raised.value.message + raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: BlockingFiles(NOBODY).retrieve(keywords="invoice"), "keywords"),
+        (lambda: BlockingFiles(NOBODY).group_by("topic", keywords="invoice"), "keywords"),
+        (lambda: Files(NOBODY).retrieve(keywords="invoice").send(None), "keywords"),
+        (lambda: Files(NOBODY).group_by("topic", keywords="invoice").send(None), "keywords"),
+        (lambda: BlockingApprovals(NOBODY).ask("more?", choices="yes"), "choices"),
+        (lambda: Approvals(NOBODY).ask("more?", choices="yes").send(None), "choices"),
+        (
+            lambda: start_call(2, None, None, instructions="be brief", budget=None, may_act=False),
+            "instructions",
+        ),
+        (lambda: spawned(read="/data"), "read"),
+        (lambda: spawned(write="/data"), "write"),
+    ],
+)
+def test_a_text_where_several_are_meant_is_refused_and_not_taken_letter_by_letter(
+    make: Callable[[], object], argument: str
+) -> None:
+    with pytest.raises(InvalidCall, match=f"`{argument}`: expected a list.*, got text"):
+        make()
 
 
 def test_the_hint_names_what_help_understands() -> None:

@@ -14,7 +14,7 @@ from aios.abi.approvals import (
     AskHuman,
     HumanAnswer,
 )
-from aios.sdk.requests import build
+from aios.sdk.requests import build, listed
 
 if TYPE_CHECKING:
     from aios.abi.gate import Gate
@@ -36,7 +36,7 @@ class Approvals:
             ResourceExhausted: Too many questions are open.
             Unsupported: Nobody can be asked.
         """
-        call = build(AskHuman, text=text, choices=tuple(choices), timeout_s=timeout_s)
+        call = build(AskHuman, text=text, choices=listed(choices), timeout_s=timeout_s)
         return (await self._gate.call(call)).value
 
     async def list(self, *, include_over: bool = False) -> tuple[Approval, ...]:
@@ -79,7 +79,7 @@ class BlockingApprovals:
         self, text: str, *, choices: Sequence[str] = (), timeout_s: float | None = None
     ) -> HumanAnswer:
         """Ask the owner something; see `Approvals.ask`."""
-        call = build(AskHuman, text=text, choices=tuple(choices), timeout_s=timeout_s)
+        call = build(AskHuman, text=text, choices=listed(choices), timeout_s=timeout_s)
         return self._gate.call(call).value
 
     def list(self, *, include_over: bool = False) -> tuple[Approval, ...]:

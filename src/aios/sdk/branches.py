@@ -21,7 +21,7 @@ from aios.abi.branches import (
 )
 from aios.abi.budget import Limits
 from aios.abi.types import Pid
-from aios.sdk.requests import build
+from aios.sdk.requests import build, listed
 
 if TYPE_CHECKING:
     from aios.abi.gate import Gate
@@ -141,7 +141,7 @@ def start_call(
         n=n,
         pid=None if pid is None else Pid(pid),
         at=at,
-        instructions=tuple(instructions),
+        instructions=listed(instructions),
         budget=budget,
         may_act=may_act,
     )

@@ -4,7 +4,7 @@ Everything is checked here, so that a mistake shows where it was made, whatever 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypedDict, TypeVar, Unpack
 
@@ -132,6 +132,11 @@ def build(cls: type[C], **fields: object) -> C:
         ) from error
 
 
+def listed(given: Iterable[object]) -> object:
+    """Several things as `build` takes them. One text is left as it is, so that it is refused: its letters are not meant."""
+    return given if isinstance(given, str) else tuple(given)
+
+
 def checked(part: S, where: str = "") -> S:
     """A part of a call, such as an edit or limits, checked as the call is: msgspec takes what is a `Struct` already as it is.
 
@@ -197,11 +202,17 @@ def spawn_call(
         cwd=os.path.abspath(cwd or "."),  # noqa: PTH100 - the same
         env=dict(env or {}),
         budget=budget,
-        read=None if read is None else tuple(map(os.path.abspath, read)),
-        write=None if write is None else tuple(map(os.path.abspath, write)),
+        read=_folders(read),
+        write=_folders(write),
         restart=restart,
         block_bytes=block_bytes,
     )
+
+
+def _folders(given: Sequence[str | os.PathLike[str]] | None) -> object:
+    if given is None or isinstance(given, str):  # of `/data`, the first letter is the folder of all
+        return given
+    return tuple(map(os.path.abspath, given))
 
 
 def messages_of(given: Messages) -> tuple[Message, ...]:

@@ -15,7 +15,7 @@ from aios.abi.retrieval import (
     IndexInfo,
     Retrieved,
 )
-from aios.sdk.requests import build
+from aios.sdk.requests import build, listed
 
 if TYPE_CHECKING:
     from aios.abi.gate import Gate
@@ -61,7 +61,7 @@ class FileSearch:
             FileRetrieve,
             query=query,
             k=k,
-            keywords=tuple(keywords),
+            keywords=listed(keywords),
             under=under,
             type=type,
             since_unix_s=since_unix_s,
@@ -90,7 +90,7 @@ class FileSearch:
             by=by,
             query=query,
             k=k,
-            keywords=tuple(keywords),
+            keywords=listed(keywords),
             under=under,
             type=type,
             since_unix_s=since_unix_s,

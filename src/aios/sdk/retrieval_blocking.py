@@ -15,7 +15,7 @@ from aios.abi.retrieval import (
     IndexInfo,
     Retrieved,
 )
-from aios.sdk.requests import build
+from aios.sdk.requests import build, listed
 
 if TYPE_CHECKING:
     from aios.sdk.blocking import BlockingGate
@@ -45,7 +45,7 @@ class BlockingFileSearch:
             FileRetrieve,
             query=query,
             k=k,
-            keywords=tuple(keywords),
+            keywords=listed(keywords),
             under=under,
             type=type,
             since_unix_s=since_unix_s,
@@ -74,7 +74,7 @@ class BlockingFileSearch:
             by=by,
             query=query,
             k=k,
-            keywords=tuple(keywords),
+            keywords=listed(keywords),
             under=under,
             type=type,
             since_unix_s=since_unix_s,
