@@ -6,7 +6,7 @@ from anyio import to_thread
 from tests.sdk.serving import served
 
 from aios.abi.contexts import WindowPolicy
-from aios.abi.types import Message, Role
+from aios.abi.types import Message, Role, ToolSpec
 from aios.engine.script import Script
 from aios.errors import Conflict, InvalidCall, NotFound
 from aios.sdk import blocking
@@ -66,6 +66,21 @@ async def test_a_conversation_over_a_socket(over: str) -> None:
                     await client.contexts.restore("seas")
                 await branch.close()
                 await branch.close()
+
+
+async def test_a_tool_of_the_context_can_be_asked_for_by_its_name() -> None:
+    tools = [ToolSpec(name, "", {"type": "object", "properties": {}}) for name in ("look", "go")]
+    with anyio.fail_after(30):
+        async with (
+            served(Script()) as kernel,
+            connect(kernel.urls[0], kernel.owner_token) as client,
+        ):
+            async with client.context(tools=tools) as context:
+                said = await context.chat("where?", tool_choice="go")
+                assert [call.name for call in said.tool_calls] == ["go"]
+            async with client.context(tools=tools) as context:
+                with pytest.raises(InvalidCall, match="fly"):
+                    await context.chat("where?", tool_choice="fly")
 
 
 async def test_leaving_a_stream_early_leaves_the_context_as_it_was() -> None:

@@ -161,7 +161,10 @@ def chat_call(messages: Messages, schema: Schema = None, **options: Unpack[ChatO
     tools = tuple(spec_of(tool) for tool in options.get("tools", ()))
     fields["messages"] = messages_of(messages)
     fields["tools"] = tools
-    fields["tool_choice"] = _choice(options.get("tool_choice", "auto"), tools)
+    has_others = not tools and options.get("context") is not None
+    fields["tool_choice"] = _choice(
+        options.get("tool_choice", "auto"), None if has_others else tools
+    )
     return _generation(Chat, schema, fields)
 
 
@@ -339,11 +342,14 @@ def spec_of(tool: ToolSpec | HasSpec) -> ToolSpec:
     return spec
 
 
-def _choice(given: str | ToolChoice, tools: tuple[ToolSpec, ...]) -> ToolChoice:
+def _choice(given: str | ToolChoice, tools: tuple[ToolSpec, ...] | None) -> ToolChoice:
+    """A choice among some tools; None: among those of a context, which only the kernel knows."""
     choice = given
     if isinstance(choice, str):
         choice = ToolChoice(choice) if choice in MODES else ToolChoice("tool", choice)
-    if choice.mode == "tool" and choice.name not in {tool.name for tool in tools}:
+    if tools is None or choice.mode != "tool":
+        return choice
+    if choice.name not in {tool.name for tool in tools}:
         raise InvalidCall(
             f"tool_choice {choice.name!r} is none of the tools",
             hint="name one of `tools`, or use auto, none or required",
