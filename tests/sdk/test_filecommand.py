@@ -289,6 +289,9 @@ async def test_lists_folders_and_what_was_named_before_are_understood(tmp_path: 
         assert outcome.is_done
         assert "draft-2.md" not in await names(ann)
         await ann.command("rename the trips folder to journeys")
+        await ann.write("v1.2/notes.md", "x")
+        dotted = await ann.plan("rename v1.2 to v2")
+        assert dotted.steps[0].target == "/agents/ann/v2"
         assert "journeys/draft-2.md" in await names(ann)
         for command in ("move draft-1.md", "delete", ", ".join(["delete a.md"] * 9)):
             with pytest.raises(InvalidCall):

@@ -123,6 +123,7 @@ def test_a_target_lies_beside_its_source_unless_it_is_absolute() -> None:
     assert place_of(Place("diary.md"), "") == "diary.md"
     assert place_of(Place("b.md"), "/shared/trips/a.md") == "/shared/trips/b.md"
     assert place_of(Place("b", is_name=True), "/shared/trips/a.md") == "/shared/trips/b.md"
+    assert place_of(Place("b", is_name=True), "/shared/.profile") == "/shared/b"
     assert place_of(Place("x/b.md"), "/shared/trips/a.md") == "/shared/x/b.md"
     assert lands_at("/shared/archive", "/shared/a.md", is_name=False) == "/shared/archive/a.md"
     assert lands_at("/shared/b.md", "/shared/a.md", is_name=True) == "/shared/b.md"

@@ -96,7 +96,8 @@ def file_for_text(place: Place) -> Procedure[str]:
 
 def target_of(place: Place, sources: tuple[str, ...]) -> Procedure[str]:
     """Where files come to lie; of several, the folder. A folder of that name that is there is meant before a new one."""
-    path = place_of(place, sources[0])
+    source = (yield from _found(sources[0])) if place.is_name else None
+    path = place_of(place, sources[0], is_folder=bool(source and source.is_folder))
     there = yield from _found(path)
     is_folder = bool(there and there.is_folder)
     if not is_folder and "/" not in place.words and not place.is_name and "." not in place.words:

@@ -230,8 +230,11 @@ def wish_of(answer: str, menu: Menu) -> Wish:
 # --- where to -----------------------------------------------------------------------------------------------------
 
 
-def place_of(place: Place, near: str) -> str:
-    """The path that words mean which name none: beside the file `near` if they are a name for it, else in the folder that all of its owner's is in."""
+def place_of(place: Place, near: str, *, is_folder: bool = False) -> str:
+    """The path that words mean which name none: beside `near` if they are a name for it, else in the folder that all of its owner's is in.
+
+    A file keeps its extension under a name that has none; the name of a folder (`is_folder`) has no extension, and neither has `.profile`.
+    """
     bare = place.words if place.is_quoted else without_filling(place.words)
     if bare.startswith("/"):
         return bare.rstrip("/")
@@ -240,7 +243,7 @@ def place_of(place: Place, near: str) -> str:
     inside = (bare if is_as_said else bare.replace(" ", "-")).strip("/")
     if not near or "/" in inside:
         return f"{root_of(near)}/{inside}" if near else inside
-    if place.is_name and "." not in inside and "." in own:
+    if place.is_name and "." not in inside and "." in own[1:] and not is_folder:
         return f"{folder}/{inside}.{own.rpartition('.')[2]}"
     is_name = place.is_name or "." in inside
     return f"{folder if is_name else root_of(near)}/{inside}"
