@@ -85,7 +85,7 @@ class ApprovalInfos(Answer, frozen=True, tag="approval_infos"):
 
 
 class ApprovalList(Call[ApprovalInfos], frozen=True, tag="approval_list"):
-    """List the questions that wait for an answer; with `all` also answers that hold and what is over. Only the owner may."""
+    """List the questions that wait for an answer; with `all` also answers that hold and what is over, of that the newest 4 MiB of text. Only the owner may."""
 
     all: bool = False
 

@@ -45,6 +45,24 @@ def test_an_answer_holds_for_its_process_its_act_and_its_arguments_alone() -> No
         assert found.find(other) is None, other
 
 
+def test_of_long_questions_that_are_over_the_newest_are_shown_and_all_that_are_open_or_hold() -> (
+    None
+):
+    found = new_book(10, 10, 10)
+    rows = [
+        msgspec.structs.replace(question(digest=f"{n}", number=n), arguments="a" * (1 << 20))
+        for n in range(1, 9)
+    ]
+    for row in rows:
+        found.add(row)
+    found.put(book.answered(rows[0], "process", by="owner", unix_s=1.0))
+    for row in rows[1:7]:
+        found.put(book.over(row, ApprovalState.WITHDRAWN))
+    assert [each.id for each in found.shown(is_all=True)] == [1, 5, 6, 7, 8]
+    assert [each.id for each in found.shown(is_all=False)] == [8]
+    assert len(found.listed(is_all=True)) == 8
+
+
 def test_always_is_for_all_processes_of_a_program_until_its_code_changes() -> None:
     found = new_book()
     asked = question()

@@ -300,7 +300,7 @@ class Approvals:
         _check_owner(run)
         for each in self._book.listed(is_all=False):
             self.expire(each)
-        found = self._book.listed(is_all=call.all)
+        found = self._book.shown(is_all=call.all)
         return ApprovalInfos(tuple(each for each in found if each.id not in self._unwritten))
 
     async def answer(self, run: Run, call: ApprovalAnswer) -> Approval:

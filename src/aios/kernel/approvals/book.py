@@ -28,6 +28,8 @@ from aios.abi.types import Pid
 from aios.errors import Conflict, InvalidCall, NotFound, ResourceExhausted
 
 OPEN = ApprovalState.OPEN
+SHOWN_CHARS = 4 << 20
+"""Of the questions in one answer that are over: up to 16 MiB, and a packet holds 64."""
 AMOUNT = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 REVOCABLE = frozenset({ApprovalState.ALLOWED, ApprovalState.DENIED, ApprovalState.ANSWERED})
 
@@ -108,6 +110,17 @@ class Book:
     def listed(self, *, is_all: bool) -> list[Approval]:
         """Those that are open, or all, the oldest first."""
         return [self._all[n] for n in sorted(self._all) if is_all or self._all[n].state is OPEN]
+
+    def shown(self, *, is_all: bool) -> list[Approval]:
+        """`listed`, as far as one answer has room: of those that are over and neither wait nor hold, the newest."""
+        n_chars, found = 0, list[Approval]()
+        for row in reversed(self.listed(is_all=is_all)):
+            if not row.holds:
+                n_chars += len(row.arguments) + len(row.why) + len(row.said)
+                n_chars += sum(map(len, row.choices))
+            if row.holds or n_chars <= SHOWN_CHARS:
+                found.append(row)
+        return found[::-1]
 
     def of_process(self, pid: Pid) -> list[Approval]:
         """Those of a process that are open or hold."""
