@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 from tests.engine.jobs import chat, run
 from tests.kernel.context.broken_disk import BrokenDisk
@@ -82,11 +83,14 @@ class Speaker:
         except AiosError as error:
             self.error = error
 
-    async def speak_over_a_socket(self, path: str) -> None:
-        """The same through a connection of its own, until it is to leave."""
+    async def speak_over_a_socket(
+        self, path: str, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """The same through a connection of its own, until it is to leave; started when it is let in."""
         self.gone = anyio.Event()
         async with UnixGate.connect(path, self.token) as gate, anyio.create_task_group() as tasks:
             self.gate = gate
+            task_status.started()
             tasks.start_soon(self.speak)
             await self.gone.wait()
             tasks.cancel_scope.cancel()
@@ -157,18 +161,16 @@ async def attacked(served: Served, attack: Attack, n_rounds: int, *, whole: str)
         limits = SetBudget(pid=each.process.pid, limits=Limits(completion_tokens=1000))
         await served.kernel.init_gate().call(limits)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(bystander.speak)
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as victims:
                 if attack is go_away:
-                    victims.start_soon(victim.speak_over_a_socket, served.path)
-                else:
+                    await victims.start(victim.speak_over_a_socket, served.path)
+                tasks.start_soon(bystander.speak)
+                if attack is not go_away:
                     victims.start_soon(victim.speak)
                 for _ in range(n_rounds):
                     await checkpoint()
                 step = victim.step(whole)
-                while attack is go_away and victim.gone is None:
-                    await checkpoint()
                 await attack(served, victim, scope)
     assert bystander.error is None
     assert bystander.text == whole, "the bystander was harmed"

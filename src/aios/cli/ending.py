@@ -8,6 +8,9 @@ from types import FrameType
 SIGNAL_BASE = 128
 """The exit code is this much above the signal's number, as shells have it."""
 
+HELD_S = 2
+"""So long a signal waits for what is done whole."""
+
 
 def ending_signals() -> list[signal.Signals]:
     """Those that end this command."""
@@ -25,29 +28,32 @@ class Ending:
         self._came = 0
 
     def take(self, number: int, _: FrameType | None) -> None:
-        """A signal came; the second one is heeded at once."""
+        """A signal came; the second one is heeded at once, and so is the alarm."""
         if self._is_held and not self._came:
             self._came = number
+            signal.alarm(HELD_S)
         else:
-            _raise(number)
+            _raise(self._came or number)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What is done here is done whole: a signal is heeded at its end."""
+        """What is done here is done whole, if that takes no longer than `HELD_S`: a signal is heeded at its end."""
         self._is_held = True
         try:
             yield
         finally:
             self._is_held = False
-        if self._came:
-            _raise(self._came)
+            signal.alarm(0)
+            if self._came:
+                _raise(self._came)
 
 
 @contextmanager
 def ending_in_order() -> Iterator[Ending]:
     """Have signals raise here, instead of the command just being gone."""
     ending = Ending()
-    before = {number: signal.signal(number, ending.take) for number in ending_signals()}
+    heeded = [each for each in ending_signals() if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, ending.take) for each in (*heeded, signal.SIGALRM)}
     try:
         yield ending
     finally:

@@ -221,8 +221,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if group.split(BrokenPipeError)[1] is None:
             return _end_unheard()
         return report(_only_error(group), as_json=as_json, options=options_of(_command(argv)))
-    except UnicodeDecodeError:
-        return report(InvalidCall("the input is not text in UTF-8"), as_json=as_json)
+    except UnicodeDecodeError as error:
+        refused = InvalidCall("the input is not text in UTF-8")
+        refused.__cause__ = error
+        return report(refused, as_json=as_json)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return report(AiosError(message), as_json=as_json)

@@ -251,7 +251,7 @@ def _carry_out(order: Order, *, detach: bool) -> int:
             code = _run_on(address, order, detach=detach, is_last_try=monotonic() > give_up_s)
         if code is not None:
             return code
-        if monotonic() > give_up_s:
+        if monotonic() > give_up_s and find_running(home) is None:
             raise Conflict(
                 f"{home.root} is held by a kernel that is starting or ending, or that cannot be found",
                 hint="wait for it; if it stays so, end the `aios serve` that holds run/kernel.lock",

@@ -224,6 +224,9 @@ class ProcessTable:
             return
         share = KEPT_RESULT_CHARS // len(self._exited)
         *older, _ = self._exited
+        older.sort(
+            key=lambda pid: not self._by_pid[pid].is_waited_for
+        )  # else their parents miss them
         for pid in older:
             if _n_result_chars(self._by_pid[pid]) > share and not self.is_needed(pid):
                 self._forget(pid)

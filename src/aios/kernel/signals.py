@@ -82,12 +82,15 @@ class Signals(Struct, frozen=True):
         """
         self._check(target, "stop")
         held: dict[Pid, Process] = {}
-        while new := [each for each in self.table.tree(target) if each.pid not in held]:
+        new = self.table.tree(target)
+        while new:
             for process in new:
                 self.hold(process)
                 held[process.pid] = process
             for process in new:
                 await process.wait_quiet(by)
+            more = (each for each in self.table.tree(target) if each.pid not in held)
+            new = [each for each in more if self.table.get(each.ppid).is_stopped]  # not let go on
         await _wait_still(list(held.values()))
         return list(held)
 

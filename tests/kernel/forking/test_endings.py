@@ -132,3 +132,22 @@ async def test_what_is_decided_is_carried_out_and_answered_though_the_disk_is_fu
     async with booted(home) as (kernel, client):
         assert await client.branches.join(fork.group) == end
         await nothing_is_left(kernel, client, {two})
+
+
+async def test_what_outlives_who_started_it_in_a_branch_ends_with_the_group(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
+        await waiting(kernel, source)
+        fork = await client.branches.start(2, pid=source)
+        one, two = [each.pid for each in fork.branches]
+        left = []
+        for pid in (one, two):
+            await waiting(kernel, pid)
+            starter = await Client(kernel.gate(pid)).spawn(program(home, HELD), restart=ONCE)
+            await waiting(kernel, starter.pid)
+            of_it = await Client(kernel.gate(starter.pid)).spawn(program(home, HELD), restart=ONCE)
+            await Client(kernel.gate(starter.pid)).exit(0, "")
+            await client.wait(starter.pid)
+            left.append(kernel.table.get(of_it.pid))
+        await client.branches.commit(pid=two)
+        assert [each.is_alive for each in left] == [False, False]

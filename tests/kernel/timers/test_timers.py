@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -313,6 +313,27 @@ async def test_a_run_besides_the_others_changes_nothing(home: Path) -> None:
         assert await only(client) == timer
         with pytest.raises(Conflict, match="not due"):
             await client.gate.call(TimerRun(id=timer.id, is_due=True))
+
+
+async def test_a_single_run_that_is_asked_for_twice_at_once_is_made_once(home: Path) -> None:
+    clock = Calendar()
+    async with booted(home, clock) as (_, client):
+        timer = await client.timers.add(program(home), at_unix_s=clock.unix + 60)
+        clock.unix += 60
+
+        async def run() -> None:
+            with suppress(Conflict, NotFound):
+                await client.gate.call(TimerRun(id=timer.id, is_due=True))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(run)
+        while await client.timers.list():
+            await anyio.sleep(0.01)
+        rows = [row for row in await client.ps(include_ended=True) if row.name.startswith("agent")]
+        first, *others = sorted([(await client.wait(row.pid)).exit.status for row in rows])
+        assert first == 0
+        assert set(others) <= {126}, "they were not written down"
 
 
 async def test_what_is_no_timer_is_refused(home: Path) -> None:

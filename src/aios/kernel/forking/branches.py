@@ -329,13 +329,14 @@ class Branches:
         kernel, winner = self._kernel, ending.winner
         why = "discarded" if winner is None else f"discarded: {winner.fork.name} was committed"
         kernel.post.withdraw(end.discarded)
-        for _, limb in ending.losers:
-            await self._end_tree(run, limb.fork.pid, Exit(KILLED_STATUS, why))
+        for pid in end.discarded:  # also those that outlive who started them
+            await self._end_tree(run, pid, Exit(KILLED_STATUS, why))
         if winner is not None:
             last = Exit(0, "committed", ending.result)
             is_own = winner.fork.pid == run.process.pid
-            for child in sorted(run.process.children) if is_own else [winner.fork.pid]:
-                await self._end_tree(run, Pid(child), last)
+            within = {*self._pids_of([winner.fork.pid]), *(run.process.children if is_own else ())}
+            for pid in sorted(within - {run.process.pid}):
+                await self._end_tree(run, pid, last)
             if is_own:
                 kernel.end_self(run, last)
         await self._sweep([self._groups[each.id] for each in ending.groups], end.discarded)
@@ -461,8 +462,13 @@ class Branches:
     @asynccontextmanager
     async def _in_turn(self, run: Run) -> AsyncIterator[None]:
         """Be the only one who ends groups; waits parked, for who has the turn may wait for this process to be quiet."""
-        with run.parked():
-            await self._turn.acquire()
+        while True:
+            with run.parked():
+                await self._turn.acquire()
+            if not run.process.is_stopped:
+                break
+            self._turn.release()  # it was stopped meanwhile: others end groups until it goes on
+            await run.runnable()
         try:
             yield
         finally:

@@ -159,8 +159,11 @@ class Timers:
 
         def sealed(connection: apsw.Connection, answer: Answer) -> None:
             assert isinstance(answer, Spawned), f"{answer} is no new process"
-            if tables.find(connection, timer.id) is None:
+            there = tables.find(connection, timer.id)
+            if there is None:
                 raise _no_timer(timer.id)
+            if there.n_runs != timer.n_runs:
+                raise Conflict(f"timer {timer.id} is not due", hint="its run was just made")
             tables.update(connection, after(answer.pid))  # the last run, too, may come to nothing
             if seal is not None:
                 seal(connection, answer)

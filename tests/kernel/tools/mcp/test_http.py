@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import nan
 from pathlib import Path
 
 import anyio
@@ -88,6 +89,17 @@ async def test_a_long_or_compressed_answer_fails_its_call(tmp_path: Path) -> Non
             async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
                 with anyio.fail_after(40), pytest.raises(ToolFailed, match=r"too long|compressed"):
                     await run_tool(kernel.init_gate(), "it/echo")
+
+
+async def test_an_answer_as_loose_as_the_sdk_takes_it_is_taken(tmp_path: Path) -> None:
+    def answer(request: dict[str, object]) -> bytes:
+        more = {"content": [{"type": "text", "text": "hi"}], "structuredContent": {"x": nan}}
+        said = {"jsonrpc": "2.0", "id": request["id"], "method": None, "result": more}
+        return whole(json.dumps(said).encode())
+
+    async with by_hand(answer) as url, kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
+        with anyio.fail_after(40):
+            assert (await run_tool(kernel.init_gate(), "it/echo")).text == '{"x":null}'
 
 
 MOVED = b"HTTP/1.1 307 Moved\r\nlocation: /mcp/\r\nconnection: close\r\n"

@@ -25,6 +25,7 @@ STREAM_BURST, STREAM_S = 4, 60.0
 """A stream of events may hold so many of the longest messages at once, and one more in each so many seconds: most hold one answer."""
 ACK_S = 5.0
 """So long may an endpoint take a message that asks nothing: the SDK sends what comes next, of whomever, only then."""
+INITIALIZED = "notifications/initialized"
 UNKNOWN, FORBIDDEN, GONE = 401, 403, 404
 SUCCESS = range(200, 300)
 SESSION = "mcp-session-id"
@@ -35,7 +36,7 @@ class Head(Struct, frozen=True):
     """What a message is, whatever is in it."""
 
     id: int | str | None = None
-    method: str = ""
+    method: str | None = None
 
     @property
     def is_request(self) -> bool:
@@ -142,10 +143,11 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         return await self._exchange(request)
 
     async def _post(self, request: httpx2.Request) -> httpx2.Response:
-        sent = _read(await request.aread())
+        sent = msgspec.json.decode(await request.aread(), type=Head)
         why = f"it did not take a message within {ACK_S:g} s"
         try:
-            with anyio.move_on_after(None if sent.is_request else ACK_S):
+            is_waited_for = sent.is_request or sent.method == INITIALIZED
+            with anyio.move_on_after(None if is_waited_for else ACK_S):
                 response = await self._exchange(request)
                 why = await _misfit(response, sent)
                 if not why:
@@ -202,14 +204,6 @@ def _is_of(response: httpx2.Response, media: str) -> bool:
     return response.headers.get("content-type", "").lower().startswith(media)
 
 
-def _read(message: bytes) -> Head:
-    """What a message is; an empty one if it is none."""
-    try:
-        return msgspec.json.decode(message, type=Head)
-    except (ValueError, RecursionError):
-        return Head()
-
-
 async def _misfit(response: httpx2.Response, sent: Head) -> str:
     """Why an answer is none to this request, where the SDK does not see it; else nothing. It puts the request's id into errors itself."""
     status = response.status_code
@@ -217,8 +211,11 @@ async def _misfit(response: httpx2.Response, sent: Head) -> str:
         return f"the endpoint answers {FORBIDDEN}: its `headers` do not allow this"
     if not sent.is_request or status not in SUCCESS or not _is_of(response, "application/json"):
         return ""
-    is_its = str(_read(await response.aread()).id) == str(sent.id)
-    return "" if is_its else "the answer is malformed, or to another request"
+    try:
+        answer = msgspec.json.decode(await response.aread(), type=Head)
+    except (ValueError, RecursionError):
+        return ""  # the SDK fails the call, or reads what this does not, such as NaN
+    return "" if str(answer.id) == str(sent.id) else "the answer is to another request"
 
 
 def _made_up(why: str) -> httpx2.Response:
