@@ -11,17 +11,28 @@ from tests.kernel.forking.test_branches import HELD, died, nothing_is_left
 from tests.kernel.forking.test_forks import waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
-from aios.abi.branches import BranchEnd
+from aios.abi.branches import Branched, BranchEnd
 from aios.errors import Conflict, DiskFailed
 from aios.kernel import programs
 from aios.kernel.forking import forks, merging
 from aios.kernel.forking.endings import Ending
+from aios.kernel.kernel import Kernel
 from aios.kernel.leftovers import code_hash
 from aios.kernel.process import Run
 from aios.sdk.client import Client
 
 __all__ = ["home"]
 pytestmark = pytest.mark.anyio
+
+
+async def branched(home: Path, kernel: Kernel, client: Client, n: int) -> Branched:
+    """A program that waits, and so many branches of it, which wait too."""
+    source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
+    await waiting(kernel, source)
+    fork = await client.branches.start(n, pid=source)
+    for branch in fork.branches:
+        await waiting(kernel, branch.pid)
+    return fork
 
 
 @pytest.mark.parametrize("is_nested", [False, True])
@@ -35,12 +46,8 @@ async def test_what_a_branch_was_about_to_start_as_its_group_ends_is_held_with_i
         return code_hash(folder)
 
     async with booted(home) as (kernel, client):
-        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
-        await waiting(kernel, source)
-        fork = await client.branches.start(2, pid=source)
+        fork = await branched(home, kernel, client, 2)
         one, two = [each.pid for each in fork.branches]
-        for pid in (one, two):
-            await waiting(kernel, pid)
         mine = Client(kernel.gate(one))
 
         async def start() -> None:
@@ -78,13 +85,9 @@ async def test_who_waits_for_the_ends_of_branches_hears_of_each_though_the_kerne
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with booted(home) as (kernel, client):
-        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
-        await waiting(kernel, source)
         await client.mail.subscribe("child.exit")
-        fork = await client.branches.start(3, pid=source)
+        fork = await branched(home, kernel, client, 3)
         one, two, three = [each.pid for each in fork.branches]
-        for pid in (one, two, three):
-            await waiting(kernel, pid)
         await Client(kernel.gate(two)).mail.send(1, "from a loser")
         await Client(kernel.gate(three)).exit(0, "gave up")
         monkeypatch.setattr(kernel.branches, "_bury", partial(died, kernel))
@@ -101,12 +104,8 @@ async def test_what_is_decided_is_carried_out_and_answered_though_the_disk_is_fu
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with booted(home) as (kernel, client):
-        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
-        await waiting(kernel, source)
-        fork = await client.branches.start(2, pid=source)
+        fork = await branched(home, kernel, client, 2)
         one, two = [each.pid for each in fork.branches]
-        for pid in (one, two):
-            await waiting(kernel, pid)
         decide = kernel.branches._decide
 
         def refuse(*_: object) -> None:
@@ -136,13 +135,10 @@ async def test_what_is_decided_is_carried_out_and_answered_though_the_disk_is_fu
 
 async def test_what_outlives_who_started_it_in_a_branch_ends_with_the_group(home: Path) -> None:
     async with booted(home) as (kernel, client):
-        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
-        await waiting(kernel, source)
-        fork = await client.branches.start(2, pid=source)
+        fork = await branched(home, kernel, client, 2)
         one, two = [each.pid for each in fork.branches]
         left = []
         for pid in (one, two):
-            await waiting(kernel, pid)
             starter = await Client(kernel.gate(pid)).spawn(program(home, HELD), restart=ONCE)
             await waiting(kernel, starter.pid)
             of_it = await Client(kernel.gate(starter.pid)).spawn(program(home, HELD), restart=ONCE)

@@ -261,7 +261,11 @@ class Branches:
     async def _hold(self, run: Run, ending: Ending, held: list[Process]) -> None:
         """Return when no branch acts any more, but for the call that ends them, nor what they were about to start. Adds them to `held`."""
         quiet = set[Pid]()
-        while moving := [each for each in self._alive(ending) if each.pid not in quiet]:
+        while True:
+            ending.nested = self._nested(ending.group)  # those that are nested in it by now
+            moving = [each for each in self._alive(ending.groups) if each.pid not in quiet]
+            if not moving:
+                return
             for process in moving:
                 if process.exiting is None:
                     held.append(process)
@@ -270,10 +274,9 @@ class Branches:
                 await process.wait_quiet(run)
                 quiet.add(process.pid)
 
-    def _alive(self, ending: Ending) -> list[Process]:
-        """The processes that end with a group, and with those that are nested in it by now."""
-        ending.nested = self._nested(ending.group)
-        pids = self._pids_of(pid for group in ending.groups for pid in group.pids)
+    def _alive(self, groups: Sequence[Group]) -> list[Process]:
+        """The processes that end with these groups."""
+        pids = self._pids_of(pid for group in groups for pid in group.pids)
         found = (self._kernel.table.find(pid) for pid in pids)
         return [process for process in found if process is not None and process.is_alive]
 
