@@ -31,7 +31,8 @@ def agreed(question: str, *, unasked: str) -> bool:
     if sys.stdin.isatty():
         with suppress(click.Abort):
             return click.confirm(question, default=False, err=True)
-    click.echo(f"\n{unasked}", err=True)
+        click.echo(err=True)  # behind the question
+    click.echo(unasked, err=True)
     return False
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from aios.abi.approvals import HUMAN_ASK, Approval
 from aios.errors import ConfigError, KernelBug, edge
 from aios.kernel.clock import Clock
+from aios.weburl import is_sendable
 
 DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 """Between the tries; after the last of them the message is given up."""
@@ -75,7 +76,7 @@ class Webhook:
                 "approvals.webhook_url is set, and the variable that approvals.webhook_secret_env names is not",
                 hint="put the secret that its server knows into that variable",
             )
-        if not is_address(url):
+        if not is_sendable(url):
             raise ConfigError(
                 "approvals.webhook_url is no address to which a request can be sent",
                 hint="it is http(s)://HOST/PATH or http(s)://HOST:PORT/PATH, with a port from 1 to 65535",
@@ -150,16 +151,6 @@ class Webhook:
     def statistics(self) -> dict[str, int]:
         """How many were sent, given up, and dropped unsent."""
         return {"n_sent": self.n_sent, "n_failed": self.n_failed, "n_dropped": self.n_dropped}
-
-
-def is_address(url: str) -> bool:
-    """Whether a request can be sent there, as far as it shows."""
-    try:
-        found = httpx.URL(url)
-        name = found.host and found.raw_host.decode("ascii").encode("idna")
-    except (httpx.InvalidURL, UnicodeError):
-        return False
-    return bool(name) and (found.port is None or 0 < found.port < 1 << 16)
 
 
 def signature(secret: bytes, stamp: str, body: bytes) -> str:

@@ -29,6 +29,7 @@ from aios.engine.remote.problems import (
 )
 from aios.engine.remote.sse import SseParser
 from aios.errors import ConfigError, EngineFailed, InvalidCall
+from aios.weburl import is_sendable
 
 CONNECT_TIMEOUT_S = 10.0
 ERROR_BODY_TIMEOUT_S = 10.0
@@ -374,7 +375,7 @@ def _encoded(body: JsonObject) -> bytes:
 def _checked_url(base_url: str) -> tuple[str, str]:
     """The base URL without a slash at its end, and the part of it that messages show."""
     url = base_url.strip().rstrip("/")
-    if not _is_address(url):
+    if not is_sendable(url):
         raise ConfigError(
             "`engine.base_url` is not an http(s) URL",
             hint="give the endpoint's, such as http://localhost:8080/v1",
@@ -386,16 +387,6 @@ def _checked_url(base_url: str) -> tuple[str, str]:
             hint="give the address only; the key comes from the environment (`engine.api_key_env`)",
         )
     return url, parts.netloc
-
-
-def _is_address(url: str) -> bool:
-    """Whether both those who read it take it: each refuses some that the other does not."""
-    try:
-        parts = urlsplit(url)
-        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        return is_http and bool(httpx.URL(url).host)
-    except (ValueError, httpx.InvalidURL):
-        return False
 
 
 def _checked_key(api_key: str | None, key_env: str) -> str | None:
