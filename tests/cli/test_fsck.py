@@ -20,6 +20,9 @@ def test_what_is_stored_is_checked_with_a_kernel_and_without(
     checked = aios("fsck")
     assert checked.code == 1
     assert "is not what was stored" in checked.out
+    (home / "aios.db").unlink()
+    lost = aios("fsck")
+    assert (lost.code, "aios.db is gone" in lost.out) == (1, True)
 
 
 def test_a_database_that_is_none_is_a_fault(aios: Aios, home: Path) -> None:

@@ -75,7 +75,9 @@ def _check_offline(home: Home, *, shows: bool) -> Stored:
     from aios.kernel.storage.check import check_all  # noqa: PLC0415
 
     if not home.database.exists():
-        return Stored(0, 0, 0, ())
+        is_lost = any(path.is_file() for path in home.blobs.rglob("*"))
+        lost = f"{home.database} is gone, and {home.blobs} holds content: restore it from a backup"
+        return Stored(0, 0, 0, (lost,) if is_lost else ())
     lock = FileLock.acquire(home.database.with_name(f"{home.database.name}.lock"))
     try:
         connection = connect_file(home.database, is_writer=False)
