@@ -114,7 +114,10 @@ class ContextInfos(Answer, frozen=True):
 
 
 class ContextList(Call[ContextInfos], frozen=True, tag="context_list"):
-    """List the contexts of the caller and its descendants; for the owner, all."""
+    """List the contexts of the caller and its descendants; for the owner, all.
+
+    All of them share 1 MiB for `compactions` and `unanswered`; behind that they are empty, and `context_stat` has them.
+    """
 
 
 class ContextMessages(Answer, frozen=True):

@@ -1,4 +1,5 @@
 import anyio
+import msgspec
 import pytest
 from tests.kernel.conftest import OpenKernel
 
@@ -79,6 +80,19 @@ async def test_a_thousand_forks_share_their_messages(booted: OpenKernel) -> None
         runs = {id(context.transcript) for context in table._by_id.values()}
         assert len(runs) == 1, "not one tuple was copied"
         assert len(set(forks)) == 1000
+
+
+async def test_a_list_says_little_of_many_contexts(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        gate = kernel.init_gate()
+        call = ToolCall("a" * 100_000, "clock", "{}")
+        trunk = await opened(gate, USER, Message(Role.ASSISTANT, tool_calls=(call,)))
+        forks = [(await gate.call(ContextFork(context=trunk))).value.id for _ in range(100)]
+        listed = (await gate.call(ContextList())).value
+        assert [each.id for each in listed.contexts] == [trunk, *forks]
+        assert [len(each.unanswered) for each in listed.contexts] == [1] * 10 + [0] * 91
+        assert len(msgspec.msgpack.encode(listed)) < 2 << 20
+        assert (await gate.call(ContextStat(context=forks[-1]))).value.unanswered == (call.id,)
 
 
 async def test_a_process_reaches_its_own_and_its_descendants_contexts_only(

@@ -1,3 +1,5 @@
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,10 +34,26 @@ def built(*messages: Message) -> Items:
 
 def test_results_may_come_in_any_order_and_in_parts() -> None:
     items = built(SYSTEM, USER, CALLS, result("b"))
-    assert tail_of(items).waiting == ("a",)
+    assert list(tail_of(items).waiting) == ["a"]
     items = extended(items, [result("a"), ANSWER, USER])
-    assert tail_of(items).waiting == ()
+    assert not tail_of(items).waiting
     check_answerable(items)
+
+
+def test_many_results_are_taken_in_time_that_grows_as_their_number() -> None:
+    ids = [f"c{i}" for i in range(40_000)]
+    calls = tuple(ToolCall(call_id, "clock", "{}") for call_id in ids)
+    messages = [USER, Message(Role.ASSISTANT, tool_calls=calls), *map(result, ids)]
+    begun_s = process_time()
+    check_answerable(built(*messages))
+    assert process_time() - begun_s < 5, "half a second; by the square it is half a minute"
+
+
+def test_an_error_names_a_few_calls_and_the_beginning_of_their_ids() -> None:
+    calls = tuple(ToolCall(f"{i}" + "c" * 10_000, "clock", "{}") for i in range(1_000))
+    with pytest.raises(InvalidCall, match="992 more") as raised:
+        built(USER, Message(Role.ASSISTANT, tool_calls=calls), USER)
+    assert len(raised.value.message) < 1_200
 
 
 @pytest.mark.parametrize(
@@ -44,8 +62,8 @@ def test_results_may_come_in_any_order_and_in_parts() -> None:
         ((USER, result("a")), "does not wait"),
         ((USER, CALLS, result("c")), "does not wait"),
         ((USER, CALLS, result("a"), result("a")), "second result"),
-        ((USER, CALLS, USER), "a, b have no results"),
-        ((USER, CALLS, result("a"), ANSWER), "b have no results"),
+        ((USER, CALLS, USER), "'a', 'b' have no results"),
+        ((USER, CALLS, result("a"), ANSWER), "'b' have no results"),
         ((ANSWER,), "answers nothing"),
         ((SYSTEM, ANSWER), "answers nothing"),
         ((USER, ANSWER, ANSWER), "answers nothing"),

@@ -72,6 +72,18 @@ def test_the_last_turn_keeps_its_question_and_its_last_round() -> None:
     assert kept[1].message.tool_calls[0].id == "c0"
 
 
+@pytest.mark.parametrize("n_pinned", [1, 3])
+def test_questions_behind_what_is_pinned_leave_with_their_answers(n_pinned: int) -> None:
+    items = extended((), [user("rule")] * n_pinned, is_pinned=True)
+    for n in range(40):
+        items = extended(items, [user(f"q{n}"), answer(f"a{n}")])
+        if len(items) > 8:
+            items = without(items, removable(items)[:2], pointer_note(n, ()))
+        assert len(items) < 12
+    asked, answered = ([text for text in texts(items) if text[0] == kind] for kind in "qa")
+    assert [text[1:] for text in asked] == [text[1:] for text in answered]
+
+
 @pytest.mark.parametrize("messages", [(), (SYSTEM,), (SYSTEM, user("1"))])
 def test_from_a_conversation_that_has_not_begun_nothing_leaves(
     messages: tuple[Message, ...],

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aios.abi.call import Done
 from aios.abi.contexts import (
@@ -42,13 +43,16 @@ from aios.kernel.context.transcript import (
     Transcript,
     check_invariants,
     extended,
-    tail_of,
 )
 from aios.kernel.context.window import faulted_in, page, slimmed, undone
 from aios.kernel.homes import Homes
 from aios.kernel.process import Process, Run
 from aios.kernel.taint import mark, source_of, take_from
 from aios.kernel.taint import told as told_of
+
+LISTED_BYTES = 1 << 20
+"""What the compactions and unanswered calls of all contexts may take in one list, roughly."""
+COMPACTION_BYTES = 128
 
 
 @dataclass(eq=False, slots=True)
@@ -88,7 +92,7 @@ class Context:
             n_messages=len(self.items),
             size_bytes=self.transcript.size_bytes,
             n_tokens=self.n_tokens,
-            unanswered=tail_of(self.items).waiting,
+            unanswered=self.transcript.unanswered,
             writer=self.writer.process.pid if self.writer else None,
             window=self.window,
             compactions=tuple(told(each) for each in reversed(self.transcript.rewrites)),
@@ -173,11 +177,17 @@ class ContextTable:
     async def list_all(self, run: Run, _: ContextList) -> ContextInfos:
         """The contexts that the caller reaches."""
         reached = [c for c in self._by_id.values() if self._access.may_reach(run.process, c.owner)]
-        infos = tuple(context.info() for context in reached)
-        for context, info in zip(reached, infos, strict=True):
+        infos, room = [], LISTED_BYTES
+        for context in reached:
+            info = context.info()
+            n_bytes = COMPACTION_BYTES * len(info.compactions) + sum(map(len, info.unanswered))
+            room -= n_bytes
+            if n_bytes and room < 0:
+                info = replace(info, compactions=(), unanswered=())
+            infos.append(info)
             if info.model or info.unanswered:  # which are words of its owner's
                 take_from(run, context.owner)
-        return ContextInfos(infos)
+        return ContextInfos(tuple(infos))
 
     async def read(self, run: Run, call: ContextRead) -> ContextMessages:
         """The messages of a context."""

@@ -6,8 +6,10 @@ A system message stands first. Results follow the message that made the calls, o
 else; only the calls of the last message may still wait for theirs. An assistant speaks after a user or after results.
 """
 
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count, islice
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +19,9 @@ from aios.errors import InvalidCall
 
 MESSAGE_BYTES = 128
 """What a message costs in memory beside its text, roughly."""
+
+SHOWN_IDS = 8
+SHOWN_CHARS = 100
 
 UNNAMED = "unnamed"
 EMPTY_OBJECT = "{}"
@@ -59,7 +64,7 @@ class Rewrite(Struct, frozen=True):
     note: Item | None = None
 
 
-class Transcript(Struct, frozen=True):
+class Transcript(Struct, frozen=True, dict=True):
     """All that a context is made of: what a model is shown, what can be undone, and what was paged out of the window.
 
     Page `i` stands under pointer `i + 1`.
@@ -69,26 +74,32 @@ class Transcript(Struct, frozen=True):
     rewrites: tuple[Rewrite, ...] = ()
     pages: tuple[Items, ...] = ()
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """What it takes in memory, roughly; a page that can still be undone counts twice."""
         parts = (self.items, *(each.removed for each in self.rewrites), *self.pages)
         return sum(item.size_bytes for part in parts for item in part)
+
+    @cached_property
+    def unanswered(self) -> tuple[str, ...]:
+        """The calls that wait for their results."""
+        return tuple(tail_of(self.items).waiting)
 
     def put(self, items: Items) -> "Transcript":
         """It with these items shown, which go on after those that are."""
         return msgspec.structs.replace(self, items=items)
 
 
-class Tail(Struct, frozen=True):
-    """The end of a transcript, as far as it says what may follow.
+@dataclass(slots=True)
+class Tail:
+    """The end of a transcript, as far as it says what may follow; it changes as messages follow.
 
-    `waiting` are calls without a result, `answered` those of the same message that have one.
+    `waiting` are calls without a result, in their order, `answered` those of the same message that have one.
     """
 
     role: Role | None = None
-    waiting: tuple[str, ...] = ()
-    answered: frozenset[str] = frozenset()
+    waiting: dict[str, None] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
 
 
 def tail_of(items: Sequence[Item]) -> Tail:
@@ -99,8 +110,8 @@ def tail_of(items: Sequence[Item]) -> Tail:
     for item in reversed(items):
         message = item.message
         if message.role is not Role.TOOL:
-            waiting = tuple(c.id for c in message.tool_calls if c.id not in answered)
-            return Tail(items[-1].message.role, waiting, frozenset(answered))
+            waiting = dict.fromkeys(c.id for c in message.tool_calls if c.id not in answered)
+            return Tail(items[-1].message.role, waiting, answered)
         answered.add(message.tool_call_id)
     raise AssertionError("results without a call")
 
@@ -206,20 +217,20 @@ def _follow(tail: Tail, message: Message, where: str) -> Tail:
             f"{where} is an assistant's and answers nothing",
             hint="an assistant speaks after a user or after the results of its calls",
         )
-    return Tail(message.role, _calls(message, where))
+    return Tail(message.role, dict.fromkeys(_calls(message, where)))
 
 
-def _calls(message: Message, where: str) -> tuple[str, ...]:
+def _calls(message: Message, where: str) -> list[str]:
     """The ids of the calls in a message."""
     if message.tool_calls and message.role is not Role.ASSISTANT:
         raise InvalidCall(f"{where} calls tools and is not an assistant's")
-    ids = tuple(call.id for call in message.tool_calls)
+    ids = [call.id for call in message.tool_calls]
     if not all(ids) or len(set(ids)) < len(ids):
-        raise InvalidCall(f"{where} has tool calls without an id of their own: {ids}")
+        raise InvalidCall(f"{where} has tool calls without an id of their own: {_named(ids)}")
     for call in message.tool_calls:
         if not _is_json_object(call.arguments):
             raise InvalidCall(
-                f"{where}: the arguments of tool call {call.id!r} are no JSON object: {call.arguments[:100]!r}",
+                f"{where}: the arguments of tool call {_named([call.id])} are no JSON object: {call.arguments[:100]!r}",
                 hint="endpoints refuse a whole conversation for that; use `{}`",
             )
     return ids
@@ -228,24 +239,32 @@ def _calls(message: Message, where: str) -> tuple[str, ...]:
 def _result(tail: Tail, message: Message, where: str) -> Tail:
     call_id = message.tool_call_id
     if call_id in tail.answered:
-        raise InvalidCall(f"{where} is a second result of tool call {call_id!r}")
+        raise InvalidCall(f"{where} is a second result of tool call {_named([call_id])}")
     if call_id not in tail.waiting:
-        waiting = ", ".join(tail.waiting) or "none"
         raise InvalidCall(
-            f"{where} is the result of tool call {call_id!r}, which does not wait for one",
-            hint=f"calls that do: {waiting}",
+            f"{where} is the result of tool call {_named([call_id])}, which does not wait for one",
+            hint=f"calls that do: {_named(tail.waiting) or 'none'}",
         )
     if message.tool_calls:
         raise InvalidCall(f"{where} calls tools and is not an assistant's")
-    waiting_next = tuple(each for each in tail.waiting if each != call_id)
-    return Tail(Role.TOOL, waiting_next, tail.answered | {call_id})
+    del tail.waiting[call_id]
+    tail.answered.add(call_id)
+    tail.role = Role.TOOL
+    return tail
 
 
 def _unanswered(tail: Tail, what: str) -> InvalidCall:
     return InvalidCall(
-        f"{what}: tool calls {', '.join(tail.waiting)} have no results yet",
+        f"{what}: tool calls {_named(tail.waiting)} have no results yet",
         hint="add a tool message for each first; what could not be run has an error as its result",
     )
+
+
+def _named(ids: Collection[str]) -> str:
+    """Ids of calls as errors name them: their number and length are the caller's."""
+    named = [repr(each[:SHOWN_CHARS]) for each in islice(ids, SHOWN_IDS)]
+    more = [f"{len(ids) - SHOWN_IDS} more"] if len(ids) > SHOWN_IDS else []
+    return ", ".join(named + more)
 
 
 def _is_json_object(text: str) -> bool:

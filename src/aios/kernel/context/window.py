@@ -2,9 +2,9 @@
 
     [system] turn turn turn ...        turn = [user+] round*        round = assistant, the results of all its calls
 
-Old turns leave whole. Of the last turn, which is being answered, and of turns with something pinned in them, only rounds
-leave, each with all its results; a turn's own question stays with what is left of it. So whatever leaves, a valid transcript
-stays. A note, which is a user's message, takes the place of the first that left.
+Old turns leave whole, also from behind what is pinned at their head. Of the last turn, which is being answered, and of turns
+with something else pinned in them, only rounds leave, each with all its results; a turn's own question stays with what is left
+of it. So whatever leaves, a valid transcript stays. A note, which is a user's message, takes the place of the first that left.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,10 @@ def removable(items: Items) -> list[Span]:
     spans: list[Span] = []
     for i, turn in enumerate(turns):
         is_last = i == len(turns) - 1
-        if not is_last and not _has_pinned(items, turn):
-            spans.append(turn)
+        asked = _behind_pinned(items, turn)
+        if not is_last and asked is not None and not _has_pinned(items, asked):
+            notes = _notes(items, turn)
+            spans += [*(note for note in notes if note.stop <= asked.start), asked]
             continue
         rounds = _rounds(items, turn)
         parts = _notes(items, turn) + (rounds[:-1] if is_last else rounds)
@@ -202,6 +204,8 @@ def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
     The oldest go first. The pointers of pages that went lead nowhere.
     """
     n_over = transcript.size_bytes - max_bytes
+    if n_over <= 0:
+        return transcript
     n_forgotten = 0
     for rewrite in transcript.rewrites:
         if n_over <= 0:
@@ -284,6 +288,19 @@ def _turns(items: Items) -> list[Span]:
         if not item.is_note and (not starts or starts[-1] != first):
             starts.append(first)
     return [Span(a, b) for a, b in pairwise([*starts, len(items)])]
+
+
+def _behind_pinned(items: Items, turn: Span) -> Span | None:
+    """A turn from the first question that stands behind all that is pinned at its head; None if none does."""
+    start, is_asked = turn.start, False
+    for i in range(turn.start, turn.stop):
+        if items[i].message.role is not Role.USER:
+            break
+        if items[i].is_pinned:
+            start, is_asked = i + 1, False
+        elif not items[i].is_note:
+            is_asked = True
+    return Span(start, turn.stop) if is_asked else None
 
 
 def _notes(items: Items, turn: Span) -> list[Span]:
