@@ -190,15 +190,19 @@ def join(layout: Layout, pages: Sequence[Bytes], *, n_tokens: int, out: Bytes) -
     by_page = [layout.page_lines(page) for page in pages]
     starts = range(0, n_tokens, PAGE_TOKENS)
     for target, sources, run in zip(lines, zip(*by_page, strict=True), layout.runs, strict=True):
+        # Many short lines go block by block over one that stays in the processor's cache: each is written a piece at a time.
+        is_lines = run.n_lines > 1
+        near = np.empty((1, *target.shape[1:]), np.uint8) if is_lines else target
         pairs: list[tuple[Pieces, Pieces]] = []
         for source, start in zip(sources, starts, strict=True):
             stop = min(start + PAGE_TOKENS, n_tokens)
-            pairs.append((_pieces(target, run, start, stop), _pieces(source, run, 0, stop - start)))
-        # Many short lines go block by block: the memory of one block is looked up once for all pages.
-        n_at_once = 1 if run.n_lines > 1 else run.n_blocks
+            pairs.append((_pieces(near, run, start, stop), _pieces(source, run, 0, stop - start)))
+        n_at_once = len(near)
         for block in range(0, run.n_blocks, n_at_once):
             for into, pieces in pairs:
-                into[block : block + n_at_once] = pieces[block : block + n_at_once]
+                into[:] = pieces[block : block + n_at_once]
+            if is_lines:
+                target[block] = near[0]
     return state
 
 
