@@ -123,27 +123,28 @@ class Confined:
         """SIGSTOP or SIGCONT to everything inside, until nobody new turns up."""
         number = signal.SIGSTOP if is_stopped else signal.SIGCONT
         seen: set[int] = set()
-        while new := (self.inside() | self._outermost()) - seen:
+        while new := self._all() - seen:
             for pid in new:
                 send(pid, number)
             seen |= new
 
     def is_still(self) -> bool:
-        """Whether nothing inside runs; what does is stopped. Looks twice, for one may slip from parent to parent meanwhile."""
-        return self._stopped_all() and self._stopped_all()
+        """Whether nothing inside runs; what does is stopped.
 
-    def _stopped_all(self) -> bool:
-        moving = [pid for pid in self.inside() | self._outermost() if not is_still(pid)]
-        for pid in moving:
-            send(pid, signal.SIGSTOP)
-        return not moving
+        Looks twice: who is over may have left a child, and one may slip from parent to parent meanwhile.
+        """
+        held = self._all()
+        if all(is_still(pid) for pid in held) and self._all() <= held:
+            return True
+        self.freeze(True)
+        return False
 
     async def wait_gone(self) -> None:
         """Return when the process has ended and nothing that it started is left."""
         await self.process.wait()
         with anyio.move_on_after(GRACE_S):
             # `bwrap` may go before the namespace has: it is told of the program's end by the first inside, which then ends too.
-            while self.inside() | self._outermost() or (self._group and not self._group.remove()):
+            while self._all() or (self._group and not self._group.remove()):
                 self.kill()
                 await anyio.sleep(0.005)
         self._is_gone = True
@@ -156,8 +157,8 @@ class Confined:
             return self.process.returncode is not None
         return self._is_gone or has_ended(self._root_fd)
 
-    def _outermost(self) -> set[int]:
-        return set() if self._has_ended else {self.root}
+    def _all(self) -> set[int]:
+        return self.inside() if self._has_ended else self.inside() | {self.root}
 
     def inside(self) -> set[int]:
         """What runs in there now, beside the outermost."""
