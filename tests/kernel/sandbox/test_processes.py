@@ -3,17 +3,27 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from aios.kernel.sandbox.processes import MARK, new_mark, sweep
 
 
+def namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def mark_of(pid: int) -> str:
+    return f"{pid}.{namespace()}-left"
+
+
 def test_only_what_a_dead_kernel_started_is_swept() -> None:
     dead = subprocess.Popen(["/bin/true"])
     dead.wait()
-    marks = [f"{dead.pid}-left", new_mark(), "neither-of-a-kernel", ""]
-    marks += ["²-no-number", f"{'9' * 30}-no-pid", f"{'9' * 5000}-too-long"]
+    marks = [mark_of(dead.pid), new_mark(), "neither-of-a-kernel", ""]
+    marks += [f"{pid}.{namespace()}-no-pid" for pid in ("²", "9" * 30, "9" * 5000)]
+    marks += [f"{dead.pid}.1-in-a-container", f"{dead.pid}-before-0.1"]
     started = [
         subprocess.Popen(["/bin/sleep", "60"], env={MARK: mark} if mark else {}) for mark in marks
     ]
@@ -32,7 +42,7 @@ def test_a_kernel_that_a_program_of_a_dead_kernel_started_ends_neither_itself_no
 ) -> None:
     dead = subprocess.Popen(["/bin/true"])
     dead.wait()
-    mark = f"{dead.pid}-left"
+    mark = mark_of(dead.pid)
     monkeypatch.setenv(MARK, mark)
     ours = subprocess.Popen(["/bin/sleep", "60"], env={MARK: mark})
     sweep()
@@ -44,4 +54,4 @@ def test_a_kernel_that_a_program_of_a_dead_kernel_started_ends_neither_itself_no
 def test_a_mark_names_this_process_and_is_never_the_same() -> None:
     first, second = new_mark(), new_mark()
     assert first != second
-    assert first.startswith(f"{os.getpid()}-")
+    assert first.startswith(f"{os.getpid()}.{namespace()}-")

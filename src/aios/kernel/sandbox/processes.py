@@ -10,17 +10,24 @@ from contextlib import suppress
 from pathlib import Path
 
 MARK = "AIOS_RUN"
-"""A variable by which what has left its session is known: the pid of the kernel that started it, and a word of its own."""
+"""A variable by which what has left its session is known: pid and namespace of pids of the kernel that started it, and a word of its own."""
 MAX_LOOKS = 10
 STILL = "TtZXx"
 """States of threads that do nothing: stopped, or over."""
-_PID = re.compile(r"[1-9][0-9]{0,8}")
+_KERNEL = re.compile(r"(?P<pid>[1-9][0-9]{0,8})\.(?P<namespace>[0-9]{0,20})")
 """Not all that counts as digits: a program may put anything into its own environment."""
 
 
 def new_mark() -> str:
     """A mark for what this kernel starts next."""
-    return f"{os.getpid()}-{secrets.token_hex(8)}"
+    return f"{os.getpid()}.{_namespace()}-{secrets.token_hex(8)}"
+
+
+def _namespace() -> str:
+    """That in which our pid is ours: a kernel in a container has another, and its processes are in our `/proc` too."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    return ""
 
 
 def descendants(pid: int) -> list[int]:
@@ -57,10 +64,12 @@ def sweep() -> int:
     `bwrap` ends with its kernel, but for one gap: its child waits for ever for a parent that was killed between `clone` and its
     first word. A program behind Landlock has nobody who ends it. What bears our own mark is spared: a program of a kernel that is gone started us.
     """
-    n_swept, own = 0, os.environ.get(MARK)
+    n_swept, own, namespace = 0, os.environ.get(MARK), _namespace()
     for pid, mark in _marks():
-        kernel = mark.partition("-")[0]
-        if mark != own and _PID.fullmatch(kernel) and not is_alive(int(kernel)):
+        kernel = _KERNEL.fullmatch(mark.partition("-")[0])
+        if mark == own or kernel is None or kernel["namespace"] != namespace:
+            continue
+        if not is_alive(int(kernel["pid"])):
             send(pid, signal.SIGKILL)
             n_swept += 1
     return n_swept
