@@ -237,7 +237,10 @@ async def test_a_stopped_process_can_be_killed(booted: OpenKernel) -> None:
             tasks.start_soon(talk)
             await anyio.wait_all_tasks_blocked()
             await kernel.init_gate().call(Stop(pid=pid))
+            process, signs = kernel.table.get(pid), list[object]()
+            process.on_kill, process.on_stop = lambda: signs.append("kill"), signs.append
             await kernel.init_gate().call(Kill(pid=pid))
+            assert signs == ["kill", False], "it would act between"
 
 
 @pytest.mark.anyio

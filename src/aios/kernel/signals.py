@@ -44,9 +44,9 @@ class Signals(Struct, frozen=True):
         self._check(target, "kill")
         tree = self.table.tree(target)
         for process in tree:
-            self.begin_end(process, Exit(KILLED_STATUS, reason or "killed"), but=by)
-            if process.on_kill is not None:
+            if process.on_kill is not None:  # first: its end lets it go on where it is stopped
                 process.on_kill()
+            self.begin_end(process, Exit(KILLED_STATUS, reason or "killed"), but=by)
         for process in reversed(tree):
             self.settle(process)
             if by is None or by.process is not process:

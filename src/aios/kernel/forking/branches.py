@@ -352,9 +352,9 @@ class Branches:
             return
         tree = kernel.table.tree(target)
         for process in tree:
-            kernel.signals.begin_end(process, end, but=run)
-            if process.on_kill is not None:
+            if process.on_kill is not None:  # first, as `Signals.kill` has it
                 process.on_kill()
+            kernel.signals.begin_end(process, end, but=run)
         for process in reversed(tree):
             kernel.signals.settle(process)
             await process.wait_ended()
