@@ -4,7 +4,7 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -253,6 +253,53 @@ async def test_a_stopped_process_sends_nothing_until_it_goes_on(tmp_path: Path) 
                 assert web.said == []
                 kernel.signals.cont(process)
                 assert await stream.receive()
+
+
+async def test_what_a_stopped_process_was_about_to_send_is_not_sent_when_it_is_killed(
+    tmp_path: Path,
+) -> None:
+    with anyio.fail_after(30):
+        async with host() as web, proxied(tmp_path, local(web.port)) as (kernel, process, way):
+            await kernel.signals.stop(process)
+            async with await anyio.connect_unix(way.socket) as stream:
+                await stream.send(request(web.port))
+                await anyio.sleep(0.2)
+                await kernel.signals.kill(process, reason="")
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    while await stream.receive():
+                        pass
+            assert web.said == []
+
+
+async def test_names_that_nobody_answers_for_keep_no_other_program_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, (ended, end) = socket.getaddrinfo, os.pipe()
+
+    def look_up(host: str, *args: int, **more: int) -> object:
+        if host == "slow.example":
+            os.read(ended, 1)
+            raise socket.gaierror
+        return resolve(host, *args, **more)
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    n_asked = 8
+    with anyio.fail_after(30):
+        async with host() as web, anyio.create_task_group() as tasks:
+            named = (f"localhost:{web.port}", "slow.example:80")
+            config = EgressConfig(hosts=named, private_hosts=named)
+            async with proxied(tmp_path, config) as (kernel, _, way):
+                other = kernel.table.get(kernel.spawn_task("bob", idle))
+                other.network = (named,)
+                async with kernel.egress.open_way(other) as free:
+                    assert free is not None
+                    for _ in range(n_asked):
+                        tasks.start_soon(say, way, b"GET http://slow.example/ HTTP/1.1\r\n\r\n")
+                    await turns()
+                    assert (await say(free, request(web.port))).endswith("\r\n\r\nhello")
+                    os.write(end, b"." * n_asked)
+    os.close(ended)
+    os.close(end)
 
 
 async def test_who_asks_for_the_network_where_there_is_no_way_to_it_is_told(tmp_path: Path) -> None:

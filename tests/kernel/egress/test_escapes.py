@@ -121,7 +121,7 @@ async def test_a_name_that_changes_its_mind_is_resolved_once(
     asked: list[str] = []
     reached: list[str] = []
 
-    async def resolve(name: str, *_: object, **__: object) -> object:
+    def resolve(name: str, *_: object, **__: object) -> object:
         asked.append(name)
         return answers[len(asked) - 1]
 
@@ -130,7 +130,7 @@ async def test_a_name_that_changes_its_mind_is_resolved_once(
         raise ConnectionRefusedError
 
     async with world(tmp_path) as (_, way, web):
-        monkeypatch.setattr(anyio, "getaddrinfo", resolve)
+        monkeypatch.setattr("socket.getaddrinfo", resolve)
         monkeypatch.setattr(anyio, "connect_tcp", connect)
         with anyio.fail_after(30):
             await say(way, f"CONNECT rebind.example:{web.port} HTTP/1.1\r\n\r\n".encode())
@@ -142,11 +142,11 @@ async def test_a_mixed_answer_of_the_name_service_gives_only_what_is_public(
 ) -> None:
     found = [(0, 0, 0, "", (each, 80)) for each in ("10.0.0.1", "::ffff:127.0.0.1", "127.0.0.1")]
 
-    async def resolve(*_: object, **__: object) -> object:
+    def resolve(*_: object, **__: object) -> object:
         return found
 
     async with world(tmp_path) as (_, way, web):
-        monkeypatch.setattr(anyio, "getaddrinfo", resolve)
+        monkeypatch.setattr("socket.getaddrinfo", resolve)
         with anyio.fail_after(30):
             said = await say(way, f"CONNECT mixed.example:{web.port} HTTP/1.1\r\n\r\n".encode())
     assert "is at no public address" in said

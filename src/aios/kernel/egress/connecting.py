@@ -3,8 +3,10 @@
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import anyio
+import anyio.to_thread
 import certifi
 import httpcore
 from msgspec import Struct
@@ -22,15 +24,25 @@ MayReach = Callable[[str], bool]
 PRIVATE_HINT = "the owner names it in `tools.fetch_private_hosts`, if that is meant"
 
 
-async def find_address(host: str, port: int, may_reach: MayReach, *, hint: str) -> str:
+async def find_address(
+    host: str, port: int, may_reach: MayReach, *, lookups: anyio.CapacityLimiter, hint: str
+) -> str:
     """The first address of a host that may be connected to. It is resolved here once: connect to this address, not to the name.
+
+    Args:
+        lookups: Those at once of whoever asks. The event loop's own would be two at once for the whole kernel, and names whose
+            servers do not answer would keep everybody else's waiting.
 
     Raises:
         AccessDenied: It has none; what it has is not told.
         ToolFailed: It has no address at all.
     """
     try:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await anyio.to_thread.run_sync(
+            partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
+            abandon_on_cancel=True,
+            limiter=lookups,
+        )
     except (OSError, UnicodeError) as error:
         raise ToolFailed(f"{host} cannot be resolved: {error}", hint="check its name") from error
     for entry in found:
@@ -42,8 +54,9 @@ async def find_address(host: str, port: int, may_reach: MayReach, *, hint: str) 
 class JudgedBackend(httpcore.AsyncNetworkBackend):
     """Resolves, judges each address, and connects to the first good one. Nothing of a private one is told."""
 
-    def __init__(self, may_reach: MayReach) -> None:
+    def __init__(self, may_reach: MayReach, lookups: anyio.CapacityLimiter) -> None:
         self._may_reach = may_reach
+        self._lookups = lookups
         self._plain = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -60,7 +73,9 @@ class JudgedBackend(httpcore.AsyncNetworkBackend):
             AccessDenied: It has no address that may be spoken to.
             ToolFailed: It has no address at all.
         """
-        address = await find_address(host, port, self._may_reach, hint=PRIVATE_HINT)
+        address = await find_address(
+            host, port, self._may_reach, lookups=self._lookups, hint=PRIVATE_HINT
+        )
         return await self._plain.connect_tcp(
             address,
             port,
@@ -98,6 +113,7 @@ async def request(
     *,
     certificates: ssl.SSLContext,
     may_reach: MayReach,
+    lookups: anyio.CapacityLimiter,
     max_bytes: int,
 ) -> Answer:
     """One GET over a connection of its own.
@@ -108,7 +124,7 @@ async def request(
         ToolFailed: The host could not be reached, broke off, or sent more than `max_bytes`.
     """
     own = ("Host", target.host if target.is_usual_port else f"{target.host}:{target.port}")
-    backend = JudgedBackend(may_reach)
+    backend = JudgedBackend(may_reach, lookups)
     try:
         async with (
             httpcore.AsyncConnectionPool(ssl_context=certificates, network_backend=backend) as pool,

@@ -13,7 +13,7 @@ import anyio.abc
 import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSStream
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from aios.config import EgressConfig
@@ -36,6 +36,8 @@ from aios.kernel.process import Process
 HEAD_S = 15.0
 """How long a program may take to say what it wants, and to greet."""
 CONNECT_S = 20.0
+MAX_LOOKUPS = 4
+"""Names that are looked up at once for one program."""
 PIECE_BYTES = 64 << 10
 HTTP_PORT, HTTPS_PORT = 80, 443
 HINT = "the owner adds it to `egress.hosts`, and a program to `network` of its agent.toml"
@@ -56,6 +58,9 @@ class Rules(Struct, frozen=True):
     lists: tuple[Sequence[str], ...]
     config: EgressConfig
     secrets: SecretStore
+    lookups: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(MAX_LOOKUPS)
+    )
 
 
 class Connection:
@@ -256,8 +261,11 @@ class Connection:
             raise ResourceExhausted(
                 f"over {limit} bytes on one connection", hint="the owner raises `egress.max_bytes`"
             )
-        while self._rules.process.is_stopped:
-            await self._rules.process.wait_continued()
+        process = self._rules.process
+        while process.is_stopped:
+            await process.wait_continued()
+            if process.exiting is not None:  # it was let go on only to end
+                raise process.gone()
 
     async def _connect(self, target: Target, *, is_tls: bool = False) -> anyio.abc.ByteStream:
         """A connection to the address that was judged."""
@@ -268,6 +276,7 @@ class Connection:
                     target.host,
                     target.port,
                     lambda each: is_private or is_public(each),
+                    lookups=self._rules.lookups,
                     hint="the owner names it in `egress.private_hosts`, if that is meant",
                 )
                 self.what += f" at {address}"

@@ -126,7 +126,7 @@ async def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(
     """The address that is judged is the one that is connected to."""
     asked_for: list[str] = []
 
-    async def resolve(host: str, port: int, **_: object) -> list[object]:
+    def resolve(host: str, port: int, **_: object) -> list[object]:
         asked_for.append(host)
         address = "93.184.216.34" if len(asked_for) == 1 else "127.0.0.1"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
@@ -137,7 +137,7 @@ async def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(
         connected.append(remote_host)
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("anyio.getaddrinfo", resolve)
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
     monkeypatch.setattr("anyio.connect_tcp", connect)
     with anyio.fail_after(30):
         async with kernel_with(tmp_path, "rebind.example", private=False) as kernel:

@@ -27,6 +27,8 @@ from aios.kernel.tools.tool import Job, Tool
 
 MAX_REDIRECTS = 5
 TIMEOUT_S = 30.0
+MAX_LOOKUPS = 16
+"""Names that are looked up at once: one for each fetch that may go on."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TEXTUAL = ("json", "xml", "javascript", "yaml", "x-ndjson", "csv", "toml")
 CHARSETS = re.compile(
@@ -60,6 +62,9 @@ class Fetcher:
     config: ToolsConfig
     n_fetched: int = field(default=0, init=False)
     _certificates: SSLContext | None = field(default=None, init=False)
+    _lookups: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(MAX_LOOKUPS), init=False
+    )
 
     async def fetch(self, job: Job, url: str) -> Fetched:
         """Get an address, following redirects. When the caller is stopped, the hop is broken off and made again at `cont`.
@@ -104,6 +109,7 @@ class Fetcher:
             HEADERS,
             certificates=self._certificates,
             may_reach=lambda address: is_private or is_public(address),
+            lookups=self._lookups,
             max_bytes=self.config.max_fetch_bytes,
         )
         location = answer.headers.get("location", "") if answer.status in REDIRECTS else ""
