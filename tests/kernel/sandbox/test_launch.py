@@ -463,10 +463,9 @@ def open_files() -> set[str]:
 
 
 def command_line(pid: int) -> str:
-    try:
+    with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+    return ""
 
 
 def is_still(pid: int) -> bool:
@@ -476,7 +475,8 @@ def is_still(pid: int) -> bool:
 
 
 def look_late(pid: int) -> bool:
-    time.sleep(0.005)  # noqa: TID251 - a processor that has other things to do
+    if not processes.is_still(pid):
+        time.sleep(0.005)  # noqa: TID251 - a processor that has other things to do
     return processes.is_still(pid)
 
 
