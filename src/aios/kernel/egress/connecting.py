@@ -29,9 +29,8 @@ async def find_address(
 ) -> str:
     """The first address of a host that may be connected to. It is resolved here once: connect to this address, not to the name.
 
-    Args:
-        lookups: Those at once of whoever asks. The event loop's own would be two at once for the whole kernel, and names whose
-            servers do not answer would keep everybody else's waiting.
+    `lookups` bounds those at once of whoever asks. The event loop's own would be two at once for the whole kernel, and names
+    whose servers do not answer would keep everybody else's waiting.
 
     Raises:
         AccessDenied: It has none; what it has is not told.
