@@ -211,7 +211,7 @@ async def _keep_pages(settings: Settings, report: Report) -> None:
     note = f"{crowd.n_contexts} contexts, {tally.n_from_disk} pages read from disk"
     report.add("pages", tally.n_computed, baseline=tally.n_distinct, note=note)
     report.add("pages-wrong", tally.n_wrong)
-    report.add("pages-lookup", tally.last_us, baseline=tally.first_us)
+    report.add("pages-lookup", tally.all_us, baseline=tally.few_us)
     report.add("pages-resume", tally.resume_ms, note=note)
 
 
