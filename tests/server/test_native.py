@@ -16,9 +16,9 @@ from tests.server.serving import Served, chat, serving, slow_engine, until_idle,
 from aios.abi.calls import GetPid, Kill, Log, Logs, Stop, Wait
 from aios.abi.every import Frame
 from aios.abi.gate import Fault, Line, Result, Token
-from aios.abi.packets import Cancel, Hello, Refusal, Reply, Request, Welcome, pack
+from aios.abi.packets import HEADER_BYTES, Cancel, Hello, Refusal, Reply, Request, Welcome, pack
 from aios.abi.types import Pid
-from aios.abi.wire import ToServer
+from aios.abi.wire import MAX_VALUES, STEP_VALUES, ToServer, unpack_to_server
 from aios.config import ServerConfig
 from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
@@ -370,6 +370,46 @@ async def test_who_connects_again_and_again_lets_others_have_their_turn() -> Non
                 await anyio.lowlevel.checkpoint()
                 n_last, n_open = n_open, n_open_files()
                 assert n_open <= n_last + 2, "one in each turn of the event loop"
+
+
+async def test_who_sends_many_small_packets_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[bytes] = []
+
+    def unpack(body: bytes) -> ToServer:
+        taken.append(body)
+        return unpack_to_server(body)
+
+    async with serving(http=False) as served, peer_of(served) as peer:
+        monkeypatch.setattr(native, "unpack_to_server", unpack)
+        with anyio.fail_after(30):
+            await peer.say(*(Cancel(number) for number in range(5_000)))
+            n_taken = 0
+            while n_taken < 5_000:
+                await anyio.lowlevel.checkpoint()
+                assert len(taken) <= n_taken + 2 * native.TAKEN_AT_ONCE
+                n_taken = len(taken)
+    assert [unpack_to_server(body) for body in taken[:20]] == [Cancel(n) for n in range(20)]
+
+
+async def test_others_have_their_turn_while_the_values_of_a_packet_are_counted() -> None:
+    values = b"\xdd" + (1_100_000).to_bytes(4, "big") + b"\xc0" * 1_100_000
+    async with serving(http=False) as served, peer_of(served) as peer:
+        n_turns = 0
+        async with anyio.create_task_group() as tasks:
+
+            async def count() -> None:
+                nonlocal n_turns
+                while True:
+                    await anyio.lowlevel.checkpoint()
+                    n_turns += 1
+
+            await peer.say(len(values).to_bytes(HEADER_BYTES, "big") + values)
+            tasks.start_soon(count)
+            assert isinstance(await peer.hear(), Refusal)
+            tasks.cancel_scope.cancel()
+    assert n_turns > MAX_VALUES // STEP_VALUES
 
 
 async def test_a_stale_socket_file_is_no_obstacle() -> None:

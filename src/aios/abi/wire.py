@@ -3,7 +3,7 @@
 What goes over the socket is in `packets.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
@@ -19,6 +19,8 @@ LARGE_BYTES = 16 << 10
 """Packets and bodies over this size are weighed before they are read, and count for what their sender holds."""
 MAX_VALUES = 1_000_000
 """In one packet or body: texts, numbers, lists, objects and their keys."""
+STEP_VALUES = 1_024
+"""How many are weighed at once: a quarter of a millisecond."""
 VALUE_BYTES = 80
 """What each takes in memory, about; an empty list is one byte on the wire."""
 
@@ -67,16 +69,14 @@ _SIZES = [_FIXED.get(first, 1) for first in range(256)]
 """How long a value of msgpack is, by its first byte."""
 
 
-def weight_of(body: bytes) -> int:
-    """How many bytes the values of a packet take in memory, about; 0 for one of up to `LARGE_BYTES`.
+def weighing(body: bytes) -> Iterator[int]:
+    """How many bytes the values of a packet take in memory, about: of ever more of them, the last time of all.
 
-    Counts without making any of them, whatever fields they are in.
+    Counts without making any of them, whatever fields they are in; between two steps others can have their turn.
 
     Raises:
         InvalidCall: They are over `MAX_VALUES`.
     """
-    if len(body) <= LARGE_BYTES:
-        return 0
     at = n_values = 0
     while at < len(body):
         size = _SIZES[body[at]]
@@ -87,7 +87,9 @@ def weight_of(body: bytes) -> int:
         n_values += 1
         if n_values > MAX_VALUES:
             raise too_many_values()
-    return len(body) + VALUE_BYTES * n_values
+        if n_values % STEP_VALUES == 0:
+            yield len(body) + VALUE_BYTES * n_values
+    yield len(body) + VALUE_BYTES * n_values
 
 
 def too_many_values() -> InvalidCall:

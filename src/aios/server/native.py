@@ -34,7 +34,7 @@ from aios.abi.packets import (
     Welcome,
     pack,
 )
-from aios.abi.wire import LARGE_BYTES, unpack_to_server, weight_of
+from aios.abi.wire import LARGE_BYTES, unpack_to_server, weighing
 from aios.errors import (
     AccessDenied,
     AiosError,
@@ -67,6 +67,8 @@ BUSY_BYTES = 256 << 10
 """Unsent bytes from which on progress frames wait in their call's buffer."""
 FULL_BYTES = 4 << 20
 """Unsent bytes from which on no further call is read."""
+TAKEN_AT_ONCE = 16
+"""Packets of one connection in one turn of the event loop."""
 ROOM_TIMEOUT_S = 30.0
 """How long a large packet may wait in its middle until others of its family are whole."""
 
@@ -260,8 +262,11 @@ class _Connection:
 
     async def _read(self, bodies: list[bytes], tasks: anyio.abc.TaskGroup) -> None:
         while True:
+            bodies.reverse()
             while bodies:
-                self._take(bodies.pop(0), tasks)  # none is kept beyond its call
+                await self._take(bodies.pop(), tasks)  # none is kept beyond its call
+                if len(bodies) % TAKEN_AT_ONCE == 1:
+                    await anyio.lowlevel.checkpoint()
             await self._wait_for_room()
             bodies = self._buffer.feed(await _receive(self._stream))
             n_unfinished = self._buffer.n_held
@@ -286,7 +291,7 @@ class _Connection:
             except TimeoutError as error:
                 raise held.refusal() from error
 
-    def _take(self, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
+    async def _take(self, body: bytes, tasks: anyio.abc.TaskGroup) -> None:
         """Act on a packet.
 
         Raises:
@@ -294,7 +299,7 @@ class _Connection:
             ResourceExhausted: The same, and it is too large now.
         """
         try:
-            weight = weight_of(body)
+            weight = await self._weigh(body) if len(body) > LARGE_BYTES else 0
             self._share.held.check_room(weight)
             packet = unpack_to_server(body)
         except (InvalidCall, ResourceExhausted) as error:
@@ -311,6 +316,19 @@ class _Connection:
                     self._calls[number].cancel()
             case Hello():
                 raise InvalidCall("a second hello", hint="open another connection")
+
+    async def _weigh(self, body: bytes) -> int:
+        """What a packet will take in memory, while others have their turn; it counts for its sender meanwhile."""
+        self._share.held.check_room(len(body))
+        self._share.add(len(body))
+        try:
+            weight = 0
+            for weight_so_far in weighing(body):
+                weight = weight_so_far
+                await anyio.lowlevel.checkpoint()
+            return weight
+        finally:
+            self._share.add(-len(body))
 
     def _begin(self, request: Request[AnyCall], weight: int, tasks: anyio.abc.TaskGroup) -> None:
         if request.id in self._calls:
