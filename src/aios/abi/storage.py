@@ -233,6 +233,8 @@ class Difference(Answer, frozen=True):
 class FileDiff(Call[Difference], frozen=True, tag="file_diff"):
     """Compare two versions of a text file line by line. `new` None is the newest; `old` None is the one before `new`.
 
+    Where too many lines are alike too often, pieces in which there is more in common are shown as taken out and put in as a whole.
+
     Raises:
         Unsupported: One of them is not UTF-8, or over 4 MiB.
     """

@@ -212,7 +212,10 @@ def versions(*, path: str, limit: int, as_json: bool) -> None:
 @click.argument("new", type=click.IntRange(1), required=False)
 @json_option
 def diff(*, path: str, old: int | None, new: int | None, as_json: bool) -> None:
-    """Compare two versions of a text; the newest with the one before it, if none are named."""
+    """Compare two versions of a text; the newest with the one before it, if none are named.
+
+    Where too many lines are alike too often, whole pieces are shown as taken out and put in.
+    """
     with connect() as client:
         text = client.files.diff(path, old, new)
     if as_json:

@@ -163,7 +163,10 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
         return self._gate.call(build(FileVersions, path=path, limit=limit)).value.versions
 
     def diff(self, path: str, old: int | None = None, new: int | None = None) -> str:
-        """A unified diff between two versions; the newest against the one before, if none are named."""
+        """A unified diff between two versions; the newest against the one before, if none are named.
+
+        Where too many lines are alike too often, it shows whole pieces as taken out and put in; see `FileDiff`.
+        """
         return self._gate.call(build(FileDiff, path=path, old=old, new=new)).value.text
 
     def rollback(

@@ -4,7 +4,9 @@ import pytest
 from tests.kernel.conftest import OpenKernel
 
 from aios.errors import NotFound, Unsupported
-from aios.kernel.storage.reading import compare, find_small_piece, read_piece
+from aios.kernel.storage import reading
+from aios.kernel.storage.comparing import Side
+from aios.kernel.storage.reading import find_small_piece, get_sides, read_piece
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -27,20 +29,31 @@ async def test_a_piece_that_costs_more_than_the_limit_is_left_to_a_thread(
             await kernel.db.read(none)
 
 
-async def test_versions_are_compared_line_by_line_and_a_deleted_one_is_empty(
+async def test_two_versions_to_compare_are_found_and_a_deleted_one_is_empty(
     booted: OpenKernel,
 ) -> None:
     async with booted() as kernel:
-        files = Files(kernel.init_gate())
-        await files.write("/shared/a", "one\n")
-        await files.write("/shared/a", "two\n")
-        await files.delete("/shared/a")
-        await files.write("/shared/b", b"\xff")
-        look = partial(compare, blobs=kernel.blobs, path="/shared/a")
-        assert "-one\n+two\n" in await kernel.db.read(partial(look, versions=(1, 2)))
-        assert await kernel.db.read(partial(look, versions=(None, None))) == (
-            "--- /shared/a (version 2)\n+++ /shared/a (version 3)\n@@ -1 +0,0 @@\n-two\n"
-        )
-        binary = partial(look, path="/shared/b", versions=(0, 1))
-        with pytest.raises(Unsupported):
-            await kernel.db.read(binary)
+        files, path = Files(kernel.init_gate()), "/shared/a"
+        await files.write(path, "one\n")
+        await files.write(path, b"\xff")
+        await files.delete(path)
+        look = partial(get_sides, blobs=kernel.blobs, path=path)
+        one, two, none = Side(path, 1, b"one\n"), Side(path, 2, b"\xff"), Side(path, 3, b"")
+        assert await kernel.db.read(partial(look, versions=(1, 2))) == (one, two)
+        assert await kernel.db.read(partial(look, versions=(None, None))) == (two, none)
+        before = Side(path, 0, b"")
+        assert await kernel.db.read(partial(look, versions=(None, 1))) == (before, one)
+        unknown = partial(look, versions=(1, 9))
+        with pytest.raises(NotFound):
+            await kernel.db.read(unknown)
+
+
+async def test_what_is_too_long_is_not_compared(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_DIFF_BYTES", 3)
+    async with booted() as kernel:
+        await Files(kernel.init_gate()).write("/shared/a", "long")
+        look = partial(get_sides, blobs=kernel.blobs, path="/shared/a", versions=(None, None))
+        with pytest.raises(Unsupported, match="over 3 bytes"):
+            await kernel.db.read(look)

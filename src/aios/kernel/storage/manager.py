@@ -67,6 +67,7 @@ from aios.kernel.storage import history, reading, tables
 from aios.kernel.storage.advances import reporter
 from aios.kernel.storage.changes import ChangeStream
 from aios.kernel.storage.check import check_all
+from aios.kernel.storage.comparing import compare
 from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
 from aios.kernel.storage.family import find_family
@@ -108,7 +109,7 @@ class StorageManager:
         self._table: ProcessTable | None = None
         self.drafts = Drafts(db, blobs, clock, config)
         self._locks = Locks(clock)
-        self._opening = anyio.Lock()
+        self._opening, self._comparing = anyio.Lock(), anyio.Lock()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
@@ -298,7 +299,9 @@ class StorageManager:
         path = self._path(run.process, call.path)
         await self.mounts.refresh(path)
         pair = (call.old, call.new)
-        text = await self._db.read(lambda c: reading.compare(c, self._blobs, path, pair))
+        async with self._comparing:  # it takes the memory of both and a thread, for some seconds
+            sides = await self._db.read(lambda c: reading.get_sides(c, self._blobs, path, pair))
+            text = await anyio.to_thread.run_sync(compare, *sides)
         take(run, self._db.read_nowait(partial(tables.taint_of, path=path)), f"file {path}")
         return Difference(text)
 

@@ -1,7 +1,6 @@
-"""Look into the contents of files: a piece of a version, and what two versions differ in. Runs inside a read of the database."""
+"""Look into the contents of files: a piece of a version, and two versions to compare. Runs inside a read of the database."""
 
 from collections.abc import Iterable, Sequence
-from difflib import unified_diff
 from struct import Struct
 
 import apsw
@@ -11,6 +10,7 @@ from aios.disk.blobs import BlobStore
 from aios.errors import Unsupported
 from aios.kernel.process import Run
 from aios.kernel.storage import tables
+from aios.kernel.storage.comparing import Side
 from aios.kernel.storage.content import Manifest, get_manifest, read_range
 from aios.kernel.taint import take
 
@@ -70,25 +70,23 @@ def read_piece(
     return found
 
 
-def compare(
+def get_sides(
     connection: apsw.Connection,
     blobs: BlobStore,
     path: str,
     versions: tuple[int | None, int | None],
-) -> str:
-    """A unified diff between two versions (old, new); None is the newest, and as the old one that before the new.
+) -> tuple[Side, Side]:
+    """Two versions to compare (old, new); None is the newest, and as the old one that before the new. One that deletes is empty.
 
     Raises:
         NotFound: There is no such file or version.
-        Unsupported: One of them is not UTF-8, or over 4 MiB.
+        Unsupported: One of them is over 4 MiB.
     """
     newest = tables.get_versions(connection, path, 1)
     old, new = versions
     new = newest[0].version if new is None else new
     old = new - 1 if old is None else old
-    before, after = (_lines(connection, blobs, path, version) for version in (old, new))
-    names = [f"{path} (version {version})" for version in (old, new)]
-    return "".join(unified_diff(before, after, names[0], names[1]))
+    return _side(connection, blobs, path, old), _side(connection, blobs, path, new)
 
 
 def take_versions(run: Run, versions: Sequence[FileVersion]) -> None:
@@ -103,20 +101,16 @@ def take_shares(run: Run, shares: Iterable[Share]) -> None:
         take(run, each.taint, f"share of {each.path}")
 
 
-def _lines(connection: apsw.Connection, blobs: BlobStore, path: str, version: int) -> list[str]:
+def _side(connection: apsw.Connection, blobs: BlobStore, path: str, version: int) -> Side:
     if version < 1:
-        return []
+        return Side(path, version, b"")
     deleted = connection.execute(
         "SELECT content IS NULL FROM versions WHERE path = ? AND version = ?", (path, version)
     ).fetchone()
     if deleted == (1,):
-        return []
+        return Side(path, version, b"")
     manifest = get_manifest(connection, tables.get_content_of(connection, path, version))
     if manifest.size_bytes > MAX_DIFF_BYTES:
         raise Unsupported(f"{path} is over {MAX_DIFF_BYTES} bytes", hint="compare it outside")
     data = read_range(connection, blobs, manifest, range(manifest.size_bytes))
-    try:
-        lines = data.decode().splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise Unsupported(f"{path} is no text in UTF-8", hint="compare it outside") from error
-    return [line if line.endswith("\n") else f"{line}\n" for line in lines]
+    return Side(path, version, data)
