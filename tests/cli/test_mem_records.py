@@ -5,6 +5,7 @@ from tests.cli.conftest import Aios, Served
 from tests.kernel.mail.test_post import idle
 
 from aios.cli import mem_records
+from aios.kernel.memory import interactions
 from aios.sdk.memory import Memory
 
 
@@ -66,3 +67,16 @@ def test_many_records_are_read_in_pages(
     assert [row["id"] for row in rows] == list(range(max(1, 9 - n_records), 9))
     rows = aios("mem", "records", "reader", "-n", n_records, "--first", "2", "--json").rows()
     assert [row["id"] for row in rows] == list(range(2, min(9, 2 + n_records)))
+
+
+def test_long_records_are_all_shown_whatever_an_answer_holds(
+    served: Served, aios: Aios, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interactions, "PAGE_BYTES", 100)
+    call = served.portal.call
+    memory = Memory(served.kernel.gate(call(served.kernel.spawn_task, "reader", idle)))
+    for number in range(1, 9):
+        call(memory.log, str(number) * 60)
+    for options in ((), ("--first", "1")):
+        rows = aios("mem", "records", "reader", *options, "--json").rows()
+        assert [row["id"] for row in rows] == list(range(1, 9))

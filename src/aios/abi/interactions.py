@@ -46,6 +46,8 @@ class Interactions(Answer, frozen=True):
 class MemoryRead(Call[Interactions], frozen=True, tag="memory_read"):
     """Read at most `limit` records of the caller's own from `first` on; without `first`, the last ones.
 
+    Of over 4 MiB of text an answer holds fewer: go on after its last record until one is empty; without `first` it has the newest.
+
     With `pid` those of a process that the caller may see: the owner of the kernel reads all that there are of that agent, anybody else what that
     process itself has logged. They come from disk and are no faults of anybody.
     """

@@ -72,17 +72,15 @@ def records(*, process: str, n_records: int, first: int | None, as_json: bool) -
 def _read(client: Client, pid: int, n_records: int, first: int | None) -> Sequence[Interaction]:
     """As many records as asked for, in several calls where one does not hold them."""
     memory, found = client.memory, list[Interaction]()
-    if first is None and n_records <= PAGE_RECORDS:
-        return memory.read(limit=n_records, pid=pid).records
     if first is None:
         last = memory.read(pid=pid).records
         first = max(1, last[-1].id - n_records + 1) if last else 1
     while len(found) < n_records:
         limit = min(PAGE_RECORDS, n_records - len(found))
         page = memory.read(first, limit, pid=pid).records
-        found += page
-        if len(page) < limit:
+        if not page:
             break
+        found += page
         first = page[-1].id + 1
     return found
 

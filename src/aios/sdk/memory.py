@@ -186,6 +186,8 @@ class Memory:
     ) -> Interactions:
         """At most `limit` records from `first` on, without it the last ones: one's own, or of a process that one may see.
 
+        Of over 4 MiB of text it is fewer: to have all, go on after the last one until there is none.
+
         Raises:
             AccessDenied: That process is neither the caller nor below it.
             NotFound: There is none of that pid, or it is forgotten.
@@ -303,6 +305,8 @@ class BlockingMemory:
         self, first: int | None = None, limit: int = 1, *, pid: int | None = None
     ) -> Interactions:
         """At most `limit` records from `first` on, without it the last ones: one's own, or of a process that one may see.
+
+        Of over 4 MiB of text it is fewer: to have all, go on after the last one until there is none.
 
         Raises:
             AccessDenied: That process is neither the caller nor below it.

@@ -5,13 +5,14 @@ import pytest
 from tests.kernel.conftest import OpenKernel
 from tests.sdk.serving import served
 
-from aios.abi.interactions import Interactions
+from aios.abi.interactions import MAX_RECORD_CHARS, Interactions
 from aios.abi.taint import Taint
 from aios.abi.types import Pid, Right
 from aios.config import Config, Home, MemoryConfig
 from aios.errors import AccessDenied, InvalidCall, NotFound, ProcessGone
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.memory import interactions
 from aios.kernel.taint import mark
 from aios.sdk.client import Client, connect
 from aios.sdk.memory import Memory
@@ -181,6 +182,41 @@ async def test_a_long_log_stays_inside_its_block_and_faults_are_counted(tmp_path
         assert mixed.n_faults == 7
         assert (await memory.stat()).n_faults == 12
         kernel.check_invariants()
+
+
+async def test_long_records_are_read_in_as_many_answers_as_they_need(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interactions, "PAGE_BYTES", 100)
+    async with booted() as kernel:
+        parent = kernel.spawn_task("parent", idle)
+        child = kernel.spawn_task("ann", idle, ppid=parent)
+        ann = Memory(kernel.gate(child))
+        for number in range(9):
+            await ann.log(f"{number}" + "\N{BUG}" * 10)  # 41 bytes
+        for memory, pid in ((ann, None), (Memory(kernel.gate(parent)), child)):
+            newest = await memory.read(limit=9, pid=pid)
+            assert [each.id for each in newest.records] == [7, 8, 9]
+            found, first = list[int](), 1
+            while page := (await memory.read(first, limit=9, pid=pid)).records:
+                assert len(page) <= 3
+                found += [each.id for each in page]
+                first = found[-1] + 1
+            assert found == list(range(1, 10))
+            assert len((await memory.read(1, limit=2, pid=pid)).records) == 2
+        assert (await ann.stat()).n_reads == 3 + 9 + 2, "no more is looked for than is shown"
+
+
+async def test_records_that_are_longer_than_a_packet_are_read_over_a_socket() -> None:
+    text = "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * MAX_RECORD_CHARS  # 128 KiB
+    with anyio.fail_after(120):
+        async with served() as kernel, connect(kernel.urls[0], kernel.owner_token) as client:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(600):
+                    tasks.start_soon(client.memory.log, text)
+            for first, ids in ((1, range(1, 33)), (None, range(569, 601))):
+                read = await client.memory.read(first, limit=1_000)
+                assert [each.id for each in read.records] == list(ids)
 
 
 async def test_records_survive_a_restart_and_the_oldest_go(tmp_path: Path) -> None:

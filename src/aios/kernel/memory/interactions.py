@@ -6,7 +6,7 @@ Who looks at another process leaves its block alone. Only the owner of the kerne
 one has logged itself, which its journal says as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import apsw
@@ -51,6 +51,8 @@ SCHEMA = Schema(
 
 Whose = tuple[str, str]
 """Owner and agent; the column of the latter is called `name`."""
+PAGE_BYTES = 4 << 20
+"""Of the texts of records, at which an answer ends: in JSON it is up to six times as long, and a packet holds 64 MiB."""
 ANY_PID = 0
 """In a query: whichever process has logged a record. On a record: one of another home, or of an earlier version."""
 
@@ -165,13 +167,14 @@ class ShortTerm:
         await self._access.admit(run, Right.SEE, target, act=Act(call))
 
     async def _read_own(self, process: Process, call: MemoryRead) -> Interactions:
-        last = await self._db.read(
-            lambda connection: last_id(connection, (process.owner, process.agent))
-        )
-        first = max(1, last - call.limit + 1) if call.first is None else call.first
-        first = max(first, last - self._max_records + 1)
+        whose = (process.owner, process.agent)
+
+        def look(connection: apsw.Connection) -> list[int]:
+            oldest = last_id(connection, whose) - self._max_records + 1
+            return _page(connection, whose, call, oldest=oldest)
+
+        wanted = await self._db.read(look)
         block = self._block(process)
-        wanted = range(first, min(last, first + call.limit - 1) + 1)
         found = {record: block.find(record) for record in wanted}
         records = [
             msgspec.msgpack.decode(each, type=Interaction) for each in found.values() if each
@@ -179,11 +182,7 @@ class ShortTerm:
         faults = [record for record, each in found.items() if each is None]
         process.n_block_faults += len(faults)
         if faults:
-            read = await self._db.read(
-                lambda connection: _records(connection, process, (faults[0], faults[-1]))
-            )
-            missing = set(faults)
-            read = [each for each in read if each.id in missing]
+            read = await self._db.read(lambda connection: _records(connection, whose, faults))
             self._keep(process, read)
             records = sorted([*records, *read], key=lambda each: each.id)
         return Interactions(tuple(records), len(faults))
@@ -193,18 +192,11 @@ class ShortTerm:
     ) -> tuple[Interaction, ...]:
         """Records of another, as they are on disk."""
         whose, pid = (target.owner, target.agent), _shown_pid(run, target)
-        query = (
-            "SELECT id, unix_s, kind, text, taint FROM memory_interactions "
-            "WHERE owner = ? AND name = ? AND id >= ? AND ? IN (pid, ?) ORDER BY id"
-        )
-        if call.first is None:
-            query += " DESC"
-        values = (*whose, call.first or 1, pid, ANY_PID, call.limit)
 
-        found = await self._db.read(
-            lambda connection: _decoded(connection.execute(f"{query} LIMIT ?", values))
-        )
-        return tuple(sorted(found, key=lambda each: each.id))
+        def look(connection: apsw.Connection) -> list[Interaction]:
+            return _records(connection, whose, _page(connection, whose, call, pid=pid))
+
+        return tuple(await self._db.read(look))
 
     def _keep(self, process: Process, records: Sequence[Interaction]) -> None:
         block = self._block(process)
@@ -236,17 +228,39 @@ def _shown_pid(run: Run, target: Process) -> int:
     return ANY_PID if run.process.pid == INIT_PID else target.pid
 
 
-def _records(
-    connection: apsw.Connection, process: Process, ids: tuple[int, int]
-) -> list[Interaction]:
-    """The records of an agent from the first to the last of two ids."""
+def _page(
+    connection: apsw.Connection,
+    whose: Whose,
+    call: MemoryRead,
+    *,
+    oldest: int = 1,
+    pid: int = ANY_PID,
+) -> list[int]:
+    """The ids of what a call reads, in order: fewer than its limit once their texts are long enough."""
+    query = (
+        "SELECT id, octet_length(text) FROM memory_interactions "
+        "WHERE owner = ? AND name = ? AND id >= ? AND ? IN (?, pid) ORDER BY id"
+    )  # the pid last: it is behind the text, which would be read from disk for it
+    if call.first is None:
+        query += " DESC"
+    first = max(call.first or 1, oldest)
+    rows = connection.execute(f"{query} LIMIT ?", (*whose, first, pid, ANY_PID, call.limit))
+    ids, size_bytes = list[int](), 0
+    for row in rows:
+        record, text_bytes = msgspec.convert(row, tuple[int, int])
+        ids.append(record)
+        size_bytes += text_bytes
+        if size_bytes >= PAGE_BYTES:
+            break
+    return sorted(ids)
+
+
+def _records(connection: apsw.Connection, whose: Whose, ids: Sequence[int]) -> list[Interaction]:
+    """The records of an agent with those ids, in order."""
     rows = connection.execute(
-        "SELECT id, unix_s, kind, text, taint FROM memory_interactions WHERE owner = ? AND name = ? AND id BETWEEN ? AND ?",
-        (process.owner, process.agent, *ids),
+        "SELECT id, unix_s, kind, text, taint FROM memory_interactions "
+        "WHERE owner = ? AND name = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (*whose, msgspec.json.encode(ids).decode()),
     )
-    return _decoded(rows)
-
-
-def _decoded(rows: Iterable[tuple[object, ...]]) -> list[Interaction]:
     fields = msgspec.convert(list(rows), list[tuple[int, float, str, str, str]])
     return [Interaction(*each) for each in fields]
