@@ -1,11 +1,16 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.storage.test_mounts import mounted
 
+from aios.abi.storage import Edit, Move, Put
 from aios.config import Config, Home
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.kernel import open_kernel
+from aios.kernel.storage.mounting import Mounting
 from aios.kernel.storage.mounts import Mounts
 from aios.sdk.files import Files
 
@@ -103,3 +108,63 @@ async def test_a_folder_that_brings_a_bug_to_light_ends_no_kernel(
             await files.umount("/notes")
             await files.mount(str(real), "/notes")
             assert await files.read_text("/notes/a") == "new"
+
+
+async def killed(*_: object) -> None:
+    """In the place of what writes the real files: the kernel dies behind the commit of the versions."""
+
+
+async def deaf(_: Mounting) -> None:
+    """In the place of what follows the folders: so a kernel that should be dead does nothing more."""
+
+
+@asynccontextmanager
+async def left_by_a_killed_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *edits: Edit
+) -> AsyncIterator[tuple[Files, Path, anyio.Event]]:
+    """The kernel after one that was killed before it wrote `edits` to the real files; it settles its mounts only once the event is set."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Mounting, "_listen", deaf)
+        patch.setattr("aios.kernel.storage.outside.RACY_NS", 0)  # stamps are trusted at once
+        async with mounted(tmp_path) as (_, files, _):
+            await files.edit([Put("/notes/a.md", b"one"), Put("/notes/x/y", b"y")])
+            patch.setattr(Mounts, "_carry_out", killed)
+            await files.edit(edits)
+    is_their_turn = anyio.Event()
+    settle_wanted = Mounting._settle_wanted
+
+    async def late(mounting: Mounting) -> None:
+        await is_their_turn.wait()
+        await settle_wanted(mounting)
+
+    monkeypatch.setattr(Mounting, "_settle_wanted", late)
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        await kernel.storage.open()
+        files = Files(kernel.init_gate())
+        yield files, tmp_path / "real", is_their_turn
+        is_their_turn.set()
+        with anyio.fail_after(30):
+            for mount in kernel.storage.mounts.all():
+                await mount.settled.wait()
+        assert (await files.check()).faults == ()
+
+
+def in_folder(real: Path) -> dict[str, str]:
+    return {str(p.relative_to(real)): p.read_text() for p in real.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "look", [lambda files: files.read("/notes/b.md"), lambda files: files.list("/notes")]
+)
+async def test_what_a_killed_kernel_left_is_written_before_anybody_looks(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    look: Callable[[Files], Awaitable[object]],
+) -> None:
+    move = Move("/notes/a.md", "/notes/b.md")
+    async with left_by_a_killed_kernel(tmp_path, monkeypatch, move) as (files, real, _):
+        await look(files)
+        assert in_folder(real) == {"b.md": "one", "x/y": "y"}
+    async with mounted(tmp_path) as (_, files, real):
+        assert in_folder(real) == {"b.md": "one", "x/y": "y"}
+        assert [each.author for each in await files.versions("/notes/b.md")] == ["owner"]

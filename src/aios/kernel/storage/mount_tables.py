@@ -4,7 +4,7 @@
 the paths whose newest version is committed and may not be in its real file yet: a kernel that was killed finds its work there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
@@ -14,7 +14,7 @@ import apsw
 
 from aios.disk.folder import Folder, Stamp
 from aios.disk.migrations import Schema
-from aios.kernel.storage.paths import is_within, parent
+from aios.kernel.storage.paths import parent
 from aios.kernel.storage.tables import PAST
 
 SCHEMA = Schema(
@@ -200,5 +200,17 @@ def set_pending(connection: apsw.Connection, paths: Iterable[str], *, is_pending
 
 def all_pending(connection: apsw.Connection, mount: Mount) -> list[str]:
     """The paths of a mount that a killed kernel left to be written."""
-    rows = connection.execute("SELECT path FROM mount_pending ORDER BY path")
-    return [path for (path,) in rows if is_within(path, mount.path)]
+    rows = connection.execute(
+        "SELECT path FROM mount_pending WHERE path > ? AND path < ? ORDER BY path",
+        (f"{mount.path}/", f"{mount.path}/{PAST}"),
+    )
+    return [path for (path,) in rows]
+
+
+def set_done(
+    connection: apsw.Connection, paths: Iterable[str], done: Mapping[str, Stamp | None]
+) -> None:
+    """Inside a write: nothing is pending at these paths, and these are the stamps of the real files."""
+    for path, stamp in done.items():
+        set_stamp(connection, path, stamp)
+    set_pending(connection, paths, is_pending=False)

@@ -3,8 +3,8 @@
     a call writes     look at the real files it touches -> commit the versions -> write the real files -> the call returns
     somebody else     a notice of the operating system -> read the file -> a version by `outside`
 
-The database is the journal of the real files: a version is committed together with the note that its file is still to be written, so a kernel that
-is killed carries it out at its next start. A real file that is no longer the one that was known is never written over: what another program
+The database is the journal of the real files: a version is committed together with the note that its file is still to be written, so the kernel after
+one that was killed carries it out before anybody looks. A real file that is no longer the one that was known is never written over: what another program
 wrote becomes a version first, or the call fails and is undone.
 """
 
@@ -14,7 +14,6 @@ from functools import partial
 from typing import TypeVar
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 import apsw
 
@@ -217,7 +216,7 @@ class Mounts:
         except AiosError as error:
             await self._undo(edited, done, error)
             raise
-        await self._db.write(lambda c: _settle(c, paths, done))
+        await self._db.write(lambda c: mount_tables.set_done(c, paths, done))
 
     async def _write_real(self, paths: Iterable[str], done: dict[str, Stamp | None]) -> None:
         work = [(mount, path) for path in paths if (mount := self.find(path)) is not None]
@@ -246,7 +245,7 @@ class Mounts:
         for path in reversed(done):
             with suppress(AiosError):  # what is in the folder then becomes a version below
                 await self._write_real([path], restored)
-        await self._db.write(lambda c: _settle(c, paths, restored))
+        await self._db.write(lambda c: mount_tables.set_done(c, paths, restored))
         for path in paths:
             if path not in restored:
                 await self._look((path, True))
@@ -268,6 +267,7 @@ class Mounts:
                 await self._take_notices(limit=BATCH_FILES)
 
     async def _take_notices(self, *, within: str = "/", limit: int | None = None) -> None:
+        await self._finish_left()
         with self.notices.taken(within, limit=limit) as noticed:
             await self._look(*noticed)
 
@@ -302,19 +302,26 @@ class Mounts:
             mount.settled.set()
             return
         async with self._turn:
-            for path in await self._db.read(lambda c: mount_tables.all_pending(c, mount)):
-                await self._finish(path)
+            await self._finish_left()
         pending = [mount.path]
         while pending and not mount.is_leaving:
             async with self._turn:
                 pending += await self._compare(mount, pending.pop())
         mount.settled.set()
 
-    async def _finish(self, path: str) -> None:
-        done: dict[str, Stamp | None] = {}
-        with suppress(AiosError):  # by another program since: what it wrote becomes a version
-            await self._write_real([path], done)
-        await self._db.write(lambda c: _settle(c, [path], done))
+    async def _finish_left(self) -> None:
+        """Carry out what a killed kernel left, before anybody looks: a file that is still to be written would be taken for deleted. The caller has the turn."""
+        for mount in self.all():
+            paths = self._db.read_nowait(partial(mount_tables.all_pending, mount=mount))
+            if paths:
+                await self._check_place(mount)
+            if not paths or mount.real is None:
+                continue
+            done: dict[str, Stamp | None] = {}
+            for path in paths:
+                with suppress(AiosError):  # by another program since: what it wrote becomes a version
+                    await self._write_real([path], done)
+            await self._db.write(partial(mount_tables.set_done, paths=paths, done=done))
 
     async def _look(self, *noticed: tuple[str, bool], is_deep: bool = True) -> None:
         """Look at paths, and record together what is gone and what changed; of each is said whether it is read in any case. The caller has the turn."""
@@ -489,12 +496,3 @@ class Mounts:
         if mount.real is not None:
             mount.real.close()
             mount.real = None
-
-
-def _settle(
-    connection: apsw.Connection, paths: Sequence[str], done: dict[str, Stamp | None]
-) -> None:
-    """Inside a write: nothing is pending at these paths, and this is what is in the real files."""
-    for path, stamp in done.items():
-        mount_tables.set_stamp(connection, path, stamp)
-    mount_tables.set_pending(connection, paths, is_pending=False)

@@ -37,8 +37,7 @@ from aios.kernel.storage.mount_tables import (
     Mount,
     all_pending,
     real_parts,
-    set_pending,
-    set_stamp,
+    set_done,
 )
 from aios.kernel.storage.outside import (
     Differences,
@@ -128,7 +127,7 @@ class Workspaces:
                 await self._carry_out(space, path, done)
             except AiosError as error:
                 failed[path] = error.message
-            await self._db.write(partial(_settle, path=path, done=done))
+            await self._db.write(partial(set_done, paths=[path], done=done))
         if failed:
             await self._compare([space], [_outsider(self._boot)])
         return failed
@@ -294,7 +293,7 @@ class Workspaces:
             await self._carry_out(space, path, done)
         except AiosError as error:  # somebody was there since: what is there becomes a version
             space.mount.skip(path, error.message)
-        await self._db.write(partial(_settle, path=path, done=done))
+        await self._db.write(partial(set_done, paths=[path], done=done))
 
     async def _carry_out(self, space: Workspace, path: str, done: dict[str, Stamp | None]) -> None:
         work = [(space.mount, path)]
@@ -328,10 +327,3 @@ def _is_in(path: str, folders: Iterable[str]) -> bool:
 def _outsider(boot: int) -> rows.Act:
     """Whoever changes a folder while no run does."""
     return rows.Act(Pid(0), boot, OUTSIDE, "")
-
-
-def _settle(connection: apsw.Connection, path: str, done: dict[str, Stamp | None]) -> None:
-    """Inside a write: nothing is pending at this path, and this is what is in the real file."""
-    for each, stamp in done.items():
-        set_stamp(connection, each, stamp)
-    set_pending(connection, [path], is_pending=False)
