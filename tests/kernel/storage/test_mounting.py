@@ -6,7 +6,7 @@ import anyio
 import pytest
 from tests.kernel.storage.test_mounts import mounted
 
-from aios.abi.storage import Edit, Move, Put
+from aios.abi.storage import Delete, Edit, Move, Put
 from aios.config import Config, Home
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.kernel import open_kernel
@@ -168,3 +168,14 @@ async def test_what_a_killed_kernel_left_is_written_before_anybody_looks(
     async with mounted(tmp_path) as (_, files, real):
         assert in_folder(real) == {"b.md": "one", "x/y": "y"}
         assert [each.author for each in await files.versions("/notes/b.md")] == ["owner"]
+
+
+async def test_a_file_in_the_place_of_a_folder_is_written_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = (Delete("/notes/x"), Put("/notes/x", b"a file now"))
+    async with left_by_a_killed_kernel(tmp_path, monkeypatch, *edits):
+        pass
+    async with mounted(tmp_path) as (_, files, real):
+        assert in_folder(real) == {"a.md": "one", "x": "a file now"}
+        assert await files.read_text("/notes/x") == "a file now"
