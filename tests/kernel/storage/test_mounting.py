@@ -179,3 +179,12 @@ async def test_a_file_in_the_place_of_a_folder_is_written_also_after_a_kill(
     async with mounted(tmp_path) as (_, files, real):
         assert in_folder(real) == {"a.md": "one", "x": "a file now"}
         assert await files.read_text("/notes/x") == "a file now"
+
+
+async def test_what_a_killed_kernel_left_is_written_before_the_mount_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = Move("/notes/a.md", "/notes/b.md")
+    async with left_by_a_killed_kernel(tmp_path, monkeypatch, move) as (files, real, _):
+        await files.umount("/notes")
+        assert in_folder(real) == {"b.md": "one", "x/y": "y"}

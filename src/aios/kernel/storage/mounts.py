@@ -472,7 +472,9 @@ class Mounts:
 
     async def remove(self, mount: Mount) -> None:
         """Take a mount away: its files are listed no more, and their versions stay. The real folder is not touched."""
-        mount.is_leaving = True
+        async with self._turn:
+            await self._finish_left()
+            mount.is_leaving = True
         author = Author(Pid(0), self._boot, KERNEL, self._clock.unix_s(), "unmounted")
 
         def forget(connection: apsw.Connection) -> bool:
