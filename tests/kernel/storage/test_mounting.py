@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from tests.kernel.storage.test_mounts import mounted
 
 from aios.abi.storage import Delete, Edit, Move, Put
 from aios.config import Config, Home
+from aios.disk.folder import Folder
 from aios.errors import AccessDenied, Conflict, InvalidCall, NotFound
 from aios.kernel.kernel import open_kernel
 from aios.kernel.storage.mounting import Mounting
@@ -188,3 +191,24 @@ async def test_what_a_killed_kernel_left_is_written_before_the_mount_is_taken_aw
     async with left_by_a_killed_kernel(tmp_path, monkeypatch, move) as (files, real, _):
         await files.umount("/notes")
         assert in_folder(real) == {"b.md": "one", "x/y": "y"}
+
+
+async def test_what_cannot_be_written_after_a_kill_is_not_shown_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    edits = (Put("/notes/a.md", b"two"), Put("/notes/new", b"new"))
+    async with left_by_a_killed_kernel(tmp_path, monkeypatch, *edits) as (files, real, settle):
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "replace", full)
+            settle.set()
+            assert await files.read_text("/notes/a.md") == "one"
+        assert in_folder(real) == {"a.md": "one", "x/y": "y"}
+        listed = [each.path for each in await files.list("/notes", is_deep=True)]
+        assert listed == ["/notes/a.md", "/notes/x/y"]
+        assert await files.read_text("/notes/a.md", version=2) == "two"
+        assert await files.read_text("/notes/new", version=1) == "new"
+        await files.rollback("/notes/a.md", version=2)
+        assert (real / "a.md").read_text() == "two"

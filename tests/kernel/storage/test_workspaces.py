@@ -1,5 +1,7 @@
 """Workspaces: what runs change in real folders, by whom, and across a kernel that is killed."""
 
+import errno
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,9 +13,11 @@ from tests.kernel.tools.offering import idle
 
 from aios.abi.undo import Undo, Undone
 from aios.config import Config, Home
+from aios.disk.folder import Folder
 from aios.errors import Conflict
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import Run
+from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +119,41 @@ async def test_an_undo_that_was_cut_off_is_carried_out_later(tmp_path: Path) -> 
         await kernel.storage.open()
         await kernel.storage.workspaces.refresh(path.path)
         assert (work / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_what_an_undo_could_not_write_is_not_taken_for_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("aios.kernel.storage.outside.RACY_NS", 0)  # stamps are trusted at once
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("before")
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [work]):
+            (work / "a").write_text("after")
+        (back,) = (
+            await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))
+        ).value.paths
+        if is_killed:
+            kernel.storage.workspaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
+            await undo(kernel, ann)
+        else:
+            monkeypatch.setattr(Folder, "replace", full)
+            done = await undo(kernel, ann)
+            assert [each.what for each in done.conflicts] == [f"{work}/a"]
+    monkeypatch.setattr(Folder, "replace", full)
+    async with kernel_on(tmp_path) as kernel:
+        files = Files(kernel.init_gate())
+        await kernel.storage.open()
+        await kernel.storage.workspaces.refresh(back.path)
+        assert (work / "a").read_text() == "after"
+        assert await files.read_text(back.path) == "after"
+        assert await files.read_text(back.path, version=3) == "before"
 
 
 async def skip(*_: object) -> dict[str, str]:

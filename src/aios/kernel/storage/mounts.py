@@ -317,9 +317,9 @@ class Mounts:
                 await self._check_place(mount)
             if not paths or mount.real is None:
                 continue
-            done: dict[str, Stamp | None] = {}
+            done: dict[str, Stamp | None] = dict.fromkeys(paths)  # known no longer, if not written
             for path in paths:
-                with suppress(AiosError):  # by another program since: what it wrote becomes a version
+                with suppress(AiosError):  # what is there instead becomes a version
                     await self._write_real([path], done)
             await self._db.write(partial(mount_tables.set_done, paths=paths, done=done))
 

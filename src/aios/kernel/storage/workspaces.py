@@ -122,7 +122,7 @@ class Workspaces:
         """Make real files what their newest versions are. Returns: paths that could not be, and why; they are then versions as they are."""
         failed: dict[str, str] = {}
         for path in paths:
-            done: dict[str, Stamp | None] = {}
+            done: dict[str, Stamp | None] = {path: None}  # known no longer, if it is not written
             try:
                 await self._carry_out(space, path, done)
             except AiosError as error:
@@ -288,10 +288,10 @@ class Workspaces:
 
     async def _finish(self, space: Workspace, path: str) -> None:
         """Carry out what a killed kernel had begun to undo."""
-        done: dict[str, Stamp | None] = {}
+        done: dict[str, Stamp | None] = {path: None}  # known no longer, if it is not written
         try:
             await self._carry_out(space, path, done)
-        except AiosError as error:  # somebody was there since: what is there becomes a version
+        except AiosError as error:  # what is there instead becomes a version
             space.mount.skip(path, error.message)
         await self._db.write(partial(set_done, paths=[path], done=done))
 
