@@ -376,6 +376,8 @@ async def test_names_that_can_run_programs_are_neither_seen_nor_written(tmp_path
     real = tmp_path / "real"
     (real / ".git" / "hooks").mkdir(parents=True)
     (real / ".git" / "config").write_text("x")
+    (real / ".GIT").mkdir()
+    (real / ".GIT" / "config").write_text("x")
     async with mounted(tmp_path) as (_, files, _):
         assert await files.list("/notes", is_deep=True) == []
         for path in ("/notes/.git/hooks/post-commit", "/notes/.GIT/config", "/notes/a/.git/x"):

@@ -80,7 +80,7 @@ def find_differences(
         real = None if item.name == each.rpartition("/")[2].encode() else item.name
         if names.get(each) != real:
             found.names[each] = real
-        if each.rpartition("/")[2] in ignored:
+        if each.rpartition("/")[2].casefold() in ignored:
             found.skipped[each] = "ignored by storage.mount_ignore"
         elif item.kind is Kind.FOLDER:
             found.folders.append(each)
