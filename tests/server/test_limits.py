@@ -1,6 +1,9 @@
 import json
+import re
 import time
 
+import anyio
+import anyio.to_thread
 import msgspec
 import pytest
 from hypothesis import given
@@ -113,3 +116,33 @@ def test_no_body_takes_longer_to_refuse_than_its_length_deserves(body: bytes) ->
     with pytest.raises(InvalidCall):
         check_json(body)
     assert time.process_time() - begun_s < 5  # quadratic, it takes minutes
+
+
+@given(st.binary(max_size=200) | st.text('"\\a[', max_size=60).map(str.encode))
+def test_strings_are_left_out_in_stretches_as_at_once(body: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            limits,
+            "_STRETCH",
+            re.compile(limits._STRETCH.pattern.replace(b"1024", b"2"), re.DOTALL),
+        )
+        assert limits._without_strings(body) == limits._STRING.sub(b"", body)
+
+
+@pytest.mark.anyio
+async def test_other_threads_run_while_a_body_of_very_many_strings_is_checked() -> None:
+    longest_s = 0.0
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            nonlocal longest_s
+            while True:
+                begun_s = time.perf_counter()
+                await anyio.sleep(0.005)
+                longest_s = max(longest_s, time.perf_counter() - begun_s)
+
+        tasks.start_soon(watch)
+        with pytest.raises(InvalidCall, match="1,000,000 values"):
+            await anyio.to_thread.run_sync(check_json, b'["a"' + b',""' * 5_000_000 + b"]")
+        tasks.cancel_scope.cancel()
+    assert longest_s < 0.4, "a second, if all strings are looked for at once"
