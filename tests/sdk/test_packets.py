@@ -22,6 +22,16 @@ def test_packets_come_out_whole_however_the_bytes_arrive(
     assert [unpack_to_server(body) for body in bodies] == [Cancel(number) for number in numbers]
 
 
+def test_packets_come_so_many_at_once_as_are_asked_for() -> None:
+    buffer, data = PacketBuffer(), b"".join(pack(Cancel(number)) for number in range(10))
+    taken = [buffer.feed(data + b"\0", at_most=4), *(buffer.feed(b"", at_most=4) for _ in range(3))]
+    assert [len(bodies) for bodies in taken] == [4, 4, 2, 0]
+    assert [unpack_to_server(body) for bodies in taken for body in bodies] == [
+        Cancel(number) for number in range(10)
+    ]
+    assert buffer.n_held == 1
+
+
 def test_a_header_over_the_limit_is_refused_before_its_body_comes() -> None:
     with pytest.raises(TooLarge):
         PacketBuffer().feed(b"\xff\xff\xff\xff")

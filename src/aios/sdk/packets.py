@@ -1,5 +1,7 @@
 """What both sockets of the SDK share: cutting a byte stream into packets, and what a server's greeting means. Pure."""
 
+import sys
+
 from aios.abi.gate import error_of
 from aios.abi.packets import HEADER_BYTES, Refusal, Reply, Welcome, packet_size, unpack_to_client
 from aios.abi.types import Pid
@@ -19,11 +21,11 @@ class PacketBuffer:
 
     @property
     def n_held(self) -> int:
-        """Bytes of the packet that is not complete yet."""
+        """Bytes of what `feed` has not given yet."""
         return len(self._data)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Add bytes; return the bodies of the packets that are now complete.
+    def feed(self, data: bytes, *, at_most: int = sys.maxsize) -> list[bytes]:
+        """Add bytes; return the bodies of the first `at_most` packets that are now complete. No bytes at all give the next.
 
         Raises:
             TooLarge: A header announces more than the wire allows.
@@ -35,7 +37,7 @@ class PacketBuffer:
         self._data += data
         bodies: list[bytes] = []
         start = 0
-        while len(self._data) - start >= HEADER_BYTES:
+        while len(self._data) - start >= HEADER_BYTES and len(bodies) < at_most:
             begin = start + HEADER_BYTES
             end = begin + packet_size(bytes(self._data[start:begin]))
             if end > len(self._data):

@@ -68,7 +68,7 @@ BUSY_BYTES = 256 << 10
 FULL_BYTES = 4 << 20
 """Unsent bytes from which on no further call is read."""
 TAKEN_AT_ONCE = 16
-"""Packets of one connection in one turn of the event loop."""
+"""Packets of one connection that are cut and taken before others have their turn; thousands fit into what is read at once."""
 ROOM_TIMEOUT_S = 30.0
 """How long a large packet may wait in its middle until others of its family are whole."""
 
@@ -154,10 +154,9 @@ class _Server:
         buffer = PacketBuffer()
         try:
             _check_peer(stream)
-            greeting = await self._hear(stream, buffer)
-            if greeting is None:
+            hello = await self._hear(stream, buffer)
+            if hello is None:
                 return
-            hello, bodies = greeting
             pid = self._kernel.authenticate(hello.token)
             gate = self._kernel.gate(pid)
             share, arriving = self._families.share_of(pid), self._arriving.share_of(pid)
@@ -178,14 +177,12 @@ class _Server:
             try:
                 await stream.send(pack(Welcome(pid)))
                 connection = _Connection(stream, gate, buffer, share=share, arriving=arriving)
-                await connection.attend(bodies)
+                await connection.attend()
             finally:
                 self._n_others[family] -= pid != INIT_PID
                 self._n_others += Counter()  # without those that have none any more
 
-    async def _hear(
-        self, stream: UnixStream, buffer: PacketBuffer
-    ) -> tuple[Hello, list[bytes]] | None:
+    async def _hear(self, stream: UnixStream, buffer: PacketBuffer) -> Hello | None:
         """The hello of a connection; None if it was silent for so long that others took its place.
 
         Raises:
@@ -228,7 +225,6 @@ class _Connection:
         self._buffer = buffer
         self._share = share
         self._arriving = arriving
-        self._n_unfinished = 0
         self._calls: dict[int, anyio.CancelScope] = {}
         self._outbox: list[bytes] = []
         self._unsent_bytes = 0
@@ -236,13 +232,13 @@ class _Connection:
         self._filled = WaitQueue()
         self._emptied = WaitQueue()
 
-    async def attend(self, bodies: list[bytes]) -> None:
+    async def attend(self) -> None:
         """Serve until either side closes; then every call that is left is cancelled."""
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, tasks.cancel_scope)
                 try:
-                    await self._read(bodies, tasks)
+                    await self._read(tasks)
                 except AiosError as error:
                     await self._part(error)
                 except (OSError, EOFError):
@@ -260,19 +256,19 @@ class _Connection:
             while self._unsent_bytes:
                 await self._emptied.wait()
 
-    async def _read(self, bodies: list[bytes], tasks: anyio.abc.TaskGroup) -> None:
+    async def _read(self, tasks: anyio.abc.TaskGroup) -> None:
+        bodies = self._buffer.feed(b"", at_most=TAKEN_AT_ONCE)  # what came with the hello
         while True:
-            bodies.reverse()
+            is_last = len(bodies) < TAKEN_AT_ONCE
             while bodies:
-                await self._take(bodies.pop(), tasks)  # none is kept beyond its call
-                if len(bodies) % TAKEN_AT_ONCE == 1:
-                    await anyio.lowlevel.checkpoint()
-            await self._wait_for_room()
-            bodies = self._buffer.feed(await _receive(self._stream))
-            n_unfinished = self._buffer.n_held
-            if n_unfinished != self._n_unfinished:
-                self._arriving.add(n_unfinished - self._n_unfinished)
-                self._n_unfinished = n_unfinished
+                await self._take(bodies.pop(0), tasks)  # none is kept beyond its call
+            if is_last:
+                self._arriving.add(self._buffer.n_held - self._arriving.n_bytes)
+                await self._wait_for_room()
+                bodies = self._buffer.feed(await _receive(self._stream), at_most=TAKEN_AT_ONCE)
+            else:
+                await anyio.lowlevel.checkpoint()
+                bodies = self._buffer.feed(b"", at_most=TAKEN_AT_ONCE)
 
     async def _wait_for_room(self) -> None:
         """Until more may be read.
@@ -283,7 +279,7 @@ class _Connection:
         while self._unsent_bytes > (0 if self._share.held.is_full else FULL_BYTES):
             await self._emptied.wait()
         held = self._arriving.held
-        if held.is_full and self._n_unfinished > LARGE_BYTES:
+        if held.is_full and self._arriving.n_bytes > LARGE_BYTES:
             try:
                 with anyio.fail_after(ROOM_TIMEOUT_S):
                     while held.is_full:
@@ -453,13 +449,12 @@ def _unkept(n_bytes: int, held: Held) -> ResourceExhausted:
     )
 
 
-async def _read_hello(stream: UnixStream, buffer: PacketBuffer) -> tuple[Hello, list[bytes]]:
-    """The first packet, and those that came with it."""
+async def _read_hello(stream: UnixStream, buffer: PacketBuffer) -> Hello:
     n_bytes, bodies = 0, list[bytes]()
     while not bodies:
         data = await _receive(stream)
         n_bytes += len(data)
-        bodies = buffer.feed(data)
+        bodies = buffer.feed(data, at_most=1)
         if n_bytes > MAX_HELLO_BYTES and not bodies:
             raise TooLarge(f"a hello of over {MAX_HELLO_BYTES} bytes", hint="send a token first")
     hello = unpack_to_server(bodies[0])
@@ -470,7 +465,7 @@ async def _read_hello(stream: UnixStream, buffer: PacketBuffer) -> tuple[Hello, 
             f"the client speaks version {hello.version} of the protocol, this kernel {WIRE_VERSION}",
             hint="use the SDK of the kernel's own version",
         )
-    return hello, bodies[1:]
+    return hello
 
 
 async def _receive(stream: UnixStream) -> bytes:

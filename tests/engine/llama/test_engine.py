@@ -323,7 +323,7 @@ async def turns_during(work: Awaitable[object]) -> int:
 
 
 async def test_a_large_text_is_prepared_while_the_event_loop_goes_on(shared: LlamaEngine) -> None:
-    assert await turns_during(shared.tokenize("The quick brown fox. " * 50_000)) > 10
+    assert await turns_during(shared.tokenize("The quick brown fox. " * 50_000)) > 3
 
 
 LONG_NAME = "<|im_end|>" * 100_000
@@ -341,7 +341,7 @@ LONG_NAME = "<|im_end|>" * 100_000
 async def test_a_chat_with_long_names_is_prepared_while_the_event_loop_goes_on(
     shared: LlamaEngine, messages: tuple[Message, ...]
 ) -> None:
-    assert await turns_during(shared.count_tokens(ChatPrompt(messages))) > 10
+    assert await turns_during(shared.count_tokens(ChatPrompt(messages))) > 3
 
 
 async def test_what_is_only_counted_keeps_no_generation_waiting(shared: LlamaEngine) -> None:
