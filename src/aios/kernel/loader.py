@@ -8,7 +8,6 @@ What it writes to stdout and stderr goes to its log. When it ends, for whatever 
 import os
 import re
 import signal
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +36,7 @@ from aios.kernel.sandbox.probe import Wall
 from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 from aios.malformed import named
+from aios.manifestfile import read_manifest
 from aios.sizes import sized
 
 C = TypeVar("C")
@@ -111,14 +111,7 @@ def load_program(path: str, copy: Path | None = None) -> Program:
     folder = copy or Path(path)
     file = folder / MANIFEST
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # to read a pipe or a device could take for ever
-            raise InvalidCall(f"{file} is no regular file", hint="a manifest is a TOML file")
-        if status.st_size > MAX_MANIFEST_BYTES:
-            raise InvalidCall(
-                f"{file} is over {MAX_MANIFEST_BYTES} bytes", hint="a manifest is a page at most"
-            )
-        table: dict[str, object] = msgspec.toml.decode(file.read_bytes())
+        table = read_manifest(file, MAX_MANIFEST_BYTES)
         manifest = msgspec.convert(sized(table, "budget"), Manifest)
         entry = _entry(folder, manifest.entry)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -17,7 +17,6 @@ A command is a list of words, never a line for a shell, and an argument stays wi
 """
 
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +29,7 @@ from aios.abi.tools import MAX_RESULT_BYTES, ToolName, Traits
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall, NotFound
 from aios.malformed import named
+from aios.manifestfile import read_manifest as read_table
 from aios.sizes import sized
 
 MAX_MANIFEST_BYTES = 128 << 10
@@ -85,13 +85,7 @@ def read_manifest(file: Path) -> Manifest:
         NotFound: It is not there or cannot be read.
     """
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_MANIFEST_BYTES:
-            raise InvalidCall(
-                f"{file} is no file of at most {MAX_MANIFEST_BYTES} bytes",
-                hint="a manifest is a TOML file",
-            )
-        table: dict[str, object] = msgspec.toml.decode(file.read_bytes())
+        table = read_table(file, MAX_MANIFEST_BYTES)
         found = msgspec.convert(sized(table, "bounds"), Manifest)
         program = str((file.parent / found.program).resolve())
     except OSError as error:
