@@ -2,10 +2,11 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import certifi
 import httpcore
@@ -17,6 +18,8 @@ from aios.kernel.egress.targets import Target
 SocketOption = (
     tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 )
+Found = tuple[int, int, int, str, tuple[str | int, ...] | tuple[int, bytes]]
+"""What `socket.getaddrinfo` says of an address."""
 MayReach = Callable[[str], bool]
 """Whether an address of the network may be connected to."""
 
@@ -30,24 +33,44 @@ async def find_address(
     """The first address of a host that may be connected to. It is resolved here once: connect to this address, not to the name.
 
     `lookups` bounds those at once of whoever asks. The event loop's own would be two at once for the whole kernel, and names
-    whose servers do not answer would keep everybody else's waiting.
+    whose servers do not answer would keep everybody else's waiting. Nothing ends a look-up: one that is cancelled keeps its
+    place until it is over.
 
     Raises:
         AccessDenied: It has none; what it has is not told.
         ToolFailed: It has no address at all.
     """
     try:
-        found = await anyio.to_thread.run_sync(
-            partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
-            abandon_on_cancel=True,
-            limiter=lookups,
-        )
+        found = await _look_up(host, port, lookups)
     except (OSError, UnicodeError) as error:
         raise ToolFailed(f"{host} cannot be resolved: {error}", hint="check its name") from error
     for entry in found:
         if may_reach(str(entry[4][0])):
             return str(entry[4][0])
     raise AccessDenied(f"{host} is at no public address", hint=hint)
+
+
+async def _look_up(host: str, port: int, lookups: anyio.CapacityLimiter) -> Sequence[Found]:
+    place, begun = object(), list[bool]()
+
+    def give_back() -> None:
+        with suppress(RuntimeError):  # it was before
+            lookups.release_on_behalf_of(place)
+
+    def look() -> Sequence[Found]:
+        begun.append(True)
+        try:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        finally:
+            anyio.from_thread.run_sync(give_back)
+
+    await lookups.acquire_on_behalf_of(place)
+    try:
+        own = anyio.CapacityLimiter(1)
+        return await anyio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=own)
+    finally:
+        if not begun:
+            give_back()
 
 
 class JudgedBackend(httpcore.AsyncNetworkBackend):

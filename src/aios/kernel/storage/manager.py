@@ -76,6 +76,7 @@ from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import FOLDERS, ROOTS, WORKSPACES, Reach, file_path, is_within, parse
 from aios.kernel.storage.quotas import Quotas
 from aios.kernel.storage.reach import Reaches
+from aios.kernel.storage.turns import Turns
 from aios.kernel.storage.versions import (
     AppendAt,
     Author,
@@ -109,7 +110,7 @@ class StorageManager:
         self._table: ProcessTable | None = None
         self.drafts = Drafts(db, blobs, clock, config)
         self._locks = Locks(clock)
-        self._opening, self._comparing = anyio.Lock(), anyio.Lock()
+        self._opening, self._comparing = anyio.Lock(), Turns()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
@@ -299,7 +300,9 @@ class StorageManager:
         path = self._path(run.process, call.path)
         await self.mounts.refresh(path)
         pair = (call.old, call.new)
-        async with self._comparing:  # it takes the memory of both and a thread, for some seconds
+        async with self._comparing.turn(
+            run
+        ):  # it takes the memory of both and a thread, for some seconds
             sides = await self._db.read(lambda c: reading.get_sides(c, self._blobs, path, pair))
             text = await anyio.to_thread.run_sync(compare, *sides)
         take(run, self._db.read_nowait(partial(tables.taint_of, path=path)), f"file {path}")

@@ -1,6 +1,7 @@
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -13,7 +14,7 @@ from aios.abi.calls import Cont, Stop
 from aios.config import Config, Home, ToolsConfig
 from aios.errors import AccessDenied, InvalidCall, ToolFailed
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.tools.builtin.http_fetch import Fetched, read
+from aios.kernel.tools.builtin.http_fetch import MAX_LOOKUPS, Fetched, read
 
 pytestmark = pytest.mark.anyio
 Answer = Callable[[str], bytes]
@@ -147,6 +148,32 @@ async def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(
                 await fetch(kernel, "http://rebind.example/")
     assert connected == ["93.184.216.34"]
     assert asked_for == ["rebind.example"] * 2
+
+
+async def test_look_ups_that_nobody_waits_for_any_more_are_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ended, end), n_begun = os.pipe(), 0
+
+    def look_up(*_: object, **__: object) -> object:
+        nonlocal n_begun
+        n_begun += 1
+        os.read(ended, 1)
+        raise socket.gaierror
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    with anyio.fail_after(60):
+        async with kernel_with(tmp_path, "*", private=False) as kernel:
+            for number in range(40):
+                with anyio.move_on_after(0.05):
+                    await fetch(kernel, f"http://x{number}.example/")
+            assert n_begun == MAX_LOOKUPS
+            os.write(end, b"." * 100)
+            for number in range(40):  # the places are free again
+                with suppress(ToolFailed):
+                    await fetch(kernel, f"http://y{number}.example/")
+    os.close(ended)
+    os.close(end)
 
 
 async def test_what_is_too_long_no_text_or_an_error_is_told(tmp_path: Path) -> None:
