@@ -25,6 +25,23 @@ def test_a_good_machine_has_nothing_to_mend(aios: Aios) -> None:
     assert {"python", "config", "home", "token", "socket", "port", "memory", "kernel"} <= set(found)
 
 
+def test_a_home_that_may_not_be_looked_into_keeps_nobody_from_the_other_checks(
+    aios: Aios, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    stat = os.stat
+
+    def refuse(
+        path: str, *, dir_fd: int | None = None, follow_symlinks: bool = True
+    ) -> os.stat_result:
+        if str(path).startswith(str(home)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    found = findings(aios)
+    assert {"python", "config", "home", "token", "socket", "port", "memory", "kernel"} <= set(found)
+
+
 def test_rows_are_aligned_and_say_what_to_do(aios: Aios) -> None:
     lines = aios("doctor").out.splitlines()
     assert lines[0].startswith("ok    python    3.")

@@ -381,6 +381,7 @@ def test_with_a_copy_what_is_in_that_counts(program: MakeProgram, tmp_path: Path
 
 def test_return_codes_become_exits_as_in_a_shell() -> None:
     assert exit_of(3).status == 3
+    assert exit_of(-35) == Exit(163, "killed by signal 35"), "one for real time"
     killed = exit_of(-signal.SIGSEGV)
     assert (killed.status, killed.reason) == (139, "killed by SIGSEGV")
 

@@ -91,7 +91,8 @@ def environment(_: Loaded) -> Finding | None:
 def home(loaded: Loaded) -> Finding:
     """Whether AIOS_HOME can be written to."""
     root = loaded.home.root
-    nearest = next(folder for folder in (root, *root.parents) if folder.exists())
+    # `Path.exists` raises where a folder on the way may not be entered.
+    nearest = next(folder for folder in (root, *root.parents) if os.path.exists(folder))  # noqa: PTH110
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         return Finding(
             "home", Level.FAIL, f"{root} cannot be written to", "set AIOS_HOME to a folder of yours"

@@ -29,6 +29,8 @@ def doctor(*, as_json: bool) -> int:
             finding = check(loaded)
         except AiosError as error:
             finding = Finding(check.__name__, Level.FAIL, error.message, error.hint)
+        except OSError as error:  # what cannot be looked at keeps nobody from the rest
+            finding = Finding(check.__name__, Level.FAIL, str(error), "check its permissions")
         if finding is not None:
             worst = Level.FAIL if Level.FAIL in (worst, finding.level) else worst
             _show(finding, as_json=as_json)

@@ -372,4 +372,7 @@ def exit_of(returncode: int) -> Exit:
     """An operating-system return code as an exit: 128 + n for signal n, as shells have it."""
     if returncode >= 0:
         return Exit(returncode)
-    return Exit(128 - returncode, f"killed by {signal.Signals(-returncode).name}")
+    number = -returncode
+    is_named = number in set(signal.Signals)  # those for real time, but two, have no name
+    name = signal.Signals(number).name if is_named else f"signal {number}"
+    return Exit(128 + number, f"killed by {name}")
