@@ -2,7 +2,8 @@
 
 A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or
 somebody better waits) the sequence is suspended and goes on in a later turn where it was. On an engine that cannot
-suspend, a stopped generation keeps its slot and is not read until its process goes on.
+suspend, a stopped generation keeps its slot: its read goes on, for an endpoint that is hung up on would be asked for all of it
+again, and what that brings waits until the process goes on.
 
 A generation that its engine fails begins anew on the next engine that may serve it, unless pieces of it were handed out.
 """
@@ -318,25 +319,26 @@ class ModelCalls:
             job = replace(job, is_urgent=turn.is_urgent)
         sequence = await engine.open(job, suspended)
         try:
-            while True:
-                with turn.interruptible():
-                    await self._drain(sequence, turn, output)
-                    return None
-                if Ability.SUSPEND in engine.capabilities.abilities:
-                    turn.run.n_preemptions += 1
-                    return await sequence.suspend()
-                await turn.run.runnable()
-                turn.must_yield = False
+            if Ability.SUSPEND not in engine.capabilities.abilities:
+                await self._drain(sequence, turn, output, is_whole=True)
+                return None
+            with turn.interruptible():
+                await self._drain(sequence, turn, output)
+                return None
+            turn.run.n_preemptions += 1
+            return await sequence.suspend()
         finally:
             output.usage_so_far = sequence.usage
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE_S):
                 await sequence.close()
 
-    async def _drain(self, sequence: Sequence, turn: Turn, output: Output) -> None:
-        """Read a sequence to its end, handing every piece on and accounting for it."""
+    async def _drain(
+        self, sequence: Sequence, turn: Turn, output: Output, *, is_whole: bool = False
+    ) -> None:
+        """Read a sequence to its end, handing every piece on and accounting for it. `is_whole`: no stop cuts it off."""
         run = turn.run
         while True:
-            delta = await sequence.read()
+            delta = await (_read_whole(run, sequence) if is_whole else sequence.read())
             output.add(delta)
             if output.stream is not None:
                 output.stream.add(delta)
@@ -389,6 +391,15 @@ def _going_on(engine: Engine, job: Job, run: Run, output: Output) -> Job:
         output.is_handed_out = True
         run.emit(Token(begun.text, n_tokens))
     return replace(job, begun=begun)
+
+
+async def _read_whole(run: Run, sequence: Sequence) -> Delta:
+    """The next piece. A stop neither cuts it off nor waits for it, and what it brings is kept until the process goes on."""
+    try:
+        with run.holding(lambda _: None):
+            return await sequence.read()
+    finally:
+        await run.runnable()
 
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:

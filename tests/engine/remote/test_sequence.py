@@ -1,6 +1,8 @@
 """A generation at a remote endpoint: how its stream can go wrong, closing, cancelling."""
 
+import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -21,12 +23,16 @@ from tests.engine.remote.bad_endpoint import (
     stream,
     text,
 )
+from tests.kernel import calls
 
+from aios.abi.calls import Cont, Stop
 from aios.abi.types import Finish
+from aios.config import Config, Home
 from aios.errors import (
     EngineFailed,
     EngineUnavailable,
 )
+from aios.kernel.kernel import open_kernel
 
 pytestmark = pytest.mark.anyio
 
@@ -186,3 +192,37 @@ async def test_alternatives_that_nobody_asked_for_are_left_out() -> None:
     async with engine_at(BadEndpoint([stream(chunk, end())])) as engine:
         (found,) = (await run(engine, chat(top_logprobs=0))).logprobs
     assert (found.token, found.top) == ("a", ())
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_process_goes_on(
+    tmp_path: Path, *, is_cut: bool
+) -> None:
+    may_end = anyio.Event()
+
+    async def body() -> AsyncIterator[str]:
+        yield text("Hel")
+        await may_end.wait()
+        yield event(error={"message": "CUDA"}) if is_cut else text("lo") + end()
+
+    endpoint = BadEndpoint([lambda: StreamingResponse(body(), media_type="text/event-stream")])
+    with anyio.fail_after(30):
+        async with (
+            engine_at(endpoint) as engine,
+            open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
+        ):
+            pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+            async with kernel.gate(pid).open_call(calls.chat()) as frames:
+                await anext(aiter(frames))
+                await init.call(Stop(pid=pid))
+                may_end.set()
+                with anyio.move_on_after(0.1) as waiting, contextlib.suppress(EngineFailed):
+                    await frames.result()
+                assert waiting.cancelled_caught, "a stopped process was told"
+                await init.call(Cont(pid=pid))
+                if is_cut:
+                    with pytest.raises(EngineFailed, match="CUDA"):
+                        await frames.result()
+                else:
+                    assert (await frames.result()).value.message.content == "Hello"
+        assert len(endpoint.posts) == 1
