@@ -13,7 +13,7 @@ from aios.abi.types import (
     TextPart,
     ToolChoice,
 )
-from aios.engine.abilities import check_abilities, needed_abilities
+from aios.engine.abilities import can_go_on, check_abilities, needed_abilities
 from aios.engine.base import Ability, Capabilities, ChatPrompt, Job, TextPrompt
 from aios.errors import Unsupported
 
@@ -36,6 +36,13 @@ SEEN = Message(Role.USER, (TextPart("x"), ImagePart("https://example.org/a.png")
 )
 def test_each_wish_needs_its_ability(job: Job, needed: set[Ability]) -> None:
     assert needed_abilities(job) == needed
+
+
+def test_only_what_no_grammar_holds_can_go_on_from_a_text() -> None:
+    assert can_go_on(chat())
+    assert can_go_on(Job(TextPrompt("a")))
+    assert not can_go_on(chat(constraint=Regex("a")))
+    assert not can_go_on(with_tools("a", ToolChoice(), ADD))
 
 
 def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:

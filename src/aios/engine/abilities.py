@@ -24,6 +24,11 @@ def needed_abilities(job: Job) -> frozenset[Ability]:
     return frozenset(needed)
 
 
+def can_go_on(job: Job) -> bool:
+    """Whether a job can go on from the text it has brought: in the middle of a grammar or a tool call it cannot."""
+    return job.constraint is None and not (isinstance(job.prompt, ChatPrompt) and job.prompt.tools)
+
+
 def has_images(prompt: ChatPrompt) -> bool:
     """Whether any message shows an image."""
     return any(

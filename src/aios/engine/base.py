@@ -57,7 +57,8 @@ class Capabilities(Struct, frozen=True):
     """What an engine offers.
 
     `window_tokens` is what prompt and output of one sequence may take together; 0 when nobody told us.
-    `fingerprint` names model, quantisation and whatever else suspended state depends on.
+    `fingerprint` names model, quantisation and whatever else suspended state depends on. `is_resumed_from_text`: a suspended
+    sequence goes on from the text it has brought; where that cannot be (`abilities.can_go_on`) it is generated again as a whole.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Capabilities(Struct, frozen=True):
     abilities: frozenset[Ability]
     fingerprint: str = ""
     note: str = ""
+    is_resumed_from_text: bool = False
 
 
 class ChatPrompt(Struct, frozen=True):

@@ -41,7 +41,7 @@ from aios.abi.types import (
     ToolCall,
     Usage,
 )
-from aios.engine.abilities import needed_abilities
+from aios.engine.abilities import can_go_on, needed_abilities
 from aios.engine.base import (
     MESSAGE_CHARS,
     Ability,
@@ -355,11 +355,13 @@ class ModelCalls:
         n_prompt = _about_tokens(job.prompt)
         window = core.engine.capabilities.window_tokens if core.engine is not None else 0
         n_context = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
+        is_from_text = core.offer is not None and core.offer.is_resumed_from_text
         return self._scheduler.turn(
             run,
             core.resource,
             n_prompt_tokens=n_prompt,
             n_context_tokens=min(n_context, window) if window else n_context,
+            is_whole=is_from_text and not can_go_on(job),
         )
 
 

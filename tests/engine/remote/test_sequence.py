@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 import pytest
+from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from tests.engine.jobs import chat, read_all, run
 from tests.engine.remote.bad_endpoint import (
@@ -26,8 +27,8 @@ from tests.engine.remote.bad_endpoint import (
 from tests.kernel import calls
 
 from aios.abi.calls import Cont, Stop
-from aios.abi.types import Finish
-from aios.config import Config, Home
+from aios.abi.types import Finish, ToolSpec
+from aios.config import Config, Home, SchedulerConfig
 from aios.errors import (
     EngineFailed,
     EngineUnavailable,
@@ -226,3 +227,46 @@ async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_proce
                 else:
                     assert (await frames.result()).value.message.content == "Hello"
         assert len(endpoint.posts) == 1
+
+
+@pytest.mark.parametrize("has_tools", [True, False])
+async def test_only_what_can_go_on_from_its_text_is_preempted(
+    tmp_path: Path, *, has_tools: bool
+) -> None:
+    may_go_on, may_end = anyio.Event(), anyio.Event()
+
+    async def body() -> AsyncIterator[str]:
+        yield text("Hel")
+        await may_go_on.wait()
+        yield text("l")
+        await may_end.wait()
+        yield text("o") + end()
+
+    card = {"data": [{"id": "m", "owned_by": "vllm"}]}
+    endpoint = BadEndpoint(models=lambda: JSONResponse(card))
+    endpoint.replies = [
+        lambda: StreamingResponse(body(), media_type="text/event-stream"),
+        stream(text("o"), end()),
+    ]
+    config = Config(scheduler=SchedulerConfig(policy="rr", quantum_tokens=1))
+    call = replace(calls.chat(), tools=(ToolSpec("clock"),) if has_tools else ())
+    with anyio.fail_after(30):
+        async with (
+            engine_at(endpoint, n_slots=1) as engine,
+            open_kernel(config, Home(tmp_path), engines={"a": engine}) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            first, second = (kernel.gate(kernel.admit(name)[0].pid) for name in ("one", "two"))
+            async with first.open_call(call) as frames:
+                await anext(aiter(frames))
+                tasks.start_soon(second.call, calls.chat())
+                while not kernel.scheduler.statistics()["engine:a"].n_queued:
+                    await anyio.sleep(0.001)
+                may_go_on.set()
+                while engine.statistics().n_generated_tokens < 2:
+                    await anyio.sleep(0.001)
+                may_end.set()
+                result = await frames.result()
+            assert result.value.message.content == "Hello"
+            assert result.n_preemptions == (0 if has_tools else 1)
+        assert len(endpoint.posts) == (2 if has_tools else 3)

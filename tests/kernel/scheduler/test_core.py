@@ -135,6 +135,15 @@ def test_a_turn_that_cannot_end_early_is_not_asked_to_and_keeps_nobody_else_from
     core.check_invariants()
 
 
+def test_what_would_be_begun_anew_yields_to_nobody_better_but_to_a_stop() -> None:
+    core = Core(policy=Mlfq(), max_queue=100, capacities={"engine": 1})
+    handle(core, Arrive(Ticket(1, Pid(1), "engine", n_prompt_tokens=600, is_whole=True)))
+    assert handle(core, Arrive(ticket(2, pid=2, n_tokens=20)), 1.0) == []
+    assert handle(core, Spend(1, 10_000), 2.0) == []
+    assert handle(core, Hold(Pid(1)), 3.0) == [Yield(1)]
+    core.check_invariants()
+
+
 def test_who_is_preempted_keeps_its_age_and_cannot_be_preempted_for_ever() -> None:
     core = full_of_long_calls()
     now_s, n_preempted = 3.0, 0

@@ -17,7 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aios.abi.types import Finish, Usage
-from aios.engine.base import ChatPrompt, Delta, Job, Suspended
+from aios.engine.abilities import can_go_on
+from aios.engine.base import Delta, Job, Suspended
 from aios.engine.remote.chunks import ChunkReader
 from aios.engine.remote.endpoint import Answer, Endpoint, EventStream, Patience
 from aios.engine.remote.problems import DROPPED, SILENT, Problem, error_of
@@ -320,8 +321,3 @@ class RemoteSequence:
                 delta.usage.prompt_tokens - delta.usage.cached_tokens
             )
         return delta
-
-
-def can_go_on(job: Job) -> bool:
-    """Whether a job can go on from the text it has brought: in the middle of a grammar or a tool call it cannot."""
-    return job.constraint is None and not (isinstance(job.prompt, ChatPrompt) and job.prompt.tools)

@@ -222,6 +222,8 @@ class Core:
         # Cheapest first: this is asked at every token, and mostly nobody waits.
         if lane.yielding or not lane.is_preemptible or len(lane.granted) < lane.capacity:
             return []
+        if ticket.is_whole:
+            return []
         best = lane.best()
         if best is None:
             return []
@@ -360,11 +362,8 @@ class Core:
             return []
         if len(lane.yielding) >= lane.n_queued or not lane.has_room(ticket_id):
             return []
-        others = [
-            each
-            for each in lane.granted
-            if each not in lane.yielding and self._tickets[each].is_preemptible
-        ]
+        holders = (self._tickets[each] for each in lane.granted if each not in lane.yielding)
+        others = [each.id for each in holders if each.is_preemptible and not each.is_whole]
         worst = max(others, key=lambda each: lane.granted[each].rank, default=None)
         if worst is None or lane.granted[worst].rank[0] < rank[0] + margin:
             return []

@@ -45,6 +45,8 @@ class Ticket(Struct, frozen=True):
     """The kernel made the call on behalf of a process: its nice value is not that of the process."""
     is_preemptible: bool = True
     """Its turn can end at any moment; one that computes vectors ends when some are done."""
+    is_whole: bool = False
+    """It could not go on in another turn and would be begun anew, so nobody better ends its turn; only a stop does."""
 
 
 class Policy(Protocol):

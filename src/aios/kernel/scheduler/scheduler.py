@@ -137,6 +137,7 @@ class Scheduler:
         n_prompt_tokens: int = 0,
         n_context_tokens: int = 0,
         is_preemptible: bool = True,
+        is_whole: bool = False,
     ) -> AsyncIterator[Turn]:
         """Hold one unit of a resource; waits, parked, until it is granted. Cancelling withdraws.
 
@@ -146,6 +147,7 @@ class Scheduler:
             n_prompt_tokens: About how long the prompt is.
             n_context_tokens: About what prompt and output may take together.
             is_preemptible: Whether the holder heeds `must_yield` at once.
+            is_whole: Whether it would be begun anew in another turn; then only a stop sets `must_yield`.
 
         Raises:
             ResourceExhausted: `max_queue` calls wait for it already, and the process has another one.
@@ -163,6 +165,7 @@ class Scheduler:
             n_context_tokens=n_context_tokens,
             is_background=run.is_background,
             is_preemptible=is_preemptible,
+            is_whole=is_whole,
         )
         turn = Turn(ticket.id, run, self)
         self._turns[ticket.id] = turn
