@@ -11,6 +11,7 @@ from tests.kernel.conftest import NOBODY
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Chat
 from aios.abi.contexts import (
+    ContextAppend,
     ContextForget,
     ContextId,
     ContextOpen,
@@ -21,7 +22,7 @@ from aios.abi.contexts import (
     WindowPolicy,
 )
 from aios.abi.pages import Pages
-from aios.abi.types import Message, Role, Sampling, ToolSpec
+from aios.abi.types import Kind, Message, Role, Sampling, ToolSpec
 from aios.bench.children import Daemon, daemon, scratch_folder
 from aios.config import Config, Home
 from aios.configload import load
@@ -35,8 +36,10 @@ from aios.errors import (
     NotFound,
     SnapshotIncompatible,
 )
+from aios.kernel.cores import Core
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import open_kernel
+from aios.kernel.taint import mark
 from aios.sdk.requests import build
 from aios.sdk.socket import UnixGate
 
@@ -77,6 +80,38 @@ async def test_a_snapshot_survives_the_kernel_and_goes_on(tmp_path: Path) -> Non
         with pytest.raises(NotFound):
             await gate.call(ContextRestore(name="talk"))
         kernel.check_invariants()
+
+
+async def test_a_snapshot_that_waits_for_an_engine_has_the_mark_of_what_came_meanwhile(
+    tmp_path: Path,
+) -> None:
+    may_start, taints = anyio.Event(), list[str]()
+
+    async def make() -> ScriptedEngine:
+        await may_start.wait()
+        return ScriptedEngine()
+
+    config = Config(approvals=NOBODY)
+    with anyio.fail_after(30):
+        async with open_kernel(config, Home(tmp_path), engines={}) as kernel:
+            ann = kernel.add_process("ann", Kind.TASK, kernel.init)
+            gate = kernel.gate(ann.pid)
+            context = await opened(gate)
+            kernel.add_engine(Core("slow", "scripted", make))
+
+            async def snapshot() -> None:
+                info = (await gate.call(ContextSnapshot(context=context, name="talk"))).value
+                taints.append(info.taint)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(snapshot)
+                while not any(run.is_parked for run in ann.runs.values()):
+                    await anyio.sleep(0.001)
+                mark(ann, "tool web")
+                told = Message(Role.USER, "from outside")
+                await gate.call(ContextAppend(context=context, messages=(told,)))
+                may_start.set()
+    assert taints == ["tool web"]
 
 
 async def test_a_snapshot_that_the_disk_does_not_give_up_keeps_its_pages(

@@ -62,8 +62,8 @@ class Shelf:
     async def snapshot(self, run: Run, call: ContextSnapshot) -> SnapshotInfo:
         """Put a context away as it was last committed."""
         context = self._contexts.get(run, call.context)
-        taint = source_of(context.owner) or source_of(run.process)
         fingerprint = _fingerprint(await self._core(run, context.model))
+        taint = source_of(context.owner) or source_of(run.process)
         info = SnapshotInfo(
             name=call.name,
             owner=run.process.owner,
