@@ -44,6 +44,11 @@ class Saved(Struct, frozen=True):
     """Where data in it came from outside, empty if none did."""
 
 
+# Made here, in one thread: two that ask msgspec for the reader of a type at once, for the first time, crash the interpreter.
+_infos = msgspec.msgpack.Decoder(SnapshotInfo)
+_saved = msgspec.msgpack.Decoder(Saved)
+
+
 class Snapshots:
     """The snapshots of all owners, each in a folder of its own.
 
@@ -129,8 +134,8 @@ class Snapshots:
             )
         n_head = int.from_bytes(rest[:4], "little")
         try:
-            info = msgspec.msgpack.decode(rest[4 : 4 + n_head], type=SnapshotInfo)
-            saved = msgspec.msgpack.decode(rest[4 + n_head :], type=Saved)
+            info = _infos.decode(rest[4 : 4 + n_head])
+            saved = _saved.decode(rest[4 + n_head :])
             check_invariants(saved.transcript.items)
         except (msgspec.DecodeError, AssertionError) as error:
             raise SnapshotIncompatible(
@@ -226,7 +231,7 @@ def _head(path: Path) -> SnapshotInfo | None:
             n_head = int.from_bytes(start[-4:], "little")
             if not start.startswith(MAGIC) or n_head > MAX_HEAD_BYTES:
                 return None
-            return msgspec.msgpack.decode(file.read(n_head), type=SnapshotInfo)
+            return _infos.decode(file.read(n_head))
     except (OSError, msgspec.DecodeError):
         return None
 
