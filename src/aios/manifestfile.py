@@ -1,10 +1,10 @@
 """Read a manifest: a file that a program may have made, and may exchange while it is looked at. In bounded time and memory."""
 
-import os
 import stat
 from pathlib import Path
 
 from aios.errors import InvalidCall
+from aios.plainfile import read_plain
 
 MAX_POINTS = 256
 """In one line: the reader of TOML takes memory and time by the square of the parts of a key."""
@@ -18,13 +18,10 @@ def read_manifest(file: Path, max_bytes: int) -> dict[str, object]:
         OSError: It cannot be read.
         ValueError: It is no TOML, or a line of it has over `MAX_POINTS` points.
     """
-    _check_regular(file, file.stat())  # to open a device may already do something
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    with os.fdopen(os.open(file, flags), "rb") as opened:
-        _check_regular(file, os.fstat(opened.fileno()))  # it may be another since
-        data = opened.read(
-            max_bytes + 1
-        )  # whatever its size is said to be: a file of /proc says 0, and may have no end
+    # To open a device may already do something; what was looked at may be another since.
+    data = read_plain(file, max_bytes + 1) if stat.S_ISREG(file.stat().st_mode) else None
+    if data is None:
+        raise InvalidCall(f"{file} is no regular file", hint="a manifest is a TOML file")
     if len(data) > max_bytes:
         raise InvalidCall(f"{file} is over {max_bytes} bytes", hint="a manifest is a page at most")
     if any(line.count(b".") > MAX_POINTS for line in data.split(b"\n")):
@@ -32,8 +29,3 @@ def read_manifest(file: Path, max_bytes: int) -> dict[str, object]:
     import tomllib  # noqa: PLC0415 - start-up time: the SDK and most commands read no manifest
 
     return tomllib.loads(data.decode())
-
-
-def _check_regular(file: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidCall(f"{file} is no regular file", hint="a manifest is a TOML file")

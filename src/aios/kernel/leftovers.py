@@ -2,10 +2,11 @@
 
 import os
 import signal
-import stat
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+
+from aios.plainfile import read_plain
 
 CODE_SUFFIXES = (".py", ".toml")
 MAX_CODE_FILES = 2_000
@@ -21,7 +22,7 @@ def code_hash(folder: Path | str) -> bytes:
     root = Path(folder)
     for path in _files(root)[:MAX_CODE_FILES]:
         with suppress(OSError):  # it vanished meanwhile, or is not ours to read
-            data = _read(path, room_bytes)
+            data = read_plain(path, room_bytes) or b""
             room_bytes -= len(data)
             name = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
             digest.update(len(name).to_bytes(4, "big") + name)
@@ -46,12 +47,6 @@ def kill_leftover(os_pid: int, os_start: int) -> bool:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(os_pid, signal.SIGKILL)
     return True
-
-
-def _read(path: Path, n_bytes: int) -> bytes:
-    """The beginning of a plain file; a program may have made it as large as it likes, or a pipe, since it was found."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        return file.read(n_bytes) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
 
 
 def _files(root: Path) -> list[Path]:

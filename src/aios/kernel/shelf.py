@@ -63,6 +63,7 @@ class Shelf:
         """Put a context away as it was last committed."""
         context = self._contexts.get(run, call.context)
         fingerprint = _fingerprint(await self._core(run, context.model))
+        # Only now: while an engine was loaded, other data may have come into it.
         taint = source_of(context.owner) or source_of(run.process)
         info = SnapshotInfo(
             name=call.name,

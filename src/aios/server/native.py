@@ -257,18 +257,19 @@ class _Connection:
                 await self._emptied.wait()
 
     async def _read(self, tasks: anyio.abc.TaskGroup) -> None:
-        bodies = self._buffer.feed(b"", at_most=TAKEN_AT_ONCE)  # what came with the hello
+        data = b""  # the first may have come with the hello
         while True:
+            bodies = self._buffer.feed(data, at_most=TAKEN_AT_ONCE)
+            data = b""  # nor is it kept while nothing comes
             is_last = len(bodies) < TAKEN_AT_ONCE
             while bodies:
                 await self._take(bodies.pop(0), tasks)  # none is kept beyond its call
             if is_last:
                 self._arriving.add(self._buffer.n_held - self._arriving.n_bytes)
                 await self._wait_for_room()
-                bodies = self._buffer.feed(await _receive(self._stream), at_most=TAKEN_AT_ONCE)
+                data = await _receive(self._stream)
             else:
                 await anyio.lowlevel.checkpoint()
-                bodies = self._buffer.feed(b"", at_most=TAKEN_AT_ONCE)
 
     async def _wait_for_room(self) -> None:
         """Until more may be read.

@@ -38,6 +38,16 @@ async def undo(kernel: Kernel, run: Run) -> Undone:
     return (await kernel.init_gate().call(Undo(run.process.pid))).value
 
 
+async def changed(kernel: Kernel, work: Path) -> tuple[Run, str]:
+    """A run that has changed a file of a folder, and the path by which an undo would bring it back."""
+    ann = run_of(kernel, "ann")
+    async with kernel.storage.workspaces.watching(ann, "it", [work]):
+        (work / "a").write_text("after")
+    found = (await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))).value
+    (path,) = found.paths
+    return ann, path.path
+
+
 async def test_runs_side_by_side_get_what_was_changed_while_they_ran(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -105,19 +115,13 @@ async def test_an_undo_that_was_cut_off_is_carried_out_later(tmp_path: Path) -> 
     work.mkdir()
     (work / "a").write_text("before")
     async with kernel_on(tmp_path) as kernel:
-        ann = run_of(kernel, "ann")
-        async with kernel.storage.workspaces.watching(ann, "it", [work]):
-            (work / "a").write_text("after")
-        spaces = kernel.storage.workspaces
-        (path,) = (
-            await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))
-        ).value.paths
-        spaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
+        ann, path = await changed(kernel, work)
+        kernel.storage.workspaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
         await undo(kernel, ann)
         assert (work / "a").read_text() == "after"
     async with kernel_on(tmp_path) as kernel:
         await kernel.storage.open()
-        await kernel.storage.workspaces.refresh(path.path)
+        await kernel.storage.workspaces.refresh(path)
         assert (work / "a").read_text() == "before"
 
 
@@ -133,12 +137,7 @@ async def test_what_an_undo_could_not_write_is_not_taken_for_written(
     work.mkdir()
     (work / "a").write_text("before")
     async with kernel_on(tmp_path) as kernel:
-        ann = run_of(kernel, "ann")
-        async with kernel.storage.workspaces.watching(ann, "it", [work]):
-            (work / "a").write_text("after")
-        (back,) = (
-            await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))
-        ).value.paths
+        ann, path = await changed(kernel, work)
         if is_killed:
             kernel.storage.workspaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
             await undo(kernel, ann)
@@ -150,10 +149,10 @@ async def test_what_an_undo_could_not_write_is_not_taken_for_written(
     async with kernel_on(tmp_path) as kernel:
         files = Files(kernel.init_gate())
         await kernel.storage.open()
-        await kernel.storage.workspaces.refresh(back.path)
+        await kernel.storage.workspaces.refresh(path)
         assert (work / "a").read_text() == "after"
-        assert await files.read_text(back.path) == "after"
-        assert await files.read_text(back.path, version=3) == "before"
+        assert await files.read_text(path) == "after"
+        assert await files.read_text(path, version=3) == "before"
 
 
 async def skip(*_: object) -> dict[str, str]:

@@ -5,7 +5,6 @@ would ask or do not speak of. It never answers a ban, and gives nothing to those
 """
 
 import fcntl
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from msgspec import Struct
 from aios.errors import ConfigError, Conflict, NotFound, TooLarge
 from aios.kernel.access.naming import RESOURCES
 from aios.kernel.access.policy import ACTIONS
+from aios.plainfile import read_plain
 
 MAX_FILES, MAX_BYTES = 4_096, 64 << 20
 MAX_GRANTS_BYTES = 4 << 20
@@ -192,12 +192,8 @@ def content_of(path: Path) -> bytes:
         TooLarge: It is more than can be looked at, or no plain file.
         OSError: It cannot be read.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _odd(path)
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+    data = read_plain(path, MAX_BYTES + 1, follows_link=False)
+    if data is None or len(data) > MAX_BYTES:
         raise _odd(path)
     return data
 
