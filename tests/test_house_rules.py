@@ -48,6 +48,9 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "src/aios/sdk/invoke.py": "the edge to a tool's code: the model reads what it raised",
         "src/aios/sdk/tools.py": "the edge to a tool's code: the model reads what it raised",
     },
+    "reads-by-type-in-one-place": {
+        "src/aios/readers.py": "this is the one place",
+    },
     "takes-few-arguments": {
         "src/aios/kernel/egress/connecting.py": "the interface of httpcore's backends is so",
     },
@@ -351,6 +354,49 @@ PROVIDERS = packages_distributions()
 DECLARED = declared()
 
 
+READS = {"convert": 1, "decode": 1, "Decoder": 0}
+"""What of msgspec reads as a type, and which of its arguments is the type."""
+PLAIN = {
+    "bool",
+    "bytes",
+    "dict",
+    "float",
+    "int",
+    "list",
+    "object",
+    "str",
+    "tuple",
+    "Raw",
+    "msgspec",
+    "JsonObject",
+}
+
+
+def reads_by_type_in_one_place(file: File) -> Complaints:
+    """Only `readers.py` looks at classes safely for threads; types without classes of ours need no look."""
+    if not file.is_source or file.name.startswith(("src/aios/bench/", "src/aios/testing/")):
+        return
+    plain = set(PLAIN)
+    for statement in file.tree.body:
+        match statement:
+            case ast.Assign([ast.Name(name)], value) if names_in(value) <= plain:
+                plain.add(name)
+    for node in file.nodes:
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("msgspec."):
+            at = READS.get(called_name(node), len(node.args))
+            kinds = [each.value for each in node.keywords if each.arg == "type"] + node.args[at:]
+            if called_name(node) in READS and kinds and not names_in(kinds[0]) <= plain:
+                yield node.lineno, "reads as a class of ours past aios/readers.py: threads crash"
+
+
+def names_in(expression: ast.expr) -> set[str]:
+    """All names and attributes in an expression."""
+    every = list(ast.walk(expression))
+    return {each.id for each in every if isinstance(each, ast.Name)} | {
+        each.attr for each in every if isinstance(each, ast.Attribute)
+    }
+
+
 def ends_its_patterns(file: File) -> Complaints:
     """A bare `$` lets a last newline through, in Python alone; `\\Z` is known to Python alone."""
     if not file.is_source:
@@ -381,6 +427,7 @@ RULES: dict[str, Rule] = {
         waits_patiently,
         names_no_machine,
         declares_what_it_imports,
+        reads_by_type_in_one_place,
         ends_its_patterns,
     )
 }
@@ -406,6 +453,7 @@ BREACHES: dict[str, tuple[str, str]] = {
     "waits-patiently": ("tests/test_x.py", f"fail_after({PATIENCE_S - 1})"),
     "names-no-machine": ("docs/x.md", "a = '/ho" + "me/someone/aios'"),
     "declares-what-it-imports": ("src/aios/x.py", "from pytest import raises"),
+    "reads-by-type-in-one-place": ("src/aios/x.py", "msgspec.json.decode(data, type=Record)"),
     "ends-its-patterns": ("src/aios/x.py", "Meta(pattern='^a$')"),
 }
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import get_type_hints
+from typing import cast, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +19,7 @@ from aios.configfile import file_path, home_named, read_toml
 from aios.errors import ConfigError
 from aios.home import Home
 from aios.malformed import named
+from aios.readers import convert, from_json
 from aios.sizes import parse_size
 
 PREFIX, TESTS = "AIOS_", "AIOS_TEST_"
@@ -153,7 +154,7 @@ def _build(merged: Mapping[str, tuple[object, str]]) -> Config:
             assert isinstance(inner, dict)
             part = inner
         part[knob] = parsed
-    config = msgspec.convert(tree, Config)
+    config = convert(tree, Config)
     _check_engines(config)
     return config
 
@@ -191,9 +192,10 @@ def _convert(name: str, value: object, source: str) -> object:
         str(value).encode()  # else it can be in no answer and no message
         if isinstance(value, str) and known.endswith("_bytes"):
             value = parse_size(value)
+        kind = cast("type[object]", knobs[known])
         if is_text and known in TABLES:
-            return msgspec.json.decode(str(value), type=knobs[known])
-        return msgspec.convert(value, knobs[known], strict=not is_text)
+            return from_json(str(value), kind)
+        return convert(value, kind, strict=not is_text)
     except ValueError as error:  # those of msgspec are, too
         raise ConfigError(
             f"`{name}` from {source}: {named(error)}",

@@ -19,6 +19,7 @@ from aios.abi.gate import Advance, Change, Fault, Line, Progress, Result, Token
 from aios.abi.types import MAX_INT, Pid
 from aios.errors import InvalidCall, TooLarge
 from aios.malformed import told
+from aios.readers import Reader
 
 WIRE_VERSION = 1
 HEADER_BYTES = 4
@@ -117,7 +118,7 @@ def unpack_to_client(body: bytes) -> ToClient:
     Raises:
         InvalidCall: The bytes are no such packet.
     """
-    return decoded(_to_client(), body)
+    return decoded(_to_client.decode, body)
 
 
 def unpack_frame(frame: Raw, call: type[Call[A]]) -> Progress | Result[A] | Fault:
@@ -165,15 +166,11 @@ def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
         ) from error
 
 
-# Each decoder takes up to milliseconds to make, and a program needs few of them.
-
-
-@cache
-def _to_client() -> Callable[[bytes], ToClient]:
-    return cast("Callable[[bytes], ToClient]", msgspec.msgpack.Decoder(ToClient).decode)
+_to_client: Reader[ToClient] = Reader(msgspec.msgpack.Decoder, ToClient)
 
 
 @cache
 def _frame_of(call: type[Call[Answer]]) -> Callable[[bytes], object]:
     end = Result[answer_of(call)]  # type: ignore[misc, valid-type] # a type that is known only now
-    return msgspec.msgpack.Decoder(Token | Line | Change | Advance | end | Fault).decode
+    form = Token | Line | Change | Advance | end | Fault
+    return Reader[object](msgspec.msgpack.Decoder, form).decode

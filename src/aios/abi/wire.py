@@ -3,9 +3,8 @@
 What goes over the socket is in `packets.py`.
 """
 
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -14,6 +13,7 @@ from aios.abi.every import AnyAnswer, AnyCall, Frame
 from aios.abi.gate import Fault
 from aios.abi.packets import Cancel, Hello, Request, decoded, encoded
 from aios.errors import InvalidCall
+from aios.readers import Reader
 
 LARGE_BYTES = 16 << 10
 """Packets and bodies over this size are weighed before they are read, and count for what their sender holds."""
@@ -24,33 +24,19 @@ STEP_VALUES = 1_024
 VALUE_BYTES = 80
 """What each takes in memory, about; an empty list is one byte on the wire."""
 
-T = TypeVar("T")
-
 ToServer = Hello | Request[AnyCall] | Cancel
 
 _msgpack_out = msgspec.msgpack.Encoder()
 _json_out = msgspec.json.Encoder()
 
 
-class _Reader(Generic[T]):
-    """Reads one form. Its decoder is made at the first use: each takes milliseconds, and a program needs one of the six."""
-
-    def __init__(self, kind: Callable[[Any], Any], form: object) -> None:
-        self._kind = kind
-        self._form = form
-
-    @cached_property
-    def decode(self) -> Callable[[bytes], T]:
-        """The decoder's method."""
-        return cast("Callable[[bytes], T]", self._kind(self._form).decode)
-
-
-_to_server: _Reader[ToServer] = _Reader(msgspec.msgpack.Decoder, ToServer)
-_msgpack_call: _Reader[AnyCall] = _Reader(msgspec.msgpack.Decoder, AnyCall)
-_msgpack_answer: _Reader[AnyAnswer] = _Reader(msgspec.msgpack.Decoder, AnyAnswer)
-_msgpack_fault: _Reader[Fault] = _Reader(msgspec.msgpack.Decoder, Fault)
-_json_call: _Reader[AnyCall] = _Reader(msgspec.json.Decoder, AnyCall)
-_json_frame: _Reader[Frame] = _Reader(msgspec.json.Decoder, Frame)
+_to_server: Reader[ToServer] = Reader(msgspec.msgpack.Decoder, ToServer)
+_msgpack_call: Reader[AnyCall] = Reader(msgspec.msgpack.Decoder, AnyCall)
+_msgpack_answer: Reader[AnyAnswer] = Reader(msgspec.msgpack.Decoder, AnyAnswer)
+_msgpack_fault: Reader[Fault] = Reader(msgspec.msgpack.Decoder, Fault)
+_json_call: Reader[AnyCall] = Reader(msgspec.json.Decoder, AnyCall)
+_json_answer: Reader[AnyAnswer] = Reader(msgspec.json.Decoder, AnyAnswer)
+_json_frame: Reader[Frame] = Reader(msgspec.json.Decoder, Frame)
 
 _LENGTHS = {  # where a length follows: of how many bytes, and what is in front of that many more
     0xC4: (1, 2), 0xC5: (2, 3), 0xC6: (4, 5),  # bytes
@@ -133,8 +119,7 @@ def answer_from_json(body: bytes) -> AnyAnswer:
     Raises:
         InvalidCall: The bytes are no answer.
     """
-    decoder: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
-    return decoded(decoder.decode, body)
+    return decoded(_json_answer.decode, body)
 
 
 def frame_to_json(frame: Frame) -> bytes:

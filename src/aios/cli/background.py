@@ -14,6 +14,7 @@ from aios.abi.gate import Fault, error_of, fault_of
 from aios.config import Home
 from aios.errors import AiosError, DeadlineExceeded, KernelUnreachable
 from aios.home import not_writable
+from aios.readers import from_json
 
 READY_S = 60.0
 """Longest time for the daemon to take calls; it loads its model after that."""
@@ -84,7 +85,7 @@ def _await_word(reader: int, pid: int, log: Path) -> None:
         said += chunk
     if said != READY:
         os.waitpid(pid, 0)
-        raise error_of(msgspec.json.decode(said, type=Fault))
+        raise error_of(from_json(said, Fault))
 
 
 def tell_ready(writer: int | None) -> None:

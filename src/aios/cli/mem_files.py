@@ -20,6 +20,7 @@ from aios.cli.progress import advance_bar
 from aios.errors import InvalidCall
 from aios.kernel.clock import SystemClock
 from aios.malformed import named
+from aios.readers import from_json
 from aios.sdk.memory import ScopeName, imported_source
 
 SCOPES = ("process", "agent", "group", "shared")
@@ -111,7 +112,7 @@ def _exported(lines: BinaryIO, name: str = "it") -> Iterator[Note]:
         if not line.strip():
             continue
         try:
-            yield msgspec.json.decode(line, type=Note)
+            yield from_json(line, Note)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidCall(
                 f"line {number} of {name} is no exported note: {named(error)}",

@@ -21,6 +21,7 @@ from aios.kernel.access.policy import ACTIONS, TOOL_RUN, Policies
 from aios.kernel.access.policyfiles import PROFILES, file_source, load_sources, profile_source
 from aios.kernel.storage.paths import parse
 from aios.malformed import named
+from aios.readers import convert, from_toml
 
 EXIT_OF = {
     Verdict.ALLOW: ExitCode.OK,
@@ -158,7 +159,7 @@ def explain(
     """
     fields = {**asked, "expect": "allow", "effect": effect or "", "agent": agent or ("agent",)}
     try:
-        case = msgspec.convert(fields, Case)
+        case = convert(fields, Case)
     except msgspec.ValidationError as error:
         raise InvalidCall(named(error), hint="say it otherwise") from error
     request = case.request()
@@ -207,7 +208,7 @@ def read_cases(file: Path) -> tuple[Case, ...]:
     with file.open("rb") as stream:
         data = stream.read(MAX_TEST_BYTES)
     try:
-        return msgspec.toml.decode(data, type=Cases).case
+        return from_toml(data, Cases).case
     except (ValueError, UnicodeDecodeError) as error:  # msgspec's and tomllib's are ValueErrors
         raise ConfigError(
             f"{file} is no file of cases: {named(error)}", hint="see docs/concepts/access.md"

@@ -37,6 +37,7 @@ from aios.errors import (
 )
 from aios.home import Home
 from aios.kernel.clock import SystemClock
+from aios.readers import from_toml
 from aios.sdk.address import Address
 from aios.sdk.blocking import Client
 from aios.sdk.requests import build
@@ -207,7 +208,7 @@ def _restart(folder: Path, policy: RestartPolicy) -> Restart:
     """A policy with the delays and limits of the program's manifest. The kernel says what is wrong with a manifest."""
     restart = Restart(policy)
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
-        found = msgspec.toml.decode((folder / MANIFEST).read_bytes(), type=_WithRestart)
+        found = from_toml((folder / MANIFEST).read_bytes(), _WithRestart)
         restart = msgspec.structs.replace(found.restart, policy=policy)
     return restart
 

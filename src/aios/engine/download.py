@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from aios.engine.models import Progress, record_path
 from aios.errors import InvalidCall, ModelMissing, ResourceExhausted, TooLarge
+from aios.readers import from_json
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_REDIRECTS: Final = 10
@@ -267,7 +268,7 @@ def _resumption(remote: Remote, part: Path) -> tuple[int, dict[str, str]]:
     """Where to go on, and the headers that ask for it."""
     offset = _size(part)
     try:
-        record = msgspec.json.decode(record_path(part).read_bytes(), type=_PartRecord)
+        record = from_json(record_path(part).read_bytes(), _PartRecord)
     except (OSError, msgspec.MsgspecError):
         return 0, {}
     if offset == 0 or record.url_sha256 != _digest(remote.url):

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from aios.errors import InvalidCall
+from aios.readers import from_json
 
 DEFAULT_INDEX: Final = "https://pypi.org/simple"
 MAX_PAGE_BYTES: Final = 16 << 20
@@ -91,7 +92,7 @@ async def _read_page(client: httpx.AsyncClient, url: str) -> list[_File]:
         is_json = "json" in response.headers.get("Content-Type", "")
         base = str(response.url)
     if is_json:
-        files = msgspec.json.decode(body, type=_Page).files
+        files = from_json(body, _Page).files
     else:
         page = _Anchors()
         page.feed(body.decode("utf-8", "replace"))

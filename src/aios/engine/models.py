@@ -20,6 +20,7 @@ from aios.config import DEFAULT_MODEL, Home
 from aios.configload import load
 from aios.engine.gguf import GgufHead, MalformedGguf, read_head
 from aios.errors import ModelMissing, NotFound
+from aios.readers import from_json
 
 SUFFIX: Final = ".gguf"
 PART_SUFFIX: Final = ".part"
@@ -359,6 +360,6 @@ def _remembered_sha256(path: Path) -> str | None:
 def read_record(path: Path) -> Record:
     """What is remembered of a file; an empty record if nothing is."""
     try:
-        return msgspec.json.decode(record_path(path).read_bytes(), type=Record)
+        return from_json(record_path(path).read_bytes(), Record)
     except (OSError, msgspec.MsgspecError):
         return Record("", 0, 0)

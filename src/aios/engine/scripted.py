@@ -42,6 +42,7 @@ from aios.errors import (
     ResourceExhausted,
     SnapshotIncompatible,
 )
+from aios.readers import convert, from_msgpack
 
 ABILITIES = frozenset(Ability) - {Ability.IMAGES}
 MESSAGE_TOKENS = 4
@@ -147,8 +148,8 @@ class ScriptedEngine:
     def load(self, data: bytes) -> Suspended:
         check_abilities(frozenset({Ability.SNAPSHOT}), self._capabilities)
         try:
-            raw = msgspec.msgpack.decode(data, type=Suspended)
-            suspended = replace(raw, state=msgspec.convert(raw.state, _Saved))
+            raw = from_msgpack(data, Suspended)
+            suspended = replace(raw, state=convert(raw.state, _Saved))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise SnapshotIncompatible("these bytes are no suspended generation") from error
         self._saved(suspended)

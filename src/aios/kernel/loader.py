@@ -16,7 +16,6 @@ from typing import Annotated, TypeVar
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -37,6 +36,7 @@ from aios.kernel.sandbox.profile import Profile
 from aios.kernel.sandbox.view import Asked, View, view_of
 from aios.malformed import named
 from aios.manifestfile import read_manifest
+from aios.readers import convert
 from aios.sizes import sized
 
 C = TypeVar("C")
@@ -112,7 +112,7 @@ def load_program(path: str, copy: Path | None = None) -> Program:
     file = folder / MANIFEST
     try:
         table = read_manifest(file, MAX_MANIFEST_BYTES)
-        manifest = msgspec.convert(sized(table, "budget"), Manifest)
+        manifest = convert(sized(table, "budget"), Manifest)
         entry = _entry(folder, manifest.entry)
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "a program is a folder with an agent.toml; see docs/tutorial/first-agent.md"

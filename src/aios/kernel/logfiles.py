@@ -19,6 +19,7 @@ import msgspec
 
 from aios.abi.types import LogLine, Pid
 from aios.kernel.logs import LINE_OVERHEAD_BYTES, LogBuffer
+from aios.readers import Reader
 
 WRITE_S = 0.2
 TAIL_BYTES = 1 << 17
@@ -30,7 +31,7 @@ Hide = Callable[[Pid, str], str]
 """A text of a process without the secrets that are known."""
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(tuple[int, LogLine]).decode
+_numbered = Reader(msgspec.json.Decoder, tuple[int, LogLine])
 
 
 @dataclass
@@ -196,7 +197,7 @@ def _lines_of(path: Path, *, last_bytes: int | None = None) -> list[Numbered]:
     found: list[Numbered] = []
     for row in rows:
         with suppress(msgspec.DecodeError):
-            number, line = _decode(row)
+            number, line = _numbered.decode(row)
             if line.number != number:  # an earlier version of AIOS wrote it
                 line = msgspec.structs.replace(line, number=number)
             found.append((number, line))

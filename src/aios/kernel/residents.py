@@ -24,6 +24,7 @@ from aios.kernel.logfiles import LogFiles
 from aios.kernel.logs import LogBuffer
 from aios.kernel.process import Confines, Process
 from aios.kernel.sandbox.view import View
+from aios.readers import from_msgpack
 
 T = TypeVar("T")
 
@@ -249,4 +250,4 @@ def save(connection: apsw.Connection, row: Resident) -> None:
 def read_residents(connection: apsw.Connection) -> list[Resident]:
     """All rows by pid."""
     rows = connection.execute("SELECT row FROM residents ORDER BY pid")
-    return [msgspec.msgpack.decode(row[0], type=Resident, dec_hook=read_path) for row in rows]
+    return [from_msgpack(row[0], Resident, hook=read_path) for row in rows]

@@ -9,12 +9,11 @@ every argument as it stands that names none of its parameters.
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_type_hints
-
-import msgspec
+from typing import cast, get_type_hints
 
 from aios.errors import InvalidCall
 from aios.malformed import named
+from aios.readers import convert
 
 Parameters = Mapping[str, inspect.Parameter]
 
@@ -103,7 +102,7 @@ def _value(given: object, name: str, hints: Mapping[str, object]) -> object:
     if name not in hints:
         return given
     try:
-        return msgspec.convert(given, hints[name], strict=False, dec_hook=_construct)
+        return convert(given, cast("type[object]", hints[name]), strict=False, hook=_construct)
     except ValueError as error:
         raise TypeError(f"{name}: {named(error)}") from error
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from aios.errors import KernelUnreachable
+from aios.readers import from_json
 
 ADDRESS_FILE = "kernel.json"
 LOCK_FILE = "kernel.lock"
@@ -61,7 +62,7 @@ def holds(kernel: KernelAddress, home: Path) -> bool:
 def read_address(run: Path) -> KernelAddress | None:
     """What `kernel.json` says, whether or not the kernel still runs."""
     try:
-        return msgspec.json.decode((run / ADDRESS_FILE).read_bytes(), type=KernelAddress)
+        return from_json((run / ADDRESS_FILE).read_bytes(), KernelAddress)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
 from aios.malformed import named
+from aios.readers import from_json
 from aios.sdk.filenames import BY_LIKE_NAME, BY_NAME, root_of, without_filling
 from aios.sdk.filewords import Clause, Do, Place
 
@@ -208,7 +209,7 @@ def wish_of(answer: str, menu: Menu) -> Wish:
         InvalidCall: It is no step, or has what the command does not say.
     """
     try:
-        wish = msgspec.json.decode(answer, type=Wish)
+        wish = from_json(answer, Wish)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidCall(f"the model made no plan of that: {named(error)}", hint=HINT) from error
     if wish.do not in menu.kinds:

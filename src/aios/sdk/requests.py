@@ -30,6 +30,7 @@ from aios.abi.types import (
 )
 from aios.errors import InvalidCall
 from aios.malformed import named
+from aios.readers import convert
 from aios.sdk.schemas import name_of, schema_of
 
 C = TypeVar("C", bound=Call[Answer])
@@ -124,7 +125,7 @@ def build(cls: type[C], **fields: object) -> C:
         if isinstance(value, msgspec.Struct):
             fields[name] = checked(value, f"{name}.")
     try:
-        return msgspec.convert(fields, cls)
+        return convert(fields, cls)
     except msgspec.ValidationError as error:
         names = ARGUMENTS.get(str(cls.__struct_config__.tag), {})
         raise InvalidCall(
@@ -147,7 +148,7 @@ def checked(part: S, where: str = "") -> S:
         return part  # refused with the whole call
     cls = type(part)
     try:
-        return msgspec.convert(msgspec.structs.asdict(part), cls)
+        return convert(msgspec.structs.asdict(part), cls)
     except msgspec.ValidationError as error:
         raise InvalidCall(
             named(error).replace("`", f"`{where}", 1),
@@ -268,7 +269,7 @@ class _ForeignMessage(msgspec.Struct):
 
 def _message(given: object, index: int) -> Message:
     try:
-        foreign = msgspec.convert(given, _ForeignMessage)
+        foreign = convert(given, _ForeignMessage)
     except msgspec.ValidationError as error:
         raise InvalidCall(
             f"message {index}: {named(error)}",
@@ -311,7 +312,7 @@ def _sampling(fields: dict[str, object]) -> Sampling:
     if not isinstance(base, Sampling):
         raise InvalidCall("`sampling` is not an aios.Sampling", hint="aios.Sampling(temperature=0)")
     try:
-        return msgspec.convert({**msgspec.structs.asdict(base), **changes}, Sampling)
+        return convert({**msgspec.structs.asdict(base), **changes}, Sampling)
     except msgspec.ValidationError as error:
         raise InvalidCall(named(error), hint="see `help(aios.Sampling)`") from error
 
@@ -321,7 +322,7 @@ def _constraint(schema: Schema, regex: object) -> Constraint | None:
         raise InvalidCall("both `schema` and `regex` are set", hint="choose one")
     if regex is not None:
         try:
-            return msgspec.convert({"type": "regex", "pattern": regex}, Regex)
+            return convert({"type": "regex", "pattern": regex}, Regex)
         except msgspec.ValidationError as error:
             raise InvalidCall(
                 named(error, {"pattern": "regex"}), hint="a pattern as text"

@@ -4,10 +4,13 @@ Schemas are made for models to read and for grammars to enforce: objects are clo
 where that is possible.
 """
 
+from typing import cast
+
 import msgspec
 
 from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
+from aios.readers import from_json
 
 MAX_NAME_CHARS = 64
 _DEFS = "#/$defs/"
@@ -55,7 +58,7 @@ def parse_as(text: str, kind: object) -> object:
     validate = getattr(kind, "model_validate_json", None)
     if callable(validate):
         return validate(text)
-    return msgspec.json.decode(text, type=kind)
+    return from_json(text, cast("type[object]", kind))
 
 
 def _self_contained(schema: JsonObject, defs: dict[str, object]) -> JsonObject:

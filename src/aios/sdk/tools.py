@@ -28,6 +28,7 @@ from aios.abi.tools import MAX_RESULT_BYTES, EffectName, ToolDeclaration, Traits
 from aios.abi.types import JsonObject, ToolSpec
 from aios.errors import InvalidCall
 from aios.malformed import named
+from aios.readers import convert, from_json
 from aios.sdk.schemas import schema_of
 from aios.sdk.terminated import Terminated
 
@@ -126,7 +127,7 @@ class Tool(Generic[P, R_co]):
             InvalidCall: They do not fit; the message tells a model what to write instead.
         """
         try:
-            fields = msgspec.json.decode(text.strip() or "{}", type=self._arguments)
+            fields = from_json(text.strip() or "{}", self._arguments)
         except (ValueError, RecursionError) as error:
             shown = text if len(text) <= N_QUOTED_CHARS else text[:N_QUOTED_CHARS] + "..."
             raise InvalidCall(
@@ -346,7 +347,7 @@ def _field(
 
 def _traits(options: TraitOptions) -> Traits:
     try:
-        return msgspec.convert(options, Traits)
+        return convert(options, Traits)
     except msgspec.ValidationError as error:
         raise InvalidCall(
             f"traits of a tool: {named(error)}", hint="see `help(aios.tool)`"

@@ -12,6 +12,7 @@ from aios.abi.every import AnyAnswer
 from aios.abi.wire import frame_to_json
 from aios.config import ServerConfig
 from aios.errors import InvalidCall, NotFound
+from aios.readers import from_json
 from aios.server.faults import JSON_TYPE
 from aios.server.limits import read_json
 from aios.server.stream import make_call
@@ -55,7 +56,7 @@ class ApprovalRoutes:
         """`POST /aios/approvals/7` with `{"answer": "once"}`."""
         body = await read_json(request, self._limits)
         try:
-            said = msgspec.json.decode(body, type=AnswerBody)
+            said = from_json(body, AnswerBody)
         except msgspec.DecodeError as error:
             raise InvalidCall(str(error), hint='{"answer": "once"}') from error
         return await _made(request, ApprovalAnswer(id=_number(request), answer=said.answer))

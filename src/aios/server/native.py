@@ -50,6 +50,7 @@ from aios.errors import (
 from aios.kernel.kernel import Kernel
 from aios.kernel.process import INIT_PID
 from aios.kernel.waitqueue import WaitQueue
+from aios.readers import Reader
 from aios.sdk.packets import PacketBuffer
 from aios.sdk.stream import UnixStream
 from aios.server.held import Families, Held, Share
@@ -420,7 +421,7 @@ class _Numbered(Struct, tag_field="type", tag="request"):
     id: int
 
 
-_numbered = msgspec.msgpack.Decoder(_Numbered)
+_numbered = Reader(msgspec.msgpack.Decoder, _Numbered)
 
 
 def _find_id(body: bytes) -> int | None:

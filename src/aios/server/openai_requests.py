@@ -25,6 +25,7 @@ from aios.abi.types import (
 )
 from aios.errors import InvalidCall, Unsupported
 from aios.malformed import told
+from aios.readers import from_json
 from aios.server.openai_types import (
     ChatCompletionRequest,
     ChatMessage,
@@ -60,7 +61,7 @@ def decode(body: bytes, kind: type[T]) -> T:
         InvalidCall: A field is missing, of the wrong type or out of range; the message names it.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return from_json(body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         field = str(error).rpartition("`$.")[2].rstrip("`")
         hint = _HINTS.get(field, "GET /openapi.json describes what is understood")

@@ -1,5 +1,5 @@
 from contextlib import suppress
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -45,10 +45,10 @@ def test_no_bytes_are_more_than_refused(data: bytes) -> None:
     ids=["spaces", "tabs", "many"],
 )
 def test_no_head_takes_long_to_read(lines: bytes) -> None:
-    begun_s = perf_counter()
+    begun_s = process_time()
     with suppress(InvalidCall):
         read_head(b"GET http://example.com/ HTTP/1.1\r\n" + lines + b"\r\n\r\n")
-    assert perf_counter() - begun_s < 1.0
+    assert process_time() - begun_s < 1.0
 
 
 def test_spaces_around_a_value_are_not_of_it() -> None:

@@ -68,11 +68,11 @@ def test_a_chain_without_end_is_counted_as_such() -> None:
 def test_a_value_is_checked_as_deep_as_there_is_time_for() -> None:
     schema, value = Schema(FORMULA), "x"
     assert schema.faults(json.loads('{"not":' * 6 + '"x"' + "}" * 6))
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     assert schema.faults(json.loads('{"not":' * 60 + '"x"' + "}" * 60)) == [
         "to check it would take too long: say less, or nest it less deep"
     ]
-    assert time.perf_counter() - begun_s < 2
+    assert time.process_time() - begun_s < 2
     assert schema.faults(value) != []
     tree = Schema(NODE)
     leaves = [{"value": 1, "children": []}] * 100_000
@@ -101,9 +101,11 @@ def test_what_is_said_of_lists_costs_nothing_where_an_object_is() -> None:
     ids=["choices", "tables", "names", "faults", "texts"],
 )
 def test_nothing_is_compared_or_complained_of_for_long(schema: JsonObject, value: object) -> None:
-    begun_s = time.monotonic()
+    begun_s = time.process_time()
     assert Schema(schema).faults(value)
-    assert time.monotonic() - begun_s < 3
+    assert time.process_time() - begun_s < 5, (
+        "with coverage on a slow machine 2 s; all of it takes minutes"
+    )
 
 
 def test_of_a_long_value_the_first_fault_is_told() -> None:

@@ -16,6 +16,7 @@ from aios.engine.base import Delta, Suspended
 from aios.engine.llama.keeping import NOTHING, Kept
 from aios.engine.llama.template import ToolMode
 from aios.errors import InvalidCall, SnapshotIncompatible
+from aios.readers import from_msgpack
 
 MAGIC = b"AIOSGEN1"
 """Its last character is the version."""
@@ -73,7 +74,7 @@ def load(data: bytes, fingerprint: str) -> Suspended:
         raise SnapshotIncompatible("these bytes are no generation that this version suspended")
     if data[len(MAGIC) : len(MAGIC) + CHECK_BYTES] != _check(body):
         raise SnapshotIncompatible("the bytes of the suspended generation are damaged")
-    written = msgspec.msgpack.decode(body, type=_Written)
+    written = from_msgpack(body, _Written)
     check_fingerprint(written.fingerprint, fingerprint)
     tokens = np.frombuffer(written.tokens, "<i4").tolist()
     return Suspended(

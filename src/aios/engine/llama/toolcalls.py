@@ -18,6 +18,7 @@ from aios.abi.types import ToolCall, ToolSpec
 from aios.engine.base import ChatPrompt
 from aios.engine.llama.template import ToolMode
 from aios.engine.llama.toolprompt import CALL_CLOSE, CALL_OPEN
+from aios.readers import Reader
 
 MISTRAL_OPEN: Final = "[TOOL_CALLS]"
 PYTHON_TAG: Final = "<|python_tag|>"
@@ -257,13 +258,15 @@ class _Written(msgspec.Struct):
     function: "_Written | str | None" = None
 
 
-_WRITTEN: Final = msgspec.json.Decoder(_Written | list[_Written])
+_written: Reader[_Written | list[_Written]] = Reader(
+    msgspec.json.Decoder, _Written | list[_Written]
+)
 
 
 def _read_calls(text: str) -> list[tuple[str, str]]:
     """Names and arguments (JSON of an object) of the calls in a JSON value; none if one of them is no call."""
     try:
-        value = _WRITTEN.decode(_strict_json(text))
+        value = _written.decode(_strict_json(text))
         return [_name_and_arguments(row) for row in (value if isinstance(value, list) else [value])]
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return []

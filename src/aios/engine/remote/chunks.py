@@ -9,6 +9,7 @@ from aios.abi.types import Alternative, Finish, TokenLogprob, ToolCall, Usage
 from aios.engine.base import Delta
 from aios.engine.remote.problems import Problem, problem_in_stream
 from aios.errors import EngineFailed
+from aios.readers import Reader
 
 MAX_TOOL_CALLS = 256
 MAX_COUNT = 1 << 31
@@ -93,7 +94,7 @@ class _Chunk(Struct):
     error: object = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+_chunk = Reader(msgspec.json.Decoder, _Chunk)
 
 
 @dataclass
@@ -156,7 +157,7 @@ class ChunkReader:
             self.is_done = True
             return
         try:
-            chunk = _decode(event)
+            chunk = _chunk.decode(event)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise EngineFailed(f"the endpoint sent a malformed chunk: {error}") from error
         if chunk.error is not None:

@@ -45,6 +45,7 @@ from aios.errors import (
     SnapshotIncompatible,
     Unsupported,
 )
+from aios.readers import Reader
 
 MAX_EMBEDDINGS_BYTES = 256 << 20
 EMBED_BATCH = 256
@@ -71,7 +72,7 @@ class _Vectors(Struct):
     usage: _EmbedUsage | None = None
 
 
-_decode_vectors = msgspec.json.Decoder(_Vectors).decode
+_vectors = Reader(msgspec.json.Decoder, _Vectors)
 
 
 class OpenAIEngine:
@@ -321,7 +322,7 @@ class OpenAIEngine:
                 self._lose(Ability.EMBED, answer)
             raise error_of(answer, self._endpoint.site)
         try:
-            return _decode_vectors(answer)
+            return _vectors.decode(answer)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise EngineFailed(
                 f"{self._endpoint.site.host} sent malformed embeddings: {error}"

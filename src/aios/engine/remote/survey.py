@@ -15,6 +15,7 @@ from aios.engine.remote.endpoint import Endpoint
 from aios.engine.remote.problems import Problem, error_of, listed
 from aios.engine.remote.tokens import call_aios
 from aios.errors import AiosError, EngineFailed, EngineRefused, EngineUnavailable
+from aios.readers import from_json
 
 MAX_MODELS_BYTES = 8 << 20
 MAX_SMALL_BYTES = 1 << 20
@@ -100,7 +101,7 @@ async def _models(endpoint: Endpoint, config: EngineConfig) -> list[_Model]:
         error = error_of(answer, endpoint.site)
         raise EngineUnavailable(error.message, hint=error.hint) if answer.is_late else error
     try:
-        return msgspec.json.decode(answer, type=_Models).data or []
+        return from_json(answer, _Models).data or []
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise EngineFailed(
             f"{endpoint.site.host} answered /models with something else: {error}",

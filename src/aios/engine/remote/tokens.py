@@ -15,6 +15,7 @@ from aios.engine.remote.chunks import MAX_COUNT, count_of
 from aios.engine.remote.dialect import Flavour, message_json, tool_json
 from aios.engine.remote.endpoint import Endpoint
 from aios.errors import EngineFailed, InvalidCall
+from aios.readers import from_json
 
 SPARE_BYTES = 1 << 20
 BYTES_A_CHAR = 64
@@ -102,7 +103,7 @@ async def _post(endpoint: Endpoint, route: str, body: JsonObject, kind: type[T])
         "POST", endpoint.root_url + route, max_bytes=_max_bytes(body), body=lambda: body
     )
     try:
-        return msgspec.json.decode(answer, type=kind)
+        return from_json(answer, kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise EngineFailed(
             f"{endpoint.site.host} answered {route} with something else: {error}"

@@ -19,6 +19,7 @@ from aios.errors import ConfigError, Conflict, NotFound, TooLarge
 from aios.kernel.access.naming import RESOURCES
 from aios.kernel.access.policy import ACTIONS
 from aios.plainfile import read_plain
+from aios.readers import from_json
 
 MAX_FILES, MAX_BYTES = 4_096, 64 << 20
 MAX_GRANTS_BYTES = 4 << 20
@@ -49,7 +50,7 @@ class Grants(Struct, frozen=True):
         try:
             with self.file.open("rb") as stream:
                 data = stream.read(MAX_GRANTS_BYTES)
-            return msgspec.json.decode(data, type=tuple[Grant, ...])
+            return from_json(data, tuple[Grant, ...])
         except FileNotFoundError:
             return ()
         except (OSError, msgspec.DecodeError) as error:

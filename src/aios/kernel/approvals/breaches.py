@@ -25,6 +25,7 @@ from aios.kernel.budget import Good, Shortage
 from aios.kernel.process import Process, Run
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.spending import Budgets, raises
+from aios.readers import from_json
 
 OPEN = ApprovalState.OPEN
 
@@ -232,7 +233,7 @@ class Breaches:
             self._let_go([*waiting, *idle])
 
     def _give(self, row: Approval) -> None:
-        breach = msgspec.json.decode(row.arguments, type=Breach)
+        breach = from_json(row.arguments, Breach)
         more = breach.gives if row.said == ONCE else int(row.said)
         self._budgets.give(breach.budget_of, Good(breach.what), more)
         self._approvals.take(row)

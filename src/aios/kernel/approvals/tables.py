@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from aios.abi.approvals import Approval
 from aios.disk.migrations import Schema
+from aios.readers import from_msgpack
 
 SCHEMA = Schema(
     "approvals",
@@ -47,6 +48,6 @@ def load(connection: apsw.Connection) -> tuple[list[Kept], int]:
         "SELECT row, taken_seq, outcome FROM approvals "
         "LEFT JOIN journal_records ON journal_records.pid = approvals.pid AND seq = taken_seq ORDER BY id"
     )
-    found = [Kept(msgspec.msgpack.decode(row, type=Approval), seq, end) for row, seq, end in rows]
+    found = [Kept(from_msgpack(row, Approval), seq, end) for row, seq, end in rows]
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'approvals'").fetchone()
     return found, 0 if last is None else int(last[0])

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from aios.abi.memory import MAX_TAGS, Importance, UnixSeconds
 from aios.abi.types import MAX_INT, ShortText
 from aios.errors import InvalidCall
+from aios.readers import Reader
 
 MAGIC = b"aios-archive"
 VERSION = 1
@@ -161,6 +162,9 @@ class Writer:
         self._out.write(data)
 
 
+_entries: Reader[Entry | Sealed] = Reader(msgspec.msgpack.Decoder, Entry | Sealed)
+
+
 def read_entries(file: BinaryIO) -> Iterator[Entry]:
     """The entries of an archive. What came is only known to be whole when the last one has come.
 
@@ -169,7 +173,6 @@ def read_entries(file: BinaryIO) -> Iterator[Entry]:
     """
     digest = blake2b(digest_size=DIGEST_BYTES)
     digest.update(_read_head(file))
-    decoder = msgspec.msgpack.Decoder(Entry | Sealed)
     n_entries = 0
     while True:
         length = _read_exactly(file, LENGTH_BYTES)
@@ -178,7 +181,7 @@ def read_entries(file: BinaryIO) -> Iterator[Entry]:
             raise damaged(f"entry {n_entries + 1} claims {n_bytes} bytes")
         data = _read_exactly(file, n_bytes)
         try:
-            entry = decoder.decode(data)
+            entry = _entries.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise damaged(f"entry {n_entries + 1}: {error}") from error
         if isinstance(entry, Sealed):

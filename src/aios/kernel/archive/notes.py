@@ -24,6 +24,7 @@ from aios.kernel.archive.format import (
 )
 from aios.kernel.archive.taken import Taken
 from aios.kernel.memory import tables
+from aios.readers import convert
 
 KEY_BYTES = 16
 _NOTES = (
@@ -199,7 +200,7 @@ class NoteIntake:
 
 def _saved(row: Sequence[object]) -> SavedNote:
     tags = json.loads(str(row[TAGS_COLUMN]))
-    return msgspec.convert(("note", *row[:TAGS_COLUMN], tags, *row[TAGS_COLUMN + 1 :]), SavedNote)
+    return convert(("note", *row[:TAGS_COLUMN], tags, *row[TAGS_COLUMN + 1 :]), SavedNote)
 
 
 def _key(saved: SavedNote) -> bytes:

@@ -20,6 +20,7 @@ from aios.abi.types import ToolSpec
 from aios.errors import Conflict, DiskFailed, NotFound, ResourceExhausted, SnapshotIncompatible
 from aios.kernel.context.pins import sync_folder
 from aios.kernel.context.transcript import Transcript, check_invariants
+from aios.readers import from_msgpack
 
 MAGIC = b"AIOSCTX1"
 CHECK_BYTES = 16
@@ -42,11 +43,6 @@ class Saved(Struct, frozen=True):
     pages: tuple[bytes, ...] = ()
     taint: str = ""
     """Where data in it came from outside, empty if none did."""
-
-
-# Made here, in one thread: two that ask msgspec for the reader of a type at once, for the first time, crash the interpreter.
-_infos = msgspec.msgpack.Decoder(SnapshotInfo)
-_saved = msgspec.msgpack.Decoder(Saved)
 
 
 class Snapshots:
@@ -134,8 +130,8 @@ class Snapshots:
             )
         n_head = int.from_bytes(rest[:4], "little")
         try:
-            info = _infos.decode(rest[4 : 4 + n_head])
-            saved = _saved.decode(rest[4 + n_head :])
+            info = from_msgpack(rest[4 : 4 + n_head], SnapshotInfo)
+            saved = from_msgpack(rest[4 + n_head :], Saved)
             check_invariants(saved.transcript.items)
         except (msgspec.DecodeError, AssertionError) as error:
             raise SnapshotIncompatible(
@@ -231,7 +227,7 @@ def _head(path: Path) -> SnapshotInfo | None:
             n_head = int.from_bytes(start[-4:], "little")
             if not start.startswith(MAGIC) or n_head > MAX_HEAD_BYTES:
                 return None
-            return _infos.decode(file.read(n_head))
+            return from_msgpack(file.read(n_head), SnapshotInfo)
     except (OSError, msgspec.DecodeError):
         return None
 

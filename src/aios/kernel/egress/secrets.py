@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from aios.errors import AccessDenied, ConfigError, InvalidCall, NotFound
+from aios.readers import from_json
 
 PLACEHOLDER = "aios-secret:"
 MIN_CHARS, MAX_CHARS = 8, 8_192
@@ -61,7 +62,7 @@ class SecretStore:
                 )  # fmt: skip
             data = file.read()
         try:
-            return msgspec.json.decode(data, type=dict[SecretName, Secret])
+            return from_json(data, dict[SecretName, Secret])
         except msgspec.DecodeError:  # its message could quote a value
             raise ConfigError(f"{self._file} is damaged", hint="set the secrets anew") from None
 

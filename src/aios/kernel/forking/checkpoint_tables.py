@@ -19,6 +19,7 @@ from aios.kernel.memory import interactions
 from aios.kernel.residents import Launched, Resident, plain_path, read_path
 from aios.kernel.storage.paths import CHECKPOINTS
 from aios.kernel.storage.tables import files_below
+from aios.readers import from_msgpack
 
 SCHEMA = Schema(
     "checkpoints", ("CREATE TABLE checkpoints (pid INTEGER PRIMARY KEY, row BLOB NOT NULL)",)
@@ -118,7 +119,7 @@ def check_there(connection: apsw.Connection, kept: Kept) -> None:
 def load(connection: apsw.Connection) -> list[Kept]:
     """All of them."""
     rows = connection.execute("SELECT row FROM checkpoints ORDER BY pid")
-    return [msgspec.msgpack.decode(row[0], type=Kept, dec_hook=read_path) for row in rows]
+    return [from_msgpack(row[0], Kept, hook=read_path) for row in rows]
 
 
 def remove(connection: apsw.Connection, kept: Kept) -> None:

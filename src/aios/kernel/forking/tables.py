@@ -11,6 +11,7 @@ from aios.abi.fork import Forked
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
 from aios.kernel.lineage import agent_at
+from aios.readers import from_msgpack
 
 SCHEMA = Schema(
     "branches",
@@ -81,7 +82,7 @@ def save(connection: apsw.Connection, group: Group) -> None:
 def load(connection: apsw.Connection) -> tuple[list[Group], int]:
     """All groups, and the last number that was given."""
     rows = connection.execute("SELECT row FROM branches ORDER BY grp")
-    found = [msgspec.msgpack.decode(row[0], type=Group) for row in rows]
+    found = [from_msgpack(row[0], Group) for row in rows]
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'branches'").fetchone()
     return found, 0 if last is None else int(str(last[0]))
 

@@ -19,6 +19,7 @@ from aios.abi.every import AnyAnswer, AnyCall
 from aios.abi.gate import Fault
 from aios.abi.links import LinkInfos
 from aios.kernel.journal.texts import HIDDEN
+from aios.readers import convert
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class Redaction:
 
     def fault(self, fault: Fault) -> Fault:
         """A fault without secrets."""
-        return msgspec.convert(self._hidden(msgspec.to_builtins(fault), HIDDEN), Fault)
+        return convert(self._hidden(msgspec.to_builtins(fault), HIDDEN), Fault)
 
     def _kept(self, value: T, kind: object) -> T | None:
         """A value of a kind without secrets; None if it would be none of that kind."""
@@ -77,8 +78,7 @@ class Redaction:
             if hidden == plain:
                 return value
             with suppress(msgspec.ValidationError):
-                kept: T = msgspec.convert(hidden, kind)
-                return kept
+                return convert(hidden, cast("type[T]", kind))
         return None
 
     def _hidden(self, value: object, word: str) -> object:

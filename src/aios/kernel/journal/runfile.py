@@ -21,6 +21,7 @@ from aios.kernel.journal.records import Effect, Link, Outcome, Record, Where, Wr
 from aios.kernel.journal.redaction import Redaction
 from aios.kernel.journal.tables import Row
 from aios.kernel.journal.texts import join_answer, join_call, write_answer, write_call, write_fault
+from aios.readers import from_msgpack
 
 MAGIC, VERSION = b"aios-run", 1
 DIGEST_BYTES = 32
@@ -229,7 +230,7 @@ def _unpacked(packed: bytes) -> _Body:
         data = unzip.decompress(packed, MAX_BODY_BYTES)
         if not unzip.eof:
             raise _damaged(f"it is cut short, or longer than {MAX_BODY_BYTES} bytes")
-        return msgspec.msgpack.decode(data, type=_Body)
+        return from_msgpack(data, _Body)
     except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _damaged(str(error)) from error
 

@@ -10,6 +10,7 @@ from aios.abi.deadletters import DeadLetter
 from aios.abi.mail import Letter
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
+from aios.readers import from_msgpack
 
 SCHEMA = Schema(
     "mail",
@@ -97,7 +98,7 @@ def branch(
 def letters_of(connection: apsw.Connection, pid: Pid) -> list[Letter]:
     """What waits in a mailbox, oldest first."""
     rows = connection.execute("SELECT letter FROM letters WHERE receiver = ? ORDER BY id", (pid,))
-    return [msgspec.msgpack.decode(row[0], type=Letter) for row in rows]
+    return [from_msgpack(row[0], Letter) for row in rows]
 
 
 def follow(connection: apsw.Connection, source: Pid, target: Pid, topics: Iterable[str]) -> None:
@@ -134,8 +135,8 @@ def load(connection: apsw.Connection) -> Stored:
     dead = connection.execute("SELECT dead FROM dead_letters ORDER BY id")
     return Stored(
         last_id,
-        [msgspec.msgpack.decode(row[0], type=Letter) for row in rows],
+        [from_msgpack(row[0], Letter) for row in rows],
         [(Pid(int(pid)), Pid(int(sender))) for pid, sender in pairs],
         [(Pid(int(pid)), str(topic)) for pid, topic in topics],
-        [msgspec.msgpack.decode(row[0], type=DeadLetter) for row in dead],
+        [from_msgpack(row[0], DeadLetter) for row in dead],
     )

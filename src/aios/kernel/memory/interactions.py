@@ -30,6 +30,7 @@ from aios.kernel.clock import Clock
 from aios.kernel.memory.blocks import Block
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.taint import source_of, take
+from aios.readers import from_msgpack
 
 if TYPE_CHECKING:
     from aios.abi.types import Pid
@@ -176,9 +177,7 @@ class ShortTerm:
         wanted = await self._db.read(look)
         block = self._block(process)
         found = {record: block.find(record) for record in wanted}
-        records = [
-            msgspec.msgpack.decode(each, type=Interaction) for each in found.values() if each
-        ]
+        records = [from_msgpack(each, Interaction) for each in found.values() if each]
         faults = [record for record, each in found.items() if each is None]
         process.n_block_faults += len(faults)
         if faults:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from aios.abi.memory import Note, Scope
 from aios.kernel.lineage import path_of
 from aios.kernel.memory.recall import Traits
+from aios.readers import convert
 
 _NOTE = (
     "n.id, n.text, s.scope, iif(s.scope = 'agent', s.name, ''), n.owner, n.name, n.pid, n.seq, n.source, n.created_unix_s, n.valid_from_unix_s, n.valid_to_unix_s, "
@@ -380,7 +381,7 @@ def _note(row: Sequence[object]) -> Note:
     (note, text, scope, agent, owner, name, pid, seq, source, *rest) = row
     created, valid_from, valid_to, expires, tags, importance, n_used, *ends = rest
     supersedes, superseded_by, taint = ends
-    return msgspec.convert(
+    return convert(
         {
             "id": note,
             "text": text,

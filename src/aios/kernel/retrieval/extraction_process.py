@@ -13,6 +13,7 @@ from aios.kernel.retrieval.extractor import LENGTH, Extracted, Job
 from aios.kernel.retrieval.formats import Form
 from aios.kernel.sandbox.places import interpreter
 from aios.kernel.sandbox.spawning import ChildProcess, start_program
+from aios.readers import from_msgpack
 
 MAX_REPLY_BYTES = 256 << 20
 
@@ -77,7 +78,7 @@ class ExtractionProcess:
                 n_wanted += LENGTH.unpack_from(received)[0]
                 if n_wanted > MAX_REPLY_BYTES:
                     raise anyio.BrokenResourceError
-        return msgspec.msgpack.decode(memoryview(received)[LENGTH.size :], type=Extracted)
+        return from_msgpack(memoryview(received)[LENGTH.size :], Extracted)
 
     def _start(self) -> ChildProcess:
         self.n_started += 1

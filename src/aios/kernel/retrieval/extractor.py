@@ -17,6 +17,7 @@ import msgspec
 from aios.kernel.retrieval import passages
 from aios.kernel.retrieval.extraction import NotReadable, lines_of
 from aios.kernel.retrieval.formats import Form
+from aios.readers import from_msgpack
 
 MEMORY_BYTES = 1 << 30
 LENGTH = struct.Struct("<I")
@@ -63,10 +64,10 @@ def clean(text: str) -> str:
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer until there are no more requests."""
-    decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
+    encoder = msgspec.msgpack.Encoder()
     while len(head := requests.read(LENGTH.size)) == LENGTH.size:
         (n_bytes,) = LENGTH.unpack(head)
-        reply = encoder.encode(extract(decoder.decode(requests.read(n_bytes))))
+        reply = encoder.encode(extract(from_msgpack(requests.read(n_bytes), Job)))
         replies.write(LENGTH.pack(len(reply)) + reply)
         replies.flush()
 

@@ -13,6 +13,7 @@ import msgspec
 from aios.abi.trace import TracedAgent
 from aios.errors import InvalidCall
 from aios.malformed import named
+from aios.readers import from_json
 
 
 def encode_trace(agents: Iterable[TracedAgent]) -> bytes:
@@ -30,7 +31,7 @@ def decode_trace(data: bytes) -> tuple[TracedAgent, ...]:
     for number, line in enumerate(data.splitlines(), 1):
         if line.strip():
             try:
-                agents.append(msgspec.json.decode(line, type=TracedAgent))
+                agents.append(from_json(line, TracedAgent))
             except msgspec.MsgspecError as error:
                 hint = "a line is an agent with `arrives_s` and `calls`; see abi/trace.py"
                 raise InvalidCall(

@@ -5,6 +5,7 @@ import msgspec
 
 from aios.disk.migrations import Schema
 from aios.kernel.timers.schedule import TimerRow
+from aios.readers import from_msgpack
 
 SCHEMA = Schema(
     "timers", ("CREATE TABLE timers (id INTEGER PRIMARY KEY AUTOINCREMENT, row BLOB NOT NULL)",)
@@ -35,7 +36,7 @@ def update(connection: apsw.Connection, timer: TimerRow) -> None:
 def find(connection: apsw.Connection, timer_id: int) -> TimerRow | None:
     """A timer, if it is there."""
     row = connection.execute("SELECT row FROM timers WHERE id = ?", (timer_id,)).fetchone()
-    return None if row is None else msgspec.msgpack.decode(row[0], type=TimerRow)
+    return None if row is None else from_msgpack(row[0], TimerRow)
 
 
 def remove(connection: apsw.Connection, timer_id: int) -> None:
@@ -46,6 +47,6 @@ def remove(connection: apsw.Connection, timer_id: int) -> None:
 def load(connection: apsw.Connection) -> tuple[list[TimerRow], int]:
     """All timers, and the highest number that was given."""
     rows = connection.execute("SELECT row FROM timers ORDER BY id")
-    timers = [msgspec.msgpack.decode(row[0], type=TimerRow) for row in rows]
+    timers = [from_msgpack(row[0], TimerRow) for row in rows]
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'timers'").fetchone()
     return timers, 0 if last is None else int(last[0])

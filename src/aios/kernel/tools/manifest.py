@@ -30,6 +30,7 @@ from aios.abi.types import JsonObject
 from aios.errors import InvalidCall, NotFound
 from aios.malformed import named
 from aios.manifestfile import read_manifest as read_table
+from aios.readers import convert
 from aios.sizes import sized
 
 MAX_MANIFEST_BYTES = 128 << 10
@@ -86,7 +87,7 @@ def read_manifest(file: Path) -> Manifest:
     """
     try:
         table = read_table(file, MAX_MANIFEST_BYTES)
-        found = msgspec.convert(sized(table, "bounds"), Manifest)
+        found = convert(sized(table, "bounds"), Manifest)
         program = str((file.parent / found.program).resolve())
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}", hint="check the path") from error

@@ -1,4 +1,4 @@
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -46,9 +46,9 @@ N = 100_000
     ids=range(18),
 )  # fmt: skip
 def test_no_page_takes_long(html: str) -> None:
-    begun_s = perf_counter()
+    begun_s = process_time()
     assert isinstance(text_of(html), str)
-    assert perf_counter() - begun_s < 10.0, (
+    assert process_time() - begun_s < 10.0, (
         "with coverage on a slow machine 3 s; in quadratic time minutes"
     )
 

@@ -17,6 +17,7 @@ from aios.abi.types import JsonObject
 from aios.errors import InvalidCall
 from aios.kernel.tools.schema import Schema
 from aios.mcpconfig import McpServer, McpToolTraits
+from aios.readers import from_json
 
 MAX_TOOLS = 256
 """Tools of one server: no model chooses well among more."""
@@ -70,7 +71,7 @@ def read_offer(found: Iterable[bytes]) -> Offer:
     refused: dict[str, str] = {}
     for text in found:
         try:
-            tool = msgspec.json.decode(text, type=Definition)
+            tool = from_json(text, Definition)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             refused["?"] = f"malformed: {error}"
             continue

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import anyio
 import httpx2
-import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from aios.kernel.tools.mcp.flow import REQUEST, Flow
 from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traffic
+from aios.readers import from_json
 
 CONNECT_S = 10.0
 STREAM_BURST, STREAM_S = 4, 60.0
@@ -143,7 +143,7 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         return await self._exchange(request)
 
     async def _post(self, request: httpx2.Request) -> httpx2.Response:
-        sent = msgspec.json.decode(await request.aread(), type=Head)
+        sent = from_json(await request.aread(), Head)
         why = f"it did not take a message within {ACK_S:g} s"
         try:
             is_waited_for = sent.is_request or sent.method == INITIALIZED
@@ -212,7 +212,7 @@ async def _misfit(response: httpx2.Response, sent: Head) -> str:
     if not sent.is_request or status not in SUCCESS or not _is_of(response, "application/json"):
         return ""
     try:
-        answer = msgspec.json.decode(await response.aread(), type=Head)
+        answer = from_json(await response.aread(), Head)
     except (ValueError, RecursionError):
         return ""  # the SDK fails the call, or reads what this does not, such as NaN
     return "" if str(answer.id) == str(sent.id) else "the answer is to another request"

@@ -9,6 +9,7 @@ from msgspec import Struct
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
 from aios.kernel.tools.mcp.definitions import Definition
+from aios.readers import from_json
 
 SCHEMA = Schema(
     "mcp",
@@ -86,7 +87,7 @@ def _read(connection: apsw.Connection) -> AllPins:
     for server, name, definition in connection.execute(
         "SELECT server, name, definition FROM mcp_tools ORDER BY server, name"
     ):
-        tools.setdefault(server, {})[name] = msgspec.json.decode(definition, type=Definition)
+        tools.setdefault(server, {})[name] = from_json(definition, Definition)
     rows = connection.execute("SELECT name, digest, protocol, is_listed FROM mcp_servers")
     servers = {
         name: Pinned(digest, protocol, bool(is_listed), tools.get(name, {}))

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from aios.errors import ConfigError
 from aios.malformed import named
 from aios.mcpconfig import McpConfig, McpServer
+from aios.readers import from_json
 
 MAX_FILE_BYTES = 1 << 20
 MIN_SECRET_CHARS = 6
@@ -142,7 +143,7 @@ def read_file(file: Path) -> dict[str, Entry]:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{file} is over {MAX_FILE_BYTES} bytes", hint="check the path")
-        found = msgspec.json.decode(file.read_bytes(), type=McpFile)
+        found = from_json(file.read_bytes(), McpFile)
     except OSError as error:
         raise ConfigError(
             f"{file} cannot be read: {error.strerror}", hint="see `mcp.files`"
