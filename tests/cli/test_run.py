@@ -10,6 +10,8 @@ import click
 import pytest
 from tests.cli.conftest import COMMAND, LONGEST_S, Aios, Fifo, Served, Start, Terminals
 
+from aios.cli.run import _named
+
 pytestmark = pytest.mark.usefixtures("served")
 
 
@@ -259,3 +261,25 @@ def test_a_command_that_nohup_began_stays(start: Start, programs: Path, fifo: Fi
     running.signal(signal.SIGHUP)
     fifo.let_go()
     assert running.end().code == 0
+
+
+def test_files_that_arguments_name_are_shown_whatever_stands_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, outside = tmp_path / "work", tmp_path / "outside"
+    work.mkdir()
+    outside.write_text("")
+    for n in range(100):
+        (work / f"{n}.md").write_text("")
+    (work / "link").symlink_to(outside)
+    monkeypatch.chdir(work)
+    words = [
+        str(outside),
+        "x" * 300,
+        "a\0b",
+        "--to=../outside",
+        *(each.name for each in work.iterdir()),
+    ]
+    found = _named(words, Path())
+    assert [Path(each).resolve() for each in found] == [outside] * len(found)
+    assert [Path(each).name for each in found] == ["outside", "outside", "link"]

@@ -18,7 +18,8 @@ from aios.engine.download import (
     redacted,
 )
 from aios.engine.models import Progress, record_path
-from aios.errors import InvalidCall, ModelMissing, ResourceExhausted, TooLarge
+from aios.engine.pull import find_source
+from aios.errors import ConfigError, InvalidCall, ModelMissing, ResourceExhausted, TooLarge
 
 pytestmark = pytest.mark.anyio
 
@@ -349,6 +350,24 @@ def test_plain_http_may_be_allowed_but_nothing_stranger() -> None:
     check_url("http://x.example/m", allow_http=True)
     with pytest.raises(InvalidCall):
         check_url("file:///etc/passwd", allow_http=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[::1/x.gguf", "https://a.example:99999/x.gguf", "http://127.0.0.1:99999/x"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidCall, match="no request can be sent"):
+        check_url(url, allow_http=True)
+    with pytest.raises(InvalidCall, match="no request can be sent"):
+        find_source(url, {}, allow_http=True)
+
+
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_no_bug(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ConfigError, match="environment") as found:
+        open_client(Limits(), allow_http=True)
+    assert "ALL_PROXY" in found.value.hint
 
 
 def test_what_may_be_secret_in_a_url_is_not_shown() -> None:

@@ -23,8 +23,10 @@ class Spawn(Call[Spawned], frozen=True):
     `program` is the folder's path, `cwd` the working directory of the child (both absolute or relative to the
     kernel's), `env` is added to the scrubbed environment. `budget` bounds what the child and all that it starts may spend, `restart`
     says whether it is started again; without them the manifest's hold. `block_bytes` is the size of its memory
-    block for interactions; without it the manifest's or the configuration's holds. The child sees the program's folder and may change its working directory; `read` and `write` name more
-    of the host, within what the caller has itself; without both a program's child sees what the program sees.
+    block for interactions; without it the manifest's or the configuration's holds. `nice` 0 says nothing: the manifest's holds. A
+    child is never less nice than its parent, and its block never larger than its parent's, unless the owner starts it. The child
+    sees the program's folder and may change its working directory; `read` and `write` name more of the host, within what the
+    caller has itself; without both a program's child sees what the program sees.
     """
 
     program: Annotated[str, Meta(min_length=1, max_length=4096)]

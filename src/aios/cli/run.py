@@ -162,7 +162,7 @@ def run(
         name=name,
         nice=nice,
         cwd=str(Path(cwd or ".").absolute()),
-        read=(*map(_absolute, readable), *_named(args)),
+        read=(*map(_absolute, readable), *_named(args, Path(cwd or "."))),
         write=tuple(map(_absolute, writable)),
         env=environment(pairs),
         budget=parse_limits(limits) if limits else None,
@@ -179,16 +179,20 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _named(args: Sequence[str]) -> list[str]:
-    """The files and folders that arguments name, also as `--option=PATH`: whoever types a name means the program to read it."""
-    paths = [
-        Path(arg.partition("=")[2] if arg.startswith("--") else arg).absolute() for arg in args
-    ]
-    with suppress(OSError, ValueError):  # a name too long for a file names none
-        return [
-            str(path) for path in paths if path.exists() and path not in (Path("/"), Path.cwd())
-        ]
-    return []
+def _named(args: Sequence[str], cwd: Path) -> list[str]:
+    """The files and folders that arguments name, also as `--option=PATH`: whoever types a name means the program to read it.
+
+    What lies in the program's working directory is not among them: it sees that anyway, and there may be thousands.
+    """
+    found = dict[str, None]()
+    seen = cwd.resolve()
+    for arg in args:
+        path = Path(arg.partition("=")[2] if arg.startswith("--") else arg).absolute()
+        with suppress(OSError, ValueError):  # a text too long for a file's name is none
+            is_named = path.exists() and path not in (Path("/"), Path.cwd())
+            if is_named and not path.resolve().is_relative_to(seen):
+                found[str(path)] = None
+    return list(found)
 
 
 def _folder(program: str) -> Path:

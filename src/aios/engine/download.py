@@ -23,8 +23,9 @@ import msgspec
 from msgspec import Struct
 
 from aios.engine.models import Progress, record_path
-from aios.errors import InvalidCall, ModelMissing, ResourceExhausted, TooLarge
+from aios.errors import ConfigError, InvalidCall, ModelMissing, ResourceExhausted, TooLarge
 from aios.readers import from_json
+from aios.weburl import is_sendable
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_REDIRECTS: Final = 10
@@ -85,14 +86,20 @@ def open_client(limits: Limits, *, allow_http: bool) -> httpx.AsyncClient:
     async def check(request: httpx.Request) -> None:
         check_url(str(request.url), allow_http=allow_http)
 
-    return httpx.AsyncClient(
-        verify=_trust(),
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
-        timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
-        headers={"User-Agent": "aios-pull", "Accept-Encoding": "identity"},
-        event_hooks={"request": [check]},  # runs for each redirect too
-    )
+    try:
+        return httpx.AsyncClient(
+            verify=_trust(),
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
+            headers={"User-Agent": "aios-pull", "Accept-Encoding": "identity"},
+            event_hooks={"request": [check]},  # runs for each redirect too
+        )
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigError(
+            f"a proxy or certificates that the environment names cannot be used ({type(error).__name__})",
+            hint="look at ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, PIP_CERT and SSL_CERT_FILE; for a SOCKS proxy install socksio",
+        ) from error
 
 
 def check_url(url: str, *, allow_http: bool) -> None:
@@ -101,6 +108,10 @@ def check_url(url: str, *, allow_http: bool) -> None:
     Raises:
         InvalidCall: It is another.
     """
+    if url.lower().startswith(("http://", "https://")) and not is_sendable(url):
+        raise InvalidCall(
+            "no request can be sent to this address", hint="look at its host and port"
+        )
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return

@@ -151,8 +151,8 @@ def _hub_source(name: str, env: Mapping[str, str], *, allow_http: bool) -> Sourc
 
 
 def _url_source(name: str, *, allow_http: bool) -> Source:
+    check_url(name, allow_http=allow_http)
     url, fragment = urldefrag(name)
-    check_url(url, allow_http=allow_http)
     found = re.fullmatch(r"(?:sha256=([0-9a-fA-F]{64}))?", fragment)
     if found is None:
         raise InvalidCall("the part of the URL after # must be sha256= and 64 hexadecimal digits")

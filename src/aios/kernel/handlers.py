@@ -151,7 +151,7 @@ class Services(Protocol):
 
 async def spawn(kernel: Services, run: Run, call: Spawn) -> Spawned:
     """Start a program as a child, within the parent's budget of children."""
-    if call.nice < run.process.nice and run.process.pid != INIT_PID:
+    if call.nice and call.nice < run.process.nice and run.process.pid != INIT_PID:
         raise AccessDenied(
             "a child cannot be less nice than its parent", hint=f"use nice >= {run.process.nice}"
         )

@@ -19,7 +19,7 @@ from aios.abi.call import Answer
 from aios.abi.calls import Guest, Spawn, Spawned
 from aios.abi.recovery import AnswerQuestion, Question, QuestionList, Questions
 from aios.abi.types import Exit, Kind, Pid
-from aios.config import Home
+from aios.config import Config, Home
 from aios.errors import AiosError, Conflict, InvalidCall, ProgramFailed, ReplayDivergence, edge
 from aios.kernel.access.grants import Grants
 from aios.kernel.access.keptcode import kept_code
@@ -31,6 +31,7 @@ from aios.kernel.context.contexts import ContextTable
 from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.granting import granted_to, take_grants
 from aios.kernel.identity import Tokens
+from aios.kernel.inheritance import inherit
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash, os_start_of
@@ -74,6 +75,7 @@ class ProgramKernel(Protocol):
     storage: StorageManager
     tools: ToolManager
     grants: Grants
+    config: Config
     home: Home
     is_durable: bool
     embedded: bool
@@ -143,10 +145,8 @@ class Programs:
         )
         limits = call.budget if call.budget is not None else manifest.budget
         kernel.budgets.limit(process, limits)
-        process.nice = call.nice or manifest.nice
-        process.max_block_bytes = call.block_bytes or manifest.block_bytes
-        if manifest.fetch_hosts is not None:
-            process.fetch_lists = (*process.fetch_lists, manifest.fetch_hosts)
+        block_bytes = kernel.config.memory.block_bytes
+        inherit(process, run.process, call, manifest, block_bytes=block_bytes)
         process.network = network
         process.is_new = process.has_body = True
         process.view = view

@@ -257,7 +257,7 @@ class Client:
             program: The folder; relative to the caller's working directory.
             args: Arguments of its `main`.
             name: Its name; the program's own when None.
-            nice: -20 (first) to 19 (last).
+            nice: -20 (first) to 19 (last); 0 takes the program's own. At least the caller's, whatever is asked for.
             cwd: Its working directory; the caller's when None.
             env: Added to its environment.
             budget: What it and all that it starts may spend; what its manifest says when None.
