@@ -24,6 +24,7 @@ from aios.kernel.loader import (
     LINES_AT_ONCE,
     Child,
     Launch,
+    Program,
     by_folder,
     exit_of,
     keep_lines,
@@ -83,6 +84,24 @@ async def test_a_program_runs_with_its_arguments_and_its_output_is_its_log(
                 ("err", "oh"),
                 ("out", "args ['a', 'b c']"),
             ]
+
+
+@pytest.mark.anyio
+async def test_no_manifest_is_read_in_the_loop(
+    booted: OpenKernel, program: MakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: str, copy: Path | None = None) -> Program:
+        threads.append(threading.get_ident())
+        return load_program(path, copy)
+
+    threads = list[int]()
+    monkeypatch.setattr(programs, "load_program", read)
+    with anyio.fail_after(30):
+        async with booted() as kernel:
+            pid = await spawned(kernel, Spawn(program=program("pass")))
+            await kernel.init_gate().call(Wait(pid=pid))
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.anyio

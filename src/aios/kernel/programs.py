@@ -109,6 +109,7 @@ class Programs:
         self._bodies: dict[Pid, Body] = {}
         self.make_child: Callable[[Process, Clock, Launcher], Child] = partial(Child, egress=egress)
         """What runs a program; a simulation puts one here that starts no process of the operating system."""
+        self._reading = anyio.CapacityLimiter(2)
         self._ended: dict[Pid, Launched] = {}
         """How the programs were started that have ended, without their environment."""
         self.residents: Residents | None = None
@@ -130,7 +131,8 @@ class Programs:
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
         check_words((*call.args, *call.env, *call.env.values()))
-        program = load_program(call.program)
+        read = partial(load_program, call.program)  # its folder may be the caller's own work
+        program = await anyio.to_thread.run_sync(read, limiter=self._reading)
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
         parent = self.launched_of(run.process.pid)
