@@ -120,17 +120,33 @@ def test_no_body_takes_longer_to_refuse_than_its_length_deserves(body: bytes) ->
 
 @given(st.binary(max_size=200) | st.text('"\\a[', max_size=60).map(str.encode))
 def test_strings_are_left_out_in_stretches_as_at_once(body: bytes) -> None:
+    few = limits._STRETCH.pattern.replace(b"1024", b"2").replace(b"64", b"1")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "_STRETCH", re.compile(few, re.DOTALL))
         patch.setattr(
-            limits,
-            "_STRETCH",
-            re.compile(limits._STRETCH.pattern.replace(b"1024", b"2"), re.DOTALL),
+            limits, "_PIECE", re.compile(limits._PIECE.pattern.replace(b"65536", b"2"), re.DOTALL)
         )
         assert limits._without_strings(body) == limits._STRING.sub(b"", body)
 
 
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
+def test_a_long_number_is_found_wherever_it_stands(before: int, digits: int, behind: int) -> None:
+    body = b" " * before + b"1" * digits + b" " * behind + b"1" * 18
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "THREAD_BYTES", 8)
+        assert limits._has_long_number(body) == (digits + 18 * (not behind) >= 19)
+
+
+MANY_STRINGS = b'["a"' + b',""' * 5_000_000 + b"]"
+ONE_STRING = b"[" * (MAX_JSON_DEPTH + 1) + b'"' + rb"\n," * 5_000_000 + b'"'
+NUMBERS = b"[" + b",".join([b"1" * 18] * 1_200_000) + b"]"
+
+
 @pytest.mark.anyio
-async def test_other_threads_run_while_a_body_of_very_many_strings_is_checked() -> None:
+@pytest.mark.parametrize(
+    "body", [MANY_STRINGS, ONE_STRING, NUMBERS], ids=["strings", "escapes", "numbers"]
+)
+async def test_other_threads_run_while_a_large_body_is_checked(body: bytes) -> None:
     longest_s = 0.0
     async with anyio.create_task_group() as tasks:
 
@@ -142,7 +158,7 @@ async def test_other_threads_run_while_a_body_of_very_many_strings_is_checked() 
                 longest_s = max(longest_s, time.perf_counter() - begun_s)
 
         tasks.start_soon(watch)
-        with pytest.raises(InvalidCall, match="1,000,000 values"):
-            await anyio.to_thread.run_sync(check_json, b'["a"' + b',""' * 5_000_000 + b"]")
+        with pytest.raises(InvalidCall):
+            await anyio.to_thread.run_sync(check_json, body)
         tasks.cancel_scope.cancel()
-    assert longest_s < 0.4, "a second, if all strings are looked for at once"
+    assert longest_s < 0.4, "a second, if all is looked for at once"

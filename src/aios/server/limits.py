@@ -31,10 +31,12 @@ LINGER_BYTES = 64 << 20
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """Possessive, and content with a missing end: else each quote of an unending string would be tried as its beginning."""
-_STRETCH = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.)*+"?){1,1024}+', re.DOTALL)
-"""So many strings and what is in front of each."""
+_STRETCH = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.){0,64}+"){1,1024}+', re.DOTALL)
+"""So many strings, each with few escapes, and what is in front of each."""
+_PIECE = re.compile(rb'(?:[^"\\]++|\\.){1,65536}+', re.DOTALL)
+"""The next of a string that has many escapes, or no end."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{19}")
 _MARKS = (b"[", b"{", b",", b":")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTHS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -103,7 +105,7 @@ def check_json(body: bytes) -> int:
             text,
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
-            parse_int=_bounded if _LONG_NUMBER.search(body) else None,
+            parse_int=_bounded if _has_long_number(body) else None,
         )
     except (ValueError, RecursionError) as error:
         raise InvalidCall(f"the body is no JSON: {error}", hint="send one JSON object") from error
@@ -129,10 +131,23 @@ def _count_values(body: bytes) -> int:
 def _without_strings(body: bytes) -> bytes:
     """In stretches: as long as one call of `re` lasts, no other thread runs."""
     rest, at = list[bytes](), 0
-    while found := _STRETCH.match(body, at):
-        rest.append(_STRING.sub(b"", found[0]))
-        at = found.end()
+    while (start := body.find(b'"', at)) >= 0:
+        if found := _STRETCH.match(body, at):
+            rest.append(_STRING.sub(b"", found[0]))
+            at = found.end()
+        else:
+            rest.append(body[at:start])
+            at = start + 1
+            while piece := _PIECE.match(body, at):
+                at = piece.end()
+            at += body[at : at + 1] == b'"'
     return b"".join([*rest, body[at:]])
+
+
+def _has_long_number(body: bytes) -> bool:
+    """In stretches, too."""
+    ends = range(THREAD_BYTES, len(body) + THREAD_BYTES, THREAD_BYTES)
+    return any(_LONG_NUMBER.search(body, end - THREAD_BYTES, end + 18) for end in ends)
 
 
 def _check_pairs(value: object) -> None:

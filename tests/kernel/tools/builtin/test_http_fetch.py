@@ -168,6 +168,10 @@ async def test_look_ups_that_nobody_waits_for_any_more_are_bounded_too(
                 with anyio.move_on_after(0.05):
                     await fetch(kernel, f"http://x{number}.example/")
             assert n_begun == MAX_LOOKUPS
+            other = kernel.gate(kernel.spawn_task("other", idle))
+            with anyio.move_on_after(0.05):
+                await run_tool(other, "http_fetch", url="http://z.example/")
+            assert n_begun == MAX_LOOKUPS + 1, "who asks for itself waits for nobody else's"
             os.write(end, b"." * 100)
             for number in range(40):  # the places are free again
                 with suppress(ToolFailed):

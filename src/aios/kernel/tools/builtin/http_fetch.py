@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ssl import SSLContext
 from urllib.parse import urljoin
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -27,8 +28,8 @@ from aios.kernel.tools.tool import Job, Tool
 
 MAX_REDIRECTS = 5
 TIMEOUT_S = 30.0
-MAX_LOOKUPS = 16
-"""Names that are looked up at once: one for each fetch that may go on."""
+MAX_LOOKUPS = 4
+"""Names that are looked up at once, for a child of init and all that it started: one whose servers do not answer keeps its place."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TEXTUAL = ("json", "xml", "javascript", "yaml", "x-ndjson", "csv", "toml")
 CHARSETS = re.compile(
@@ -62,8 +63,8 @@ class Fetcher:
     config: ToolsConfig
     n_fetched: int = field(default=0, init=False)
     _certificates: SSLContext | None = field(default=None, init=False)
-    _lookups: anyio.CapacityLimiter = field(
-        default_factory=lambda: anyio.CapacityLimiter(MAX_LOOKUPS), init=False
+    _lookups: WeakValueDictionary[str, anyio.CapacityLimiter] = field(
+        default_factory=WeakValueDictionary, init=False
     )
 
     async def fetch(self, job: Job, url: str) -> Fetched:
@@ -93,9 +94,11 @@ class Fetcher:
                         scope.cancel()
 
                 with job.run.holding(hold):
-                    return await self._get(target)
+                    family = next(iter(job.run.process.lineage), "")
+                    lookups = self._lookups.setdefault(family, anyio.CapacityLimiter(MAX_LOOKUPS))
+                    return await self._get(target, lookups)
 
-    async def _get(self, target: Target) -> tuple[Fetched, str]:
+    async def _get(self, target: Target, lookups: anyio.CapacityLimiter) -> tuple[Fetched, str]:
         """One request. Returns: what came, and where it sends us, if it does."""
         from aios.kernel.egress.connecting import (  # noqa: PLC0415 - start-up time: httpcore takes 40 ms
             request,
@@ -109,7 +112,7 @@ class Fetcher:
             HEADERS,
             certificates=self._certificates,
             may_reach=lambda address: is_private or is_public(address),
-            lookups=self._lookups,
+            lookups=lookups,
             max_bytes=self.config.max_fetch_bytes,
         )
         location = answer.headers.get("location", "") if answer.status in REDIRECTS else ""
