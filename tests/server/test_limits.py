@@ -139,13 +139,10 @@ def test_a_long_number_is_found_wherever_it_stands(before: int, digits: int, beh
 
 MANY_STRINGS = b'["a"' + b',""' * 5_000_000 + b"]"
 ONE_STRING = b"[" * (MAX_JSON_DEPTH + 1) + b'"' + rb"\n," * 5_000_000 + b'"'
-NUMBERS = b"[" + b",".join([b"1" * 18] * 1_200_000) + b"]"
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "body", [MANY_STRINGS, ONE_STRING, NUMBERS], ids=["strings", "escapes", "numbers"]
-)
+@pytest.mark.parametrize("body", [MANY_STRINGS, ONE_STRING], ids=["strings", "escapes"])
 async def test_other_threads_run_while_a_large_body_is_checked(body: bytes) -> None:
     longest_s = 0.0
     async with anyio.create_task_group() as tasks:
