@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
 import anyio.abc
@@ -269,15 +269,36 @@ async def test_compressed_bodies_are_refused() -> None:
 
 
 async def test_one_connection_too_many_is_told_so() -> None:
-    async with serving(server=ServerConfig(port=0, max_connections=2)) as served:
+    body = msgspec.json.encode(chat(max_tokens=None))
+    async with serving(slow_engine(), server=ServerConfig(port=0, max_connections=2)) as served:
+        request = head_of(served, f"Content-Length: {len(body)}", path="/aios/stream") + body
         async with connected(served) as first, connected(served) as second:
             for stream in (first, second):
-                await stream.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                assert status_of(await read_all_or_stop(stream)) == 200
+                await stream.send(request)
+                with anyio.fail_after(30):
+                    assert status_of(await stream.receive()) == 200
             async with connected(served) as third:
                 reply = await read_all(third)
                 assert status_of(reply) == 503
                 assert "2 connections" in error_of(reply)
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\n"])
+async def test_connections_that_ask_for_nothing_keep_nobody_out(begun: bytes) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with serving(server=ServerConfig(port=0, max_connections=8)) as served:
+        async with AsyncExitStack() as held:
+            silent = [await held.enter_async_context(connected(served)) for _ in range(8)]
+            for stream in silent:
+                await stream.send(begun or ask)
+                if not begun:  # it may ask again: it has waited for less time then
+                    assert status_of(await read_all_or_stop(stream)) == 200
+            for n in range(4):
+                guest = await held.enter_async_context(connected(served))
+                await guest.send(ask)
+                assert status_of(await read_all_or_stop(guest)) == 200
+                with anyio.fail_after(30), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    assert not await silent[n].receive(), "who has waited longest had to go"
 
 
 async def test_requests_may_follow_each_other_without_waiting() -> None:

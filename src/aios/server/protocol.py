@@ -46,15 +46,32 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_progress = False
         self._n_idle_bytes = 0
         self._n_head_bytes = 0
+        self.idle_since_s = 0.0
 
     def connection_made(self, transport: "Transport") -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        if len(self.connections) > self.limits.max_connections:
+        self.idle_since_s = self.loop.time()
+        if len(self.connections) > self.limits.max_connections and not self._make_room():
             self._refuse(
                 503, f"{self.limits.max_connections} connections are open; try again later"
             )
         else:
             self._start_timer()
+
+    def _make_room(self) -> bool:
+        """Close the connection that asks for nothing for the longest time: who holds many of them keeps nobody out."""
+        others = [each for each in self.connections if isinstance(each, GuardedProtocol)]
+        idle = [each for each in others if each is not self and each.is_idle]
+        if idle:
+            min(idle, key=lambda each: each.idle_since_s).transport.close()
+        return bool(idle)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of it is under way; one of which only a part of the head has come is none yet."""
+        return not self.transport.is_closing() and (
+            self._running is None or (self._running.response_complete and not self.pipeline)
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -108,6 +125,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._running, _ = self.pipeline[-1]
         super().on_response_complete()
+        self.idle_since_s = self.loop.time()
 
     async def _refuse_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = status_response(431, self._head_message(), scope["path"])
