@@ -291,7 +291,7 @@ async def test_connections_that_ask_for_nothing_keep_nobody_out(begun: bytes) ->
             silent = [await held.enter_async_context(connected(served)) for _ in range(8)]
             for stream in silent:
                 await stream.send(begun or ask)
-                if not begun:  # it may ask again: it has waited for less time then
+                if not begun:  # answered in this order, and kept open
                     assert status_of(await read_all_or_stop(stream)) == 200
             for n in range(4):
                 guest = await held.enter_async_context(connected(served))
