@@ -470,17 +470,17 @@ async def open_kernel(
         )
         if kernel.is_durable:
             await kernel.resume()
+        await kernel.tools.servers.see_files()
         tasks.start_soon(kernel.budgets.run)  # it asks, and the questions of before must be known
-        for core in (
-            given_cores(engines)
-            if engines is not None
-            else configured_cores(config, home, kernel.contexts.find_opener)
-        ):
+        if engines is None:
+            cores = configured_cores(config, home, kernel.contexts.find_opener)
+            kernel.warnings.extend(thread_warnings(config))
+        else:
+            cores = given_cores(engines)
+        for core in cores:
             kernel.add_engine(core)
         tasks.start_soon(kernel.mounting.begin)
         tasks.start_soon(partial(kernel.retriever.run, waits_for_a_call=embedded))
-        if engines is None:
-            kernel.warnings.extend(thread_warnings(config))
         try:
             yield kernel
         finally:

@@ -38,7 +38,7 @@ from aios.kernel.tools.mcp.definitions import Definition, traits_of
 from aios.kernel.tools.mcp.doubt import AsksOwner, doubt_of
 from aios.kernel.tools.mcp.pins import AllPins, Pinned, Pins
 from aios.kernel.tools.mcp.server import Server
-from aios.kernel.tools.mcp.spec import CONFIG, ServerSpec, read_specs
+from aios.kernel.tools.mcp.spec import CONFIG, ServerSpec, read_specs, sources
 from aios.kernel.tools.registry import Registry
 from aios.kernel.tools.schema import Schema
 from aios.kernel.tools.tool import Job, Tool
@@ -90,6 +90,17 @@ class Servers:
     def attach(self, registry: Registry) -> None:
         """Offer the tools there."""
         self._registry = registry
+
+    async def see_files(self) -> None:
+        """At the kernel's start: what is added to its files, or changed in them, from now on waits for a yes."""
+        if not self._config.files:
+            return
+        try:
+            await self._begin()
+        except AiosError as error:
+            self._warn(
+                f"the next kernel may trust what is changed in `mcp.files` until then, for that they were seen could not be kept: {error.message}"
+            )
 
     def owns(self, tool: str) -> bool:
         """Whether a name is that of a tool of a server, known or not."""
@@ -347,7 +358,7 @@ class Servers:
     async def _begin(self) -> None:
         """Read what is trusted, once. Servers of a file that was never seen are; what is added to it later is not."""
         async with self._lock:
-            if self._has_begun or not self._servers:
+            if self._has_begun or not (self._servers or self._config.files):
                 return
             pins = await self._pins.read()
             for server in self._servers.values():
@@ -355,7 +366,9 @@ class Servers:
                 self._publish(server)
                 if server.pinned is not None and server.spec.name not in pins.servers:
                     await self._pins.write(server.spec.name, server.spec.source, server.pinned)
-            await self._pins.see({server.spec.source for server in self._servers.values()})
+            new = sources(self._config) - pins.sources
+            if new:
+                await self._pins.see(new)
             self._has_begun = True
 
     async def _accept(self, server: Server) -> None:

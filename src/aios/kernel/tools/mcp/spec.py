@@ -113,8 +113,7 @@ def read_specs(
     for name, table in config.servers.items():
         if table.command or table.url:
             found[name] = _of_table(name, table, env)
-    for text in config.files:
-        file = Path(text).expanduser()
+    for file in map(_path, config.files):
         try:
             entries = read_file(file)
         except ConfigError as error:
@@ -125,13 +124,18 @@ def read_specs(
                 complaints.append(f"{file} has a server {name!r}, which is in {found[name].source}")
                 continue
             options = config.servers.get(name, PLAIN)
-            found[name] = _of_entry(name, entry, file.absolute(), options, env=env)
+            found[name] = _of_entry(name, entry, file, options, env=env)
     complaints += [
         f"[mcp.servers.{name}] has neither `command` nor `url`, and no file has it"
         for name in config.servers
         if name not in found
     ]
     return {name: spec for name, spec in found.items() if spec.options.is_on}, complaints
+
+
+def sources(config: McpConfig) -> set[str]:
+    """The sources of all files of the configuration, whatever is in them and whether or not they are there."""
+    return {str(_path(text)) for text in config.files}
 
 
 def read_file(file: Path) -> dict[str, Entry]:
@@ -153,6 +157,10 @@ def read_file(file: Path) -> dict[str, Entry]:
             f"{file} is no .mcp.json: {named(error)}", hint="see `mcp.files`"
         ) from error
     return {name: entry for name, entry in found.servers.items() if not entry.disabled}
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
 
 
 class _Unset(Exception):
