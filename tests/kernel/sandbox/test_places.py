@@ -1,6 +1,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from aios.kernel.sandbox.places import (
     command_places,
     followed,
@@ -26,6 +28,23 @@ def test_a_script_brings_only_itself(tmp_path: Path) -> None:
     script.parent.mkdir()
     script.touch()
     assert command_places(["/usr/bin/env", str(script)]).readable == (script,)
+
+
+def test_a_program_of_the_users_own_does_not_bring_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, named = tmp_path / "home" / "ann", tmp_path / "named"
+    named.symlink_to(home)
+    tools = [home / "bin" / "tool", home / "scripts" / "tool", tmp_path / "home" / "bin" / "tool"]
+    for tool in tools:
+        tool.parent.mkdir(parents=True)
+        tool.touch()
+    for known_as in (home, named):
+        monkeypatch.setenv("HOME", str(known_as))
+        for tool in tools:
+            assert command_places([str(tool)]).readable == (tool,)
+        linked = named / "bin" / "tool"
+        assert command_places([str(linked)]).readable == (tools[0],)
 
 
 def test_links_on_the_way_are_named(tmp_path: Path) -> None:

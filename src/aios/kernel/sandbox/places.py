@@ -90,9 +90,11 @@ def command_places(words: Iterable[str]) -> Places:
 
 
 def _around(path: Path) -> Path:
-    """The tree that an installed program belongs to; the program alone where there is none."""
+    """The tree that an installed program belongs to; the program alone where there is none, or where it is the user's home."""
     root = path.parent.parent
-    return root if path.parent.name in BIN and len(root.parts) > 2 else path
+    is_tree = path.parent.name in BIN and len(root.parts) > 2
+    has_home = at_home("~").resolve().is_relative_to(root.resolve())
+    return root if is_tree and not has_home else path
 
 
 def real_places(paths: Iterable[Path]) -> Places:
