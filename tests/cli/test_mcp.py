@@ -8,7 +8,7 @@ from tests.cli.conftest import Aios, Served
 from tests.kernel.tools.mcp.serving import server
 
 from aios.kernel.tools.mcp.server import Server
-from aios.kernel.tools.mcp.spec import ServerSpec
+from aios.kernel.tools.mcp.spec import ServerSpec, Written
 
 
 def spec_of(name: str, program: str) -> ServerSpec:
@@ -90,6 +90,15 @@ def test_a_yes_to_a_server_that_was_never_started_shows_what_was_said_yes_to(
     assert "swap" in trusted.out
     states = {row["name"]: row["state"] for row in aios("mcp", "tools", "added", "--json").rows()}
     assert states["swap"] == "trusted"
+
+
+def test_a_yes_is_asked_for_after_all_that_it_is_for_was_shown(served: Served, aios: Aios) -> None:
+    written = Written("git-server", "", {"LD_PRELOAD": "/project/x.so", "KEY": "canary"}, {})
+    spec = replace(spec_of("git", "old.py"), written=written)
+    served.kernel.tools.servers._servers["git"] = Server(spec)
+    shown = aios("mcp", "trust", "git")
+    assert (shown.code, "canary" in shown.out) == (1, False)
+    assert '  env: {"LD_PRELOAD":"/project/x.so","KEY":"***"}\n' in shown.out
 
 
 def test_a_yes_to_a_server_that_cannot_start_is_given_and_its_failure_told(

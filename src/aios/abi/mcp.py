@@ -86,11 +86,16 @@ class McpTool(Struct, frozen=True):
 
 
 class McpToolList(Answer, frozen=True):
-    """The tools of one server. `digest` stands for exactly this state, for the owner to say yes to."""
+    """The tools of one server. `digest` stands for exactly this state, for the owner to say yes to.
+
+    `written` is what would be started or reached, for the owner of the kernel alone: `command`, `args`, `url`, `env`, `headers`, `folder`.
+    Variables are not filled in, and of what `env` and `headers` hold, what may be secret is `***`.
+    """
 
     server: McpServerInfo
     tools: tuple[McpTool, ...]
     digest: str
+    written: JsonObject = {}  # noqa: RUF012 - msgspec copies it
 
 
 class McpTools(Call[McpToolList], frozen=True, tag="mcp_tools"):

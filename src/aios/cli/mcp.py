@@ -96,7 +96,7 @@ def trust(*, name: str, yes: bool, as_json: bool) -> int:
     with connect() as client:
         found = client.mcp.tools(name)
         if not as_json:
-            _show_server(found.server)
+            _show_server(found)
             _show_changes(found)
         elif not yes:
             raise click.UsageError("with --json nothing is shown to be agreed to: say --yes")
@@ -183,8 +183,13 @@ def _tool_row(found: McpTool) -> list[str]:
     ]
 
 
-def _show_server(found: McpServerInfo) -> None:
-    click.echo(legible(f"{found.name}: {found.transport}, {found.where}, from {found.source}"))
+def _show_server(found: McpToolList) -> None:
+    """A server with all that would be started or reached: a yes is for each word of it."""
+    server = found.server
+    click.echo(legible(f"{server.name}: {server.transport}, {server.where}, from {server.source}"))
+    for key, value in found.written.items():
+        if value:
+            click.echo(legible(f"  {key}: {_shown(value)}"))
 
 
 def _show_changes(found: McpToolList) -> None:

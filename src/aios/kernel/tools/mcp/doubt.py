@@ -45,7 +45,7 @@ def doubt_of(server: Server) -> Doubt:
     if not server.is_trusted:
         how = "changed there" if server.pinned is not None else "added to it"
         why = f"it is in {spec.source}, and was {how} since its owner looked"
-        return Doubt(spec.name, server.digest, why, spec.hide(_written(server)))
+        return Doubt(spec.name, server.digest, why, msgspec.json.encode(spec.shown).decode())
     found = changes(server.tools, server.offered)
     told = ", ".join(f"{name} is {_told(state)}" for name, state in found.items())
     differs = {
@@ -54,12 +54,6 @@ def doubt_of(server: Server) -> Doubt:
     }
     shown = msgspec.json.encode(differs).decode()
     return Doubt(spec.name, server.digest, f"its tools are others: {told}", spec.hide(shown))
-
-
-def _written(server: Server) -> str:
-    """What would be started or reached; the values of variables are not in it."""
-    spec = server.spec
-    return msgspec.json.encode({"command": spec.command, "url": spec.url}).decode()
 
 
 def _told(state: McpState) -> str:

@@ -29,7 +29,7 @@ from aios.abi.types import Pid
 from aios.disk.db import Database
 from aios.errors import AiosError, Conflict, NotFound, ToolFailed
 from aios.kernel.clock import Clock
-from aios.kernel.process import Process, Run
+from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.taint import take
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.launcher import Launcher
@@ -181,7 +181,7 @@ class Servers:
         await self._begin()
         server = self._get(call.name)
         take(run, _source(server))  # what it offers now, nobody may have looked at
-        return _listed(server)
+        return _listed(server, run.process)
 
     async def trust(self, run: Run, call: McpTrust) -> McpToolList:
         """Take what a server offers now for what it is to be."""
@@ -196,7 +196,7 @@ class Servers:
             await self._accept(server)
         if self.asks is not None:
             self.asks.settle(call.name, call.digest, by=run.process.owner)
-        return _listed(server)
+        return _listed(server, run.process)
 
     # --- a call of a tool ----------------------------------------------------------------------------------------
 
@@ -443,8 +443,9 @@ def _source(server: Server) -> str:
     return f"MCP server {server.spec.name}"
 
 
-def _listed(server: Server) -> McpToolList:
-    return McpToolList(server.info(), server.infos(), server.digest)
+def _listed(server: Server, process: Process) -> McpToolList:
+    written = server.spec.shown if process.pid == INIT_PID else {}
+    return McpToolList(server.info(), server.infos(), server.digest, written)
 
 
 def _pinned_of(spec: ServerSpec, pins: AllPins) -> Pinned | None:

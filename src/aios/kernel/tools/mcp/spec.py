@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from aios.abi.types import JsonObject
 from aios.errors import ConfigError
 from aios.malformed import named
 from aios.mcpconfig import McpConfig, McpServer
@@ -27,6 +28,8 @@ HIDDEN = "***"
 CONFIG = "config"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HTTP_TYPES = frozenset({"http", "streamable-http", "streamableHttp", "streamable_http"})
+LEADS_ELSEWHERE = re.compile(r"(LD|DYLD)_\w+|\w*(PATH|HOME|OPTIONS|PRELOAD|STARTUP)|BASH_ENV")
+"""Variables that say which code a program loads. What they hold is shown: it is no secret, and a yes is for it."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 PLAIN = McpServer()
@@ -53,6 +56,17 @@ class McpFile(Struct, frozen=True):
     servers: dict[str, Entry] = msgspec.field(default_factory=dict, name="mcpServers")
 
 
+class Written(Struct, frozen=True):
+    """A server as it is written, variables not filled in: what its digest is of. What may be padded comes last."""
+
+    command: str
+    url: str
+    env: Mapping[str, str]
+    headers: Mapping[str, str]
+    folder: str = ""
+    args: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class ServerSpec:
     """One server.
@@ -68,6 +82,7 @@ class ServerSpec:
         options: What it may do, and how it is used.
         problem: Why it cannot be used.
         digest: Another one whenever what is started or reached is another.
+        written: What the digest is of.
         secrets: What is never shown.
     """
 
@@ -81,6 +96,7 @@ class ServerSpec:
     options: McpServer = PLAIN
     problem: str = ""
     digest: str = ""
+    written: Written | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -92,6 +108,20 @@ class ServerSpec:
             return "-"
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+
+    @property
+    def shown(self) -> JsonObject:
+        """All that a yes to it is for; of what `env` and `headers` hold, only the variables and what says which code is loaded.
+
+        The rest is not hidden by what they hold: whoever wrote it there could hide a command so.
+        """
+        if self.written is None:
+            return {}
+        found: JsonObject = msgspec.to_builtins(self.written)
+        found["args"] = list(self.written.args)
+        found["env"] = {name: _shown(name, value) for name, value in self.written.env.items()}
+        found["headers"] = {name: _shown("", value) for name, value in self.written.headers.items()}
+        return found
 
     def hide(self, text: str) -> str:
         """A text without the server's secrets."""
@@ -195,9 +225,19 @@ def _of_entry(
     name: str, entry: Entry, file: Path, options: McpServer, *, env: Mapping[str, str]
 ) -> ServerSpec:
     """The server that an entry of a file describes."""
-    spec = ServerSpec(name, str(file), folder=file.parent.resolve(), options=options)
-    raw = (entry.command, entry.args, entry.url, entry.env, entry.headers, str(spec.folder))
-    spec = replace(spec, digest=_digest(raw), problem=_problem(name, entry))
+    folder = file.parent.resolve()
+    raw = (entry.command, entry.args, entry.url, entry.env, entry.headers, str(folder))
+    spec = ServerSpec(
+        name,
+        str(file),
+        folder=folder,
+        options=options,
+        problem=_problem(name, entry),
+        digest=_digest(raw),
+        written=Written(
+            entry.command, entry.url, entry.env, entry.headers, str(folder), entry.args
+        ),
+    )
     variables = _Expansion(env)
     try:
         words = tuple(map(variables.fill, (entry.command, *entry.args))) if entry.command else ()
@@ -219,7 +259,10 @@ def _of_entry(
 def _of_table(name: str, table: McpServer, env: Mapping[str, str]) -> ServerSpec:
     """The server that a table of the configuration describes."""
     raw = (table.command, table.args, table.url, table.env, table.headers)
-    spec = ServerSpec(name, CONFIG, options=table, digest=_digest(raw))
+    given = {key: f"${{{key}}}" for key in table.env}
+    headers = {key: f"${{{value}}}" for key, value in table.headers.items()}
+    written = Written(table.command, table.url, given, headers, args=table.args)
+    spec = ServerSpec(name, CONFIG, options=table, digest=_digest(raw), written=written)
     missing = [key for key in (*table.env, *table.headers.values()) if key not in env]
     if missing:
         return replace(spec, problem=f"the variable {missing[0]} is not set")
@@ -245,6 +288,17 @@ def _problem(name: str, entry: Entry) -> str:
     if not entry.command and not entry.url:
         return "it has neither `command` nor `url`"
     return ""
+
+
+def _shown(name: str, value: str) -> str:
+    """What a variable or a header holds, as far as it is no secret: which variables are put in, not what is written around them."""
+    if LEADS_ELSEWHERE.fullmatch(name):
+        return value
+    said, end = "", 0
+    for found in _VARIABLE.finditer(value):
+        said += (HIDDEN if found.start() > end else "") + f"${{{found[1]}}}"
+        end = found.end()
+    return said + (HIDDEN if end < len(value) else "")
 
 
 def _with_secrets(spec: ServerSpec, held: Iterable[str]) -> ServerSpec:
