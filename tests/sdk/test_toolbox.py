@@ -11,6 +11,7 @@ from tests.sdk.serving import booted, served
 
 from aios.abi.types import Pid
 from aios.errors import AiosError, InvalidCall, NotFound, ToolFailed
+from aios.kernel.tools import registry
 from aios.sdk import blocking
 from aios.sdk.client import Client, connect
 from aios.sdk.toolbox import AnyTool, BlockingToolbox, Toolbox
@@ -78,6 +79,22 @@ async def test_functions_are_served_to_others_over_a_socket(over: str) -> None:
 
                 await to_thread.run_sync(use)
                 tasks.cancel_scope.cancel()
+
+
+async def test_a_list_that_comes_in_several_answers_is_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "PAGE_BYTES", 1)
+    async with served() as kernel:
+
+        def listed() -> list[str]:
+            with blocking.connect(kernel.urls[0], kernel.owner_token) as client:
+                return [each.name for each in client.tools.list()]
+
+        with anyio.fail_after(30):
+            names = await to_thread.run_sync(listed)
+            assert names == [each.name for each in await Client(kernel.init_gate()).tools.list()]
+        assert (names, len(names) > 1) == (sorted(set(names)), True)
 
 
 @pytest.mark.parametrize("max_parallel", [1, 64])

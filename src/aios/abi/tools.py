@@ -118,7 +118,7 @@ class ToolRegister(Call[ToolNames], frozen=True, tag="tool_register"):
         AccessDenied: `manifests` of somebody else than the owner.
         Conflict: Another tool has the name already.
         InvalidCall: A schema or a manifest is malformed; the message says where.
-        ResourceExhausted: The process offers as many tools as it may.
+        ResourceExhausted: The process would offer more tools than it may (256), or what it says of them is over 1 MiB.
     """
 
     tools: Annotated[tuple[ToolDeclaration, ...], Meta(max_length=256)] = ()
@@ -136,13 +136,16 @@ class ToolUnregister(Call[Done], frozen=True, tag="tool_unregister"):
 
 
 class Tools(Answer, frozen=True):
-    """Tools by name."""
+    """Tools by name; with `next` as `after`, a list goes on behind the last."""
 
     tools: tuple[ToolInfo, ...]
+    next: str = ""
 
 
 class ToolList(Call[Tools], frozen=True, tag="tool_list"):
-    """The tools that the caller may run."""
+    """The tools that the caller may run; those of over 16 MiB come in several answers."""
+
+    after: ShortText = ""
 
 
 class ToolDescribe(Call[Tools], frozen=True, tag="tool_describe"):

@@ -85,7 +85,12 @@ class Toolbox:
 
     async def list(self) -> tuple[ToolInfo, ...]:
         """The tools that this process may run, by name."""
-        return (await self._gate.call(ToolList())).value.tools
+        page = (await self._gate.call(ToolList())).value
+        found = page.tools
+        while page.next:
+            page = (await self._gate.call(ToolList(after=page.next))).value
+            found += page.tools
+        return found
 
     async def describe(self, *names: str) -> tuple[ToolInfo, ...]:
         """Look at some tools, in the order of the names.
@@ -147,7 +152,12 @@ class BlockingToolbox:
 
     def list(self) -> tuple[ToolInfo, ...]:
         """The tools that this process may run, by name."""
-        return self._gate.call(ToolList()).value.tools
+        page = self._gate.call(ToolList()).value
+        found = page.tools
+        while page.next:
+            page = self._gate.call(ToolList(after=page.next)).value
+            found += page.tools
+        return found
 
     def describe(self, *names: str) -> tuple[ToolInfo, ...]:
         """Look at some tools, in the order of the names."""

@@ -162,10 +162,11 @@ class ToolManager:
         self._registry.remove(run.process, call.names, is_owner=run.process.pid == INIT_PID)
         return Done()
 
-    async def list_tools(self, run: Run, _: ToolList) -> Tools:
+    async def list_tools(self, run: Run, call: ToolList) -> Tools:
         """The tools that the caller may run."""
-        await self.servers.make_all_known(run)
-        return self._shown(run, self._registry.visible(run.process))
+        if not call.after:
+            await self.servers.make_all_known(run)
+        return self._shown(run, *self._registry.page(run.process, call.after))
 
     async def describe(self, run: Run, call: ToolDescribe) -> Tools:
         """Look at some."""
@@ -419,12 +420,12 @@ class ToolManager:
                 hint="mend `command`, `read` and `write` of its manifest",
             ) from error
 
-    def _shown(self, run: Run, tools: list[Tool]) -> Tools:
+    def _shown(self, run: Run, tools: list[Tool], after: str = "") -> Tools:
         """Tools as the caller sees them; what it is told of them was written by who registered them."""
         for tool in tools:
             self._take_description(run, tool)
         counts = self._claims.counts()
-        return Tools(tuple(tool.info(*counts.get(tool.name, (0, 0))) for tool in tools))
+        return Tools(tuple(tool.info(*counts.get(tool.name, (0, 0))) for tool in tools), after)
 
     def _may_run(self, process: Process, provider: Pid) -> bool:
         return self._access.may_turn_to(process, self._table.get(provider))

@@ -16,6 +16,10 @@ from aios.kernel.tools.undos import is_same_hand
 from aios.kernel.waitqueue import WaitQueue
 
 MAX_TOOLS_PER_PROCESS = 256
+MAX_BYTES_PER_PROCESS = 1 << 20
+"""Of all that a process says of its tools: hundreds of ordinary ones are a fraction of it."""
+PAGE_BYTES = 16 << 20
+"""Of tools in one answer: a packet holds 64 MiB, and numbers are longer there than in JSON."""
 N_SUGGESTED = 12
 
 MayRun = Callable[[Process, Pid], bool]
@@ -36,14 +40,14 @@ class Registry:
 
         Raises:
             Conflict: The name is taken by somebody else's.
-            ResourceExhausted: The process offers too many.
+            ResourceExhausted: The process offers too many, or says too much of them.
         """
         for tool in tools:
             taken = self._tools.get(tool.name)
             if taken is not None and not _may_replace(tool, taken):
                 raise Conflict(f"there is a tool {tool.name} already", hint="give it another name")
         for provider in {tool.provider for tool in tools}:
-            self._check_room(provider, {tool.name for tool in tools})
+            self._check_room(provider, [tool for tool in tools if tool.provider == provider])
         for tool in tools:
             self._tools[tool.name] = tool
             if tool.provider is not None:
@@ -119,6 +123,18 @@ class Registry:
             if self._is_for(process, self._tools[name])
         ]
 
+    def page(self, process: Process, after: str) -> tuple[list[Tool], str]:
+        """The tools that a process may run whose names come after `after`, as many as go into an answer, and after which to go on, if at all."""
+        found, room_bytes = list[Tool](), PAGE_BYTES
+        for tool in self.visible(process):
+            if tool.name <= after:
+                continue
+            room_bytes -= tool.size_bytes
+            if found and room_bytes < 0:
+                return found, found[-1].name
+            found.append(tool)
+        return found, ""
+
     def check_invariants(self) -> None:
         """Raise AssertionError if a tool is lost, or lies under a name that is not its own."""
         owned = {name for names in self._of_process.values() for name in names}
@@ -134,14 +150,21 @@ class Registry:
             or self._may_run(process, tool.provider)
         )
 
-    def _check_room(self, provider: Pid | None, names: set[str]) -> None:
+    def _check_room(self, provider: Pid | None, new: list[Tool]) -> None:
         if provider is None:
             return
-        n_after = len(self._of_process.get(provider, set()) | names)
-        if n_after > MAX_TOOLS_PER_PROCESS:
+        after = {name: self._tools[name] for name in self._of_process.get(provider, ())}
+        after |= {tool.name: tool for tool in new}
+        if len(after) > MAX_TOOLS_PER_PROCESS:
             raise ResourceExhausted(
-                f"process {provider} would offer {n_after} tools, the limit is {MAX_TOOLS_PER_PROCESS}",
+                f"process {provider} would offer {len(after)} tools, the limit is {MAX_TOOLS_PER_PROCESS}",
                 hint="withdraw some: no model chooses well among so many",
+            )
+        n_bytes = sum(tool.size_bytes for tool in after.values())
+        if n_bytes > MAX_BYTES_PER_PROCESS:
+            raise ResourceExhausted(
+                f"process {provider} would offer tools of {n_bytes} bytes, the limit is {MAX_BYTES_PER_PROCESS}",
+                hint="withdraw some, or say less in their descriptions and schemas: models do not read that much either",
             )
 
     def _drop(self, name: str) -> None:

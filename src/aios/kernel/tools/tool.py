@@ -90,6 +90,8 @@ class Tool:
     """What else makes it another tool when it changes: a manifest, a server."""
     digest: str = field(init=False)
     """Of all that it says of itself; answers of humans are bound to it."""
+    size_bytes: int = field(init=False)
+    """Of the same, as JSON."""
     is_open: bool = False
     """It brings what nobody here has written: of the web, of programs, of servers."""
     acts_by_calls: bool = False
@@ -112,6 +114,7 @@ class Tool:
             __version__,
         )
         text = msgspec.json.encode(said, order="deterministic")
+        self.size_bytes = len(text)
         self.digest = blake2b(text, digest_size=32).hexdigest()
 
     @property
