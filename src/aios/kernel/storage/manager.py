@@ -76,7 +76,6 @@ from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import FOLDERS, ROOTS, WORKSPACES, Reach, file_path, is_within, parse
 from aios.kernel.storage.quotas import Quotas
 from aios.kernel.storage.reach import Reaches
-from aios.kernel.storage.turns import Turns
 from aios.kernel.storage.versions import (
     AppendAt,
     Author,
@@ -90,6 +89,7 @@ from aios.kernel.storage.versions import (
 )
 from aios.kernel.storage.workspaces import Workspaces
 from aios.kernel.taint import source_of, take
+from aios.kernel.turns import Turns
 
 INLINE_READ_BYTES = 64 << 10
 """Up to here a read is done on the event loop: 15 us against 70 us for a thread."""

@@ -1,10 +1,17 @@
 """`search_files`: the lines of text files in which all the words stand, under a folder that the caller reaches."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+
+from anyio import to_thread
+
 from aios.abi.storage import FileInfo, FileList, FileRead
 from aios.abi.tools import Traits
 from aios.kernel.tools.builtin.making import as_json, integer, make, string
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job, Tool
+from aios.kernel.turns import Turns
 
 MAX_FILES = 2_000
 """Files that one search reads; the answer says if there were more."""
@@ -18,7 +25,7 @@ def search_files() -> Tool:
     return make(
         "search_files",
         "Find the lines of files in which all the words stand, whatever their case.",
-        _run,
+        partial(_run, Turns()),
         parameters={
             "words": string("words with spaces between them", min_length=1, max_length=1_000),
             "path": string("the folder; your own if left out"),
@@ -30,8 +37,8 @@ def search_files() -> Tool:
     )
 
 
-async def _run(job: Job) -> Outcome:
-    words = job.text("words").casefold().split()
+async def _run(turns: Turns, job: Job) -> Outcome:
+    words = list(dict.fromkeys(job.text("words").casefold().split()))
     limit = job.integer("limit", 50)
     hits: list[dict[str, object]] = []
     n_files, after, is_whole = 0, "", True
@@ -44,25 +51,33 @@ async def _run(job: Job) -> Outcome:
                 is_whole = False
                 break
             n_files += 1
-            hits += await _lines(job, file, words, limit - len(hits))
+            hits += await _search(job, turns, file, partial(_lines, words, limit - len(hits)))
         after = page.next
         if not after:
             break
     return as_json({"hits": hits, "n_files": n_files, "is_whole": is_whole and not after})
 
 
-async def _lines(job: Job, file: FileInfo, words: list[str], limit: int) -> list[dict[str, object]]:
+async def _search(
+    job: Job, turns: Turns, file: FileInfo, find: Callable[[bytes], list[tuple[int, str]]]
+) -> list[dict[str, object]]:
     """The first lines of one file that have all the words; none of what is no text."""
     if file.size_bytes > MAX_FILE_BYTES:
         return []
     data = (await job.call(FileRead(path=file.path))).data
+    async with turns.turn(job.run):  # a second, if the file is made for it
+        found = await to_thread.run_sync(find, data)
+    return [{"path": file.path, "line": number, "text": text} for number, text in found]
+
+
+def _lines(words: list[str], limit: int, data: bytes) -> list[tuple[int, str]]:
     if b"\0" in data:
         return []
-    found: list[dict[str, object]] = []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        folded = line.casefold()
-        if all(word in folded for word in words):
-            found.append({"path": file.path, "line": number, "text": line[:MAX_LINE_CHARS]})
-            if len(found) == limit:
-                break
-    return found
+    lines = data.decode("utf-8", "replace").splitlines()
+    numbered = ((number, line, line.casefold()) for number, line in enumerate(lines, 1))
+    found = (
+        (number, line[:MAX_LINE_CHARS])
+        for number, line, folded in numbered
+        if all(word in folded for word in words)
+    )
+    return list(islice(found, limit))
