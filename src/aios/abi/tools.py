@@ -176,7 +176,8 @@ class ToolResult(Answer, frozen=True):
 class ToolRun(Call[ToolResult], frozen=True, tag="tool_run"):
     """Run a tool. The effect that is noted is the one that the tool declares.
 
-    `arguments` are an object, or the JSON text that a model wrote; what is nearly JSON is repaired once, and the result says so.
+    `arguments` are an object, or the JSON text that a model wrote; what is nearly JSON is repaired once, and the result says so. A text
+    holds at most 16,384 values; an object holds as many as a call may.
 
     Raises:
         AccessDenied: The tool does what the caller may not.

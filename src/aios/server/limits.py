@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from aios.abi.counting import count_values, without_strings
 from aios.abi.wire import LARGE_BYTES, MAX_VALUES, VALUE_BYTES, too_many_values
 from aios.config import ServerConfig
 from aios.errors import InvalidCall, ResourceExhausted, TooLarge
@@ -29,15 +30,8 @@ LINGER_S = 2.0
 LINGER_BYTES = 64 << 20
 """How long and how much of a refused body is read away, so that the client gets to see why."""
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""Possessive, and content with a missing end: else each quote of an unending string would be tried as its beginning."""
-_STRETCH = re.compile(rb'(?:[^"]*+"(?:[^"\\]++|\\.){0,64}+"){1,1024}+', re.DOTALL)
-"""So many strings, each with few escapes, and what is in front of each."""
-_PIECE = re.compile(rb'(?:[^"\\]++|\\.){1,65536}+', re.DOTALL)
-"""The next of a string that has many escapes, or no end."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{19}")
-_MARKS = (b"[", b"{", b",", b":")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DEPTHS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
@@ -93,7 +87,9 @@ def check_json(body: bytes) -> int:
         InvalidCall: Says what is wrong.
     """
     _check_depth(body)
-    n_values = _count_values(body)
+    n_values = count_values(body, max(len(body), LARGE_BYTES) // VALUE_BYTES)
+    if n_values > MAX_VALUES:
+        raise too_many_values()
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -112,36 +108,6 @@ def check_json(body: bytes) -> int:
     if _SURROGATE.search(body):
         _check_pairs(value)
     return n_values
-
-
-def _count_values(body: bytes) -> int:
-    """At most so many values are in a body, by the marks between them; those in texts count too if they are few.
-
-    Raises:
-        InvalidCall: They are over `MAX_VALUES`.
-    """
-    n_values = sum(map(body.count, _MARKS))
-    if n_values * VALUE_BYTES > max(len(body), LARGE_BYTES):
-        n_values = sum(map(_without_strings(body).count, _MARKS))
-    if n_values > MAX_VALUES:
-        raise too_many_values()
-    return n_values
-
-
-def _without_strings(body: bytes) -> bytes:
-    """In stretches: as long as one call of `re` lasts, no other thread runs."""
-    rest, at = list[bytes](), 0
-    while (start := body.find(b'"', at)) >= 0:
-        if found := _STRETCH.match(body, at):
-            rest.append(_STRING.sub(b"", found[0]))
-            at = found.end()
-        else:
-            rest.append(body[at:start])
-            at = start + 1
-            while piece := _PIECE.match(body, at):
-                at = piece.end()
-            at += body[at : at + 1] == b'"'
-    return b"".join([*rest, body[at:]])
 
 
 def _has_long_number(body: bytes) -> bool:
@@ -163,7 +129,7 @@ def _check_pairs(value: object) -> None:
 def _check_depth(body: bytes) -> None:
     if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
         return
-    brackets = _without_strings(body).translate(None, _NOT_BRACKETS)
+    brackets = without_strings(body).translate(None, _NOT_BRACKETS)
     if any(depth > MAX_JSON_DEPTH for depth in accumulate(_DEPTHS[b] for b in brackets)):
         raise InvalidCall(
             f"the body is nested more than {MAX_JSON_DEPTH} levels deep", hint="send it flatter"

@@ -113,13 +113,39 @@ async def test_arguments_are_checked_and_repaired_once(booted: OpenKernel) -> No
                 await gate.call(ToolRun(name="ann/say", arguments="three"))
 
 
+RICH = f'{{"a":[{"[]," * 20_000}[]]}}'
+
+
+@pytest.mark.parametrize(
+    "text", [RICH, json.dumps(RICH), f"{RICH} x"], ids=["plain", "wrapped", "to repair"]
+)
+async def test_a_text_of_very_many_values_is_refused_before_they_are_made(
+    booted: OpenKernel, text: str
+) -> None:
+    """Its weight at the door is that of a text; an object of them counts for all that it takes."""
+    async with booted() as kernel:
+        gate = kernel.gate(kernel.admit("guest")[0].pid)
+        await gate.call(ToolRegister(tools=(declared("say"),)))
+        with anyio.fail_after(30), pytest.raises(InvalidCall, match="over 16,384 values"):
+            await gate.call(ToolRun(name="say", arguments=text))
+
+
+async def test_a_long_text_that_is_full_of_marks_is_one_value(booted: OpenKernel) -> None:
+    async with booted() as kernel:
+        with anyio.fail_after(30):
+            await offer(kernel, "ann", echo, declared("say"), is_json=True)
+            text = json.dumps({"text": "[1, {2: 3}],\n" * 20_000})
+            result = await kernel.init_gate().call(ToolRun(name="ann/say", arguments=text))
+        assert result.value.size_bytes > len(text)
+
+
 PATTERNS: JsonObject = {f"p{i}": {"pattern": rf"\w{{{i % 10 + 1}}}x"} for i in range(400)}
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        ToolRun(name="say", arguments="{'n': [" + "1,," * 20_000 + "]}"),
+        ToolRun(name="say", arguments="{'n': [" + "12345,," * 8_000 + "]}"),
         ToolRegister(tools=(declared("slow", parameters={"properties": PATTERNS}),)),
     ],
 )

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.kernel.tools.repair import MAX_DEPTH, MAX_REPAIRED_CHARS, NotReadable, read_object
+from aios.errors import InvalidCall
+from aios.kernel.tools.repair import (
+    MAX_DEPTH,
+    MAX_REPAIRED_CHARS,
+    MAX_TEXT_VALUES,
+    NotReadable,
+    read_object,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.text(),
@@ -98,9 +105,19 @@ def test_what_is_nearly_json_is_read_and_told(
         "{a: [1 2]}",
         "{" + "'a': {" * (MAX_DEPTH + 1),
         "{" + "x" * MAX_REPAIRED_CHARS,
-        "[" * 100_000,
+        "[" * 10_000,
     ],
 )
 def test_what_is_unclear_is_refused(text: str) -> None:
     with pytest.raises(NotReadable):
         read_object(text)
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", '""', '{"a": 1}'])
+def test_a_text_holds_so_many_values_and_no_more(value: str) -> None:
+    enough = f'{{"a": [{", ".join([value] * (MAX_TEXT_VALUES // 4 - 1))}]}}'
+    assert len(read_object(enough)[0]) == 1
+    too_many = f'{{"a": [{", ".join([value] * MAX_TEXT_VALUES)}]}}'
+    for text in (too_many, json.dumps(too_many)):
+        with pytest.raises(InvalidCall, match="over 16,384 values"):
+            read_object(text)

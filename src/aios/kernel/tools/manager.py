@@ -36,6 +36,7 @@ from aios.abi.tools import (
     Traits,
 )
 from aios.abi.types import JsonObject, Pid, Right
+from aios.abi.wire import LARGE_BYTES
 from aios.config import ToolsConfig
 from aios.errors import AiosError, Conflict, InvalidCall, NotFound, ToolFailed
 from aios.kernel.access.manager import AccessManager, shown
@@ -61,6 +62,7 @@ from aios.kernel.tools.results import checked, deliver
 from aios.kernel.tools.schema import Schema, usage
 from aios.kernel.tools.tool import Job, Tool
 from aios.kernel.tools.undos import check_undo, undo_arguments
+from aios.kernel.turns import Turns
 
 N_QUOTED_CHARS = 200
 OFFER_PATIENCE_S = 10.0
@@ -114,7 +116,7 @@ class ToolManager:
         self._claims = Claims(clock, config.max_waiting)
         self._functions = Functions(clock.unix_s())
         self._cache = ResultCache(config.cache_bytes)
-        self._aside: dict[Pid, anyio.Lock] = {}
+        self._turns = Turns()
         self._registry = Registry(self._may_run)
         self.servers = servers
         servers.attach(self._registry)
@@ -145,7 +147,7 @@ class ToolManager:
         """Offer functions of the caller as tools, and install what manifests describe."""
         tools = list[Tool]()
         for declared in call.tools:
-            schemas = await self._beside(run.process, partial(_schemas, declared))
+            schemas = await self._beside(run, partial(_schemas, declared))
             tools.append(self._function(run.process, declared, *schemas))
         if call.manifests:
             self._access.check(run.process, Right.TOOL_INSTALL)
@@ -188,7 +190,6 @@ class ToolManager:
         self._functions.close(process)
         self.servers.close(process)
         self._claims.forget(process.pid)
-        self._aside.pop(process.pid, None)
 
     def begin_anew(self, process: Process) -> None:
         """Its program begins from the beginning: the calls that it was in the middle of fail."""
@@ -218,7 +219,7 @@ class ToolManager:
         """
         await self._make_known(run, undo, lambda provider: provider.is_alive)
         tool = self._registry.get(run.process, undo)
-        given, _ = await self._given(run.process, tool, call.arguments)
+        given, _ = await self._given(run, tool, call.arguments)
         return ToolRun(name=tool.name, arguments=undo_arguments(tool, given))
 
     async def _make_known(self, run: Run, name: str, is_awaited: Callable[[Process], bool]) -> None:
@@ -245,8 +246,8 @@ class ToolManager:
         self._check_held(run.process, call, Effect(tool.traits.effect))
         try:
             if not tool.is_compiled:
-                await self._beside(run.process, tool.compile)
-            given = await self._given(run.process, tool, call.arguments)
+                await self._beside(run, tool.compile)
+            given = await self._given(run, tool, call.arguments)
             arguments, notes = checked_arguments(tool, *given, key=run.key)
         except InvalidCall:  # it says how the tool is called, in the words of who registered it
             self._take_description(run, tool)
@@ -271,24 +272,24 @@ class ToolManager:
         return await deliver(outcome, job, notes, self._config)
 
     async def _given(
-        self, process: Process, tool: Tool, given: JsonObject | str
+        self, run: Run, tool: Tool, given: JsonObject | str
     ) -> tuple[JsonObject, tuple[str, ...]]:
         """The arguments as an object, and what was repaired to get it.
 
         Raises:
-            InvalidCall: They cannot be read.
+            InvalidCall: They cannot be read, or are a text of too many values.
         """
         if isinstance(given, dict):
             return dict(given), ()
         with _explained(tool, given):
-            plain = read_plain(given)
+            plain = read_plain(given) if len(given) <= LARGE_BYTES else None
             if plain is not None:
                 return plain
-            return await self._beside(process, partial(read_object, given))
+            return await self._beside(run, partial(read_object, given))
 
-    async def _beside(self, process: Process, work: Callable[[], T]) -> T:
-        """Do what takes long enough for others to notice in a thread, one thing of a process at a time."""
-        async with self._aside.setdefault(process.pid, anyio.Lock()):
+    async def _beside(self, run: Run, work: Callable[[], T]) -> T:
+        """Do what takes long enough for others to notice in a thread, when it is the caller's turn."""
+        async with self._turns.turn(run):
             return await to_thread.run_sync(work)
 
     async def _admit(self, run: Run, tool: Tool, arguments: JsonObject) -> None:

@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from aios.abi.counting import count_values
 from aios.abi.types import JsonObject
+from aios.abi.wire import LARGE_BYTES
+from aios.errors import InvalidCall
 
 MAX_DEPTH = 64
 MAX_REPAIRED_CHARS = 64 << 10
 """Longer texts are JSON or are refused: reading what is not costs 1 to 5 us a character, and no model writes so much."""
+MAX_TEXT_VALUES = LARGE_BYTES
+"""In one text: as many as a packet can hold that is not weighed. The door takes a text for one value, whatever is in it."""
 
 _FENCE = re.compile(r"```(?:json|tool_call)?\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _SPACE = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/|#[^\n]*)*", re.DOTALL)
@@ -58,6 +63,7 @@ def read_object(text: str) -> tuple[JsonObject, tuple[str, ...]]:
     """The JSON object in a text that a model wrote, and what had to be repaired; an empty text is an empty object.
 
     Raises:
+        InvalidCall: It holds over `MAX_TEXT_VALUES` values.
         NotReadable: There is no object in it, or what was meant is not clear.
     """
     return read_plain(text) or _repaired(text)
@@ -67,6 +73,7 @@ def read_plain(text: str) -> tuple[JsonObject, tuple[str, ...]] | None:
     """The same of a text that is JSON, in no time; None if it must be repaired.
 
     Raises:
+        InvalidCall: It holds over `MAX_TEXT_VALUES` values.
         NotReadable: It is no object, or too long to be repaired.
     """
     if not text.strip():
@@ -89,11 +96,22 @@ _NOTHING = object()
 
 
 def _strict(text: str) -> object:
+    _check_values(text)
     try:
         value: object = msgspec.json.decode(text)
     except (ValueError, RecursionError):
         return _NOTHING
     return value
+
+
+def _check_values(text: str) -> None:
+    if len(text) <= MAX_TEXT_VALUES:
+        return
+    if count_values(text.encode("utf-8", "replace"), MAX_TEXT_VALUES) > MAX_TEXT_VALUES:
+        raise InvalidCall(
+            f"the arguments are a text that holds over {MAX_TEXT_VALUES:,} values",
+            hint="give them as an object; a long list is better one text in it, or a file",
+        )
 
 
 def _repaired(text: str) -> tuple[JsonObject, tuple[str, ...]]:
