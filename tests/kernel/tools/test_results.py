@@ -1,3 +1,5 @@
+import time
+
 import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
@@ -7,6 +9,10 @@ from aios.abi.storage import FileRead
 from aios.abi.tools import MAX_RESULT_BYTES, ToolJob
 from aios.abi.types import Right
 from aios.errors import ToolFailed
+from aios.kernel.tools.builtin.making import make
+from aios.kernel.tools.cache import Outcome
+from aios.kernel.tools.results import checked
+from aios.kernel.tools.tool import Job
 
 pytestmark = pytest.mark.anyio
 LONG = "é" * 50_000
@@ -52,4 +58,32 @@ async def test_a_result_that_is_far_too_long_is_a_failure(booted: OpenKernel) ->
         with anyio.fail_after(30):
             await offer(kernel, "ann", flood, declared("f"))
             with pytest.raises(ToolFailed, match="over the limit"):
+                await run_tool(kernel.init_gate(), "ann/f")
+
+
+RICH = f"[{'[],' * 2_700_000}[]]"
+
+
+async def test_whether_a_result_is_json_is_found_without_making_its_values() -> None:
+    async def body(_: Job) -> Outcome:
+        return Outcome("")
+
+    tool = make("f", "", body, parameters={})
+    begun_s = time.process_time()
+    assert checked(tool, Outcome(RICH, is_json=True)).text == RICH
+    with pytest.raises(ToolFailed, match="JSON that is none"):
+        checked(tool, Outcome(RICH[:-1], is_json=True))
+    assert time.process_time() - begun_s < 0.6, "more than a second each, if all lists are made"
+
+
+async def test_a_result_of_too_many_values_to_check_is_a_failure(booted: OpenKernel) -> None:
+    async def flood(_: ToolJob) -> str:
+        return RICH
+
+    async with booted() as kernel:
+        with anyio.fail_after(30):
+            await offer(
+                kernel, "ann", flood, declared("f", returns={"type": "array"}), is_json=True
+            )
+            with pytest.raises(ToolFailed, match="over 250,000 values"):
                 await run_tool(kernel.init_gate(), "ann/f")

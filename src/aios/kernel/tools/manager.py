@@ -282,8 +282,7 @@ class ToolManager:
         if isinstance(given, dict):
             return dict(given), ()
         with _explained(tool, given):
-            plain = read_plain(given) if len(given) <= LARGE_BYTES else None
-            if plain is not None:
+            if len(given) <= LARGE_BYTES and (plain := read_plain(given)) is not None:
                 return plain
             return await self._beside(run, partial(read_object, given))
 
@@ -344,19 +343,23 @@ class ToolManager:
         cost: Amounts = {Good.TOOL_CALLS: tool.traits.cost}
         reservation = await self._budgets.reserve(run, cost)
         spent: Amounts = {}
+        outcome: Outcome | None = None
         try:
             await run.begin_effect()
             async with self._claims.hold(run, tool.name, footprint, max_parallel=limit):
                 spent = cost
-                with anyio.move_on_after(job.timeout_s) as timer:
-                    return checked(tool, await tool.body(job)), job
+                with anyio.move_on_after(job.timeout_s):
+                    outcome = await tool.body(job)
         finally:
             self._budgets.settle(reservation, spent)
-        assert timer.cancelled_caught, "only its timeout cuts a body short"
-        raise ToolFailed(
-            f"{tool.name} did not end within {job.timeout_s:g} s",
-            hint="ask for less at once; nothing of it runs any more",
-        )
+        if outcome is None:
+            raise ToolFailed(
+                f"{tool.name} did not end within {job.timeout_s:g} s",
+                hint="ask for less at once; nothing of it runs any more",
+            )
+        if tool.returns is not None and len(outcome.text) > LARGE_BYTES:
+            return await self._beside(run, partial(checked, tool, outcome)), job
+        return checked(tool, outcome), job
 
     def _job(self, run: Run, tool: Tool, arguments: JsonObject) -> Job:
         timeout_s = min(tool.traits.timeout_s, self._config.max_timeout_s)

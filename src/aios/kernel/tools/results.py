@@ -2,6 +2,7 @@
 
 import msgspec
 
+from aios.abi.counting import count_values
 from aios.abi.storage import FileEdit, Put
 from aios.abi.tools import MAX_RESULT_BYTES, ToolResult
 from aios.config import ToolsConfig
@@ -9,7 +10,10 @@ from aios.errors import AiosError, ToolFailed
 from aios.kernel.process import INIT_PID, Process
 from aios.kernel.tools.cache import Outcome
 from aios.kernel.tools.tool import Job, Tool
+from aios.readers import from_json
 
+MAX_CHECKED_VALUES = 250_000
+"""In a result that has a schema: while they are made, for 0.1 s, nothing else runs."""
 FOLDER = "tool-results"
 INIT_FOLDER = "/agents/init"
 """Init's own paths begin at the root; nobody else can be called init."""
@@ -30,7 +34,7 @@ def checked(tool: Tool, outcome: Outcome) -> Outcome:
     if not outcome.is_json and tool.returns is None:
         return outcome
     try:
-        value: object = msgspec.json.decode(outcome.text) if outcome.is_json else outcome.text
+        value = _read(tool, outcome) if outcome.is_json else outcome.text
     except (ValueError, RecursionError) as error:
         raise ToolFailed(
             f"{tool.name} brought JSON that is none: {error}", hint="tell its author"
@@ -42,6 +46,19 @@ def checked(tool: Tool, outcome: Outcome) -> Outcome:
             hint="tell its author",
         )
     return outcome
+
+
+def _read(tool: Tool, outcome: Outcome) -> object:
+    """The value that JSON stands for; without a schema nothing asks for it, so it is only known to be JSON."""
+    if tool.returns is None:
+        return from_json(outcome.text, msgspec.Raw)
+    data = outcome.text.encode()
+    if count_values(data, MAX_CHECKED_VALUES) > MAX_CHECKED_VALUES:
+        raise ToolFailed(
+            f"{tool.name} brought over {MAX_CHECKED_VALUES:,} values, too many to check against its schema",
+            hint="ask it for less; or tell its author to declare no `returns`",
+        )
+    return msgspec.json.decode(data)
 
 
 async def deliver(
