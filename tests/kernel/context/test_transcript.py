@@ -123,3 +123,23 @@ def test_whatever_is_offered_what_is_kept_is_a_conversation(offers: list[list[Me
             continue
         check_invariants(items)
     assert extended((), [item.message for item in items]) == items
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_kept"),
+    [('{"a":1}', True), (' \n{"a":[1e5]} ', True), ("{}{}", False), ("{", False), ('{"a":01}', False),
+     ("[]", False), ('"{}"', False), ("", False), ("{" * 2_000, False), ('{"a":"\ud800"}', False)],
+)  # fmt: skip
+def test_arguments_are_kept_if_they_are_a_json_object(arguments: str, is_kept: bool) -> None:
+    message = Message(Role.ASSISTANT, tool_calls=(ToolCall("a", "clock", arguments),))
+    (call,) = as_kept(message).tool_calls
+    assert call.arguments == (arguments if is_kept else "{}")
+
+
+def test_arguments_of_very_many_values_are_looked_at_without_making_them() -> None:
+    rich = f'{{"a":[{"[]," * 2_700_000}[]]}}'
+    message = Message(Role.ASSISTANT, tool_calls=(ToolCall("a", "clock", rich),))
+    begun_s = process_time()
+    assert as_kept(message) == message
+    assert built(USER, message)
+    assert process_time() - begun_s < 0.6, "more than a second each, if all lists are made"

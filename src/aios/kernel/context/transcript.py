@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from aios.abi.types import Message, Role, ToolCall
 from aios.errors import InvalidCall
+from aios.readers import from_json
 
 MESSAGE_BYTES = 128
 """What a message costs in memory beside its text, roughly."""
@@ -268,7 +269,10 @@ def _named(ids: Collection[str]) -> str:
 
 
 def _is_json_object(text: str) -> bool:
+    if text.lstrip()[:1] != "{":
+        return False
     try:
-        return isinstance(msgspec.json.decode(text), dict)
+        from_json(text, msgspec.Raw)  # makes no values: they could be tens of millions
     except (ValueError, RecursionError):
         return False
+    return True
