@@ -156,6 +156,15 @@ def test_only_folders_that_may_be_entered_are_opened(root: Path) -> None:
             Folder.open(path)
 
 
+def test_a_folder_is_not_opened_over_a_link(root: Path, tmp_path: Path) -> None:
+    (root / "sub").mkdir()
+    (tmp_path / "link").symlink_to(root)
+    for path in (tmp_path / "link", tmp_path / "link" / "sub"):
+        with pytest.raises(NotFound, match="link is a symbolic link now"):
+            Folder.open(path)
+    Folder.open(root / "sub").close()
+
+
 def test_a_stamp_of_a_file_that_was_read_too_soon_fits_by_the_rest() -> None:
     now = Stamp(1, 2, 3, 4)
     assert Stamp(1, 2, 3, 4).fits(now)

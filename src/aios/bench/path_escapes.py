@@ -49,7 +49,7 @@ class Escapes:
 
 
 async def try_to_escape(folder: Path, *, races_s: float) -> Escapes:
-    """Try every way out of a folder that is mounted, then for a while those through a folder that is now one, now a link."""
+    """Try every way out of a folder that is mounted, then for a while those through a folder that is now one, now a link, and one in the place of the mount."""
     real, outside = folder / "real", folder / "outside"
     for each in (real, outside):
         each.mkdir()
@@ -63,6 +63,8 @@ async def try_to_escape(folder: Path, *, races_s: float) -> Escapes:
         await _try_paths(files, escapes)
         with _swapping(real, outside):
             await _race(files, escapes, races_s)
+        _link(real, outside)
+        await _try_root(files, escapes)
         for info in await files.list("/", is_deep=True):
             with suppress(NotFound):  # what was swapped last may go only now
                 if SECRET.encode() in await files.read(info.path):
@@ -103,6 +105,26 @@ async def _race(files: Files, escapes: Escapes, races_s: float) -> None:
                         escapes.faults.append(f"{path} led outside for a moment")
                 except AiosError:
                     pass  # refused, or changed by another program meanwhile
+
+
+def _link(real: Path, outside: Path) -> None:
+    """Put a link in the place of the mounted folder itself."""
+    real.rename(real.with_name("real before"))
+    real.symlink_to(outside)
+
+
+async def _try_root(files: Files, escapes: Escapes) -> None:
+    """The mounted folder itself is a link: try, until the kernel has looked for the folder again."""
+    with anyio.move_on_after(LONGEST_S):
+        while "is a symbolic link now" not in (await files.mounts())[0].note:
+            for path in ("/notes/secret", "/notes/new"):
+                escapes.n_attempts += 1
+                with suppress(AiosError):
+                    await files.write(path, "pwned")
+                    escapes.faults.append(f"{path} was written over a link in the place of a mount")
+            await anyio.sleep(0.02)
+        return
+    escapes.faults.append("a link in the place of a mount is not told")
 
 
 def _attempts() -> list[str]:

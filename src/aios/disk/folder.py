@@ -31,6 +31,7 @@ A_LINK = "a symbolic link"
 
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _OPEN_FOLDER = _OPEN | os.O_DIRECTORY | os.O_RDONLY
+_OPEN_PLACE = _OPEN | os.O_DIRECTORY | os.O_PATH
 
 _NOT_PLAIN = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENODEV}
 """What `open` says of a link, of what is no folder, and of pipes, sockets and devices."""
@@ -83,19 +84,34 @@ class Folder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a folder; the path to it may lead over links, for it is the owner's own word.
+        """Open a folder by its real path. A link on the way was put there later, perhaps by a program that may not go where it leads.
 
         Raises:
-            NotFound: There is no folder.
+            NotFound: There is no folder, or a link on the way.
             AccessDenied: It may not be entered.
         """
+        here = Path("/")
         try:
-            return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            place = os.open(here, _OPEN_PLACE)
+            try:
+                for part in path.parts[1:]:
+                    here /= part
+                    below = os.open(part, _OPEN_PLACE, dir_fd=place)
+                    os.close(place)
+                    place = below
+                return cls(os.open(".", _OPEN_FOLDER, dir_fd=place))
+            finally:
+                os.close(place)
         except PermissionError as error:
             raise AccessDenied(
                 f"{path} may not be entered", hint="allow it, or mount another"
             ) from error
         except OSError as error:
+            if here.is_symlink():
+                raise NotFound(
+                    f"{here} is a symbolic link now: put the folder back, or name the one that it leads to",
+                    hint="`aios fs umount` and `aios fs mount` take another folder",
+                ) from error
             raise NotFound(
                 f"{path} is no folder: {error.strerror}", hint="name a folder that is there"
             ) from error
