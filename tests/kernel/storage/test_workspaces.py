@@ -182,3 +182,28 @@ async def test_what_a_link_was_put_in_the_place_of_comes_back_once_that_is_gone(
         (work / "sub").unlink()
         await undo(kernel, ann)
         assert ((work / "a").read_text(), (work / "sub" / "b").read_text()) == ("a", "b")
+
+
+async def test_a_link_in_the_place_of_a_workspace_is_followed_neither_by_undo_nor_by_a_run(
+    tmp_path: Path,
+) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    elsewhere.mkdir()
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        for change in (lambda: (work / "x").write_text("x"), (work / "x").unlink):
+            async with kernel.storage.workspaces.watching(ann, "it", [work]):
+                change()
+        work.rmdir()
+        work.symlink_to(elsewhere)
+        done = (await kernel.init_gate().call(Undo(ann.process.pid, last=1))).value
+        assert [each.what for each in done.conflicts] == [f"{work}/x"]
+        assert "is a symbolic link now" in done.conflicts[0].why
+        assert not list(elsewhere.iterdir())
+        bob = run_of(kernel, "bob")
+        async with kernel.storage.workspaces.watching(bob, "it", [work]):
+            (elsewhere / "theirs").write_text("by the owner, while it runs")
+        done = await undo(kernel, bob)
+        assert (done.acts, "is a symbolic link now" in done.cannot[0].why) == ((), True)
+        assert (elsewhere / "theirs").exists()

@@ -85,7 +85,10 @@ class Workspaces:
 
     @asynccontextmanager
     async def watching(self, run: Run, what: str, folders: Sequence[Path]) -> AsyncIterator[None]:
-        """While the block runs, what changes in these folders is done by the process of `run`."""
+        """While the block runs, what changes in these folders is done by the process of `run`.
+
+        The folders are given by their real paths: what is a link by now was put there by a program, and is not followed.
+        """
         act = self._act(run, what)
         spaces = [self._get(folder) for folder in _outermost(folders)]
         entered: list[Workspace] = []
@@ -314,7 +317,7 @@ def real_path(mount: Mount, path: str) -> str:
 def _outermost(folders: Iterable[Path]) -> list[Path]:
     """Those of the folders that lie in no other."""
     found: list[Path] = []
-    for folder in sorted({Path(os.path.realpath(each)) for each in folders}):
+    for folder in sorted(set(folders)):
         if not any(folder.is_relative_to(other) for other in found):
             found.append(folder)
     return found
