@@ -207,3 +207,27 @@ async def test_a_link_in_the_place_of_a_workspace_is_followed_neither_by_undo_no
         done = await undo(kernel, bob)
         assert (done.acts, "is a symbolic link now" in done.cannot[0].why) == ((), True)
         assert (elsewhere / "theirs").exists()
+
+
+async def test_a_folder_that_was_replaced_by_its_copy_is_undone_where_it_is_now(
+    tmp_path: Path,
+) -> None:
+    work, old = tmp_path / "work", tmp_path / "old"
+    work.mkdir()
+    (work / "a").write_text("before")
+    async with kernel_on(tmp_path) as kernel:
+        ann, _ = await changed(kernel, work)
+        work.rename(old)
+        shutil.copytree(old, work)
+        assert [each.what for each in (await undo(kernel, ann)).paths] == ["restored"]
+        assert ((work / "a").read_text(), (old / "a").read_text()) == ("before", "after")
+
+
+async def test_folders_are_open_only_while_they_are_looked_at(tmp_path: Path) -> None:
+    async with kernel_on(tmp_path) as kernel:
+        work = tmp_path / "work"
+        work.mkdir()
+        ann, _ = await changed(kernel, work)
+        await undo(kernel, ann)
+        open_now = [each.resolve() for each in Path("/proc/self/fd").iterdir()]
+        assert not [each for each in open_now if each.is_relative_to(work)]

@@ -62,7 +62,6 @@ class Mounting:
                 await self._over.wait()
         self._mounts.close()
         self._storage.drafts.close_all()
-        self._storage.workspaces.close()
 
     # --- calls ---------------------------------------------------------------------------------------------------
 

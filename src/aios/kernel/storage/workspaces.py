@@ -124,13 +124,16 @@ class Workspaces:
     async def write_back(self, space: Workspace, paths: Sequence[str]) -> dict[str, str]:
         """Make real files what their newest versions are. Returns: paths that could not be, and why; they are then versions as they are."""
         failed: dict[str, str] = {}
-        for path in paths:
-            done: dict[str, Stamp | None] = {path: None}  # known no longer, if it is not written
-            try:
-                await self._carry_out(space, path, done)
-            except AiosError as error:
-                failed[path] = error.message
-            await self._db.write(partial(set_done, paths=[path], done=done))
+        async with self._opened(space.mount) as why_not:
+            for path in paths:
+                done: dict[str, Stamp | None] = {
+                    path: None
+                }  # known no longer, if it is not written
+                try:
+                    await self._carry_out(space, path, done)
+                except AiosError as error:
+                    failed[path] = why_not or error.message
+                await self._db.write(partial(set_done, paths=[path], done=done))
         if failed:
             await self._compare([space], [_outsider(self._boot)])
         return failed
@@ -215,10 +218,12 @@ class Workspaces:
 
     async def _see(self, space: Workspace) -> list[Found]:
         """Compare a whole folder and stage what differs. Cost: 20 us a file, and what reading the changed ones takes."""
+        space.is_known = False
+        async with self._opened(space.mount) as space.why_not:
+            return [] if space.why_not else await self._seen(space)
+
+    async def _seen(self, space: Workspace) -> list[Found]:
         mount = space.mount
-        space.is_known, space.why_not = False, await self._opened(mount)
-        if space.why_not:
-            return []
         for path in await self._db.read(lambda c: all_pending(c, mount)):
             await self._finish(space, path)
         found = await self._walked(mount)
@@ -275,19 +280,22 @@ class Workspaces:
         ]
         return found, ""
 
-    async def _opened(self, mount: Mount) -> str:
-        """Open the folder. Returns: why it is not kept in versions, if it is not."""
+    @asynccontextmanager
+    async def _opened(self, mount: Mount) -> AsyncIterator[str]:
+        """The folder that is in its place now, open for the block; or why it is not kept in versions."""
         if is_overlap(str(mount.folder), str(self._home)):
-            return f"{mount.folder} holds, or is in, the state of AIOS"
-        if mount.real is not None and mount.real.is_removed():
-            mount.real.close()
+            yield f"{mount.folder} holds, or is in, the state of AIOS"
+            return
+        try:
+            mount.real = real = await anyio.to_thread.run_sync(Folder.open, mount.folder)
+        except AiosError as error:
+            yield error.message
+            return
+        try:
+            yield ""
+        finally:
             mount.real = None
-        if mount.real is None:
-            try:
-                mount.real = await anyio.to_thread.run_sync(Folder.open, mount.folder)
-            except AiosError as error:
-                return error.message
-        return ""
+            real.close()
 
     async def _finish(self, space: Workspace, path: str) -> None:
         """Carry out what a killed kernel had begun to undo."""
@@ -301,12 +309,6 @@ class Workspaces:
     async def _carry_out(self, space: Workspace, path: str, done: dict[str, Stamp | None]) -> None:
         work = [(space.mount, path)]
         await self._db.read(lambda c: carry_out(c, self._blobs, work, done))
-
-    def close(self) -> None:
-        """Let go of all folders."""
-        for space in self._open.values():
-            if space.mount.real is not None:
-                space.mount.real.close()
 
 
 def real_path(mount: Mount, path: str) -> str:
