@@ -173,15 +173,22 @@ async def test_what_a_killed_kernel_left_is_written_before_anybody_looks(
         assert [each.author for each in await files.versions("/notes/b.md")] == ["owner"]
 
 
-async def test_a_file_in_the_place_of_a_folder_is_written_also_after_a_kill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("edits", "found"),
+    [
+        ((Delete("/notes/x"), Put("/notes/x", b"now")), {"a.md": "one", "x": "now"}),
+        ((Delete("/notes/a.md"), Put("/notes/a.md/b", b"now")), {"a.md/b": "now", "x/y": "y"}),
+    ],
+)
+async def test_a_file_in_the_place_of_a_folder_or_the_other_way_round_is_written_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edits: tuple[Edit, ...], found: dict[str, str]
 ) -> None:
-    edits = (Delete("/notes/x"), Put("/notes/x", b"a file now"))
     async with left_by_a_killed_kernel(tmp_path, monkeypatch, *edits):
         pass
     async with mounted(tmp_path) as (_, files, real):
-        assert in_folder(real) == {"a.md": "one", "x": "a file now"}
-        assert await files.read_text("/notes/x") == "a file now"
+        assert in_folder(real) == found
+        listed = [each.path for each in await files.list("/notes", is_deep=True)]
+        assert listed == [f"/notes/{each}" for each in found]
 
 
 async def test_what_a_killed_kernel_left_is_written_before_the_mount_is_taken_away(
@@ -193,12 +200,33 @@ async def test_what_a_killed_kernel_left_is_written_before_the_mount_is_taken_aw
         assert in_folder(real) == {"b.md": "one", "x/y": "y"}
 
 
+def full(*_: object) -> None:
+    """In the place of what gives a real file its content."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("target", ["/notes/b.md", "/zoo/b.md"])
+async def test_a_move_that_cannot_be_ended_after_a_kill_leaves_the_file_under_its_old_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (tmp_path / "zoo").mkdir()
+    async with mounted(tmp_path) as (_, files, _):
+        await files.mount(str(tmp_path / "zoo"), "/zoo")
+    edits = (Move("/notes/a.md", target), Delete("/notes/x"))
+    async with left_by_a_killed_kernel(tmp_path, monkeypatch, *edits) as (files, real, settle):
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "replace", full)
+            settle.set()
+            assert await files.read_text("/notes/a.md") == "one"
+            assert [each.path for each in await files.list("/notes")] == ["/notes/a.md"]
+        assert in_folder(real) == {"a.md": "one"}
+        assert await files.list("/zoo") == []
+        assert await files.read_text(target, version=1) == "one"
+
+
 async def test_what_cannot_be_written_after_a_kill_is_not_shown_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     edits = (Put("/notes/a.md", b"two"), Put("/notes/new", b"new"))
     async with left_by_a_killed_kernel(tmp_path, monkeypatch, *edits) as (files, real, settle):
         with monkeypatch.context() as patch:

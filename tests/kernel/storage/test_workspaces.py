@@ -129,9 +129,6 @@ async def test_an_undo_that_was_cut_off_is_carried_out_later(tmp_path: Path) -> 
 async def test_what_an_undo_could_not_write_is_not_taken_for_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     monkeypatch.setattr("aios.kernel.storage.outside.RACY_NS", 0)  # stamps are trusted at once
     work = tmp_path / "work"
     work.mkdir()
@@ -153,6 +150,40 @@ async def test_what_an_undo_could_not_write_is_not_taken_for_written(
         assert (work / "a").read_text() == "after"
         assert await files.read_text(path) == "after"
         assert await files.read_text(path, version=3) == "before"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_move_that_an_undo_cannot_take_back_leaves_the_file_under_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("a")
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [work]):
+            (work / "a").rename(work / "b")
+            (work / "made").write_text("made")
+        (path, *_) = (await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))).value.paths  # fmt: skip
+        if is_killed:
+            kernel.storage.workspaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
+            await undo(kernel, ann)
+        else:
+            monkeypatch.setattr(Folder, "replace", full)
+            done = await undo(kernel, ann)
+            assert {each.what for each in done.conflicts} == {f"{work}/a", f"{work}/b"}
+            assert [each.real for each in done.paths] == [f"{work}/made"]
+    monkeypatch.setattr(Folder, "replace", full)
+    async with kernel_on(tmp_path) as kernel:
+        await kernel.storage.open()
+        await kernel.storage.workspaces.refresh(path.path)
+        assert [each.name for each in work.iterdir()] == ["b"]
+        assert await Files(kernel.init_gate()).read_text(path.path[:-1] + "b") == "a"
+
+
+def full(*_: object) -> None:
+    """In the place of what gives a real file its content."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def skip(*_: object) -> dict[str, str]:

@@ -199,10 +199,9 @@ def set_pending(connection: apsw.Connection, paths: Iterable[str], *, is_pending
 
 
 def all_pending(connection: apsw.Connection, mount: Mount) -> list[str]:
-    """The paths of a mount that a killed kernel left to be written, deletions first: a name may be a folder's before and a file's after."""
+    """The paths of a mount that a killed kernel left to be written."""
     rows = connection.execute(
-        "SELECT p.path FROM mount_pending p LEFT JOIN files f ON f.path = p.path "
-        "WHERE p.path > ? AND p.path < ? ORDER BY f.path IS NOT NULL, p.path",
+        "SELECT path FROM mount_pending WHERE path > ? AND path < ? ORDER BY path",
         (f"{mount.path}/", f"{mount.path}/{PAST}"),
     )
     return [path for (path,) in rows]

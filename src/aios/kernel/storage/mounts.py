@@ -45,7 +45,7 @@ from aios.kernel.storage.outside import (
 )
 from aios.kernel.storage.tables import files_below
 from aios.kernel.storage.versions import Author, Transaction
-from aios.kernel.storage.working_copy import carry_out
+from aios.kernel.storage.working_copy import carry_out, carry_out_if_possible
 
 T = TypeVar("T")
 
@@ -311,17 +311,17 @@ class Mounts:
 
     async def _finish_left(self) -> None:
         """Carry out what a killed kernel left, before anybody looks: a file that is still to be written would be taken for deleted. The caller has the turn."""
+        work: list[tuple[Mount, str]] = []
         for mount in self.all():
             paths = self._db.read_nowait(partial(mount_tables.all_pending, mount=mount))
             if paths:
                 await self._check_place(mount)
-            if not paths or mount.real is None:
-                continue
-            done: dict[str, Stamp | None] = dict.fromkeys(paths)  # known no longer, if not written
-            for path in paths:
-                with suppress(AiosError):  # what is there instead becomes a version
-                    await self._write_real([path], done)
-            await self._db.write(partial(mount_tables.set_done, paths=paths, done=done))
+            if mount.real is not None:
+                work += ((mount, path) for path in paths)
+        if work:  # what cannot be written is known no longer: what is there becomes a version
+            look = partial(carry_out_if_possible, blobs=self._blobs, work=work)
+            done, _ = await self._db.read(look)
+            await self._db.write(partial(mount_tables.set_done, paths=list(done), done=done))
 
     async def _look(self, *noticed: tuple[str, bool], is_deep: bool = True) -> None:
         """Look at paths, and record together what is gone and what changed; of each is said whether it is read in any case. The caller has the turn."""

@@ -6,9 +6,10 @@ import apsw
 
 from aios.disk.blobs import BlobStore, failed_write
 from aios.disk.folder import Stamp
-from aios.errors import DiskFailed
+from aios.errors import AiosError, DiskFailed
 from aios.kernel.storage.content import ContentId, get_manifest
 from aios.kernel.storage.mount_tables import Mount, find_stamp, real_parts
+from aios.kernel.storage.paths import ancestors
 from aios.kernel.storage.tables import find_file
 
 
@@ -31,6 +32,52 @@ def carry_out(
     for mount, path in sorted(work, key=lambda each: now[each[1]] is not None):
         row = now[path]
         done[path] = _carry_out(connection, blobs, (mount, path), row.content if row else None)
+
+
+def carry_out_if_possible(
+    connection: apsw.Connection, blobs: BlobStore, work: Sequence[tuple[Mount, str]]
+) -> tuple[dict[str, Stamp | None], dict[str, str]]:
+    """Make the real file of each path what its newest version is, where nothing hinders that.
+
+    Files are removed last, but for those in the way of another, and not at all where one that should hold the same could not be written: a move
+    of which the new name is refused leaves the file under the old one.
+
+    Returns: The stamps that are known then, None for one that is not; and the paths that are not as they should be, with the reason.
+    """
+    now = {path: find_file(connection, path) for _, path in work}
+    written = {path for path, row in now.items() if row is not None}
+    around = {folder for path in written for folder in ancestors(path)}
+    done: dict[str, Stamp | None] = dict.fromkeys(now)
+    failed: dict[str, str] = {}
+    unwritten: set[ContentId] = set()
+
+    def place(path: str) -> int:
+        if path in written:
+            return 1
+        return 0 if path in around or not written.isdisjoint(ancestors(path)) else 2
+
+    for target in sorted(work, key=lambda each: place(each[1])):
+        path = target[1]
+        row = now[path]
+        if place(path) == 2 and _last_content(connection, path) in unwritten:
+            failed[path] = "what it holds could not be written to where it belongs"
+            continue
+        try:
+            done[path] = _carry_out(connection, blobs, target, row.content if row else None)
+        except AiosError as error:
+            failed[path] = error.message
+            if row is not None:
+                unwritten.add(row.content)
+    return done, failed
+
+
+def _last_content(connection: apsw.Connection, path: str) -> ContentId | None:
+    """What a file that is deleted held last."""
+    row = connection.execute(
+        "SELECT content FROM versions WHERE path = ? AND content IS NOT NULL ORDER BY version DESC LIMIT 1",
+        (path,),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _carry_out(

@@ -24,7 +24,7 @@ from aios.abi.types import Pid
 from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
-from aios.disk.folder import A_LINK, Folder, Stamp
+from aios.disk.folder import A_LINK, Folder
 from aios.errors import AiosError
 from aios.kernel.clock import Clock
 from aios.kernel.lineage import home_of
@@ -49,7 +49,7 @@ from aios.kernel.storage.outside import (
 )
 from aios.kernel.storage.paths import WORKSPACES, is_within
 from aios.kernel.storage.versions import Author, Transaction
-from aios.kernel.storage.working_copy import carry_out
+from aios.kernel.storage.working_copy import carry_out_if_possible
 
 KEY_BYTES = 8
 
@@ -123,17 +123,10 @@ class Workspaces:
 
     async def write_back(self, space: Workspace, paths: Sequence[str]) -> dict[str, str]:
         """Make real files what their newest versions are. Returns: paths that could not be, and why; they are then versions as they are."""
-        failed: dict[str, str] = {}
         async with self._opened(space.mount) as why_not:
-            for path in paths:
-                done: dict[str, Stamp | None] = {
-                    path: None
-                }  # known no longer, if it is not written
-                try:
-                    await self._carry_out(space, path, done)
-                except AiosError as error:
-                    failed[path] = why_not or error.message
-                await self._db.write(partial(set_done, paths=[path], done=done))
+            failed = await self._write(space, paths)
+        if why_not:
+            return dict.fromkeys(failed, why_not)
         if failed:
             await self._compare([space], [_outsider(self._boot)])
         return failed
@@ -224,8 +217,8 @@ class Workspaces:
 
     async def _seen(self, space: Workspace) -> list[Found]:
         mount = space.mount
-        for path in await self._db.read(lambda c: all_pending(c, mount)):
-            await self._finish(space, path)
+        if pending := await self._db.read(lambda c: all_pending(c, mount)):
+            await self._write(space, pending)  # what a killed kernel had begun to undo
         found = await self._walked(mount)
         if len(found.changed) > self._config.undo_files:
             space.why_not = f"{mount.folder} has over {self._config.undo_files} files"
@@ -297,18 +290,15 @@ class Workspaces:
             mount.real = None
             real.close()
 
-    async def _finish(self, space: Workspace, path: str) -> None:
-        """Carry out what a killed kernel had begun to undo."""
-        done: dict[str, Stamp | None] = {path: None}  # known no longer, if it is not written
-        try:
-            await self._carry_out(space, path, done)
-        except AiosError as error:  # what is there instead becomes a version
-            space.mount.skip(path, error.message)
-        await self._db.write(partial(set_done, paths=[path], done=done))
-
-    async def _carry_out(self, space: Workspace, path: str, done: dict[str, Stamp | None]) -> None:
-        work = [(space.mount, path)]
-        await self._db.read(lambda c: carry_out(c, self._blobs, work, done))
+    async def _write(self, space: Workspace, paths: Sequence[str]) -> dict[str, str]:
+        """Make real files what their newest versions are. Returns: paths that could not be, and why; nothing is known of these any more."""
+        work = [(space.mount, path) for path in paths]
+        with anyio.CancelScope(shield=True):  # what is known of the files goes with them
+            done, failed = await self._db.read(
+                lambda c: carry_out_if_possible(c, self._blobs, work)
+            )
+            await self._db.write(partial(set_done, paths=paths, done=done))
+        return failed
 
 
 def real_path(mount: Mount, path: str) -> str:
