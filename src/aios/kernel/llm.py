@@ -53,7 +53,14 @@ from aios.engine.base import (
     Suspended,
     TextPrompt,
 )
-from aios.errors import AiosError, EngineFailed, EngineUnavailable, RateLimited, ResourceExhausted
+from aios.errors import (
+    AiosError,
+    CallerError,
+    EngineFailed,
+    EngineUnavailable,
+    RateLimited,
+    ResourceExhausted,
+)
 from aios.kernel.charge import charged, charged_texts
 from aios.kernel.cores import Core, Cores, named_error
 from aios.kernel.journal.streams import Stream
@@ -77,8 +84,6 @@ LONG_CHARS = 16_384
 """A text that is longer takes 20 ms or more to be counted."""
 VECTOR_CHARS = 4_096
 """Texts of so many characters are turned into vectors in one go, which takes some seconds; a longer one alone."""
-MESSAGE_TOKENS = 4
-"""What a template adds to a message, roughly."""
 
 
 @dataclass
@@ -111,6 +116,16 @@ class Output:
         if not self.is_begun:
             return None
         return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
+
+    def n_uncharged(self, n_prompt: int) -> int:
+        """Tokens of the prompt that were computed and no turn was charged: of a call that was cut off all that are new.
+
+        `n_prompt` where nobody has told how many those are. 0 if it was never begun.
+        """
+        if self.is_done or not self.is_begun:
+            return 0
+        so_far = self.usage_so_far
+        return so_far.prompt_tokens - so_far.cached_tokens if so_far.prompt_tokens else n_prompt
 
     def n_used(self, n_prompt: int) -> int:
         """Tokens that count against the limits of a key; `n_prompt` of the prompt until that is known. 0 if never begun."""
@@ -279,10 +294,11 @@ class ModelCalls:
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:
         engine: Engine | None = None
         suspended: Suspended | None = None
-        n_tokens = _about_tokens(job.prompt) + (job.max_tokens or USUAL_OUTPUT_TOKENS)
+        n_prompt = n_unknown = _about_tokens(job.prompt)
+        n_tokens = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
         async with (
             self._pacing.permit(run, core.config.rate, n_tokens) as permit,
-            self._turn(run, core, job) as turn,
+            self._turn(run, core, job, n_prompt=n_prompt) as turn,
         ):
             try:
                 while not output.is_done:
@@ -293,9 +309,13 @@ class ModelCalls:
                         suspended = await self._take_turn(
                             engine, job, turn, output=output, suspended=suspended
                         )
+            except (CallerError, RateLimited):
+                n_unknown = 0  # refused: nothing of it was computed
+                raise
             finally:
                 run.process.usage += output.uncounted()
-                permit.n_used = output.n_used(_about_tokens(job.prompt))
+                turn.spend(output.n_uncharged(n_unknown))
+                permit.n_used = output.n_used(n_prompt)
                 if suspended is not None and engine is not None:
                     engine.drop(suspended)  # it was killed, cancelled or failed while it waited
 
@@ -351,8 +371,9 @@ class ModelCalls:
                 turn.spend(output.usage.prompt_tokens - output.usage.cached_tokens)
                 return
 
-    def _turn(self, run: Run, core: Core, job: Job) -> AbstractAsyncContextManager[Turn]:
-        n_prompt = _about_tokens(job.prompt)
+    def _turn(
+        self, run: Run, core: Core, job: Job, *, n_prompt: int
+    ) -> AbstractAsyncContextManager[Turn]:
         window = core.engine.capabilities.window_tokens if core.engine is not None else 0
         n_context = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
         is_from_text = core.offer is not None and core.offer.is_resumed_from_text
@@ -406,10 +427,8 @@ async def _read_whole(run: Run, sequence: Sequence) -> Delta:
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:
     """About how many tokens a prompt has: the scheduler must know before anybody has the time to count them."""
-    if isinstance(prompt, TextPrompt):
-        return len(prompt.text) // CHARS_A_TOKEN
-    n_chars = sum(len(message.text()) for message in prompt.messages)
-    return len(prompt.messages) * MESSAGE_TOKENS + n_chars // CHARS_A_TOKEN
+    n_chars = len(prompt.text) if isinstance(prompt, TextPrompt) else prompt.n_chars()
+    return n_chars // CHARS_A_TOKEN
 
 
 def _some_at_a_time(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

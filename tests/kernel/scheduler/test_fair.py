@@ -186,6 +186,27 @@ def test_owners_that_are_gone_are_forgotten(make: Make) -> None:
     assert len(policy._costs) < 20
 
 
+@BOTH
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_call_that_is_given_up_while_it_waits_again_is_charged_for_its_turn(
+    make: Make, *, is_stopped: bool
+) -> None:
+    core, policy = core_of(policy := make()), policy
+    for number in (1, 2):
+        core.handle(Arrive(ticket(number, owner="a")), 0.0)
+    if is_stopped:
+        core.handle(Hold(Pid(1)), 0.0)
+    core.handle(Spend(1, 100), 0.0)
+    assert core.handle(Renew(1), 0.0) == [Grant(2, is_urgent=make is BorrowedVirtualTime)]
+    before = policy._now
+    assert core.handle(Spend(1, 500), 0.0) == []
+    core.handle(Leave(1), 0.0)
+    core.check_invariants()
+    assert policy._now == before + LIFT * 500
+    assert policy._costs["a"] == 600
+    assert policy._n_active == {"a": 1}
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     n_owners=st.integers(1, 6),

@@ -77,3 +77,31 @@ def test_a_program_sinks_where_it_was_served_until_it_has_ended(name: str) -> No
     assert [policy.level(each) for each in next_ones] == [4, 0]
     core.handle(Forget(Pid(1)), 0.0)
     assert [policy.level(each) for each in next_ones] == [0, 0]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_calls_that_are_cut_off_before_their_first_token_starve_nobody(name: str) -> None:
+    policy = make_policy(SchedulerConfig(policy=name))
+    core = Core(policy=policy, max_queue=100, capacities={"e": 1})
+    numbers = count(1)
+
+    def come(owner: str, n_prompt_tokens: int, now_s: float = 0.0) -> int:
+        pid = Pid(2 if owner == "flood" else 3)
+        ticket = Ticket(next(numbers), pid, "e", owner=owner, n_prompt_tokens=n_prompt_tokens)
+        core.handle(Arrive(ticket), now_s)
+        return ticket.id
+
+    first = come("other", 500)
+    for _ in range(3):
+        come("flood", 10)
+    core.handle(Spend(first, 500), 0.0)
+    waiting = come("other", 500)
+    core.handle(Leave(first), 0.0)
+    for now_s in map(float, range(1000)):
+        (holder,) = core.lanes["e"].granted
+        if holder == waiting:
+            return
+        come("flood", 10, now_s)
+        core.handle(Leave(holder), now_s)
+        core.check_invariants()
+    pytest.fail("it starves")

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from aios.abi.types import Pid
 from aios.kernel.scheduler.lane import Lane
-from aios.kernel.scheduler.policy import Policy, Ticket
+from aios.kernel.scheduler.policy import TURN_COST_TOKENS, Policy, Ticket
 from aios.kernel.scheduler.queue import Rank
 
 
@@ -29,7 +29,7 @@ class Arrive(Struct, frozen=True):
 
 
 class Spend(Struct, frozen=True):
-    """The holder of a turn has used its resource for so many tokens."""
+    """The holder of a turn has used its resource for so many tokens, or one that waits again had."""
 
     ticket_id: int
     n_tokens: int
@@ -217,7 +217,9 @@ class Core:
         ticket = self._tickets[ticket_id]
         lane = self._lanes[ticket.resource]
         self._policy.spent(ticket, n_tokens)
-        holding = lane.granted[ticket_id]
+        holding = lane.granted.get(ticket_id)
+        if holding is None:
+            return []
         holding.n_tokens += n_tokens
         # Cheapest first: this is asked at every token, and mostly nobody waits.
         if lane.yielding or not lane.is_preemptible or len(lane.granted) < lane.capacity:
@@ -248,6 +250,10 @@ class Core:
     def _leave(self, ticket_id: int) -> list[Instruction]:
         ticket = self._tickets.pop(ticket_id)
         lane = self._lanes[ticket.resource]
+        holding = lane.granted.get(ticket_id)
+        if holding is not None and not holding.n_tokens:
+            # Were it free, calls that are cut off before their first token would keep their place for ever.
+            self._policy.spent(ticket, TURN_COST_TOKENS)
         lane.discard(ticket_id)
         lane.end_turn(ticket_id)
         lane.drop(ticket_id)

@@ -4,11 +4,17 @@ from dataclasses import dataclass
 
 from aios.abi.types import Pid
 from aios.config import SchedulerConfig
-from aios.kernel.scheduler.policy import N_LEVELS, NICEST, RUDEST, Mlfq, RoundRobin, Ticket
+from aios.kernel.scheduler.policy import (
+    N_LEVELS,
+    NICEST,
+    RUDEST,
+    TURN_COST_TOKENS,
+    Mlfq,
+    RoundRobin,
+    Ticket,
+)
 from aios.kernel.scheduler.queue import Rank
 
-TURN_COST_TOKENS = 32.0
-"""What is charged for a turn of a call that has used up what it was charged at first."""
 LEARNED_SHARE = 0.1
 """How much the last call of an owner weighs in what its next ones are charged beforehand."""
 LIFT = 0.5
@@ -68,7 +74,7 @@ class Fair(RoundRobin):
     def queued(self, ticket: Ticket) -> None:
         """Charge a call that is new, or that has used up what it was charged; another goes on within its charge."""
         charge = self._charges.get(ticket.id)
-        cost = TURN_COST_TOKENS
+        cost = float(TURN_COST_TOKENS)
         if charge is None or not charge.is_active:
             charge = self._enter(ticket)
             cost = self._costs.get(ticket.owner, ticket.n_prompt_tokens + TURN_COST_TOKENS)
@@ -79,8 +85,10 @@ class Fair(RoundRobin):
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
         """Charge what goes beyond the charge at queueing, and let the present move on."""
-        # there is no charge if its turn began under another policy
-        charge = self._charges.get(ticket.id) or self._enter(ticket)
+        charge = self._charges.get(ticket.id)
+        if charge is None or not charge.is_active:
+            # its turn began under another policy, or its process is stopped
+            charge = self._enter(ticket)
         charge.n_used += n_tokens
         n_charged = min(n_tokens, charge.left)
         charge.left -= n_charged

@@ -18,6 +18,8 @@ from aios.config import SchedulerConfig
 from aios.kernel.scheduler.queue import Rank
 
 NICEST, RUDEST = 19, -20
+TURN_COST_TOKENS = 32
+"""What a turn costs at least."""
 FIRST_LEVEL_TOKENS = 64
 N_LEVELS = 8
 LATELY_TOKENS = 8192
@@ -70,7 +72,7 @@ class Policy(Protocol):
         ...
 
     def spent(self, ticket: Ticket, n_tokens: int) -> None:
-        """The holder of a turn has used the resource for so many tokens."""
+        """The holder of a turn has used the resource for so many tokens, or a ticket that had one before."""
         ...
 
     def held(self, ticket: Ticket) -> None:
