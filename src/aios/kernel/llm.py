@@ -1,9 +1,9 @@
 """Model calls: from a chat call to an engine's sequence and back, under turns.
 
 A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or
-somebody better waits) the sequence is suspended and goes on in a later turn where it was. On an engine that cannot
-suspend, a stopped generation keeps its slot: its read goes on, for an endpoint that is hung up on would be asked for all of it
-again, and what that brings waits until the process goes on.
+somebody better waits) the sequence is suspended and goes on in a later turn where it was. Where it cannot, a stopped generation
+keeps its slot: its read goes on, for an endpoint that is hung up on would be asked for all of it again, and what that brings
+waits until the process goes on.
 
 A generation that its engine fails begins anew on the next engine that may serve it, unless pieces of it were handed out.
 """
@@ -45,6 +45,7 @@ from aios.engine.abilities import can_go_on, needed_abilities
 from aios.engine.base import (
     MESSAGE_CHARS,
     Ability,
+    Capabilities,
     ChatPrompt,
     Delta,
     Engine,
@@ -339,7 +340,7 @@ class ModelCalls:
             job = replace(job, is_urgent=turn.is_urgent)
         sequence = await engine.open(job, suspended)
         try:
-            if Ability.SUSPEND not in engine.capabilities.abilities:
+            if _is_whole(engine.capabilities, job):
                 await self._drain(sequence, turn, output, is_whole=True)
                 return None
             with turn.interruptible():
@@ -376,13 +377,12 @@ class ModelCalls:
     ) -> AbstractAsyncContextManager[Turn]:
         window = core.engine.capabilities.window_tokens if core.engine is not None else 0
         n_context = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
-        is_from_text = core.offer is not None and core.offer.is_resumed_from_text
         return self._scheduler.turn(
             run,
             core.resource,
             n_prompt_tokens=n_prompt,
             n_context_tokens=min(n_context, window) if window else n_context,
-            is_whole=is_from_text and not can_go_on(job),
+            is_whole=core.offer is not None and _is_whole(core.offer, job),
         )
 
 
@@ -414,6 +414,13 @@ def _going_on(engine: Engine, job: Job, run: Run, output: Output) -> Job:
         output.is_handed_out = True
         run.emit(Token(begun.text, n_tokens))
     return replace(job, begun=begun)
+
+
+def _is_whole(offer: Capabilities, job: Job) -> bool:
+    """Whether a job that is cut off would be begun anew."""
+    if Ability.SUSPEND not in offer.abilities:
+        return True
+    return offer.is_resumed_from_text and not can_go_on(job)
 
 
 async def _read_whole(run: Run, sequence: Sequence) -> Delta:

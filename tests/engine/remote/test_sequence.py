@@ -37,6 +37,12 @@ from aios.kernel.kernel import open_kernel
 
 pytestmark = pytest.mark.anyio
 
+
+def vllm() -> Response:
+    """What an endpoint says of its models that goes on from a text."""
+    return JSONResponse({"data": [{"id": "m", "owned_by": "vllm"}]})
+
+
 # --- how a stream can go wrong ---------------------------------------------------------------------------------------
 
 
@@ -170,8 +176,7 @@ async def test_two_different_answers_are_never_joined(other: Reply) -> None:
 
 
 async def test_a_generation_suspended_after_its_last_token_ends_without_another_request() -> None:
-    card = {"data": [{"id": "m", "owned_by": "vllm"}]}
-    endpoint = BadEndpoint(models=lambda: JSONResponse(card))
+    endpoint = BadEndpoint(models=vllm)
     usage = {"prompt_tokens": 7, "completion_tokens": 2}
     last = event(choices=[{"index": 0, "delta": {"content": "ab"}}], usage=usage)
     endpoint.replies = [endpoint.silent_after(last)]
@@ -196,10 +201,13 @@ async def test_alternatives_that_nobody_asked_for_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("has_tools", [False, True])
 async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_process_goes_on(
-    tmp_path: Path, *, is_cut: bool
+    tmp_path: Path, *, is_cut: bool, has_tools: bool
 ) -> None:
+    """Of an endpoint that cannot go on from a text, or not from the middle of a tool call."""
     may_end = anyio.Event()
+    call = replace(calls.chat(), tools=(ToolSpec("clock"),) if has_tools else ())
 
     async def body() -> AsyncIterator[str]:
         yield text("Hel")
@@ -207,13 +215,15 @@ async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_proce
         yield event(error={"message": "CUDA"}) if is_cut else text("lo") + end()
 
     endpoint = BadEndpoint([lambda: StreamingResponse(body(), media_type="text/event-stream")])
+    if has_tools:
+        endpoint.models = vllm
     with anyio.fail_after(30):
         async with (
             engine_at(endpoint) as engine,
             open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
         ):
             pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
-            async with kernel.gate(pid).open_call(calls.chat()) as frames:
+            async with kernel.gate(pid).open_call(call) as frames:
                 await anext(aiter(frames))
                 await init.call(Stop(pid=pid))
                 may_end.set()
@@ -242,8 +252,7 @@ async def test_only_what_can_go_on_from_its_text_is_preempted(
         await may_end.wait()
         yield text("o") + end()
 
-    card = {"data": [{"id": "m", "owned_by": "vllm"}]}
-    endpoint = BadEndpoint(models=lambda: JSONResponse(card))
+    endpoint = BadEndpoint(models=vllm)
     endpoint.replies = [
         lambda: StreamingResponse(body(), media_type="text/event-stream"),
         stream(text("o"), end()),

@@ -6,8 +6,7 @@
 Suspending: a sequence is taken out of its slot as the text so far, and resumed by having the endpoint go on from that text
 (`GoingOn`). vLLM is known to do so, llama-server is asked, others are told of by `engine.going_on`; where nobody says so the
 engine lacks the ability. Under a temperature the random numbers begin anew then: it is a continuation, not always the one
-that would have come. Under a constraint or with tools there is no going on from the middle: such a job is never preempted, and
-after a stop asked for again as a whole, see `sequence.py`.
+that would have come. Under a constraint or with tools there is no going on from the middle: such a job is never taken out.
 """
 
 import re
