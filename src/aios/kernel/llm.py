@@ -9,9 +9,10 @@ A generation that its engine fails begins anew on the next engine that may serve
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -71,6 +72,8 @@ from aios.kernel.router import Wish
 from aios.kernel.scheduler.scheduler import Scheduler, Turn
 from aios.kernel.spending import Budgets
 from aios.kernel.toolgaps import ToolGaps
+
+T = TypeVar("T")
 
 CLOSE_GRACE_S = 5.0
 BROKEN = (EngineFailed, EngineUnavailable)
@@ -209,11 +212,12 @@ class ModelCalls:
                     with core.in_use() as engine:
                         note_begun()
                         permit.n_used = max(1, n_tokens)
-                        found, used = await engine.embed(texts)
+                        found, used = await _asked(run, engine, engine.embed(texts))
                     vectors += found
                     usage += used
                     run.process.usage += used
                     turn.spend(used.prompt_tokens)
+        await run.runnable()
         self._cores.note_served(core, run, call.model, Usage())
         return Embeddings(tuple(vectors), usage, core.model)
 
@@ -237,9 +241,17 @@ class ModelCalls:
     async def counting(self, run: Run, core: Core, n_chars: int) -> AsyncIterator[None]:
         """Count a text in the block. Of the long ones of a process one is counted at a time, so others wait for no more of them.
 
-        Who waits is parked, so `stop` waits for one of them at most, too. An endpoint counts as many at once as it likes.
+        Who waits is parked, so `stop` waits for one of them at most, too. An endpoint counts as many at once as it likes, and `stop`
+        waits for none of them.
         """
-        if n_chars <= LONG_CHARS or core.kind == "openai":
+        if core.kind == "openai":
+            try:
+                with run.holding(lambda _: None):
+                    yield
+            finally:
+                await run.runnable()
+            return
+        if n_chars <= LONG_CHARS:
             yield
             return
         pid = run.process.pid
@@ -338,14 +350,16 @@ class ModelCalls:
         output.is_begun = True
         if turn.is_urgent != job.is_urgent:
             job = replace(job, is_urgent=turn.is_urgent)
-        sequence = await engine.open(job, suspended)
+        sequence = await _asked(turn.run, engine, engine.open(job, suspended))
         try:
             if _is_whole(engine.capabilities, job):
                 await self._drain(sequence, turn, output, is_whole=True)
                 return None
-            with turn.interruptible():
-                await self._drain(sequence, turn, output)
-                return None
+            # What is there already would be read without a pause, and so not be cut off.
+            if not turn.must_yield:
+                with turn.interruptible():
+                    await self._drain(sequence, turn, output)
+                    return None
             turn.run.n_preemptions += 1
             return await sequence.suspend()
         finally:
@@ -359,7 +373,9 @@ class ModelCalls:
         """Read a sequence to its end, handing every piece on and accounting for it. `is_whole`: no stop cuts it off."""
         run = turn.run
         while True:
-            delta = await (_read_whole(run, sequence) if is_whole else sequence.read())
+            delta = await (_let_be(run, sequence.read()) if is_whole else sequence.read())
+            if is_whole:
+                await run.runnable()
             output.add(delta)
             if output.stream is not None:
                 output.stream.add(delta)
@@ -423,13 +439,20 @@ def _is_whole(offer: Capabilities, job: Job) -> bool:
     return offer.is_resumed_from_text and not can_go_on(job)
 
 
-async def _read_whole(run: Run, sequence: Sequence) -> Delta:
-    """The next piece. A stop neither cuts it off nor waits for it, and what it brings is kept until the process goes on."""
+async def _asked(run: Run, engine: Engine, asked: Awaitable[T]) -> T:
+    """What an engine answers; of an endpoint no stop waits for it."""
+    is_remote = engine.capabilities.is_resumed_from_text
+    return await (_let_be(run, asked) if is_remote else asked)
+
+
+async def _let_be(run: Run, asked: Awaitable[T]) -> T:
+    """What is asked for. A stop neither cuts it off nor waits for it; an error is told once the process goes on."""
     try:
         with run.holding(lambda _: None):
-            return await sequence.read()
-    finally:
+            return await asked
+    except AiosError:
         await run.runnable()
+        raise
 
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:

@@ -9,6 +9,7 @@ import anyio.abc
 import pytest
 from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 from tests.engine.jobs import chat, read_all, run
 from tests.engine.remote.bad_endpoint import (
     BadEndpoint,
@@ -26,12 +27,15 @@ from tests.engine.remote.bad_endpoint import (
 )
 from tests.kernel import calls
 
-from aios.abi.calls import Cont, Stop
+from aios.abi.call import Answer, Call
+from aios.abi.calls import Cont, Embed, Stop, Tokenize
 from aios.abi.types import Finish, ToolSpec
 from aios.config import Config, Home, SchedulerConfig
 from aios.errors import (
+    AiosError,
     EngineFailed,
     EngineUnavailable,
+    InvalidCall,
 )
 from aios.kernel.kernel import open_kernel
 
@@ -279,3 +283,74 @@ async def test_only_what_can_go_on_from_its_text_is_preempted(
             assert result.value.message.content == "Hello"
             assert result.n_preemptions == (0 if has_tools else 1)
         assert len(endpoint.posts) == (2 if has_tools else 3)
+
+
+class LateResponse(Response):
+    """Another response, once it may begin."""
+
+    def __init__(self, response: Response, may_begin: anyio.Event) -> None:
+        super().__init__()
+        self.response = response
+        self.may_begin = may_begin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.may_begin.wait()
+        await self.response(scope, receive, send)
+
+
+VECTORS = {"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 1}}
+
+
+@pytest.mark.parametrize(
+    ("models", "call", "reply", "n_posts", "told"),
+    [
+        (None, calls.chat(), stream(text("Hello"), end()), 1, Finish.STOP),
+        (vllm, calls.chat(), stream(text("Hello"), end()), 2, Finish.STOP),
+        (None, calls.chat(), lambda: JSONResponse({}, 400), 1, InvalidCall),
+        (vllm, calls.chat(), lambda: JSONResponse({}, 400), 1, InvalidCall),
+        (None, Embed(texts=("a",)), lambda: JSONResponse(VECTORS), 1, None),
+        (None, Embed(texts=("a",)), lambda: JSONResponse({}, 400), 1, InvalidCall),
+        (vllm, Tokenize(text="a"), lambda: JSONResponse({"count": 1, "tokens": [7]}), 1, None),
+        (vllm, Tokenize(text="a"), lambda: JSONResponse({}, 400), 1, InvalidCall),
+    ],
+)
+async def test_a_stop_does_not_wait_until_the_endpoint_begins_to_answer(
+    tmp_path: Path,
+    models: Reply | None,
+    call: Call[Answer],
+    reply: Reply,
+    n_posts: int,
+    told: object,
+) -> None:
+    may_begin, was_told = anyio.Event(), anyio.Event()
+    endpoint = BadEndpoint([lambda: LateResponse(reply(), may_begin)])
+    endpoint.models = models or endpoint.models
+    found: object = None
+    with anyio.fail_after(30):
+        async with (
+            engine_at(endpoint, timeout_s=30.0) as engine,
+            open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            kernel.cores.get("a").kind = "openai"
+            pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+
+            async def ask() -> None:
+                nonlocal found
+                try:
+                    found = getattr((await kernel.gate(pid).call(call)).value, "finish", None)
+                except AiosError as error:
+                    found = type(error)
+                was_told.set()
+
+            tasks.start_soon(ask)
+            while not endpoint.posts:
+                await anyio.sleep(0.001)
+            await init.call(Stop(pid=pid))
+            may_begin.set()
+            with anyio.move_on_after(0.1):
+                await was_told.wait()
+            assert not was_told.is_set(), "a stopped process was told"
+            await init.call(Cont(pid=pid))
+    assert found == told
+    assert len(endpoint.posts) == n_posts
