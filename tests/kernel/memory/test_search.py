@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -5,10 +6,11 @@ import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.memory import Note
 from aios.config import Config, Home, MemoryConfig
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.memory import meaning
+from aios.kernel.memory import meaning, tables
 from aios.sdk.memory import Memory
 
 pytestmark = pytest.mark.anyio
@@ -98,3 +100,27 @@ async def test_notes_from_before_the_embedder_are_linked_when_it_comes(
             while kernel.memory.statistics().n_vectors < len(BERLIN):
                 await memory.recall("capital")
         assert (await memory.get(ids[2])).links == (ids[0], ids[1])
+
+
+async def test_of_what_is_linked_no_text_is_read_but_of_what_is_shown(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted() as kernel:
+        ann = agent(kernel, "ann")
+        hub = await ann.remember("The spare key is under the blue pot")
+        others = [await ann.remember(f"Number {number} of a list") for number in range(20)]
+        for other in others:
+            await ann.link(hub, other)
+        make, read = tables._note, list[int]()
+
+        def note_from(row: Sequence[object]) -> Note:
+            read.append(int(str(row[0])))
+            return make(row)
+
+        monkeypatch.setattr(tables, "_note", note_from)
+        assert (await ann.get(hub)).links == tuple(others)
+        assert read == [hub]
+        read.clear()
+        found = await ann.recall("where is the spare key", limit=2, follow_links=True)
+        assert [hit.note.id for hit in found.hits] == [hub, others[-1]]
+        assert len(read) <= 2 + 2, "those of the search, then those that the links lead to"

@@ -82,9 +82,9 @@ def follow_links(
 ) -> list[Hit]:
     """The hits and the notes that they are linked with and that pass, the best `limit` of both."""
     links = tables.links_from(connection, [hit.note.id for hit in hits])
-    notes = {hit.note.id: hit.note for hit in hits}
-    notes |= tables.notes_of(connection, {other for _, other in links}, which)
-    ranked = spread([Ranked(hit.note.id, hit.score, hit.why) for hit in hits], links)
-    return [Hit(notes[each.id], each.score, each.why) for each in ranked if each.id in notes][
-        :limit
-    ]
+    passing = tables.traits_of(connection, {other for _, other in links}, which).keys()
+    links = [(one, other) for one, other in links if other in passing]
+    best = spread([Ranked(hit.note.id, hit.score, hit.why) for hit in hits], links)[:limit]
+    # Of all that is linked only the few that are shown: a thousand texts may be a quarter of a GB.
+    notes = tables.notes_of(connection, [each.id for each in best], which)
+    return [Hit(notes[each.id], each.score, each.why) for each in best]

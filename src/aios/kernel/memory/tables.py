@@ -308,7 +308,7 @@ def links_of(connection: apsw.Connection, note: int, which: Filter) -> tuple[int
         "SELECT b FROM memory_links WHERE a = ?1 UNION SELECT a FROM memory_links WHERE b = ?1",
         (note,),
     ).fetchall()
-    return tuple(sorted(notes_of(connection, ints(rows), which)))
+    return tuple(sorted(traits_of(connection, ints(rows), which)))
 
 
 def links_from(connection: apsw.Connection, notes: Collection[int]) -> list[tuple[int, int]]:
