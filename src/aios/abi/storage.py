@@ -304,6 +304,7 @@ class FileLock(Call[Done], frozen=True, tag="file_lock"):
 
     Raises:
         Conflict: Another process has it, and `is_waiting` is false.
+        ResourceExhausted: The caller holds 1,000 locks.
     """
 
     path: FilePath
