@@ -1,8 +1,13 @@
+import os
+
 import anyio
+import apsw
 import pytest
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.storage import Changes, FileVersion, Put
 from aios.errors import NotFound
+from aios.kernel.storage import changes, tables
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -78,3 +83,44 @@ async def test_who_waits_is_woken_by_a_change_and_not_by_a_purge(booted: OpenKer
                 assert not found
                 await files.write("/shared/b", "b")
         assert found == ["/shared/b"]
+
+
+async def test_who_watches_looks_at_each_change_elsewhere_once_and_at_a_few_in_one_step(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_CHANGES", 100)
+    looked, look = list[int](), tables.changes_since
+
+    def changes_since(
+        connection: apsw.Connection, path: str, since: int, limit: int
+    ) -> tuple[list[FileVersion], int, bool]:
+        looked.append(since)
+        return look(connection, path, since, limit)
+
+    monkeypatch.setattr(changes, "changes_since", changes_since)
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+        await files.write("/shared/mine/a", "old")
+        for _ in range(2):
+            await files.edit([Put(f"/shared/{number}", os.urandom(4)) for number in range(450)])
+        first = await files.watch("/shared/mine", since=0, is_waiting=False)
+        assert [each.path for each in first.versions] == ["/shared/mine/a"]
+        rest = await files.watch("/shared/mine", since=first.next, is_waiting=False)
+        assert (rest.versions, rest.next) == ((), 901)
+        assert looked == [0, *range(100, 901, 100)]
+        looked.clear()
+        found: list[Changes] = []
+
+        async def watch() -> None:
+            found.append(await files.watch("/shared/mine", since=rest.next))
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch)
+                for number in range(3):
+                    await anyio.wait_all_tasks_blocked()
+                    await files.write("/shared/elsewhere", str(number))
+                await anyio.wait_all_tasks_blocked()
+                await files.write("/shared/mine/a", "new")
+        assert list(dict.fromkeys(looked)) == [901, 902, 903, 904]
+        assert found[0].next == 905

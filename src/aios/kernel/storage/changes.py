@@ -16,16 +16,26 @@ from functools import partial
 from itertools import chain
 
 import anyio
+import anyio.lowlevel
 import apsw
 from msgspec import Struct
 
-from aios.abi.storage import FileInfo
+from aios.abi.storage import FileInfo, FileVersion
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
 from aios.kernel.process import INIT_PID, Run
 from aios.kernel.storage import reading
-from aios.kernel.storage.tables import PAST, files_below, last_change, tainted_between
+from aios.kernel.storage.tables import (
+    PAST,
+    changes_since,
+    files_below,
+    last_change,
+    tainted_between,
+)
 from aios.kernel.taint import take
+
+MAX_CHANGES = 1_000
+"""That are looked at for a watcher in one step on the event loop."""
 
 _NEWEST = (
     "path NOT GLOB '/workspaces/*' AND path NOT GLOB '/checkpoints/*' AND NOT EXISTS "
@@ -91,6 +101,22 @@ class ChangeStream:
             if found := await self.newest(since, limit=limit):
                 return found
             await changed.wait()
+
+    async def watch(
+        self, run: Run, path: str, since: int, *, is_waiting: bool
+    ) -> tuple[list[FileVersion], int]:
+        """The next changes of a path and of all below it that come after `since`, and where to go on; none only if the call does not wait."""
+        while True:
+            await anyio.lowlevel.checkpoint()
+            changed = self.signal()
+            look = partial(changes_since, path=path, since=since, limit=MAX_CHANGES)
+            found, since, is_more = self._db.read_nowait(look)
+            if found or not (is_more or is_waiting):
+                return found, since
+            if not is_more:
+                with run.parked():
+                    await changed.wait()
+                await run.runnable()
 
     async def existing(self, paths: Collection[str]) -> set[str]:
         """Those of these paths where a file is now."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import apsw
 
@@ -95,7 +94,6 @@ INLINE_READ_BYTES = 64 << 10
 """Up to here a read is done on the event loop: 15 us against 70 us for a thread."""
 SMALL_WRITE_BYTES = 1 << 10
 """Up to here a content is one chunk, and hashing it is cheaper than a thread."""
-MAX_CHANGES = 1_000
 
 
 class StorageManager:
@@ -322,27 +320,18 @@ class StorageManager:
         if call.follow:  # at once, so that the reader knows that it misses nothing from here on
             emit(Advance("changes", since))
         while True:
-            changed = self.changes.signal()
-            look = partial(tables.changes_since, path=path, since=since, limit=MAX_CHANGES)
-            found = self._db.read_nowait(look)
-            reach = self._reaches.of(run.process)
+            found, since = await self.changes.watch(
+                run, path, since, is_waiting=call.is_waiting or call.follow
+            )
             if found:
                 self._path(run.process, path)  # a share may have ended meanwhile
-            if found and call.follow:
-                since = found[-1].change
-                seen = tuple(each for each in found if reach.may_read(each.path))
-                reading.take_versions(run, seen)
-                for version in seen:
-                    emit(Change(version))
-                await anyio.lowlevel.checkpoint()
-            elif found or not (call.is_waiting or call.follow):
-                seen = tuple(each for each in found if reach.may_read(each.path))
-                reading.take_versions(run, seen)
-                return Changes(seen, found[-1].change if found else since)
-            else:
-                with run.parked():
-                    await changed.wait()
-                await run.runnable()
+            reach = self._reaches.of(run.process)
+            seen = tuple(each for each in found if reach.may_read(each.path))
+            reading.take_versions(run, seen)
+            if not call.follow:
+                return Changes(seen, since)
+            for version in seen:
+                emit(Change(version))
 
     # --- sharing and locks ---------------------------------------------------------------------------------------
 

@@ -288,11 +288,21 @@ def get_versions(connection: apsw.Connection, path: str, limit: int) -> list[Fil
 
 def changes_since(
     connection: apsw.Connection, path: str, since: int, limit: int
-) -> list[FileVersion]:
-    """The changes of a path and of all below it that came after the change `since`."""
+) -> tuple[list[FileVersion], int, bool]:
+    """Look at the next `limit` changes after the change `since`, whatever they are of.
+
+    Returns: those of a path and of all below it; the last that was looked at; whether there may be more. Cost: up to 3 us a change.
+    """
+    ids = "SELECT change FROM versions WHERE change > ? ORDER BY change LIMIT ?"
+    end, n_seen = connection.execute(
+        f"SELECT ifnull(max(change), ?), count(*) FROM ({ids})",  # noqa: S608 - our own words
+        (since, since, limit),
+    ).get
     prefix = "/" if path == "/" else f"{path}/"
-    where = "WHERE change > ? AND (path = ? OR (path > ? AND path < ?)) ORDER BY change LIMIT ?"
-    return _versions(connection, where, (since, path, prefix, f"{prefix}{PAST}", limit))
+    # The plus keeps SQLite from looking through all that ever was below the path.
+    where = "WHERE change > ? AND change <= ? AND (+path = ? OR (+path > ? AND +path < ?)) ORDER BY change"
+    found = _versions(connection, where, (since, end, path, prefix, f"{prefix}{PAST}"))
+    return found, end, n_seen == limit
 
 
 def versions_since(connection: apsw.Connection, first: int) -> list[FileVersion]:
