@@ -95,6 +95,7 @@ class FileEdit(Call[Edited], frozen=True, tag="file_edit"):
         Conflict: A file has another version than `if_version`, or a move's target exists.
         NotFound: A file to copy, move or delete is not there.
         ResourceExhausted: The quota is used up, or the disk is full.
+        TooLarge: Over 20,000 files change (a move changes two), or fewer with long names; nothing is changed then.
     """
 
     edits: Annotated[tuple[Edit, ...], Meta(min_length=1, max_length=1_000)]
@@ -136,6 +137,7 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
         InvalidCall: Not just one of them is given, `with_children` without `pid` or with that of init, or a `path` with
             `transaction` or `pid`.
         NotFound: There is no such version, it was purged, or nothing is to be undone.
+        TooLarge: As for `FileEdit`.
     """
 
     path: FilePath = ""
@@ -148,16 +150,23 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
 
 
 class Purged(Answer, frozen=True):
-    """How many versions are gone, and how many bytes of the disk that freed."""
+    """How many versions are gone, and how many bytes of the disk that freed. `n_left` were too many for one call: call again."""
 
     n_versions: Count
     size_bytes: Count
+    n_left: Count = 0
+
+    def plus(self, more: "Purged") -> "Purged":
+        """The same of two calls."""
+        return Purged(
+            self.n_versions + more.n_versions, self.size_bytes + more.size_bytes, more.n_left
+        )
 
 
 class FilePurge(Call[Purged], frozen=True, tag="file_purge"):
     """Forget versions of a file, or of all below a folder: all but the newest `keep`. This cannot be undone.
 
-    Of a deleted file nothing is left with `keep` 0.
+    One call forgets the oldest 20,000, and says how many are left. Of a deleted file nothing is left with `keep` 0.
 
     Raises:
         AccessDenied: A path is not the caller's, or a policy forbids something below it.

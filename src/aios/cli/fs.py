@@ -13,6 +13,7 @@ from aios.abi.storage import MAX_PIECE_BYTES, Edited, FileCollect, FileInfo
 from aios.cli.connecting import connect
 from aios.cli.durations import Duration
 from aios.cli.exits import ExitCode
+from aios.cli.fs_delete import delete_all
 from aios.cli.fs_do import do
 from aios.cli.fs_links import links, make_link, unlink
 from aios.cli.fs_mounts import mount, mounts, umount
@@ -174,8 +175,8 @@ def rm(*, path: str, recursive: bool, message: str, as_json: bool) -> None:
             is_root = path.strip("/").count("/") < 1
             hint = "it stays; name what is in it" if is_root else "delete all below it with -r"
             raise InvalidCall(f"{path} is a folder", hint=hint)
-        edited = client.files.delete(path, message=message)
-    _show_edited(edited, as_json=as_json)
+        for edited in delete_all(client, path, message):
+            _show_edited(edited, as_json=as_json)
 
 
 @fs.command(epilog=examples("aios fs versions /shared/report.md"))

@@ -190,10 +190,14 @@ def _purging(path: str, message: str) -> Procedure[Purged]:
     assert isinstance(deleted, Edited)
     try:
         purged = yield build(FilePurge, path=path, keep=0)
+        assert isinstance(purged, Purged)
+        while purged.n_left:
+            more = yield build(FilePurge, path=path, keep=0)
+            assert isinstance(more, Purged)
+            purged = purged.plus(more)
     except AiosError:
         yield build(FileRollback, transaction=deleted.transaction, message=f"not purged: {message}")
         raise
-    assert isinstance(purged, Purged)
     return purged
 
 

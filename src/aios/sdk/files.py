@@ -236,7 +236,11 @@ class Files(FileSearch, FileCommands):
 
     async def purge(self, path: str, *, keep: int = 1) -> Purged:
         """Forget all but the newest `keep` versions; this cannot be undone."""
-        return (await self._gate.call(build(FilePurge, path=path, keep=keep))).value
+        call = build(FilePurge, path=path, keep=keep)
+        purged = (await self._gate.call(call)).value
+        while purged.n_left:
+            purged = purged.plus((await self._gate.call(call)).value)
+        return purged
 
     async def watch(
         self,

@@ -213,7 +213,11 @@ class BlockingFiles(BlockingFileSearch, BlockingFileCommands):
 
     def purge(self, path: str, *, keep: int = 1) -> Purged:
         """Forget all but the newest `keep` versions; this cannot be undone."""
-        return self._gate.call(build(FilePurge, path=path, keep=keep)).value
+        call = build(FilePurge, path=path, keep=keep)
+        purged = self._gate.call(call).value
+        while purged.n_left:
+            purged = purged.plus(self._gate.call(call).value)
+        return purged
 
     def watch(
         self,

@@ -1,4 +1,4 @@
-"""What a policy forbids below a folder, where only the folder is named."""
+"""What one call may change: what a policy forbids below a folder where only the folder is named, and how much."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.conftest import OpenKernel
 
-from aios.abi.storage import Move
+from aios.abi.storage import Copy, Move, Put
 from aios.config import AccessConfig, ApprovalsConfig, Config, Home
-from aios.errors import AccessDenied
+from aios.errors import AccessDenied, TooLarge
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.storage import manager
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -85,3 +87,56 @@ async def test_a_purge_of_a_folder_is_refused_for_what_is_banned_below_it(tmp_pa
         assert len(await owner.versions("/shared/team/a")) == 2
         assert (await ann.purge("/shared/team/a", keep=1)).n_versions == 1
         assert len(await owner.versions("/shared/team/vault/key")) == 2
+
+
+async def test_one_call_changes_so_many_files_and_no_more(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "MAX_CALL_CHANGES", 10)
+    async with booted() as kernel:
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        await ann.edit([Put(f"r/{number}", b"x") for number in range(5)])
+        with pytest.raises(TooLarge, match="may not change more than"):
+            await ann.edit([Copy("r", f"all/{number}") for number in range(3)])
+        assert {each.path for each in await ann.list()} == {"/agents/ann/r"}, "nothing is done"
+        await ann.edit([Copy("r", f"all/{number}") for number in range(2)])
+        await ann.edit([Put(f"all/{number}", b"x") for number in range(2, 4)])
+        for step in (ann.delete("all"), ann.copy("all", "more"), ann.move("all", "more")):
+            with pytest.raises(TooLarge):
+                await step
+        await ann.move("r", "s")
+        assert len((await ann.delete("all/0")).versions) == 5
+        assert len(await ann.list(is_deep=True)) == 7 + 5
+
+
+async def test_what_is_told_of_long_names_counts_too(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "MAX_CALL_CHANGES", 10)
+    async with booted() as kernel:
+        files = Files(kernel.init_gate())
+        long = "/shared/" + "/".join(["f" * 250] * 12)
+        for number in range(3):
+            await files.write(f"{long}/{number}", "x")
+        with pytest.raises(TooLarge):
+            await files.delete(long)
+        assert len((await files.delete(f"{long}/0")).versions) == 1
+
+
+async def test_a_rollback_of_a_folder_counts_what_goes_back(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "MAX_CALL_CHANGES", 4)
+    async with booted() as kernel:
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        for number in range(19):
+            await ann.write(f"r/{number}", "old")
+        (made,) = (await ann.write("r/19", "old")).versions
+        for number in range(4):
+            await ann.write(f"r/{number}", "new")
+        back = await ann.rollback("r", unix_s=made.unix_s)
+        assert [each.path for each in back.versions] == [f"/agents/ann/r/{n}" for n in range(4)]
+        assert (await ann.rollback("r", unix_s=back.versions[0].unix_s)).versions == ()
+        with pytest.raises(TooLarge):
+            await ann.rollback("r", unix_s=made.unix_s - 3600)
+        assert len(await ann.list("r")) == 20

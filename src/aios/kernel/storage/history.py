@@ -1,4 +1,4 @@
-"""Going back: purge old versions, bring paths back to a version or a moment, undo a transaction or a process.
+"""Going back: bring paths back to a version or a moment, undo a transaction or a process.
 
 Each function runs in the database's writer thread, inside a write.
 """
@@ -9,55 +9,10 @@ from collections.abc import Collection, Iterator, Sequence
 import apsw
 
 from aios.abi.storage import FileRollback, FileVersion
-from aios.disk.blobs import BlobStore
 from aios.errors import AccessDenied, InvalidCall, NotFound
-from aios.kernel.storage.content import ContentId, release_content, retain_content
-from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
-from aios.kernel.storage.tables import PAST, check_versions, find_file, no_file, taint_of
+from aios.kernel.storage.content import retain_content
+from aios.kernel.storage.tables import PAST, check_versions, find_file, taint_of
 from aios.kernel.storage.versions import Transaction
-
-
-def purge(
-    connection: apsw.Connection, blobs: BlobStore, path: str, keep: int, *, reach: Reach
-) -> tuple[int, int]:
-    """Forget all but the newest `keep` versions of each path below; returns their number and the bytes freed.
-
-    The version that a file has now is never forgotten.
-
-    Raises:
-        AccessDenied: Some of it is out of `reach`; nothing is forgotten then.
-        NotFound: Nothing was ever at the path or below it, or all of it was purged.
-    """
-    check_versions(connection, path)
-    is_write = not is_within(path, f"/{WORKSPACES}")
-    prefix = f"{path}/"
-    rows = list(
-        connection.execute(
-            "SELECT change, content, path FROM (SELECT change, content, path, version, "
-            "row_number() OVER (PARTITION BY path ORDER BY version DESC) AS age FROM versions "
-            "WHERE path = ?1 OR (path > ?2 AND path < ?3)) AS old WHERE age > ?4 AND NOT EXISTS "
-            "(SELECT 1 FROM files WHERE files.path = old.path AND files.version = old.version)",
-            (path, prefix, f"{prefix}{PAST}", keep),
-        )
-    )
-    freed_bytes = 0
-    paths = {str(row[2]) for row in rows}
-    for each in sorted(paths):
-        reach.check_below(path, each, is_write=is_write)
-    connection.executemany("DELETE FROM versions WHERE change = ?", ((row[0],) for row in rows))
-    heirs = {each: _oldest_content(connection, each) for each in paths}
-    for _, content, each in rows:
-        if content is not None:
-            freed_bytes += release_content(connection, blobs, content, heir=heirs[each])
-    forget_marks(connection, path)
-    return len(rows), freed_bytes
-
-
-def _oldest_content(connection: apsw.Connection, path: str) -> ContentId | None:
-    """What the oldest version of a path holds that is left and no deletion."""
-    query = "SELECT content FROM versions WHERE path = ? AND content IS NOT NULL ORDER BY version LIMIT 1"
-    row = connection.execute(query, (path,)).fetchone()
-    return None if row is None else int(str(row[0]))
 
 
 def forget_marks(connection: apsw.Connection, path: str) -> None:
@@ -96,6 +51,7 @@ def rollback_to(
 
     Raises:
         NotFound: There is no such version, or it was purged.
+        TooLarge: It is more than the transaction may change.
     """
     connection = transaction.connection
     if version is not None:
@@ -103,13 +59,14 @@ def rollback_to(
         return transaction.versions()
     rows = list(
         connection.execute(
-            "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END), min(version) FROM versions "
-            "WHERE path = ? OR (path > ? AND path < ?) GROUP BY path",
+            "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) AS back, min(version) FROM versions "
+            "WHERE path = ? OR (path > ? AND path < ?) GROUP BY path HAVING back < max(version)",
             (unix_s, path, f"{path}/", f"{path}/{PAST}"),
         )
     )
     if not rows:
-        raise no_file(path)
+        check_versions(connection, path)
+    transaction.check_room(len(rows))
     rows.sort(key=lambda row: _is_there(connection, row[0], row[1]))
     for each, number, first in rows:
         if not number and first > 1:
@@ -130,6 +87,7 @@ def rollback_to(
 def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> None:
     """Undo changes, given as (path, first version, last version); a path that was changed later is left, and named in the transaction."""
     connection = transaction.connection
+    transaction.check_room(len(changes))
     for path, first, last in sorted(changes, key=lambda e: _is_there(connection, e[0], e[1] - 1)):
         newest: int = connection.execute(
             "SELECT max(version) FROM versions WHERE path = ?", (path,)

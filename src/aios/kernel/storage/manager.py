@@ -73,9 +73,11 @@ from aios.kernel.storage.family import find_family
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import FOLDERS, ROOTS, WORKSPACES, Reach, file_path, is_within, parse
+from aios.kernel.storage.purging import purge
 from aios.kernel.storage.quotas import Quotas
 from aios.kernel.storage.reach import Reaches
 from aios.kernel.storage.versions import (
+    MAX_CALL_CHANGES,
     AppendAt,
     Author,
     CopyTo,
@@ -167,12 +169,7 @@ class StorageManager:
         """Forget old versions."""
         path = await self.purged_path(run.process, call.path)
         reach = self._reaches.of(run.process)
-
-        def write(connection: apsw.Connection) -> Purged:
-            purged = history.purge(connection, self._blobs, path, call.keep, reach=reach)
-            return run.sealed(connection, Purged(*purged))
-
-        purged = await self._db.write(write)
+        purged = await purge(run, self._db, self._blobs, path, keep=call.keep, reach=reach)
         self.changes.note_purge()
         self.mounts.note_room(path)
         return purged
@@ -228,7 +225,7 @@ class StorageManager:
         def write(connection: apsw.Connection) -> Edited:
             kept = [] if staged is None else staged
             tx = Transaction(connection, self._blobs, author, self._config.quota_bytes, kept)
-            tx.is_closed, tx.reach = self.mounts.is_closed, reach
+            tx.is_closed, tx.reach, tx.n_left = self.mounts.is_closed, reach, MAX_CALL_CHANGES
             return run.sealed(connection, Edited(tx.number, tuple(change(tx)), tuple(tx.left)))
 
         try:

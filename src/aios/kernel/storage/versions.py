@@ -10,7 +10,7 @@ from aios.abi.storage import FileVersion
 from aios.abi.types import Pid
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import FINE
-from aios.errors import Conflict, ResourceExhausted
+from aios.errors import Conflict, ResourceExhausted, TooLarge
 from aios.kernel.storage.content import (
     ContentId,
     Manifest,
@@ -25,6 +25,7 @@ from aios.kernel.storage.content import (
 )
 from aios.kernel.storage.paths import Reach, ancestors, is_within, parent, root_of
 from aios.kernel.storage.tables import (
+    FileRow,
     files_below,
     find_file,
     find_quota,
@@ -34,6 +35,11 @@ from aios.kernel.storage.tables import (
     taint_of,
     versions_since,
 )
+
+MAX_CALL_CHANGES = 20_000
+"""That one call may make: it holds the only writer, for about a second, and its answer names each."""
+TOLD_BYTES = 1_000
+"""Of names and messages, for which a change counts once more, so that all of them fit into one answer."""
 
 
 class Author(Struct, frozen=True):
@@ -119,6 +125,8 @@ class Transaction:
     is_closed: Callable[[str], bool] = _is_nothing_closed
     reach: Reach | None = None
     """Of who asks: also each path below a folder that is named is judged. None: the kernel acts by itself."""
+    n_left: int | None = None
+    """How many changes it may still make or leave. None: the kernel acts by itself."""
     number: int = 0
 
     def __post_init__(self) -> None:
@@ -144,8 +152,38 @@ class Transaction:
 
     def leave(self, path: str) -> None:
         """A path stays as it is; it is named, if who asks may see it."""
+        self._count_change(path)
         if self.reach is None or self.reach.may_read(path):
             self.left.append(path)
+
+    def check_room(self, n_more: int) -> None:
+        """Return if the transaction may make so many more changes.
+
+        Raises:
+            TooLarge: It may not.
+        """
+        if self.n_left is not None and self.n_left < n_more:
+            raise TooLarge(
+                f"one call may not change more than {MAX_CALL_CHANGES} files, fewer with long names",
+                hint="nothing was changed; go folder by folder, or name up to 1,000 files in a call",
+            )
+
+    def _count_change(self, *told: str) -> None:
+        """One more, of which this is told.
+
+        Raises:
+            TooLarge: It is one too many.
+        """
+        if self.n_left is not None:
+            self.n_left -= 1 + len("".join(told).encode()) // TOLD_BYTES
+            self.check_room(0)
+
+    def _below(self, path: str) -> list[FileRow]:
+        """What is at a path and below it, if that may be changed in one call."""
+        limit = -1 if self.n_left is None else self.n_left + 1
+        found = files_below(self.connection, path, limit=limit)
+        self.check_room(len(found))
+        return found
 
     def take(self, step: Step) -> None:
         """Take one step.
@@ -195,14 +233,14 @@ class Transaction:
         self._store(step.path, Stored(whole, tail.new_bytes), taint=taint)
 
     def _copy(self, step: CopyTo) -> None:
-        sources = files_below(self.connection, step.source)
+        sources = self._below(step.source)
         if not sources:
             raise no_file(step.source)
         if is_within(step.target, step.source) or is_within(step.source, step.target):
             raise Conflict(
                 f"{step.source} and {step.target} lie in each other", hint="choose another target"
             )
-        if step.is_move and files_below(self.connection, step.target):
+        if step.is_move and files_below(self.connection, step.target, limit=1):
             raise Conflict(f"{step.target} is there already", hint="delete it first")
         for source in sources:
             target = step.target + source.path.removeprefix(step.source)
@@ -226,7 +264,7 @@ class Transaction:
             self.reach.check_below(folder, path, is_write=is_write)
 
     def _delete(self, path: str) -> None:
-        found = files_below(self.connection, path)
+        found = self._below(path)
         if not found:
             raise no_file(path)
         for each in found:
@@ -265,6 +303,8 @@ class Transaction:
 
         A `version` that has its number is added as it is; else it gets the next, and none if nothing changes.
         """
+        author = self.author
+        self._count_change(path, author.home, author.message or note, author.taint or taint)
         now = find_file(self.connection, path)
         if version is None:
             if (now.content if now else None) == content:
@@ -276,7 +316,6 @@ class Transaction:
                 taint = taint_of(self.connection, path, now.version)
         if now is None and content is not None:
             self._check_place(path)
-        author = self.author
         self.connection.execute(
             "INSERT INTO versions (path, version, content, size_bytes, tx, boot, pid, author, unix_s, message, taint) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
