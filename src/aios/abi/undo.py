@@ -64,6 +64,7 @@ class Undo(Call[Undone], frozen=True):
         Conflict: A tool of the process runs in a workspace now.
         InvalidCall: All acts of the owner are asked for; say how many. Or those of all that descend from init.
         NotFound: There is no such process, and it has changed no file.
+        TooLarge: Of a program: several acts changed over 20,000 files; say how many: `last`.
     """
 
     pid: Pid

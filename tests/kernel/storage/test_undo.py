@@ -8,10 +8,11 @@ from tests.kernel.tools.offering import idle, run_tool
 
 from aios.abi.access import Decision, Request
 from aios.abi.calls import Kill
+from aios.abi.storage import Put
 from aios.abi.types import Kind, Pid
 from aios.abi.undo import Undo, Undone
 from aios.config import Config, Home, StorageConfig
-from aios.errors import AccessDenied, InvalidCall, NotFound
+from aios.errors import AccessDenied, InvalidCall, NotFound, TooLarge
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import INIT_PID, Run
@@ -363,3 +364,20 @@ async def test_what_is_written_anew_after_a_purge_is_not_taken_for_undone(tmp_pa
         assert [each.why for each in (await undo(kernel, bob)).conflicts] == [
             "/agents/eve has changed it since"
         ]
+
+
+async def test_a_program_takes_back_so_many_files_in_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.storage.undo.MAX_CALL_CHANGES", 3, raising=False)
+    async with open_kernel(Config(), Home(tmp_path / "home"), engines={}) as kernel:
+        pid, gate = agent(kernel, tmp_path / "work")
+        files = Files(gate)
+        for number in range(3):
+            await files.edit([Put(f"{number}/{name}", b"x") for name in "ab"])
+        with pytest.raises(TooLarge, match="6 files"):
+            await gate.call(Undo(pid))
+        assert len((await gate.call(Undo(pid, 3, is_dry_run=True))).value.paths) == 6
+        assert len((await gate.call(Undo(pid, 1))).value.paths) == 2
+        assert len((await undo(kernel, pid)).paths) == 4, "the owner may"
+        assert await files.list(is_deep=True) == []

@@ -19,7 +19,7 @@ from aios.abi.types import Kind, Pid
 from aios.abi.undo import NotUndone, Undo, Undone, UndoneAct, UndonePath
 from aios.abi.wire import decode_call
 from aios.disk.folder import A_LINK
-from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound
+from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound, TooLarge
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Effect, Outcome
@@ -35,7 +35,7 @@ from aios.kernel.storage.mount_tables import set_pending
 from aios.kernel.storage.paths import WORKSPACES, Reach, is_within
 from aios.kernel.storage.tables import find_file
 from aios.kernel.storage.undo_plan import Plan, Version, plan, undone
-from aios.kernel.storage.versions import Author, Transaction
+from aios.kernel.storage.versions import MAX_CALL_CHANGES, Author, Transaction
 from aios.kernel.storage.workspaces import Workspace, real_path
 from aios.kernel.taint import source_of, take_from
 
@@ -102,7 +102,13 @@ class Undoer:
                 take_from(run, author)
         since_unix_s = min((act.unix_s for act in acts), default=0.0) if call.last else 0.0
         work = _Work(acts, mine, since_unix_s, await self._storage.reach_of(run.process))
-        await self._find_spaces(work)
+        n_paths = await self._find_spaces(work)
+        is_bounded = run.process.pid != INIT_PID and not call.is_dry_run and len(acts) > 1
+        if is_bounded and n_paths > MAX_CALL_CHANGES:  # it would hold the only writer
+            raise TooLarge(
+                f"{len(acts)} acts changed {n_paths} files, one call takes {MAX_CALL_CHANGES} back",
+                hint="undo the newest acts first (`last`), or let the owner do it: `aios undo`",
+            )
         if call.is_dry_run or not acts:
             await self._db.read(lambda c: self._plan(c, run.process, work))
             transaction = 0
@@ -178,14 +184,15 @@ class Undoer:
         acts = sorted(acts, key=lambda each: -each.transaction)[: call.last]
         return acts, frozenset(act.transaction for act in every or acts)
 
-    async def _find_spaces(self, work: _Work) -> None:
-        """Look at the workspaces that the acts were in: what others have changed since is a version then."""
+    async def _find_spaces(self, work: _Work) -> int:
+        """Look at the workspaces that the acts were in: what others have changed since is a version then. Returns: how many paths the acts changed."""
         numbers = [act.transaction for act in work.acts]
-        roots = await self._db.read(lambda c: _workspaces_of(c, numbers))
-        for root in roots:
+        paths = await self._db.read(lambda c: _paths_of(c, numbers))
+        for root in sorted({_root(path) for path in paths if is_within(path, f"/{WORKSPACES}")}):
             space = await self._storage.workspaces.refresh(root)
             if space is not None:
                 work.spaces[root] = space
+        return len(paths)
 
     # --- deciding ------------------------------------------------------------------------------------------------
 
@@ -386,11 +393,6 @@ def _paths_of(connection: apsw.Connection, numbers: Sequence[int]) -> list[str]:
         rows = connection.execute("SELECT DISTINCT path FROM versions WHERE tx = ?", (number,))
         found |= {str(path) for (path,) in rows}
     return sorted(found)
-
-
-def _workspaces_of(connection: apsw.Connection, numbers: Sequence[int]) -> list[str]:
-    roots = {_root(path) for path in _paths_of(connection, numbers)}
-    return sorted(root for root in roots if is_within(root, f"/{WORKSPACES}"))
 
 
 def _root(path: str) -> str:
