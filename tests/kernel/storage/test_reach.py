@@ -1,6 +1,16 @@
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import apsw
+import pytest
+from tests.kernel.conftest import OpenKernel
+from tests.kernel.tools.offering import idle
+
 from aios.abi.access import Principal
 from aios.abi.storage import Share
 from aios.abi.types import Kind, Right
+from aios.errors import AccessDenied
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.policy import Policies, Source
 from aios.kernel.clock import SystemClock
@@ -8,6 +18,7 @@ from aios.kernel.process import Process
 from aios.kernel.process_table import ProcessTable
 from aios.kernel.storage.reach import MAX_ALLOWED, Reaches
 from aios.kernel.taint import mark
+from aios.sdk.files import Files
 
 POLICIES = """
 @id("all") permit(principal, action, resource);
@@ -54,3 +65,30 @@ def test_a_share_changes_what_is_reached() -> None:
     reaches.load([Share("/agents/bob/a", "/agents/ann", "read")])
     assert reaches.of(process).may_read("/agents/bob/a")
     assert not reaches.of(process).may_write("/agents/bob/a")
+
+
+@pytest.mark.anyio
+async def test_a_share_that_was_taken_back_stays_so_whoever_is_told_last(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted() as kernel:
+        owner, bob = Files(kernel.init_gate()), Files(kernel.gate(kernel.spawn_task("bob", idle)))
+        await owner.write("/agents/ann/a", "a")
+        write, is_held, go_on = kernel.db.write, anyio.Event(), anyio.Event()
+
+        async def slow_write(change: Callable[[apsw.Connection], object], **options: Any) -> object:
+            result = await write(change, **options)
+            if not is_held.is_set():
+                is_held.set()
+                await go_on.wait()
+            return result
+
+        monkeypatch.setattr(kernel.db, "write", slow_write)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(owner.share, "/agents/ann/a", "bob")
+                await is_held.wait()
+                await owner.share("/agents/ann/a", "bob", "none")
+                go_on.set()
+        with pytest.raises(AccessDenied):
+            await bob.read("/agents/ann/a")

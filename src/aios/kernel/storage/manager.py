@@ -47,7 +47,6 @@ from aios.abi.storage import (
     Move,
     Purged,
     Put,
-    Share,
     Shares,
     SpaceUsed,
     Usages,
@@ -340,16 +339,17 @@ class StorageManager:
             file_path(path)
         grantee = file_path(parse(call.grantee, "/agents"))
 
-        def write(connection: apsw.Connection) -> list[Share]:
+        def write(connection: apsw.Connection) -> Done:
             connection.execute("DELETE FROM shares WHERE path = ? AND grantee = ?", (path, grantee))
             if call.access != "none":
                 row = (path, grantee, call.access, source_of(run.process))
                 connection.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", row)
-            run.sealed(connection, Done())
-            return tables.all_shares(connection)
+            return run.sealed(connection, Done())
 
-        self._reaches.load(await self._db.write(write))
-        return Done()
+        done = await self._db.write(write)
+        # Read anew: what was true in one write may be over before its caller is told.
+        self._reaches.load(self._db.read_nowait(tables.all_shares))
+        return done
 
     async def shares(self, run: Run, _: FileShares) -> Shares:
         """What is shared by the caller and with it."""
