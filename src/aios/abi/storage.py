@@ -289,7 +289,12 @@ class Share(Struct, frozen=True):
 
 
 class FileShare(Call[Done], frozen=True, tag="file_share"):
-    """Let an agent (`/agents/ann`) or a group (`/groups/owner`) read or write a path of the caller's; `none` takes it back."""
+    """Let an agent (`/agents/ann`) or a group (`/groups/owner`) read or write a path of the caller's; `none` takes it back.
+
+    Raises:
+        AccessDenied: The path is not the caller's.
+        ResourceExhausted: 1,000 paths in the folder of the agent, with those of its children, are shared.
+    """
 
     path: FilePath
     grantee: FilePath

@@ -10,12 +10,13 @@ from tests.kernel.tools.offering import idle
 from aios.abi.access import Principal
 from aios.abi.storage import Share
 from aios.abi.types import Kind, Right
-from aios.errors import AccessDenied
+from aios.errors import AccessDenied, ResourceExhausted
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.access.policy import Policies, Source
 from aios.kernel.clock import SystemClock
 from aios.kernel.process import Process
 from aios.kernel.process_table import ProcessTable
+from aios.kernel.storage import tables
 from aios.kernel.storage.reach import MAX_ALLOWED, Reaches
 from aios.kernel.taint import mark
 from aios.sdk.files import Files
@@ -92,3 +93,27 @@ async def test_a_share_that_was_taken_back_stays_so_whoever_is_told_last(
                 go_on.set()
         with pytest.raises(AccessDenied):
             await bob.read("/agents/ann/a")
+
+
+@pytest.mark.anyio
+async def test_so_many_paths_of_one_agent_are_shared(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_SHARES", 3)
+    async with booted() as kernel:
+        pid = kernel.spawn_task("ann", idle)
+        ann = Files(kernel.gate(pid))
+        kid = Files(kernel.gate(kernel.spawn_task("kid", idle, ppid=pid)))
+        for number in range(2):
+            await ann.share(f"{number}", "bob")
+        await kid.share("its", "bob")
+        for files in (ann, kid):
+            with pytest.raises(ResourceExhausted, match="3 shares"):
+                await files.share("more", "bob")
+        await ann.share("1", "bob", "write")
+        await ann.share("0", "bob", "none")
+        await kid.share("more", "bob")
+        assert {each.path for each in await ann.shares()} == {
+            "/agents/ann/1", "/agents/ann/kid/its", "/agents/ann/kid/more"
+        }  # fmt: skip
+        await Files(kernel.gate(kernel.spawn_task("eve", idle))).share("a", "bob")

@@ -47,6 +47,7 @@ from aios.abi.storage import (
     Move,
     Purged,
     Put,
+    Share,
     Shares,
     SpaceUsed,
     Usages,
@@ -339,11 +340,12 @@ class StorageManager:
             file_path(path)
         grantee = file_path(parse(call.grantee, "/agents"))
 
+        taint = source_of(run.process)
+
         def write(connection: apsw.Connection) -> Done:
-            connection.execute("DELETE FROM shares WHERE path = ? AND grantee = ?", (path, grantee))
+            tables.end_share(connection, path, grantee)
             if call.access != "none":
-                row = (path, grantee, call.access, source_of(run.process))
-                connection.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", row)
+                tables.add_share(connection, Share(path, grantee, call.access, taint))
             return run.sealed(connection, Done())
 
         done = await self._db.write(write)

@@ -13,9 +13,10 @@ from msgspec import Struct
 from aios.abi.storage import FileInfo, FileVersion, Share, SpaceUsed
 from aios.abi.types import Pid
 from aios.disk.migrations import Schema
-from aios.errors import NotFound
+from aios.errors import NotFound, ResourceExhausted
 from aios.kernel.storage.authors import author_shown
 from aios.kernel.storage.content import ContentId
+from aios.kernel.storage.paths import root_of
 
 SCHEMA = Schema(
     "storage",
@@ -78,6 +79,9 @@ SCHEMA = Schema(
 VERSION_COLUMNS = "path, version, change, tx, pid, author, unix_s, message, size_bytes, taint"
 PAST = "\U0010ffff"
 """Sorts behind every character of a path."""
+
+MAX_SHARES = 1_000
+"""Of paths in one agent's folder and below, as in any other root: every process is judged by all shares."""
 
 
 class FileRow(Struct, frozen=True):
@@ -373,6 +377,31 @@ def last_change_by(connection: apsw.Connection, unix_s: float) -> int:
 def all_shares(connection: apsw.Connection) -> list[Share]:
     """Every share."""
     return [Share(*row) for row in connection.execute("SELECT * FROM shares")]
+
+
+def end_share(connection: apsw.Connection, path: str, grantee: str) -> None:
+    """Inside a write: share a path with a grantee no longer, if it is."""
+    connection.execute("DELETE FROM shares WHERE path = ? AND grantee = ?", (path, grantee))
+
+
+def add_share(connection: apsw.Connection, share: Share) -> None:
+    """Inside a write: share a path that is not shared with this grantee.
+
+    Raises:
+        ResourceExhausted: Too many paths of its root are shared.
+    """
+    root = root_of(share.path)
+    n_shares: int = connection.execute(
+        "SELECT count(*) FROM shares WHERE path = ? OR (path > ? AND path < ?)",
+        (root, f"{root}/", f"{root}/{PAST}"),
+    ).get
+    if n_shares >= MAX_SHARES:
+        raise ResourceExhausted(
+            f"{root} has {n_shares} shares, which is the limit",
+            hint="share a folder instead of each file in it, or take one back: access `none`",
+        )
+    row = (share.path, share.grantee, share.access, share.taint)
+    connection.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", row)
 
 
 def spaces_used(connection: apsw.Connection, quota_bytes: int) -> list[SpaceUsed]:
