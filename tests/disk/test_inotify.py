@@ -42,6 +42,32 @@ async def test_changes_in_a_watched_folder_are_told_with_their_names(tmp_path: P
     queue.close()
 
 
+async def test_who_makes_changes_without_end_keeps_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Inotify()
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    queue.add(folder)
+    read, n_reads = os.read, 0
+
+    def read_and_change(descriptor: int, n_bytes: int) -> bytes:
+        nonlocal n_reads
+        data = read(descriptor, n_bytes)
+        n_reads += 1
+        if n_reads < 50:
+            (tmp_path / f"during-{n_reads}").mkdir()
+        return data
+
+    monkeypatch.setattr("aios.disk.inotify.os.read", read_and_change)
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+    assert [each.name for each in queue.read_nowait()] == [b"0", b"1", b"2"]
+    assert [each.name for each in queue.read_nowait()] == [b"during-1"]
+    assert n_reads == 2
+    os.close(folder)
+    queue.close()
+
+
 async def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     queue = Inotify()

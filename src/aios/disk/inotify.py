@@ -7,6 +7,8 @@ folder that was checked. There is no thread: the descriptor of the notices is wa
 import ctypes
 import os
 import struct
+from fcntl import ioctl
+from termios import FIONREAD
 
 import anyio
 from msgspec import Struct
@@ -19,6 +21,7 @@ _ONLY_FOLDERS = 0x01000000
 _WANTED = CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | _ONLY_FOLDERS
 
 _HEAD = struct.Struct("iIII")
+_COUNT = struct.Struct("i")
 _BUFFER_BYTES = 256 << 10
 
 
@@ -61,12 +64,13 @@ class Inotify:
     def read_nowait(self) -> list[Notice]:
         """The notices so far: whatever was changed before this call is among them."""
         notices: list[Notice] = []
-        while True:
-            try:
-                data = os.read(self._descriptor, _BUFFER_BYTES)
-            except BlockingIOError:
-                return notices
+        # Not until there are none: whoever makes them faster than they are read would never let go.
+        n_left = _COUNT.unpack(ioctl(self._descriptor, FIONREAD, bytes(_COUNT.size)))[0]
+        while n_left > 0:
+            data = os.read(self._descriptor, _BUFFER_BYTES)
+            n_left -= len(data)
             notices += parse_notices(data)
+        return notices
 
     async def wait(self) -> None:
         """Wait until there is a notice."""
