@@ -1,7 +1,8 @@
 """The calls that find files, in whole kernels."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from aios.config import Config, Home, MemoryConfig, StorageConfig
 from aios.errors import AccessDenied, AiosError, InvalidCall, NotFound, Unsupported
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.retrieval import retriever
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -321,3 +323,74 @@ async def test_what_another_agent_writes_changes_nothing_that_an_agent_is_told(
         theirs = await seen_by_ann(Path(with_bob), steps)
         mine = await seen_by_ann(Path(alone), [step for step in steps if step[0] == "ann"])
     assert theirs == mine
+
+
+class Searches:
+    """Each takes until it is let go on."""
+
+    def __init__(self) -> None:
+        self._ended, self._end = os.pipe()
+        self.n_begun = 0
+
+    def search(self, *_: object) -> list[FileHit]:
+        self.n_begun += 1
+        os.read(self._ended, 1)
+        return []
+
+    def end(self, n: int) -> None:
+        os.write(self._end, b"." * n)
+
+    async def wait_begun(self, n: int) -> None:
+        while self.n_begun < n:
+            await anyio.sleep(0.001)
+
+    def close(self) -> None:
+        os.close(self._end)  # first, so that whoever reads gets nothing
+        os.close(self._ended)
+
+
+@pytest.fixture
+def searches() -> Iterator[Searches]:
+    with closing(Searches()) as found:
+        yield found
+
+
+async def test_joins_come_one_after_another_and_searches_beside_them(
+    tmp_path: Path, searches: Searches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as kernel:
+        files = [agent(kernel, name) for name in ("ann", "bob", "eve", "joe", "kim")]
+        for each in files:
+            await each.edit([Put("left/a", b"fox"), Put("right/b", b"fox")])
+            assert len((await each.join("left", "right", is_waiting=True)).pairs) == 1
+        monkeypatch.setattr(retriever, "search", searches.search)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for each in files:
+                    tasks.start_soon(each.join, "left", "right")
+                await searches.wait_begun(1)
+                await anyio.wait_all_tasks_blocked()
+                monkeypatch.undo()
+                try:
+                    found = await files[0].retrieve("fox")
+                    assert len(found.hits) == 2
+                    assert searches.n_begun == 1
+                finally:
+                    searches.end(len(files))
+
+
+async def test_a_join_that_is_given_up_ends_after_the_search_that_it_is_in(
+    tmp_path: Path, searches: Searches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as kernel:
+        ann = agent(kernel, "ann")
+        await ann.edit([Put(f"left/{number}", b"fox") for number in range(9)])
+        await ann.edit([Put("right/b", b"fox")])
+        await ann.index(is_waiting=True)
+        monkeypatch.setattr(retriever, "search", searches.search)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ann.join, "left", "right")
+            await searches.wait_begun(1)
+            tasks.cancel_scope.cancel()
+            searches.end(9)
+        assert searches.n_begun == 1

@@ -5,12 +5,14 @@ meanwhile is left out, one that was changed is found by the version that was ind
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import apsw
+from anyio import from_thread
 from msgspec import Struct
 
 from aios.abi.call import Done
@@ -42,6 +44,7 @@ from aios.kernel.retrieval.search import Asked, allowed, asked, search
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import Reach, is_within, parse
+from aios.kernel.storage.turns import Turns
 
 MAX_TOPIC_FILES = 2_000
 N_SHOWN = 20
@@ -75,6 +78,8 @@ class Retriever:
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
         self._is_running = False
+        self._turns = Turns()
+        """For what takes a reader's thread for seconds: there are four, and everybody's searches need them."""
 
     async def run(self, *, waits_for_a_call: bool) -> None:
         """Follow the files until `aclose`."""
@@ -143,12 +148,14 @@ class Retriever:
             else:
                 files = list(tables.files_of(connection, numbers).values())
                 files.sort(key=lambda file: (-file.changed_unix_s, file.path))
-            files = [file for file in files if view.reach.may_read(file.path)]
+            files = [file for file in files if reach.may_read(file.path)]
             shown.extend((file.path, file.version) for file in files)
             return self._groups(connection, call, files), len(files)
 
         shown: list[tuple[str, int]] = []
-        groups, n_files = await self._indexer.db.read(look)
+        async with self._turns.turn(run) if call.by == "topic" else nullcontext():
+            reach = await self._storage.reach_of(run.process)
+            groups, n_files = await self._indexer.db.read(look)
         await self._storage.changes.take(run, shown)
         return FileGroups(tuple(groups), n_files, view.n_pending)
 
@@ -156,13 +163,15 @@ class Retriever:
         """Pair the files of two folders by likeness."""
         left = await self._view(run, call, under=call.left)
         right = await self._view(run, call, under=call.right)
-        found = await self._indexer.db.read(
-            partial(self._pairs, call=call, left=left.which, right=right.which)
-        )
+        async with self._turns.turn(run):
+            found = await self._indexer.db.read(
+                partial(self._pairs, call=call, left=left.which, right=right.which)
+            )
+        reach = await self._storage.reach_of(run.process)  # a share may have ended meanwhile
         there = await self._storage.changes.existing(
             {pair.path for pair in found} | {pair.hit.path for pair in found}
         )
-        seen = {path for path in there if left.reach.may_read(path)}
+        seen = {path for path in there if reach.may_read(path)}
         pairs = [pair for pair in found if {pair.path, pair.hit.path} <= seen]
         shown = [(p.path, p.version) for p in pairs] + [(p.hit.path, p.hit.version) for p in pairs]
         await self._storage.changes.take(run, shown)
@@ -291,6 +300,7 @@ class Retriever:
         numbers = tables.numbers_of(connection, right)
         pairs = []
         for file in files:
+            from_thread.check_cancelled()
             first = (file.file << FILE_BITS) + 1
             piece = tables.texts_of(connection, [first]).get(first)
             text = f"{tables.name_words(file.path)} {piece.text if piece else ''}"
