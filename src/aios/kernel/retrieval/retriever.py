@@ -44,7 +44,7 @@ from aios.kernel.retrieval.search import Asked, allowed, asked, search
 from aios.kernel.retrieval.tables import FILE_BITS, IndexedFile, Which
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.storage.paths import Reach, is_within, parse
-from aios.kernel.storage.turns import Turns
+from aios.kernel.turns import Turns
 
 MAX_TOPIC_FILES = 2_000
 N_SHOWN = 20
