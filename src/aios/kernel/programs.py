@@ -327,7 +327,8 @@ class Programs:
         end = process.exiting
         try:
             if end is None:
-                await self.prepare(process, is_replayed=True)
+                with edge("the program"):
+                    await self.prepare(process, is_replayed=True)
             end = process.exiting
         except AiosError as error:
             end = Exit(126, f"{error.code}: {error.message}")

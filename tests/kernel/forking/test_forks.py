@@ -123,6 +123,41 @@ def prompt_tokens(answer: JsonObject) -> int:
     return found
 
 
+WITH_TOOLS = """\
+    tools = (ToolSpec("look", "x" * 70_000),)
+    context = client.contexts.open(system="Be brief.", tools=tools)
+    client.files.write("first.txt", str(len(context.messages())).encode())
+    client.exit(0, client.files.read("first.txt").decode())
+"""
+
+
+async def test_a_branch_of_a_program_that_gave_too_many_tools_to_keep_is_told_again(
+    home: Path,
+) -> None:
+    code = WITH_TOOLS.replace("    tools", "    from aios.abi.types import ToolSpec\n    tools", 1)
+    async with booted(home) as (_kernel, client):
+        source = await client.spawn(program(home, code))
+        assert await ended(client, source.pid) == "1"
+        branch = await client.journal.fork(source.pid, at=3)
+        assert await ended(client, branch.pid) == "1"
+
+
+async def test_a_branch_whose_journal_cannot_be_read_ends_and_the_kernel_does_not(
+    home: Path,
+) -> None:
+    async with booted(home) as (kernel, client):
+        source = await client.spawn(program(home, WRITING))
+        await ended(client, source.pid)
+        forget = "UPDATE journal_texts SET packing = 1, data = x'00'"
+        assert kernel.db is not None
+        await kernel.db.write(lambda c: c.execute(forget).get)
+        branch = await client.journal.fork(source.pid, at=N_FIRST)
+        end = (await client.wait(branch.pid)).exit
+        assert end.status == 126
+        assert "kernel_bug" in end.reason
+        assert (await client.getpid()).pid == 1
+
+
 async def test_a_branch_that_asks_otherwise_diverges_and_says_so(home: Path) -> None:
     async with booted(home) as (_kernel, client):
         source = await client.spawn(program(home, WRITING))

@@ -7,13 +7,15 @@ import pytest
 from aios.abi.calls import Chat, ChatAnswer, GetPid, Self
 from aios.abi.contexts import ContextId
 from aios.abi.gate import Fault
-from aios.abi.types import Finish, Message, Pid, Role, Usage
+from aios.abi.types import Finish, Message, Pid, Role, ToolSpec, Usage
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.disk.connection import connect
 from aios.disk.migrations import migrate
 from aios.kernel.journal import tables
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
-from aios.kernel.journal.texts import write_answer, write_call, write_fault
+from aios.kernel.journal.texts import MAX_INTENT_BYTES, write_answer, write_call, write_fault
+
+HI = (Message(Role.USER, "hi"),)
 
 
 @pytest.fixture
@@ -73,6 +75,27 @@ def test_a_long_conversation_is_stored_once(connection: apsw.Connection) -> None
     last = decode_call(tables.load(connection, Pid(2), after=99)[0].intent)
     assert isinstance(last, Chat)
     assert last.messages == talk[:-1]
+
+
+def test_a_call_that_is_too_long_to_be_kept_is_known_by_its_digest_whatever_was_said_in_it(
+    connection: apsw.Connection,
+) -> None:
+    tools = (ToolSpec("t", "x" * MAX_INTENT_BYTES),)
+    made = record(1, Chat(messages=HI, tools=tools), chat_answer("ho"))
+    tables.save(connection, made)
+    (row,) = tables.load(connection, Pid(2))
+    assert (row.intent, row.record.digest) == (b"", made.digest)
+    assert decode_answer(row.answer) == chat_answer("ho")
+
+
+def test_a_call_of_a_function_is_kept_whole_with_its_tools_since_it_is_done_again(
+    connection: apsw.Connection,
+) -> None:
+    call = Chat(messages=HI, tools=(ToolSpec("t", "x" * MAX_INTENT_BYTES),))
+    made = record(1, call, chat_answer("ho"))
+    made.job = 7
+    tables.save(connection, made)
+    assert decode_call(tables.load(connection, Pid(2))[0].intent) == call
 
 
 def test_what_is_done_on_disk_is_not_undone_by_a_later_record(connection: apsw.Connection) -> None:

@@ -37,6 +37,7 @@ ROW_COLUMNS = (
     "n_urgent, within, cure, job, intent, said, answer, answer_text, message"
 )
 HANDING_IN = frozenset({"tool_take", "tool_return"})
+WITH_TOOLS = frozenset({"chat", "context_open"})
 NO_MESSAGES = 0
 """The key that stands for an empty chain; NULL is a call without messages."""
 
@@ -386,10 +387,11 @@ def _find(connection: apsw.Connection, digest: bytes) -> int | None:
 
 
 def _cut_short(record: Record) -> bytes:
-    """What is kept of a call: nothing of one that is too long, unless it hands in how a call of a tool ended; that is told again."""
+    """What is kept of a call: nothing of one that is too long, unless it hands in how a call of a tool ended, which is told again, or a function made it, and it is done again."""
     assert record.intent is not None, "it is read and not written"
     head = record.intent.head
-    return head if len(head) <= MAX_INTENT_BYTES or record.call in HANDING_IN else b""
+    is_needed = record.call in HANDING_IN or (record.job and record.call in WITH_TOOLS)
+    return head if is_needed or len(head) <= MAX_INTENT_BYTES else b""
 
 
 Columns = tuple[

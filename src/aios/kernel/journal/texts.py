@@ -21,7 +21,7 @@ from aios.kernel.journal.records import Link, Written
 
 DIGEST_BYTES = 16
 MAX_INTENT_BYTES = 64 << 10
-"""A longer call is kept by its digest and beginning: nobody needs it to replay, and file contents are stored elsewhere."""
+"""A longer call is kept by its digest alone: nobody needs it to replay, and file contents are stored elsewhere."""
 HIDDEN = "(hidden)"
 
 _as_fields = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
@@ -69,8 +69,8 @@ def write_fault(fault: Fault) -> Written:
 
 
 def join_call(head: bytes, messages: Sequence[bytes] | None) -> bytes:
-    """The bytes of a call from what is stored; None: it is one without messages."""
-    if messages is None:
+    """The bytes of a call from what is stored; None: it is one without messages. Of one that was too long to be kept there are none."""
+    if messages is None or not head:
         return head
     items = [msgspec.Raw(message) for message in messages]
     return _out.encode({**_as_fields.decode(head), "messages": items})
