@@ -63,8 +63,8 @@ class ContextOpen(Call[ContextInfo], frozen=True, tag="context_open"):
 
     Raises:
         InvalidCall: The messages are no conversation.
-        ResourceExhausted: The caller has `context.max_contexts` already.
-        TooLarge: They are more than one context may hold.
+        ResourceExhausted: The caller has `context.max_contexts` already, or its family holds 256 MiB in contexts.
+        TooLarge: They are more than one context may hold, or the tools are.
     """
 
     messages: NewMessages = ()
@@ -81,6 +81,7 @@ class ContextAppend(Call[ContextInfo], frozen=True, tag="context_append"):
         Conflict: Somebody writes in it now.
         InvalidCall: They do not follow on what is there: a result without its call, two results of one call, a call
             without its result, an assistant's message with nothing to answer. Nothing is added then.
+        ResourceExhausted: The family of its owner would hold over 256 MiB in contexts.
         TooLarge: They are more than one context may hold.
     """
 

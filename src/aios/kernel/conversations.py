@@ -51,7 +51,7 @@ class Conversations:
             before = context.transcript
             items = extended(before.items, call.messages)
             check_answerable(items)
-            draft = self._contexts.fitted(before.put(items), n_more=1)
+            draft = self._contexts.drafted(context, items)
             answer, draft = await self._answered(run, context, draft, call=call)
             message = as_spoken(answer.message)
             draft = draft.put(_answered_by(draft.items, message))
@@ -66,9 +66,8 @@ class Conversations:
         if call.context is None:
             return
         with self._contexts.writing(run, call.context) as context:
-            before = context.transcript
-            items = extended(before.items, call.messages)
-            draft = self._contexts.fitted(before.put(items), n_more=1)
+            items = extended(context.items, call.messages)
+            draft = self._contexts.drafted(context, items)
             draft = reduce(cut_again, answer.cuts, draft)
             draft = draft.put(_answered_by(draft.items, answer.message))
             self._contexts.commit(context, draft)

@@ -5,6 +5,7 @@ writes holds the context from the first look at it to the commit; a second write
 would speak to a conversation that it has not seen.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from aios.config import ContextConfig
 from aios.errors import Conflict, NotFound, ResourceExhausted, TooLarge
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
+from aios.kernel.context.shares import CONTEXT_BYTES, Shares, tools_bytes
 from aios.kernel.context.snapshots import Saved
 from aios.kernel.context.transcript import (
     Items,
@@ -72,6 +74,18 @@ class Context:
     """Where it is at home."""
     n_faults: int = 0
     writer: Run | None = None
+    own_bytes: int = 0
+    """What it takes besides its messages."""
+
+    @property
+    def family(self) -> str:
+        """The child of init that its process is or comes from; empty for init."""
+        return next(iter(self.owner.lineage), "")
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        return self.own_bytes + self.transcript.size_bytes
 
     @property
     def items(self) -> Items:
@@ -118,15 +132,16 @@ class ContextTable:
         self._limits = limits
         self._by_id: dict[ContextId, Context] = {}
         self._held: dict[Pid, dict[ContextId, Context]] = {}
+        self._shares = Shares()
         self._last_id = 0
 
     async def open(self, run: Run, call: ContextOpen) -> ContextInfo:
         """Make a context."""
         transcript = Transcript(extended((), call.messages, is_pinned=call.is_pinned))
-        self.fitted(transcript)
-        context = self.add(run.process, model=call.model, tools=call.tools)
+        context = Context(ContextId(0), run.process, call.model, call.tools)
         context.window = call.window or WindowPolicy(self._limits.window)
-        self.commit(context, transcript)
+        context.transcript = self.fitted(transcript)
+        self._add(context)
         return context.info()
 
     async def append(self, run: Run, call: ContextAppend) -> ContextInfo:
@@ -139,10 +154,11 @@ class ContextTable:
     async def fork(self, run: Run, call: ContextFork) -> ContextInfo:
         """Make a context that shares the messages of another as they are now."""
         source = self.get(run, call.context)
-        context = self.add(run.process, model=source.model, tools=source.tools)
+        context = Context(ContextId(0), run.process, source.model, source.tools)
         context.window, context.transcript = source.window, source.transcript
         context.n_tokens, context.pages = source.n_tokens, source.pages
         context.homes.update(source.homes)
+        self._add(context)
         return context.info()
 
     async def undo(self, run: Run, call: ContextUndo) -> ContextInfo:
@@ -264,6 +280,18 @@ class ContextTable:
         finally:
             context.writer = None
 
+    def drafted(self, context: Context, items: Items) -> Transcript:
+        """What a context would be with these items shown, as `commit` will take it, with room for one message more.
+
+        Raises:
+            ResourceExhausted: All contexts of its family would take too much.
+            TooLarge: A context may not hold it.
+        """
+        draft = self.fitted(context.transcript.put(items), n_more=1)
+        more = draft.size_bytes - context.transcript.size_bytes
+        self._shares.check_room(context.family, more)
+        return draft
+
     def fitted(self, transcript: Transcript, *, n_more: int = 0) -> Transcript:
         """It as a context may hold it, with room for `n_more` messages: the oldest compactions and pages are forgotten if need be.
 
@@ -285,36 +313,23 @@ class ContextTable:
             )
         return transcript
 
-    def add(self, owner: Process, *, model: str, tools: tuple[ToolSpec, ...]) -> Context:
-        """An empty context.
-
-        Raises:
-            ResourceExhausted: The process has as many as it may.
-        """
-        held = self._held.get(owner.pid, {})
-        if len(held) >= self._limits.max_contexts:
-            raise ResourceExhausted(
-                f"process {owner.pid} has {len(held)} contexts, the limit is {self._limits.max_contexts}",
-                hint="close some, or raise context.max_contexts",
-            )
-        self._last_id += 1
-        context = Context(ContextId(self._last_id), owner, model, tools)
-        self._by_id[context.id] = context
-        self._held.setdefault(owner.pid, {})[context.id] = context
-        return context
-
     def commit(self, context: Context, transcript: Transcript) -> None:
         """Make this what a context is.
 
         Raises:
             NotFound: It was closed, or its process ended, while somebody wrote in it.
+            ResourceExhausted: All contexts of its family would take too much.
             TooLarge: A context may not hold it.
         """
         if context.id not in self._by_id:
             raise NotFound(
                 f"context {context.id} was closed, or its process {context.owner.pid} ended"
             )
-        context.transcript = self.fitted(transcript)
+        transcript = self.fitted(transcript)
+        more = transcript.size_bytes - context.transcript.size_bytes
+        self._shares.check_room(context.family, more)
+        self._shares.add(context.family, more)
+        context.transcript = transcript
 
     def note(self, context: Context, rewrite: Rewrite) -> None:
         """Write a compaction into the log of the context's owner."""
@@ -329,14 +344,13 @@ class ContextTable:
         """A context as it was when it was saved.
 
         Raises:
-            ResourceExhausted: The process has as many as it may.
+            ResourceExhausted: The process has as many as it may, or all contexts of its family would take too much.
             TooLarge: A context may not hold it.
         """
-        self.fitted(saved.transcript)
-        context = self.add(owner, model=model, tools=saved.tools)
+        context = Context(ContextId(0), owner, model, saved.tools)
         context.window, context.n_tokens = saved.window, saved.n_tokens
-        context.pages = saved.pages
-        self.commit(context, saved.transcript)
+        context.pages, context.transcript = saved.pages, self.fitted(saved.transcript)
+        self._add(context)
         return context
 
     def of(self, process: Process) -> tuple[Context, ...]:
@@ -345,8 +359,9 @@ class ContextTable:
 
     def close_all(self, process: Process) -> None:
         """The process has ended, or its program has and is run again: its contexts go, and the numbers that it was told."""
-        for context_id in self._held.pop(process.pid, {}):
-            del self._by_id[context_id]
+        for context in self._held.pop(process.pid, {}).values():
+            self._shares.add(context.family, -context.size_bytes)
+            del self._by_id[context.id]
         process.context_names.clear()
 
     def statistics(self) -> ContextStatistics:
@@ -362,6 +377,7 @@ class ContextTable:
         """Raise AssertionError if a transcript is not valid, or a context is left of a process that has ended."""
         n_held = sum(map(len, self._held.values()))
         assert n_held == len(self._by_id), "a context is lost"
+        taken = Counter[str]()
         for context in self._by_id.values():
             assert context.owner.is_alive, f"context {context.id} has outlived its process"
             writer = context.writer
@@ -369,8 +385,39 @@ class ContextTable:
                 f"context {context.id} is held by a call that is over"
             )
             check_invariants(context.items)
+            taken[context.family] += context.size_bytes
+        self._shares.check_invariants(taken)
+
+    def _add(self, context: Context) -> None:
+        """Take in a new context, under the next number.
+
+        Raises:
+            ResourceExhausted: Its process has as many as it may, or all contexts of its family would take too much.
+            TooLarge: It may not hold its tools.
+        """
+        owner, limits = context.owner, self._limits
+        held = self._held.get(owner.pid, {})
+        if len(held) >= limits.max_contexts:
+            raise ResourceExhausted(
+                f"process {owner.pid} has {len(held)} contexts, the limit is {limits.max_contexts}",
+                hint="close some, or raise context.max_contexts",
+            )
+        n_bytes = tools_bytes(context.tools)
+        if n_bytes > limits.max_bytes:
+            raise TooLarge(
+                f"{n_bytes} bytes of tools; a context holds {limits.max_bytes}",
+                hint="raise context.max_bytes, or give fewer tools",
+            )
+        context.own_bytes = CONTEXT_BYTES + n_bytes
+        self._shares.check_room(context.family, context.size_bytes)
+        self._shares.add(context.family, context.size_bytes)
+        self._last_id += 1
+        context.id = ContextId(self._last_id)
+        self._by_id[context.id] = context
+        self._held.setdefault(owner.pid, {})[context.id] = context
 
     def _remove(self, context: Context) -> None:
+        self._shares.add(context.family, -context.size_bytes)
         del self._by_id[context.id]
         held = self._held[context.owner.pid]
         del held[context.id]
