@@ -240,9 +240,10 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         if outcome is Outcome.CANCELLED and run.on_effect is not None:
             record.effect = Effect.PURE  # it was cut off before that had begun
             kernel.approvals.give_back(run)
-        journal.settle(record, outcome, end)
+        is_behind = journal.settle(record, outcome, end)
         journal.settle_streams(run.streams, outcome)
-        if outcome is not Outcome.CANCELLED and (entry.is_kept_first or _is_at_stake(record)):
+        is_awaited = entry.is_kept_first or is_behind or _is_at_stake(record)
+        if outcome is not Outcome.CANCELLED and is_awaited:
             await journal.flush(is_urgent=entry.is_kept_first)
     return result
 

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -6,9 +7,9 @@ import anyio.from_thread
 import apsw
 import pytest
 
-from aios.abi.calls import GetPid
+from aios.abi.calls import Chat, GetPid
 from aios.abi.gate import Fault
-from aios.abi.types import Pid
+from aios.abi.types import Message, Pid, Role
 from aios.disk.db import Database
 from aios.errors import AiosError, DiskFailed, ResourceExhausted
 from aios.kernel.journal import tables
@@ -191,6 +192,51 @@ async def test_a_disk_that_takes_nothing_refuses_calls_in_the_end(tmp_path: Path
         disk.add(record(seq))
     with pytest.raises(ResourceExhausted, match="1000 journal records"):
         disk.check_room()
+
+
+def large(seq: int, n_bytes: int) -> Record:
+    """A chat that was refused."""
+    intent = write_call(Chat(messages=(Message(Role.USER, "x" * n_bytes),)))
+    return replace(record(seq), call="chat", intent=intent, answer=write_fault(FAULT))
+
+
+async def test_what_waits_for_the_disk_is_bounded_in_bytes_and_who_adds_much_waits_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.journal.disk.MAX_PENDING_BYTES", 400_000)
+    monkeypatch.setattr("aios.kernel.journal.disk.SLOW_BYTES", 150_000)
+    db, disk = opened(tmp_path)
+    for _ in range(2):
+        added = [disk.add(each) for each in (large(1, 100_000), large(2, 100_000), record(3))]
+        assert added == [False, True, False], "a small call waits for nobody"
+        disk.check_room()
+        for seq in (4, 5):
+            disk.add(large(seq, 100_000))
+        with pytest.raises(ResourceExhausted, match="5 journal records of 40"):
+            disk.check_room()
+        await disk.flush()
+        disk.check_room()
+    await db.aclose()
+
+
+async def test_a_drain_ends_though_records_come_faster_than_they_are_written(
+    tmp_path: Path,
+) -> None:
+    db, disk = opened(tmp_path)
+    n_done = 0
+
+    def go_on(_: apsw.Connection) -> None:
+        nonlocal n_done
+        n_done += 1
+        if n_done < 100:
+            anyio.from_thread.run_sync(disk.add, go_on)
+
+    disk.add(go_on)
+    await disk.flush()
+    assert n_done < 100
+    while n_done < 100:
+        await disk.flush()
+    await db.aclose()
 
 
 async def test_a_sweep_leaves_the_living_whole(tmp_path: Path) -> None:

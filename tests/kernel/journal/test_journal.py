@@ -116,6 +116,23 @@ async def test_effect_and_outcome_are_one_transaction(
         ]
 
 
+async def test_a_large_call_is_answered_when_it_is_on_disk_if_the_disk_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.journal.disk.FLUSH_S", 60)
+    async with open_kernel(Config(), Home(tmp_path), engines={}, is_durable=True) as kernel:
+        client = Client(kernel.init_gate())
+        await client.files.write("/shared/a.txt", b"x" * 50_000)
+        n_commits = kernel.db.statistics().n_commits
+        await client.files.read("/shared/a.txt")
+        assert kernel.db.statistics().n_commits == n_commits
+        monkeypatch.setattr("aios.kernel.journal.disk.SLOW_BYTES", 90_000)
+        await client.files.read("/shared/a.txt")
+        assert kernel.db.statistics().n_commits == n_commits + 1
+        rows = kernel.db.read_nowait(lambda c: tables.load(c, Pid(1)))
+        assert [row.record.call for row in rows] == ["file_edit", "file_read", "file_read"]
+
+
 async def test_a_call_that_the_end_of_the_kernel_cuts_short_is_left_open(tmp_path: Path) -> None:
     async def wait(gate: LocalGate) -> None:
         await Client(gate).mail.receive()

@@ -24,6 +24,10 @@ from aios.kernel.journal.texts import write_fault
 FLUSH_S = 0.1
 """Records wait so long for a commit of somebody else's; what a crash takes of them is only done again."""
 SWEEP_S = 600.0
+MAX_PENDING_BYTES = 512 << 20
+"""What may wait for a disk that does not take it; then calls are refused."""
+SLOW_BYTES, LARGE_BYTES = 64 << 20, 16 << 10
+"""From so much on, who adds a record of over `LARGE_BYTES` waits for the disk, too: so the disk is as fast as they are."""
 
 T = TypeVar("T")
 
@@ -41,25 +45,35 @@ class JournalDisk:
     def __init__(self, db: Database, max_pending: int) -> None:
         self._db = db
         self._max_pending = max_pending
-        self._pending: deque[Record | Extra] = deque()
-        self._batch: list[Record | Extra] = []
+        self._pending: deque[tuple[Record | Extra, int]] = deque()
+        """In their order, each with its bytes."""
+        self._batch: list[tuple[Record | Extra, int]] = []
+        self._added_bytes = self._written_bytes = 0
+        """Since the start; the second is the writer's thread's."""
         self._is_queued = False
         """A drain that has not run yet is among the database's writes."""
         self._dirty = anyio.Event()
 
     def check_room(self) -> None:
         """Raise ResourceExhausted if too much waits for a disk that takes nothing."""
-        if len(self._pending) >= self._max_pending:
+        n_records, n_bytes = len(self._pending), self._waiting_bytes
+        if n_records >= self._max_pending or n_bytes >= MAX_PENDING_BYTES:
             raise ResourceExhausted(
-                f"{len(self._pending)} journal records wait for the disk",
+                f"{n_records} journal records of {n_bytes:,} bytes wait for the disk",
                 hint="free space on the disk of AIOS_HOME; `aios doctor`",
                 retry_after_s=1.0,
             )
 
-    def add(self, entry: Record | Extra) -> None:
-        """Write a record, or do another write at its place in the order, soon; never waits."""
-        self._pending.append(entry)
+    def add(self, entry: Record | Extra) -> bool:
+        """Write a record, or do another write at its place in the order, soon; never waits.
+
+        Returns: Whether it is large and so much waits that its process had better wait for it, too.
+        """
+        n_bytes = _size_of(entry) if isinstance(entry, Record) else 0
+        self._added_bytes += n_bytes
+        self._pending.append((entry, n_bytes))
         self.push()
+        return n_bytes > LARGE_BYTES and self._waiting_bytes > SLOW_BYTES
 
     def take_back(self, record: Record) -> None:
         """Tell a process no more how a call of its life before ended: it makes it again."""
@@ -85,6 +99,10 @@ class JournalDisk:
                 is_needed=True,
             )
             self._dirty.set()
+
+    @property
+    def _waiting_bytes(self) -> int:
+        return self._added_bytes - self._written_bytes
 
     async def flush(self, *, is_urgent: bool = False) -> None:
         """Return when all records that were added are on disk; urgently: before other writes that wait."""
@@ -186,9 +204,9 @@ class JournalDisk:
 
     def _drain(self, connection: apsw.Connection) -> None:
         self._is_queued = False
-        while self._pending:
-            entry = self._pending.popleft()
-            self._batch.append(entry)
+        for _ in range(len(self._pending)):  # what comes meanwhile has its own place behind this
+            entry, n_bytes = self._pending.popleft()
+            self._batch.append((entry, n_bytes))
             if isinstance(entry, Record):
                 tables.save(connection, entry)
             else:
@@ -196,7 +214,8 @@ class JournalDisk:
 
     def _forget_texts(self, _: None) -> None:
         """All that was drained is on disk: those who watch need only its heads."""
-        for entry in self._batch:
+        for entry, n_bytes in self._batch:
+            self._written_bytes += n_bytes
             if isinstance(entry, Record):
                 entry.intent = entry.answer = None
         self._batch.clear()
@@ -206,6 +225,13 @@ class JournalDisk:
         self._is_queued = True
         self._pending.extendleft(reversed(self._batch))
         self._batch.clear()
+
+
+def _size_of(record: Record) -> int:
+    """The bytes of what was asked and answered."""
+    parts = [each for each in (record.intent, record.answer) if each is not None]
+    links = sum(len(link.data) for part in parts for link in part.messages or ())
+    return links + sum(len(part.head) for part in parts)
 
 
 def _nothing(_: apsw.Connection) -> None:

@@ -158,8 +158,11 @@ class Journal:
         )  # fmt: skip
         tables.save(connection, theirs)
 
-    def settle(self, record: Record, outcome: Outcome, end: Result[A] | Fault | None) -> None:
-        """Write how a call ended; a record is settled once."""
+    def settle(self, record: Record, outcome: Outcome, end: Result[A] | Fault | None) -> bool:
+        """Write how a call ended; a record is settled once.
+
+        Returns: Whether its process had better wait until that is on disk, for the disk is behind.
+        """
         assert record.outcome is Outcome.OPEN, f"{record} is settled already"
         record.outcome, record.ended_unix_s = outcome, self._clock.unix_s()
         if isinstance(end, Fault):
@@ -168,16 +171,18 @@ class Journal:
             record.waited_s, record.ran_s = end.waited_s, end.ran_s
             record.n_preemptions, record.n_urgent = end.n_preemptions, end.n_urgent
         del self._open[(record.pid, record.seq)]
+        is_behind = False
         if self.is_closing and outcome is Outcome.CANCELLED:
-            return
+            return is_behind
         if self.disk is not None and not (record.is_sealed and outcome is Outcome.DONE):
             record.answer = _written(record, end)
-            self.disk.add(record)
+            is_behind = self.disk.add(record)
         elif self.disk is not None:
             record.intent = None
             if record.n_urgent:
                 self.disk.add(lambda connection: tables.mark_urgent(connection, record))
         self.events.put(record)
+        return is_behind
 
     def settle_later(self, record: Record, outcome: Outcome, fault: Fault | None = None) -> None:
         """Write what became of a call that was cut off in an earlier life of its process."""
