@@ -1,8 +1,10 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import numpy as np
+import pytest
 
 from aios.abi.types import Pid
 from aios.config import ContextConfig
@@ -135,6 +137,33 @@ def test_a_pin_that_nobody_wants_goes_when_its_store_is_opened(tmp_path: Path) -
     later = ContextManager(config, tmp_path, lambda name: name == "snapshot:b")
     _filled(later)
     assert [info.n_pins for info in later.statistics().values()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("opened_days", "written_days", "n_left"), [(15, 15, 1), (13, 15, 3), (15, 13, 3)]
+)
+def test_pages_of_a_model_that_runs_no_more_go_from_the_disk_but_for_pinned_ones(
+    tmp_path: Path, opened_days: int, written_days: int, n_left: int
+) -> None:
+    contexts = manager_in(tmp_path)
+    _, keys = _filled(contexts)
+    contexts.pin("m/1", "snapshot:a", keys[:1])
+    contexts.pin("m/1", "gone", keys[:2])
+    contexts.flush()
+    (folder,) = tmp_path.iterdir()
+    now_unix_s = folder.stat().st_mtime
+    for path in folder.rglob("*.page"):
+        written = now_unix_s - written_days * 86_400
+        os.utime(path, (written, written))
+    opened = now_unix_s - opened_days * 86_400
+    os.utime(folder, (opened, opened))
+    later = ContextManager(
+        ContextConfig(1 << 20, 1 << 20), tmp_path, lambda name: name == "snapshot:a"
+    )
+    later.open_pages(fingerprint="other", page_tokens=4, page_bytes=64)
+    assert len(list(folder.rglob("*.page"))) == n_left
+    store = later.open_pages(fingerprint="m/1", page_tokens=4, page_bytes=64)
+    assert store.n_known(keys) == n_left
 
 
 def test_pages_that_the_disk_does_not_take_are_not_pinned_in_memory(tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ class PageFiles:
             Path(entry.path).unlink()
 
 
+def remove_unused(folder: Path, pins: Pins, *, before_unix_s: float) -> None:
+    """Remove the pages of a model that does not run here now, but for those that are pinned or were written since then."""
+    with suppress(OSError):
+        for entry in [entry for entry in os.scandir(folder) if len(entry.name) == 2]:
+            for path in Path(entry.path).iterdir():
+                with suppress(OSError, ValueError):
+                    if path.stat().st_mtime < before_unix_s and _key_of(path.stem) not in pins:
+                        path.unlink()
+            with suppress(OSError):  # it is not empty
+                Path(entry.path).rmdir()
+
+
 def _key_of(stem: str) -> bytes:
     """The key in a file's name.
 

@@ -3,6 +3,7 @@
 Engines page prefixes in and out by themselves, through the store that they are given; snapshots pin what they will need.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from msgspec.structs import asdict
 from aios.abi.pages import Pages, PageStoreInfo, PageStores
 from aios.abi.types import PagesHeld, Pid
 from aios.config import ContextConfig
-from aios.kernel.context.pins import PINS, pin_path
+from aios.kernel.context.pins import PINS, Pins, pin_path
 from aios.kernel.process import Run
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from aios.engine.base import PageStore as PageStoreContract
     from aios.kernel.context.page import PageStatistics
     from aios.kernel.context.pages import PageStore
+
+UNUSED_S = 14 * 86_400.0
+"""After so long without its model the pages of a store go from the disk; the model may run no more."""
 
 
 class ContextManager:
@@ -79,7 +83,28 @@ class ContextManager:
             )
             store.keep_pins(self._is_wanted)
             self._stores = {**self._stores, name: store}
+            if files is not None:
+                self._remove_unused(self._folder_of(name))
         return store
+
+    def _remove_unused(self, opened: Path) -> None:
+        """Note when a folder of pages was opened last, which is now, and empty those that were not for long."""
+        # numpy, as above
+        from aios.kernel.context.files import remove_unused  # noqa: PLC0415
+
+        with suppress(OSError):
+            opened.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.utime(opened)
+            before_unix_s = opened.stat().st_mtime - UNUSED_S
+            in_use = {self._folder_of(each) for each in self._stores}
+            for folder in self._folder.iterdir():
+                if folder in in_use or folder.stat().st_mtime >= before_unix_s:
+                    continue
+                pins = Pins(folder / PINS)
+                for name in pins.names():
+                    if not self._is_wanted(name):
+                        pins.drop(name)
+                remove_unused(folder, pins, before_unix_s=before_unix_s)
 
     @property
     def find_opener(self) -> "OpenPages | None":
