@@ -1,12 +1,22 @@
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
 import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
 
+from aios.abi.calls import Chat
 from aios.abi.gate import in_course_of
-from aios.abi.types import Pid
-from aios.config import KernelConfig
+from aios.abi.journal import JournalRead
+from aios.abi.types import Message, Pid, Role
+from aios.abi.undo import Undo
+from aios.config import Config, Home, KernelConfig
+from aios.engine.scripted import ScriptedEngine
 from aios.errors import AccessDenied, DeadlineExceeded, NotFound
 from aios.kernel.gate import LocalGate
+from aios.kernel.kernel import Kernel, open_kernel
+from aios.kernel.replay import Replay
 from aios.sdk.client import Client
 
 pytestmark = pytest.mark.anyio
@@ -92,3 +102,62 @@ async def test_a_slow_watcher_is_told_what_it_missed(booted: OpenKernel) -> None
             await owner.getpid()
         found = await owner.journal.events(after=5, is_waiting=False)
         assert (len(found.events), found.n_missed, found.last) == (10, 15, 30)
+
+
+MEBIBYTE = 1 << 20
+N_CHATS = 120
+
+
+def long_chat(number: int, first: str) -> Chat:
+    """One that fails, and says so in more than a row of the journal takes."""
+    said = (Message(Role.USER, first), Message(Role.USER, str(number)))
+    return Chat(messages=said, model="nope" * 100)
+
+
+async def read(kernel: Kernel, pid: Pid) -> None:
+    """All pages of its journal."""
+    gate, after, n_records = kernel.gate(pid), 0, 0
+    while n_records < N_CHATS:
+        page = (await gate.call(JournalRead(pid, after, limit=9_999, is_full=True))).value
+        assert all(each.answer["code"] == "not_found" for each in page.records)
+        n_records += len(page.records)
+        after = page.next_seq or 0
+
+
+async def undo(kernel: Kernel, pid: Pid) -> None:
+    undone = (await kernel.gate(pid).call(Undo(pid, is_dry_run=True))).value
+    assert undone.cannot == ()
+
+
+async def run_again(kernel: Kernel, pid: Pid) -> None:
+    """Its last call, from a journal that is ready to answer them all."""
+    disk, process = kernel.journal.disk, kernel.table.get(pid)
+    assert disk is not None
+    process.replay = Replay(await disk.load(pid))
+    with pytest.raises(NotFound, match="nopenope"):
+        await kernel.gate(pid).call(long_chat(N_CHATS - 1, "z" * MEBIBYTE))
+    assert (process.replay.n_left, process.replay.n_replayed) == (N_CHATS - 1, 1)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+@pytest.mark.parametrize("look", [read, undo, run_again])
+async def test_a_journal_of_large_calls_takes_little_memory_whoever_looks_at_it(
+    tmp_path: Path, look: Callable[[Kernel, Pid], Awaitable[None]], is_same: bool
+) -> None:
+    async with open_kernel(
+        Config(), Home(tmp_path), engines={"a": ScriptedEngine()}, is_durable=True
+    ) as kernel:
+        pid = kernel.spawn_task("agent", idle)
+        for number in range(N_CHATS):
+            is_last = number == N_CHATS - 1
+            first = "z" * MEBIBYTE if is_same or is_last else f"{number} " * (MEBIBYTE // 3)
+            with pytest.raises(NotFound):
+                await kernel.gate(pid).call(long_chat(number, first))
+        tracemalloc.start()
+        try:
+            await look(kernel, pid)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak_bytes < 80 * MEBIBYTE, "which the model of the file index may take 50 of"
+        kernel.table.get(pid).end_replay()

@@ -1,9 +1,10 @@
 """How long a call that the journal has not waits for the other tasks of its program."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
+import apsw
 import pytest
 from tests.kernel.test_programs import ONCE, booted, program, work
 from tests.kernel.test_replay import row
@@ -12,7 +13,7 @@ from tests.kernel.tools.offering import idle
 from aios.abi.calls import Spawn
 from aios.abi.recovery import Restart
 from aios.abi.types import Exit, Kind, Pid
-from aios.errors import DeadlineExceeded
+from aios.errors import DeadlineExceeded, DiskFailed
 from aios.kernel import replaying
 from aios.kernel.journal.records import Outcome
 from aios.kernel.loader import Child, Launch
@@ -209,3 +210,30 @@ async def test_what_a_program_did_not_ask_for_again_is_told_in_none_of_its_later
         copy = await client.journal.fork(spawned.pid, at=2, env=env)
         told = (await client.wait(copy.pid)).exit.result
         assert told == "one ('news',)", "what it did not ask for again is done"
+
+
+@pytest.mark.anyio
+async def test_a_disk_that_cannot_be_read_now_is_asked_again_for_what_a_program_was_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "DISK_PAUSE_S", 0.01)
+    async with booted(home) as (kernel, client):
+        mine = Client(kernel.gate(kernel.spawn_task("ann", idle)))
+        await client.files.write("/shared/long.txt", "z" * 1_000)
+        first, disk = await mine.files.read("/shared/long.txt"), kernel.journal.disk
+        assert disk is not None
+        await client.files.write("/shared/long.txt", "later")
+        process = next(each for each in kernel.table if each.name == "ann")
+        process.replay = Replay(await disk.load(process.pid))
+        read, failed = disk.read_nowait, list[object]()
+
+        def fail_twice(wanted: Callable[[apsw.Connection], object]) -> object:
+            if len(failed) == 2:
+                return read(wanted)
+            failed.append(wanted)
+            raise DiskFailed("the disk cannot be read", hint="look at it")
+
+        monkeypatch.setattr(disk, "read_nowait", fail_twice)
+        assert await mine.files.read("/shared/long.txt") == first
+        assert len(failed) == 2
+        assert kernel.table.get(process.pid).replay is None

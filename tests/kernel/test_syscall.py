@@ -350,7 +350,7 @@ async def test_while_a_human_is_asked_the_effect_has_not_begun_for_any_who_look_
 
     async def on_disk(kernel: Kernel, pid: Pid) -> list[tuple[str, Outcome, Effect]]:
         assert kernel.journal.disk is not None
-        rows = await kernel.journal.disk.load(pid, texts=False)
+        rows = await kernel.journal.disk.load(pid)
         found = [each.record for each in rows if each.record.call == "tool_run"]
         return [(each.call, each.outcome, each.effect) for each in found]
 

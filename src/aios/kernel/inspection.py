@@ -1,7 +1,8 @@
 """The calls that look at the journal: records of a process, and events as they happen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
+import apsw
 import msgspec
 
 from aios.abi.every import AnyAnswer, AnyCall
@@ -18,6 +19,7 @@ from aios.abi.types import JsonObject
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.errors import InvalidCall
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.journal import tables
 from aios.kernel.journal.events import Item, ProcessEvent
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Outcome, Record
@@ -51,12 +53,11 @@ class Inspection:
             after = max(0, process.n_journalled + after)
         if disk is None:
             records = [each for each in self._journal.records(call.pid) if each.seq > after]
-            rows = [Row(each) for each in records[: call.limit]]
+            page, is_cut = _page(Row(each) for each in records[: call.limit])
         else:
-            rows = await disk.load(call.pid, after=after, limit=call.limit, texts=call.is_full)
+            page, is_cut = await disk.read_all(lambda c: _page(_rows(c, call, after)))
         take_from(run, process)  # now: what is read may be of after the call began
-        page = _page(rows)
-        is_last = len(page) == len(rows) < call.limit
+        is_last = not is_cut and len(page) < call.limit
         next_seq = None if is_last else page[-1].seq
         return JournalRecords(tuple(page), next_seq, disk is not None)
 
@@ -144,15 +145,22 @@ def _has_words(item: Item) -> bool:
     return bool(item.detail) and not item.detail.isdecimal()
 
 
-def _page(rows: list[Row]) -> list[Recorded]:
-    """As many records as fit on a page, at least one."""
+def _rows(connection: apsw.Connection, call: JournalRead, after: int) -> Iterator[Row]:
+    """The records that are asked for; unless in full, without texts but those of faults."""
+    for row in tables.each(connection, call.pid, after=after, limit=call.limit, texts=call.is_full):
+        has_text = call.is_full or row.record.outcome is Outcome.FAULT
+        yield row if has_text else Row(row.record)
+
+
+def _page(rows: Iterable[Row]) -> tuple[list[Recorded], bool]:
+    """As many records as fit on a page, at least one. Returns: also whether there are more."""
     page, size_bytes = list[Recorded](), 0
     for row in rows:
         size_bytes += len(row.intent) + len(row.answer)
         if page and size_bytes > MAX_PAGE_BYTES:
-            break
+            return page, True
         page.append(recorded(row))
-    return page
+    return page, False
 
 
 def _event(number: int, item: Item, *, is_owner: bool) -> Event:

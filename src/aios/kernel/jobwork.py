@@ -1,25 +1,28 @@
-"""What functions that a program serves did to its contexts, for a program that runs again: the functions are not, but a conversation is the kernel's. Pure.
+"""What functions that a program serves did to its contexts, for a program that runs again: the functions are not, but a conversation is the kernel's. Pure, but for `read_work`.
 
 A context that a function made and a function closed is left out, unless the program itself asked something of it.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
+import apsw
 from msgspec import Struct
 
-from aios.abi.call import Answer, Call
-from aios.abi.contexts import ContextClose, ContextInfo
-from aios.abi.types import ContextId
+from aios.abi.contexts import ContextInfo
+from aios.abi.types import ContextId, Pid
 from aios.abi.wire import decode_answer, decode_call
-from aios.kernel.journal.records import Outcome
+from aios.kernel.journal import tables
+from aios.kernel.journal.records import Outcome, Record
 from aios.kernel.journal.tables import Row
 
 MAKING = frozenset({"context_open", "context_fork", "context_restore"})
+CLOSING = "context_close"
 WRITING = frozenset({
     "chat",
     "context_append",
-    "context_close",
+    CLOSING,
     "context_compact",
     "context_fault",
     "context_undo",
@@ -27,23 +30,26 @@ WRITING = frozenset({
 
 
 class Work(Struct, frozen=True):
-    """A call of a function, and the contexts that it wrote in and made; None: there is none."""
+    """A call of a function, and the contexts that it wrote in and made; None: there is none. What it asked and was told is on disk."""
 
-    row: Row
-    call: Call[Answer]
-    answer: Answer
+    record: Record
     context: ContextId | None
     made: ContextId | None
 
 
 class JobWork:
-    """The calls that are not done again yet."""
+    """The calls that are not done again yet.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    Args:
+        rows: What functions asked.
+        own: What the program itself asked; looked at only if that matters.
+    """
+
+    def __init__(self, rows: Iterable[Row], own: Iterable[Row]) -> None:
         works = [work for row in rows if (work := _work_of(row)) is not None]
-        gone = _gone(works, rows)
+        gone = _gone(works, own)
         kept = [work for work in works if not gone & {work.context, work.made}]
-        self._works = {work.row.record.seq: work for work in kept}
+        self._works = {work.record.seq: work for work in kept}
         self._order = deque(self._works)
         self._making = {work.made: work for work in kept if work.made is not None}
         self._on: defaultdict[ContextId, deque[int]] = defaultdict(deque)
@@ -67,11 +73,17 @@ class JobWork:
     def _source(self, context: ContextId, before: int | None) -> tuple[ContextId, int | None]:
         """Where to begin: at what a context was forked from, up to the fork, as long as that is not done."""
         while (making := self._making.get(context)) is not None and making.context is not None:
-            seq = making.row.record.seq
+            seq = making.record.seq
             if seq not in self._works or (before is not None and seq > before):
                 break
             context, before = making.context, seq
         return context, before
+
+
+def read_work(connection: apsw.Connection, pid: Pid, *, after: int) -> JobWork:
+    """What functions of a process did behind a number, from its journal. Cost: reads their calls, and keeps none."""
+    each = partial(tables.each, connection, pid, after=after, calls=WRITING)
+    return JobWork(each(of_functions=True), each(of_functions=False))
 
 
 def _work_of(row: Row) -> Work | None:
@@ -84,17 +96,17 @@ def _work_of(row: Row) -> Work | None:
     is_making = record.call in MAKING
     if context is None and not is_making:
         return None
-    answer: Answer = decode_answer(row.answer)
-    made = answer.id if is_making and isinstance(answer, ContextInfo) else None
-    return Work(row, call, answer, context, made)
+    answer = decode_answer(row.answer) if is_making else None
+    made = answer.id if isinstance(answer, ContextInfo) else None
+    return Work(record, context, made)
 
 
-def _gone(works: Sequence[Work], rows: Sequence[Row]) -> set[ContextId]:
+def _gone(works: Sequence[Work], own: Iterable[Row]) -> set[ContextId]:
     """Contexts that functions made and closed, and all forks of them; not those that the program asked something of itself."""
-    closed = {work.context for work in works if isinstance(work.call, ContextClose)}
+    closed = {work.context for work in works if work.record.call == CLOSING}
     if not any(work.made in closed for work in works):
         return set()
-    closed -= _used(rows)
+    closed -= _used(own)
     forks: defaultdict[ContextId, set[ContextId]] = defaultdict(set)
     gone = set[ContextId]()
     for work in reversed(works):
@@ -107,7 +119,7 @@ def _gone(works: Sequence[Work], rows: Sequence[Row]) -> set[ContextId]:
     return gone
 
 
-def _used(rows: Sequence[Row]) -> set[ContextId | None]:
+def _used(own: Iterable[Row]) -> set[ContextId | None]:
     """The contexts on which the program itself made calls."""
-    own = (row for row in rows if not row.record.job and row.record.call in WRITING and row.intent)
-    return {getattr(decode_call(row.intent), "context", None) for row in own}
+    asked = (row.intent for row in own if row.record.call in WRITING and row.intent)
+    return {getattr(decode_call(intent), "context", None) for intent in asked}

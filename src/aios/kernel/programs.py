@@ -32,6 +32,7 @@ from aios.kernel.egress.egress import Egress, network_of
 from aios.kernel.granting import granted_to, take_grants
 from aios.kernel.identity import Tokens
 from aios.kernel.inheritance import inherit
+from aios.kernel.jobwork import read_work
 from aios.kernel.journal.audit.log import load_key
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash, os_start_of
@@ -428,12 +429,13 @@ class Programs:
         else:
             before = body.launched.first_seq - 1  # a fork of a later life may have no record of it
             rows = await disk.load(process.pid, after=before)
+            work = await disk.read(partial(read_work, pid=process.pid, after=before))
             seqs = [row.record.seq for row in rows]
             process.n_journalled = max(process.n_journalled, before, *seqs)
             for record in failed_of([row.record for row in rows]) if is_crash else ():
                 self._kernel.note(process, f"call {record.seq} ({record.call}) is made again")
                 disk.take_back(record)
-            process.replay = Replay(rows) if rows else None
+            process.replay = Replay(rows, work) if rows else None
         if process.replay is None:  # a crash may have come between its beginning anew and this
             await self._kernel.signals.end_children(process)
 

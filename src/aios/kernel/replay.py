@@ -9,7 +9,6 @@ waits until the others have caught up, if calls of this program ever overlapped,
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 
 from aios.abi.calls import Logs
@@ -36,9 +35,14 @@ def is_long(call: object) -> bool:
 
 
 class Replay:
-    """The records of one life of a process that were not asked for again yet."""
+    """The records of one life of a process that were not asked for again yet.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    Args:
+        rows: All of them. What was asked is not looked at, so rows without texts will do.
+        job_work: What functions did to contexts; None: nothing.
+    """
+
+    def __init__(self, rows: Sequence[Row], job_work: JobWork | None = None) -> None:
         settled = [row for row in rows if row.record.outcome is not Outcome.OPEN]
         asked = [row for row in settled if not (row.record.within or row.record.job)]
         self._rows = {row.record.seq: row for row in asked if row.record.outcome not in SKIPPED}
@@ -48,6 +52,7 @@ class Replay:
         self._order = deque(self._rows)
         """Their numbers, and those of others that were taken."""
         self._all = rows
+        self.job_work = JobWork((), ()) if job_work is None else job_work
         self.is_ending = False
         """Nothing is left, and what functions did is being done again."""
         self.n_replayed = 0
@@ -57,11 +62,6 @@ class Replay:
                 self._within.setdefault(row.record.within, []).append(row)
         self.has_overlaps = _has_overlaps(asked, _is_gap(settled))
         """Calls were in flight at the same time."""
-
-    @cached_property
-    def job_work(self) -> JobWork:
-        """What functions did to contexts. Cost: reads their calls, once."""
-        return JobWork(self._all)
 
     @property
     def is_over(self) -> bool:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
+import apsw
 import msgspec
 
 from aios.abi.call import Answer, Call
@@ -28,19 +29,21 @@ from aios.abi.contexts import (
 from aios.abi.gate import Result, Token, error_of
 from aios.abi.tools import ToolJobs
 from aios.abi.wire import decode_answer, decode_call, decode_fault
-from aios.errors import AiosError, KernelStopping, ProcessGone, ReplayDivergence
+from aios.errors import AiosError, DiskFailed, KernelStopping, ProcessGone, ReplayDivergence
 from aios.kernel import redo as redoing
 from aios.kernel.cures import MakeUndo, cure
 from aios.kernel.handlers import Services
 from aios.kernel.jobwork import Work
-from aios.kernel.journal.records import Outcome
-from aios.kernel.journal.tables import Row
+from aios.kernel.journal import tables
+from aios.kernel.journal.records import Outcome, Record
+from aios.kernel.journal.tables import HANDING_IN, Row
 from aios.kernel.journal.texts import write_call
 from aios.kernel.process import Process, Run
 from aios.kernel.replay import Replay, is_followed
 from aios.kernel.retaking import with_ends
 
 A = TypeVar("A", bound=Answer)
+T = TypeVar("T")
 Redo = Callable[[Services, Run, Any, Any], Awaitable[Answer]]
 Note = Callable[[Process, str], None]
 """Writes into the log of a process."""
@@ -65,6 +68,8 @@ PATIENCE_S, MAX_PATIENCE_S = 10.0, 7_200.0
 the next one came later in the life before."""
 SLOWNESS = 2.0
 """Times as long as until then: the program waits for no answers now, but as long as before for what it does itself."""
+DISK_PAUSE_S = 1.0
+"""Between two tries at a disk that cannot be read now."""
 SHOWN_CHARS = 300
 """Of each call in a divergence."""
 
@@ -101,7 +106,7 @@ async def replayed(
             within = replay.within(row.record.seq)
             await cure(kernel, run, call, row, within=within, undo=undo)
         return None
-    error = _divergence(run, call, replay)
+    error = await _divergence(kernel, run, call, replay)
     if kernel.programs.diverge(run, error):
         await _done_again(kernel, run, replay.job_work.take)
         return None
@@ -133,8 +138,15 @@ async def _told_again(
         await _done_again(kernel, run, partial(replay.job_work.take, context, seq))
     told = await _told(kernel, run, call, row=row, redo=redo)
     if isinstance(told.value, ToolJobs):
-        told = msgspec.structs.replace(told, value=with_ends(told.value, replay.behind(seq)))
+        find = partial(_with_ends, replay, told.value, seq)
+        told = msgspec.structs.replace(told, value=await _read(kernel, run, find))
     return told
+
+
+def _with_ends(replay: Replay, taken: ToolJobs, seq: int, connection: apsw.Connection) -> ToolJobs:
+    """What a program took with that call, with what it handed in behind it."""
+    records = (row.record for row in replay.behind(seq) if row.record.call in HANDING_IN)
+    return with_ends(taken, (Row(each, tables.asked(connection, each)) for each in records))
 
 
 async def _catch_up(kernel: Services, run: Run, replay: Replay) -> None:
@@ -153,12 +165,13 @@ async def _catch_up(kernel: Services, run: Run, replay: Replay) -> None:
 async def _done_again(kernel: Services, run: Run, next_one: Callable[[], Work | None]) -> None:
     """Do again what functions did to contexts. What is not possible any more is left out, and the log says so."""
     while (work := next_one()) is not None:
+        record = work.record
         try:
-            await CONTEXT_REDOS[type(work.call)](kernel, run, work.call, work.answer)
+            call, answer = await _read(kernel, run, partial(_asked_and_told, record))
+            await CONTEXT_REDOS[type(call)](kernel, run, call, answer)
         except (ProcessGone, KernelStopping):
             raise
         except AiosError as error:
-            record = work.row.record
             what = f"call {record.seq} ({record.call}, for tool call {record.job})"
             kernel.note(run.process, f"what {what} did is not there again: {error.message}")
 
@@ -199,9 +212,10 @@ async def _told(
     kernel: Services, run: Run, call: Call[A], *, row: Row, redo: Redo | None
 ) -> Result[Any]:
     record = row.record
+    told = row.answer or await _read(kernel, run, partial(_told_then, record))
     if record.outcome is Outcome.FAULT:
-        raise error_of(decode_fault(row.answer))
-    answer: Answer = decode_answer(row.answer)
+        raise error_of(decode_fault(told))
+    answer: Answer = decode_answer(told)
     if redo is not None:
         answer = await _redone(kernel, run, call, answer, row=row, redo=redo)
     if run.emit is not None:
@@ -232,18 +246,45 @@ async def _redone(
         return answer
 
 
-def _divergence(run: Run, call: Call[Any], replay: Replay) -> ReplayDivergence:
-    expected = replay.expected()
+async def _read(kernel: Services, run: Run, read: Callable[[apsw.Connection], T]) -> T:
+    """What the journal has of a call, at once, so that calls stay in their order; a disk that cannot be read now is asked again."""
+    disk = kernel.journal.disk
+    assert disk is not None, "there is a journal to answer from"
+    while True:
+        try:
+            return disk.read_nowait(read)
+        except DiskFailed:
+            with run.parked(), run.saying("waits for the disk"):
+                await anyio.sleep(DISK_PAUSE_S)
+            if run.process.exiting is not None:
+                raise run.process.gone() from None
+
+
+def _told_then(record: Record, connection: apsw.Connection) -> bytes:
+    return tables.told(connection, record)
+
+
+def _asked_and_told(record: Record, connection: apsw.Connection) -> tuple[Call[Answer], Answer]:
+    told = tables.told(connection, record)
+    return decode_call(tables.asked(connection, record)), decode_answer(told)
+
+
+async def _divergence(
+    kernel: Services, run: Run, call: Call[Any], replay: Replay
+) -> ReplayDivergence:
+    expected = replay.expected().record
+    then = await _read(kernel, run, partial(_shown, expected))
     return ReplayDivergence(
-        f"process {run.process.pid} ({run.process.name}) asks {run.name} where it asked {expected.record.call} before "
-        f"(call {expected.record.seq}, {replay.n_left} calls before it was where it ended): "
-        f"now {repr(call)[:SHOWN_CHARS]}, then {_shown(expected)[:SHOWN_CHARS]}",
+        f"process {run.process.pid} ({run.process.name}) asks {run.name} where it asked {expected.call} before "
+        f"(call {expected.seq}, {replay.n_left} calls before it was where it ended): "
+        f"now {repr(call)[:SHOWN_CHARS]}, then {then[:SHOWN_CHARS]}",
         hint="take times, random numbers and ids from the client; see docs/guides/recovery.md",
     )
 
 
-def _shown(row: Row) -> str:
+def _shown(record: Record, connection: apsw.Connection) -> str:
+    asked = tables.asked(connection, record)
     try:
-        return repr(decode_call(row.intent))
+        return repr(decode_call(asked))
     except AiosError:
-        return row.record.call
+        return record.call

@@ -82,7 +82,7 @@ async def test_of_calls_that_are_left_those_stay_that_may_have_done_something(
         disk.add(each)
     await disk.flush()
     disk.leave([done, failed, cut_off, harmless])
-    rows = await disk.load(Pid(2), texts=False)
+    rows = await disk.load(Pid(2))
     assert [row.record.outcome.value for row in rows] == [
         "left", "undone", "left", "undone", "done",
     ]  # fmt: skip

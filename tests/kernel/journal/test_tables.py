@@ -11,6 +11,7 @@ from aios.abi.types import Finish, Message, Pid, Role, ToolSpec, Usage
 from aios.abi.wire import decode_answer, decode_call, decode_fault
 from aios.disk.connection import connect
 from aios.disk.migrations import migrate
+from aios.errors import DiskFailed
 from aios.kernel.journal import tables
 from aios.kernel.journal.records import Effect, Outcome, Record, Where
 from aios.kernel.journal.texts import MAX_INTENT_BYTES, write_answer, write_call, write_fault
@@ -134,3 +135,31 @@ def test_a_place_and_an_effect_are_kept(connection: apsw.Connection) -> None:
         Where.KERNEL,
         b"",
     )
+
+
+def test_without_texts_a_row_has_what_is_short_and_the_rest_is_read_when_it_is_needed(
+    connection: apsw.Connection,
+) -> None:
+    talk = (said(Role.USER, "hi"),)
+    pairs: list[tuple[Chat | GetPid, ChatAnswer | Self | Fault | None]] = [
+        (GetPid(), Self(Pid(2), Pid(1), "a")),
+        (GetPid(), Self(Pid(2), Pid(1), "a" * 300)),
+        (Chat(messages=talk), chat_answer("ho")),
+        (Chat(messages=talk), Fault("not_found", "no engine " * 30, "start one")),
+        (GetPid(), None),
+    ]
+    for seq, (call, answer) in enumerate(pairs, 1):
+        tables.save(connection, record(seq, call, answer))
+    whole = tables.load(connection, Pid(2))
+    rows = tables.load(connection, Pid(2), texts=False)
+    assert [bool(row.answer) for row in rows] == [True, False, False, False, False]
+    assert [row.record.code for row in rows] == ["", "", "", "not_found", ""]
+    assert rows[0].answer == whole[0].answer
+    assert [tables.told(connection, row.record) for row in rows] == [row.answer for row in whole]
+    assert [tables.asked(connection, row.record) for row in rows] == [row.intent for row in whole]
+    chats = tables.each(connection, Pid(2), calls=("chat",), of_functions=False)
+    assert list(chats) == whole[2:4]
+    assert not list(tables.each(connection, Pid(2), of_functions=True))
+    tables.drop_one(connection, rows[1].record)
+    with pytest.raises(DiskFailed, match="record 2 of process 2 is gone"):
+        tables.told(connection, rows[1].record)

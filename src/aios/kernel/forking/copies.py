@@ -134,12 +134,12 @@ def _letters_then(
     connection: apsw.Connection, pid: Pid, at: int, letters: list[Letter], *, unix_s: float
 ) -> list[Letter]:
     """A mailbox as it was: what is in it and was then, and what was taken out since."""
-    found = list(letters)
+    found = [letter for letter in letters if letter.sent_unix_s <= unix_s]
     for row in journal.load_calls(connection, pid, "receive", after=at):
         answer = decode_answer(row.answer)
         assert isinstance(answer, Received), f"{answer} brings no letters"
-        found += answer.letters
-    return [letter for letter in found if letter.sent_unix_s <= unix_s]
+        found += [letter for letter in answer.letters if letter.sent_unix_s <= unix_s]
+    return found
 
 
 def _topics_then(connection: apsw.Connection, pid: Pid, at: int) -> list[str]:

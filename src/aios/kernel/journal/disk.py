@@ -129,6 +129,15 @@ class JournalDisk:
         """Read from a snapshot of what is on disk."""
         return await self._db.read(read)
 
+    async def read_all(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Read from a snapshot with all records that were added."""
+        await self.flush()
+        return await self._db.read(read)
+
+    def read_nowait(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Look something up by its key on the event loop; `open` was called."""
+        return self._db.read_nowait(read)
+
     async def run(self) -> None:
         """See to it that records do not wait for long, until cancelled."""
         while True:
@@ -162,14 +171,9 @@ class JournalDisk:
         await self.flush()
         return await self._db.write(write)
 
-    async def load(
-        self, pid: Pid, *, after: int = 0, limit: int = -1, texts: bool = True
-    ) -> list[tables.Row]:
-        """The records of a process behind a number, in order; with `texts` what was asked and answered."""
-        await self.flush()
-        return await self._db.read(
-            lambda c: tables.load(c, pid, after=after, limit=limit, texts=texts)
-        )
+    async def load(self, pid: Pid, *, after: int = 0) -> list[tables.Row]:
+        """The records of a process behind a number, in order, without what is long: `tables.asked` and `tables.told` read that of one."""
+        return await self.read_all(lambda c: tables.load(c, pid, after=after, texts=False))
 
     async def settle_open(
         self, pid: Pid, end_of: Callable[[Record], Fault | Outcome | None]

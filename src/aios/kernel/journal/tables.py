@@ -1,7 +1,6 @@
 """The journal in the database: one row a call, and the texts that calls and answers are made of, each stored once."""
 
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import apsw
@@ -15,6 +14,7 @@ from aios.disk.migrations import Schema
 from aios.errors import DiskFailed, OutcomeUnknown
 from aios.kernel.journal.records import Effect, Link, Outcome, Record, Where, Written
 from aios.kernel.journal.retention import Held
+from aios.kernel.journal.text_tables import NO_MESSAGES, TextReader, put, put_chain
 from aios.kernel.journal.texts import (
     MAX_INTENT_BYTES,
     digest_of,
@@ -27,9 +27,6 @@ from aios.kernel.journal.texts import (
 
 INLINE_BYTES = 256
 """Up to here an answer is in its row: most are different, and a text of its own costs 60 bytes more."""
-PACK_BYTES = 200
-"""From here on a text is packed, if that makes it a tenth smaller."""
-PLAIN, ZLIB = 0, 1
 ROW_BYTES = 150
 """What a row takes, about, without its texts."""
 ROW_COLUMNS = (
@@ -38,8 +35,6 @@ ROW_COLUMNS = (
 )
 HANDING_IN = frozenset({"tool_take", "tool_return"})
 WITH_TOOLS = frozenset({"chat", "context_open"})
-NO_MESSAGES = 0
-"""The key that stands for an empty chain; NULL is a call without messages."""
 
 SCHEMA = Schema(
     "journal",
@@ -74,7 +69,7 @@ IN_WORLD = "place = 'world' AND effect <> 'pure'"
 
 
 class Row(Struct, frozen=True):
-    """A record as it was read; `intent` and `answer` are bytes of the wire, and empty where they were not asked for."""
+    """A record as it was read; `intent` and `answer` are bytes of the wire, and empty where they were not read."""
 
     record: Record
     intent: bytes = b""
@@ -99,7 +94,7 @@ def save(connection: apsw.Connection, record: Record) -> None:
         return
     assert record.intent is not None, f"{record} has no intent"
     head, messages = _cut_short(record), record.intent.messages
-    intent = _put(connection, Link(digest_of(head), head), NO_MESSAGES)
+    intent = put(connection, Link(digest_of(head), head), NO_MESSAGES)
     said = None if messages is None else put_chain(connection, messages)
     answer, answer_text, message = _put_answer(connection, record.answer, said)
     connection.execute(
@@ -134,26 +129,77 @@ def leave(connection: apsw.Connection, records: Iterable[Record]) -> None:
 def load(
     connection: apsw.Connection, pid: Pid, *, after: int = 0, limit: int = -1, texts: bool = True
 ) -> list[Row]:
-    """The records of a process behind a number, in order; with `texts` also what was asked and answered."""
+    """As `each`, all at once: with `texts` they may take any multiple of what is on disk, which is nothing for a kernel."""
+    return list(each(connection, pid, after=after, limit=limit, texts=texts))
+
+
+def each(
+    connection: apsw.Connection,
+    pid: Pid,
+    *,
+    after: int = 0,
+    limit: int = -1,
+    calls: Collection[str] = (),
+    of_functions: bool | None = None,
+    texts: bool = True,
+) -> Iterator[Row]:
+    """The records of a process behind a number, in order. Each is read when it is looked at: a conversation is in every call of it, whole.
+
+    Args:
+        connection: Where they are read, until the last is.
+        pid: Of the process.
+        after: The number.
+        limit: How many at most; negative: all.
+        calls: Only those of these names; empty: of all.
+        of_functions: Only those that functions which the process serves asked, or only those that they did not.
+        texts: With what was asked and answered; else only with answers that are short.
+    """
+    which = f"AND call IN ({', '.join('?' * len(calls))}) " if calls else ""
+    if of_functions is not None:
+        which += f"AND job {'<>' if of_functions else '='} 0 "
     rows = connection.execute(
-        f"SELECT {ROW_COLUMNS} FROM journal_records WHERE pid = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - our own words
-        (pid, after, limit),
+        f"SELECT {ROW_COLUMNS} FROM journal_records WHERE pid = ? AND seq > ? {which}ORDER BY seq LIMIT ?",  # noqa: S608 - our own words
+        (pid, after, *calls, limit),
     )
-    reader = Reader(connection)
-    return [_row(columns, reader if texts else None) for columns in rows]
+    reader = TextReader(connection)
+    for columns in rows:
+        yield _row(columns, reader, texts=texts)
+
+
+def asked(connection: apsw.Connection, record: Record) -> bytes:
+    """What a call asked; empty if it was too long to be kept.
+
+    Raises:
+        DiskFailed: It is gone.
+    """
+    keys = _keys(connection, "intent, said", record)
+    intent, said = msgspec.convert(keys, tuple[int, int | None])
+    return _joined_call(TextReader(connection), intent, said)
+
+
+def told(connection: apsw.Connection, record: Record) -> bytes:
+    """What a call was told; empty if it was told nothing.
+
+    Raises:
+        DiskFailed: It is gone.
+    """
+    keys = _keys(connection, "answer, answer_text, message", record)
+    answer = msgspec.convert(keys, tuple[bytes | None, int | None, int | None])
+    return _joined_answer(TextReader(connection), *answer)
 
 
 def load_calls(
     connection: apsw.Connection, pid: Pid, call: str, *, after: int = 0, up_to: int | None = None
-) -> list[Row]:
-    """The records of one kind of call that were carried out, in order, with what was asked and answered."""
+) -> Iterator[Row]:
+    """The records of one kind of call that were carried out, in order, with what was asked and answered; each is read when it is looked at."""
     rows = connection.execute(
         f"SELECT {ROW_COLUMNS} FROM journal_records WHERE pid = ? AND seq > ? AND seq <= ifnull(?, seq) "  # noqa: S608 - our own words
         "AND call = ? AND outcome IN ('done', 'left') ORDER BY seq",
         (pid, after, up_to, call),
     )
-    reader = Reader(connection)
-    return [_row(columns, reader) for columns in rows]
+    reader = TextReader(connection)
+    for columns in rows:
+        yield _row(columns, reader, texts=True)
 
 
 def take_in(connection: apsw.Connection, pid: Pid, rows: Sequence[Row]) -> None:
@@ -292,52 +338,6 @@ def collect(connection: apsw.Connection) -> int:
     return connection.changes()
 
 
-def put_chain(connection: apsw.Connection, links: Sequence[Link], parent: int = NO_MESSAGES) -> int:
-    """Store what is new of a chain. Returns: the key of its last text. Cost: that of what is new, and one look-up."""
-    known = len(links)
-    while known:
-        found = _find(connection, links[known - 1].digest)
-        if found is not None:
-            parent = found
-            break
-        known -= 1
-    for link in links[known:]:
-        parent = _put(connection, link, parent)
-    return parent
-
-
-class Reader:
-    """Reads texts of one snapshot of the database; what chains share is read once."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-        self._texts: dict[int, tuple[int, bytes]] = {}
-
-    def text(self, key: int) -> bytes:
-        """One text."""
-        return self._get(key)[1]
-
-    def chain(self, key: int) -> list[bytes]:
-        """A text and all before it."""
-        found = []
-        while key != NO_MESSAGES:
-            key, data = self._get(key)
-            found.append(data)
-        return found[::-1]
-
-    def _get(self, key: int) -> tuple[int, bytes]:
-        found = self._texts.get(key)
-        if found is None:
-            query = "SELECT parent, packing, data FROM journal_texts WHERE key = ?"
-            row = self._connection.execute(query, (key,)).fetchone()
-            if row is None:
-                raise DiskFailed(f"the journal's text {key} is gone", hint="`aios fsck`")
-            parent, packing, data = row
-            data = zlib.decompress(data) if packing == ZLIB else bytes(data)
-            found = self._texts[key] = (int(parent), data)
-        return found
-
-
 def _save_end(connection: apsw.Connection, record: Record) -> None:
     query = "SELECT said FROM journal_records WHERE pid = ? AND seq = ?"
     said = connection.execute(query, (record.pid, record.seq)).get
@@ -361,29 +361,8 @@ def _put_answer(
         message = put_chain(connection, answer.messages, said or NO_MESSAGES)
     if len(answer.head) <= INLINE_BYTES:
         return answer.head, None, message
-    text = _put(connection, Link(digest_of(answer.head), answer.head), NO_MESSAGES)
+    text = put(connection, Link(digest_of(answer.head), answer.head), NO_MESSAGES)
     return None, text, message
-
-
-def _put(connection: apsw.Connection, link: Link, parent: int) -> int:
-    found = _find(connection, link.digest)
-    if found is not None:
-        return found
-    packing, data = PLAIN, link.data
-    if len(data) >= PACK_BYTES:
-        packed = zlib.compress(data, 1)
-        if len(packed) < 0.9 * len(data):
-            packing, data = ZLIB, packed
-    connection.execute(
-        "INSERT INTO journal_texts (digest, parent, packing, data) VALUES (?, ?, ?, ?)",
-        (link.digest, parent, packing, data),
-    )
-    return connection.last_insert_rowid()
-
-
-def _find(connection: apsw.Connection, digest: bytes) -> int | None:
-    row = connection.execute("SELECT key FROM journal_texts WHERE digest = ?", (digest,)).fetchone()
-    return None if row is None else int(row[0])
 
 
 def _cut_short(record: Record) -> bytes:
@@ -400,7 +379,7 @@ Columns = tuple[
 ]  # fmt: skip
 
 
-def _row(columns: Iterable[object], reader: Reader | None) -> Row:
+def _row(columns: Iterable[object], reader: TextReader, *, texts: bool) -> Row:
     """A row from its columns in the order of `load`."""
     values = msgspec.convert(tuple(columns), Columns)
     record = Record(
@@ -409,12 +388,38 @@ def _row(columns: Iterable[object], reader: Reader | None) -> Row:
     )  # fmt: skip
     record.within, record.cure, record.job = values[13:16]
     intent, said, answer, answer_text, message = values[16:]
-    if reader is None:
-        return Row(record, answer=answer or b"" if record.outcome is Outcome.FAULT else b"")
-    asked = join_call(reader.text(intent), None if said is None else reader.chain(said))
+    is_fault = record.outcome is Outcome.FAULT
+    is_short = answer_text is None and message is None
+    answered = b""
+    if texts or is_fault or is_short:
+        answered = _joined_answer(reader, answer, answer_text, message)
+    if is_fault:
+        record.code = decode_fault(answered).code
+    if not texts:
+        return Row(record, answer=answered if is_short else b"")
+    return Row(record, _joined_call(reader, intent, said), answered)
+
+
+def _keys(connection: apsw.Connection, names: str, record: Record) -> tuple[object, ...]:
+    """Columns of a record that say where its texts are."""
+    query = f"SELECT {names} FROM journal_records WHERE pid = ? AND seq = ?"  # noqa: S608 - our own words
+    found: tuple[object, ...] | None = connection.execute(
+        query, (record.pid, record.seq)
+    ).fetchone()
+    if found is None:
+        raise DiskFailed(
+            f"the journal's record {record.seq} of process {record.pid} is gone", hint="`aios fsck`"
+        )
+    return found
+
+
+def _joined_call(reader: TextReader, intent: int, said: int | None) -> bytes:
+    return join_call(reader.text(intent), None if said is None else reader.chain(said))
+
+
+def _joined_answer(
+    reader: TextReader, answer: bytes | None, answer_text: int | None, message: int | None
+) -> bytes:
     if answer is None and answer_text is not None:
         answer = reader.text(answer_text)
-    told = b"" if answer is None else join_answer(answer, reader.text(message) if message else None)
-    if record.outcome is Outcome.FAULT:
-        record.code = decode_fault(told).code
-    return Row(record, asked, told)
+    return b"" if answer is None else join_answer(answer, reader.text(message) if message else None)

@@ -5,7 +5,7 @@ that is killed in between carries that out when the folder is next used. What el
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, tee
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from aios.abi.wire import decode_call
 from aios.disk.folder import A_LINK
 from aios.errors import AccessDenied, AiosError, Conflict, InvalidCall, NotFound, TooLarge
 from aios.kernel.access.manager import AccessManager
+from aios.kernel.journal import tables as journal_tables
 from aios.kernel.journal.journal import Journal
 from aios.kernel.journal.records import Effect, Outcome
 from aios.kernel.journal.tables import Row
@@ -285,10 +286,11 @@ class Undoer:
             lambda c: workspace_tables.notes_of(c, pid, work.since_unix_s - 1.0)
         )
         told = [NotUndone(what, why) for what, why in notes]
-        counts: Counter[tuple[str, str]] = Counter()
-        for row in await self._records(pid):
-            if row.record.begun_unix_s >= work.since_unix_s - 1.0:
-                counts.update(_outside_of_files(row))
+        disk, since_unix_s = self._journal.disk, work.since_unix_s - 1.0
+        if disk is not None:
+            counts = await disk.read_all(lambda c: _count(_rows(c, pid), since_unix_s))
+        else:
+            counts = _count(map(Row, self._journal.records(pid)), since_unix_s)
         if call.with_children:
             counts = Counter({what: n for what, n in counts.items() if what[0] != "spawn"})
         told += [
@@ -307,17 +309,26 @@ class Undoer:
             )  # fmt: skip
         return told
 
-    async def _records(self, pid: Pid) -> Sequence[Row]:
-        if self._journal.disk is not None:
-            return await self._journal.disk.load(pid)
-        return [Row(record) for record in self._journal.records(pid)]
-
 
 def _modes_lost(work: _Work) -> list[NotUndone]:
     """The files of workspaces that are made again without what no version has, by folder."""
     roots = Counter(_root(each.path) for each in work.paths if each.real and each.what == "remade")
     why = "the mode of a file that was deleted, such as its right to be run, is in no version"
     return [NotUndone(str(work.spaces[root].mount.folder), why, n) for root, n in roots.items()]
+
+
+def _rows(connection: apsw.Connection, pid: Pid) -> Iterator[Row]:
+    """The records of a process; those of tools with what was asked of them."""
+    for row in journal_tables.each(connection, pid, texts=False):
+        if row.record.call != "tool_run":
+            yield row
+    yield from journal_tables.each(connection, pid, calls=("tool_run",))
+
+
+def _count(rows: Iterable[Row], since_unix_s: float) -> Counter[tuple[str, str]]:
+    """How often a process did since then what files know nothing of, by name and effect."""
+    recent = (row for row in rows if row.record.begun_unix_s >= since_unix_s)
+    return Counter(each for row in recent for each in _outside_of_files(row))
 
 
 def _outside_of_files(row: Row) -> list[tuple[str, str]]:
