@@ -6,7 +6,7 @@ import anyio
 import msgspec
 import pytest
 from tests.kernel.calls import chat, slow_engine
-from tests.kernel.conftest import OpenKernel
+from tests.kernel.conftest import UNASKED, OpenKernel
 from tests.kernel.tools.offering import declared, idle, offer, run_tool
 
 from aios.abi.access import Decision, Request
@@ -382,3 +382,34 @@ async def test_while_a_human_is_asked_the_effect_has_not_begun_for_any_who_look_
                 begun = ("tool_run", Outcome.OPEN, Effect.IRREVERSIBLE)
                 assert await on_disk(kernel, ann) == [cut_off, begun]
                 tasks.cancel_scope.cancel()
+
+
+async def test_who_gives_up_on_a_call_that_is_done_is_told_what_its_journal_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done, and its outcome waits for the disk."""
+    given_up = anyio.CancelScope()
+
+    async def carry(job: ToolJob) -> str:
+        return job.arguments
+
+    async def flush_late(*, is_urgent: bool) -> None:
+        (run,) = kernel.table.get(ann).runs.values()
+        if run.record is not None and run.record.outcome is Outcome.DONE:
+            given_up.cancel()
+        await anyio.sleep(0.01)
+        await flush(is_urgent=is_urgent)
+
+    with anyio.fail_after(30):
+        config, home = Config(access=UNASKED), Home(tmp_path)
+        async with open_kernel(config, home, engines={}, is_durable=True) as kernel:
+            await offer(kernel, "base", carry, declared("launch", Traits(effect="irreversible")))
+            ann = kernel.spawn_task("ann", idle)
+            flush, told = kernel.journal.flush, list[str]()
+            monkeypatch.setattr(kernel.journal, "flush", flush_late)
+            with given_up:
+                told.append((await run_tool(kernel.gate(ann), "base/launch", x=1)).text)
+            assert kernel.journal.disk is not None
+            rows = await kernel.journal.disk.load(ann)
+            assert [row.record.outcome for row in rows] == [Outcome.DONE]
+            assert told == ['{"x":1}']

@@ -244,7 +244,9 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         journal.settle_streams(run.streams, outcome)
         is_awaited = entry.is_kept_first or is_behind or _is_at_stake(record)
         if outcome is not Outcome.CANCELLED and is_awaited:
-            await journal.flush(is_urgent=entry.is_kept_first)
+            # who gives up now is told how it ended all the same: so would its next life be
+            with anyio.CancelScope(shield=True):
+                await journal.flush(is_urgent=entry.is_kept_first)
     return result
 
 
