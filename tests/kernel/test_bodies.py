@@ -8,13 +8,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.mail.test_post import idle
 from tests.kernel.test_programs import booted, program, work
 
 from aios.abi.recovery import Restart
 from aios.abi.tools import Traits
 from aios.abi.types import Pid
 from aios.kernel.kernel import Kernel
-from aios.kernel.process import Process
+from aios.kernel.process import INIT_PID, Process
 from aios.kernel.sandbox.scratch import scratch_folder
 from aios.kernel.tools.builtin.making import make
 from aios.kernel.tools.cache import Outcome
@@ -188,3 +189,60 @@ async def test_a_kill_between_two_lives_is_heeded(home: Path) -> None:
         with anyio.fail_after(30):
             await client.kill(spawned.pid)
         assert not process.is_alive
+
+
+EXITING = """\
+    client.files.append("/shared/lives.txt", ".")
+    client.exit(0)
+    time.sleep(60)
+"""
+
+
+async def exiting(kernel: Kernel, client: Client, home: Path, *, ppid: Pid = INIT_PID) -> Process:
+    """A program that always starts again, and has just asked to exit."""
+    always = Restart("always", delay_s=0.01)
+    parent = Client(kernel.gate(ppid)) if ppid != INIT_PID else client
+    spawned = await parent.spawn(program(home, EXITING), restart=always, cwd=work(home))
+    process = kernel.table.get(spawned.pid)
+    while process.exiting is None:
+        await anyio.sleep(0.001)
+    assert process.os_pid is not None
+    return process
+
+
+@pytest.mark.parametrize("is_of_tree", [True, False])
+async def test_a_kill_reaches_a_program_that_exits_and_would_start_again(
+    home: Path, is_of_tree: bool
+) -> None:
+    async with booted(home) as (kernel, client):
+        top = kernel.spawn_task("top", idle)
+        process = await exiting(kernel, client, home, ppid=top)
+        with anyio.fail_after(30):
+            await client.kill(top if is_of_tree else process.pid)
+        assert not process.is_alive
+        assert await client.files.read("/shared/lives.txt") == b".", "one life"
+
+
+async def test_what_a_program_that_began_anew_had_started_ends_though_it_always_starts_again(
+    home: Path,
+) -> None:
+    async with booted(home) as (kernel, client):
+        top = kernel.spawn_task("top", idle)
+        process = await exiting(kernel, client, home, ppid=top)
+        with anyio.fail_after(30):
+            await kernel.signals.end_children(kernel.table.get(top))
+        assert not process.is_alive
+
+
+async def test_a_program_that_exits_while_it_is_stopped_starts_again_stopped(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        process = await exiting(kernel, client, home)
+        assert process.pid in await client.stop(process.pid)
+        while process.exiting is not None or process.os_pid is None:
+            assert process.is_alive
+            await anyio.sleep(0.01)
+        assert process.is_stopped
+        await client.cont(process.pid)
+        while process.exiting is None:
+            await anyio.sleep(0.01)
+        await client.kill(process.pid)

@@ -404,7 +404,7 @@ class Programs:
         self._changed(process)
         asked = process.exiting
         await process.wait_quiet()
-        if process.exiting is not asked:  # it was killed meanwhile
+        if process.exiting is not asked or process.is_terminated:  # it was killed meanwhile
             return end, None
         process.exiting = None
         is_replayed = follow.is_replayed and kernel.journal.disk is not None

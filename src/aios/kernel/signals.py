@@ -55,7 +55,7 @@ class Signals(Struct, frozen=True):
 
     async def put_away(self, process: Process, reason: str = KERNEL_ENDED.reason) -> None:
         """End a process and all below it, also one that is ending already; returns when it has ended."""
-        if process.exiting is None:
+        if process.exiting is None or is_leaving(process):
             await self.kill(process, reason=reason)
             return
         if process.on_kill is not None:
@@ -130,7 +130,8 @@ class Signals(Struct, frozen=True):
     def thaw(self, process: Process) -> None:
         """Let a frozen process go on, unless it was stopped before or is to be by now."""
         process.n_freezes -= 1
-        if not (process.n_freezes or process.stays_stopped) and process.exiting is None:
+        is_ending = process.exiting is not None and not is_leaving(process)
+        if not (process.n_freezes or process.stays_stopped or is_ending):
             self.let_go(process)
 
     def let_go(self, process: Process) -> None:
@@ -184,9 +185,11 @@ class Signals(Struct, frozen=True):
         return True
 
     def begin_end(self, process: Process, end: Exit, *, but: Run | None = None) -> None:
-        """From now on the process makes no calls; those in flight, `but` one, are cancelled."""
+        """From now on the process makes no calls; those in flight, `but` one, are cancelled. One that has just asked to exit ends as it asked, for good."""
         if process.exiting is None:
             process.exiting = end
+        elif end.reason and is_leaving(process):
+            process.is_terminated = True
         self._cut(process, but=but)
 
     def settle(self, process: Process) -> None:
@@ -201,12 +204,13 @@ class Signals(Struct, frozen=True):
             self.table.end(process, process.exiting)
 
     def _cut(self, process: Process, *, but: Run | None) -> None:
-        """Cancel its calls; a stopped process is let go, since it can only end."""
+        """Cancel its calls; a stopped process is let go if it can only end."""
         for run in list(process.runs.values()):
             if run is not but:
                 run.scope.cancel()
         process.end_replay()
-        self._let_go(process)
+        if not is_leaving(process):
+            self._let_go(process)
 
     def _let_go(self, process: Process) -> None:
         if process.is_stopped:
@@ -223,6 +227,12 @@ class Signals(Struct, frozen=True):
         _check_lives(target)
 
 
+def is_leaving(process: Process) -> bool:
+    """Whether it has asked to exit and its program still runs: with the restart policy `always` that starts again."""
+    has_asked = process.exiting is not None and not process.exiting.reason
+    return has_asked and process.has_body and not process.is_terminated
+
+
 async def _wait_still(moving: Sequence[Process]) -> None:
     """Wait until nothing that was started for stopped processes runs: what was in the middle of starting a child when it was stopped does that first."""
     pause_s = LOOK_S
@@ -237,8 +247,8 @@ def _is_still(process: Process) -> bool:
 
 
 def _check_lives(process: Process) -> None:
-    if process.exiting is not None:
-        end = process.exiting
+    end = process.exiting
+    if end is not None and not is_leaving(process):
         raise Conflict(
             f"process {process.pid} ({process.name}) has exited with status {end.status}",
             hint="`aios ps --all` lists those that have ended",

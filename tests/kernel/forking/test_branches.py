@@ -13,6 +13,7 @@ from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.branches import BranchEnd, BranchJoin
 from aios.abi.budget import Limits
+from aios.abi.recovery import Restart
 from aios.abi.taint import Taint
 from aios.abi.types import Exit, Pid
 from aios.errors import (
@@ -25,6 +26,7 @@ from aios.errors import (
     ProcessGone,
 )
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import Process
 from aios.kernel.taint import mark
 from aios.sdk.client import Client
 from aios.sdk.memory import Memory
@@ -441,3 +443,53 @@ async def test_a_process_that_sleeps_is_branched_and_put_away_asleep(home: Path)
         assert end.n_changed == 1, "it wrote the same as its source, which is no conflict"
         back = await client.checkpoints.restore(made.id)
         assert await ended(client, back.pid) == "awake", "a moment that is over is answered at once"
+
+
+LEAVING = """\
+    client.mail.receive()
+    client.exit(0)
+    time.sleep(60)
+"""
+
+
+async def leaving(kernel: Kernel, client: Client, home: Path) -> tuple[Process, int]:
+    """A branch that always starts again and has just asked to exit, and its group."""
+    always = Restart("always", delay_s=0.01)
+    source = (await client.spawn(program(home, LEAVING), restart=always)).pid
+    await waiting(kernel, source)
+    fork = await client.branches.start(1, pid=source)
+    branch = kernel.table.get(fork.branches[0].pid)
+    await client.mail.send(branch.pid, "go")
+    while branch.exiting is None:
+        await anyio.sleep(0.001)
+    return branch, fork.group
+
+
+async def test_a_branch_that_exits_and_would_start_again_ends_with_its_group(home: Path) -> None:
+    async with booted(home) as (kernel, client):
+        branch, group = await leaving(kernel, client, home)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.branches.discard, group)
+            with anyio.fail_after(30):  # around the call it would end nothing: that is shielded
+                await branch.wait_ended()
+
+
+async def test_a_branch_that_starts_again_while_its_group_ends_is_held(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with booted(home) as (kernel, client):
+        branch, group = await leaving(kernel, client, home)
+
+        async def fails_late(*_: object) -> None:
+            while branch.exiting is not None or branch.os_pid is None:
+                await anyio.sleep(0.01)
+            assert branch.is_stopped
+            raise DiskFailed("not now")
+
+        monkeypatch.setattr(kernel.branches, "_decide", fails_late)
+        with pytest.raises(DiskFailed, match="not now"):
+            await client.branches.discard(group)
+        monkeypatch.undo()
+        await waiting(kernel, branch.pid)
+        await client.branches.discard(group)
+        assert not branch.is_alive

@@ -46,7 +46,7 @@ from aios.kernel.journal.records import Effect
 from aios.kernel.memory import heirs, interactions
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, Run
-from aios.kernel.signals import KILLED_STATUS
+from aios.kernel.signals import KILLED_STATUS, is_leaving
 from aios.kernel.storage.versions import Author, Transaction
 from aios.kernel.taint import source_of, take
 from aios.kernel.waitqueue import WaitQueue
@@ -267,7 +267,7 @@ class Branches:
             if not moving:
                 return
             for process in moving:
-                if process.exiting is None:
+                if process.exiting is None or is_leaving(process):
                     held.append(process)
                     self._kernel.signals.freeze(process)
             for process in moving:
