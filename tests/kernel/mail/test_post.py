@@ -1,4 +1,5 @@
 import random
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.mail.box import URGENT_ROOM
 from aios.kernel.process import Run
+from aios.sdk.client import Client
 from aios.sdk.mail import Mail
 
 if TYPE_CHECKING:
@@ -110,6 +112,28 @@ async def test_who_does_not_wait_cannot_overtake_who_does(booted: OpenKernel) ->
                     await ann_mail.send(bob, "third")
                 assert (await bob_mail.receive()).body == "first"
         assert (await bob_mail.receive()).body == "second"
+
+
+async def test_a_sender_that_is_stopped_while_it_waits_for_room_keeps_its_place_and_is_passed_over(
+    booted: OpenKernel,
+) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=1)) as kernel:
+        (_, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        (eve, eve_mail), owner = agent(kernel, "eve"), Client(kernel.init_gate())
+        await ann_mail.send(bob, "1")
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for mail, body in ((eve_mail, "5"), (ann_mail, "2")):
+                    tasks.start_soon(partial(mail.send, bob, body, when_full="wait"))
+                    await anyio.wait_all_tasks_blocked()
+                await owner.stop(eve)
+                assert [(await bob_mail.receive()).body for _ in range(2)] == ["1", "2"]
+                await ann_mail.send(bob, "3")
+                tasks.start_soon(partial(ann_mail.send, bob, "4", when_full="wait"))
+                await anyio.wait_all_tasks_blocked()
+                await owner.cont(eve)
+                await anyio.wait_all_tasks_blocked()
+                assert [(await bob_mail.receive()).body for _ in range(3)] == ["3", "5", "4"]
 
 
 async def test_the_dead_get_no_mail_and_stay_dead(booted: OpenKernel) -> None:

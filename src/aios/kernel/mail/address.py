@@ -20,14 +20,16 @@ class Address:
     topics: dict[str, None] = field(default_factory=dict)
     correspondents: set[Pid] = field(default_factory=set)
     """Who has written: they may be answered, whoever owns them."""
-    waiting: dict[bool, list[int]] = field(default_factory=lambda: {False: [], True: []})
-    """Letters that wait for room, first come first in; urgent ones (True) among themselves."""
+    waiting: dict[bool, dict[int, Process]] = field(default_factory=lambda: {False: {}, True: {}})
+    """Letters that wait for room and their senders, first come first in; urgent ones (True) among themselves."""
     changed: WaitQueue = field(default_factory=WaitQueue)
     """Those who wait for a letter or for room."""
 
     def can_take(self, letter: Letter) -> bool:
-        """Whether there is room, and nobody waits for it who was first."""
-        return not self.waiting[letter.is_urgent] and self.box.has_room(letter)
+        """Whether there is room, and nobody waits for it who was first; who is stopped is passed over until it goes on."""
+        queue = self.waiting[letter.is_urgent]
+        first = next((each for each, sender in queue.items() if not sender.is_stopped), letter.id)
+        return first == letter.id and self.box.has_room(letter)
 
 
 Delivery = tuple[Address, Letter]

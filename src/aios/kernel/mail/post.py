@@ -304,9 +304,8 @@ class PostOffice:
         receipts = [found for each in address.box if (found := self._acknowledge_unread(each))]
         if self._disk is not None and is_over:
             self._disk.add(lambda connection: tables.close(connection, process.pid))
-            self._disk.add(
-                lambda connection: tables.put(connection, [each for _, each in receipts])
-            )
+            told = [receipt for _, receipt in receipts]
+            self._disk.add(lambda connection: tables.put(connection, told))
         if is_over:
             self.dead.bury_soon(
                 [self._died(each, "unread") for each in address.box if each.wants_dead_letter]
@@ -369,16 +368,18 @@ class PostOffice:
         """Wait, parked, until the letter is the first that may go in. Returns: it, numbered as it goes in; or why it cannot."""
         address = self._address(receiver)
         queue = address.waiting[letter.is_urgent]
-        queue.append(letter.id)
+        queue[letter.id] = run.process
         try:
-            while queue[0] != letter.id or not address.box.has_room(letter):
+            while not address.can_take(letter):
                 with run.parked():
                     await address.changed.wait()
-                await run.runnable()
+                if run.process.is_stopped:
+                    address.changed.wake_all()  # who looked before it was stopped
+                    await run.runnable()
                 if receiver.exiting is not None:
                     return letter, "exited"
         finally:
-            queue.remove(letter.id)
+            del queue[letter.id]
             address.changed.wake_all()
         return msgspec.structs.replace(letter, id=self._next_id()), None
 
