@@ -136,6 +136,19 @@ async def test_a_sender_that_is_stopped_while_it_waits_for_room_keeps_its_place_
                 assert [(await bob_mail.receive()).body for _ in range(3)] == ["3", "5", "4"]
 
 
+async def test_who_waits_for_room_goes_on_when_letters_are_taken_back(booted: OpenKernel) -> None:
+    async with booted(limits=KernelConfig(max_mailbox_letters=1)) as kernel:
+        (ann, ann_mail), (bob, bob_mail) = agent(kernel, "ann"), agent(kernel, "bob")
+        (_, eve_mail) = agent(kernel, "eve")
+        await ann_mail.send(bob, "of a branch")
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(eve_mail.send, bob, "stays", when_full="wait"))
+                await anyio.wait_all_tasks_blocked()
+                kernel.post.withdraw([ann])
+                assert (await bob_mail.receive()).body == "stays"
+
+
 async def test_the_dead_get_no_mail_and_stay_dead(booted: OpenKernel) -> None:
     async with booted(limits=KernelConfig(max_mailbox_letters=1)) as kernel:
         (_, ann_mail), (bob, _) = agent(kernel, "ann"), agent(kernel, "bob")

@@ -31,6 +31,11 @@ class Address:
         first = next((each for each, sender in queue.items() if not sender.is_stopped), letter.id)
         return first == letter.id and self.box.has_room(letter)
 
+    def take_back(self, letter: Letter) -> None:
+        """A letter goes unread, if it is still there; who waits for room looks again."""
+        self.box.drop(letter)
+        self.changed.wake_all()
+
 
 Delivery = tuple[Address, Letter]
 

@@ -269,7 +269,7 @@ class PostOffice:
             written = (each for each in address.box if each.topic != EXIT_TOPIC)
             found = [each for each in written if each.sender in senders]
             for letter in found:
-                address.box.drop(letter)
+                address.take_back(letter)
             gone += found
         self._n_undelivered += len(gone)
         if self._disk is not None and gone:
@@ -425,7 +425,7 @@ class PostOffice:
 
     def _take_back(self, delivered: Sequence[Delivery]) -> None:
         for address, letter in delivered:
-            address.box.drop(letter)
+            address.take_back(letter)
             self._n_sent -= 1
 
     def _put_back(self, address: Address, letters: Sequence[Letter]) -> None:
