@@ -12,9 +12,9 @@ from tests.kernel.forking.test_forks import waiting
 from tests.kernel.test_programs import ONCE, booted, home, program
 
 from aios.abi.branches import Branched, BranchEnd
-from aios.errors import Conflict, DiskFailed
+from aios.errors import Conflict, DiskFailed, NotFound
 from aios.kernel import programs
-from aios.kernel.forking import forks, merging
+from aios.kernel.forking import forks, merging, tables
 from aios.kernel.forking.endings import Ending
 from aios.kernel.kernel import Kernel
 from aios.kernel.leftovers import code_hash
@@ -147,3 +147,24 @@ async def test_what_outlives_who_started_it_in_a_branch_ends_with_the_group(home
             left.append(kernel.table.get(of_it.pid))
         await client.branches.commit(pid=two)
         assert [each.is_alive for each in left] == [False, False]
+
+
+async def test_of_groups_that_have_ended_only_the_last_are_remembered(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_ENDED", 2)
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, HELD), restart=ONCE)).pid
+        await waiting(kernel, source)
+        groups = [(await client.branches.start(1, pid=source)).group for _ in range(5)]
+        for group in groups[::-1]:
+            end = await client.branches.discard(group)
+            assert await client.branches.join(group) == end, "the last one is remembered"
+        assert [each.group for each in await client.branches.list_all()] == groups[1::-1]
+        with pytest.raises(NotFound):
+            await client.branches.join(groups[-1])
+        assert kernel.journal.disk is not None
+        kept, _ = await kernel.journal.disk.read(tables.load)
+        assert [each.id for each in kept] == groups[:2]
+    async with booted(home) as (_, client):
+        assert len(await client.branches.list_all()) == 2

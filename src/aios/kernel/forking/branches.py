@@ -207,9 +207,7 @@ class Branches:
         disk = self._kernel.journal.disk
         assert disk is not None, "a kernel without a journal takes up nothing"
         groups, self._last_id = await disk.read(tables.load)
-        ended = [group.id for group in groups if group.end is not None and group.is_swept]
-        old = ended[: -tables.MAX_ENDED]
-        if old:
+        if old := tables.old_of(groups):
             with self._left_to_the_next():
                 await disk.write(lambda connection: tables.forget(connection, old))
         for group in groups:
@@ -364,16 +362,20 @@ class Branches:
         disk = self._kernel.journal.disk
         assert disk is not None, "a kernel without a journal has no branches"
         swept = [msgspec.structs.replace(group, is_swept=True) for group in groups]
+        old = tables.old_of([*self._groups.values(), *swept])
 
         def write(connection: apsw.Connection) -> None:
             merging.erase_traces(connection, pids)
             for group in swept:
                 tables.save(connection, group)
+            tables.forget(connection, old)
 
         with self._left_to_the_next():
             await disk.write(write)
             for group in swept:
                 self._know(group)
+            for group_id in old:
+                self._forget(group_id)
 
     @contextmanager
     def _left_to_the_next(self) -> Iterator[None]:
@@ -393,12 +395,12 @@ class Branches:
         return Branched(group.id, 0, tuple(limb.fork for limb in group.limbs))
 
     def _know(self, group: Group) -> None:
+        self._groups.pop(group.id, None)  # what has changed last comes last
         self._groups[group.id] = group
         for pid in group.pids:
             self._by_pid[pid] = group.id
 
     def _forget(self, group_id: int) -> None:
-        """It was not written down after all."""
         group = self._groups.pop(group_id, None)
         for pid in group.pids if group is not None else ():
             del self._by_pid[pid]

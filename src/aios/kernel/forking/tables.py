@@ -1,6 +1,6 @@
 """Groups of branches on disk: one row each, which says what the group is made of and how it ended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import apsw
 import msgspec
@@ -85,6 +85,11 @@ def load(connection: apsw.Connection) -> tuple[list[Group], int]:
     found = [from_msgpack(row[0], Group) for row in rows]
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'branches'").fetchone()
     return found, 0 if last is None else int(str(last[0]))
+
+
+def old_of(groups: Sequence[Group]) -> list[int]:
+    """Of groups in the order in which they ended, those to be forgotten, so that `MAX_ENDED` are left."""
+    return [group.id for group in groups if group.is_swept][:-MAX_ENDED]
 
 
 def forget(connection: apsw.Connection, groups: Iterable[int]) -> None:
