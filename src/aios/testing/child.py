@@ -19,13 +19,13 @@ from aios.sdk.client import Client
 from aios.testing.agents import Agent
 from aios.testing.limited import work_within_limits
 from aios.testing.serving import HearingGate, serve
-from aios.testing.trades import branch_out, run_once, work
+from aios.testing.trades import branch_out, run_on, run_once, work
 from aios.testing.world import World
 
 CRASHED_STATUS = 1
 Trade = Callable[[Agent, anyio.CancelScope], Awaitable[None]]
 TRADES: Mapping[str, Trade] = MappingProxyType(
-    {"w": work, "b": branch_out, "l": work_within_limits, "s": serve, "t": run_once}
+    {"w": work, "b": branch_out, "l": work_within_limits, "s": serve, "t": run_once, "e": run_on}
 )
 """By the first letter of an agent's name."""
 

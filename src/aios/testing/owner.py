@@ -1,4 +1,4 @@
-"""What the owner does in a simulation: forks workers, puts them away and brings them back, branches them, sets timers, decides.
+"""What the owner does in a simulation: forks workers, puts them away and brings them back, branches them, sets timers, kills, decides.
 
 An errand looks first for what an earlier life, or an earlier try, has done of it: the owner is not replayed.
 """
@@ -17,6 +17,7 @@ from aios.abi.timers import TimerInfo
 from aios.abi.types import Pid, ProcessInfo, State
 from aios.testing.agents import Agent
 from aios.testing.limited import LIMITED_DIGITS, NOT_STARTED
+from aios.testing.trades import ALWAYS, ENDLESS
 
 RETRY_S = 20.0
 PAUSE_S = 15.0
@@ -172,6 +173,27 @@ async def _end_timer(agent: Agent, *, is_once: bool) -> bool:
     return removed is not None
 
 
+async def _begin_endless(agent: Agent) -> bool:
+    rows, client = await _rows(agent), agent.client
+    if not rows or ENDLESS in rows:
+        return bool(rows)
+    program = agent.world.program
+    return await _try(
+        agent, "spawn", partial(client.spawn, program, ENDLESS, name=ENDLESS, restart=ALWAYS)
+    )
+
+
+async def _end_endless(agent: Agent) -> bool:
+    """Kill it with all below it, and look, a while later, whether it has ended: a crash may come between kill and disk."""
+    rows = await _rows(agent)
+    if rows and ENDLESS in rows and rows[ENDLESS].state is not State.EXITED:
+        await agent.told("kill", partial(agent.client.kill, rows[ENDLESS].pid))
+        if agent.code == "conflict" and not agent.world.injected["disk error"]:
+            agent.broken(f"{ENDLESS}, which starts again whenever it exits, was said to have ended")
+        return False
+    return bool(rows)
+
+
 def _n_runs(rows: tuple[ProcessInfo, ...]) -> int:
     """Runs of the timer that came to their start."""
     found = [row.exit for row in rows if row.name == "t0"]
@@ -209,5 +231,7 @@ ERRANDS: Mapping[str, Errand] = MappingProxyType({
     "timer": partial(_set_timer, cron=""),
     "cron": partial(_set_timer, cron=EVERY_MINUTE),
     "end timer": partial(_end_timer, is_once=True),
+    "endless": _begin_endless,
+    "end endless": _end_endless,
     "end cron": partial(_end_timer, is_once=False),
 })  # fmt: skip

@@ -66,6 +66,8 @@ def _ended_well(world: World, process: Process) -> None:
     end, broken = process.exit, world.ledger.broken
     if process.state is not State.EXITED or end is None:
         return
+    if process.name.startswith("e"):  # somebody ended it: it never does by itself
+        return
     if end.reason == NOT_FORKED:  # its source's journal was forgotten meanwhile
         return
     if end.status and not (end.status in DISK_ENDS and world.injected["disk error"]):

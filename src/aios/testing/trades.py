@@ -1,7 +1,7 @@
 """What the programs and clients of a simulation do. A program does the same whenever it runs: it is replayed.
 
 A worker (`w`) does a number of things of many kinds, which its seed draws; a brancher (`b`) tries two ways and keeps one; a
-timed one (`t`) notes that it ran. A client (a guest) may be cut off at any step, and tries what it may not.
+timed one (`t`) notes that it ran; an endless one (`e`) is always started again, and what it has started ends each time. A client (a guest) may be cut off at any step, and tries what it may not.
 """
 
 import random
@@ -12,6 +12,7 @@ from types import MappingProxyType
 import anyio
 
 from aios.abi.branches import Branched
+from aios.abi.recovery import Restart
 from aios.abi.types import Pid
 from aios.errors import AccessDenied, AiosError, KernelStopping, OutcomeUnknown, ProcessGone
 from aios.testing.agents import Agent
@@ -23,6 +24,9 @@ WORKER_STEPS, ACTS_A_STEP = 3, 3
 GUEST_STEPS = 4
 SERVER, SERVED_SHARE = "s0", 0.7
 """The program that serves functions, where there is one, and how many acts of tools are theirs then."""
+ENDLESS = "e0"
+ALWAYS = Restart("always", max_restarts=50, delay_s=1.0)
+"""The program that never ends by itself, in the seeds that have one."""
 SLEEP_S = 5.0
 """The longest that a worker sleeps at once."""
 MAX_LOOKS = 20
@@ -167,6 +171,16 @@ async def run_once(agent: Agent, scope: anyio.CancelScope) -> None:
         append = partial(agent.client.files.append, f"run-{own.pid}.txt", f"{own.pid}\n")
         await agent.act(f"run {own.pid}", str(own.pid), append)
     await end(agent, "ran")
+
+
+async def run_on(agent: Agent, scope: anyio.CancelScope) -> None:
+    """Exit, to be started again; the first of them starts another in each life."""
+    crash_sometimes(agent, scope)
+    if agent.me == ENDLESS:
+        spawn = partial(agent.client.spawn, agent.world.program, "e1", name="e1", restart=ALWAYS)
+        await agent.told("spawn", spawn)
+    await agent.told("chat", partial(agent.client.chat, "again", max_tokens=4))
+    await end(agent, "on")
 
 
 async def visit(agent: Agent, other: Pid) -> None:

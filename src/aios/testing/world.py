@@ -27,6 +27,8 @@ CALM_AFTER_S = 400.0
 MAX_STEPS = 60_000
 SERVING_DIGITS = (1, 5)
 """Seeds that end so have a program that serves its functions as tools. No older seed of a bug does: each still means the run that found it."""
+ENDLESS_DIGITS = (5,)
+"""Seeds that end so have programs, too, which always start again until the owner kills them. No older seed of a bug does."""
 PROGRAM = Path(__file__).with_name("program")
 """Runs are given a copy: a grant holds for no folder with compiled Python, which a checkout has or has not."""
 """Not in the scratch folder, whose name is random: it is in what the journal keeps, and so in the order of its index."""
@@ -138,6 +140,8 @@ class World:
         self.outside = Outside()
         self.errands = draw_errands(random.Random(f"errands {seed}"))  # noqa: S311 - repeatable on purpose
         """What the owner has still to do."""
+        if seed % 10 in ENDLESS_DIGITS:
+            self.errands += ["endless", "end endless"]
         self.served: set[int] = set()
         """The calls of tools that were carried out by a function, by their numbers."""
         self.life: Life | None = None
