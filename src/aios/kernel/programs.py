@@ -132,30 +132,27 @@ class Programs:
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
         check_words((*call.args, *call.env, *call.env.values()))
-        read = partial(load_program, call.program)  # its folder may be the caller's own work
-        program = await anyio.to_thread.run_sync(read, limiter=self._reading)
+        reading = self._reading  # of a folder that may be the caller's own work
+        program = await anyio.to_thread.run_sync(load_program, call.program, limiter=reading)
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
         parent = self.launched_of(run.process.pid)
-        restart = policy_below(
-            call.restart or manifest.restart, parent.restart if parent is not None else None
-        )
+        above = parent.restart if parent is not None else None
+        restart = policy_below(call.restart or manifest.restart, above)
         digest = b""
         if restart.policy != "never":
             digest = await anyio.to_thread.run_sync(code_hash, program.folder)
         process = kernel.add_process(
             call.name or manifest.name, Kind.PROGRAM, run.process, program=str(program.folder)
         )
-        limits = call.budget if call.budget is not None else manifest.budget
-        kernel.budgets.limit(process, limits)
+        kernel.budgets.limit(process, manifest.budget if call.budget is None else call.budget)
         block_bytes = kernel.config.memory.block_bytes
         inherit(process, run.process, call, manifest, block_bytes=block_bytes)
         process.network = network
         process.is_new = process.has_body = True
         process.view = view
-        if restart.policy in {"on-failure", "always"} and not (
-            kernel.is_durable or kernel.embedded
-        ):
+        comes_back = kernel.is_durable or kernel.embedded
+        if not comes_back and restart.policy in {"on-failure", "always"}:
             kernel.note(process, NOT_BACK)
         env = self.sealer.seal(call.env)
         launched = Launched(str(program.folder), call.args, view, env, digest, restart)

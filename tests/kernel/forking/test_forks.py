@@ -148,7 +148,7 @@ async def test_a_branch_whose_journal_cannot_be_read_ends_and_the_kernel_does_no
     async with booted(home) as (kernel, client):
         source = await client.spawn(program(home, WRITING))
         await ended(client, source.pid)
-        forget = "UPDATE journal_texts SET packing = 1, data = x'00'"
+        forget = "UPDATE journal_records SET effect = 'none that is known'"
         assert kernel.db is not None
         await kernel.db.write(lambda c: c.execute(forget).get)
         branch = await client.journal.fork(source.pid, at=N_FIRST)
