@@ -151,10 +151,8 @@ class ToolManager:
             tools.append(self._function(run.process, declared, *schemas))
         if call.manifests:
             self._access.check(run.process, Right.TOOL_INSTALL)
-            files = [Path(file) for file in call.manifests]
-            tools += [
-                self._installed(await to_thread.run_sync(read_manifest, file)) for file in files
-            ]
+            for file in map(Path, call.manifests):
+                tools.append(self._installed(await to_thread.run_sync(read_manifest, file)))
         self._check_undos(*tools, among=tools)
         self._registry.add(*tools)
         return ToolNames(tuple(tool.name for tool in tools))
