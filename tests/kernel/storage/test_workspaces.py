@@ -3,17 +3,19 @@
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import pytest
 from tests.kernel.tools.offering import idle
 
 from aios.abi.undo import Undo, Undone
 from aios.config import Config, Home
-from aios.disk.folder import Folder
+from aios.disk.db import MAX_READERS
+from aios.disk.folder import Folder, Parts, Stamp
 from aios.errors import Conflict
 from aios.kernel.kernel import Kernel, open_kernel
 from aios.kernel.process import Run
@@ -179,6 +181,123 @@ async def test_a_move_that_an_undo_cannot_take_back_leaves_the_file_under_its_ne
         await kernel.storage.workspaces.refresh(path.path)
         assert [each.name for each in work.iterdir()] == ["b"]
         assert await Files(kernel.init_gate()).read_text(path.path[:-1] + "b") == "a"
+
+
+async def moved(kernel: Kernel, work: Path) -> tuple[Run, str]:
+    """A run that has moved `a` to `b`, and the path of the folder."""
+    ann = run_of(kernel, "ann")
+    async with kernel.storage.workspaces.watching(ann, "it", [work]):
+        (work / "a").rename(work / "b")
+    found = (await kernel.init_gate().call(Undo(ann.process.pid, is_dry_run=True))).value
+    return ann, found.paths[0].path.rpartition("/")[0]
+
+
+async def test_a_move_that_an_undo_was_taking_back_when_it_was_killed_leaves_one_name(
+    tmp_path: Path,
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("a")
+    async with kernel_on(tmp_path) as kernel:
+        ann, path = await moved(kernel, work)
+        kernel.storage.workspaces.write_back = skip  # type: ignore[method-assign,assignment]
+        await undo(kernel, ann)
+        (work / "a").write_text("a")  # killed behind the first file, before it is written down
+    async with kernel_on(tmp_path) as kernel:
+        await kernel.storage.open()
+        await kernel.storage.workspaces.refresh(path)
+        assert [each.name for each in work.iterdir()] == ["a"]
+        files = Files(kernel.init_gate())
+        assert [each.path for each in await files.list(path)] == [f"{path}/a"]
+
+
+async def test_a_move_whose_undo_was_cut_off_behind_what_it_could_not_write_is_undone_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.storage.working_copy.SLICE_FILES", 1)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("a")
+    async with kernel_on(tmp_path) as kernel:
+        ann, path = await moved(kernel, work)
+
+        def cut_off(*_: object) -> None:
+            anyio.from_thread.run_sync(scope.cancel)
+            full()
+
+        with monkeypatch.context() as patch, anyio.CancelScope() as scope:
+            patch.setattr(Folder, "replace", cut_off)
+            await undo(kernel, ann)
+        assert scope.cancelled_caught
+        assert [each.name for each in work.iterdir()] == ["b"]
+    async with kernel_on(tmp_path) as kernel:
+        await kernel.storage.open()
+        await kernel.storage.workspaces.refresh(path)
+        assert [(each.name, each.read_text()) for each in work.iterdir()] == [("a", "a")]
+
+
+async def test_an_undo_removes_what_fills_the_disk_before_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("before")
+    replace = Folder.replace
+
+    def limited(
+        folder: Folder, parts: Parts, pieces: Iterable[bytes], expected: Stamp | None
+    ) -> Stamp:
+        if (work / "huge").exists():
+            full()
+        return replace(folder, parts, pieces, expected)
+
+    monkeypatch.setattr(Folder, "replace", limited)
+    async with kernel_on(tmp_path) as kernel:
+        ann = run_of(kernel, "ann")
+        async with kernel.storage.workspaces.watching(ann, "it", [work]):
+            (work / "a").write_text("after")
+            (work / "huge").write_text("huge")
+        assert not (await undo(kernel, ann)).conflicts
+        assert [(each.name, each.read_text()) for each in work.iterdir()] == [("a", "before")]
+
+
+async def test_undos_of_many_files_let_others_read_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.storage.working_copy.SLICE_FILES", 10)
+    works = [tmp_path / f"work{n}" for n in range(MAX_READERS)]
+    have_begun, may_go = anyio.Event(), anyio.Event()
+    begun: set[int] = set()
+    remove = Folder.remove
+
+    def held(folder: Folder, parts: Parts, expected: Stamp) -> None:
+        begun.add(folder.inode)
+        if len(begun) == len(works):
+            anyio.from_thread.run_sync(have_begun.set)
+        anyio.from_thread.run(may_go.wait)
+        remove(folder, parts, expected)
+
+    monkeypatch.setattr(Folder, "remove", held)
+    async with kernel_on(tmp_path) as kernel:
+        runs = [run_of(kernel, work.name) for work in works]
+        for run, work in zip(runs, works, strict=True):
+            work.mkdir()
+            async with kernel.storage.workspaces.watching(run, "it", [work]):
+                for n in range(100):
+                    (work / f"{n}").write_text("made")
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as undos:
+                for run in runs:
+                    undos.start_soon(undo, kernel, run)
+                await have_begun.wait()
+                undos.start_soon(release, may_go)  # once the read below is waiting, too
+                left = await kernel.storage._db.read(lambda _: [any(w.iterdir()) for w in works])
+        assert left == [True] * len(works)
+        assert [list(work.iterdir()) for work in works] == [[]] * len(works)
+
+
+async def release(event: anyio.Event) -> None:
+    event.set()
 
 
 def full(*_: object) -> None:

@@ -319,9 +319,7 @@ class Mounts:
             if mount.real is not None:
                 work += ((mount, path) for path in paths)
         if work:  # what cannot be written is known no longer: what is there becomes a version
-            look = partial(carry_out_if_possible, blobs=self._blobs, work=work)
-            done, _ = await self._db.read(look)
-            await self._db.write(partial(mount_tables.set_done, paths=list(done), done=done))
+            await carry_out_if_possible(self._db, self._blobs, work)
 
     async def _look(self, *noticed: tuple[str, bool], is_deep: bool = True) -> None:
         """Look at paths, and record together what is gone and what changed; of each is said whether it is read in any case. The caller has the turn."""

@@ -37,7 +37,6 @@ from aios.kernel.storage.mount_tables import (
     Mount,
     all_pending,
     real_parts,
-    set_done,
 )
 from aios.kernel.storage.outside import (
     Differences,
@@ -293,12 +292,7 @@ class Workspaces:
     async def _write(self, space: Workspace, paths: Sequence[str]) -> dict[str, str]:
         """Make real files what their newest versions are. Returns: paths that could not be, and why; nothing is known of these any more."""
         work = [(space.mount, path) for path in paths]
-        with anyio.CancelScope(shield=True):  # what is known of the files goes with them
-            done, failed = await self._db.read(
-                lambda c: carry_out_if_possible(c, self._blobs, work)
-            )
-            await self._db.write(partial(set_done, paths=paths, done=done))
-        return failed
+        return await carry_out_if_possible(self._db, self._blobs, work)
 
 
 def real_path(mount: Mount, path: str) -> str:
