@@ -164,7 +164,9 @@ class RateMachine(RuleBasedStateMachine):
     def holds(self) -> None:
         self.rate.check_invariants()
         if self.rate.n_in_flight == 0:
-            assert self.rate.wait_s(10, self.now_s) <= 50
+            assert (
+                self.rate.wait_s(10, self.now_s) <= 50.001
+            )  # a sum less one of its parts is not always the other
             assert self.rate.wait_s(10, self.now_s + 51) == 0
 
 
