@@ -2,8 +2,8 @@
 
 A generation holds a turn while it occupies an engine's slot. When its turn must end (its process was stopped, or
 somebody better waits) the sequence is suspended and goes on in a later turn where it was. Where it cannot, a stopped generation
-keeps its slot: its read goes on, for an endpoint that is hung up on would be asked for all of it again, and what that brings
-waits until the process goes on.
+keeps its slot until it is whole: it is read on, for an endpoint that is hung up on would be asked for all of it again, and what
+that brings is told once the process goes on.
 
 A generation that its engine fails begins anew on the next engine that may serve it, unless pieces of it were handed out.
 """
@@ -11,7 +11,6 @@ A generation that its engine fails begins anew on the next engine that may serve
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
@@ -33,13 +32,10 @@ from aios.abi.calls import (
 )
 from aios.abi.gate import Token
 from aios.abi.types import (
-    Finish,
     Message,
     Pid,
     Role,
     Sampling,
-    TokenLogprob,
-    ToolCall,
     Usage,
 )
 from aios.engine.abilities import can_go_on, needed_abilities
@@ -66,6 +62,7 @@ from aios.errors import (
 from aios.kernel.charge import charged, charged_texts
 from aios.kernel.cores import Core, Cores, named_error
 from aios.kernel.journal.streams import Stream
+from aios.kernel.output import Output
 from aios.kernel.pacing import Pacing
 from aios.kernel.process import Run
 from aios.kernel.router import Wish
@@ -88,74 +85,6 @@ LONG_CHARS = 16_384
 """A text that is longer takes 20 ms or more to be counted."""
 VECTOR_CHARS = 4_096
 """Texts of so many characters are turned into vectors in one go, which takes some seconds; a longer one alone."""
-
-
-@dataclass
-class Output:
-    """What a generation has brought so far."""
-
-    text: list[str] = field(default_factory=list)
-    tool_calls: list[ToolCall] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    n_tokens: int = 0
-    finish: Finish | None = None
-    usage: Usage = Usage()
-    """Of all of it, known at the end."""
-    usage_so_far: Usage = Usage()
-    pages: tuple[bytes, ...] = ()
-    is_begun: bool = False
-    """An engine was given the job: its prompt may have been computed."""
-    stream: Stream | None = None
-    """Where it is journalled in pieces."""
-    is_handed_out: bool = False
-    """Somebody has seen a part of it: it cannot be begun anew."""
-
-    @property
-    def is_done(self) -> bool:
-        """The generation has ended."""
-        return self.finish is not None
-
-    def spent(self) -> Usage | None:
-        """Tokens so far; those of the prompt are known at the end. None if it was never begun."""
-        if not self.is_begun:
-            return None
-        return self.usage if self.is_done else Usage(completion_tokens=self.n_tokens)
-
-    def n_uncharged(self, n_prompt: int) -> int:
-        """Tokens of the prompt that were computed and no turn was charged: of a call that was cut off all that are new.
-
-        `n_prompt` where nobody has told how many those are. 0 if it was never begun.
-        """
-        if self.is_done or not self.is_begun:
-            return 0
-        so_far = self.usage_so_far
-        return so_far.prompt_tokens - so_far.cached_tokens if so_far.prompt_tokens else n_prompt
-
-    def n_used(self, n_prompt: int) -> int:
-        """Tokens that count against the limits of a key; `n_prompt` of the prompt until that is known. 0 if never begun."""
-        spent = self.spent()
-        if spent is None:
-            return 0
-        return max(1, (spent.prompt_tokens or n_prompt) + spent.completion_tokens)
-
-    def uncounted(self) -> Usage:
-        """What its process has not been told of yet: all but the tokens that were counted as they came."""
-        if not self.is_done:
-            return msgspec.structs.replace(self.usage_so_far, completion_tokens=0)
-        rest = self.usage.completion_tokens - self.n_tokens
-        return msgspec.structs.replace(self.usage, completion_tokens=rest)
-
-    def add(self, delta: Delta) -> None:
-        """Take in the next piece."""
-        if delta.text:
-            self.text.append(delta.text)
-        self.tool_calls.extend(delta.tool_calls)
-        self.logprobs.extend(delta.logprobs)
-        self.n_tokens += delta.n_tokens
-        if delta.finish is not None:
-            self.finish = delta.finish
-            self.usage = delta.usage or Usage()
-            self.pages = delta.pages
 
 
 class ModelCalls:
@@ -190,36 +119,13 @@ class ModelCalls:
     async def embed(self, run: Run, call: Embed) -> Embeddings:
         """Turn texts into vectors; between some and the next the turn may end, and go to somebody better who waits."""
         core = await self._cores.find(run, _same_model(call.model, Ability.EMBED))
-        n_tokens = sum(map(len, call.texts)) // CHARS_A_TOKEN
-        # An endpoint has turns enough, and counts requests.
-        is_remote = core.kind == "openai"
-        parts = iter([call.texts]) if is_remote else _some_at_a_time(call.texts)
-        vectors: list[tuple[float, ...]] = []
-        usage = Usage()
-        with self._told(core):
-            async with (
-                charged_texts(
-                    self._budgets, run, core, call.texts, counting=self.counting
-                ) as note_begun,
-                self._pacing.permit(run, core.config.rate, n_tokens) as permit,
-                self._scheduler.turn(
-                    run, core.resource, n_prompt_tokens=n_tokens, is_preemptible=False
-                ) as turn,
-            ):
-                for texts in parts:
-                    while turn.must_yield:
-                        await turn.renew()
-                    with core.in_use() as engine:
-                        note_begun()
-                        permit.n_used = max(1, n_tokens)
-                        found, used = await _asked(run, engine, engine.embed(texts))
-                    vectors += found
-                    usage += used
-                    run.process.usage += used
-                    turn.spend(used.prompt_tokens)
-        await run.runnable()
+        try:
+            with self._told(core):
+                vectors, usage = await self._embed_on(core, run, call.texts)
+        finally:
+            await run.runnable()  # how it ended is told to no stopped process
         self._cores.note_served(core, run, call.model, Usage())
-        return Embeddings(tuple(vectors), usage, core.model)
+        return Embeddings(vectors, usage, core.model)
 
     async def tokenize(self, run: Run, call: Tokenize) -> Tokens:
         """Cut a text into tokens."""
@@ -268,6 +174,35 @@ class ModelCalls:
             if not turn.locked():
                 self._counting.pop(pid, None)
 
+    async def _embed_on(
+        self, core: Core, run: Run, texts: tuple[str, ...]
+    ) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+        n_tokens = sum(map(len, texts)) // CHARS_A_TOKEN
+        # An endpoint has turns enough, and counts requests.
+        is_remote = core.kind == "openai"
+        parts = iter([texts]) if is_remote else _some_at_a_time(texts)
+        vectors: list[tuple[float, ...]] = []
+        usage = Usage()
+        async with (
+            charged_texts(self._budgets, run, core, texts, counting=self.counting) as note_begun,
+            self._pacing.permit(run, core.config.rate, n_tokens) as permit,
+            self._scheduler.turn(
+                run, core.resource, n_prompt_tokens=n_tokens, is_preemptible=False
+            ) as turn,
+        ):
+            for part in parts:
+                while turn.must_yield:
+                    await turn.renew()
+                with core.in_use() as engine:
+                    note_begun()
+                    permit.n_used = max(1, n_tokens)
+                    found, used = await _asked(run, engine, engine.embed(part))
+                vectors += found
+                usage += used
+                run.process.usage += used
+                turn.spend(used.prompt_tokens)
+        return tuple(vectors), usage
+
     async def _generate(self, run: Run, call: Chat | Complete) -> tuple[Core, Output]:
         """Write what a call asks for; before and after, its agent is elsewhere."""
         job = job_of(call)
@@ -283,26 +218,31 @@ class ModelCalls:
     async def _serve(
         self, run: Run, call: Chat | Complete, job: Job, stream: Stream | None
     ) -> tuple[Core, Output]:
-        """On one engine after the other, until one serves it or it cannot be begun anew."""
+        """On one engine after the other, until one serves it or it cannot be begun anew. What becomes of it is told to no stopped process."""
         wish = Wish(call.model, needed_abilities(job), call.may_move)
         tried: dict[str, AiosError] = {}
         while True:
             core, output = await self._cores.find(run, wish, tried), Output(stream=stream)
+            failure: AiosError | None = None
             try:
                 with self._told(core):
                     async with charged(
                         self._budgets, run, core, job, counting=self.counting, used=output.spent
                     ) as fitted:
                         await self._generate_on(core, run, fitted, output)
-            except MOVING as error:
-                if output.is_handed_out or not call.may_move:
-                    raise
-                tried[core.name] = error
-            else:
-                self._cores.note_served(core, run, call.model, output.usage)
-                if not run.is_background:  # a summary's pages are nobody's context
-                    run.pages = run.process.pages = output.pages
-                return core, output
+            except AiosError as error:
+                failure = error
+            await run.runnable()
+            if isinstance(failure, MOVING) and call.may_move and not output.is_handed_out:
+                tried[core.name] = failure
+                continue
+            output.say(run)
+            if failure is not None:
+                raise failure
+            self._cores.note_served(core, run, call.model, output.usage)
+            if not run.is_background:  # a summary's pages are nobody's context
+                run.pages = run.process.pages = output.pages
+            return core, output
 
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:
         engine: Engine | None = None
@@ -353,7 +293,8 @@ class ModelCalls:
         sequence = await _asked(turn.run, engine, engine.open(job, suspended))
         try:
             if _is_whole(engine.capabilities, job):
-                await self._drain(sequence, turn, output, is_whole=True)
+                with turn.run.holding(lambda _: output.say(turn.run)):
+                    await self._drain(sequence, turn, output)
                 return None
             # What is there already would be read without a pause, and so not be cut off.
             if not turn.must_yield:
@@ -367,23 +308,16 @@ class ModelCalls:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE_S):
                 await sequence.close()
 
-    async def _drain(
-        self, sequence: Sequence, turn: Turn, output: Output, *, is_whole: bool = False
-    ) -> None:
-        """Read a sequence to its end, handing every piece on and accounting for it. `is_whole`: no stop cuts it off."""
+    async def _drain(self, sequence: Sequence, turn: Turn, output: Output) -> None:
+        """Read a sequence to its end, accounting for every piece and handing it on."""
         run = turn.run
         while True:
-            delta = await (_let_be(run, sequence.read()) if is_whole else sequence.read())
-            if is_whole:
-                await run.runnable()
+            delta = await sequence.read()
             output.add(delta)
-            if output.stream is not None:
-                output.stream.add(delta)
+            output.unsaid.append(delta)
             run.process.usage += Usage(completion_tokens=delta.n_tokens)
             turn.spend(delta.n_tokens)
-            if run.emit is not None and (delta.text or delta.tool_calls or delta.logprobs):
-                output.is_handed_out = True
-                run.emit(Token(delta.text, delta.n_tokens, delta.logprobs, delta.tool_calls))
+            output.say(run)
             if delta.finish is not None:
                 turn.spend(output.usage.prompt_tokens - output.usage.cached_tokens)
                 return
@@ -440,19 +374,11 @@ def _is_whole(offer: Capabilities, job: Job) -> bool:
 
 
 async def _asked(run: Run, engine: Engine, asked: Awaitable[T]) -> T:
-    """What an engine answers; of an endpoint no stop waits for it."""
-    is_remote = engine.capabilities.is_resumed_from_text
-    return await (_let_be(run, asked) if is_remote else asked)
-
-
-async def _let_be(run: Run, asked: Awaitable[T]) -> T:
-    """What is asked for. A stop neither cuts it off nor waits for it; an error is told once the process goes on."""
-    try:
-        with run.holding(lambda _: None):
-            return await asked
-    except AiosError:
-        await run.runnable()
-        raise
+    """What an engine answers. Of an endpoint no stop cuts it off or waits for it; who asks tells no stopped process of it."""
+    if not engine.capabilities.is_resumed_from_text:
+        return await asked
+    with run.holding(lambda _: None):
+        return await asked
 
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:

@@ -29,6 +29,7 @@ from tests.kernel import calls
 
 from aios.abi.call import Answer, Call
 from aios.abi.calls import Cont, Embed, Stop, Tokenize
+from aios.abi.gate import Token
 from aios.abi.types import Finish, ToolSpec
 from aios.config import Config, Home, SchedulerConfig
 from aios.errors import (
@@ -37,6 +38,7 @@ from aios.errors import (
     EngineUnavailable,
     InvalidCall,
 )
+from aios.kernel.cores import CoreConfig
 from aios.kernel.kernel import open_kernel
 
 pytestmark = pytest.mark.anyio
@@ -209,7 +211,7 @@ async def test_alternatives_that_nobody_asked_for_are_left_out() -> None:
 async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_process_goes_on(
     tmp_path: Path, *, is_cut: bool, has_tools: bool
 ) -> None:
-    """Of an endpoint that cannot go on from a text, or not from the middle of a tool call."""
+    """Of an endpoint that cannot go on from a text, or not from the middle of a tool call. The slot is another's once all is there."""
     may_end = anyio.Event()
     call = replace(calls.chat(), tools=(ToolSpec("clock"),) if has_tools else ())
 
@@ -219,28 +221,100 @@ async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_proce
         yield event(error={"message": "CUDA"}) if is_cut else text("lo") + end()
 
     endpoint = BadEndpoint([lambda: StreamingResponse(body(), media_type="text/event-stream")])
+    endpoint.replies.append(stream(text("fine"), end()))
     if has_tools:
         endpoint.models = vllm
     with anyio.fail_after(30):
         async with (
-            engine_at(endpoint) as engine,
+            engine_at(endpoint, n_slots=1) as engine,
             open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
         ):
-            pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+            pid, other, init = (
+                kernel.admit("ann")[0].pid,
+                kernel.admit("bob")[0].pid,
+                kernel.init_gate(),
+            )
             async with kernel.gate(pid).open_call(call) as frames:
                 await anext(aiter(frames))
                 await init.call(Stop(pid=pid))
                 may_end.set()
+                answer = (await kernel.gate(other).call(calls.chat())).value
+                assert answer.message.content == "fine", "it waited for a stopped process"
                 with anyio.move_on_after(0.1) as waiting, contextlib.suppress(EngineFailed):
-                    await frames.result()
+                    await anext(aiter(frames))
                 assert waiting.cancelled_caught, "a stopped process was told"
                 await init.call(Cont(pid=pid))
                 if is_cut:
                     with pytest.raises(EngineFailed, match="CUDA"):
                         await frames.result()
                 else:
+                    assert [frame async for frame in frames] == [Token("lo", 1)]
                     assert (await frames.result()).value.message.content == "Hello"
-        assert len(endpoint.posts) == 1
+        assert len(endpoint.posts) == 2
+
+
+async def test_what_came_while_a_process_was_stopped_is_told_as_soon_as_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    may_go_on, may_end = anyio.Event(), anyio.Event()
+
+    async def body() -> AsyncIterator[str]:
+        yield text("Hel")
+        await may_go_on.wait()
+        yield text("l")
+        await may_end.wait()
+        yield text("o") + end()
+
+    endpoint = BadEndpoint([lambda: StreamingResponse(body(), media_type="text/event-stream")])
+    with anyio.fail_after(30):
+        async with (
+            engine_at(endpoint) as engine,
+            open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
+        ):
+            pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+            async with kernel.gate(pid).open_call(calls.chat()) as frames:
+                await anext(aiter(frames))
+                await init.call(Stop(pid=pid))
+                may_go_on.set()
+                while engine.statistics().n_generated_tokens < 2:
+                    await anyio.sleep(0.001)
+                await init.call(Cont(pid=pid))
+                assert await anext(aiter(frames)) == Token("l", 1)
+                may_end.set()
+                assert (await frames.result()).value.message.content == "Hello"
+
+
+async def test_a_call_of_a_stopped_process_moves_to_no_other_engine(tmp_path: Path) -> None:
+    may_break, was_told = anyio.Event(), anyio.Event()
+    broken = BadEndpoint([lambda: LateResponse(dropped_after()(), may_break)])
+    other = BadEndpoint([stream(text("fine"), end())])
+    with anyio.fail_after(30):
+        async with (
+            engine_at(broken, n_retries=0) as first,
+            engine_at(other) as second,
+            open_kernel(Config(), Home(tmp_path), engines={"a": first, "b": second}) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            kernel.cores.get("a").config = CoreConfig(fallback=("b",))
+            pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+
+            async def ask() -> None:
+                answer = (await kernel.gate(pid).call(calls.chat())).value
+                assert answer.message.content == "fine"
+                was_told.set()
+
+            tasks.start_soon(ask)
+            while not broken.posts:
+                await anyio.sleep(0.001)
+            await init.call(Stop(pid=pid))
+            may_break.set()
+            while first.statistics().n_running:
+                await anyio.sleep(0.001)
+            with anyio.move_on_after(0.1):
+                await was_told.wait()
+            assert not other.posts
+            await init.call(Cont(pid=pid))
+            await was_told.wait()
 
 
 @pytest.mark.parametrize("has_tools", [True, False])
@@ -324,16 +398,18 @@ async def test_a_stop_does_not_wait_until_the_endpoint_begins_to_answer(
 ) -> None:
     may_begin, was_told = anyio.Event(), anyio.Event()
     endpoint = BadEndpoint([lambda: LateResponse(reply(), may_begin)])
+    endpoint.replies.append(stream(text("fine"), end()))
     endpoint.models = models or endpoint.models
     found: object = None
     with anyio.fail_after(30):
         async with (
-            engine_at(endpoint, timeout_s=30.0) as engine,
+            engine_at(endpoint, timeout_s=30.0, n_slots=1) as engine,
             open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
             anyio.create_task_group() as tasks,
         ):
             kernel.cores.get("a").kind = "openai"
             pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+            other = kernel.gate(kernel.admit("bob")[0].pid)
 
             async def ask() -> None:
                 nonlocal found
@@ -348,9 +424,11 @@ async def test_a_stop_does_not_wait_until_the_endpoint_begins_to_answer(
                 await anyio.sleep(0.001)
             await init.call(Stop(pid=pid))
             may_begin.set()
+            answer = (await other.call(calls.chat())).value
+            assert answer.message.content == "fine", "it waited for a stopped process"
             with anyio.move_on_after(0.1):
                 await was_told.wait()
             assert not was_told.is_set(), "a stopped process was told"
             await init.call(Cont(pid=pid))
     assert found == told
-    assert len(endpoint.posts) == n_posts
+    assert len(endpoint.posts) == n_posts + 1
