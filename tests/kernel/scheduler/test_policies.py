@@ -10,7 +10,17 @@ from aios.abi.sched import PolicyName
 from aios.abi.types import Pid
 from aios.config import SchedulerConfig
 from aios.configload import load
-from aios.kernel.scheduler.core import Arrive, Core, Forget, Leave, SetPolicy, Spend
+from aios.kernel.scheduler.core import (
+    Arrive,
+    Core,
+    Forget,
+    Hold,
+    Leave,
+    Renew,
+    SetPolicy,
+    Spend,
+    Unhold,
+)
 from aios.kernel.scheduler.policies import POLICIES, make_policy
 from aios.kernel.scheduler.policy import Ticket
 
@@ -103,5 +113,38 @@ def test_calls_that_are_cut_off_before_their_first_token_starve_nobody(name: str
             return
         come("flood", 10, now_s)
         core.handle(Leave(holder), now_s)
+        core.check_invariants()
+    pytest.fail("it starves")
+
+
+@pytest.mark.parametrize("is_held_long", [True, False])
+@pytest.mark.parametrize("name", [each for each in POLICIES if each != "fifo"])
+def test_processes_that_are_stopped_before_their_first_token_starve_nobody(
+    name: str, *, is_held_long: bool
+) -> None:
+    """Whose parent stops each as it gets a turn, and lets it go on after it gave that back, or before. Under fifo who came first stays first."""
+    core = Core(
+        policy=make_policy(SchedulerConfig(policy=name)), max_queue=100, capacities={"e": 1}
+    )
+
+    def come(number: int, owner: str, n_prompt_tokens: int) -> None:
+        core.handle(
+            Arrive(Ticket(number, Pid(number), "e", owner=owner, n_prompt_tokens=n_prompt_tokens)),
+            0.0,
+        )
+
+    come(1, "other", 500)
+    for number in (2, 3, 4):
+        come(number, "flood", 10)
+    core.handle(Spend(1, 500), 0.0)
+    come(5, "other", 500)
+    core.handle(Leave(1), 0.0)
+    for now_s in map(float, range(1000)):
+        (holder,) = core.lanes["e"].granted
+        if holder == 5:
+            return
+        let_go = [Renew(holder), Unhold(Pid(holder))]
+        for event in (Hold(Pid(holder)), *(let_go if is_held_long else reversed(let_go))):
+            core.handle(event, now_s)
         core.check_invariants()
     pytest.fail("it starves")

@@ -243,6 +243,10 @@ class Core:
         quantum = self._policy.quantum_tokens(ticket)
         n_tokens = lane.granted[ticket_id].n_tokens
         is_early = ticket_id in lane.yielding and quantum is not None and n_tokens < quantum
+        was_stopped = ticket_id not in lane.yielding or ticket.pid in self._held_pids
+        if was_stopped and not n_tokens:
+            # Were it free, processes that are stopped before their first token and let go on would keep their place for ever.
+            self._policy.spent(ticket, TURN_COST_TOKENS)
         lane.end_turn(ticket_id)
         self._wait(ticket, now_s, stamp=self._stamps[ticket_id] if is_early else None)
         return self._fill(ticket.resource)
