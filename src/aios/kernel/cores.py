@@ -92,6 +92,11 @@ class Core:
         """Its name in the scheduler."""
         return f"engine:{self.name}"
 
+    @property
+    def is_remote(self) -> bool:
+        """It is an endpoint: what it computes it need not tell."""
+        return self.kind == "openai"
+
     @contextmanager
     def in_use(self) -> Iterator[Engine]:
         """The engine, which is not closed before the block ends.

@@ -150,7 +150,7 @@ class ModelCalls:
         Who waits is parked, so `stop` waits for one of them at most, too. An endpoint counts as many at once as it likes, and `stop`
         waits for none of them.
         """
-        if core.kind == "openai":
+        if core.is_remote:
             try:
                 with run.holding(lambda _: None):
                     yield
@@ -179,8 +179,7 @@ class ModelCalls:
     ) -> tuple[tuple[tuple[float, ...], ...], Usage]:
         n_tokens = sum(map(len, texts)) // CHARS_A_TOKEN
         # An endpoint has turns enough, and counts requests.
-        is_remote = core.kind == "openai"
-        parts = iter([texts]) if is_remote else _some_at_a_time(texts)
+        parts = iter([texts]) if core.is_remote else _some_at_a_time(texts)
         vectors: list[tuple[float, ...]] = []
         usage = Usage()
         async with (
@@ -247,7 +246,9 @@ class ModelCalls:
     async def _generate_on(self, core: Core, run: Run, job: Job, output: Output) -> None:
         engine: Engine | None = None
         suspended: Suspended | None = None
-        n_prompt = n_unknown = _about_tokens(job.prompt)
+        n_prompt = _about_tokens(job.prompt)
+        # An endpoint that has told nothing yet may have computed all of it; others tell at once.
+        n_unknown = n_prompt if core.is_remote else 0
         n_tokens = n_prompt + (job.max_tokens or USUAL_OUTPUT_TOKENS)
         async with (
             self._pacing.permit(run, core.config.rate, n_tokens) as permit,
