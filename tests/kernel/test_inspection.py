@@ -4,14 +4,17 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.kernel.calls import chat
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.calls import Chat
+from aios.abi.calls import Chat, Ps
 from aios.abi.gate import in_course_of
 from aios.abi.journal import JournalRead
+from aios.abi.pages import Pages
 from aios.abi.types import Message, Pid, Role
 from aios.abi.undo import Undo
-from aios.config import Config, Home, KernelConfig
+from aios.config import Config, EngineConfig, Home, KernelConfig
+from aios.engine.models import find_model
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import AccessDenied, DeadlineExceeded, NotFound
 from aios.kernel.gate import LocalGate
@@ -161,3 +164,26 @@ async def test_a_journal_of_large_calls_takes_little_memory_whoever_looks_at_it(
             tracemalloc.stop()
         assert peak_bytes < 80 * MEBIBYTE, "which the model of the file index may take 50 of"
         kernel.table.get(pid).end_replay()
+
+
+@pytest.mark.model
+async def test_a_process_shows_where_its_pages_are_and_which_others_share(
+    tmp_path: Path,
+) -> None:
+    config = Config(engine=EngineConfig(model=str(find_model("")), n_slots=2, n_threads=1))
+    with anyio.fail_after(60):
+        async with open_kernel(config, Home(tmp_path)) as kernel:
+            head = "You are an agent. Follow the rules. " * 12
+            guests = [kernel.admit(name)[0] for name in ("alice", "bob")]
+            for guest in guests:
+                await kernel.gate(guest.pid).call(chat(head + guest.name, max_tokens=2))
+            rows = (await kernel.init_gate().call(Ps())).value.processes
+            for row in rows[1:]:
+                assert row.pages is not None
+                assert row.pages.n_pages >= 3
+                assert row.pages.n_in_memory == row.pages.n_pages
+                assert row.pages.n_shared >= 3
+            assert rows[0].pages is None, "init has asked nothing"
+            [store] = (await kernel.init_gate().call(Pages())).value.stores
+            assert store.n_resident >= 3
+            assert store.page_tokens == 32

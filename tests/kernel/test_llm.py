@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import anyio
@@ -7,9 +8,8 @@ from tests.kernel.calls import chat, slow_engine
 from tests.kernel.conftest import OpenKernel
 
 from aios.abi.budget import Budget, Limits, SetBudget
-from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Ps, Stop, Tokenize
+from aios.abi.calls import Chat, Complete, Cont, CountTokens, Embed, Kill, Stop, Tokenize
 from aios.abi.gate import Token
-from aios.abi.pages import Pages
 from aios.abi.types import (
     EngineState,
     Finish,
@@ -28,10 +28,10 @@ from aios.engine.base import ChatPrompt
 from aios.engine.models import find_model
 from aios.engine.script import Reply, Script
 from aios.engine.scripted import ScriptedEngine
-from aios.errors import ContextWindowExceeded, EngineFailed, InvalidCall, ProcessGone
+from aios.errors import AiosError, ContextWindowExceeded, EngineFailed, InvalidCall, ProcessGone
 from aios.kernel.cores import MAX_ERRORS
 from aios.kernel.kernel import open_kernel
-from aios.kernel.scheduler.policy import Priority
+from aios.kernel.scheduler.policy import Mlfq, Priority
 
 pytestmark = pytest.mark.anyio
 
@@ -143,12 +143,15 @@ async def test_completions_embeddings_and_tokens(booted: OpenKernel) -> None:
 
 
 class SlowVectors(ScriptedEngine):
-    """Computes vectors until it is told to go on."""
+    """Computes vectors until it is told to go on, and perhaps fails then."""
 
     go_on: anyio.Event
+    error: AiosError | None = None
 
     async def embed(self, texts: tuple[str, ...]) -> tuple[tuple[tuple[float, ...], ...], Usage]:
         await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
         return await super().embed(texts)
 
 
@@ -170,6 +173,30 @@ async def test_a_newcomer_ends_a_generation_where_vectors_of_less_worth_are_comp
                 answer = (await kernel.gate(newcomer.pid).call(chat())).value
                 assert answer.message.content == "fine"
             engine.go_on.set()
+
+
+@pytest.mark.parametrize("error", [None, EngineFailed("it broke"), InvalidCall("no")])
+async def test_vectors_that_nobody_gets_are_charged_unless_they_were_refused(
+    booted: OpenKernel, error: AiosError | None
+) -> None:
+    engine, policy = SlowVectors(), Mlfq()
+    engine.go_on, engine.error = anyio.Event(), error
+    with anyio.fail_after(30):
+        async with booted(engine) as kernel, anyio.create_task_group() as tasks:
+            kernel.scheduler.set_policy(policy)
+            pid = kernel.admit("agent")[0].pid
+
+            async def embed() -> None:
+                with contextlib.suppress(AiosError):
+                    await kernel.gate(pid).call(Embed(texts=("word " * 400,)))
+
+            tasks.start_soon(embed)
+            await anyio.wait_all_tasks_blocked()
+            if error is None:
+                tasks.cancel_scope.cancel()
+            engine.go_on.set()
+            await kernel.table.get(pid).wait_drained()
+            assert policy.lately_tokens(pid) == (32 if isinstance(error, InvalidCall) else 500)
 
 
 class PacedVectors(ScriptedEngine):
@@ -453,26 +480,3 @@ async def test_a_constraint_that_grows_too_complex_leaves_the_engine_to_others_a
                 n_spent = spent.completion_tokens
             assert [info.state for info in kernel.cores.infos()] == [EngineState.READY]
             await kernel.init_gate().call(chat(max_tokens=2))
-
-
-@pytest.mark.model
-async def test_a_process_shows_where_its_pages_are_and_which_others_share(
-    tmp_path: Path,
-) -> None:
-    config = Config(engine=EngineConfig(model=str(find_model("")), n_slots=2, n_threads=1))
-    with anyio.fail_after(60):
-        async with open_kernel(config, Home(tmp_path)) as kernel:
-            head = "You are an agent. Follow the rules. " * 12
-            guests = [kernel.admit(name)[0] for name in ("alice", "bob")]
-            for guest in guests:
-                await kernel.gate(guest.pid).call(chat(head + guest.name, max_tokens=2))
-            rows = (await kernel.init_gate().call(Ps())).value.processes
-            for row in rows[1:]:
-                assert row.pages is not None
-                assert row.pages.n_pages >= 3
-                assert row.pages.n_in_memory == row.pages.n_pages
-                assert row.pages.n_shared >= 3
-            assert rows[0].pages is None, "init has asked nothing"
-            [store] = (await kernel.init_gate().call(Pages())).value.stores
-            assert store.n_resident >= 3
-            assert store.page_tokens == 32

@@ -195,11 +195,10 @@ class ModelCalls:
                 with core.in_use() as engine:
                     note_begun()
                     permit.n_used = max(1, n_tokens)
-                    found, used = await _asked(run, engine, engine.embed(part))
+                    found, used = await _embedded(turn, engine, part)
                 vectors += found
                 usage += used
                 run.process.usage += used
-                turn.spend(used.prompt_tokens)
         return tuple(vectors), usage
 
     async def _generate(self, run: Run, call: Chat | Complete) -> tuple[Core, Output]:
@@ -380,6 +379,22 @@ async def _asked(run: Run, engine: Engine, asked: Awaitable[T]) -> T:
         return await asked
     with run.holding(lambda _: None):
         return await asked
+
+
+async def _embedded(
+    turn: Turn, engine: Engine, texts: tuple[str, ...]
+) -> tuple[tuple[tuple[float, ...], ...], Usage]:
+    """The vectors of texts, which are charged to the turn; also where it is cut off, for they may have been computed."""
+    n_tokens = sum(map(len, texts)) // CHARS_A_TOKEN
+    try:
+        vectors, used = await _asked(turn.run, engine, engine.embed(texts))
+        n_tokens = used.prompt_tokens or n_tokens
+    except (CallerError, RateLimited):
+        n_tokens = 0  # refused: nothing of it was computed
+        raise
+    finally:
+        turn.spend(n_tokens)
+    return vectors, used
 
 
 def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:
