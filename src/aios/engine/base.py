@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # numpy comes with the `local` extra; the contract must not n
 
 MESSAGE_CHARS = 16
 """What a template's work for a message, or for a tool call in one, is worth in characters, however short it is."""
+EMBED_BATCH = 256
+"""Texts in one request for vectors: endpoints refuse more than some number, and OpenAI's is 2048."""
 
 
 class Ability(Enum):

@@ -40,6 +40,7 @@ from aios.abi.types import (
 )
 from aios.engine.abilities import can_go_on, needed_abilities
 from aios.engine.base import (
+    EMBED_BATCH,
     MESSAGE_CHARS,
     Ability,
     Capabilities,
@@ -178,8 +179,7 @@ class ModelCalls:
         self, core: Core, run: Run, texts: tuple[str, ...]
     ) -> tuple[tuple[tuple[float, ...], ...], Usage]:
         n_tokens = sum(map(len, texts)) // CHARS_A_TOKEN
-        # An endpoint has turns enough, and counts requests.
-        parts = iter([texts]) if core.is_remote else _some_at_a_time(texts)
+        parts = _by_request(texts) if core.is_remote else _some_at_a_time(texts)
         vectors: list[tuple[float, ...]] = []
         usage = Usage()
         async with (
@@ -401,6 +401,12 @@ def _about_tokens(prompt: ChatPrompt | TextPrompt) -> int:
     """About how many tokens a prompt has: the scheduler must know before anybody has the time to count them."""
     n_chars = len(prompt.text) if isinstance(prompt, TextPrompt) else prompt.n_chars()
     return n_chars // CHARS_A_TOKEN
+
+
+def _by_request(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The texts in order, as many at a time as an endpoint gets in a request: it has turns enough, and counts requests."""
+    for start in range(0, len(texts), EMBED_BATCH):
+        yield texts[start : start + EMBED_BATCH]
 
 
 def _some_at_a_time(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -372,7 +372,43 @@ class LateResponse(Response):
         await self.response(scope, receive, send)
 
 
-VECTORS = {"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": 1}}
+def vectors(n_texts: int) -> Response:
+    """Vectors of so many texts."""
+    data = [{"index": i, "embedding": [1.0]} for i in range(n_texts)]
+    return JSONResponse({"data": data, "usage": {"prompt_tokens": n_texts}})
+
+
+async def test_a_stopped_process_sends_no_more_of_its_texts_to_an_endpoint(tmp_path: Path) -> None:
+    may_begin = anyio.Event()
+    endpoint = BadEndpoint(
+        [lambda: LateResponse(vectors(256), may_begin), stream(text("fine"), end())]
+    )
+    endpoint.replies.append(lambda: vectors(44))
+    found: tuple[tuple[float, ...], ...] = ()
+    with anyio.fail_after(30):
+        async with (
+            engine_at(endpoint, timeout_s=30.0, n_slots=1) as engine,
+            open_kernel(Config(), Home(tmp_path), engines={"a": engine}) as kernel,
+            anyio.create_task_group() as tasks,
+        ):
+            kernel.cores.get("a").kind = "openai"
+            pid, init = kernel.admit("ann")[0].pid, kernel.init_gate()
+
+            async def embed() -> None:
+                nonlocal found
+                texts = tuple(map(str, range(300)))
+                found = (await kernel.gate(pid).call(Embed(texts=texts))).value.vectors
+
+            tasks.start_soon(embed)
+            while not endpoint.posts:
+                await anyio.sleep(0.001)
+            await init.call(Stop(pid=pid))
+            may_begin.set()
+            await kernel.gate(kernel.admit("bob")[0].pid).call(calls.chat())
+            assert len(endpoint.posts) == 2
+            await init.call(Cont(pid=pid))
+    assert len(found) == 300
+    assert len(endpoint.posts) == 3
 
 
 @pytest.mark.parametrize(
@@ -382,7 +418,7 @@ VECTORS = {"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens"
         (vllm, calls.chat(), stream(text("Hello"), end()), 2, Finish.STOP),
         (None, calls.chat(), lambda: JSONResponse({}, 400), 1, InvalidCall),
         (vllm, calls.chat(), lambda: JSONResponse({}, 400), 1, InvalidCall),
-        (None, Embed(texts=("a",)), lambda: JSONResponse(VECTORS), 1, None),
+        (None, Embed(texts=("a",)), lambda: vectors(1), 1, None),
         (None, Embed(texts=("a",)), lambda: JSONResponse({}, 400), 1, InvalidCall),
         (vllm, Tokenize(text="a"), lambda: JSONResponse({"count": 1, "tokens": [7]}), 1, None),
         (vllm, Tokenize(text="a"), lambda: JSONResponse({}, 400), 1, InvalidCall),

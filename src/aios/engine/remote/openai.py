@@ -22,6 +22,7 @@ from aios.abi.types import JsonObject, Usage
 from aios.config import EngineConfig
 from aios.engine.abilities import check_abilities, needed_abilities
 from aios.engine.base import (
+    EMBED_BATCH,
     Ability,
     Capabilities,
     ChatPrompt,
@@ -47,8 +48,6 @@ from aios.errors import (
 from aios.readers import Reader
 
 MAX_EMBEDDINGS_BYTES = 256 << 20
-EMBED_BATCH = 256
-"""Texts in one request: endpoints refuse more than some number, and OpenAI's is 2048."""
 NO_ROUTE = frozenset({404, 405, 501})
 
 _NO_EMBEDDINGS = re.compile(
