@@ -19,7 +19,7 @@ from aios.kernel.scheduler.queue import Rank
 
 NICEST, RUDEST = 19, -20
 TURN_COST_TOKENS = 32
-"""What a turn costs at least."""
+"""What a turn costs in which nothing was computed, and what one is charged beforehand beside the prompt."""
 FIRST_LEVEL_TOKENS = 64
 N_LEVELS = 8
 LATELY_TOKENS = 8192
