@@ -1,5 +1,6 @@
 """Chat templates of several families, and the conversations that they must not be given."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -16,8 +17,9 @@ from tests.engine.llama.templates import (
 
 from aios.abi.types import ImagePart, Message, Role, TextPart, ToolCall, ToolChoice, ToolSpec
 from aios.engine.base import ChatPrompt
+from aios.engine.llama.jinja import MAX_ITEMS
 from aios.engine.llama.template import CHATML, ChatTemplate, ToolMode
-from aios.errors import InvalidCall, Unsupported
+from aios.errors import InvalidCall, TooLarge, Unsupported
 
 WEATHER = ToolSpec(
     "get_weather",
@@ -128,6 +130,21 @@ def test_arguments_that_are_no_object_do_not_break_a_template() -> None:
     for arguments, shown in (("", "{}"), ("not json", '"not json"'), ("[1]", '"[1]"')):
         text = render(HERMES, user("x"), said("", call("1", arguments)), result("1", "y"))
         assert f'"arguments": {shown}}}' in text
+
+
+def test_arguments_of_very_many_values_are_refused_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("the values were made"))
+    half = '{"a": [' + "[]," * (MAX_ITEMS // 2) + "[]]}"
+    calls = said("", call("1", half), call("2", half))
+    with pytest.raises(TooLarge, match="values"):
+        render(HERMES, user("x"), calls, result("1", "y"), result("2", "z"))
+
+
+def test_long_arguments_of_few_values_are_shown() -> None:
+    code = '{"a": "' + "[1, 2]," * (MAX_ITEMS // 2) + '"}'
+    assert code in render(HERMES, user("x"), said("", call("1", code)), result("1", "y"))
 
 
 def test_json_in_prompts_has_no_escapes_for_html() -> None:

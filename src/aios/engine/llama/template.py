@@ -14,12 +14,13 @@ from typing import Final
 
 from msgspec import Struct
 
+from aios.abi.counting import count_values
 from aios.abi.types import ImagePart, Message, Role, ToolCall, ToolSpec
 from aios.engine.base import ChatPrompt
-from aios.engine.llama.jinja import Program
+from aios.engine.llama.jinja import MAX_ITEMS, Program
 from aios.engine.llama.marks import starts_of
 from aios.engine.llama.toolprompt import add_to_system, describe_tools, spell_out, tool_object
-from aios.errors import InvalidCall, Unsupported
+from aios.errors import InvalidCall, TooLarge, Unsupported
 
 CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -101,7 +102,7 @@ class ChatTemplate:
 
         Raises:
             InvalidCall: The messages make no sense, or the template refuses them.
-            TooLarge: The text is longer than any window.
+            TooLarge: The text is longer than any window, or the arguments of tool calls are more values than a template writes.
             Unsupported: A message has an image.
         """
         check_messages(prompt)
@@ -112,6 +113,8 @@ class ChatTemplate:
             mode = self.native
         if self.native is ToolMode.FALLBACK:
             messages = spell_out(messages)
+        else:
+            _check_arguments(messages)
         if mode is ToolMode.FALLBACK:
             messages = add_to_system(messages, describe_tools(prompt.tools))
         elif mode is not ToolMode.NONE:
@@ -265,6 +268,18 @@ def _check_choice(prompt: ChatPrompt) -> None:
     if choice.mode == "tool" and choice.name not in names:
         raise InvalidCall(
             f"tool_choice names the tool `{choice.name}`, which is not among {', '.join(names)}"
+        )
+
+
+def _check_arguments(messages: Sequence[Message]) -> None:
+    """Refuse arguments of millions of values before they are made: that takes gigabytes, and no other thread runs meanwhile."""
+    texts = [call.arguments for message in messages for call in message.tool_calls]
+    if sum(map(len, texts)) <= MAX_ITEMS:
+        return
+    if sum(count_values(text.encode("utf-8", "replace"), 0) for text in texts) > MAX_ITEMS:
+        raise TooLarge(
+            f"the arguments of the tool calls hold over {MAX_ITEMS} values",
+            hint="leave old tool calls out of the conversation, with their results",
         )
 
 
