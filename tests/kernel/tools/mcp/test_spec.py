@@ -1,10 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from aios.config import McpConfig
 from aios.errors import ConfigError
+from aios.kernel.tools.mcp import spec
 from aios.kernel.tools.mcp.spec import HIDDEN, ServerSpec, read_file, read_specs
 from aios.mcpconfig import McpServer
 
@@ -50,9 +52,9 @@ def test_variables_are_filled_in_and_then_secret(tmp_path: Path) -> None:
     assert found["one"].command == ("/b/x", "fast")
     assert found["one"].env == {"KEY": "canary-1234"}
     assert found["two"].problem == "the variable NOT_THERE is not set"
-    for spec in (found["one"], found["web"]):
-        assert spec.hide("the key is canary-1234!") == f"the key is {HIDDEN}!"
-        assert "canary" not in repr(spec)
+    for one in (found["one"], found["web"]):
+        assert one.hide("the key is canary-1234!") == f"the key is {HIDDEN}!"
+        assert "canary" not in repr(one)
     assert "fast" in found["one"].hide("fast"), "a default is no secret"
 
 
@@ -106,6 +108,23 @@ def test_files_that_are_none_are_complained_about(tmp_path: Path) -> None:
     for file in files:
         with pytest.raises(ConfigError):
             read_file(Path(file))
+
+
+def test_a_file_that_is_a_pipe_or_has_no_end_does_not_hold_up_who_reads_it(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (endless := tmp_path / "endless").symlink_to("/dev/zero")
+    for file in (endless, pipe):
+        with pytest.raises(ConfigError, match="no regular file"):
+            read_file(file)
+
+
+def test_a_file_that_is_said_to_be_empty_is_read_up_to_a_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spec, "MAX_FILE_BYTES", 10)
+    (said := tmp_path / "said").symlink_to("/proc/self/status")
+    with pytest.raises(ConfigError, match="over 10 bytes"):
+        read_file(said)
 
 
 def test_of_two_servers_with_one_name_the_first_stays(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ for a secret: it goes to the server alone, and `ServerSpec.hide` takes it out of
 """
 
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -19,6 +20,7 @@ from aios.abi.types import JsonObject
 from aios.errors import ConfigError
 from aios.malformed import named
 from aios.mcpconfig import McpConfig, McpServer
+from aios.plainfile import read_plain
 from aios.readers import from_json
 
 MAX_FILE_BYTES = 1 << 20
@@ -169,15 +171,20 @@ def sources(config: McpConfig) -> set[str]:
 
 
 def read_file(file: Path) -> dict[str, Entry]:
-    """The servers of a `.mcp.json`, but for those that are switched off.
+    """The servers of a `.mcp.json`, but for those that are switched off. A program may have made the file, whatever it is.
 
     Raises:
         ConfigError: It is not there, or no such file.
     """
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
+        # To open a device may already do something; what was looked at may be another since.
+        is_plain = stat.S_ISREG(file.stat().st_mode)
+        data = read_plain(file, MAX_FILE_BYTES + 1) if is_plain else None
+        if data is None:
+            raise ConfigError(f"{file} is no regular file", hint="see `mcp.files`")
+        if len(data) > MAX_FILE_BYTES:
             raise ConfigError(f"{file} is over {MAX_FILE_BYTES} bytes", hint="check the path")
-        found = from_json(file.read_bytes(), McpFile)
+        found = from_json(data, McpFile)
     except OSError as error:
         raise ConfigError(
             f"{file} cannot be read: {error.strerror}", hint="see `mcp.files`"
