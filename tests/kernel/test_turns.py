@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import anyio
 import pytest
@@ -10,7 +10,8 @@ from anyio import wait_all_tasks_blocked
 from tests.kernel.conftest import OpenKernel
 from tests.kernel.tools.offering import idle
 
-from aios.abi.calls import Stop
+from aios.abi.calls import Spawn, Stop
+from aios.errors import NotFound
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel
 from aios.sdk.files import Files
@@ -42,6 +43,16 @@ class Comparisons:
     def close(self) -> None:
         os.close(self._ended)
         os.close(self._end)
+
+    def read(self, *_: object) -> None:
+        """Read a manifest, as slowly."""
+        os.read(self._ended, 1)
+        raise NotFound("no program")
+
+    async def spawn(self, gate: LocalGate, name: str) -> None:
+        with suppress(NotFound):
+            await gate.call(Spawn("program"))
+        self.done.append(name)
 
 
 @pytest.fixture
@@ -86,6 +97,22 @@ async def test_of_one_family_one_comparison_waits_among_those_of_others(
             owner, bob = await written(kernel), kernel.spawn_task("bob", idle)
             for gate, name in [(kernel.gate(bob), "bob")] * 3 + [(owner, "owner")]:
                 tasks.start_soon(comparisons.make, gate, name)
+                await wait_all_tasks_blocked()
+            for _ in range(4):
+                await comparisons.end_one()
+    assert comparisons.done == ["bob", "owner", "bob", "bob"]
+
+
+async def test_of_one_family_one_program_is_read_among_those_of_others(
+    booted: OpenKernel, comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.programs.load_program", comparisons.read)
+    with anyio.fail_after(30):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            kernel.urls.append("http://localhost:1")
+            bob = kernel.gate(kernel.spawn_task("bob", idle))
+            for gate, name in [(bob, "bob")] * 3 + [(kernel.init_gate(), "owner")]:
+                tasks.start_soon(comparisons.spawn, gate, name)
                 await wait_all_tasks_blocked()
             for _ in range(4):
                 await comparisons.end_one()

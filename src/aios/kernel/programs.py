@@ -9,7 +9,6 @@ from os import urandom
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import anyio
 import anyio.abc
 import anyio.to_thread
 import apsw
@@ -57,6 +56,7 @@ from aios.kernel.signals import KILLED_STATUS, Signals
 from aios.kernel.spending import Budgets
 from aios.kernel.storage.manager import StorageManager
 from aios.kernel.tools.manager import ToolManager
+from aios.kernel.turns import Turns
 
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Programs:
         self._bodies: dict[Pid, Body] = {}
         self.make_child: Callable[[Process, Clock, Launcher], Child] = partial(Child, egress=egress)
         """What runs a program; a simulation puts one here that starts no process of the operating system."""
-        self._reading = anyio.CapacityLimiter(2)
+        self._reading = Turns()
         self._ended: dict[Pid, Launched] = {}
         """How the programs were started that have ended, without their environment."""
         self.residents: Residents | None = None
@@ -132,8 +132,8 @@ class Programs:
         if any(name.startswith("AIOS_") for name in call.env):
             raise InvalidCall("`env` may not set AIOS_ variables", hint="pass arguments instead")
         check_words((*call.args, *call.env, *call.env.values()))
-        reading = self._reading  # of a folder that may be the caller's own work
-        program = await anyio.to_thread.run_sync(load_program, call.program, limiter=reading)
+        async with self._reading.turn(run):  # half a second, if the folder is made for it
+            program = await anyio.to_thread.run_sync(load_program, call.program)
         network = network_of(run.process, program.manifest.network)
         manifest, view = program.manifest, view_for(call, program, run.process.view)
         parent = self.launched_of(run.process.pid)
