@@ -1,3 +1,5 @@
+from itertools import product
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -32,10 +34,15 @@ class Traffic(RuleBasedStateMachine):
         self.waiting: list[int] = []
         self.last_id = 0
 
-    @rule(footprint=footprints, pid=st.integers(1, 3), limit=st.sampled_from([0, 0, 1, 2]))
-    def arrive(self, footprint: Footprint, pid: int, limit: int) -> None:
+    @rule(
+        footprint=footprints,
+        pid=st.integers(1, 3),
+        limit=st.sampled_from([0, 0, 1, 2]),
+        family=st.sampled_from(["", "ann"]),
+    )
+    def arrive(self, footprint: Footprint, pid: int, limit: int, family: str) -> None:
         self.last_id += 1
-        claim = Claim(self.last_id, Pid(pid), f"tool{limit}", footprint, limit)
+        claim = Claim(self.last_id, Pid(pid), f"tool{limit}", footprint, limit, family)
         begun = self.core.arrive(claim)
         if begun is None:
             assert len(self.waiting) == MAX_WAITING
@@ -66,8 +73,9 @@ class Traffic(RuleBasedStateMachine):
         running = [self.claims[each] for each in self.running]
         for i, one in enumerate(running):
             assert not any(one.footprint.conflicts(other.footprint) for other in running[:i])
-        for limit in (1, 2):
-            assert sum(each.max_parallel == limit for each in running) <= limit
+        for limit, family in product((1, 2), ("", "ann")):
+            places = (f"tool{limit}", family)
+            assert sum(each.places == places for each in running) <= limit
 
     @invariant()
     def who_waits_has_a_reason(self) -> None:
@@ -77,7 +85,7 @@ class Traffic(RuleBasedStateMachine):
                 self.claims[other] for other in (*self.running, *self.waiting) if other != each
             ]
             is_full = claim.max_parallel and (
-                sum(other.tool == claim.tool for other in others) >= claim.max_parallel
+                sum(other.places == claim.places for other in others) >= claim.max_parallel
             )
             assert is_full or any(claim.footprint.conflicts(other.footprint) for other in others)
 

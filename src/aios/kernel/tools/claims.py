@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from aios.abi.tools import ToolKind
 from aios.abi.types import Pid
 from aios.errors import ResourceExhausted
 from aios.kernel.clock import Clock
 from aios.kernel.process import Run
 from aios.kernel.tools.conflicts import Claim, Conflicts
 from aios.kernel.tools.footprint import Footprint, shown
+from aios.kernel.tools.tool import Tool
 
 
 class Claims:
@@ -24,10 +26,10 @@ class Claims:
         self._last_id = 0
 
     @asynccontextmanager
-    async def hold(
-        self, run: Run, tool: str, footprint: Footprint, *, max_parallel: int
-    ) -> AsyncIterator[None]:
+    async def hold(self, run: Run, tool: Tool, footprint: Footprint) -> AsyncIterator[None]:
         """Hold a footprint and a place of the tool for the length of the block; waits for them.
+
+        A tool of the kernel's own has places for each family of processes (a child of init and all that it started).
 
         A process that was stopped meanwhile gives back what it got and queues again when it goes on: what is held by
         nobody who acts keeps others out for nothing.
@@ -35,9 +37,12 @@ class Claims:
         Raises:
             ResourceExhausted: Too many calls wait already.
         """
+        pid, limit, family = run.process.pid, tool.traits.max_parallel, ""
+        if tool.kind is ToolKind.BUILTIN:
+            family = next(iter(run.process.lineage), "")
         while True:
             self._last_id += 1
-            claim = Claim(self._last_id, run.process.pid, tool, footprint, max_parallel)
+            claim = Claim(self._last_id, pid, tool.name, footprint, limit, family)
             try:
                 await self._wait(run, claim)
                 if not run.process.is_stopped:

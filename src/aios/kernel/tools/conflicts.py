@@ -40,13 +40,20 @@ Rank = tuple[float, int]
 
 
 class Claim(Struct, frozen=True):
-    """What a call needs: its footprint, and one of the `max_parallel` places of its tool (0: no limit)."""
+    """What a call needs: its footprint, and one of the `max_parallel` places (0: no limit) of its tool, or of its family at the tool."""
 
     id: int
     pid: Pid
     tool: str
     footprint: Footprint
     max_parallel: int = 0
+    family: str = ""
+    """Of the caller, if each family has places of its own."""
+
+    @property
+    def places(self) -> tuple[str, str]:
+        """Whose places are counted together."""
+        return self.tool, self.family
 
 
 @dataclass
@@ -97,7 +104,7 @@ class Conflicts:
         self._waiting: dict[int, Claim] = {}
         self._ranks: dict[int, Rank] = {}
         self._taken = Keys()
-        self._n_running: dict[str, int] = {}
+        self._n_running: dict[tuple[str, str], int] = {}
         self._n_passed: dict[int, int] = {}
         """How often each waiting call was passed by readers that joined others."""
         self._tags: dict[int, int] = {}
@@ -131,9 +138,9 @@ class Conflicts:
         if running is not None:
             self._learn(running.tool, now_s - self._begun_s.pop(claim_id))
             self._taken.add(running.footprint, -1)
-            self._n_running[running.tool] -= 1
-            if not self._n_running[running.tool]:
-                del self._n_running[running.tool]
+            self._n_running[running.places] -= 1
+            if not self._n_running[running.places]:
+                del self._n_running[running.places]
         else:
             self._stop_waiting(self._waiting[claim_id])
         return self._admit()
@@ -149,14 +156,15 @@ class Conflicts:
             other
             for other in self._running.values()
             if claim.footprint.conflicts(other.footprint)
-            or (claim.max_parallel and other.tool == claim.tool)
+            or (claim.max_parallel and other.places == claim.places)
         ]
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """For each tool how many calls run and how many wait."""
-        found = {tool: [n, 0] for tool, n in self._n_running.items()}
-        for claim in self._waiting.values():
-            found.setdefault(claim.tool, [0, 0])[1] += 1
+        found: dict[str, list[int]] = {}
+        for i, claims in enumerate((self._running, self._waiting)):
+            for claim in claims.values():
+                found.setdefault(claim.tool, [0, 0])[i] += 1
         return {tool: (running, waiting) for tool, (running, waiting) in found.items()}
 
     def _admit_new(self, claim: Claim) -> list[int]:
@@ -224,7 +232,7 @@ class Conflicts:
         self._usual_s[tool] = before_s + RECENT * (took_s - before_s)
 
     def _may_begin(self, claim: Claim) -> bool:
-        n_running = self._n_running.get(claim.tool, 0)
+        n_running = self._n_running.get(claim.places, 0)
         if claim.max_parallel and n_running >= claim.max_parallel:
             return False
         return self._taken.is_free(claim.footprint)
@@ -234,7 +242,7 @@ class Conflicts:
         self._running[claim.id] = claim
         self._begun_s[claim.id] = self._now_s
         self._taken.add(claim.footprint)
-        self._n_running[claim.tool] = self._n_running.get(claim.tool, 0) + 1
+        self._n_running[claim.places] = self._n_running.get(claim.places, 0) + 1
 
     def _stop_waiting(self, claim: Claim) -> None:
         del self._waiting[claim.id], self._ranks[claim.id], self._n_passed[claim.id]
@@ -245,7 +253,7 @@ class Conflicts:
         for i, claim in enumerate(running):
             for other in running[:i]:
                 assert not claim.footprint.conflicts(other.footprint), "two run that conflict"
-            assert not claim.max_parallel or self._n_running[claim.tool] <= claim.max_parallel
+            assert not claim.max_parallel or self._n_running[claim.places] <= claim.max_parallel
         assert not set(self._running) & set(self._waiting), "a call runs and waits"
         assert set(self._begun_s) == set(self._running)
         assert set(self._ranks) == set(self._n_passed) == set(self._waiting)

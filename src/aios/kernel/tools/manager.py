@@ -336,7 +336,6 @@ class ToolManager:
             await tool.before(run)
             self._check_same(tool)
         footprint = tool.footprint(arguments, self._home_of(run.process))
-        limit = tool.traits.max_parallel
         job = self._job(run, tool, arguments)
         cost: Amounts = {Good.TOOL_CALLS: tool.traits.cost}
         reservation = await self._budgets.reserve(run, cost)
@@ -344,7 +343,7 @@ class ToolManager:
         outcome: Outcome | None = None
         try:
             await run.begin_effect()
-            async with self._claims.hold(run, tool.name, footprint, max_parallel=limit):
+            async with self._claims.hold(run, tool, footprint):
                 spent = cost
                 with anyio.move_on_after(job.timeout_s):
                     outcome = await tool.body(job)

@@ -2,6 +2,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,7 @@ from aios.abi.calls import Cont, Stop
 from aios.config import Config, Home, ToolsConfig
 from aios.errors import AccessDenied, InvalidCall, ToolFailed
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.tools.builtin.http_fetch import MAX_LOOKUPS, Fetched, read
+from aios.kernel.tools.builtin.http_fetch import MAX_FETCHES, MAX_LOOKUPS, Fetched, read
 
 pytestmark = pytest.mark.anyio
 Answer = Callable[[str], bytes]
@@ -178,6 +179,37 @@ async def test_look_ups_that_nobody_waits_for_any_more_are_bounded_too(
                     await fetch(kernel, f"http://y{number}.example/")
     os.close(ended)
     os.close(end)
+
+
+async def test_addresses_that_do_not_answer_keep_only_their_own_family_waiting(
+    tmp_path: Path,
+) -> None:
+    n_held, is_full = 0, anyio.Event()
+
+    async def attend(stream: anyio.abc.SocketStream) -> None:
+        nonlocal n_held
+        async with stream:
+            if b"/slow" not in await stream.receive():
+                await stream.send(answer("here"))
+                return
+            n_held += 1
+            if n_held == MAX_FETCHES:
+                is_full.set()
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(30):
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            host = f"localhost:{port_of(listener)}"
+            async with kernel_with(tmp_path, host) as kernel, anyio.create_task_group() as tasks:
+                tasks.start_soon(listener.serve, attend)
+                ann = kernel.gate(kernel.spawn_task("ann", idle))
+                for i in range(MAX_FETCHES + 4):
+                    url = f"http://{host}/slow{i}"
+                    tasks.start_soon(partial(run_tool, ann, "http_fetch", url=url))
+                await is_full.wait()
+                assert await fetch(kernel, f"http://{host}/") == "here"
+                assert n_held == MAX_FETCHES
+                tasks.cancel_scope.cancel()
 
 
 async def test_what_is_too_long_no_text_or_an_error_is_told(tmp_path: Path) -> None:

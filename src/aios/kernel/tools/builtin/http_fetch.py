@@ -28,6 +28,8 @@ from aios.kernel.tools.tool import Job, Tool
 
 MAX_REDIRECTS = 5
 TIMEOUT_S = 30.0
+MAX_FETCHES = 16
+"""At once, for a child of init and all that it started."""
 MAX_LOOKUPS = 4
 """Names that are looked up at once, for a child of init and all that it started: one whose servers do not answer keeps its place."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -148,7 +150,7 @@ def http_fetch(fetcher: Fetcher) -> Tool:
             "form": choice("text: without tags (default); raw: as it came", "text", "raw"),
         },
         required=["url"],
-        traits=Traits(effect="pure", max_parallel=16, timeout_s=TIMEOUT_S),
+        traits=Traits(effect="pure", max_parallel=MAX_FETCHES, timeout_s=TIMEOUT_S),
         is_open=True,
     )
 
