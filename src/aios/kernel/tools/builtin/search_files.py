@@ -5,6 +5,7 @@ from functools import partial
 from itertools import islice
 
 from anyio import to_thread
+from msgspec import Struct
 
 from aios.abi.storage import FileInfo, FileList, FileRead
 from aios.abi.tools import Traits
@@ -16,8 +17,17 @@ from aios.kernel.turns import Turns
 MAX_FILES = 2_000
 """Files that one search reads; the answer says if there were more."""
 MAX_FILE_BYTES = 1 << 20
+SMALL_BYTES = 32 << 10
+"""Files up to this length, of which a search may have hundreds, wait for none that is longer."""
 MAX_LINE_CHARS = 300
 PAGE = 500
+
+
+class Lanes(Struct, frozen=True):
+    """Turns to look through a file."""
+
+    small: Turns
+    long: Turns
 
 
 def search_files() -> Tool:
@@ -25,7 +35,7 @@ def search_files() -> Tool:
     return make(
         "search_files",
         "Find the lines of files in which all the words stand, whatever their case.",
-        partial(_run, Turns()),
+        partial(_run, Lanes(Turns(), Turns())),
         parameters={
             "words": string("words with spaces between them", min_length=1, max_length=1_000),
             "path": string("the folder; your own if left out"),
@@ -37,7 +47,7 @@ def search_files() -> Tool:
     )
 
 
-async def _run(turns: Turns, job: Job) -> Outcome:
+async def _run(lanes: Lanes, job: Job) -> Outcome:
     words = list(dict.fromkeys(job.text("words").casefold().split()))
     limit = job.integer("limit", 50)
     hits: list[dict[str, object]] = []
@@ -51,7 +61,7 @@ async def _run(turns: Turns, job: Job) -> Outcome:
                 is_whole = False
                 break
             n_files += 1
-            hits += await _search(job, turns, file, partial(_lines, words, limit - len(hits)))
+            hits += await _search(job, lanes, file, partial(_lines, words, limit - len(hits)))
         after = page.next
         if not after:
             break
@@ -59,13 +69,14 @@ async def _run(turns: Turns, job: Job) -> Outcome:
 
 
 async def _search(
-    job: Job, turns: Turns, file: FileInfo, find: Callable[[bytes], list[tuple[int, str]]]
+    job: Job, lanes: Lanes, file: FileInfo, find: Callable[[bytes], list[tuple[int, str]]]
 ) -> list[dict[str, object]]:
     """The first lines of one file that have all the words; none of what is no text."""
     if file.size_bytes > MAX_FILE_BYTES:
         return []
     data = (await job.call(FileRead(path=file.path))).data
-    async with turns.turn(job.run):  # a second, if the file is made for it
+    turns = lanes.long if len(data) > SMALL_BYTES else lanes.small
+    async with turns.turn(job.run):  # a second, if a long file is made for it
         found = await to_thread.run_sync(find, data)
     return [{"path": file.path, "line": number, "text": text} for number, text in found]
 
