@@ -6,7 +6,12 @@ from tests.kernel.tools.mcp.serving import kernel_with, server, tools_of, write_
 from tests.kernel.tools.offering import idle
 
 from aios.abi.mcp import McpTools
+from aios.kernel.access.manager import MAX_SHOWN_CHARS
+from aios.kernel.tools.mcp.definitions import Definition, Offer
 from aios.kernel.tools.mcp.doubt import doubt_of
+from aios.kernel.tools.mcp.pins import Pinned
+from aios.kernel.tools.mcp.server import Server
+from aios.kernel.tools.mcp.spec import ServerSpec, Written
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +41,33 @@ async def test_the_question_about_a_changed_server_shows_all_that_a_yes_is_for(
             "args": ["-x", "--key", "${AIOS_TEST_KEY}"],
         }
         assert (await tools_of(kernel, "git")).written == json.loads(doubt.shown)
+
+
+def test_a_long_value_pushes_nothing_else_out_of_the_question() -> None:
+    padding = {f"A{i}": "" for i in range(4_000)}
+    env = {**padding, "LD_PRELOAD": "/project/x.so"}
+    for written in (
+        Written("git-server", "https://" + "x" * 60_000, {"LD_PRELOAD": "/project/x.so"}, {}),
+        Written("git-server", "", env, padding, args=("x",) * 4_000),
+    ):
+        shown = doubt_of(Server(ServerSpec("git", "file", written=written))).shown
+        assert len(shown) <= MAX_SHOWN_CHARS
+        assert "git-server" in shown
+        assert "/project/x.so" in shown
+
+
+def test_a_long_tool_pushes_no_other_change_out_of_the_question() -> None:
+    secret = "canary-" + "9" * 60
+    before = Definition("a", {}, description="y" * 60_000)
+    after = Definition("a", {}, description=f"now {secret * 300}")
+    other = Definition("b", {}, description="another")
+    spec = ServerSpec("git", "file", digest="d", secrets=(secret,))
+    server = Server(spec, Pinned("d", tools={"a": before}), Offer({"a": after, "b": other}))
+    shown = doubt_of(server).shown
+    assert len(shown) <= MAX_SHOWN_CHARS
+    assert "now ***" in shown
+    assert "canary" not in shown
+    assert "another" in shown
 
 
 async def test_what_is_written_of_a_server_is_for_its_owner_alone(tmp_path: Path) -> None:

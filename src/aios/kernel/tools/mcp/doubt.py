@@ -7,9 +7,11 @@ import msgspec
 from msgspec import Struct
 
 from aios.abi.mcp import McpState
+from aios.kernel.access.manager import MAX_SHOWN_CHARS, shown
 from aios.kernel.process import Run
 from aios.kernel.tools.mcp.definitions import changes
 from aios.kernel.tools.mcp.server import Server
+from aios.kernel.tools.mcp.spec import ServerSpec
 
 
 class Doubt(Struct, frozen=True):
@@ -45,15 +47,22 @@ def doubt_of(server: Server) -> Doubt:
     if not server.is_trusted:
         how = "changed there" if server.pinned is not None else "added to it"
         why = f"it is in {spec.source}, and was {how} since its owner looked"
-        return Doubt(spec.name, server.digest, why, msgspec.json.encode(spec.shown).decode())
+        return Doubt(spec.name, server.digest, why, shown(spec.shown))
     found = changes(server.tools, server.offered)
     told = ", ".join(f"{name} is {_told(state)}" for name, state in found.items())
     differs = {
         name: {"before": server.tools.get(name), "now": (server.offered or {}).get(name)}
         for name in found
     }
-    shown = msgspec.json.encode(differs).decode()
-    return Doubt(spec.name, server.digest, f"its tools are others: {told}", spec.hide(shown))
+    text = _text(spec, differs)
+    if len(text) > MAX_SHOWN_CHARS:  # then one by one, and cut only where no secret is any more
+        parts = ((name, when, one) for name, both in differs.items() for when, one in both.items())
+        text = shown({f"{name} {when}": _text(spec, one) for name, when, one in parts})
+    return Doubt(spec.name, server.digest, f"its tools are others: {told}", text)
+
+
+def _text(spec: ServerSpec, value: object) -> str:
+    return spec.hide(msgspec.json.encode(value).decode())
 
 
 def _told(state: McpState) -> str:

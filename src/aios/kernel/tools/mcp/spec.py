@@ -113,7 +113,7 @@ class ServerSpec:
 
     @property
     def shown(self) -> JsonObject:
-        """All that a yes to it is for; of what `env` and `headers` hold, only the variables and what says which code is loaded.
+        """All that a yes to it is for; of what `env` and `headers` hold, only the variables and, first, what says which code is loaded.
 
         The rest is not hidden by what they hold: whoever wrote it there could hide a command so.
         """
@@ -121,7 +121,8 @@ class ServerSpec:
             return {}
         found: JsonObject = msgspec.to_builtins(self.written)
         found["args"] = list(self.written.args)
-        found["env"] = {name: _shown(name, value) for name, value in self.written.env.items()}
+        env = sorted(self.written.env.items(), key=lambda item: not _leads_elsewhere(item[0]))
+        found["env"] = {name: _shown(name, value) for name, value in env}
         found["headers"] = {name: _shown("", value) for name, value in self.written.headers.items()}
         return found
 
@@ -297,9 +298,13 @@ def _problem(name: str, entry: Entry) -> str:
     return ""
 
 
+def _leads_elsewhere(name: str) -> bool:
+    return LEADS_ELSEWHERE.fullmatch(name) is not None
+
+
 def _shown(name: str, value: str) -> str:
     """What a variable or a header holds, as far as it is no secret: which variables are put in, not what is written around them."""
-    if LEADS_ELSEWHERE.fullmatch(name):
+    if _leads_elsewhere(name):
         return value
     said, end = "", 0
     for found in _VARIABLE.finditer(value):
