@@ -127,6 +127,19 @@ def test_a_file_that_is_said_to_be_empty_is_read_up_to_a_length(
         read_file(said)
 
 
+def test_what_is_put_in_where_a_variable_is_not_set_is_shown_to_be_there(tmp_path: Path) -> None:
+    env = {"A": "${KEY:-mine}", "B": "${KEY:-}", "C": "x${KEY}", "LD_PRELOAD": "${KEY:-/x.so}"}
+    entry = {"command": "x", "env": env, "headers": {"H": "Bearer ${KEY:-mine}"}}
+    shown = specs(written(tmp_path, {"it": entry}), env={"KEY": "k"})["it"].shown
+    assert shown["env"] == {
+        "LD_PRELOAD": "${KEY:-/x.so}",
+        "A": "${KEY:-***}",
+        "B": "${KEY:-}",
+        "C": "***${KEY}",
+    }
+    assert shown["headers"] == {"H": "***${KEY:-***}"}
+
+
 def test_of_two_servers_with_one_name_the_first_stays(tmp_path: Path) -> None:
     file = written(tmp_path, {"it": {"command": "x"}})
     found, complaints = read_specs(

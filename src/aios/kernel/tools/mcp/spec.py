@@ -303,12 +303,13 @@ def _leads_elsewhere(name: str) -> bool:
 
 
 def _shown(name: str, value: str) -> str:
-    """What a variable or a header holds, as far as it is no secret: which variables are put in, not what is written around them."""
+    """What a variable or a header holds, as far as it is no secret: which variables are put in, not what is written around or instead of them."""
     if _leads_elsewhere(name):
         return value
     said, end = "", 0
     for found in _VARIABLE.finditer(value):
-        said += (HIDDEN if found.start() > end else "") + f"${{{found[1]}}}"
+        default = "" if found[2] is None else f":-{HIDDEN if found[2] else ''}"
+        said += (HIDDEN if found.start() > end else "") + f"${{{found[1]}{default}}}"
         end = found.end()
     return said + (HIDDEN if end < len(value) else "")
 
