@@ -75,10 +75,15 @@ async def test_an_older_one_by_hand_is_used_over_http(tmp_path: Path) -> None:
             assert (await check(kernel, "it")).protocol == "2025-03-26"
 
 
-async def test_a_long_or_compressed_answer_fails_its_call(tmp_path: Path) -> None:
+async def test_a_long_rich_or_compressed_answer_fails_its_call(tmp_path: Path) -> None:
     answers = [
         whole(b'{"jsonrpc": "2.0", "id": 1, "result": "' + b"x" * 20_000_000 + b'"}'),
         whole(b"\x1f\x8b", "content-encoding: gzip"),
+        whole(
+            b'{"jsonrpc": "2.0", "id": 1, "result": {"content": [], "structuredContent": {"a": ['
+            + b"[]," * 250_000
+            + b"[]]}}}"
+        ),
     ]
     for each in answers:
 
@@ -87,7 +92,10 @@ async def test_a_long_or_compressed_answer_fails_its_call(tmp_path: Path) -> Non
 
         async with by_hand(answer) as url:
             async with kernel_with(tmp_path, it=McpServer(url=url)) as kernel:
-                with anyio.fail_after(40), pytest.raises(ToolFailed, match=r"too long|compressed"):
+                with (
+                    anyio.fail_after(40),
+                    pytest.raises(ToolFailed, match=r"too long|compressed|over 250,000 values"),
+                ):
                     await run_tool(kernel.init_gate(), "it/echo")
 
 

@@ -243,6 +243,7 @@ async def test_servers_of_a_file_are_trusted_at_first_and_not_what_is_added_or_c
         ("broken", "malformed"),
         ("wrong", "content"),
         ("array", "malformed"),
+        ("rich", "over 250,000 values"),
     ],
 )
 async def test_a_server_that_answers_nonsense_fails_its_call_only(

@@ -1,10 +1,11 @@
 import json
 
+import pytest
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from aios.kernel.tools.mcp.flow import BURST, BYTES, REQUEST
-from aios.kernel.tools.mcp.wire import TOOLS_CHANGED, Traffic
+from aios.kernel.tools.mcp.wire import MAX_VALUES, TOO_RICH, TOOLS_CHANGED, Traffic, is_rich
 
 
 def traffic_with(*ids: int | str) -> Traffic:
@@ -35,6 +36,21 @@ def test_a_reply_that_is_none_is_an_error_to_who_asked() -> None:
     assert reply.message.id == 1
     broken = traffic_with(1, 2).read_line(b'{"jsonrpc": "2.0", "id": 1')
     assert [isinstance(each.message, JSONRPCError) for each in broken] == [True, True]
+
+
+def test_a_reply_of_too_many_values_is_an_error_to_who_asked() -> None:
+    traffic = traffic_with(1, 2)
+    (reply,) = traffic.read_line(line(id=1, result={"a": [[]]}), is_rich=True)
+    assert isinstance(reply.message, JSONRPCError)
+    assert (reply.message.id, reply.message.error.message) == (1, TOO_RICH)
+    assert traffic.read_line(line(method="ping", id=2), is_rich=True) == []
+    assert len(traffic.read_line(b"[1, 2]", is_rich=True)) == 1, "it may have been the other's"
+
+
+@pytest.mark.anyio
+async def test_only_values_count_not_what_is_in_texts() -> None:
+    assert not await is_rich(line(id=1, result={"a": "[" * 2 * MAX_VALUES}))
+    assert await is_rich(line(id=1, result={"a": [[]] * MAX_VALUES}))
 
 
 def test_log_lines_and_junk_are_passed_over() -> None:

@@ -14,10 +14,18 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from mcp_types import CONNECTION_CLOSED
-from msgspec import Struct
 
 from aios.kernel.tools.mcp.flow import REQUEST, Flow
-from aios.kernel.tools.mcp.wire import BUFFERED, FLOOD, Incoming, Streams, Traffic
+from aios.kernel.tools.mcp.wire import (
+    BUFFERED,
+    FLOOD,
+    TOO_RICH,
+    Head,
+    Incoming,
+    Streams,
+    Traffic,
+    is_rich,
+)
 from aios.readers import from_json
 
 CONNECT_S = 10.0
@@ -30,18 +38,6 @@ UNKNOWN, FORBIDDEN, GONE = 401, 403, 404
 SUCCESS = range(200, 300)
 SESSION = "mcp-session-id"
 MAX_CONNECTIONS = 64
-
-
-class Head(Struct, frozen=True):
-    """What a message is, whatever is in it."""
-
-    id: int | str | None = None
-    method: str | None = None
-
-    @property
-    def is_request(self) -> bool:
-        """Whether it is to be answered."""
-        return bool(self.method) and self.id is not None
 
 
 class Writer(Protocol):
@@ -190,13 +186,15 @@ async def _whole(stream: httpx2.AsyncByteStream, max_bytes: int) -> bytes:
     """The body of an answer up to a length.
 
     Raises:
-        StreamError: It is longer.
+        StreamError: It is longer, or has more values than are made.
     """
     body = bytearray()
     async for piece in stream:
         body += piece
         if len(body) > max_bytes:
             raise httpx2.StreamError("the answer is too long, or compressed")
+    if await is_rich(bytes(body)):
+        raise httpx2.StreamError(TOO_RICH)
     return bytes(body)
 
 

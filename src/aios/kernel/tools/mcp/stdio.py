@@ -10,7 +10,7 @@ from mcp.shared.message import SessionMessage
 
 from aios.kernel.sandbox.launch import Confined
 from aios.kernel.tools.executable import ending
-from aios.kernel.tools.mcp.wire import BUFFERED, Incoming, Streams, Traffic
+from aios.kernel.tools.mcp.wire import BUFFERED, Incoming, Streams, Traffic, is_rich
 
 MAX_COMPLAINT_BYTES = 2_000
 MAX_COMPLAINT_CHARS = 300
@@ -84,10 +84,12 @@ async def _read(
         async for piece in running.process.stdout:
             *lines, last = piece.split(b"\n")
             for line in lines:
-                rest += line
-                for message in traffic.read_line(bytes(rest)) if rest.strip() else []:
-                    await to_us.send(message)
+                whole = bytes(rest + line)
                 rest.clear()
+                if not whole.strip():
+                    continue
+                for message in traffic.read_line(whole, is_rich=await is_rich(whole)):
+                    await to_us.send(message)
             rest += last
             if len(rest) > max_message_bytes:
                 traffic.end(f"it sent a message over {max_message_bytes} bytes")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import anyio
 import msgspec
+from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import (
@@ -21,18 +22,37 @@ from mcp_types import (
     RequestId,
     jsonrpc_message_adapter,
 )
+from msgspec import Struct
 
+from aios.abi.counting import count_values
 from aios.kernel.tools.mcp.flow import BYTES, REQUEST, Flow
+from aios.readers import from_json
 
 TOOLS_CHANGED = "notifications/tools/list_changed"
 BUFFERED = 64
 """Messages on the way in each direction."""
 FLOOD = "it floods the kernel with what nobody asked for"
+MAX_VALUES = 250_000
+"""In one message: while they are made, for 0.1 s, nothing else runs."""
+MALFORMED = "the reply is malformed"
+TOO_RICH = f"the reply has over {MAX_VALUES:,} values"
 MAX_BATCH = 256
 """Servers of 2025-03-26 may put several messages into one line."""
 
 Incoming = SessionMessage | Exception
 Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
+
+
+class Head(Struct, frozen=True):
+    """What a message is, whatever is in it."""
+
+    id: int | str | None = None
+    method: str | None = None
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is to be answered."""
+        return bool(self.method) and self.id is not None
 
 
 @dataclass
@@ -80,9 +100,12 @@ class Traffic:
             return []
         return [message]
 
-    def read_line(self, line: bytes) -> list[SessionMessage]:
-        """What of a line goes on to the SDK. A line that is no JSON object is a log line that went astray."""
-        found = self._read_line(line)
+    def read_line(self, line: bytes, *, is_rich: bool = False) -> list[SessionMessage]:
+        """What of a line goes on to the SDK. A line that is no JSON object is a log line that went astray.
+
+        Of one that `is_rich` the values are not made: whatever it says is malformed.
+        """
+        found = self._refuse(line) if is_rich else self._read_line(line)
         if not found and (more := len(line) // BYTES):
             self.is_admitted(more)
         return found
@@ -120,12 +143,30 @@ class Traffic:
             self.is_admitted()
             return []
 
-    def _answers_to_all(self) -> list[SessionMessage]:
+    def _refuse(self, line: bytes) -> list[SessionMessage]:
+        try:
+            head = from_json(line, Head)
+        except (ValueError, RecursionError):
+            return self._answers_to_all(TOO_RICH) if self.is_admitted() else []
+        asked = self._asked.pop(str(head.id), None) if head.method is None else None
+        if asked is not None:
+            return [_malformed(asked, TOO_RICH)]
+        self.is_admitted()
+        return []
+
+    def _answers_to_all(self, why: str = MALFORMED) -> list[SessionMessage]:
         asked, self._asked = self._asked, {}
-        return [_malformed(each) for each in asked.values()]
+        return [_malformed(each, why) for each in asked.values()]
 
 
-def _malformed(asked: RequestId) -> SessionMessage:
+async def is_rich(message: bytes) -> bool:
+    """Whether it has so many values that all others would wait while they are made. They are counted in a thread, if it is long."""
+    if len(message) <= MAX_VALUES:
+        return False
+    return await to_thread.run_sync(count_values, message, MAX_VALUES) > MAX_VALUES
+
+
+def _malformed(asked: RequestId, why: str = MALFORMED) -> SessionMessage:
     """What the SDK is told instead of a reply that is none."""
-    error = ErrorData(code=PARSE_ERROR, message="the reply is malformed")
+    error = ErrorData(code=PARSE_ERROR, message=why)
     return SessionMessage(JSONRPCError(jsonrpc="2.0", id=asked, error=error))

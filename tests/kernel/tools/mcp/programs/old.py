@@ -59,6 +59,8 @@ def answer(request: dict[str, object]) -> None:
         sys.stdout.flush()
     elif method == "tools/call" and TRICK == "wrong":
         send(id=request["id"], result={"content": "none"})
+    elif method == "tools/call" and TRICK == "rich":
+        send(id=request["id"], result={"content": [], "structuredContent": {"a": [[]] * 250_000}})
     elif method == "tools/call" and TRICK == "array":
         send(id=request["id"], result=[])
     elif method == "tools/call":
