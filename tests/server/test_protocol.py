@@ -1,6 +1,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -9,6 +10,8 @@ import pytest
 from tests.server.serving import Served, chat, serving, slow_engine, until_idle, until_running
 
 from aios.config import ServerConfig
+from aios.sdk.files import Files
+from aios.server.protocol import GuardedProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -299,6 +302,43 @@ async def test_connections_that_ask_for_nothing_keep_nobody_out(begun: bytes) ->
                 assert status_of(await read_all_or_stop(guest)) == 200
                 with anyio.fail_after(30), suppress(anyio.EndOfStream, anyio.BrokenResourceError):
                     assert not await silent[n].receive(), "who has waited longest had to go"
+
+
+@pytest.mark.parametrize("last", ["X: y", "Connection: close"])
+async def test_connections_whose_replies_are_not_read_keep_nobody_out(
+    last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[GuardedProtocol] = []
+    begin = GuardedProtocol.connection_made
+
+    def note(self: GuardedProtocol, transport: Any) -> None:
+        made.append(self)
+        begin(self, transport)
+
+    monkeypatch.setattr(GuardedProtocol, "connection_made", note)
+    body = b'{"call": "file_read", "path": "/shared/long"}'
+    async with serving(server=ServerConfig(port=0, max_connections=2)) as served:
+        await Files(served.kernel.init_gate()).write("/shared/long", b"x" * 8_000)
+        async with AsyncExitStack() as held:
+
+            async def ask(stream: anyio.abc.SocketStream, header: str) -> None:
+                lines = (f"Content-Length: {len(body)}", header)
+                await stream.send(head_of(served, *lines, path="/aios/call") + body)
+                before_s = made[-1].idle_since_s
+                while made[-1].idle_since_s == before_s:
+                    await anyio.sleep(0.001)
+
+            for n in range(2):
+                stream = await held.enter_async_context(connected(served))
+                with anyio.fail_after(60):
+                    while len(made) == n:
+                        await anyio.sleep(0.001)
+                    while not made[n].transport.get_write_buffer_size():
+                        await ask(stream, "X: y")
+                    await ask(stream, last)
+            first = made[0]
+            await assert_alive(served)
+            assert first not in first.connections, "it had to go, with what was not read"
 
 
 async def test_requests_may_follow_each_other_without_waiting() -> None:

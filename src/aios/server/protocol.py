@@ -47,6 +47,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._n_idle_bytes = 0
         self._n_head_bytes = 0
         self.idle_since_s = 0.0
+        self.is_let_go = False
 
     def connection_made(self, transport: "Transport") -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -63,15 +64,17 @@ class GuardedProtocol(HttpToolsProtocol):
         others = [each for each in self.connections if isinstance(each, GuardedProtocol)]
         idle = [each for each in others if each is not self and each.is_idle]
         if idle:
-            min(idle, key=lambda each: each.idle_since_s).transport.close()
+            oldest = min(idle, key=lambda each: each.idle_since_s)
+            oldest.is_let_go = True
+            oldest.transport.abort()  # to close it would wait until the peer has read all
         return bool(idle)
 
     @property
     def is_idle(self) -> bool:
         """Whether no request of it is under way; one of which only a part of the head has come is none yet."""
-        return not self.transport.is_closing() and (
-            self._running is None or (self._running.response_complete and not self.pipeline)
-        )
+        if self.is_let_go or self.transport.is_closing():
+            return not self.is_let_go
+        return self._running is None or (self._running.response_complete and not self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
