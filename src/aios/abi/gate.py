@@ -45,7 +45,7 @@ class Token(Struct, frozen=True, tag="token"):
 
 
 class Line(Struct, frozen=True, tag="line"):
-    """A line of a log. `n_missed` lines before it were dropped because the reader was too slow."""
+    """A line of a log. `n_missed` lines before it are missing because the reader was too slow."""
 
     line: LogLine
     n_missed: int = 0

@@ -1,27 +1,20 @@
-"""The gate for callers in the kernel's own process, and the buffer through which frames reach any reader.
+"""The gate for callers in the kernel's own process. The server uses the same gate, so there is one way in."""
 
-The server uses the same gate, so there is one way in.
-"""
-
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.abc
 
 from aios.abi.call import Answer, Call
-from aios.abi.gate import Advance, Change, Line, Progress, Result, Token, after_missed, current_job
+from aios.abi.gate import Result, current_job
 from aios.abi.types import Pid
 from aios.errors import AiosError, KernelStopping
+from aios.kernel.frames import FrameBuffer
 from aios.kernel.handlers import Services
 from aios.kernel.process import Process, Run
 from aios.kernel.syscall import perform
-from aios.kernel.waitqueue import WaitQueue
-
-MAX_PENDING_LINES = 10_000
-"""And changes: frames that may be dropped."""
 
 A = TypeVar("A", bound=Answer)
 
@@ -32,79 +25,6 @@ class GateServices(Services, Protocol):
     tasks: anyio.abc.TaskGroup
     """The kernel's root task group."""
     is_stopping: bool
-
-
-class FrameBuffer(Generic[A]):
-    """Frames between a call and its reader. The call never waits for the reader.
-
-    Tokens that nobody has read yet come as one frame, and memory is bounded by the generation itself. Lines and changes beyond
-    `MAX_PENDING_LINES` push out the oldest, and the next one says how many were missed. Of advances the newest counts.
-    """
-
-    def __init__(self) -> None:
-        self._pending: deque[Progress] = deque()
-        self._n_missed = 0
-        self._end: Result[A] | AiosError | None = None
-        self._changed = WaitQueue()
-
-    def put(self, frame: Progress) -> None:
-        """Add a frame; never waits."""
-        if isinstance(frame, Advance) and self._pending and isinstance(self._pending[-1], Advance):
-            self._pending.pop()
-        self._pending.append(frame)
-        if isinstance(frame, Line | Change) and len(self._pending) > MAX_PENDING_LINES:
-            self._drop_oldest()
-        self._changed.wake_all()
-
-    def finish(self, end: Result[A] | AiosError) -> None:
-        """The call has ended; only the first end counts."""
-        if self._end is None:
-            self._end = end
-            self._changed.wake_all()
-
-    def __aiter__(self) -> AsyncIterator[Progress]:
-        return self
-
-    async def __anext__(self) -> Progress:
-        while not self._pending:
-            if isinstance(self._end, AiosError):
-                raise self._end
-            if self._end is not None:
-                raise StopAsyncIteration
-            await self._changed.wait()
-        frame = self._pending.popleft()
-        if isinstance(frame, Token):
-            return self._merged(frame)
-        if self._n_missed and isinstance(frame, Line | Change):
-            frame, self._n_missed = after_missed(frame, self._n_missed), 0
-        return frame
-
-    def _merged(self, first: Token) -> Token:
-        """One token frame of all that come next, at a cost linear in what there is."""
-        tokens = [first]
-        while self._pending and isinstance(self._pending[0], Token):
-            tokens.append(self._pending.popleft())  # type: ignore[arg-type]  # it was looked at
-        if len(tokens) == 1:
-            return first
-        return Token(
-            "".join(token.text for token in tokens),
-            sum(token.n_tokens for token in tokens),
-            tuple(row for token in tokens for row in token.logprobs),
-            tuple(call for token in tokens for call in token.tool_calls),
-        )
-
-    async def result(self) -> Result[A]:
-        """Skip what was not read; return or raise the end."""
-        while self._end is None:
-            self._pending.clear()
-            await self._changed.wait()
-        if isinstance(self._end, AiosError):
-            raise self._end
-        return self._end
-
-    def _drop_oldest(self) -> None:
-        dropped = self._pending.popleft()
-        self._n_missed += 1 + (dropped.n_missed if isinstance(dropped, Line | Change) else 0)
 
 
 class LocalGate:
@@ -162,7 +82,7 @@ class LocalGate:
                     self._kernel,
                     self._process,
                     call,
-                    emit=frames.put,
+                    emit=frames,
                     within=self._within,
                     job=current_job.get(),
                 )

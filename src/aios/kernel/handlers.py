@@ -387,6 +387,7 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
         for line in lines:
             if run.emit is not None:
                 run.emit(Line(line, n_missed))
+                await run.room()
             n_missed = 0
         lines, number, n_missed = log.read(number)
         if lines or n_missed:

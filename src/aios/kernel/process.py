@@ -17,10 +17,10 @@ from aios.abi.access import Principal
 from aios.abi.approvals import WAITS_FOR
 from aios.abi.call import Answer
 from aios.abi.contexts import ContextId
-from aios.abi.gate import Progress
 from aios.abi.taint import Taint
 from aios.abi.types import Exit, Kind, PagesHeld, Pid, ProcessInfo, Right, State, Usage
 from aios.errors import ProcessGone, ResourceExhausted
+from aios.kernel.frames import Emit
 from aios.kernel.homes import Homes
 from aios.kernel.journal.records import Record
 from aios.kernel.journal.streams import CallStreams
@@ -41,10 +41,7 @@ A = TypeVar("A", bound=Answer)
 
 
 class Standing(Struct, frozen=True):
-    """How far a process is from a turn: the best place of its calls, and that call's level if the policy has levels.
-
-    Place 0 holds a turn, 1 is the next in its queue.
-    """
+    """How far a process is from a turn: the best place of its calls (0 holds one, 1 is next), and that call's level if the policy has levels."""
 
     place: int
     level: int | None = None
@@ -71,7 +68,7 @@ class Run:
     seq: int
     name: str
     scope: anyio.CancelScope
-    emit: Callable[[Progress], None] | None = None
+    emit: Emit | None = None
     begun_s: float = 0.0
     """When it was made, on the kernel's clock."""
     deadline_s: float | None = None
@@ -204,6 +201,13 @@ class Run:
             with self.parked():
                 await self.process.wait_continued()
 
+    async def room(self) -> None:
+        """Wait, parked, while a slow reader has too much of its lines and changes unread; nothing if nobody reads."""
+        if self.emit is not None and self.emit.is_full:
+            with self.parked():
+                await self.emit.wait_room()
+            await self.runnable()
+
 
 @dataclass(eq=False, slots=True)
 class Process:
@@ -333,9 +337,7 @@ class Process:
             return State.READY
         return State.NEW if self.is_new else State.WAITING
 
-    def begin(
-        self, name: str, *, max_calls: int, emit: Callable[[Progress], None] | None = None
-    ) -> Run:
+    def begin(self, name: str, *, max_calls: int, emit: Emit | None = None) -> Run:
         """Register a call.
 
         Raises:

@@ -54,6 +54,7 @@ async def lines(kernel: Services, run: Run, call: Logs, told: LogEnd, *, by_unix
     read = [line for line in (*earlier, *later) if line.unix_s <= by_unix_s]
     for line in read[max(0, len(read) - told.n_lines) :]:
         run.emit(Line(line))
+        await run.room()
 
 
 async def open_context(

@@ -57,7 +57,7 @@ from aios.abi.calls import (
 )
 from aios.abi.deadletters import DeadLetterDrop, DeadLetters, DeadLetterSend
 from aios.abi.fork import Fork
-from aios.abi.gate import Fault, Progress, Result, fault_of
+from aios.abi.gate import Fault, Result, fault_of
 from aios.abi.journal import Events, JournalRead
 from aios.abi.pages import Pages
 from aios.abi.recovery import AnswerQuestion, DrawBytes, Now, Questions
@@ -77,6 +77,7 @@ from aios.errors import (
 )
 from aios.kernel import handlers, looks, redo
 from aios.kernel.access.manager import Act
+from aios.kernel.frames import Emit
 from aios.kernel.handlers import Services
 from aios.kernel.journal.records import AGAIN, Effect, Outcome, Record, Where
 from aios.kernel.loader import by_folder
@@ -135,7 +136,7 @@ async def perform(
     process: Process,
     call: Call[A],
     *,
-    emit: Callable[[Progress], None] | None = None,
+    emit: Emit | None = None,
     within: Run | None = None,
     job: int = 0,
     undoes: Record | None = None,

@@ -12,7 +12,7 @@ import anyio.to_thread
 import apsw
 
 from aios.abi.call import Done
-from aios.abi.gate import Advance, Change, Progress
+from aios.abi.gate import Advance, Change
 from aios.abi.storage import (
     Append,
     Changes,
@@ -313,22 +313,32 @@ class StorageManager:
             since = await self._db.read(partial(tables.last_change_by, unix_s=at))
         elif since is None:
             since = self._db.read_nowait(tables.last_change)
-        emit = run.emit or _drop
-        if call.follow:  # at once, so that the reader knows that it misses nothing from here on
-            emit(Advance("changes", since))
-        while True:
-            found, since = await self.changes.watch(
-                run, path, since, is_waiting=call.is_waiting or call.follow
-            )
-            if found:
-                self._path(run.process, path)  # a share may have ended meanwhile
-            reach = self._reaches.of(run.process)
-            seen = tuple(each for each in found if reach.may_read(each.path))
-            reading.take_versions(run, seen)
-            if not call.follow:
-                return Changes(seen, since)
-            for version in seen:
-                emit(Change(version))
+        if not call.follow:
+            return await self._next_changes(run, path, since, is_waiting=call.is_waiting)
+        if run.emit is not None:  # at once: the reader misses nothing from here on
+            run.emit(Advance("changes", since))
+        while True:  # what is not read yet is not kept here either, but read again
+            since = await self._show_changes(run, path, since)
+            await run.room()
+
+    async def _show_changes(self, run: Run, path: str, since: int) -> int:
+        """Emit the next changes, as far as there is room for them. Returns: where to go on."""
+        changes = await self._next_changes(run, path, since, is_waiting=True)
+        if run.emit is not None:
+            for version in changes.versions:
+                run.emit(Change(version))
+                if run.emit.is_full:
+                    return version.change
+        return changes.next
+
+    async def _next_changes(self, run: Run, path: str, since: int, *, is_waiting: bool) -> Changes:
+        found, since = await self.changes.watch(run, path, since, is_waiting=is_waiting)
+        if found:
+            self._path(run.process, path)  # a share may have ended meanwhile
+        reach = self._reaches.of(run.process)
+        seen = tuple(each for each in found if reach.may_read(each.path))
+        reading.take_versions(run, seen)
+        return Changes(seen, since)
 
     # --- sharing and locks ---------------------------------------------------------------------------------------
 
@@ -481,7 +491,3 @@ class StorageManager:
             if not self._reaches.is_loaded:
                 await self.mounts.load()
                 self._reaches.load(self._db.read_nowait(tables.all_shares))
-
-
-def _drop(_: Progress) -> None:
-    """Nobody reads the frames of this call."""
