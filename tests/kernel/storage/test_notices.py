@@ -6,8 +6,11 @@ import pytest
 from tests.kernel.storage.test_mounts import mounted
 
 from aios.abi.storage import FileWatch
+from aios.config import StorageConfig
 from aios.errors import ResourceExhausted
 from aios.kernel.kernel import Kernel
+from aios.kernel.storage import notices as notices_module
+from aios.kernel.storage.mount_tables import Mount
 from aios.kernel.storage.mounts import Mounts
 
 pytestmark = pytest.mark.anyio
@@ -89,3 +92,49 @@ async def test_what_is_put_back_is_joined_with_what_was_noticed_meanwhile(tmp_pa
             raise ZeroDivisionError
         assert notices.take() == [("/notes/a", True), ("/notes/b", False)]
         assert notices.take() == []
+
+
+async def test_a_flood_of_changes_fills_no_memory_and_has_the_mount_compared_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices_module, "MAX_NOTICED", 1_000)
+    settle, n_settled = Mounts.settle, 0
+
+    async with mounted(tmp_path, StorageConfig(rescan_s=600.0)) as (kernel, files, real):
+        (mount,), notices = kernel.storage.mounts.all(), kernel.storage.mounts.notices
+
+        def flood() -> None:
+            for number in range(3_000):
+                (real / f"{number}").touch()
+                (real / f"{number}").unlink()
+                if not number % 100:
+                    notices.take(limit=20)
+                    assert len(notices._noticed) <= 1_000
+
+        async def meanwhile(self: Mounts, each: Mount) -> None:
+            nonlocal n_settled
+            n_settled += 1
+            await settle(self, each)
+            if n_settled == 1:
+                flood()
+                (real / "kept" / "b").write_text("b")
+
+        monkeypatch.setattr(Mounts, "settle", meanwhile)
+        (real / "kept").mkdir()
+        assert not await files.list("/notes")
+        (real / "kept" / "a").write_text("a")
+        flood()
+        assert mount.is_behind
+        with anyio.fail_after(30):
+            while not mount.n_made_good:
+                await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
+        assert (n_settled, mount.is_behind) == (1, True)
+        assert not (await files.mounts())[0].is_watched
+        assert [each.path for each in await files.list("/notes/kept")] == [
+            "/notes/kept/a",
+            "/notes/kept/b",
+        ]
+        await kernel.mounting._attempt(mount, only_if_due=True)
+        assert (n_settled, mount.is_behind) == (2, False)
+        assert (await files.mounts())[0].is_watched

@@ -59,6 +59,10 @@ class Mount:
     is_leaving: bool = False
     is_watched: bool = True
     note: str = ""
+    n_losses: int = 0
+    """How often notices of it were lost."""
+    n_made_good: int = 0
+    """Of the losses, before the last whole comparison began."""
     settled: anyio.Event = field(default_factory=anyio.Event)
     _skipped: dict[str, dict[str, str]] = field(default_factory=dict)
     """By folder, so that a look at one replaces what was known of it."""
@@ -67,7 +71,12 @@ class Mount:
     @property
     def is_current(self) -> bool:
         """Whether what is listed of it is what is in it, but for what was noticed and not yet looked at."""
-        return self.is_watched and self.settled.is_set()
+        return self.is_watched and not self.is_behind and self.settled.is_set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether notices of it were lost since it was last compared as a whole."""
+        return self.n_losses != self.n_made_good
 
     def skip(self, path: str, why: str) -> None:
         """Something in the folder is not shown."""

@@ -81,7 +81,7 @@ class Mounts:
         self._turn = anyio.Lock()
         self._wanted: list[Mount] = []
         self._want = anyio.Event()
-        self.notices = Notices()
+        self.notices = Notices(self.want_settled)
 
     # --- which there are -----------------------------------------------------------------------------------------
 

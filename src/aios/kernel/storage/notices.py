@@ -5,7 +5,7 @@ One queue of notices for all mounts, one watch a folder. Where the system gives 
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,13 +25,17 @@ from aios.kernel.storage.mount_tables import Mount
 from aios.kernel.storage.names import shown_name
 from aios.kernel.storage.paths import is_within
 
+MAX_NOTICED = 10_000
+"""Paths that wait to be looked at; with more, the mounts are compared as a whole."""
 LIMIT_FILE = Path("/proc/sys/fs/inotify/max_user_watches")
 
 
 class Notices:
     """The watches of all mounts, and the paths that were noticed and not yet looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, compare: Callable[[Mount], None]) -> None:
+        self._compare = compare
+        """Has a mount compared as a whole, soon: notices of it were lost."""
         self._inotify: Inotify | None = None
         self._why_none = ""
         self._paths: dict[int, str] = {}
@@ -106,6 +110,8 @@ class Notices:
         """How many paths were noticed until now."""
         for notice in self._inotify.read_nowait() if self._inotify is not None else ():
             self._note(notice)
+        if len(self._noticed) > MAX_NOTICED:
+            self._lose()
         return len(self._noticed)
 
     def take(self, within: str = "/", *, limit: int | None = None) -> list[tuple[str, bool]]:
@@ -142,9 +148,17 @@ class Notices:
             self._inotify.close()
             self._inotify = None
 
+    def _lose(self) -> None:
+        """There are more notices than anybody can look at. Whoever goes on making them has the mounts compared every `storage.rescan_s`, not all the time."""
+        self._noticed.clear()
+        for mount in self._mounts.values():
+            if not mount.is_behind:
+                self._compare(mount)
+            mount.n_losses += 1
+
     def _note(self, notice: Notice) -> None:
         if notice.mask & OVERFLOW:
-            self._noticed.update((path, False) for path in self._mounts)
+            self._lose()
             return
         folder = self._paths.get(notice.watch)
         if folder is None:
