@@ -1,10 +1,14 @@
 import os
+import threading
 
 import anyio
+import anyio.from_thread
 import apsw
 import pytest
 from tests.kernel.conftest import OpenKernel
+from tests.kernel.tools.offering import idle
 
+from aios.abi.calls import Cont, Stop
 from aios.abi.storage import Changes, FileVersion, Put
 from aios.errors import NotFound
 from aios.kernel.storage import changes, tables
@@ -124,3 +128,50 @@ async def test_who_watches_looks_at_each_change_elsewhere_once_and_at_a_few_in_o
                 await files.write("/shared/mine/a", "new")
         assert list(dict.fromkeys(looked)) == [901, 902, 903, 904]
         assert found[0].next == 905
+
+
+async def test_who_is_far_behind_looks_beside_the_event_loop_and_can_be_stopped_meanwhile(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_CHANGES", 100)
+    looked, look = list[int](), tables.changes_since
+    is_begun, (ended, end) = anyio.Event(), os.pipe()
+
+    def changes_since(
+        connection: apsw.Connection, path: str, since: int, limit: int
+    ) -> tuple[list[FileVersion], int, bool]:
+        assert (threading.current_thread() is threading.main_thread()) == (since == 900)
+        looked.append(since)
+        if len(looked) == 1:
+            anyio.from_thread.run_sync(is_begun.set)
+            os.read(ended, 1)
+        return look(connection, path, since, limit)
+
+    with anyio.fail_after(60):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            gate, bob = kernel.init_gate(), kernel.spawn_task("bob", idle)
+            await Files(gate).edit(
+                [Put(f"/shared/{number}", os.urandom(4)) for number in range(900)]
+            )
+            monkeypatch.setattr(changes, "changes_since", changes_since)
+            watching = Files(kernel.gate(bob)).watch("/shared/none", since=0, is_waiting=False)
+            found: list[Changes] = []
+
+            async def watch() -> None:
+                found.append(await watching)
+
+            tasks.start_soon(watch)
+            await is_begun.wait()
+            tasks.start_soon(gate.call, Stop(pid=bob))
+            await anyio.wait_all_tasks_blocked()
+            os.write(end, b".")
+            while not next(iter(kernel.table.get(bob).runs.values())).is_parked:
+                await anyio.sleep(0.01)
+            assert looked == [0]
+            await gate.call(Cont(pid=bob))
+            while not found:
+                await anyio.sleep(0.01)
+            assert (found[0].versions, found[0].next) == ((), 900)
+            assert looked == list(range(0, 901, 100))
+    os.close(ended)
+    os.close(end)

@@ -33,9 +33,12 @@ from aios.kernel.storage.tables import (
     tainted_between,
 )
 from aios.kernel.taint import take
+from aios.kernel.turns import Turns
 
 MAX_CHANGES = 1_000
-"""That are looked at for a watcher in one step on the event loop."""
+"""That are looked at in one step for a watcher that is behind."""
+FEW_CHANGES = 50
+"""That are looked at on the event loop."""
 
 _NEWEST = (
     "path NOT GLOB '/workspaces/*' AND path NOT GLOB '/checkpoints/*' AND NOT EXISTS "
@@ -61,6 +64,7 @@ class ChangeStream:
         self._db = db
         self._blobs = blobs
         self._changed = anyio.Event()
+        self._catching_up = Turns()
         self.used = anyio.Event()
         """Set by the first call about files and the first change from outside; who follows need not begin before."""
         self.n_purges = 0
@@ -108,15 +112,23 @@ class ChangeStream:
         """The next changes of a path and of all below it that come after `since`, and where to go on; none only if the call does not wait."""
         while True:
             await anyio.lowlevel.checkpoint()
+            await run.runnable()
             changed = self.signal()
-            look = partial(changes_since, path=path, since=since, limit=MAX_CHANGES)
-            found, since, is_more = self._db.read_nowait(look)
+            found, since, is_more = await self._look(run, path, since)
             if found or not (is_more or is_waiting):
                 return found, since
             if not is_more:
                 with run.parked():
                     await changed.wait()
-                await run.runnable()
+
+    async def _look(self, run: Run, path: str, since: int) -> tuple[list[FileVersion], int, bool]:
+        """The next few changes, as `changes_since`; who is far behind looks in a thread, one after the other."""
+        if self._db.read_nowait(last_change) - since <= FEW_CHANGES:
+            few = partial(changes_since, path=path, since=since, limit=FEW_CHANGES + 1)
+            return self._db.read_nowait(few)
+        async with self._catching_up.turn(run):
+            many = partial(changes_since, path=path, since=since, limit=MAX_CHANGES)
+            return await self._db.read(many)
 
     async def existing(self, paths: Collection[str]) -> set[str]:
         """Those of these paths where a file is now."""
