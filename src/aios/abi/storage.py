@@ -137,7 +137,7 @@ class FileRollback(Call[Edited], frozen=True, tag="file_rollback"):
         InvalidCall: Not just one of them is given, `with_children` without `pid` or with that of init, or a `path` with
             `transaction` or `pid`.
         NotFound: There is no such version, it was purged, or nothing is to be undone.
-        TooLarge: As for `FileEdit`.
+        TooLarge: As for `FileEdit`. Go back to a later moment first, then further: what is already as it was does not count.
     """
 
     path: FilePath = ""

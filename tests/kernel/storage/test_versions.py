@@ -8,7 +8,7 @@ import anyio
 import pytest
 from tests.kernel.conftest import OpenKernel
 
-from aios.abi.storage import Copy, Move, Put
+from aios.abi.storage import Copy, Delete, Move, Put
 from aios.config import AccessConfig, ApprovalsConfig, Config, Home
 from aios.errors import AccessDenied, TooLarge
 from aios.kernel.gate import LocalGate
@@ -140,3 +140,25 @@ async def test_a_rollback_of_a_folder_counts_what_goes_back(
         with pytest.raises(TooLarge):
             await ann.rollback("r", unix_s=made.unix_s - 3600)
         assert len(await ann.list("r")) == 20
+
+
+async def test_a_rollback_of_more_than_one_call_changes_goes_to_a_later_moment_first(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "MAX_CALL_CHANGES", 4)
+    async with booted() as kernel:
+        ann = Files(kernel.gate(kernel.spawn_task("ann", idle)))
+        for number in range(6):
+            await ann.write(f"r/{number}", "old")
+        then_unix_s = (await ann.stat("r/5")).changed_unix_s
+        for number in range(5):
+            await ann.write(f"r/draft{number}", "made and deleted since")
+            await ann.delete(f"r/draft{number}")
+        later = await ann.edit([Delete(f"r/{number}") for number in range(3)])
+        await ann.edit([Delete(f"r/{number}") for number in range(3, 6)])
+        with pytest.raises(TooLarge) as refused:
+            await ann.rollback("r", unix_s=then_unix_s)
+        assert "a later moment first" in refused.value.hint
+        for unix_s in (later.versions[0].unix_s, then_unix_s):
+            assert len((await ann.rollback("r", unix_s=unix_s)).versions) == 3
+        assert len(await ann.list("r")) == 6

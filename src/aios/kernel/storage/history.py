@@ -59,8 +59,10 @@ def rollback_to(
         return transaction.versions()
     rows = list(
         connection.execute(
-            "SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) AS back, min(version) FROM versions "
-            "WHERE path = ? OR (path > ? AND path < ?) GROUP BY path HAVING back < max(version)",
+            "SELECT r.path, r.back, r.first FROM (SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) AS back, "
+            "min(version) AS first FROM versions WHERE path = ? OR (path > ? AND path < ?) GROUP BY path HAVING back < max(version)) r "
+            "LEFT JOIN versions v ON v.path = r.path AND v.version = r.back LEFT JOIN files f ON f.path = r.path "
+            "WHERE v.content IS NOT f.content OR (r.back = 0 AND r.first > 1)",
             (unix_s, path, f"{path}/", f"{path}/{PAST}"),
         )
     )

@@ -165,7 +165,7 @@ class Transaction:
         if self.n_left is not None and self.n_left < n_more:
             raise TooLarge(
                 f"one call may not change more than {MAX_CALL_CHANGES} files, fewer with long names",
-                hint="nothing was changed; go folder by folder, or name up to 1,000 files in a call",
+                hint="nothing was changed; go folder by folder, or name up to 1,000 files in a call; roll back to a later moment first, then further",
             )
 
     def _count_change(self, *told: str) -> None:
