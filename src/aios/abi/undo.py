@@ -64,7 +64,7 @@ class Undo(Call[Undone], frozen=True):
         Conflict: A tool of the process runs in a workspace now.
         InvalidCall: All acts of the owner are asked for; say how many. Or those of all that descend from init.
         NotFound: There is no such process, and it has changed no file.
-        TooLarge: Of a program: several acts changed over 20,000 files; say how many: `last`.
+        TooLarge: Of a program: several acts changed over 20,000 files. Say how many: `last`; of its own, whose newest is then that undo, by `FileRollback` of folders to a moment.
     """
 
     pid: Pid

@@ -375,8 +375,10 @@ async def test_a_program_takes_back_so_many_files_in_one_call(
         files = Files(gate)
         for number in range(3):
             await files.edit([Put(f"{number}/{name}", b"x") for name in "ab"])
-        with pytest.raises(TooLarge, match="6 files"):
+        with pytest.raises(TooLarge, match="6 files") as refused:
             await gate.call(Undo(pid))
+        assert "file_rollback" in refused.value.hint
+        assert "`last`" not in refused.value.hint, "the next would take back the undo"
         assert len((await gate.call(Undo(pid, 3, is_dry_run=True))).value.paths) == 6
         assert len((await gate.call(Undo(pid, 1))).value.paths) == 2
         assert len((await undo(kernel, pid)).paths) == 4, "the owner may"

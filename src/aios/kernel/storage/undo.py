@@ -106,9 +106,12 @@ class Undoer:
         n_paths = await self._find_spaces(work)
         is_bounded = run.process.pid != INIT_PID and not call.is_dry_run and len(acts) > 1
         if is_bounded and n_paths > MAX_CALL_CHANGES:  # it would hold the only writer
+            parts = "undo the newest acts first (`last`)"
+            if run.process.pid in pids:  # an undo of its own is its newest act
+                parts = "roll folders back to a moment, one by one (`file_rollback`, `unix_s`)"
             raise TooLarge(
                 f"{len(acts)} acts changed {n_paths} files, one call takes {MAX_CALL_CHANGES} back",
-                hint="undo the newest acts first (`last`), or let the owner do it: `aios undo`",
+                hint=f"{parts}, or let the owner do it: `aios undo`",
             )
         if call.is_dry_run or not acts:
             await self._db.read(lambda c: self._plan(c, run.process, work))
