@@ -199,14 +199,17 @@ async def test_what_cannot_be_undone_needs_consent_and_an_agents_the_owners_too(
         assert "denied" in refused.fault
 
 
-async def test_what_the_owner_allows_is_purged(tmp_path: Path) -> None:
+async def test_the_owner_allows_a_purge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with saying(tmp_path) as (kernel, ann):
         outcome = await answered(kernel, ann, "once")
         assert outcome.done == ("purged /agents/ann/draft-1.md: 2 versions are gone",)
         assert "draft-1.md" not in await names(ann)
+        monkeypatch.setattr("aios.kernel.storage.purging.MAX_PURGED", 1)
+        await ann.write("draft-1.md", "anew")
+        assert "denied" in (await answered(kernel, ann, "once", "deny")).fault
 
 
-async def answered(kernel: Kernel, files: Files, answer: str) -> Outcome:
+async def answered(kernel: Kernel, files: Files, *answers: str) -> Outcome:
     """What came of a purge that the owner was asked about."""
     owner, outcomes = Client(kernel.init_gate()), list[Outcome]()
 
@@ -215,9 +218,10 @@ async def answered(kernel: Kernel, files: Files, answer: str) -> Outcome:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(purge)
-        while not (open_now := await owner.approvals.list()):
-            await anyio.wait_all_tasks_blocked()
-        await owner.approvals.answer(open_now[0].id, answer)
+        for answer in answers:
+            while not (open_now := await owner.approvals.list()):
+                await anyio.wait_all_tasks_blocked()
+            await owner.approvals.answer(open_now[0].id, answer)
     return outcomes[0]
 
 

@@ -4,6 +4,7 @@ Each procedure is a generator that yields a call and is sent its answer (or has 
 blocking one run the same. Every effect is a system call of the caller: what it may not do, no plan does for it.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -196,7 +197,10 @@ def _purging(path: str, message: str) -> Procedure[Purged]:
             assert isinstance(more, Purged)
             purged = purged.plus(more)
     except AiosError:
-        yield build(FileRollback, transaction=deleted.transaction, message=f"not purged: {message}")
+        with suppress(NotFound):  # part of it is purged; that the rest is not is what is told
+            yield build(
+                FileRollback, transaction=deleted.transaction, message=f"not purged: {message}"
+            )
         raise
     return purged
 
