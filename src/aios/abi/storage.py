@@ -263,7 +263,7 @@ class Changes(Answer, frozen=True):
 class FileWatch(Call[Changes], frozen=True, tag="file_watch"):
     """Wait for changes of a file, or of any below a folder, that come after the change `since`; None is now.
 
-    With `is_waiting` false the answer comes at once and may be empty. With `follow` an `Advance` frame says where it begins, and each change
+    With `is_waiting` false the answer comes at once: call again from its `next` until it is empty. With `follow` an `Advance` frame says where it begins, and each change
     comes as a `Change` frame, until the call is cancelled; it waits for a slow reader, and holds nobody else up.
     """
 
