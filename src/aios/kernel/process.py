@@ -225,6 +225,8 @@ class Process:
     """The digest of its program's folder when this life began; empty if that is too large, or there is none."""
     lineage: tuple[str, ...] = ()
     """The names from the child of init down to itself, as they were when it began; init's own is empty."""
+    family: str = ""
+    """The child of init that it is or comes from, by name; that of a branch is its source's. Empty for init."""
     fetch_lists: tuple[tuple[str, ...], ...] = ()
     """Hosts to which manifests bound it and those above it: each list holds."""
     network: tuple[tuple[str, ...], ...] | None = None

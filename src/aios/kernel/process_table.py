@@ -95,8 +95,7 @@ class ProcessTable:
                 f"{self.n_alive} processes are alive, the limit is {self._max_alive}",
                 hint="end some (`aios ps`, `aios kill`) or raise kernel.max_processes",
             )
-        self._last_pid += 1
-        pid = Pid(self._last_pid)
+        pid = self.take_pid()
         confines = parent.confines if parent else None
         if confines is not None:  # what is kept under its name must go with the branch
             name = f"{confines.name}/{name}"
@@ -106,6 +105,7 @@ class ProcessTable:
             ppid=parent.pid if parent else Pid(0),
             name=free_name,
             lineage=(*parent.lineage, free_name) if parent else (),
+            family=(parent.family or free_name) if parent else "",
             fetch_lists=parent.fetch_lists if parent else (),
             network=_network_of(kind, parent),
             confines=confines,
@@ -125,7 +125,7 @@ class ProcessTable:
         return process
 
     def take_pid(self) -> Pid:
-        """A pid that no process gets."""
+        """A pid that nobody else gets."""
         self._last_pid += 1
         return Pid(self._last_pid)
 

@@ -89,6 +89,13 @@ class Resident(Struct, frozen=True):
     confines: Confines | None = None
     taint: Taint | None = None
     is_terminated: bool = False
+    came_from: str = ""
+    """Its family; empty in rows of versions that knew none."""
+
+    @property
+    def family(self) -> str:
+        """As that of the process."""
+        return self.came_from or next(iter(self.lineage), "")
 
     def process(self, log: LogBuffer) -> Process:
         """The process, as far as it outlives a kernel."""
@@ -102,6 +109,7 @@ class Resident(Struct, frozen=True):
             log=log,
             program=self.program,
             lineage=self.lineage,
+            family=self.family,
             nice=self.nice,
             started_unix_s=self.started_unix_s,
             ended_unix_s=self.ended_unix_s,
@@ -161,6 +169,7 @@ def resident_of(
         bounds=process.bounds,
         taint=process.taint,
         is_terminated=process.is_terminated,
+        came_from=process.family,
         budget=budget,
     )
 

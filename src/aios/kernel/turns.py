@@ -22,7 +22,7 @@ class Turns:
 
         A process that was stopped meanwhile gives it back and queues again when it goes on.
         """
-        family = next(iter(run.process.lineage), "")
+        family = run.process.family
         own = self._families.setdefault(family, anyio.Lock())
         while True:
             async with AsyncExitStack() as held:

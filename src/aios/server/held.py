@@ -1,6 +1,6 @@
 """How much memory each family of processes holds at the door: packets and bodies that are not whole yet, large calls in flight, answers that nobody has read.
 
-A family is a child of init with all that it started. What one holds beyond `MAX_HELD_BYTES` is refused to it alone; the owner has no bound.
+A family is a child of init with all that it started and branches of those. What one holds beyond `MAX_HELD_BYTES` is refused to it alone; the owner has no bound.
 """
 
 from weakref import WeakValueDictionary
@@ -92,7 +92,7 @@ class Families:
         Raises:
             NotFound: There is no such process.
         """
-        family = next(iter(self._kernel.table.get(pid).lineage), "")
+        family = self._kernel.table.get(pid).family
         held = self._held.get(family)
         if held is None:
             held = self._held[family] = Held(family, self._what, is_bounded=pid != INIT_PID)

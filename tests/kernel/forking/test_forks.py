@@ -9,11 +9,13 @@ from tests.kernel.test_programs import ONCE, booted, home, program, work
 
 from aios.abi.budget import Limits
 from aios.abi.calls import Chat, GetPid
+from aios.abi.contexts import ContextOpen
 from aios.abi.fork import Fork
 from aios.abi.recovery import Restart
 from aios.abi.tools import EffectName, Traits
 from aios.abi.types import JsonObject, Message, Pid, Role
 from aios.errors import AccessDenied, AiosError, Conflict, NotFound, ResourceExhausted
+from aios.kernel.context import shares
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal.retention import Kept
 from aios.kernel.kernel import Kernel
@@ -408,3 +410,27 @@ async def test_branches_of_a_process_spend_from_what_it_has_left_also_under_the_
     async with booted(home) as (kernel, client):
         assert kernel.budgets.info(branches[1].pid).left.calls == 0
         assert kernel.budgets.info(own.pid).left.calls == 7
+
+
+async def test_branches_are_of_the_family_of_their_source_also_under_the_next_kernel(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MAX_FAMILY_BYTES", 30_000)
+    large = ContextOpen(messages=(Message(Role.USER, "x" * 12_000),))
+    async with booted(home) as (kernel, client):
+        source = (await client.spawn(program(home, "    client.mail.receive()"), restart=ONCE)).pid
+        await waiting(kernel, source)
+        made = [each.pid for each in (await client.branches.start(2, pid=source)).branches]
+        made.append((await client.journal.fork(source)).pid)
+        for pid in made:
+            await waiting(kernel, pid)
+    async with booted(home) as (kernel, _):
+        for pid in (source, *made):
+            await waiting(kernel, pid)
+        one, two, fork = made
+        await kernel.gate(source).call(large)
+        await kernel.gate(one).call(large)
+        with pytest.raises(ResourceExhausted, match="agent and what it started hold 2"):
+            await kernel.gate(two).call(large)
+        await kernel.gate(fork).call(large)
+        kernel.check_invariants()

@@ -79,8 +79,8 @@ class Context:
 
     @property
     def family(self) -> str:
-        """The child of init that its process is or comes from; empty for init."""
-        return next(iter(self.owner.lineage), "")
+        """As that of its process; empty for init."""
+        return self.owner.family
 
     @property
     def size_bytes(self) -> int:

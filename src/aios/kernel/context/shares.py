@@ -1,7 +1,8 @@
 """How much memory each family of processes takes with contexts. Pure.
 
-A family is a child of init with all that it started. What one would hold beyond `MAX_FAMILY_BYTES` is refused to it alone; the
-owner has no bound. A fork counts in full, though it shares its messages, for what it was forked from may be closed before it.
+A family is a child of init with all that it started and branches of those. What one would hold beyond `MAX_FAMILY_BYTES` is
+refused to it alone; the owner has no bound. A fork counts in full, though it shares its messages, for what it was forked from may be
+closed before it.
 """
 
 from collections import Counter

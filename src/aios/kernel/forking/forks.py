@@ -228,7 +228,7 @@ class Forks:
                     f"somebody named {twig.name} was started meanwhile",
                     hint="restore it again: it begins beside that one",
                 )
-            process.lineage = origin.row.lineage
+            process.lineage, process.family = origin.row.lineage, origin.row.family
         if twig.is_branch:
             launched = _held_in(process, origin, may_act=twig.may_act)
         _take_after(process, origin, launched)
@@ -327,7 +327,7 @@ def check_env(env: Mapping[str, str]) -> None:
 def _held_in(process: Process, origin: Origin, *, may_act: bool) -> Launched:
     """Hold a new branch in. Returns: how it is started, which lets it see the host and change nothing there, unless it may act."""
     row, launched, outer = origin.row, origin.launched, process.confines
-    process.lineage = (*row.lineage[:-1], process.name)
+    process.lineage, process.family = (*row.lineage[:-1], process.name), row.family
     may_act = may_act and (outer is None or outer.may_act)
     home = home_of(process.lineage)
     process.confines = Confines(process.pid, process.name, home, row.name, may_act=may_act)

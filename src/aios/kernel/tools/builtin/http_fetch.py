@@ -96,7 +96,7 @@ class Fetcher:
                         scope.cancel()
 
                 with job.run.holding(hold):
-                    family = next(iter(job.run.process.lineage), "")
+                    family = job.run.process.family
                     lookups = self._lookups.setdefault(family, anyio.CapacityLimiter(MAX_LOOKUPS))
                     return await self._get(target, lookups)
 
