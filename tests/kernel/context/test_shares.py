@@ -4,10 +4,21 @@ import pytest
 from tests.kernel.conftest import OpenKernel
 from tests.kernel.context.test_contexts import ANSWER, USER, idle, limited, opened
 
-from aios.abi.contexts import ContextAppend, ContextClose, ContextFork, ContextOpen
+from aios.abi.contexts import (
+    ContextAppend,
+    ContextClose,
+    ContextCompact,
+    ContextFault,
+    ContextFork,
+    ContextOpen,
+    ContextStat,
+    WindowPolicy,
+)
 from aios.abi.types import JsonObject, Message, Role, ToolSpec
 from aios.config import ContextConfig
-from aios.errors import ResourceExhausted, TooLarge
+from aios.engine.scripted import ScriptedEngine
+from aios.errors import NotFound, ResourceExhausted, TooLarge
+from aios.kernel.context import contexts, shares
 
 pytestmark = pytest.mark.anyio
 
@@ -52,4 +63,37 @@ async def test_what_a_family_holds_in_contexts_is_bounded_and_given_back(
         await kernel.signals.kill(kernel.table.get(below), reason="test")
         for _ in range(8):
             await opened(kernel.gate(above), large)
+        kernel.check_invariants()
+
+
+async def test_a_full_family_forgets_old_compactions_and_pages_before_it_is_refused_anything(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MAX_FAMILY_BYTES", 100_000)
+    monkeypatch.setattr(contexts, "SPARE_BYTES", 10_000)
+    paging = ContextOpen(messages=(USER,), window=WindowPolicy.PAGE_TO_MEMORY)
+    async with booted(ScriptedEngine()) as kernel:
+        above = kernel.spawn_task("agent", idle)
+        below = kernel.spawn_task("child", idle, ppid=above)
+        gates = [kernel.gate(pid) for pid in (above, below, above)]
+        held = [(await gate.call(paging)).value.id for gate in gates]
+        for number in range(200):
+            gate, context = gates[number % 2], held[number % 2]
+            said = (ANSWER, Message(Role.USER, f"{number} " * 400))
+            await gate.call(ContextAppend(context=context, messages=said))
+            if number > 1:
+                await gate.call(ContextCompact(context=context))
+            kernel.check_invariants()
+        infos = [(await kernel.init_gate().call(ContextStat(context=c))).value for c in held]
+        assert all(each.n_pages < 20 for each in infos[:2]), "of 91"
+        await gates[0].call(ContextFault(context=held[0], pointer=91))
+        with pytest.raises(NotFound, match="leads nowhere any more"):
+            await gates[0].call(ContextFault(context=held[0], pointer=1))
+        for n_bytes in (40_000, 19_000):
+            said = (ANSWER, Message(Role.USER, "x" * n_bytes))
+            await gates[2].call(ContextAppend(context=held[2], messages=said))
+        infos = [(await kernel.init_gate().call(ContextStat(context=c))).value for c in held]
+        assert not any(each.compactions or each.n_pages for each in infos)
+        with pytest.raises(ResourceExhausted, match="agent and what it started hold 9"):
+            await gates[2].call(ContextAppend(context=held[2], messages=said))
         kernel.check_invariants()

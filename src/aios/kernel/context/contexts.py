@@ -37,7 +37,7 @@ from aios.config import ContextConfig
 from aios.errors import Conflict, NotFound, ResourceExhausted, TooLarge
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
-from aios.kernel.context.shares import CONTEXT_BYTES, Shares, tools_bytes
+from aios.kernel.context.shares import CONTEXT_BYTES, SPARE_BYTES, Shares, tools_bytes
 from aios.kernel.context.snapshots import Saved
 from aios.kernel.context.transcript import (
     Items,
@@ -288,6 +288,7 @@ class ContextTable:
             TooLarge: A context may not hold it.
         """
         draft = self.fitted(context.transcript.put(items), n_more=1)
+        draft = self._with_room(context, draft, held_bytes=context.transcript.size_bytes)
         more = draft.size_bytes - context.transcript.size_bytes
         self._shares.check_room(context.family, more)
         return draft
@@ -326,6 +327,7 @@ class ContextTable:
                 f"context {context.id} was closed, or its process {context.owner.pid} ended"
             )
         transcript = self.fitted(transcript)
+        transcript = self._with_room(context, transcript, held_bytes=context.transcript.size_bytes)
         more = transcript.size_bytes - context.transcript.size_bytes
         self._shares.check_room(context.family, more)
         self._shares.add(context.family, more)
@@ -409,12 +411,43 @@ class ContextTable:
                 hint="raise context.max_bytes, or give fewer tools",
             )
         context.own_bytes = CONTEXT_BYTES + n_bytes
+        context.transcript = self._with_room(
+            context, context.transcript, held_bytes=-context.own_bytes
+        )
         self._shares.check_room(context.family, context.size_bytes)
         self._shares.add(context.family, context.size_bytes)
         self._last_id += 1
         context.id = ContextId(self._last_id)
         self._by_id[context.id] = context
         self._held.setdefault(owner.pid, {})[context.id] = context
+
+    def _with_room(
+        self, context: Context, transcript: Transcript, *, held_bytes: int
+    ) -> Transcript:
+        """What a context is to be, of which `held_bytes` count already, with room for it in its family.
+
+        If need be compactions and pages are forgotten, of the largest contexts first.
+        """
+        family = context.family
+        n_over = self._shares.n_over(family, transcript.size_bytes - held_bytes)
+        if not n_over:
+            return transcript
+        others = (c for c in self._by_id.values() if c is not context and c.family == family)
+        drafts = [(each, each.transcript) for each in others]
+        drafts.append((context, transcript))
+        drafts = [(each, draft) for each, draft in drafts if draft.rewrites or any(draft.pages)]
+        n_over += SPARE_BYTES
+        for each, draft in sorted(drafts, key=lambda d: d[1].size_bytes, reverse=True):
+            slim = slimmed(draft, draft.size_bytes - n_over)
+            n_over -= draft.size_bytes - slim.size_bytes
+            if each is context:
+                transcript = slim
+            else:
+                self._shares.add(family, slim.size_bytes - draft.size_bytes)
+                each.transcript = slim
+            if n_over <= 0:
+                break
+        return transcript
 
     def _remove(self, context: Context) -> None:
         self._shares.add(context.family, -context.size_bytes)

@@ -15,6 +15,8 @@ from aios.abi.wire import VALUE_BYTES
 from aios.errors import ResourceExhausted
 
 MAX_FAMILY_BYTES = 256 << 20
+SPARE_BYTES = 1 << 20
+"""So much more is forgotten where something must be, so that the next call need not look for it, too."""
 CONTEXT_BYTES = 1 << 10
 """What a context takes besides its messages and tools, about."""
 
@@ -28,6 +30,12 @@ class Shares:
     def __init__(self) -> None:
         self._n_bytes = Counter[str]()
 
+    def n_over(self, family: str, n_bytes: int) -> int:
+        """How many bytes it would hold beyond its bound if it took so much more."""
+        if not family or n_bytes <= 0:
+            return 0
+        return max(0, self._n_bytes[family] + n_bytes - MAX_FAMILY_BYTES)
+
     def check_room(self, family: str, n_bytes: int) -> None:
         """See that a family, by the name of its child of init, may take so much more; empty for the owner.
 
@@ -35,7 +43,7 @@ class Shares:
             ResourceExhausted: It may not.
         """
         held = self._n_bytes[family]
-        if family and n_bytes > 0 and held + n_bytes > MAX_FAMILY_BYTES:
+        if self.n_over(family, n_bytes) > 0:
             raise ResourceExhausted(
                 f"{family} and what it started hold {held:,} bytes in contexts, of {MAX_FAMILY_BYTES:,}; this would be {n_bytes:,} more",
                 hint="close some contexts; forks count in full",

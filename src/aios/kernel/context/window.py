@@ -204,7 +204,7 @@ def slimmed(transcript: Transcript, max_bytes: int) -> Transcript:
     The oldest go first. The pointers of pages that went lead nowhere.
     """
     n_over = transcript.size_bytes - max_bytes
-    if n_over <= 0:
+    if n_over <= 0 or not (transcript.rewrites or any(transcript.pages)):
         return transcript
     n_forgotten = 0
     for rewrite in transcript.rewrites:
