@@ -66,11 +66,10 @@ class Conversations:
         if call.context is None:
             return
         with self._contexts.writing(run, call.context) as context:
-            items = extended(context.items, call.messages)
-            draft = self._contexts.drafted(context, items)
+            draft = context.transcript.put(extended(context.items, call.messages))
             draft = reduce(cut_again, answer.cuts, draft)
             draft = draft.put(_answered_by(draft.items, answer.message))
-            self._contexts.commit(context, draft)
+            self._contexts.commit(context, draft, is_given=True)
             context.n_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens
 
     async def compact(self, run: Run, call: ContextCompact) -> Compacted:
@@ -111,7 +110,8 @@ class Conversations:
                 )
             return
         with self._contexts.writing(run, call.context) as context:
-            self._contexts.commit(context, cut_again(context.transcript, told.cut))
+            again = cut_again(context.transcript, told.cut)
+            self._contexts.commit(context, again, is_given=True)
             context.forget_rows()
 
     async def _answered(
@@ -136,7 +136,7 @@ class Conversations:
 
     def _commit(self, context: Context, after: Transcript, made: Sequence[Rewrite]) -> None:
         """Commit a transcript, and write into its owner's log what left the window."""
-        self._contexts.commit(context, after)
+        self._contexts.commit(context, after, is_given=True)
         for rewrite in made:
             self._contexts.note(context, rewrite)
 

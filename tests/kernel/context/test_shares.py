@@ -1,9 +1,12 @@
 """What contexts take of memory, and who is refused more."""
 
+import anyio
 import pytest
+from tests.kernel.calls import slow_engine
 from tests.kernel.conftest import OpenKernel
 from tests.kernel.context.test_contexts import ANSWER, USER, idle, limited, opened
 
+from aios.abi.calls import Chat
 from aios.abi.contexts import (
     ContextAppend,
     ContextClose,
@@ -16,6 +19,7 @@ from aios.abi.contexts import (
 )
 from aios.abi.types import JsonObject, Message, Role, ToolSpec
 from aios.config import ContextConfig
+from aios.engine.script import Script
 from aios.engine.scripted import ScriptedEngine
 from aios.errors import NotFound, ResourceExhausted, TooLarge
 from aios.kernel.context import contexts, shares
@@ -97,3 +101,39 @@ async def test_a_full_family_forgets_old_compactions_and_pages_before_it_is_refu
         with pytest.raises(ResourceExhausted, match="agent and what it started hold 9"):
             await gates[2].call(ContextAppend(context=held[2], messages=said))
         kernel.check_invariants()
+
+
+async def test_an_answer_is_kept_though_the_family_is_full_by_now(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MAX_FAMILY_BYTES", 20_000)
+    async with booted(ScriptedEngine(script=Script(replies=("y" * 9_000,)))) as kernel:
+        gate = kernel.gate(kernel.spawn_task("agent", idle))
+        context = await opened(gate, Message(Role.USER, "x" * 15_000))
+        answer = (await gate.call(Chat(context=context, messages=()))).value
+        assert answer.message.content == "y" * 9_000
+        assert (await gate.call(ContextStat(context=context))).value.n_messages == 2
+        kernel.check_invariants()
+        with pytest.raises(ResourceExhausted, match="agent and what it started hold 2"):
+            await gate.call(ContextAppend(context=context, messages=(USER,)))
+
+
+async def test_what_is_asked_has_its_room_until_it_is_answered_and_no_longer(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MAX_FAMILY_BYTES", 20_000)
+    async with booted(slow_engine(n_tokens=100_000)) as kernel:
+        gate = kernel.gate(kernel.spawn_task("agent", idle))
+        context, closed = await opened(gate), await opened(gate)
+        large = Message(Role.USER, "x" * 12_000)
+        for each in (context, closed):
+            with anyio.fail_after(30):
+                async with gate.open_call(Chat(context=each, messages=(large,))) as frames:
+                    await frames.__aiter__().__anext__()
+                    kernel.check_invariants()
+                    with pytest.raises(ResourceExhausted, match="agent and what it started hold 1"):
+                        await opened(gate, large)
+                    if each is closed:
+                        await gate.call(ContextClose(context=each))
+            kernel.check_invariants()
+        await opened(gate, large)

@@ -76,6 +76,8 @@ class Context:
     writer: Run | None = None
     own_bytes: int = 0
     """What it takes besides its messages."""
+    reserved_bytes: int = 0
+    """What its writer has room for already."""
 
     @property
     def family(self) -> str:
@@ -85,7 +87,7 @@ class Context:
     @property
     def size_bytes(self) -> int:
         """What it takes in memory, roughly."""
-        return self.own_bytes + self.transcript.size_bytes
+        return self.own_bytes + self.reserved_bytes + self.transcript.size_bytes
 
     @property
     def items(self) -> Items:
@@ -156,6 +158,7 @@ class ContextTable:
         source = self.get(run, call.context)
         context = Context(ContextId(0), run.process, source.model, source.tools)
         context.window, context.transcript = source.window, source.transcript
+        context.own_bytes = source.own_bytes
         context.n_tokens, context.pages = source.n_tokens, source.pages
         context.homes.update(source.homes)
         self._add(context)
@@ -279,9 +282,10 @@ class ContextTable:
             yield context
         finally:
             context.writer = None
+            self._reserve(context, 0)
 
     def drafted(self, context: Context, items: Items) -> Transcript:
-        """What a context would be with these items shown, as `commit` will take it, with room for one message more.
+        """What a context would be with these items shown, as `commit` will take it, with room for one message more; its bytes are reserved.
 
         Raises:
             ResourceExhausted: All contexts of its family would take too much.
@@ -291,6 +295,7 @@ class ContextTable:
         draft = self._with_room(context, draft, held_bytes=context.transcript.size_bytes)
         more = draft.size_bytes - context.transcript.size_bytes
         self._shares.check_room(context.family, more)
+        self._reserve(context, max(0, more))
         return draft
 
     def fitted(self, transcript: Transcript, *, n_more: int = 0) -> Transcript:
@@ -314,8 +319,8 @@ class ContextTable:
             )
         return transcript
 
-    def commit(self, context: Context, transcript: Transcript) -> None:
-        """Make this what a context is.
+    def commit(self, context: Context, transcript: Transcript, *, is_given: bool = False) -> None:
+        """Make this what a context is. What a model was paid for (`is_given`) is not refused: that is for what comes next.
 
         Raises:
             NotFound: It was closed, or its process ended, while somebody wrote in it.
@@ -323,13 +328,14 @@ class ContextTable:
             TooLarge: A context may not hold it.
         """
         if context.id not in self._by_id:
-            raise NotFound(
-                f"context {context.id} was closed, or its process {context.owner.pid} ended"
-            )
-        transcript = self.fitted(transcript)
+            raise NotFound(f"context {context.id} was closed, or its process ended")
+        self._reserve(context, 0)
+        limit = self._limits.max_bytes
+        transcript = slimmed(transcript, limit) if is_given else self.fitted(transcript)
         transcript = self._with_room(context, transcript, held_bytes=context.transcript.size_bytes)
         more = transcript.size_bytes - context.transcript.size_bytes
-        self._shares.check_room(context.family, more)
+        if not is_given:
+            self._shares.check_room(context.family, more)
         self._shares.add(context.family, more)
         context.transcript = transcript
 
@@ -377,8 +383,7 @@ class ContextTable:
 
     def check_invariants(self) -> None:
         """Raise AssertionError if a transcript is not valid, or a context is left of a process that has ended."""
-        n_held = sum(map(len, self._held.values()))
-        assert n_held == len(self._by_id), "a context is lost"
+        assert sum(map(len, self._held.values())) == len(self._by_id), "a context is lost"
         taken = Counter[str]()
         for context in self._by_id.values():
             assert context.owner.is_alive, f"context {context.id} has outlived its process"
@@ -404,13 +409,8 @@ class ContextTable:
                 f"process {owner.pid} has {len(held)} contexts, the limit is {limits.max_contexts}",
                 hint="close some, or raise context.max_contexts",
             )
-        n_bytes = tools_bytes(context.tools)
-        if n_bytes > limits.max_bytes:
-            raise TooLarge(
-                f"{n_bytes} bytes of tools; a context holds {limits.max_bytes}",
-                hint="raise context.max_bytes, or give fewer tools",
-            )
-        context.own_bytes = CONTEXT_BYTES + n_bytes
+        if not context.own_bytes:  # one that is forked from another takes what that does
+            context.own_bytes = self._own_bytes(context.tools)
         context.transcript = self._with_room(
             context, context.transcript, held_bytes=-context.own_bytes
         )
@@ -420,6 +420,22 @@ class ContextTable:
         context.id = ContextId(self._last_id)
         self._by_id[context.id] = context
         self._held.setdefault(owner.pid, {})[context.id] = context
+
+    def _own_bytes(self, tools: tuple[ToolSpec, ...]) -> int:
+        """What a context with these tools takes besides its messages; raises TooLarge if it may not hold them."""
+        n_bytes = tools_bytes(tools)
+        if n_bytes > self._limits.max_bytes:
+            raise TooLarge(
+                f"{n_bytes} bytes of tools; a context holds {self._limits.max_bytes}",
+                hint="raise context.max_bytes, or give fewer tools",
+            )
+        return CONTEXT_BYTES + n_bytes
+
+    def _reserve(self, context: Context, n_bytes: int) -> None:
+        """Count so many bytes more for a context than it takes."""
+        if self._by_id.get(context.id) is context:  # else it was closed, and all of it given back
+            self._shares.add(context.family, n_bytes - context.reserved_bytes)
+            context.reserved_bytes = n_bytes
 
     def _with_room(
         self, context: Context, transcript: Transcript, *, held_bytes: int
