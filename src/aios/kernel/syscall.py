@@ -211,6 +211,7 @@ async def _journalled(kernel: Services, run: Run, call: Call[A], entry: Entry) -
         where=entry.where,
         within=run.within,
         job=run.job,
+        family=process.family,
         cure=entry.cure_of(kernel, process, call) if entry.cure_of else "",
         begun_unix_s=again.begun_unix_s if again is not None else None,
     )

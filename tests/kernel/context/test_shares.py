@@ -93,6 +93,7 @@ async def test_a_full_family_forgets_old_compactions_and_pages_before_it_is_refu
         await gates[0].call(ContextFault(context=held[0], pointer=91))
         with pytest.raises(NotFound, match="leads nowhere any more"):
             await gates[0].call(ContextFault(context=held[0], pointer=1))
+        said = (ANSWER, USER)
         for n_bytes in (40_000, 19_000):
             said = (ANSWER, Message(Role.USER, "x" * n_bytes))
             await gates[2].call(ContextAppend(context=held[2], messages=said))

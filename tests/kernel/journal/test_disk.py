@@ -219,6 +219,24 @@ async def test_what_waits_for_the_disk_is_bounded_in_bytes_and_who_adds_much_wai
     await db.aclose()
 
 
+async def test_who_filled_the_room_is_refused_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.journal.disk.MAX_PENDING_BYTES", 200_000)
+    db, disk = opened(tmp_path)
+    for _ in range(2):
+        disk.add(replace(record(1), family="other"))
+        for seq in (2, 3):
+            disk.add(replace(large(seq, 100_000), family="agent"))
+        with pytest.raises(ResourceExhausted, match="of agent and what it started"):
+            disk.check_room("agent")
+        disk.check_room("other")
+        disk.check_room()
+        await disk.flush()
+        disk.check_room("agent")
+    await db.aclose()
+
+
 async def test_a_drain_ends_though_records_come_faster_than_they_are_written(
     tmp_path: Path,
 ) -> None:

@@ -9,7 +9,7 @@ from aios.abi.gate import Fault, Result
 from aios.abi.types import Pid
 from aios.config import Config, Home, JournalConfig
 from aios.disk.db import Database
-from aios.errors import NotFound
+from aios.errors import NotFound, ResourceExhausted
 from aios.kernel.clock import SystemClock
 from aios.kernel.gate import LocalGate
 from aios.kernel.journal import tables
@@ -131,6 +131,26 @@ async def test_a_large_call_is_answered_when_it_is_on_disk_if_the_disk_is_behind
         assert kernel.db.statistics().n_commits == n_commits + 1
         rows = kernel.db.read_nowait(lambda c: tables.load(c, Pid(1)))
         assert [row.record.call for row in rows] == ["file_edit", "file_read", "file_read"]
+
+
+async def test_the_owner_is_served_though_calls_of_a_program_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def idle(_: LocalGate) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("aios.kernel.journal.disk.FLUSH_S", 60)
+    async with open_kernel(Config(), Home(tmp_path), engines={}, is_durable=True) as kernel:
+        owner, pid = Client(kernel.init_gate()), kernel.spawn_task("agent", idle)
+        child = Client(kernel.gate(kernel.spawn_task("child", idle, ppid=pid)))
+        await child.files.write("a.txt", b"x" * 50_000)
+        monkeypatch.setattr("aios.kernel.journal.disk.MAX_PENDING_BYTES", 90_000)
+        for _ in range(2):
+            await child.files.read("a.txt")
+        with pytest.raises(ResourceExhausted, match="of agent and what it started"):
+            await Client(kernel.gate(pid)).getpid()
+        assert (await owner.getpid()).pid == 1
+        await owner.kill(pid)
 
 
 async def test_a_call_that_the_end_of_the_kernel_cuts_short_is_left_open(tmp_path: Path) -> None:

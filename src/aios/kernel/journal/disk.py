@@ -25,7 +25,7 @@ FLUSH_S = 0.1
 """Records wait so long for a commit of somebody else's; what a crash takes of them is only done again."""
 SWEEP_S = 600.0
 MAX_PENDING_BYTES = 512 << 20
-"""What may wait for a disk that does not take it; then calls are refused."""
+"""What may wait for a disk that does not take it; then those are refused of whose families something large waits."""
 SLOW_BYTES, LARGE_BYTES = 64 << 20, 16 << 10
 """From so much on, who adds a record of over `LARGE_BYTES` waits for the disk, too: so the disk is as fast as they are."""
 
@@ -50,16 +50,20 @@ class JournalDisk:
         self._batch: list[tuple[Record | Extra, int]] = []
         self._added_bytes = self._written_bytes = 0
         """Since the start; the second is the writer's thread's."""
+        self._large_until: dict[str, int] = {}
+        """By families, `_added_bytes` with the last large record of theirs."""
         self._is_queued = False
         """A drain that has not run yet is among the database's writes."""
         self._dirty = anyio.Event()
 
-    def check_room(self) -> None:
-        """Raise ResourceExhausted if too much waits for a disk that takes nothing."""
+    def check_room(self, family: str = "") -> None:
+        """Raise ResourceExhausted if too much waits for a disk that takes nothing; too many bytes hold back only families of which something large does."""
         n_records, n_bytes = len(self._pending), self._waiting_bytes
-        if n_records >= self._max_pending or n_bytes >= MAX_PENDING_BYTES:
+        is_theirs = self._large_until.get(family, 0) > self._written_bytes
+        if n_records >= self._max_pending or (n_bytes >= MAX_PENDING_BYTES and is_theirs):
+            whose = f", large ones of {family or 'init'} and what it started," if is_theirs else ""
             raise ResourceExhausted(
-                f"{n_records} journal records of {n_bytes:,} bytes wait for the disk",
+                f"{n_records} journal records of {n_bytes:,} bytes{whose} wait for the disk",
                 hint="free space on the disk of AIOS_HOME; `aios doctor`",
                 retry_after_s=1.0,
             )
@@ -70,7 +74,11 @@ class JournalDisk:
         Returns: Whether it is large and so much waits that its process had better wait for it, too.
         """
         n_bytes = _size_of(entry) if isinstance(entry, Record) else 0
+        if not self._waiting_bytes:
+            self._large_until.clear()
         self._added_bytes += n_bytes
+        if isinstance(entry, Record) and n_bytes > LARGE_BYTES:
+            self._large_until[entry.family] = self._added_bytes
         self._pending.append((entry, n_bytes))
         self.push()
         return n_bytes > LARGE_BYTES and self._waiting_bytes > SLOW_BYTES

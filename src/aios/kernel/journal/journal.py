@@ -74,9 +74,10 @@ class Journal:
         within: int = 0,
         job: int = 0,
         cure: str = "",
+        family: str = "",
         begun_unix_s: float | None = None,
     ) -> Record:
-        """Write the intent of a call; `begun_unix_s` is when it first began, if it is made again under its old number.
+        """Write the intent of a call of a process of a family; `begun_unix_s` is when it first began, if it is made again under its old number.
 
         Raises:
             InvalidCall: It holds something that no wire carries.
@@ -87,7 +88,7 @@ class Journal:
         if self.disk is None:
             digest, intent = digest_of(encode_call(call)), None
         else:
-            self.disk.check_room()
+            self.disk.check_room(family)
             intent = write_call(call)
             digest = intent.digest
         record = Record(
@@ -102,6 +103,7 @@ class Journal:
             within=within,
             job=job,
             cure=cure,
+            family=family,
         )
         self._open[(pid, seq)] = record
         self._n_written += 1

@@ -102,6 +102,8 @@ class Record:
     """The call of a tool of its program's for whose sake a function asked, by the number of the `ToolJob`; 0: none."""
     cure: str = ""
     """What is done about it if it is cut off in the world: `again`, `undo NAME` of a tool and then again, or nothing."""
+    family: str = ""
+    """That of its process; not kept."""
 
     @property
     def is_doubtful(self) -> bool:
