@@ -1,3 +1,4 @@
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -234,6 +235,40 @@ async def test_who_filled_the_room_is_refused_and_nobody_else(
         disk.check_room()
         await disk.flush()
         disk.check_room("agent")
+    await db.aclose()
+
+
+async def test_what_a_kernel_left_open_is_found_without_taking_the_whole_journal_into_memory(
+    tmp_path: Path,
+) -> None:
+    n_records = 10_000
+    db = Database(tmp_path / "aios.db", [tables.SCHEMA])
+    disk = JournalDisk(db, n_records + 1)
+    for seq in range(1, n_records + 1):
+        disk.add(replace(record(seq), ended_unix_s=float(seq)))
+    left = replace(record(n_records // 2), outcome=Outcome.OPEN, answer=None)
+    disk.add(replace(left, pid=Pid(3)))
+    last = replace(left, seq=n_records + 1)
+    disk.add(last)
+    await disk.flush()
+    told = list[Record]()
+
+    def settle(each: Record) -> Fault:
+        told.append(each)
+        return FAULT
+
+    tracemalloc.start()
+    try:
+        found = await db.read(tables.open_records)
+        await disk.settle_open(Pid(2), settle)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 100 * n_records
+    assert [(each.pid, each.seq) for each in found] == [(2, last.seq), (3, left.seq)]
+    assert [each.seq for each in told] == [last.seq]
+    (row,) = await disk.load(Pid(2), after=n_records)
+    assert (row.record.outcome, row.record.ended_unix_s) == (Outcome.FAULT, float(n_records))
     await db.aclose()
 
 

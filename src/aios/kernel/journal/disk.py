@@ -189,25 +189,20 @@ class JournalDisk:
         """Settle the records of a process that have no outcome: with a fault, with that outcome, or as if they had never been."""
 
         def write(connection: apsw.Connection) -> None:
-            rows = tables.load(connection, pid, texts=False)
-            last_unix_s = max(
-                (max(r.record.begun_unix_s, r.record.ended_unix_s) for r in rows), default=0.0
-            )
-            for row in rows:
-                if row.record.outcome is not Outcome.OPEN:
-                    continue
-                end = end_of(row.record)
+            last_unix_s = tables.last_unix_s(connection, pid)
+            for record in tables.open_records(connection, pid):
+                end = end_of(record)
                 if end is None:
-                    tables.drop_one(connection, row.record)
+                    tables.drop_one(connection, record)
                     continue
-                row.record.is_written = True
-                row.record.ended_unix_s = (
+                record.is_written = True
+                record.ended_unix_s = (
                     last_unix_s  # it was in flight beside those that came after it
                 )
-                row.record.outcome = end if isinstance(end, Outcome) else Outcome.FAULT
+                record.outcome = end if isinstance(end, Outcome) else Outcome.FAULT
                 if isinstance(end, Fault):
-                    row.record.answer = write_fault(end)
-                tables.save(connection, row.record)
+                    record.answer = write_fault(end)
+                tables.save(connection, record)
 
         await self.flush()
         await self._db.write(write)

@@ -285,12 +285,21 @@ def drop_one(connection: apsw.Connection, record: Record) -> None:
     connection.execute(query, (record.pid, record.seq))
 
 
-def open_records(connection: apsw.Connection) -> list[Record]:
-    """The records without an outcome, of all processes. Cost: looks at each record."""
-    query = "SELECT DISTINCT pid FROM journal_records WHERE outcome = 'open'"
-    pids = [Pid(int(row[0])) for row in connection.execute(query)]
-    rows = (row for pid in pids for row in load(connection, pid, texts=False))
-    return [row.record for row in rows if row.record.outcome is Outcome.OPEN]
+def open_records(connection: apsw.Connection, pid: Pid | None = None) -> list[Record]:
+    """The records without an outcome, of all processes or one, in order. Cost: looks at each of their records."""
+    which, values = ("pid = ? AND", (pid,)) if pid is not None else ("", ())
+    rows = connection.execute(
+        f"SELECT {ROW_COLUMNS} FROM journal_records WHERE {which} outcome = 'open' ORDER BY pid, seq",  # noqa: S608 - our own words
+        values,
+    )
+    reader = TextReader(connection)
+    return [_row(columns, reader, texts=False).record for columns in rows]
+
+
+def last_unix_s(connection: apsw.Connection, pid: Pid) -> float:
+    """When a process last began or ended a call; 0 if it made none."""
+    query = "SELECT ifnull(max(max(begun, ended)), 0.0) FROM journal_records WHERE pid = ?"
+    return float(connection.execute(query, (pid,)).get)
 
 
 def last_seqs(connection: apsw.Connection) -> dict[Pid, int]:
