@@ -166,6 +166,23 @@ def test_pages_of_a_model_that_runs_no_more_go_from_the_disk_but_for_pinned_ones
     assert store.n_known(keys) == n_left
 
 
+def test_pages_of_a_model_that_a_kernel_used_for_weeks_are_there_for_the_next(
+    tmp_path: Path,
+) -> None:
+    contexts = manager_in(tmp_path)
+    _, keys = _filled(contexts)
+    contexts.flush()
+    (folder,) = tmp_path.iterdir()
+    long_ago = folder.stat().st_mtime - 20 * 86_400
+    for path in (*folder.rglob("*.page"), folder):
+        os.utime(path, (long_ago, long_ago))
+    contexts.flush()
+    later = manager_in(tmp_path)
+    later.open_pages(fingerprint="other", page_tokens=4, page_bytes=64)
+    store = later.open_pages(fingerprint="m/1", page_tokens=4, page_bytes=64)
+    assert store.n_known(keys) == len(keys)
+
+
 def test_pages_that_the_disk_does_not_take_are_not_pinned_in_memory(tmp_path: Path) -> None:
     contexts = manager_in(tmp_path, disk_bytes=2 * (64 + HEAD_BYTES))
     _, keys = _filled(contexts)

@@ -163,9 +163,11 @@ class ContextManager:
         return None
 
     def flush(self) -> None:
-        """Write all pages to disk, so that the next kernel finds them."""
-        for store in self._stores.values():
+        """Write all pages to disk, so that the next kernel finds them, and note that they were in use until now."""
+        for name, store in self._stores.items():
             store.flush_all()
+            with suppress(OSError):
+                os.utime(self._folder_of(name))
 
     async def pages(self, _: Run, __: Pages) -> PageStores:
         """What the stores hold."""
