@@ -39,7 +39,7 @@ class Claims:
         """
         pid, limit, family = run.process.pid, tool.traits.max_parallel, ""
         if tool.kind is ToolKind.BUILTIN:
-            family = next(iter(run.process.lineage), "")
+            family = run.process.family
         while True:
             self._last_id += 1
             claim = Claim(self._last_id, pid, tool.name, footprint, limit, family)
