@@ -36,6 +36,7 @@ class Branch(Call[Branched], frozen=True):
         Conflict: The process is no program, or the kernel keeps no journal on disk.
         InvalidCall: There are instructions, and not `n` of them.
         NotFound: It has no such call, or the journal no longer has what was before it.
+        TooLarge: The branches would have over 100,000 files together, or 500,000 records of calls and short-term memory; or with `at` there are over 1,000,000 versions of its files.
     """
 
     pid: Pid | None = None
@@ -80,6 +81,7 @@ class BranchCommit(Call[BranchEnd], frozen=True, tag="branch_commit"):
     Raises:
         Conflict: Another was committed, the group was discarded, or files that the branch changed were changed at its source, too; nothing is merged then.
         NotFound: It is no branch.
+        TooLarge: It changed over 20,000 files; nothing is merged then.
     """
 
     pid: Pid | None = None

@@ -36,6 +36,7 @@ class Checkpoint(Call[CheckpointInfo], frozen=True):
     Raises:
         Conflict: The process is no program, the kernel keeps no journal on disk, or a checkpoint of that name is there.
         ResourceExhausted: There are as many as may be.
+        TooLarge: It has over 100,000 files, or 500,000 records of calls and short-term memory.
     """
 
     pid: Pid | None = None
@@ -63,6 +64,7 @@ class CheckpointRestore(Call[Restored], frozen=True, tag="checkpoint_restore"):
         AccessDenied: The caller is not the owner of the kernel, and does not reach the process that was put away.
         Conflict: The code of the program is not what the process ran, and `may_differ` is not set; or its name was taken meanwhile.
         NotFound: No such checkpoint.
+        TooLarge: With what is in its folder now it has over 100,000 files; with `name` it begins in another.
     """
 
     which: Which

@@ -28,6 +28,7 @@ class Fork(Call[Forked], frozen=True):
     Raises:
         Conflict: The process is the caller, no program, or the kernel keeps no journal on disk.
         NotFound: It has no such call, or the journal no longer has what was before it.
+        TooLarge: As for `branch`.
     """
 
     pid: Pid

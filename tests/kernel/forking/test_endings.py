@@ -168,3 +168,27 @@ async def test_of_groups_that_have_ended_only_the_last_are_remembered(
         assert [each.id for each in kept] == groups[:2]
     async with booted(home) as (_, client):
         assert len(await client.branches.list_all()) == 2
+
+
+@pytest.mark.parametrize("is_cut_off", [False, True])
+async def test_what_branches_have_of_files_goes_in_parts_also_under_the_next_kernel(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, is_cut_off: bool
+) -> None:
+    monkeypatch.setattr(merging, "MAX_ERASED", 2)
+    async with booted(home) as (kernel, client):
+        fork = await branched(home, kernel, client, 2)
+        pids = {each.pid for each in fork.branches}
+        for pid in pids:
+            for number in range(3):
+                await Client(kernel.gate(pid)).files.write("more.txt", f"{number}")
+        if is_cut_off:
+            monkeypatch.setattr(kernel.branches, "_erase", partial(died, kernel))
+        await client.branches.discard(fork.group)
+        if not is_cut_off:
+            await nothing_is_left(kernel, client, pids)
+            return
+        db, _, _ = kernel.storage.parts
+        query = "SELECT count(*) FROM versions WHERE path GLOB '/agents/agent-branch-*'"
+        assert await db.read(lambda c: c.execute(query).get) > 2
+    async with booted(home) as (kernel, client):
+        await nothing_is_left(kernel, client, pids)

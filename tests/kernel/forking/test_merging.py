@@ -9,7 +9,7 @@ import pytest
 from aios.abi.fork import Forked
 from aios.abi.types import Pid
 from aios.config import Config, Home
-from aios.errors import Conflict, NotFound
+from aios.errors import Conflict, NotFound, TooLarge
 from aios.kernel.forking import merging
 from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.kernel import Kernel, open_kernel
@@ -138,3 +138,44 @@ async def test_no_link_to_a_branch_that_is_erased_leads_to_a_later_one_of_its_na
         await folders.files.write(f"{BRANCH}/draft", b"secret")
         with pytest.raises(NotFound):
             await kernel.links.open(link.token)
+
+
+async def test_folders_are_erased_in_parts_and_what_others_have_too_is_paid_by_the_heir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        folders = Folders(kernel)
+        db, blobs, _ = kernel.storage.parts
+        for version in (b"1", b"2", b"3"):
+            for name in NAMES:
+                await folders.files.write(f"{BRANCH}/{name}", version + name.encode())
+        await folders.files.copy(f"{BRANCH}/{NAMES[0]}", f"{SOURCE}/kept.txt")
+        monkeypatch.setattr(merging, "MAX_ERASED", 4)
+        pairs = [(BRANCH, SOURCE), ("/agents/none", SOURCE)]
+        parts = 1
+        while not await db.write(lambda c: merging.erase_folders(c, blobs, pairs)):
+            parts += 1
+            n_there = len(await folders.state(BRANCH))
+            used = {each.path: each for each in (await folders.files.usage()).usages}
+            assert n_there == (used[BRANCH].n_files if BRANCH in used else 0)
+        assert parts == 4, "15 versions, four at a time"
+        assert await folders.state(BRANCH) == {}
+        assert await folders.state(SOURCE) == {"kept.txt": b"3" + NAMES[0].encode()}
+        assert (await folders.files.check()).faults == ()
+        (used_by_source,) = (await folders.files.usage()).usages
+        assert used_by_source.path == SOURCE
+        assert used_by_source.stored_bytes > 0
+
+
+async def test_a_branch_that_changed_more_than_one_call_may_is_not_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_kernel(Config(), Home(tmp_path), engines={}) as kernel:
+        folders = Folders(kernel)
+        group, limb = await folders.begin(1)
+        for name in ("one.txt", "two.txt"):
+            await folders.files.write(f"{BRANCH}/{name}", b"x")
+        monkeypatch.setattr(merging, "MAX_MERGED", 1)
+        with pytest.raises(TooLarge, match="changed over 1 files"):
+            await folders.merge(group, limb)
+        assert await folders.state(SOURCE) == {}

@@ -43,7 +43,7 @@ from aios.kernel.forking.endings import Ending, ended, losers_of
 from aios.kernel.forking.forks import ForkKernel, Forks, Grown, Twig, estate_of
 from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.journal.records import Effect
-from aios.kernel.memory import heirs, interactions
+from aios.kernel.memory import interactions
 from aios.kernel.memory.manager import MemoryManager
 from aios.kernel.process import INIT_PID, Process, Run
 from aios.kernel.signals import KILLED_STATUS, is_leaving
@@ -230,7 +230,9 @@ class Branches:
             if group.end is not None and not group.is_swept:
                 losers = self._pids_of(losers_of(group))
                 self._kernel.post.withdraw(losers)
-                await self._sweep([group], losers)
+                with self._left_to_the_next():
+                    await self._erase(Ending(group, None, is_erased=group.is_erased))
+                    await self._sweep([group], losers)
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -252,6 +254,7 @@ class Branches:
             kernel.storage.changes.note_purge()
             with self._left_to_the_next():
                 await kernel.memory.reindex(ending.notes)
+                await self._erase(ending)
             await self._bury(run, ending, end)
         self._changed.wake_all()
         return end
@@ -297,9 +300,9 @@ class Branches:
             end = BranchEnd(
                 *(group.id, pid, ending.result, n_changed, tuple(losers), tuple(acts), taint)
             )
-            ending.notes = self._hand_and_erase(connection, ending)
+            merging.hand_and_erase(connection, blobs, ending)
             merging.erase_traces(connection, losers)
-            decided[:] = [ended(each, end) for each in ending.groups]
+            decided[:] = [ended(each, end, is_erased=ending.is_erased) for each in ending.groups]
             for each in decided:
                 tables.save(connection, each)
             return run.sealed(connection, end)
@@ -311,19 +314,14 @@ class Branches:
             self._know(each)
         return end
 
-    def _hand_and_erase(self, connection: apsw.Connection, ending: Ending) -> tuple[int, ...]:
-        """What the winner has goes to the source, and of all branches nothing stays under their own names. Returns: the notes."""
-        group, winner = ending.group, ending.winner
-        notes = list[int]()
-        if winner is not None:
-            merging.hand_records(connection, group, winner)
-            notes += heirs.hand_over(connection, group.owner, winner.agent, group.agent)
+    async def _erase(self, ending: Ending) -> None:
+        """Remove what the decision left of files: in parts, and before anybody else can have a name of a branch."""
         _, blobs, _ = self._kernel.storage.parts
-        for each in ending.groups:
-            for limb in each.limbs:
-                merging.erase_files(connection, blobs, limb.home, heir=group.home)
-                notes += merging.erase_memory(connection, each.owner, limb.agent)
-        return tuple(notes)
+        disk = self._kernel.journal.disk
+        assert disk is not None, "a kernel without a journal has no branches"
+        while not ending.is_erased:
+            part = partial(merging.erase_folders, blobs=blobs, folders=ending.folders)
+            ending.is_erased = await disk.write(part)
 
     async def _bury(self, run: Run, ending: Ending, end: BranchEnd) -> None:
         """End the processes, and remove what they wrote since."""
@@ -340,7 +338,8 @@ class Branches:
                 await self._end_tree(run, pid, last)
             if is_own:
                 kernel.end_self(run, last)
-        await self._sweep([self._groups[each.id] for each in ending.groups], end.discarded)
+        if ending.is_erased:
+            await self._sweep([self._groups[each.id] for each in ending.groups], end.discarded)
 
     async def _end_tree(self, run: Run, pid: Pid, end: Exit) -> None:
         """End a process and its descendants, unless they have."""

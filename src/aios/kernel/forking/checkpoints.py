@@ -29,7 +29,7 @@ from aios.kernel.context.manager import ContextManager
 from aios.kernel.forking import checkpoint_tables as tables
 from aios.kernel.forking import merging
 from aios.kernel.forking.checkpoint_tables import Kept
-from aios.kernel.forking.copies import Copied, Copy, make_copy
+from aios.kernel.forking.copies import Copied, Copy, make_copies
 from aios.kernel.forking.forks import ForkKernel, Forks, Grown, Origin, Twig
 from aios.kernel.leftovers import code_hash
 from aios.kernel.process import INIT_PID, Process, Run
@@ -169,7 +169,7 @@ class Checkpoints:
         store = kernel.forks.store()
 
         def write(connection: apsw.Connection) -> Kept:
-            copied = make_copy(connection, store, copy)
+            (copied,) = make_copies(connection, store, [copy])
             made = tables.completed(connection, kept, copied, pins)
             info = made.info()
             if source is run.process and run.seal_for is not None:

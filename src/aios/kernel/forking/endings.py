@@ -20,11 +20,18 @@ class Ending:
     """Those others; known once all branches are held."""
     notes: tuple[int, ...] = ()
     """Those of which the index must be told."""
+    is_erased: bool = False
+    """Of the files of its branches nothing is left."""
 
     @property
     def groups(self) -> list[Group]:
         """All that end."""
         return [self.group, *self.nested]
+
+    @property
+    def folders(self) -> list[tuple[str, str]]:
+        """Those of all branches, each with that of its source."""
+        return [(limb.home, group.home) for group in self.groups for limb in group.limbs]
 
     @property
     def losers(self) -> list[tuple[Group, Limb]]:
@@ -39,10 +46,10 @@ def losers_of(group: Group) -> list[Pid]:
     return [pid for pid in group.pids if pid != winner]
 
 
-def ended(group: Group, end: BranchEnd) -> Group:
+def ended(group: Group, end: BranchEnd, *, is_erased: bool) -> Group:
     """A group as it is behind the decision; one that was nested in a branch goes with that."""
     if group.id == end.group:
         state = "discarded" if end.winner is None else "committed"
-        return msgspec.structs.replace(group, end=end, state=state)
+        return msgspec.structs.replace(group, end=end, state=state, is_erased=is_erased)
     mine = BranchEnd(group.id, None, "", 0, group.pids, ())
-    return msgspec.structs.replace(group, end=mine, state="discarded")
+    return msgspec.structs.replace(group, end=mine, state="discarded", is_erased=is_erased)

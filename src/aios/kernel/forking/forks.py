@@ -21,7 +21,7 @@ from aios.abi.fork import Fork, Forked
 from aios.abi.types import Exit, Kind
 from aios.config import Config
 from aios.errors import Conflict, InvalidCall
-from aios.kernel.forking.copies import Copied, Copy, Estate, Past, Store, find_point, make_copy
+from aios.kernel.forking.copies import Copied, Copy, Estate, Past, Store, find_point, make_copies
 from aios.kernel.journal.journal import Journal
 from aios.kernel.leftovers import code_hash
 from aios.kernel.lineage import agent_of, home_of
@@ -167,7 +167,7 @@ class Forks:
 
         Raises:
             Conflict: The kernel has no address for programs.
-            NotFound: As `make_copy`.
+            NotFound, TooLarge: As `make_copies`.
         """
         kernel = self._kernel
         if not kernel.urls:
@@ -184,7 +184,7 @@ class Forks:
             copies = [self._copy(origin, each) for each in grown]
 
             def write(connection: apsw.Connection) -> A:
-                copied[:] = [make_copy(connection, store, copy) for copy in copies]
+                copied[:] = make_copies(connection, store, copies)
                 return run.sealed(connection, finish(connection, grown, copied))
 
             pairs = [(each.process, each.launched) for each in grown]

@@ -12,7 +12,8 @@ import apsw
 from aios.abi.branches import Lasting
 from aios.abi.types import Pid
 from aios.disk.blobs import BlobStore
-from aios.errors import Conflict
+from aios.errors import Conflict, TooLarge
+from aios.kernel.forking.endings import Ending
 from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.journal import tables as journal
 from aios.kernel.memory import heirs, interactions
@@ -24,6 +25,10 @@ from aios.kernel.storage.versions import Transaction
 
 N_SHOWN = 5
 """Paths in the message of a conflict."""
+MAX_MERGED = 20_000
+"""Files of one commit, as of any other call."""
+MAX_ERASED = 20_000
+"""Versions that one write removes. Cost: 30 us each."""
 
 
 def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
@@ -31,6 +36,7 @@ def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
 
     Raises:
         Conflict: Some of them were changed at the source, too.
+        TooLarge: They are more than one call may change.
     """
     connection = transaction.connection
     base = _first(connection, limb)
@@ -45,6 +51,11 @@ def merge(transaction: Transaction, group: Group, limb: Limb) -> int:
     changed = [
         path for path in sorted({*base, *now}) if base.get(path) != now.get(path, (None,))[0]
     ]
+    if len(changed) > MAX_MERGED:
+        raise TooLarge(
+            f"branch {limb.fork.pid} ({limb.fork.name}) changed over {MAX_MERGED} files, more than one call may",
+            hint=f"nothing is merged; delete in {limb.home} what is not needed, or copy from it folder by folder and discard the branches",
+        )
     clashes = [
         path
         for path in changed
@@ -90,19 +101,55 @@ def hand_records(connection: apsw.Connection, group: Group, limb: Limb) -> None:
     )
 
 
-def erase_files(connection: apsw.Connection, blobs: BlobStore, home: str, *, heir: str) -> None:
-    """Remove a folder with all versions of what was ever in it; for contents that others have too, the folder `heir` pays from now on."""
-    span, root = (f"{home}/", f"{home}/{PAST}"), root_of(home)
-    n_files, size_bytes = connection.execute(
-        "SELECT count(*), ifnull(sum(size_bytes), 0) FROM files WHERE path > ? AND path < ?", span
-    ).get
+def hand_and_erase(connection: apsw.Connection, blobs: BlobStore, ending: Ending) -> None:
+    """What the winner has goes to the source, and of all branches nothing stays under their own names, but for files that are too many.
+
+    Tells `ending` of the notes, and whether no file is left.
+    """
+    group, winner = ending.group, ending.winner
+    notes = list[int]()
+    if winner is not None:
+        hand_records(connection, group, winner)
+        notes += heirs.hand_over(connection, group.owner, winner.agent, group.agent)
+    for each in ending.groups:
+        for limb in each.limbs:
+            notes += erase_memory(connection, each.owner, limb.agent)
+    ending.is_erased = erase_folders(connection, blobs, ending.folders)
+    ending.notes = tuple(notes)
+
+
+def erase_folders(
+    connection: apsw.Connection, blobs: BlobStore, folders: Iterable[tuple[str, str]]
+) -> bool:
+    """Remove folders, each with its heir, as `erase_files`, so much of them as one write may. Returns: whether all is gone."""
+    n_left = MAX_ERASED
+    for home, heir in folders:
+        n_left -= erase_files(connection, blobs, home, heir=heir, most=n_left)
+        if n_left <= 0:
+            return False
+    return True
+
+
+def erase_files(
+    connection: apsw.Connection, blobs: BlobStore, home: str, *, heir: str, most: int = -1
+) -> int:
+    """Remove a folder with all versions of what was ever in it; for contents that others have too, the folder `heir` pays from now on.
+
+    With `most` at most so many versions go, path by path. Returns: how many went.
+    """
+    root, last = root_of(home), f"{home}/{PAST}"
+    old = "SELECT change, path, content FROM versions WHERE path > ? AND path < ? ORDER BY path, version LIMIT ?"
+    rows = connection.execute(old, (f"{home}/", last, most)).fetchall()
+    if len(rows) == most:
+        last = str(rows[-1][1])
+    gone = "DELETE FROM files WHERE path > ? AND path <= ? RETURNING size_bytes"
+    sizes = [int(str(row[0])) for row in connection.execute(gone, (f"{home}/", last))]
     connection.execute(
         "UPDATE usage SET n_files = n_files - ?, size_bytes = size_bytes - ? WHERE root = ?",
-        (n_files, size_bytes, root),
+        (len(sizes), sum(sizes), root),
     )
-    connection.execute("DELETE FROM files WHERE path > ? AND path < ?", span)
-    query = "DELETE FROM versions WHERE path > ? AND path < ? RETURNING content"
-    contents = [int(str(row[0])) for row in connection.execute(query, span) if row[0] is not None]
+    connection.executemany("DELETE FROM versions WHERE change = ?", [(row[0],) for row in rows])
+    contents = [int(str(row[2])) for row in rows if row[2] is not None]
     for content in contents:
         release_content(connection, blobs, content)
     forget_marks(connection, home)
@@ -111,6 +158,7 @@ def erase_files(connection: apsw.Connection, blobs: BlobStore, home: str, *, hei
         connection.execute(
             "DELETE FROM usage WHERE root = ? AND n_files = 0 AND stored_bytes = 0", (root,)
         )
+    return len(rows)
 
 
 def _change_payer(connection: apsw.Connection, contents: set[int], root: str, heir: str) -> None:

@@ -50,6 +50,8 @@ class Group(Struct, frozen=True):
     limbs: tuple[Limb, ...]
     state: GroupState = "open"
     end: BranchEnd | None = None
+    is_erased: bool = True
+    """Of the files of its branches nothing is left, if it has ended."""
     is_swept: bool = False
     """The processes have ended, and what they wrote until then is removed."""
 

@@ -222,6 +222,15 @@ def mark_urgent(connection: apsw.Connection, record: Record) -> None:
     connection.execute(query, (record.n_urgent, record.pid, record.seq))
 
 
+def count_records(connection: apsw.Connection, pid: Pid, *, up_to: int, limit: int) -> int:
+    """How many records a process has up to a number; counted up to a limit."""
+    query = (
+        "SELECT count(*) FROM (SELECT 1 FROM journal_records WHERE pid = ? AND seq <= ? LIMIT ?)"
+    )
+    found: int = connection.execute(query, (pid, up_to, limit)).get
+    return found
+
+
 def branch(connection: apsw.Connection, source: Pid, target: Pid, *, up_to: int) -> None:
     """Give a process the records of another, up to a number; their texts are shared.
 

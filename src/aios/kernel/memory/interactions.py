@@ -70,6 +70,13 @@ def branch(
     )
 
 
+def count(connection: apsw.Connection, whose: Whose, *, limit: int) -> int:
+    """How many records an agent has; counted up to a limit."""
+    query = "SELECT count(*) FROM (SELECT 1 FROM memory_interactions WHERE owner = ? AND name = ? LIMIT ?)"
+    found: int = connection.execute(query, (*whose, limit)).get
+    return found
+
+
 def last_id(connection: apsw.Connection, whose: Whose) -> int:
     """The id of the last record of an agent; 0 if it has none."""
     query = "SELECT ifnull(max(id), 0) FROM memory_interactions WHERE owner = ? AND name = ?"
