@@ -4,7 +4,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from aios.disk.commit import Job, commit
+from aios.disk.commit import MAX_CHANGES, Job, commit
 from aios.disk.connection import connect
 
 
@@ -108,3 +108,53 @@ def test_what_closes_a_group_is_done_once_after_its_writes_and_fails_with_them(
         with pytest.raises(apsw.ConstraintError):
             job.result()
     assert connection.execute("SELECT a FROM t").fetchall() == [(5,), (6,), (-6,), (3,)]
+
+
+@pytest.mark.parametrize("is_undone", [False, True])
+def test_a_group_ends_behind_a_write_that_changed_much(tmp_path: Path, *, is_undone: bool) -> None:
+    connection = connect(tmp_path / "a.db", is_writer=True)
+    connection.execute("CREATE TABLE t (a UNIQUE)")
+    published: list[object] = []
+    closed: list[str] = []
+
+    def insert(c: apsw.Connection, first: int, n: int) -> int:
+        c.executemany("INSERT INTO t VALUES (?)", ((first + number,) for number in range(n)))
+        if n > 1 and is_undone:
+            raise ValueError("too much")
+        return first
+
+    def job(first: int, n: int, name: str = "") -> Job[int]:
+        return Job(
+            partial(insert, first=first, n=n), published.append,
+            closing=(lambda _: closed.append(name)) if name else None,
+        )  # fmt: skip
+
+    many = MAX_CHANGES + 1
+    jobs = [job(-1, 1, "first"), job(0, many), job(many, 1, "second"), job(many, 1)]
+    assert commit(connection, jobs) == jobs[2:]
+    assert [each.is_done for each in jobs] == [True, True, False, False]
+    assert published == ([-1] if is_undone else [-1, 0])
+    assert closed == ["first"]
+    assert commit(connection, jobs[2:]) == []
+    assert jobs[2].result() == many
+    with pytest.raises(apsw.ConstraintError):
+        jobs[3].result()
+    assert closed == ["first", "second"]
+    assert connection.execute("SELECT count(*) FROM t").get == (2 if is_undone else many + 2)
+
+
+def test_what_is_owed_comes_before_what_was_not_begun(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "a.db", is_writer=True)
+    connection.execute("CREATE TABLE t (a UNIQUE)")
+
+    def fail(_: apsw.Connection) -> None:
+        raise ValueError("not yet")
+
+    def fill(c: apsw.Connection) -> None:
+        numbers = ((number,) for number in range(MAX_CHANGES + 1))
+        c.executemany("INSERT INTO t VALUES (?)", numbers)
+
+    owed, large, later = Job(fail, is_owed=True), Job(fill), Job(fill)
+    assert commit(connection, [owed, large, later]) == [owed, later]
+    assert large.is_written
+    assert not later.is_done

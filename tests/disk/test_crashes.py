@@ -12,6 +12,7 @@ import apsw
 import pytest
 from tests.disk import crash_writer
 
+from aios.disk import commit
 from aios.disk.blobs import SCHEMA, BlobKey, BlobStore
 from aios.disk.db import Database
 from aios.disk.migrations import Schema
@@ -62,9 +63,11 @@ async def assert_all_is_there(home: Path, acknowledged: set[int]) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("max_changes", [0, commit.MAX_CHANGES])
 async def test_what_was_acknowledged_survives_a_disk_that_drops_and_tears_what_was_not_synced(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_changes: int
 ) -> None:
+    monkeypatch.setattr(commit, "MAX_CHANGES", max_changes)
     disk = FaultyDisk(f"faulty-{SEED}")
     draw = random.Random(SEED)  # noqa: S311 - repeatable on purpose
     db = Database(tmp_path / "live" / "aios.db", [KEYS], vfs=f"faulty-{SEED}")

@@ -17,14 +17,15 @@ class Disk:
     def __init__(self) -> None:
         self.groups: list[list[Job[object]]] = []
         self.free = anyio.Event()
+        self.most = MAX_GROUP
         self.queue = WriteQueue(anyio.Lock(), self.commit)
 
     async def commit(self, group: Sequence[Job[object]]) -> list[Job[object]]:
         self.groups.append(list(group))
         await self.free.wait()
-        for job in group:
+        for job in group[: self.most]:
             job.is_done = True
-        return [job for job in group if job.is_owed]
+        return [job for job in group[: self.most] if job.is_owed] + list(group[self.most :])
 
     def place(self, *, is_urgent: bool = False) -> Place[str]:
         place = Place(self.queue, nothing)
@@ -141,3 +142,36 @@ async def test_urgent_writes_go_before_others_that_wait_and_behind_what_they_may
     n_others = MAX_GROUP - 1 - MAX_URGENT
     assert first == [soon, *urgent[:MAX_URGENT], *others[:n_others]]
     assert second == [*urgent[MAX_URGENT:], *others[n_others:]]
+
+
+async def test_what_a_group_did_not_come_to_is_first_in_the_next() -> None:
+    disk = Disk()
+    disk.free.set()
+    disk.most = 2
+    places = [disk.place() for _ in range(3)]
+    urgent = [disk.place(is_urgent=True) for _ in range(3)]
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for place in (*places, *urgent):
+                tasks.start_soon(disk.queue.wait_done, place)
+    written = [place for group in disk.groups for place in group[: disk.most]]
+    assert written == [*urgent, *places]
+    assert len(disk.groups) == 3
+
+
+async def test_what_a_group_did_not_come_to_can_be_held_back_or_given_up() -> None:
+    disk = Disk()
+    disk.most = 1
+    first, second, third = [disk.place() for _ in range(3)]
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(disk.queue.wait_done, first)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(disk.queue.leave, second)
+            await anyio.wait_all_tasks_blocked()
+            disk.free.set()
+            await disk.queue.wait_done(first)
+            assert third.hold(True)
+    assert disk.groups == [[first, second, third]]
+    assert not second.is_done
+    assert not disk.queue.withdraw(second)

@@ -248,10 +248,10 @@ class Database:
             if self._writer is None:
                 error = DiskFailed(f"{self.path} was closed", hint="the kernel is ending")
                 return fail_all(group, error)
-            owed = commit(self._writer, group)
-            self._n_writes += len(group)
+            again = commit(self._writer, group)
+            self._n_writes += sum(job.is_done for job in group)
             self._n_commits += 1
-            return owed
+            return again
         finally:
             self._is_committing = False
 

@@ -77,7 +77,8 @@ class WriteQueue:
 
     Args:
         turn: Held while a group is written.
-        commit: Writes a group; each of its jobs is done then. It returns those that are owed, to be tried again before all others.
+        commit: Writes a group; each of its jobs is done then, but for those that it returns to be tried before all others: what
+            is owed, and what it did not come to.
     """
 
     def __init__(self, turn: anyio.Lock, commit: Commit) -> None:
@@ -89,6 +90,7 @@ class WriteQueue:
 
     def add(self, job: Job[object], *, is_urgent: bool = False) -> None:
         """Queue a write, as the last, or as the last of the urgent ones."""
+        job.is_urgent = is_urgent
         (self._urgent if is_urgent else self._jobs).append(job)
         self._wake_leader()
 
@@ -111,9 +113,9 @@ class WriteQueue:
 
     async def leave(self, place: Place[T]) -> None:
         """Nobody wants a write any more: take it out. If it is being written, wait for that: what it uses must stay until then."""
-        if not (place.is_held or self.withdraw(place)):
-            with anyio.CancelScope(shield=True):
-                await self.wait_done(place)
+        with anyio.CancelScope(shield=True):
+            while not (place.is_done or place.is_held or self.withdraw(place)):
+                await place.wait()
 
     async def _lead(self) -> None:
         """Commit one group."""
@@ -124,7 +126,9 @@ class WriteQueue:
                 group = self._take()
                 # Others wait for what was taken: a cancel here must not leave it undone.
                 with anyio.CancelScope(shield=True):
-                    self._jobs[:0] = await self._commit(group)
+                    again = await self._commit(group)
+                self._urgent[:0] = [job for job in again if job.is_urgent]
+                self._jobs[:0] = [job for job in again if not job.is_urgent]
         finally:
             self._is_led = False
             self._wake_leader()
