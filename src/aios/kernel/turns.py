@@ -1,11 +1,12 @@
 """Turns for work that takes the memory and the thread of all: one piece at a time, and of each family one that waits for it."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from weakref import WeakValueDictionary
 
 import anyio
 
+from aios.disk.writequeue import Queueing
 from aios.kernel.process import Run
 
 
@@ -33,3 +34,12 @@ class Turns:
                     yield
                     return
             await run.runnable()
+
+    @asynccontextmanager
+    async def queueing(self, run: Run, *, is_large: bool) -> AsyncIterator[Queueing]:
+        """How a write is to wait for the writer: a large one in its turn, and not held back by a stop, for others wait for the turn."""
+        if not is_large:
+            yield run.holding
+            return
+        async with self.turn(run):
+            yield lambda _: nullcontext()

@@ -1,10 +1,12 @@
 """What one call may change: what a policy forbids below a folder where only the folder is named, and how much."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import apsw
 import pytest
 from tests.kernel.conftest import OpenKernel
 
@@ -13,7 +15,7 @@ from aios.config import AccessConfig, ApprovalsConfig, Config, Home
 from aios.errors import AccessDenied, TooLarge
 from aios.kernel.gate import LocalGate
 from aios.kernel.kernel import Kernel, open_kernel
-from aios.kernel.storage import manager
+from aios.kernel.storage import manager, versions
 from aios.sdk.files import Files
 
 pytestmark = pytest.mark.anyio
@@ -162,3 +164,43 @@ async def test_a_rollback_of_more_than_one_call_changes_goes_to_a_later_moment_f
         for unix_s in (later.versions[0].unix_s, then_unix_s):
             assert len((await ann.rollback("r", unix_s=unix_s)).versions) == 3
         assert len(await ann.list("r")) == 6
+
+
+@pytest.mark.parametrize("is_rollback", [False, True])
+async def test_large_changes_of_a_family_keep_the_small_ones_of_others_waiting_for_one_of_them(
+    booted: OpenKernel, monkeypatch: pytest.MonkeyPatch, *, is_rollback: bool
+) -> None:
+    monkeypatch.setattr(versions, "LARGE_CHANGES", 2)
+    go, written = threading.Event(), list[int]()
+
+    def wait(_: apsw.Connection) -> None:
+        assert go.wait(30)
+
+    with anyio.fail_after(60):
+        async with booted() as kernel, anyio.create_task_group() as tasks:
+            db, _, _ = kernel.storage.parts
+            owner, pid = Files(kernel.init_gate()), kernel.spawn_task("ann", idle)
+            ann = Files(kernel.gate(pid))
+            for number in range(3):
+                await ann.write(f"folder/{number}", "x")
+
+            async def change(number: int) -> None:
+                if is_rollback:
+                    edited = await ann.rollback("folder", unix_s=1.0)
+                else:
+                    edited = await ann.edit([Copy("folder", f"copy-{number}")])
+                written.append(edited.transaction)
+
+            tasks.start_soon(db.write, wait)
+            for number in range(8):
+                tasks.start_soon(change, number)
+            runs = kernel.table.get(pid).runs
+            while sum(run.is_parked for run in runs.values()) < 7:
+                await anyio.sleep(0.01)
+            tasks.start_soon(owner.write, "/shared/small", "small")
+            await anyio.wait_all_tasks_blocked()
+            go.set()
+            while len(written) < 8:
+                await anyio.sleep(0.01)
+            (version,) = await owner.versions("/shared/small")
+    assert sum(number <= version.transaction for number in written) <= 2

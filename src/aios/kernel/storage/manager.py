@@ -57,6 +57,7 @@ from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore, Piece
 from aios.disk.chunks import FINE
 from aios.disk.db import Database
+from aios.disk.writequeue import Queueing
 from aios.errors import AccessDenied, InvalidCall
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.clock import Clock
@@ -85,6 +86,7 @@ from aios.kernel.storage.versions import (
     PutAt,
     Step,
     Transaction,
+    is_large,
     paths_of,
     sources_of,
 )
@@ -110,7 +112,7 @@ class StorageManager:
         self._table: ProcessTable | None = None
         self.drafts = Drafts(db, blobs, clock, config)
         self._locks = Locks(clock)
-        self._opening, self._comparing = anyio.Lock(), Turns()
+        self._opening, self._comparing, self._writing = anyio.Lock(), Turns(), Turns()
         self.changes = ChangeStream(db, blobs)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
@@ -132,9 +134,14 @@ class StorageManager:
                 return Edited(0, ())
             paths = paths_of(steps)
             await self.changes.take_below(run, sources_of(steps))  # the answer names all that goes
-            return await self._transact(
-                run, call.message, lambda tx: tx.run(steps), staged=staged, paths=paths
-            )
+            many = self._db.read_nowait(partial(is_large, steps=steps))
+            async with self._writing.queueing(run, is_large=many) as queueing:
+                return await self._transact(
+                    *(run, call.message, lambda tx: tx.run(steps)),
+                    staged=staged,
+                    paths=paths,
+                    queueing=queueing,
+                )
         finally:
             self._blobs.settle(*staged)
 
@@ -151,12 +158,16 @@ class StorageManager:
             if call.unix_s is not None:
                 await self.changes.take_first(run, partial(history.tainted_below, path=path))
             back = partial(history.rollback_to, path=path, version=call.version, unix_s=call.unix_s)
-            return await self._transact(run, call.message, back, paths=[path])
+            async with self._writing.queueing(run, is_large=call.unix_s is not None) as queueing:
+                return await self._transact(
+                    run, call.message, back, paths=[path], queueing=queueing
+                )
         tx, boot, pids = call.transaction, self._boot, await self._pids_of(call)
         told = partial(history.tainted_acts, tx=tx, boot=boot, pids=pids)
         await self.changes.take_first(run, told)
         undo = partial(history.undo_acts, tx=tx, boot=boot, pids=pids)
-        return await self._transact(run, call.message, undo)
+        async with self._writing.queueing(run, is_large=True) as queueing:
+            return await self._transact(run, call.message, undo, queueing=queueing)
 
     async def _pids_of(self, call: FileRollback) -> Collection[int]:
         """Whose acts are rolled back."""
@@ -214,6 +225,7 @@ class StorageManager:
         message: str,
         change: Callable[[Transaction], list[FileVersion]],
         *,
+        queueing: Queueing,
         staged: list[Piece] | None = None,
         paths: Sequence[str] | None = None,
     ) -> Edited:
@@ -229,7 +241,7 @@ class StorageManager:
             return run.sealed(connection, Edited(tx.number, tuple(change(tx)), tuple(tx.left)))
 
         try:
-            return await self.mounts.write(paths, write, queueing=run.holding)
+            return await self.mounts.write(paths, write, queueing=queueing)
         finally:
             self.changes.publish()
 

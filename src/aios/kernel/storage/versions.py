@@ -38,6 +38,8 @@ from aios.kernel.storage.tables import (
 
 MAX_CALL_CHANGES = 20_000
 """That one call may make: it holds the only writer, for about a second, and its answer names each."""
+LARGE_CHANGES = 100
+"""An edit of more waits for its turn among the large ones of all: a family has one in the queue of the writer."""
 TOLD_BYTES = 1_000
 """Of names and messages, for which a change counts once more, so that all of them fit into one answer."""
 
@@ -105,6 +107,17 @@ def sources_of(steps: Sequence[Step]) -> list[str]:
         for step in steps
         if isinstance(step, CopyTo | DeleteAt)
     ]
+
+
+def is_large(connection: apsw.Connection, steps: Sequence[Step]) -> bool:
+    """Whether the steps change many files; those that are there are counted no further than that."""
+    sources = sources_of(steps)
+    n_left = LARGE_CHANGES - (len(steps) - len(sources))
+    for source in sources:
+        if n_left < 0:
+            break
+        n_left -= len(files_below(connection, source, limit=n_left + 1))
+    return n_left < 0
 
 
 def _is_nothing_closed(_: str) -> bool:
