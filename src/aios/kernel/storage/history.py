@@ -1,6 +1,7 @@
 """Going back: bring paths back to a version or a moment, undo a transaction or a process.
 
-Each function runs in the database's writer thread, inside a write.
+What changes files runs in the database's writer thread, inside a write; what is to change is found before, in a reader's, for there may be any number of
+versions to look through.
 """
 
 import json
@@ -11,8 +12,16 @@ import apsw
 from aios.abi.storage import FileRollback, FileVersion
 from aios.errors import AccessDenied, InvalidCall, NotFound
 from aios.kernel.storage.content import retain_content
-from aios.kernel.storage.tables import PAST, check_versions, find_file, taint_of
-from aios.kernel.storage.versions import Transaction
+from aios.kernel.storage.tables import PAST, check_versions, find_file, last_change, taint_of
+from aios.kernel.storage.versions import MAX_CALL_CHANGES, Transaction
+
+MAX_FOUND = 10 * MAX_CALL_CHANGES
+"""Paths to undo that are looked for: more than any call may."""
+
+Change = tuple[str, int, int]
+"""Of what is undone: a path, and the first and the last version."""
+Past = tuple[str, int, int]
+"""A path with its version at a moment (0: it was not there, or that is purged), and the oldest that is left."""
 
 
 def forget_marks(connection: apsw.Connection, path: str) -> None:
@@ -42,34 +51,70 @@ def check_rollback(call: FileRollback) -> None:
         )
 
 
+def restore_version(transaction: Transaction, path: str, version: int) -> list[FileVersion]:
+    """Bring a file back to a version.
+
+    Raises:
+        NotFound: There is no such version, or it was purged.
+    """
+    restore(transaction, path, version)
+    return transaction.versions()
+
+
+def find_past(connection: apsw.Connection, *, path: str, unix_s: float) -> tuple[int, list[Past]]:
+    """What of a file, or of all below a folder, was something else at a moment, and the last change of files until now."""
+    found = _since(connection, unix_s, "path = ? OR (path > ? AND path < ?)", path, *_below(path))
+    return last_change(connection), found
+
+
+def _since(connection: apsw.Connection, unix_s: float, where: str, *values: str) -> list[Past]:
+    rows = connection.execute(
+        "SELECT r.path, r.back, r.first FROM (SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) AS back, "  # noqa: S608 - our own words
+        f"min(version) AS first FROM versions WHERE {where} GROUP BY path HAVING back < max(version)) r "
+        "LEFT JOIN versions v ON v.path = r.path AND v.version = r.back LEFT JOIN files f ON f.path = r.path "
+        "WHERE v.content IS NOT f.content OR (r.back = 0 AND r.first > 1)",
+        (unix_s, *values),
+    )
+    return [(str(path), int(str(back)), int(str(first))) for path, back, first in rows]
+
+
+def _below(path: str) -> tuple[str, str]:
+    return f"{path}/", f"{path}/{PAST}"
+
+
+def _look_again(
+    connection: apsw.Connection, path: str, unix_s: float, past: tuple[int, Sequence[Past]]
+) -> list[Past]:
+    """What `find_past` found, as it is by now: only what has changed meanwhile is looked at."""
+    until, found = past
+    rows = connection.execute(
+        "SELECT DISTINCT path FROM versions WHERE change > ? AND (+path = ? OR (+path > ? AND +path < ?))",
+        (until, path, *_below(path)),
+    )
+    newer = {str(row[0]) for row in rows}
+    now = {row[0]: row for row in found if row[0] not in newer}
+    now.update(
+        (row[0], row) for each in newer for row in _since(connection, unix_s, "path = ?", each)
+    )
+    return list(now.values())
+
+
 def rollback_to(
-    transaction: Transaction, path: str, *, version: int | None, unix_s: float | None
+    transaction: Transaction, path: str, *, unix_s: float, past: tuple[int, Sequence[Past]]
 ) -> list[FileVersion]:
-    """Bring a file, or all below a folder, back to a version or a moment.
+    """Bring a file, or all below a folder, back to a moment; `past` is what `find_past` found.
 
     What is closed or banned below it is left, and named in the transaction; so is what is there for which nobody knows any more what it was.
 
     Raises:
-        NotFound: There is no such version, or it was purged.
+        NotFound: Nothing was ever there, or it was purged.
         TooLarge: It is more than the transaction may change.
     """
-    connection = transaction.connection
-    if version is not None:
-        restore(transaction, path, version)
-        return transaction.versions()
-    rows = list(
-        connection.execute(
-            "SELECT r.path, r.back, r.first FROM (SELECT path, max(CASE WHEN unix_s <= ? THEN version ELSE 0 END) AS back, "
-            "min(version) AS first FROM versions WHERE path = ? OR (path > ? AND path < ?) GROUP BY path HAVING back < max(version)) r "
-            "LEFT JOIN versions v ON v.path = r.path AND v.version = r.back LEFT JOIN files f ON f.path = r.path "
-            "WHERE v.content IS NOT f.content OR (r.back = 0 AND r.first > 1)",
-            (unix_s, path, f"{path}/", f"{path}/{PAST}"),
-        )
-    )
+    rows = _look_again(transaction.connection, path, unix_s, past)
     if not rows:
-        check_versions(connection, path)
+        check_versions(transaction.connection, path)
     transaction.check_room(len(rows))
-    rows.sort(key=lambda row: _is_there(connection, row[0], row[1]))
+    rows.sort(key=lambda row: _is_there(transaction.connection, row[0], row[1]))
     for each, number, first in rows:
         if not number and first > 1:
             # What it was then is purged: nobody knows it, which is not that there was none.
@@ -86,7 +131,7 @@ def rollback_to(
     return transaction.versions()
 
 
-def undo(transaction: Transaction, changes: Sequence[tuple[str, int, int]]) -> None:
+def undo(transaction: Transaction, changes: Sequence[Change]) -> None:
     """Undo changes, given as (path, first version, last version); a path that was changed later is left, and named in the transaction."""
     connection = transaction.connection
     transaction.check_room(len(changes))
@@ -137,18 +182,17 @@ def restore(transaction: Transaction, path: str, version: int) -> None:
     transaction.set_content(path, content, size_bytes, note=note, taint=taint)
 
 
-def undo_acts(
-    transaction: Transaction, *, tx: int | None, boot: int, pids: Collection[int]
-) -> list[FileVersion]:
-    """Undo a transaction, or what processes did last; as `changes_of` and `undo`.
+def undo_acts(transaction: Transaction, *, changes: Sequence[Change]) -> list[FileVersion]:
+    """Undo changes, as `changes_of` found them and as `undo` does.
 
     Raises:
         AccessDenied: Some of the files may not be changed; nothing is undone then.
-        NotFound: They have changed nothing.
+        NotFound: There are none.
+        TooLarge: They are more than the transaction may change.
     """
-    changes = changes_of(transaction.connection, tx=tx, boot=boot, pids=pids)
     if not changes:
         raise NotFound("there is nothing to undo", hint="`file_versions` shows who did what")
+    transaction.check_room(len(changes))
     if not all(transaction.may_write(path) for path, _, _ in changes):
         raise AccessDenied(
             "some of its files are not yours to change", hint="roll back your own, path by path"
@@ -161,16 +205,16 @@ def tainted_below(connection: apsw.Connection, path: str) -> Iterator[tuple[str,
     """The paths below a folder where something ever was that has data from outside, each with its source."""
     rows = connection.execute(
         "SELECT path, taint FROM versions WHERE taint != '' AND path > ? AND path < ?",
-        (f"{path}/", f"{path}/{PAST}"),
+        _below(path),
     )
     return ((str(each), str(source)) for each, source in rows)
 
 
 def tainted_acts(
-    connection: apsw.Connection, *, tx: int | None, boot: int, pids: Collection[int]
+    connection: apsw.Connection, *, changes: Sequence[Change]
 ) -> Iterator[tuple[str, str]]:
     """As `tainted_below`, of the paths that `undo_acts` tells."""
-    for path, _, _ in changes_of(connection, tx=tx, boot=boot, pids=pids):
+    for path, _, _ in changes:
         if source := taint_of(connection, path):
             yield path, source
 
@@ -181,8 +225,8 @@ def changes_of(
     tx: int | None = None,
     boot: int = 0,
     pids: Collection[int] = (),
-) -> list[tuple[str, int, int]]:
-    """What a transaction, or processes of a boot, have changed last: each path with the first and last version that nobody else's comes between.
+) -> list[Change]:
+    """What a transaction, or processes of a boot, have changed last, up to MAX_FOUND and one: each path with the first and last version that nobody else's comes between.
 
     Workspaces are `undo`'s.
     """
@@ -200,4 +244,6 @@ def changes_of(
     for path, version in rows:
         first, last = runs.get(path, (version, version - 1))
         runs[path] = (first if version == last + 1 else version, version)
+        if len(runs) > MAX_FOUND:
+            break
     return [(path, first, last) for path, (first, last) in runs.items()]

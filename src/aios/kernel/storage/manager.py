@@ -4,7 +4,7 @@ Paths are parsed and checked here, on the event loop; contents are cut and hashe
 the rest. Small files are read on the loop, for that is faster than a thread.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import anyio
@@ -70,13 +70,13 @@ from aios.kernel.storage.check import check_all
 from aios.kernel.storage.comparing import compare
 from aios.kernel.storage.content import stage_all
 from aios.kernel.storage.drafts import Drafts
-from aios.kernel.storage.family import find_family
 from aios.kernel.storage.locks import Locks
 from aios.kernel.storage.mounts import Mounts
 from aios.kernel.storage.paths import FOLDERS, ROOTS, WORKSPACES, Reach, file_path, is_within, parse
 from aios.kernel.storage.purging import purge
 from aios.kernel.storage.quotas import Quotas
 from aios.kernel.storage.reach import Reaches
+from aios.kernel.storage.rollbacks import Rollbacks
 from aios.kernel.storage.versions import (
     MAX_CALL_CHANGES,
     AppendAt,
@@ -114,6 +114,7 @@ class StorageManager:
         self._locks = Locks(clock)
         self._opening, self._comparing, self._writing = anyio.Lock(), Turns(), Turns()
         self.changes = ChangeStream(db, blobs)
+        self._rollbacks = Rollbacks(db, self.changes, self._boot)
         self.mounts = Mounts(db, blobs, clock, config, boot=self._boot, changes=self.changes)
         self.workspaces = Workspaces(db, blobs, clock, config, boot=self._boot)
         self.quotas = Quotas(db, self.mounts)
@@ -153,28 +154,13 @@ class StorageManager:
         """Bring files back to what they were."""
         history.check_rollback(call)
         await self._open()
+        path = ""
         if call.version is not None or call.unix_s is not None:
             path = self._path(run.process, call.path, is_write=True)
-            if call.unix_s is not None:
-                await self.changes.take_first(run, partial(history.tainted_below, path=path))
-            back = partial(history.rollback_to, path=path, version=call.version, unix_s=call.unix_s)
-            async with self._writing.queueing(run, is_large=call.unix_s is not None) as queueing:
-                return await self._transact(
-                    run, call.message, back, paths=[path], queueing=queueing
-                )
-        tx, boot, pids = call.transaction, self._boot, await self._pids_of(call)
-        told = partial(history.tainted_acts, tx=tx, boot=boot, pids=pids)
-        await self.changes.take_first(run, told)
-        undo = partial(history.undo_acts, tx=tx, boot=boot, pids=pids)
-        async with self._writing.queueing(run, is_large=True) as queueing:
-            return await self._transact(run, call.message, undo, queueing=queueing)
-
-    async def _pids_of(self, call: FileRollback) -> Collection[int]:
-        """Whose acts are rolled back."""
-        if call.pid is None or not call.with_children:
-            return () if call.pid is None else (call.pid,)
-        pid, boots, table = call.pid, (self._boot, self._boot), list(self._table or ())
-        return await self._db.read(lambda c: find_family(c, pid, boots=boots, table=table))
+        async with self._writing.queueing(run, is_large=call.version is None) as queueing:
+            back = await self._rollbacks.way(run, call, path, list(self._table or ()))
+            paths = [path] if path else None
+            return await self._transact(run, call.message, back, paths=paths, queueing=queueing)
 
     async def purge(self, run: Run, call: FilePurge) -> Purged:
         """Forget old versions."""
