@@ -18,8 +18,8 @@ class Turns:
         self._families = WeakValueDictionary[str, anyio.Lock]()
 
     @asynccontextmanager
-    async def turn(self, run: Run) -> AsyncIterator[None]:
-        """Hold the turn for the length of the block; waits for it, parked.
+    async def turn(self, run: Run, *, is_alone: bool = True) -> AsyncIterator[None]:
+        """Hold the turn for the length of the block, or if it is not to be alone that of its family; waits for it, parked.
 
         A process that was stopped meanwhile gives it back and queues again when it goes on.
         """
@@ -29,7 +29,8 @@ class Turns:
             async with AsyncExitStack() as held:
                 with run.parked():
                     await held.enter_async_context(own)
-                    await held.enter_async_context(self._all)
+                    if is_alone:
+                        await held.enter_async_context(self._all)
                 if not run.process.is_stopped:
                     yield
                     return

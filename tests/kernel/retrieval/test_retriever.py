@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -394,3 +395,27 @@ async def test_a_join_that_is_given_up_ends_after_the_search_that_it_is_in(
             tasks.cancel_scope.cancel()
             searches.end(9)
         assert searches.n_begun == 1
+
+
+async def test_searches_of_one_family_come_one_after_another_and_those_of_others_beside_them(
+    tmp_path: Path, searches: Searches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as kernel:
+        ann, bob = agent(kernel, "ann"), agent(kernel, "bob")
+        for each in (ann, bob):
+            await each.write("a", b"fox")
+            await each.index(is_waiting=True)
+        monkeypatch.setattr(retriever, "search", searches.search)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for number in range(8):
+                    look = ann.retrieve if number % 2 else partial(ann.group_by, "folder")
+                    tasks.start_soon(look, "fox")
+                await searches.wait_begun(1)
+                await anyio.wait_all_tasks_blocked()
+                monkeypatch.undo()
+                try:
+                    assert searches.n_begun == 1
+                    assert len((await bob.retrieve("fox")).hits) == 1
+                finally:
+                    searches.end(8)

@@ -5,7 +5,6 @@ meanwhile is left out, one that was changed is found by the version that was ind
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -54,7 +53,6 @@ N_SHOWN = 20
 class View(Struct, frozen=True):
     """What a call may look at."""
 
-    reach: Reach
     which: Which
     n_pending: int
 
@@ -78,8 +76,8 @@ class Retriever:
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
         self._is_running = False
-        self._turns = Turns()
-        """For what takes a reader's thread for seconds: there are four, and everybody's searches need them."""
+        self._turns, self._searches = Turns(), Turns()
+        """For what takes a reader's thread for seconds, and for what a family may do once at a time: there are four readers for all."""
 
     async def run(self, *, waits_for_a_call: bool) -> None:
         """Follow the files until `aclose`."""
@@ -117,9 +115,11 @@ class Retriever:
             what = Asked(what.words, what.vector, now, call.k, call.per_file)
             return search(connection, what, numbers, meanings), len(numbers)
 
-        hits, n_files = await self._indexer.db.read(look)
+        async with self._searches.turn(run, is_alone=False):
+            hits, n_files = await self._indexer.db.read(look)
+        reach = await self._storage.reach_of(run.process)  # a share may have ended meanwhile
         there = await self._storage.changes.existing({hit.path for hit in hits})
-        hits = [hit for hit in hits if hit.path in there and view.reach.may_read(hit.path)]
+        hits = [hit for hit in hits if hit.path in there and reach.may_read(hit.path)]
         await self._storage.changes.take(run, [(hit.path, hit.version) for hit in hits])
         return Retrieved(tuple(hits), n_files, view.n_pending, self._indexer.embedder)
 
@@ -153,7 +153,9 @@ class Retriever:
             return self._groups(connection, call, files), len(files)
 
         shown: list[tuple[str, int]] = []
-        async with self._turns.turn(run) if call.by == "topic" else nullcontext():
+        is_alone = call.by == "topic"
+        turns = self._turns if is_alone else self._searches
+        async with turns.turn(run, is_alone=is_alone):
             reach = await self._storage.reach_of(run.process)
             groups, n_files = await self._indexer.db.read(look)
         await self._storage.changes.take(run, shown)
@@ -180,10 +182,12 @@ class Retriever:
     async def index(self, run: Run, call: FileIndex) -> IndexInfo:
         """How far the index is."""
         view = await self._view(run, call, under="/")
-        n_files, n_texts, n_passages, unread, n_unlike = await self._indexer.db.read(
-            partial(self._count, which=view.which)
-        )
-        unread = [each for each in unread if view.reach.may_read(each.path)]
+        async with self._searches.turn(run, is_alone=False):
+            n_files, n_texts, n_passages, unread, n_unlike = await self._indexer.db.read(
+                partial(self._count, which=view.which)
+            )
+        reach = await self._storage.reach_of(run.process)  # a share may have ended meanwhile
+        unread = [each for each in unread if reach.may_read(each.path)]
         await self._storage.changes.take(run, [(each.path, each.version) for each in unread])
         is_owner = run.process.pid == INIT_PID
         return IndexInfo(
@@ -236,7 +240,7 @@ class Retriever:
         which = Which(folders, getattr(call, "type", ""), getattr(call, "since_unix_s", None))
         changes, since = self._storage.changes, self._indexer.cursor
         n_pending = await changes.count_newest(since, folders, limit=MAX_PENDING)
-        return View(reach, which, n_pending)
+        return View(which, n_pending)
 
     async def _check_there(self, folder: str, reach: Reach) -> None:
         """Refuse to look below a path where nothing is; the folders that hold everything and the caller's own may be empty."""
