@@ -1,5 +1,6 @@
 import os
 import tracemalloc
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
@@ -11,6 +12,8 @@ from aios.abi.call import Done
 from aios.abi.calls import Log, Logs
 from aios.abi.gate import Advance, Change, Line, Result, Token
 from aios.abi.storage import FileWatch, Put
+from aios.abi.types import LogLine, Pid
+from aios.abi.wire import frame_to_json
 from aios.kernel.frames import MAX_UNREAD_BYTES, FrameBuffer
 from aios.kernel.kernel import Kernel
 from aios.kernel.storage import tables
@@ -124,3 +127,51 @@ async def test_who_waits_for_a_slow_reader_is_parked_and_ends_for_one_who_wants_
                 (run,) = kernel.init.runs.values()
                 assert run.is_parked
                 assert (await frames.result()).value.n_lines == 40
+
+
+async def test_a_line_weighs_the_same_when_it_is_read() -> None:
+    buffer: FrameBuffer[Done] = FrameBuffer()
+    for number in range(10):
+        line = Line(LogLine(Pid(1), 0.0, "log", "\u00e9" * (10_000 + number)))
+        buffer(line)
+        frame_to_json(
+            line
+        )  # as for another who follows, and for the file: the text keeps its UTF-8 then
+        await anext(buffer)
+    assert buffer._unread_bytes == 0
+
+
+async def test_a_log_that_is_written_as_fast_as_it_is_read_ends_if_it_is_not_followed(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(60):
+        async with booted() as kernel:
+            gate = kernel.init_gate()
+            for number in range(3):
+                await gate.call(Log(f"{number} " + "\n" * 20_000))
+            n_seen = 0
+            async with gate.open_call(Logs(pid=gate.pid)) as frames:
+                async for _ in frames:
+                    n_seen += 1
+                    if n_seen % 100 == 0:
+                        await gate.call(Log("\n" * 20_000))
+            assert n_seen < 20_000
+
+
+async def test_a_log_that_nobody_reads_is_kept_by_none_of_the_calls_that_follow_it(
+    booted: OpenKernel,
+) -> None:
+    with anyio.fail_after(60):
+        async with booted() as kernel, AsyncExitStack() as held:
+            gate = kernel.init_gate()
+            tracemalloc.start()
+            try:
+                for _ in range(8):
+                    for _ in range(17):
+                        await gate.call(Log("\U0001d11e" * 65_536))
+                    await held.enter_async_context(gate.open_call(Logs(pid=gate.pid, follow=True)))
+                    await anyio.wait_all_tasks_blocked()
+                n_bytes, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert n_bytes < 24 << 20, "each would keep a log of its own, of 4 MiB"

@@ -12,6 +12,7 @@ from tests.server.serving import serving
 
 from aios.engine.scripted import ScriptedEngine
 from aios.kernel.kernel import Kernel
+from aios.kernel.process import Run
 from aios.kernel.syscall import TABLE
 from aios.server.openapi import document
 
@@ -91,12 +92,15 @@ async def test_the_document_describes_the_routes_that_there_are_and_their_replie
 
 
 async def end_waiting_calls(kernel: Kernel) -> None:
-    """End calls that wait for letters or changes that never come, as a deadline of theirs would."""
+    """End calls that wait for letters or changes that never come, as a deadline of theirs would; others only wait for a turn."""
+    waiting = list[Run]()
     while True:
-        await anyio.sleep(0.05)
-        for run in list(kernel.init.runs.values()):
-            if run.is_parked:
+        await anyio.sleep(0.5)
+        parked = [run for run in kernel.init.runs.values() if run.is_parked]
+        for run in parked:
+            if run in waiting:
                 run.scope.cancel()
+        waiting = parked
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import AsyncIterator
-from sys import getsizeof
 from typing import Generic, Protocol, TypeVar
 
 from aios.abi.call import Answer
@@ -120,10 +119,15 @@ def _weight(frame: Progress) -> int:
     """What a line or a change takes of memory, in bytes; 0 for what is bounded otherwise."""
     match frame:
         case Line():
-            return FRAME_BYTES + getsizeof(frame.line.text)
+            return FRAME_BYTES + _size(frame.line.text)
         case Change():
             version = frame.version
             texts = (version.path, version.author, version.message, version.taint)
-            return FRAME_BYTES + sum(map(getsizeof, texts))
+            return FRAME_BYTES + sum(map(_size, texts))
         case _:
             return 0
+
+
+def _size(text: str) -> int:
+    """At most what a text takes, and the same for as long as it lives: `getsizeof` grows when somebody encodes it."""
+    return len(text) * (1 if text.isascii() else 8)

@@ -84,6 +84,8 @@ from aios.kernel.taint import mark, source_of, take_from, told, without_words
 from aios.kernel.timers.timers import Timers
 from aios.kernel.tools.manager import ToolManager
 
+LINES_AT_ONCE = 16
+"""Of a log: so many are kept while their reader does not read."""
 PS_RESULT_CHARS = 1 << 20
 """Of all results in one answer of `ps`: a packet has no room for 17 of the longest."""
 
@@ -379,6 +381,7 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
     """Read the log of a process; with `follow` until it ends."""
     process = kernel.table.get(call.pid)
     log, n_lines, n_dropped = process.log, 0, 0
+    end = log.tail(0)  # if it is not followed: who writes faster than we are read writes for ever
     lines, number, n_missed = await log.read_earlier(await _first_line(run, log, call.tail))
     while True:
         n_lines, n_dropped = n_lines + len(lines), n_dropped + n_missed
@@ -389,7 +392,9 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
                 run.emit(Line(line, n_missed))
                 await run.room()
             n_missed = 0
-        lines, number, n_missed = log.read(number)
+        lines, n_missed = [], 0
+        if call.follow or number < end:
+            lines, number, n_missed = log.read(number, LINES_AT_ONCE)
         if lines or n_missed:
             continue
         if not call.follow or log.is_closed:
@@ -399,7 +404,7 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
         with run.parked():
             await log.wait_changed()
         await run.runnable()
-        lines, number, n_missed = log.read(number)
+        lines, number, n_missed = log.read(number, LINES_AT_ONCE)
 
 
 async def _first_line(run: Run, log: LogBuffer, tail: int | None) -> int:

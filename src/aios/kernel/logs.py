@@ -44,15 +44,16 @@ class LogBuffer:
                 self._append(LogLine(self.pid, unix_s, stream, part, number))
         self._changed.wake_all()
 
-    def read(self, number: int) -> tuple[list[LogLine], int, int]:
-        """Lines from that number on.
+    def read(self, number: int, limit: int | None = None) -> tuple[list[LogLine], int, int]:
+        """Lines from that number on, at most `limit`.
 
         Returns: The lines, the number after the last one, and how many before the first are gone.
         """
         n_missed = max(0, self.n_dropped - number)
         start = max(number, self.n_dropped) - self.n_dropped
-        found = [self.lines[i] for i in range(start, len(self.lines))]
-        return found, self.n_dropped + len(self.lines), n_missed
+        end = len(self.lines) if limit is None else min(len(self.lines), start + limit)
+        found = [self.lines[i] for i in range(start, end)]
+        return found, self.n_dropped + max(start, end), n_missed
 
     async def read_earlier(self, number: int) -> tuple[list[LogLine], int, int]:
         """Lines from that number on that are in memory no more.

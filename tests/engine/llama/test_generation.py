@@ -113,6 +113,17 @@ def test_cached_tokens_are_those_of_the_prompt_that_were_not_computed() -> None:
     assert running.usage == Usage(10, 4, 1)
 
 
+def test_of_a_prompt_that_is_cut_off_the_step_that_still_runs_counts() -> None:
+    running = generation(n_prompt=10)
+    assert running.usage_so_far == Usage()
+    running.computing = (4, 8)
+    assert running.usage_so_far == Usage(8, 4, 0)
+    running.note_computed(4, 8)
+    assert running.usage_so_far == Usage(8, 4, 0)
+    running.computing = (8, 10)
+    assert running.usage_so_far == Usage(10, 4, 0)
+
+
 def test_what_is_computed_again_after_a_suspension_is_no_new_work() -> None:
     running = generation(n_prompt=10)
     running.note_computed(4, 10)

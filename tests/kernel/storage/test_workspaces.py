@@ -381,3 +381,17 @@ async def test_folders_are_open_only_while_they_are_looked_at(tmp_path: Path) ->
         await undo(kernel, ann)
         open_now = [each.resolve() for each in Path("/proc/self/fd").iterdir()]
         assert not [each for each in open_now if each.is_relative_to(work)]
+
+
+async def test_an_undo_that_was_cut_off_is_carried_out_by_the_next(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a").write_text("before")
+    async with kernel_on(tmp_path) as kernel:
+        ann, _ = await changed(kernel, work)
+        kernel.storage.workspaces.write_back = skip  # type: ignore[method-assign,assignment]  # killed between the commit and the file
+        await undo(kernel, ann)
+        assert (work / "a").read_text() == "after"
+    async with kernel_on(tmp_path) as kernel:
+        assert not (await undo(kernel, ann)).acts
+        assert (work / "a").read_text() == "before"

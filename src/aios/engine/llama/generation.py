@@ -88,6 +88,8 @@ class Generation:
     is_closed: bool = False
     """Nobody wants it any more; set by the event loop, under the engine loop's lock."""
     n_tokens: int = field(default=0, init=False)
+    computing: tuple[int, int] = field(default=(0, 0), init=False)
+    """From where to where its last step goes, which may still run."""
 
     def __post_init__(self) -> None:
         assert 0 < self.n_prompt <= len(self.start) < self.n_max
@@ -108,9 +110,11 @@ class Generation:
 
     @property
     def usage_so_far(self) -> Usage:
-        """The same while the prompt may not be computed to its end."""
-        n_prompt = min(self.carried.n_reached, self.n_prompt)
-        n_cached = max(0, n_prompt - self.carried.n_prompt_computed)
+        """The same while the prompt may not be computed to its end; a step that still runs counts."""
+        reached, (start, end) = self.carried.n_reached, self.computing
+        n_running = max(0, min(end, self.n_prompt) - max(start, reached))
+        n_prompt = min(max(reached, end), self.n_prompt)
+        n_cached = max(0, n_prompt - self.carried.n_prompt_computed - n_running)
         return Usage(n_prompt, n_cached, self.n_tokens - self.n_prompt)
 
     def replay(self) -> None:

@@ -152,6 +152,7 @@ class EngineLoop:
         for piece, generation in zip(step.pieces, generations, strict=True):
             tokens = generation.tokens[piece.start : piece.end]
             want = piece.end == generation.n_tokens
+            generation.computing = (piece.start, piece.end)
             self._batch.add(piece.slot, piece.start, tokens, want=want)
         with self._lock:
             self._in_step = generations

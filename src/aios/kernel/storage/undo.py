@@ -92,11 +92,6 @@ class Undoer:
         self._check_idle(pids)
         await self._storage.mounts.take_notices()
         acts, mine = await self._db.read(lambda c: self._acts_of(c, pids, call))
-        if not acts and self._table.find(call.pid) is None:
-            raise NotFound(
-                f"no process {call.pid} has changed a file, or all of it is undone",
-                hint="`aios ps --all`",
-            )
         for act in acts:  # what it said of it is told
             author = self._table.find(act.pid)
             if author is not None:
@@ -104,6 +99,11 @@ class Undoer:
         since_unix_s = min((act.unix_s for act in acts), default=0.0) if call.last else 0.0
         work = _Work(acts, mine, since_unix_s, await self._storage.reach_of(run.process))
         n_paths = await self._find_spaces(work)
+        if not acts and self._table.find(call.pid) is None:
+            raise NotFound(
+                f"no process {call.pid} has changed a file, or all of it is undone",
+                hint="`aios ps --all`",
+            )
         is_bounded = run.process.pid != INIT_PID and not call.is_dry_run and len(acts) > 1
         if is_bounded and n_paths > MAX_CALL_CHANGES:  # it would hold the only writer
             parts = "undo the newest acts first (`last`)"
@@ -192,7 +192,9 @@ class Undoer:
         """Look at the workspaces that the acts were in: what others have changed since is a version then. Returns: how many paths the acts changed."""
         numbers = [act.transaction for act in work.acts]
         paths = await self._db.read(lambda c: _paths_of(c, numbers))
-        for root in sorted({_root(path) for path in paths if is_within(path, f"/{WORKSPACES}")}):
+        # Also those of acts that are undone: an undo that was cut off is carried out there.
+        every = await self._db.read(lambda c: _paths_of(c, sorted(work.mine)))
+        for root in sorted({_root(path) for path in every if is_within(path, f"/{WORKSPACES}")}):
             space = await self._storage.workspaces.refresh(root)
             if space is not None:
                 work.spaces[root] = space
