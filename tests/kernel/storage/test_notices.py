@@ -138,3 +138,65 @@ async def test_a_flood_of_changes_fills_no_memory_and_has_the_mount_compared_now
         await kernel.mounting._attempt(mount, only_if_due=True)
         assert (n_settled, mount.is_behind) == (2, False)
         assert (await files.mounts())[0].is_watched
+
+
+async def test_while_a_large_folder_is_compared_calls_come_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices_module, "MAX_NOTICED", 100)
+    monkeypatch.setattr("aios.kernel.storage.mounts.BATCH_FILES", 20)
+    (tmp_path / "other").mkdir()
+    async with mounted(tmp_path, StorageConfig(rescan_s=600.0)) as (kernel, files, real):
+        (mount,), notices = kernel.storage.mounts.all(), kernel.storage.mounts.notices
+        await files.mount(str(tmp_path / "other"), "/other")
+        await files.write("/other/a", "a")
+
+        async def n_read_meanwhile() -> int:
+            notices.count()
+            n_read = 0
+            with anyio.fail_after(60):
+                while mount.is_behind:
+                    await files.read("/other/a")
+                    n_read += 1
+                    if n_read == 6 and not (real / "000").exists():
+                        await files.write("/notes/000", "anew")
+            return n_read
+
+        for number in range(600):
+            (real / f"{number:03}").write_text("one")
+        assert await n_read_meanwhile() > 10
+        assert len(await files.list("/notes")) == 600
+        for each in real.iterdir():
+            each.unlink()
+        assert await n_read_meanwhile() > 10
+        assert [each.path for each in await files.list("/notes")] == ["/notes/000"]
+        assert await files.read("/notes/000") == b"anew"
+        assert len(await files.versions("/notes/000")) == 3, "the file, gone, and anew"
+
+
+async def test_who_lists_a_large_folder_that_was_not_looked_at_yet_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.storage.mounts.BATCH_FILES", 20)
+    (tmp_path / "other").mkdir()
+    async with mounted(tmp_path, StorageConfig(rescan_s=600.0)) as (kernel, files, real):
+        (mount,), n_listed, n_read = kernel.storage.mounts.all(), -1, 0
+        await files.mount(str(tmp_path / "other"), "/other")
+        await files.write("/other/a", "a")
+        kernel.storage.mounts.notices.unwatch(mount)
+        mount.is_watched = False
+        for number in range(600):
+            (real / f"{number:03}").write_text("one")
+
+        async def list_all() -> None:
+            nonlocal n_listed
+            n_listed = len(await files.list("/notes"))
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(list_all)
+                while n_listed < 0:
+                    await files.read("/other/a")
+                    n_read += 1
+        assert n_listed == 600
+        assert n_read > 10

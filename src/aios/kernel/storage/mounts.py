@@ -17,12 +17,12 @@ import anyio
 import anyio.to_thread
 import apsw
 
-from aios.abi.storage import Edited, FileVersion
+from aios.abi.storage import Edited
 from aios.abi.types import Pid
 from aios.config import StorageConfig
 from aios.disk.blobs import BlobStore
 from aios.disk.db import Database
-from aios.disk.folder import Item, Kind, Stamp, is_draft
+from aios.disk.folder import Item, Kind, Stamp
 from aios.disk.writequeue import Queueing
 from aios.errors import AccessDenied, AiosError, Conflict, DiskFailed, NotFound, ResourceExhausted
 from aios.kernel.clock import Clock
@@ -30,18 +30,18 @@ from aios.kernel.process import INIT_PID, Process
 from aios.kernel.storage import history, mount_tables
 from aios.kernel.storage.authors import KERNEL, OUTSIDE, OWNER_HOME
 from aios.kernel.storage.changes import ChangeStream
-from aios.kernel.storage.mount_folders import open_real
+from aios.kernel.storage.mount_folders import check_writable, open_real
 from aios.kernel.storage.mount_tables import Mount
 from aios.kernel.storage.notices import Notices
 from aios.kernel.storage.outside import (
     Differences,
     Found,
     Seen,
-    examine,
+    examine_all,
     find_differences,
-    find_same,
     record,
     record_names,
+    still_gone,
 )
 from aios.kernel.storage.tables import files_below
 from aios.kernel.storage.versions import Author, Transaction
@@ -185,28 +185,12 @@ class Mounts:
 
     def _noted(self, connection: apsw.Connection, edited: Edited) -> Edited:
         """Inside the write: check what may be written, and note it as still to be carried out."""
-        touched = [each for each in edited.versions if self.find(each.path)]
-        for version in touched:
-            self._check_writable(version)
-        mount_tables.set_pending(connection, (each.path for each in touched), is_pending=True)
+        paths = [each.path for each in edited.versions]
+        touched = [(mount, path) for path in paths if (mount := self.find(path)) is not None]
+        for mount, path in touched:
+            check_writable(mount, path, self._ignored)
+        mount_tables.set_pending(connection, (path for _, path in touched), is_pending=True)
         return edited
-
-    def _check_writable(self, version: FileVersion) -> None:
-        mount = self._mounts[f"/{version.path.split('/', 2)[1]}"]
-        if mount.is_read_only:
-            raise AccessDenied(
-                f"{mount.path} is mounted read-only", hint="the owner can mount it again"
-            )
-        if mount.real is None or mount.is_leaving:
-            raise DiskFailed(
-                f"the folder of {mount.path} is not there", hint="see `aios fs mounts`"
-            )
-        for part in version.path.split("/")[2:]:
-            if part.casefold() in self._ignored or is_draft(part.encode()):
-                raise AccessDenied(
-                    f"nothing is written to {part!r} in a mount",
-                    hint="storage.mount_ignore lists such names; choose another",
-                )
 
     async def _carry_out(self, edited: Edited) -> None:
         paths = sorted({each.path for each in edited.versions if self.find(each.path)})
@@ -254,11 +238,15 @@ class Mounts:
 
     async def refresh(self, path: str) -> None:
         """What other programs have done to a path until now is in its versions when this returns."""
-        if self.find(path) is None:
+        mount = self.find(path)
+        if mount is None:
             return
+        seen = Seen()
         async with self._turn:
             await self._take_notices(within=path)
-            await self._look((path, False), is_deep=False)
+            if not self._is_ignored(path):
+                await self._look_at(mount, path, seen, is_forced=False, is_deep=False)
+        await self._record_by_turns(mount, seen)
 
     async def take_notices(self) -> None:
         """Record everything that was noticed, some at a time, so that calls which want a few of the paths come between."""
@@ -306,8 +294,24 @@ class Mounts:
         pending = [mount.path]
         while pending and not mount.is_leaving:
             async with self._turn:
-                pending += await self._compare(mount, pending.pop())
+                found = await self._compare(mount, pending.pop())
+            pending += found.folders
+            await self._record_by_turns(mount, found)
         mount.settled.set()
+
+    async def _record_by_turns(self, mount: Mount, found: Seen) -> None:
+        """Record what was found some at a time, so that calls come between; they may have written again what was gone."""
+        gone, changed = found.gone[::-1], found.changed[::-1]
+        while gone or changed:
+            async with self._turn:
+                if mount.real is None or mount.is_leaving:
+                    return
+                if gone:
+                    some, gone[-BATCH_FILES:] = gone[-BATCH_FILES:], []
+                    look = partial(still_gone, mount=mount, paths=some, ignored=self._ignored)
+                    await self._record_all(mount, Seen(await self._db.read(look)))
+                else:
+                    await self._record_some(mount, changed)
 
     async def _finish_left(self) -> None:
         """Carry out what a killed kernel left, before anybody looks: a file that is still to be written would be taken for deleted. The caller has the turn."""
@@ -321,22 +325,21 @@ class Mounts:
         if work:  # what cannot be written is known no longer: what is there becomes a version
             await carry_out_if_possible(self._db, self._blobs, work)
 
-    async def _look(self, *noticed: tuple[str, bool], is_deep: bool = True) -> None:
+    async def _look(self, *noticed: tuple[str, bool]) -> None:
         """Look at paths, and record together what is gone and what changed; of each is said whether it is read in any case. The caller has the turn."""
         seen: dict[str, Seen] = {}
         for path, is_forced in noticed:
             mount = self.find(path)
             if mount is not None and not self._is_ignored(path):
                 here = seen.setdefault(mount.path, Seen())
-                await self._look_at(mount, path, here, is_forced=is_forced, is_deep=is_deep)
+                await self._look_at(mount, path, here, is_forced=is_forced, is_deep=True)
         for name, here in seen.items():
-            await self._record_gone(self._mounts[name], here.gone)
-            await self._record_changed(self._mounts[name], here.changed)
+            await self._record_all(self._mounts[name], here)
 
     async def _look_at(
         self, mount: Mount, path: str, seen: Seen, *, is_forced: bool, is_deep: bool
     ) -> None:
-        """Look at one path, and at all below it if it is a folder that was noticed; what is to be recorded of a file goes to `seen`."""
+        """Look at one path, and at all below it if it is a folder that was noticed; what else is to be recorded goes to `seen`."""
         if mount.real is None or mount.is_leaving:
             return
         parts = await self._db.read(lambda c: mount_tables.real_parts(c, mount, path))
@@ -356,15 +359,22 @@ class Mounts:
             seen.gone += await self._lose(mount, path, item.why if item else "")
         elif item.kind is Kind.FOLDER:
             mount.unskip(path)
-            pending = [path] if is_deep or not mount.is_current else []
-            while pending:
-                below = await self._compare(mount, pending.pop())
-                pending += below if is_deep else []
+            await self._look_into(mount, path, seen, is_deep=is_deep)
         elif is_forced or item.stamp != self._db.read_nowait(
             lambda c: mount_tables.find_stamp(c, path)
         ):
             mount.unskip_in(path)  # it may have been a folder
             seen.changed.append(path)
+
+    async def _look_into(self, mount: Mount, path: str, seen: Seen, *, is_deep: bool) -> None:
+        pending = [path] if is_deep else []
+        while pending:
+            found = await self._compare(mount, pending.pop())
+            await self._record_all(mount, found)
+            pending += found.folders
+        if not is_deep and not mount.is_current:
+            found = await self._compare(mount, path)
+            seen.gone, seen.changed = found.gone, found.changed
 
     async def _lose(self, mount: Mount, path: str, why: str) -> list[str]:
         """Nothing that can be shown is at a path. Returns: whatever was listed there, which is gone."""
@@ -376,8 +386,8 @@ class Mounts:
         gone = await self._db.read(lambda c: {path, *(row.path for row in files_below(c, path))})
         return sorted(gone)
 
-    async def _compare(self, mount: Mount, path: str) -> list[str]:
-        """Record what differs in one folder; returns those in it. The caller has the turn."""
+    async def _compare(self, mount: Mount, path: str) -> Differences:
+        """What differs in one folder; recorded are the names. The caller has the turn."""
 
         def compare(connection: apsw.Connection) -> Differences:
             assert mount.real is not None, "compared a folder that is not there"
@@ -389,7 +399,7 @@ class Mounts:
 
         if mount.real is None or mount.real.is_removed():
             await self._check_place(mount)
-            return []
+            return Differences()
         found = await self._db.read(compare)
         mount.unskip(path)
         mount.unskip_in(path)
@@ -397,52 +407,40 @@ class Mounts:
             mount.skip(each, why)
         if found.names:
             await self._db.write(lambda c: record_names(c, found.names))
-        await self._record_gone(mount, found.gone)
-        await self._record_changed(mount, found.changed)
-        return found.folders
+        return found
 
-    async def _record_gone(self, mount: Mount, paths: Sequence[str]) -> None:
-        for first in range(0, len(paths), BATCH_FILES):
-            batch = paths[first : first + BATCH_FILES]
-            await self._record(mount, [Found(each, is_gone=True) for each in batch])
-
-    async def _record_changed(self, mount: Mount, paths: Sequence[str]) -> None:
-        """Read files and record what they hold, some at a time."""
-        pending = list(reversed(paths))
+    async def _record_all(self, mount: Mount, found: Seen) -> None:
+        for first in range(0, len(found.gone), BATCH_FILES):
+            some = found.gone[first : first + BATCH_FILES]
+            await self._record(mount, [Found(each, is_gone=True) for each in some])
+        pending = found.changed[::-1]
         while pending and mount.real is not None:
-            founds: list[Found] = []
-            n_bytes = 0
-            try:
-                while pending and len(founds) < BATCH_FILES and n_bytes < BATCH_BYTES:
-                    n_more = await self._examine(mount, pending, founds)
-                    n_bytes += n_more
-                await self._record(mount, founds)
-            finally:
-                self._blobs.settle(*(piece for found in founds for piece in found.pieces))
+            await self._record_some(mount, pending)
+
+    async def _record_some(self, mount: Mount, pending: list[str]) -> None:
+        """Take the last of the files from the list, read them, and record what they hold."""
+        founds: list[Found] = []
+        n_bytes = 0
+        try:
+            while pending and len(founds) < BATCH_FILES and n_bytes < BATCH_BYTES:
+                n_bytes += await self._examine(mount, pending, founds)
+            await self._record(mount, founds)
+        finally:
+            self._blobs.settle(*(piece for found in founds for piece in found.pieces))
 
     async def _examine(self, mount: Mount, pending: list[str], founds: list[Found]) -> int:
         """Read the next few of the files; returns the bytes."""
         batch = [pending.pop() for _ in range(min(READ_FILES, len(pending)))]
+        look = partial(examine_all, blobs=self._blobs, mount=mount, paths=batch, founds=founds)
         now_ns = int(self._clock.unix_s() * 1e9)
-
-        def look(connection: apsw.Connection) -> None:
-            assert mount.real is not None, "read from a folder that is not there"
-            for path in batch:
-                parts = mount_tables.real_parts(connection, mount, path)
-                same = find_same(
-                    connection, self._blobs, mount.real, path, parts=parts, now_ns=now_ns
-                )
-                founds.append(
-                    same or examine(self._blobs, mount.real, path, parts=parts, now_ns=now_ns)
-                )
-
-        await self._db.read(look)
-        for found in founds[-len(batch) :]:
+        await self._db.read(lambda c: look(c, now_ns=now_ns))
+        new = founds[-len(batch) :]
+        for found in new:
             if found.why:
                 mount.skip(found.path, found.why)
             else:
                 mount.unskip(found.path)
-        return sum(piece.size_bytes for found in founds[-len(batch) :] for piece in found.pieces)
+        return sum(piece.size_bytes for found in new for piece in found.pieces)
 
     async def _record(self, mount: Mount, founds: Sequence[Found]) -> None:
         if not founds:

@@ -35,22 +35,20 @@ RACY_NS = 50_000_000
 
 
 @dataclass
-class Differences:
-    """What differs between a real folder and what is listed of it."""
-
-    changed: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-    names: dict[str, bytes | None] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
 class Seen:
     """What a look at files of a mount has found, to be recorded together."""
 
     gone: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Differences(Seen):
+    """What differs between a real folder and what is listed of it."""
+
+    folders: list[str] = field(default_factory=list)
+    names: dict[str, bytes | None] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 class Found(Struct, frozen=True):
@@ -102,6 +100,30 @@ def _gone(connection: apsw.Connection, path: str, folders: Sequence[str]) -> lis
     return gone
 
 
+def still_gone(
+    connection: apsw.Connection, mount: Mount, paths: Sequence[str], ignored: frozenset[str]
+) -> list[str]:
+    """Of the paths that a comparison found gone, those where no file is shown now; of what cannot be known, nothing."""
+    gone = []
+    for path in paths:
+        with suppress(DiskFailed):
+            if not _is_shown(connection, mount, path, ignored):
+                gone.append(path)
+    return gone
+
+
+def _is_shown(
+    connection: apsw.Connection, mount: Mount, path: str, ignored: frozenset[str]
+) -> bool:
+    if mount.real is None or any(part.casefold() in ignored for part in path.split("/")[2:]):
+        return False
+    try:
+        item = mount.real.find(real_parts(connection, mount, path))
+    except AccessDenied:  # a link stands on the way to it
+        return False
+    return item is not None and item.kind is Kind.FILE
+
+
 def _items(real: Folder, parts: Parts, found: Differences, path: str) -> list[Item] | None:
     """What is in a folder; None if that cannot be known, and then nothing of it may be taken for gone."""
     try:
@@ -128,6 +150,23 @@ def _named(items: Iterable[Item], path: str, found: Differences) -> dict[str, It
         else:
             shown[each] = item
     return shown
+
+
+def examine_all(
+    connection: apsw.Connection,
+    blobs: BlobStore,
+    mount: Mount,
+    paths: Iterable[str],
+    *,
+    founds: list[Found],
+    now_ns: int,
+) -> None:
+    """Look at real files. What is found goes to `founds` at once, so that the caller can settle its pieces whatever happens."""
+    assert mount.real is not None, "read from a folder that is not there"
+    for path in paths:
+        parts = real_parts(connection, mount, path)
+        same = find_same(connection, blobs, mount.real, path, parts=parts, now_ns=now_ns)
+        founds.append(same or examine(blobs, mount.real, path, parts=parts, now_ns=now_ns))
 
 
 def find_same(
