@@ -10,6 +10,7 @@ from math import nan
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 from tests.kernel.tools.mcp.by_hand import by_hand, reply, whole
 from tests.kernel.tools.mcp.serving import PROGRAMS, check, kernel_with
@@ -19,10 +20,12 @@ from aios.abi.mcp import McpList, McpServerInfo
 from aios.config import McpConfig
 from aios.errors import ToolFailed
 from aios.kernel.kernel import Kernel
-from aios.kernel.tools.mcp import http
+from aios.kernel.tools.mcp import http, wire
 from aios.mcpconfig import McpServer
 
 pytestmark = pytest.mark.anyio
+
+STREAMED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 
 @asynccontextmanager
@@ -76,14 +79,12 @@ async def test_an_older_one_by_hand_is_used_over_http(tmp_path: Path) -> None:
 
 
 async def test_a_long_rich_or_compressed_answer_fails_its_call(tmp_path: Path) -> None:
+    rich = b'"result": {"content": [], "structuredContent": {"a": [' + b"[]," * 250_000 + b"[]]}}}"
     answers = [
         whole(b'{"jsonrpc": "2.0", "id": 1, "result": "' + b"x" * 20_000_000 + b'"}'),
         whole(b"\x1f\x8b", "content-encoding: gzip"),
-        whole(
-            b'{"jsonrpc": "2.0", "id": 1, "result": {"content": [], "structuredContent": {"a": ['
-            + b"[]," * 250_000
-            + b"[]]}}}"
-        ),
+        whole(b'{"jsonrpc": "2.0", "id": 1, ' + rich),
+        STREAMED + b'data: {"jsonrpc": "2.0", "id": 1,\ndata: ' + rich + b"\n\n",
     ]
     for each in answers:
 
@@ -97,6 +98,46 @@ async def test_a_long_rich_or_compressed_answer_fails_its_call(tmp_path: Path) -
                     pytest.raises(ToolFailed, match=r"too long|compressed|over 250,000 values"),
                 ):
                     await run_tool(kernel.init_gate(), "it/echo")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"data: [0,\ndata: 0, 0, 0]\n\n",
+        b'event: message\n: "\ndata:[[], [], []]\nid: 7\n\n',
+        b'data: [[\n: "\ndata: 0],[],[]]\n\n',
+        b"data: []\n\ndata: [[[[]]]]\n\ndata: []\n\n",
+        b"data: [[],[],[]]\n",
+    ],
+)
+async def test_events_are_counted_however_they_are_cut(
+    said: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the SDK takes for an event is never rich, and all that is not goes through as it is."""
+    text = said.replace(b"\n", end)
+    cuts = [[text[:at], text[at:]] for at in range(len(text))]
+    for pieces in [*cuts, [bytes([each]) for each in text]]:
+        monkeypatch.setattr(wire, "MAX_VALUES", 8)
+        assert await events(pieces) == await events([text])
+        monkeypatch.setattr(wire, "MAX_VALUES", 2)
+        with pytest.raises(httpx2.SSEError, match="values"):
+            await events(pieces)
+
+
+class Pieces(list[bytes], httpx2.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for each in self:
+            yield each
+
+
+async def events(pieces: list[bytes]) -> list[str]:
+    """What the SDK reads of a stream that comes in pieces."""
+    stream = http._Events(Pieces(pieces), 1_000, wire.Traffic(lambda: 0.0))
+    request = httpx2.Request("GET", "http://it")
+    head = {"content-type": "text/event-stream"}
+    response = httpx2.Response(200, headers=head, stream=stream, request=request)
+    return [each.data async for each in httpx2.EventSource(response)]
 
 
 async def test_an_answer_as_loose_as_the_sdk_takes_it_is_taken(tmp_path: Path) -> None:

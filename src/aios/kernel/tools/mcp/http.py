@@ -4,6 +4,7 @@ Answers are taken uncompressed and up to a length, streams of events up to a rat
 no proxy or key of the environment is used.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -38,6 +39,9 @@ UNKNOWN, FORBIDDEN, GONE = 401, 403, 404
 SUCCESS = range(200, 300)
 SESSION = "mcp-session-id"
 MAX_CONNECTIONS = 64
+EVENTS = "text/event-stream"
+_DATA_OR_END = re.compile(rb"^(?:data:(.*))?\n", re.MULTILINE)
+"""Of whole lines: one of an event's data, or the empty one that ends it."""
 
 
 class Writer(Protocol):
@@ -163,7 +167,8 @@ class _Bounded(httpx2.AsyncHTTPTransport):
             self._note_refusal(request, response.status_code)
         is_plain = response.headers.pop("content-encoding", "identity") == "identity"
         is_well = is_plain and response.status_code in SUCCESS
-        if is_well and _is_of(response, "text/event-stream"):
+        if is_well and _is_of(response, EVENTS):
+            response.headers["content-type"] = EVENTS  # read as UTF-8, as what was counted is
             response.stream = _Events(stream, self._max_bytes, self._traffic)
             return response
         try:
@@ -223,18 +228,49 @@ def _made_up(why: str) -> httpx2.Response:
 
 
 class _Events(httpx2.AsyncByteStream):
-    """A stream of events, which has no end, up to a rate. The SDK bounds each event, and reads on after its call has ended."""
+    """A stream of events, which has no end, up to a rate. The SDK bounds each event, and reads on after its call has ended.
+
+    An event with more values than are made fails its call: the piece that ends it is not handed on.
+    """
 
     def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int, traffic: Traffic) -> None:
         self._stream, self._traffic = stream, traffic
         self._flow = Flow(STREAM_BURST * max_bytes, max_bytes / STREAM_S)
+        self._line, self._data = bytearray(), bytearray()
+        self._last = b""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._stream:
             if not self._flow.admit(self._traffic.now_s(), len(piece)):
                 self._traffic.end(FLOOD)
                 raise httpx2.StreamError(FLOOD)
+            await self._count(piece)
             yield piece
+        await self._end_event()  # the SDK takes a carriage return at the end for an empty line, too
+
+    async def _count(self, piece: bytes) -> None:
+        """Count what the piece ends. Lines that hold no data are none of JSON: a quote in one would hide what follows.
+
+        Raises:
+            SSEError: An event has more values than are made.
+        """
+        new = piece[1:] if self._last == b"\r" and piece.startswith(b"\n") else piece
+        self._last = piece[-1:] or self._last
+        self._line += new.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if b"\n" not in new and b"\r" not in new:
+            return
+        lines, _, rest = bytes(self._line).rpartition(b"\n")
+        self._line = bytearray(rest)
+        for found in _DATA_OR_END.finditer(lines + b"\n"):
+            if found[1] is None:
+                await self._end_event()
+            else:
+                self._data += found[1] + b"\n"
+
+    async def _end_event(self) -> None:
+        data, self._data = bytes(self._data), bytearray()
+        if await is_rich(data):
+            raise httpx2.SSEError(TOO_RICH)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
