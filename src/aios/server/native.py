@@ -3,7 +3,7 @@
     reader --- one task a call ---> outbox ---> writer        the writer sends all that waits in one piece
 
 A client that does not read fills its own outbox and nothing else: progress frames stay in the call's buffer, where
-tokens merge and old lines go; the reader takes no further calls. What a client and its family hold in all is bounded
+tokens merge, and a call whose buffer is full waits; the reader takes no further calls. What a client and its family hold in all is bounded
 (`held.py`). A client that goes away takes its calls with it.
 """
 
