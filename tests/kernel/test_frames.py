@@ -76,6 +76,8 @@ async def test_changes_that_nobody_reads_take_little_memory_and_none_is_missed(
                 async with kernel.init_gate().open_call(
                     FileWatch(path="/shared", since=0, follow=True)
                 ) as frames:
+                    while not frames.is_full:  # a thread may look for them still
+                        await anyio.sleep(0.01)
                     await anyio.wait_all_tasks_blocked()
                     rows = tracemalloc.take_snapshot().filter_traces(
                         [tracemalloc.Filter(inclusive=True, filename_pattern=tables.__file__)]

@@ -198,7 +198,8 @@ async def test_a_disk_that_takes_nothing_refuses_calls_in_the_end(tmp_path: Path
 def large(seq: int, n_bytes: int) -> Record:
     """A chat that was refused."""
     intent = write_call(Chat(messages=(Message(Role.USER, "x" * n_bytes),)))
-    return replace(record(seq), call="chat", intent=intent, answer=write_fault(FAULT))
+    told = write_fault(FAULT)
+    return replace(record(seq), call="chat", intent=intent, answer=told, family="agent")
 
 
 async def test_what_waits_for_the_disk_is_bounded_in_bytes_and_who_adds_much_waits_too(
@@ -210,13 +211,13 @@ async def test_what_waits_for_the_disk_is_bounded_in_bytes_and_who_adds_much_wai
     for _ in range(2):
         added = [disk.add(each) for each in (large(1, 100_000), large(2, 100_000), record(3))]
         assert added == [False, True, False], "a small call waits for nobody"
-        disk.check_room()
+        disk.check_room("agent")
         for seq in (4, 5):
             disk.add(large(seq, 100_000))
         with pytest.raises(ResourceExhausted, match="5 journal records of 40"):
-            disk.check_room()
+            disk.check_room("agent")
         await disk.flush()
-        disk.check_room()
+        disk.check_room("agent")
     await db.aclose()
 
 
@@ -303,3 +304,16 @@ async def test_a_sweep_leaves_the_living_whole(tmp_path: Path) -> None:
     assert await disk.load(Pid(3)) == []
     assert len(await disk.load(Pid(4))) == 10, "it came after the living were counted"
     await db.aclose()
+
+
+async def test_the_owner_is_never_held_back_and_many_middling_records_hold_back_their_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios.kernel.journal.disk.MAX_PENDING_BYTES", 200_000)
+    _db, disk = opened(tmp_path)
+    disk.add(replace(large(1, 20_000), family=""))
+    for seq in range(2, 22):
+        disk.add(large(seq, 10_000))
+    disk.check_room()
+    with pytest.raises(ResourceExhausted):
+        disk.check_room("agent")

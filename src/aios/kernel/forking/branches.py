@@ -39,7 +39,7 @@ from aios.errors import (
 from aios.kernel.access.manager import AccessManager
 from aios.kernel.forking import confines, merging, tables
 from aios.kernel.forking.copies import Copied
-from aios.kernel.forking.endings import Ending, ended, losers_of
+from aios.kernel.forking.endings import Ending, ended, homes_since, losers_of
 from aios.kernel.forking.forks import ForkKernel, Forks, Grown, Twig, estate_of
 from aios.kernel.forking.tables import Group, Limb
 from aios.kernel.journal.records import Effect
@@ -231,7 +231,8 @@ class Branches:
                 losers = self._pids_of(losers_of(group))
                 self._kernel.post.withdraw(losers)
                 with self._left_to_the_next():
-                    await self._erase(Ending(group, None, is_erased=group.is_erased))
+                    spared = homes_since(group, self._groups.values(), self._kernel.table)
+                    await self._erase(Ending(group, None, is_erased=group.is_erased, spared=spared))
                     await self._sweep([group], losers)
 
     # --- ends ----------------------------------------------------------------------------------------------------
@@ -248,13 +249,12 @@ class Branches:
             for process in held:
                 kernel.signals.thaw(process)
             raise
-        with anyio.CancelScope(
-            shield=True
-        ):  # it is decided: whoever asked for it, it is carried out
+        with anyio.CancelScope(shield=True):  # it is decided: it is carried out, whoever asked
             kernel.storage.changes.note_purge()
             with self._left_to_the_next():
                 await kernel.memory.reindex(ending.notes)
                 await self._erase(ending)
+            kernel.storage.changes.note_purge()  # also of what went in parts
             await self._bury(run, ending, end)
         self._changed.wake_all()
         return end

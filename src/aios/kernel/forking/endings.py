@@ -1,5 +1,6 @@
 """How groups of branches end: who wins, who leaves nothing, and what is remembered of it. Values only."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -7,6 +8,8 @@ import msgspec
 from aios.abi.branches import BranchEnd
 from aios.abi.types import Pid
 from aios.kernel.forking.tables import Group, Limb
+from aios.kernel.lineage import home_of
+from aios.kernel.process import Process
 
 
 @dataclass
@@ -22,6 +25,8 @@ class Ending:
     """Those of which the index must be told."""
     is_erased: bool = False
     """Of the files of its branches nothing is left."""
+    spared: frozenset[str] = frozenset()
+    """Folders that are others' by now."""
 
     @property
     def groups(self) -> list[Group]:
@@ -31,13 +36,23 @@ class Ending:
     @property
     def folders(self) -> list[tuple[str, str]]:
         """Those of all branches, each with that of its source."""
-        return [(limb.home, group.home) for group in self.groups for limb in group.limbs]
+        pairs = ((limb.home, group.home) for group in self.groups for limb in group.limbs)
+        return [pair for pair in pairs if pair[0] not in self.spared]
 
     @property
     def losers(self) -> list[tuple[Group, Limb]]:
         """The branches that leave nothing."""
         pairs = ((group, limb) for group in self.groups for limb in group.limbs)
         return [(group, limb) for group, limb in pairs if limb is not self.winner]
+
+
+def homes_since(
+    group: Group, groups: Iterable[Group], processes: Iterable[Process]
+) -> frozenset[str]:
+    """The folders of others, who may have got the name of a branch of a group since that ended: what is in them is theirs."""
+    later = (each for each in groups if each.id > group.id)
+    homes = {limb.home for each in later for limb in each.limbs}
+    return frozenset(homes | {home_of(each.lineage) for each in processes if each.pid not in group.pids})  # fmt: skip
 
 
 def losers_of(group: Group) -> list[Pid]:

@@ -26,6 +26,8 @@ FLUSH_S = 0.1
 SWEEP_S = 600.0
 MAX_PENDING_BYTES = 512 << 20
 """What may wait for a disk that does not take it; then those are refused of whose families something large waits."""
+COUNTED_BYTES = 4 << 10
+"""Of a record, from which on it holds back its family where there is no room; smaller ones are bounded by their number."""
 SLOW_BYTES, LARGE_BYTES = 64 << 20, 16 << 10
 """From so much on, who adds a record of over `LARGE_BYTES` waits for the disk, too: so the disk is as fast as they are."""
 
@@ -61,7 +63,7 @@ class JournalDisk:
         n_records, n_bytes = len(self._pending), self._waiting_bytes
         is_theirs = self._large_until.get(family, 0) > self._written_bytes
         if n_records >= self._max_pending or (n_bytes >= MAX_PENDING_BYTES and is_theirs):
-            whose = f", large ones of {family or 'init'} and what it started," if is_theirs else ""
+            whose = f", large ones of {family} and what it started," if is_theirs else ""
             raise ResourceExhausted(
                 f"{n_records} journal records of {n_bytes:,} bytes{whose} wait for the disk",
                 hint="free space on the disk of AIOS_HOME; `aios doctor`",
@@ -77,7 +79,9 @@ class JournalDisk:
         if not self._waiting_bytes:
             self._large_until.clear()
         self._added_bytes += n_bytes
-        if isinstance(entry, Record) and n_bytes > LARGE_BYTES:
+        if (
+            isinstance(entry, Record) and entry.family and n_bytes > COUNTED_BYTES
+        ):  # never the owner
             self._large_until[entry.family] = self._added_bytes
         self._pending.append((entry, n_bytes))
         self.push()

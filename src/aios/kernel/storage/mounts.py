@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -79,6 +80,7 @@ class Mounts:
         self._ignored = frozenset(name.casefold() for name in config.mount_ignore)
         self._mounts: dict[str, Mount] = {}
         self._turn = anyio.Lock()
+        self._recording = WeakValueDictionary[str, anyio.Lock]()  # by folder; taken before the turn
         self._wanted: list[Mount] = []
         self._want = anyio.Event()
         self.notices = Notices(self.want_settled)
@@ -230,9 +232,8 @@ class Mounts:
             with suppress(AiosError):  # what is in the folder then becomes a version below
                 await self._write_real([path], restored)
         await self._db.write(lambda c: mount_tables.set_done(c, paths, restored))
-        for path in paths:
-            if path not in restored:
-                await self._look((path, True))
+        for path in (path for path in paths if path not in restored):
+            await self._look((path, True))
 
     # --- looking at what others did ------------------------------------------------------------------------------
 
@@ -247,6 +248,8 @@ class Mounts:
             if not self._is_ignored(path):
                 await self._look_at(mount, path, seen, is_forced=False, is_deep=False)
         await self._record_by_turns(mount, seen)
+        if seen.is_behind:
+            await self._catch_up(mount, path)
 
     async def take_notices(self) -> None:
         """Record everything that was noticed, some at a time, so that calls which want a few of the paths come between."""
@@ -273,10 +276,8 @@ class Mounts:
             return True
 
     async def _check_place(self, mount: Mount) -> None:
-        """Let go of a folder that was removed, moved away or replaced: what is known of it stays. The caller has the turn.
-
-        Linux tells of a removal only when nobody has the folder open, and we do.
-        """
+        """Let go of a folder that was removed, moved away or replaced: what is known of it stays. The caller has the turn."""
+        # Linux tells of a removal only when nobody has the folder open, and we do.
         real = mount.real
         if real is not None and not await anyio.to_thread.run_sync(real.is_at, mount.folder):
             real.close()
@@ -293,11 +294,16 @@ class Mounts:
             await self._finish_left()
         pending = [mount.path]
         while pending and not mount.is_leaving:
-            async with self._turn:
-                found = await self._compare(mount, pending.pop())
-            pending += found.folders
-            await self._record_by_turns(mount, found)
+            pending += await self._catch_up(mount, pending.pop())
         mount.settled.set()
+
+    async def _catch_up(self, mount: Mount, path: str) -> list[str]:
+        """Compare a folder and record what differs by turns; who waits to do the same finds it recorded. Returns: the folders in it."""
+        async with self._recording.setdefault(path, anyio.Lock()):
+            async with self._turn:
+                found = await self._compare(mount, path)
+            await self._record_by_turns(mount, found)
+        return found.folders
 
     async def _record_by_turns(self, mount: Mount, found: Seen) -> None:
         """Record what was found some at a time, so that calls come between; they may have written again what was gone."""
@@ -372,9 +378,7 @@ class Mounts:
             found = await self._compare(mount, pending.pop())
             await self._record_all(mount, found)
             pending += found.folders
-        if not is_deep and not mount.is_current:
-            found = await self._compare(mount, path)
-            seen.gone, seen.changed = found.gone, found.changed
+        seen.is_behind = not is_deep and not mount.is_current
 
     async def _lose(self, mount: Mount, path: str, why: str) -> list[str]:
         """Nothing that can be shown is at a path. Returns: whatever was listed there, which is gone."""

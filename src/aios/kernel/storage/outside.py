@@ -40,6 +40,8 @@ class Seen:
 
     gone: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    is_behind: bool = False
+    """It is a folder in which more may differ than was noticed."""
 
 
 @dataclass
