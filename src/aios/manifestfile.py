@@ -1,10 +1,9 @@
 """Read a manifest: a file that a program may have made, and may exchange while it is looked at. In bounded time and memory."""
 
-import stat
 from pathlib import Path
 
 from aios.errors import InvalidCall
-from aios.plainfile import read_plain
+from aios.plainfile import read_anything
 
 MAX_LINE_POINTS = 256
 """In one line: the reader of TOML takes memory and time by the square of the parts of a key."""
@@ -20,8 +19,7 @@ def read_manifest(file: Path, max_bytes: int) -> dict[str, object]:
         OSError: It cannot be read.
         ValueError: It is no TOML, or it has over `MAX_POINTS` points, or a line over `MAX_LINE_POINTS`.
     """
-    # To open a device may already do something; what was looked at may be another since.
-    data = read_plain(file, max_bytes + 1) if stat.S_ISREG(file.stat().st_mode) else None
+    data = read_anything(file, max_bytes + 1)
     if data is None:
         raise InvalidCall(f"{file} is no regular file", hint="a manifest is a TOML file")
     if len(data) > max_bytes:

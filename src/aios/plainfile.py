@@ -19,3 +19,12 @@ def read_plain(path: Path, n_bytes: int, *, follows_link: bool = True) -> bytes 
     with os.fdopen(descriptor, "rb") as file:
         # Whatever its size is said to be: a file of /proc says 0, and may have no end.
         return file.read(n_bytes)
+
+
+def read_anything(path: Path, n_bytes: int) -> bytes | None:
+    """The same of a path that may be, or lead to, anything: to open a device may already do something, so it is looked at before.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return read_plain(path, n_bytes) if stat.S_ISREG(path.stat().st_mode) else None

@@ -21,7 +21,7 @@ Hook = Callable[[type, object], object]
 class _Decoder(Protocol[T_co]):
     """`msgspec.json.Decoder` and `msgspec.msgpack.Decoder`."""
 
-    def decode(self, data: bytes | str, /) -> T_co:
+    def decode(self, data: bytes | bytearray | memoryview | str, /) -> T_co:
         """Read all of the data."""
 
 
@@ -46,7 +46,7 @@ class Reader(Generic[T]):
     @cached_property
     def decode(self) -> Callable[[bytes | str], T]:
         """Reads all of the bytes; raises `msgspec.DecodeError` where they are not of the form."""
-        return cast("_Decoder[T]", _made(self._make, self._form, self._hook)).decode
+        return _made(self._make, cast("type[T]", self._form), self._hook).decode
 
 
 def from_json(data: bytes | bytearray | str, kind: type[T]) -> T:
@@ -55,8 +55,7 @@ def from_json(data: bytes | bytearray | str, kind: type[T]) -> T:
     Raises:
         msgspec.DecodeError: It is no JSON, or not of that type.
     """
-    _made(msgspec.json.Decoder, kind, None)
-    return msgspec.json.decode(data, type=kind)
+    return _made(msgspec.json.Decoder, kind).decode(data)
 
 
 def from_msgpack(data: bytes | memoryview, kind: type[T], *, hook: Hook | None = None) -> T:
@@ -65,8 +64,7 @@ def from_msgpack(data: bytes | memoryview, kind: type[T], *, hook: Hook | None =
     Raises:
         msgspec.DecodeError: It is no msgpack, or not of that type.
     """
-    _made(msgspec.msgpack.Decoder, kind, hook)
-    return msgspec.msgpack.decode(data, type=kind, dec_hook=hook)
+    return _made(msgspec.msgpack.Decoder, kind, hook).decode(data)
 
 
 def from_toml(data: bytes | str, kind: type[T]) -> T:
@@ -75,7 +73,7 @@ def from_toml(data: bytes | str, kind: type[T]) -> T:
     Raises:
         msgspec.DecodeError: It is no TOML, or not of that type.
     """
-    _made(msgspec.msgpack.Decoder, kind, None)
+    _made(msgspec.msgpack.Decoder, kind)
     return msgspec.toml.decode(data, type=kind)
 
 
@@ -89,7 +87,7 @@ def convert(value: object, kind: type[T], *, strict: bool = True, hook: Hook | N
     return msgspec.convert(value, kind, strict=strict, dec_hook=hook)
 
 
-def _made(make: _Make, form: object, hook: Hook | None) -> object:
+def _made(make: _Make, form: type[T], hook: Hook | None = None) -> _Decoder[T]:
     """A decoder; from now on msgspec knows all classes in the form."""
     with _looking:
-        return make(form, dec_hook=hook)
+        return cast("_Decoder[T]", make(form, dec_hook=hook))

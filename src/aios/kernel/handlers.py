@@ -404,7 +404,6 @@ async def logs(kernel: Services, run: Run, call: Logs) -> LogEnd:
         with run.parked():
             await log.wait_changed()
         await run.runnable()
-        lines, number, n_missed = log.read(number, LINES_AT_ONCE)
 
 
 async def _first_line(run: Run, log: LogBuffer, tail: int | None) -> int:

@@ -72,9 +72,8 @@ class GuardedProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request of it is under way; one of which only a part of the head has come is none yet."""
-        if self.is_let_go or self.transport.is_closing():
-            return not self.is_let_go
-        return self._running is None or (self._running.response_complete and not self.pipeline)
+        is_done = self._running is None or (self._running.response_complete and not self.pipeline)
+        return not self.is_let_go and (is_done or self.transport.is_closing())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

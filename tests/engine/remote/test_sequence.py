@@ -253,10 +253,8 @@ async def test_a_stop_leaves_the_request_be_and_nothing_is_told_before_its_proce
         assert len(endpoint.posts) == 2
 
 
-async def test_what_came_while_a_process_was_stopped_is_told_as_soon_as_it_goes_on(
-    tmp_path: Path,
-) -> None:
-    may_go_on, may_end = anyio.Event(), anyio.Event()
+def hello(may_go_on: anyio.Event, may_end: anyio.Event) -> StreamingResponse:
+    """An answer in three parts, of which the second and the third wait."""
 
     async def body() -> AsyncIterator[str]:
         yield text("Hel")
@@ -265,7 +263,14 @@ async def test_what_came_while_a_process_was_stopped_is_told_as_soon_as_it_goes_
         await may_end.wait()
         yield text("o") + end()
 
-    endpoint = BadEndpoint([lambda: StreamingResponse(body(), media_type="text/event-stream")])
+    return StreamingResponse(body(), media_type="text/event-stream")
+
+
+async def test_what_came_while_a_process_was_stopped_is_told_as_soon_as_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    may_go_on, may_end = anyio.Event(), anyio.Event()
+    endpoint = BadEndpoint([lambda: hello(may_go_on, may_end)])
     with anyio.fail_after(30):
         async with (
             engine_at(endpoint) as engine,
@@ -322,17 +327,9 @@ async def test_only_what_can_go_on_from_its_text_is_preempted(
     tmp_path: Path, *, has_tools: bool
 ) -> None:
     may_go_on, may_end = anyio.Event(), anyio.Event()
-
-    async def body() -> AsyncIterator[str]:
-        yield text("Hel")
-        await may_go_on.wait()
-        yield text("l")
-        await may_end.wait()
-        yield text("o") + end()
-
     endpoint = BadEndpoint(models=vllm)
     endpoint.replies = [
-        lambda: StreamingResponse(body(), media_type="text/event-stream"),
+        lambda: hello(may_go_on, may_end),
         stream(text("o"), end()),
     ]
     config = Config(scheduler=SchedulerConfig(policy="rr", quantum_tokens=1))

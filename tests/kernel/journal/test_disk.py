@@ -310,10 +310,11 @@ async def test_the_owner_is_never_held_back_and_many_middling_records_hold_back_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aios.kernel.journal.disk.MAX_PENDING_BYTES", 200_000)
-    _db, disk = opened(tmp_path)
+    db, disk = opened(tmp_path)
     disk.add(replace(large(1, 20_000), family=""))
     for seq in range(2, 22):
         disk.add(large(seq, 10_000))
     disk.check_room()
     with pytest.raises(ResourceExhausted):
         disk.check_room("agent")
+    await db.aclose()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aios.abi.counting import count_values
 from aios.abi.types import ToolSpec
 from aios.abi.wire import VALUE_BYTES
 from aios.errors import ResourceExhausted
@@ -19,9 +20,6 @@ SPARE_BYTES = 1 << 20
 """So much more is forgotten where something must be, so that the next call need not look for it, too."""
 CONTEXT_BYTES = 1 << 10
 """What a context takes besides its messages and tools, about."""
-
-_MARKS = (b"[", b"{", b",", b":")
-"""Of these there are as many as values, in JSON."""
 
 
 class Shares:
@@ -65,4 +63,4 @@ def tools_bytes(tools: tuple[ToolSpec, ...]) -> int:
     if not tools:
         return 0
     text = msgspec.json.encode(tools)
-    return len(text) + VALUE_BYTES * sum(map(text.count, _MARKS))
+    return len(text) + VALUE_BYTES * count_values(text, len(text))

@@ -71,7 +71,12 @@ class Mount:
     @property
     def is_current(self) -> bool:
         """Whether what is listed of it is what is in it, but for what was noticed and not yet looked at."""
-        return self.is_watched and not self.is_behind and self.settled.is_set()
+        return self.has_all_notices and self.settled.is_set()
+
+    @property
+    def has_all_notices(self) -> bool:
+        """Whether every change in it is noticed, and was since it was last compared as a whole."""
+        return self.is_watched and not self.is_behind
 
     @property
     def is_behind(self) -> bool:

@@ -114,7 +114,7 @@ class Mounting:
             folder=str(mount.folder) if is_owner else "",
             is_read_only=mount.is_read_only,
             is_settled=mount.settled.is_set(),
-            is_watched=mount.is_watched and not mount.is_behind and mount.real is not None,
+            is_watched=mount.has_all_notices and mount.real is not None,
             n_files=n_files,
             n_skipped=mount.n_skipped,
             skipped=tuple(skipped) if is_owner else (),
@@ -195,8 +195,7 @@ class Mounting:
         try:
             with edge("the look at this mount"):
                 is_anew = await self._mounts.find_again(mount)
-                is_sure = mount.is_watched and not mount.is_behind
-                is_due = is_anew or (mount.settled.is_set() and not is_sure)
+                is_due = is_anew or (mount.settled.is_set() and not mount.has_all_notices)
                 if is_due or not only_if_due:
                     n_losses = mount.n_losses
                     await self._mounts.settle(mount)

@@ -191,9 +191,10 @@ class Undoer:
     async def _find_spaces(self, work: _Work) -> int:
         """Look at the workspaces that the acts were in: what others have changed since is a version then. Returns: how many paths the acts changed."""
         numbers = [act.transaction for act in work.acts]
-        paths = await self._db.read(lambda c: _paths_of(c, numbers))
         # Also those of acts that are undone: an undo that was cut off is carried out there.
-        every = await self._db.read(lambda c: _paths_of(c, sorted(work.mine)))
+        paths, every = await self._db.read(
+            lambda c: (_paths_of(c, numbers), _paths_of(c, sorted(work.mine)))
+        )
         for root in sorted({_root(path) for path in every if is_within(path, f"/{WORKSPACES}")}):
             space = await self._storage.workspaces.refresh(root)
             if space is not None:

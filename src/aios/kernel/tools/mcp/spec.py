@@ -5,7 +5,6 @@ for a secret: it goes to the server alone, and `ServerSpec.hide` takes it out of
 """
 
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -20,7 +19,7 @@ from aios.abi.types import JsonObject
 from aios.errors import ConfigError
 from aios.malformed import named
 from aios.mcpconfig import McpConfig, McpServer
-from aios.plainfile import read_plain
+from aios.plainfile import read_anything
 from aios.readers import from_json
 
 MAX_FILE_BYTES = 1 << 20
@@ -178,9 +177,7 @@ def read_file(file: Path) -> dict[str, Entry]:
         ConfigError: It is not there, or no such file.
     """
     try:
-        # To open a device may already do something; what was looked at may be another since.
-        is_plain = stat.S_ISREG(file.stat().st_mode)
-        data = read_plain(file, MAX_FILE_BYTES + 1) if is_plain else None
+        data = read_anything(file, MAX_FILE_BYTES + 1)
         if data is None:
             raise ConfigError(f"{file} is no regular file", hint="see `mcp.files`")
         if len(data) > MAX_FILE_BYTES:
